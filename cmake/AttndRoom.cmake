@@ -1,0 +1,26 @@
+# attnd_room(NAME [DIR dir] SOURCES files... DEPS targets...)
+#
+# A room of the source tree as a static library target attnd_NAME whose headers are included as "NAME/file.h". Each room
+# is seen through an include folder of its own, and only by those who name it in DEPS, so an arrow that the architecture
+# does not have fails to build.
+function(attnd_room name)
+  cmake_parse_arguments(ROOM "" "DIR" "SOURCES;DEPS" ${ARGN})
+  if(NOT ROOM_DIR)
+    set(ROOM_DIR ${CMAKE_CURRENT_SOURCE_DIR})
+  endif()
+  set(view ${PROJECT_BINARY_DIR}/rooms/${name})
+  file(MAKE_DIRECTORY ${view})
+  if(NOT EXISTS ${view}/${name})
+    file(CREATE_LINK ${ROOM_DIR} ${view}/${name} SYMBOLIC)
+  endif()
+  if(ROOM_SOURCES)
+    add_library(attnd_${name} STATIC ${ROOM_SOURCES})
+    set(scope PUBLIC)
+    target_link_libraries(attnd_${name} PRIVATE attnd_warnings)
+  else()
+    add_library(attnd_${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_include_directories(attnd_${name} ${scope} $<BUILD_INTERFACE:${view}>)
+  target_link_libraries(attnd_${name} ${scope} ${ROOM_DEPS})
+endfunction()

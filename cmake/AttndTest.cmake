@@ -1,0 +1,11 @@
+# attnd_test(NAME SOURCES files... DEPS targets... [ARGS args...])
+#
+# A GoogleTest program in tests/, registered with ctest under its name as one test. TEST_GOLDEN names tests/golden.
+function(attnd_test name)
+  cmake_parse_arguments(T "" "" "SOURCES;DEPS;ARGS" ${ARGN})
+  add_executable(${name} ${T_SOURCES})
+  target_link_libraries(${name} PRIVATE attnd_warnings ${T_DEPS} GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE ATTND_GOLDEN_DIR="${PROJECT_SOURCE_DIR}/tests/golden")
+  add_test(NAME ${name} COMMAND ${name} ${T_ARGS})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+endfunction()

@@ -1,0 +1,77 @@
+// A bias table: how one model's heads weigh offsets. Everything reduces to one value per head and offset.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace attnd::bias {
+
+// T5's rule (Hugging Face T5Attention._relative_position_bucket; Raffel et al. 2020). The book's nb, dist_max form is
+// num_buckets = nb + 1, max_distance = dist_max.
+struct T5Rule {
+  std::int64_t num_buckets;
+  std::int64_t max_distance;
+  bool bidirectional;
+  std::vector<float> values;  // [num_buckets, heads]
+};
+
+// ALiBi (Press et al. 2022): bias = -slope * |offset|.
+struct AlibiRule {
+  bool bidirectional;
+  std::vector<float> slopes;  // [heads]
+};
+
+// One value for each offset from min_offset on; the nearer end's value outside. Bidirectional if min_offset < 0.
+struct PerOffsetRule {
+  std::int64_t min_offset;
+  std::vector<float> values;  // [heads, count], by ascending offset
+};
+
+using Rule = std::variant<T5Rule, AlibiRule, PerOffsetRule>;
+
+// The per-offset form that kernels read: the fields of kernel::BiasView, owned. See kernel/attention.h for the formula.
+struct OffsetForm {
+  std::int64_t min_offset;
+  std::int64_t max_offset;
+  std::vector<float> values;      // [heads][max_offset - min_offset + 1], by descending offset, minus `constant`
+  std::vector<float> constant;    // [heads]
+  std::vector<float> low_value;   // [heads]
+  std::vector<float> high_slope;  // [heads]
+  std::vector<float> low_slope;   // [heads]
+};
+
+// An immutable, validated table. Thread-safe.
+class BiasTable {
+ public:
+  // Errors: INVALID_ARGUMENT with the field, what was expected and what was given: heads < 1, a size that does not
+  // match, too few buckets, a max_distance that T5's formula does not allow, a value that is not finite.
+  static absl::StatusOr<BiasTable> Create(std::int64_t heads, Rule rule);
+
+  std::int64_t heads() const { return heads_; }
+  bool bidirectional() const;
+  const Rule& rule() const { return rule_; }
+  const OffsetForm& offset_form() const { return form_; }
+
+  // The bucket of an offset; nullopt if the rule has no buckets. For a causal table a negative offset is in bucket 0,
+  // as in Hugging Face.
+  std::optional<std::int64_t> Bucket(std::int64_t offset) const;
+
+  // The table's own value, exactly as learned. head in [0, heads).
+  float Value(std::int64_t head, std::int64_t offset) const;
+
+ private:
+  BiasTable() = default;
+  std::int64_t heads_ = 0;
+  Rule rule_;
+  std::vector<std::int64_t> first_offsets_;  // of each bucket on one side, ascending (T5)
+  OffsetForm form_;
+};
+
+}  // namespace attnd::bias

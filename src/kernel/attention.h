@@ -1,0 +1,92 @@
+// The attention problem, as plain data: what every engine (the reference and each kernel) takes.
+//
+//   out[b,h,i] = sum_j softmax_j( scale * q[b,h,i].k[b,g,j] + bias(h, offset) ) v[b,g,j]
+//   offset = (query_offset + i) - j,   g = h / (heads / kv_heads)
+//
+// Nothing here owns memory: the caller keeps everything alive until the work is done. Values are trusted: whoever fills
+// these in has validated them (the server's validation, or a test).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+namespace attnd::kernel {
+
+// A piece of a tensor's bytes. Pieces need no alignment, and a row, even an element, may straddle two of them.
+struct Segment {
+  const std::byte* data;
+  std::size_t size;
+};
+
+// A read-only [batch, heads, rows, dim] tensor, its last axis contiguous, spread over one or more segments (a message
+// received in several slices). Strides and element positions count elements from the start of the first segment.
+struct TensorView {
+  const Segment* segments;
+  std::int64_t segment_count;
+  tensor::DType dtype;
+  std::int64_t batch_stride;
+  std::int64_t head_stride;
+  std::int64_t row_stride;
+};
+
+// The output: one contiguous buffer, of any alignment.
+struct OutputView {
+  std::byte* data;
+  tensor::DType dtype;
+  std::int64_t batch_stride;
+  std::int64_t head_stride;
+  std::int64_t row_stride;
+};
+
+// One head-major bias table in per-offset form:
+//
+//   bias(h, o) = constant[h] + values[h * head_stride + (max_offset - o)]   min_offset <= o <= max_offset
+//              = constant[h] - high_slope[h] * (o - max_offset)             o > max_offset
+//              = constant[h] + low_value[h] - low_slope[h] * (min_offset - o)    o < min_offset
+//
+// Values stand by descending offset, so that one query's biases over consecutive keys are contiguous. `constant` is
+// what was subtracted so that a T5 table is exactly 0 from max_offset on: softmax does not see it, log-sum-exp adds it
+// back. Null slopes are zeros. The value at max_offset is 0, at min_offset low_value.
+struct BiasView {
+  const float* values;
+  std::int64_t head_stride;
+  std::int64_t min_offset;
+  std::int64_t max_offset;
+  const float* constant;
+  const float* low_value;
+  const float* high_slope;
+  const float* low_slope;
+};
+
+enum class Mask : std::uint8_t { kCausal, kNone };
+
+// Products of bf16 inputs: widened to fp32, or multiplied as bf16 (fp32 sums) where the kernel can.
+enum class ProductPrecision : std::uint8_t { kF32, kBF16 };
+
+struct Attention {
+  std::int64_t batch;
+  std::int64_t heads;
+  std::int64_t kv_heads;  // divides heads
+  std::int64_t query_length;
+  std::int64_t key_length;
+  std::int64_t head_dim;
+  std::int64_t value_head_dim;
+
+  TensorView q;        // [batch, heads, query_length, head_dim]
+  TensorView k;        // [batch, kv_heads, key_length, head_dim]
+  TensorView v;        // [batch, kv_heads, key_length, value_head_dim]
+  OutputView out;      // [batch, heads, query_length, value_head_dim]
+  float* log_sum_exp;  // null, or [batch, heads, query_length] row-major; natural logarithm, -inf for an empty row
+
+  Mask mask;
+  float scale;
+  std::int64_t query_offset;          // position of query row 0
+  const std::int64_t* query_lengths;  // null, or [batch]; rows from here on give zeros (log-sum-exp -inf)
+  const std::int64_t* key_lengths;    // null, or [batch]; keys from here on are masked
+  const BiasView* bias;               // null: no bias
+  ProductPrecision product_precision;
+};
+
+}  // namespace attnd::kernel

@@ -1,0 +1,26 @@
+// The kernels of this build: one source compiled once per instruction set, chosen at run time by what the CPU has.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace attnd::kernel {
+
+// One build of the kernel: a name and functions. Defined in kernel/kernel.h; immutable, lives for ever.
+struct Kernel;
+
+// Every kernel that this CPU can run, best first. Never empty.
+const std::vector<const Kernel*>& AvailableKernels();
+
+// "x86-64-v4", "x86-64-v3", "x86-64-v2", "aarch64", ...
+std::string_view NameOf(const Kernel& kernel);
+
+// The kernel called `name`; empty: the one named by the environment variable ATTND_KERNEL, else the best. Errors:
+// NOT_FOUND for a name that this build lacks, FAILED_PRECONDITION for one that this CPU cannot run; the message lists
+// those that it can.
+absl::StatusOr<const Kernel*> ChooseKernel(std::string_view name);
+
+}  // namespace attnd::kernel

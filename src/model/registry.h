@@ -1,0 +1,62 @@
+// The loaded models, by name.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "model/model.h"
+
+namespace attnd::model {
+
+struct RegistryOptions {
+  std::string model_root;  // empty: loading from files is FAILED_PRECONDITION
+  std::int64_t max_models = 1000;
+  std::int64_t max_table_values = std::int64_t{1} << 24;      // buckets (or offsets) times heads
+  std::int64_t max_model_file_bytes = std::int64_t{1} << 36;  // largest file that is opened (tables only are read)
+};
+
+// Immutable snapshots by name. Reading and parsing happen outside the lock, so a load, reload or unload never blocks a
+// Find nor another load; a call that found a snapshot keeps it whatever happens after. Versions under one name only
+// grow, also over an unload. Thread-safe.
+class Registry {
+ public:
+  explicit Registry(RegistryOptions options);
+
+  // Adds the models compiled into this binary ("book", "t5-tiny").
+  absl::Status AddEmbedded();
+
+  // Loads everything directly under the model root: each folder under its name, each file under its stem; what cannot
+  // be loaded is logged and skipped. Returns how many were loaded.
+  std::int64_t LoadRoot();
+
+  // Errors of the following: see ModelService in proto/attnd/v1/model.proto.
+
+  // version 0: the current one.
+  absl::StatusOr<std::shared_ptr<const Model>> Find(std::string_view name, std::uint64_t version = 0) const;
+
+  // Up to `count` models in order of name, those after the name `after`.
+  std::vector<std::shared_ptr<const Model>> List(std::string_view after, std::int64_t count) const;
+
+  // `name` empty: the path's folder name or file stem.
+  absl::StatusOr<std::shared_ptr<const Model>> Load(std::string_view name, std::string_view path);
+  absl::StatusOr<std::shared_ptr<const Model>> Reload(std::string_view name);
+  absl::Status Unload(std::string_view name);
+  absl::StatusOr<std::shared_ptr<const Model>> Upload(std::string_view name, std::string_view table_name,
+                                                      bias::BiasTable table, bool replace);
+
+ private:
+  const RegistryOptions options_;
+  mutable absl::Mutex mutex_;
+  std::map<std::string, std::shared_ptr<const Model>, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::uint64_t, std::less<>> last_version_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace attnd::model

@@ -1,0 +1,68 @@
+// Runs many requests' works on one pool of threads, fairly.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "schedule/work.h"
+
+namespace attnd::schedule {
+
+// Threads to use when none are asked for: the CPUs that this process may run on (affinity), but no more than the
+// cgroup's CPU limit (v1 and v2), rounded up; at least 1.
+int DefaultThreads();
+
+// A submitted work's outcome.
+struct Outcome {
+  absl::Status status;      // OK, CANCELLED or DEADLINE_EXCEEDED
+  absl::Duration queued;    // from Submit until its first item began
+  absl::Duration computed;  // from then until its last item ended
+};
+
+// Lets the submitter take a work back. Thread-safe; cheap to copy.
+class CancelToken {
+ public:
+  CancelToken() : cancelled_(std::make_shared<std::atomic<bool>>(false)) {}
+  void Cancel() { cancelled_->store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_->load(std::memory_order_relaxed); }
+
+ private:
+  std::shared_ptr<std::atomic<bool>> cancelled_;
+};
+
+struct SubmitOptions {
+  absl::Time deadline = absl::InfiniteFuture();
+  CancelToken cancel;
+};
+
+// Interleaves the items of all submitted works: the next item always comes from the work that has been given least
+// compute so far (fair queueing by cost), and within a work the most costly ready item goes first. So a small request
+// beside a huge one waits for no more than one item per thread. Deadlines and cancellation are seen between items.
+//
+// Thread-safe. No call blocks on a work, and no item ever waits for another inside the pool. The destructor waits for
+// every submitted work.
+class Scheduler {
+ public:
+  // `threads` >= 1.
+  explicit Scheduler(int threads);
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  int threads() const;
+
+  // Runs `work` and then calls `done` exactly once. `work` lives until `done` has returned. A work whose cost is below
+  // a small threshold may run, and `done` be called, on the calling thread before Submit returns; otherwise `done` runs
+  // on a pool thread and must not block.
+  void Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace attnd::schedule

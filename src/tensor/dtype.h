@@ -1,0 +1,27 @@
+// Element types of tensors: little-endian, as they stand on the wire and in files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace attnd::tensor {
+
+enum class DType : std::uint8_t { kF32, kF16, kBF16 };
+
+// Bytes of one element.
+constexpr std::size_t SizeOf(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+
+// The name used in messages and in safetensors headers: "F32", "F16", "BF16".
+constexpr const char* NameOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "F32";
+    case DType::kF16:
+      return "F16";
+    case DType::kBF16:
+      return "BF16";
+  }
+  return "?";
+}
+
+}  // namespace attnd::tensor
