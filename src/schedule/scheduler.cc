@@ -1,0 +1,228 @@
+#include "schedule/scheduler.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <unsupported/Eigen/CXX11/ThreadPool>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "schedule/arena.h"
+
+namespace attnd::schedule {
+namespace {
+
+// Work of up to this cost (multiply-adds: some ten microseconds) runs on the submitting thread: waking another would
+// take as long as the work itself.
+constexpr double kInlineCost = 1 << 19;
+
+bool CostsLess(const Item& a, const Item& b) { return a.cost < b.cost; }
+
+using Unlocked = absl::InlinedVector<Item, 16>;
+
+// One submitted work. All but `work`, `options`, `done` and `submitted` belongs to the scheduler's lock.
+struct Job {
+  std::unique_ptr<Work> work;
+  SubmitOptions options;
+  std::function<void(const Outcome&)> done;
+  absl::Time submitted = absl::Now();
+
+  std::vector<Item> ready;      // a heap, most costly first
+  std::int64_t unfinished = 0;  // items that have not run
+  int running = 0;
+  double served = 0;           // virtual time: cost given so far, from the clock's value when the job came
+  std::uint64_t sequence = 0;  // breaks ties by arrival
+  std::optional<absl::Time> started;
+  absl::Status status;
+
+  void Push(const Item& item) {
+    ready.push_back(item);
+    std::push_heap(ready.begin(), ready.end(), CostsLess);
+  }
+  Item Pop() {
+    std::pop_heap(ready.begin(), ready.end(), CostsLess);
+    const Item item = ready.back();
+    ready.pop_back();
+    return item;
+  }
+  // Whether nothing of it runs or will run.
+  bool finished() const { return running == 0 && (unfinished == 0 || !status.ok()); }
+};
+
+absl::Status Interruption(const SubmitOptions& options) {
+  if (options.cancel.cancelled()) return absl::CancelledError("the call was cancelled");
+  if (options.deadline != absl::InfiniteFuture() && absl::Now() > options.deadline) {
+    return absl::DeadlineExceededError("the call's deadline passed while it was being computed");
+  }
+  return absl::OkStatus();
+}
+
+// Tells the submitter. Destroys the job.
+void Finish(std::unique_ptr<Job> job) {
+  const absl::Time now = absl::Now();
+  const absl::Time started = job->started.value_or(now);
+  job->done(Outcome{job->status, started - job->submitted, now - started});
+}
+
+}  // namespace
+
+class Scheduler::Impl {
+ public:
+  explicit Impl(int threads)
+      : arenas_(static_cast<std::size_t>(threads)), pool_(threads, /*allow_spinning=*/false), threads_(threads) {}
+
+  ~Impl() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(
+        +[](Impl* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) { return self->jobs_ == 0 && self->runners_ == 0; },
+        this));
+  }
+
+  int threads() const { return threads_; }
+
+  void Submit(std::unique_ptr<Job> job) {
+    job->unfinished = job->work->item_count();
+    for (const Item& item : job->work->initial_items()) job->Push(item);
+    RunCheapItems(*job);
+    if (job->finished()) {
+      Finish(std::move(job));
+      return;
+    }
+    absl::MutexLock lock(&mutex_);
+    ++jobs_;
+    job->sequence = next_sequence_++;
+    job->served = clock_;
+    Queue(job.release());
+    WakeRunners();
+  }
+
+ private:
+  // Jobs that have ready items, least served first.
+  struct LeastServed {
+    bool operator()(const Job* a, const Job* b) const {
+      return std::tie(a->served, a->sequence) < std::tie(b->served, b->sequence);
+    }
+  };
+
+  // Runs the job's items on the calling thread for as long as they are cheap.
+  static void RunCheapItems(Job& job) {
+    static thread_local Arena arena;
+    double spent = 0;
+    while (!job.ready.empty() && spent + job.ready.front().cost <= kInlineCost) {
+      job.status = Interruption(job.options);
+      if (!job.status.ok()) return;
+      const Item item = job.Pop();
+      if (!job.started) job.started = absl::Now();
+      job.work->Run(item.id, arena, [&job](Item unlocked) { job.Push(unlocked); });
+      --job.unfinished;
+      spent += item.cost;
+    }
+  }
+
+  void Queue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!job->ready.empty()) queue_.insert(job);
+    ready_items_ += static_cast<std::int64_t>(job->ready.size());
+  }
+
+  void Unqueue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    queue_.erase(job);
+    ready_items_ -= static_cast<std::int64_t>(job->ready.size());
+  }
+
+  // As many threads as there are items for.
+  void WakeRunners() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    while (runners_ < threads_ && idle_claims_ < ready_items_) {
+      ++runners_;
+      ++idle_claims_;
+      pool_.Schedule([this] { RunItems(); });
+    }
+  }
+
+  // A thread's life while there is anything to run.
+  void RunItems() ABSL_LOCKS_EXCLUDED(mutex_) {
+    Arena& arena = arenas_[static_cast<std::size_t>(pool_.CurrentThreadId())];
+    Unlocked unlocked;
+    mutex_.Lock();
+    --idle_claims_;
+    while (!queue_.empty()) {
+      Job* job = *queue_.begin();
+      const std::optional<Item> item = TakeItem(job);
+      if (item) {
+        mutex_.Unlock();
+        unlocked.clear();
+        job->work->Run(item->id, arena, [&unlocked](Item next) { unlocked.push_back(next); });
+        mutex_.Lock();
+        ReturnItem(job, unlocked);
+      }
+      if (job->finished()) {
+        mutex_.Unlock();
+        Finish(std::unique_ptr<Job>(job));
+        mutex_.Lock();
+        --jobs_;
+      }
+    }
+    --runners_;
+    mutex_.Unlock();
+  }
+
+  // The job's next item; nullopt if the job is to be given up, and then it is no longer queued.
+  std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Unqueue(job);
+    job->status = Interruption(job->options);
+    if (!job->status.ok()) {
+      job->ready.clear();
+      return std::nullopt;
+    }
+    if (!job->started) job->started = absl::Now();
+    const Item item = job->Pop();
+    clock_ = std::max(clock_, job->served);
+    job->served += item.cost;
+    ++job->running;
+    Queue(job);
+    return item;
+  }
+
+  void ReturnItem(Job* job, const Unlocked& unlocked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    --job->running;
+    --job->unfinished;
+    if (!job->status.ok() || unlocked.empty()) return;
+    Unqueue(job);
+    for (const Item& item : unlocked) job->Push(item);
+    Queue(job);
+    WakeRunners();
+  }
+
+  absl::Mutex mutex_;
+  std::set<Job*, LeastServed> queue_ ABSL_GUARDED_BY(mutex_);
+  std::int64_t ready_items_ ABSL_GUARDED_BY(mutex_) = 0;  // of all queued jobs
+  std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // whose `done` has not returned, those run inline excepted
+  std::int64_t idle_claims_ ABSL_GUARDED_BY(mutex_) = 0;  // runners woken that have not taken an item yet
+  int runners_ ABSL_GUARDED_BY(mutex_) = 0;               // threads in RunItems or on their way to it
+  double clock_ ABSL_GUARDED_BY(mutex_) = 0;              // `served` of the job that was last given an item
+  std::uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  std::vector<Arena> arenas_;  // by pool thread
+  Eigen::ThreadPool pool_;
+  const int threads_;
+};
+
+Scheduler::Scheduler(int threads) : impl_(std::make_unique<Impl>(threads)) {}
+Scheduler::~Scheduler() = default;
+
+int Scheduler::threads() const { return impl_->threads(); }
+
+void Scheduler::Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done) {
+  auto job = std::make_unique<Job>();
+  job->work = std::move(work);
+  job->options = std::move(options);
+  job->done = std::move(done);
+  impl_->Submit(std::move(job));
+}
+
+}  // namespace attnd::schedule
