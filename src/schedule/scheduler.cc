@@ -79,9 +79,7 @@ class Scheduler::Impl {
 
   ~Impl() {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](Impl* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) { return self->jobs_ == 0 && self->runners_ == 0; },
-        this));
+    while (jobs_ > 0 || runners_ > 0) idle_.Wait(&mutex_);
   }
 
   int threads() const { return threads_; }
@@ -168,6 +166,7 @@ class Scheduler::Impl {
       }
     }
     --runners_;
+    if (jobs_ == 0 && runners_ == 0) idle_.SignalAll();
     mutex_.Unlock();
   }
 
@@ -199,6 +198,7 @@ class Scheduler::Impl {
   }
 
   absl::Mutex mutex_;
+  absl::CondVar idle_;  // no job and no runner is left
   std::set<Job*, LeastServed> queue_ ABSL_GUARDED_BY(mutex_);
   std::int64_t ready_items_ ABSL_GUARDED_BY(mutex_) = 0;  // of all queued jobs
   std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // whose `done` has not returned, those run inline excepted
