@@ -1,0 +1,52 @@
+# Shared by the scripts in this folder; sourced, not run. Callers have set -euo pipefail.
+# shellcheck shell=bash
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then bold=$'\e[1m' plain=$'\e[0m' live=1; else bold='' plain='' live=''; fi
+
+heading() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# step TEXT LOG COMMAND...  Runs a command quietly and prints one line with its time. On a terminal the line shows the
+# log's last line meanwhile. If the command fails, prints the end of its log and exits with its status.
+step() {
+  local text=$1 log=$2 start=$SECONDS watcher='' status=0
+  shift 2
+  mkdir -p "$(dirname "$log")"
+  : >"$log"
+  if [ -n "$live" ]; then
+    watch_log "$text" "$log" &
+    watcher=$!
+  fi
+  "$@" >"$log" 2>&1 </dev/null || status=$?
+  if [ -n "$watcher" ]; then
+    kill "$watcher" 2>/dev/null || true
+    wait "$watcher" 2>/dev/null || true
+    printf '\r\e[K'
+  fi
+  if [ "$status" != 0 ]; then
+    printf '%s … failed after %d s. The end of %s:\n\n' "$text" $((SECONDS - start)) "$log"
+    tail -n 40 "$log"
+    exit "$status"
+  fi
+  printf '%s … done (%d s)\n' "$text" $((SECONDS - start))
+}
+
+# Shows the last line of a log in place, until it is killed or the script is gone.
+watch_log() {
+  while kill -0 $$ 2>/dev/null; do
+    printf '\r\e[K%s … %s' "$1" "$(tail -c 300 "$2" | tail -n 1 | tr -cd '[:print:]' | cut -c 1-60)"
+    sleep 0.2
+  done
+}
+
+# build_attnd PRESET LOG_DIR [TARGET...] [-- CMAKE_ARGUMENT...]
+build_attnd() {
+  local preset=$1 logs=$2 targets=() cache=()
+  shift 2
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do targets+=(--target "$1"); shift; done
+  [ $# -eq 0 ] || shift
+  command -v ccache >/dev/null && cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  step "Configuring ($preset)" "$logs/configure.log" cmake --preset "$preset" -S "$root" "${cache[@]}" "$@"
+  step "Building ($preset; some minutes the first time)" "$logs/build.log" cmake --build --preset "$preset" "${targets[@]}"
+}

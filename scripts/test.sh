@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds attnd with all its tests, and runs them.
+#   scripts/test.sh [--preset release|dev|asan|tsan] [--werror] [CTEST_ARGUMENT...]
+# For example: scripts/test.sh --preset asan -R bias
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+preset=release
+options=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --preset) [ $# -ge 2 ] || fail "--preset needs a name"; preset=$2; shift 2 ;;
+    --werror) options+=(-DATTND_WERROR=ON); shift ;;
+    -h | --help) sed -n '2,4p' "$0"; exit 0 ;;
+    *) break ;;
+  esac
+done
+cd "$root"
+"$root/scripts/setup.sh"
+build=$root/build
+[ "$preset" = release ] || build=$root/build-$preset
+build_attnd "$preset" "$build/logs" -- -DATTND_TESTS=ON "${options[@]}"
+ctest --test-dir "$build" --output-on-failure --no-tests=error --output-log "$build/logs/ctest.log" -j "$(nproc)" "$@"
