@@ -1,0 +1,62 @@
+// What the machine itself allows the wire: an echo of tensors over a plain loopback socket, and a plain copy of them.
+// The benchmarks of the wire measure these beside gRPC, in the same run.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace attnd::bench {
+
+enum class SocketKind : std::uint8_t { kTcp, kUnix };
+
+struct SocketEchoOptions {
+  SocketKind kind = SocketKind::kTcp;
+  std::int64_t tensor_bytes = 0;     // of each tensor, >= 1
+  std::int64_t request_tensors = 3;  // sent to the echo, >= 1; it answers with one, the last
+  int client_cpu = -1;               // CPU that the calling thread of Exchange() is pinned to; -1: not pinned
+  int server_cpu = -1;               // the same for the answering thread
+};
+
+// A connected pair of sockets with an answering thread of its own. Not thread-safe.
+class SocketEcho {
+ public:
+  // Connects. Errors: INVALID_ARGUMENT (sizes, a CPU that this process may not use), or what a system call says.
+  static absl::StatusOr<std::unique_ptr<SocketEcho>> Create(const SocketEchoOptions& options);
+
+  // Closes the connection and joins the answering thread.
+  ~SocketEcho();
+  SocketEcho(const SocketEcho&) = delete;
+  SocketEcho& operator=(const SocketEcho&) = delete;
+
+  // Sends the request's tensors, each from a buffer of its own, and receives the answer. Returns the time from the
+  // first byte sent to the last received. Errors: UNAVAILABLE if the other side closed; DATA_LOSS if the answer does
+  // not begin and end as the tensor that was sent.
+  absl::StatusOr<absl::Duration> Exchange();
+
+  std::int64_t bytes_per_exchange() const { return options_.tensor_bytes * (options_.request_tensors + 1); }
+
+ private:
+  SocketEcho(const SocketEchoOptions& options, int client, int server);
+  void Serve();
+
+  const SocketEchoOptions options_;
+  const int client_;
+  const int server_;
+  std::uint8_t exchanges_ = 0;
+  std::vector<std::vector<char>> request_;
+  std::vector<char> answer_;
+  std::thread server_thread_;
+};
+
+// The fastest of `repetitions` copies of `bytes` bytes between two warm buffers, as bytes copied per second.
+// Requires bytes >= 1 and repetitions >= 1.
+double MeasureCopyBytesPerSecond(std::int64_t bytes, int repetitions);
+
+}  // namespace attnd::bench
