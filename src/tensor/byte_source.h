@@ -1,0 +1,42 @@
+// Random access to bytes that are read only where asked: a file, or memory. File readers take this, so that they never
+// read a whole checkpoint and can be tested without files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace attnd::tensor {
+
+// Thread-safe.
+class ByteSource {
+ public:
+  virtual ~ByteSource() = default;
+
+  // Bytes in all, when it was opened.
+  virtual std::int64_t size() const = 0;
+
+  // Fills `out` from byte `offset` on. Errors: OUT_OF_RANGE if [offset, offset + out.size()) is not inside [0, size()),
+  // DATA_LOSS if the file has shrunk or cannot be read.
+  virtual absl::Status ReadAt(std::int64_t offset, absl::Span<std::byte> out) const = 0;
+};
+
+// Opens a regular file for reading. Errors: NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT (not a regular file),
+// RESOURCE_EXHAUSTED (no file descriptors left).
+absl::StatusOr<std::unique_ptr<ByteSource>> OpenFile(const std::string& path);
+
+// The same over an open file descriptor, which it takes over also when it fails. `path` is for messages.
+absl::StatusOr<std::unique_ptr<ByteSource>> OpenDescriptor(int descriptor, const std::string& path);
+
+// Borrows `bytes`.
+std::unique_ptr<ByteSource> OpenMemory(absl::Span<const std::byte> bytes);
+
+// What an errno of open() says, as a status that names the path.
+absl::Status OpenError(int error, const std::string& path);
+
+}  // namespace attnd::tensor

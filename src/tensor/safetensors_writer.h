@@ -1,0 +1,36 @@
+// Writer of safetensors files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace attnd::tensor {
+
+struct TensorToWrite {
+  std::string name;
+  std::string dtype;  // as safetensors names it
+  std::vector<std::int64_t> shape;
+  absl::Span<const std::byte> bytes;  // borrowed
+};
+
+// The bytes before the tensors': length and header, padded so that data begins at a multiple of 8. `tensors` stand in
+// the order that their data will be written in. Errors: INVALID_ARGUMENT for a name that is given twice, empty,
+// reserved
+// ("__metadata__") or not UTF-8, an unknown dtype, bytes that do not match the shape.
+absl::StatusOr<std::string> SafetensorsHeader(absl::Span<const TensorToWrite> tensors,
+                                              const std::map<std::string, std::string>& metadata);
+
+// Writes `path` whole or not at all: a new file beside it takes its place when it is complete and on disk. Errors: as
+// SafetensorsHeader; NOT_FOUND (no such folder), PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full); an existing file is
+// left as it was.
+absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorToWrite> tensors,
+                              const std::map<std::string, std::string>& metadata);
+
+}  // namespace attnd::tensor
