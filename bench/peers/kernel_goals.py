@@ -1,0 +1,214 @@
+"""The kernel's goals: which ratio of which measurements, and what it should be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from contest import Measurement
+
+Results = dict[str, dict[str, Measurement]]
+# The figure by best times, and by medians (None where there is but one).
+Figure = tuple[float, float | None]
+
+
+class Missing(Exception):
+    """A measurement that a goal needs is not there; says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    what: str
+    setting: str
+    figure: Callable[[Results], Figure]
+    bound: float
+    at_least: bool = True
+    unit: str = "x"  # "x": a ratio, "%": a fraction, "MiB"
+
+    def reached(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+def _get(results: Results, contest: str, name: str) -> Measurement:
+    measurement = results.get(contest, {}).get(name)
+    if measurement is None:
+        raise Missing("not run")
+    if measurement.error:
+        raise Missing(f"{name}: {measurement.error}")
+    return measurement
+
+
+def _ratio(contest: str, slow: str | tuple[str, ...], fast: str = "attnd") -> Callable[[Results], Figure]:
+    """Time of `slow` (of several: their sum) over the time of `fast`."""
+    names = (slow,) if isinstance(slow, str) else slow
+
+    def figure(results: Results) -> Figure:
+        parts = [_get(results, contest, name) for name in names]
+        base = _get(results, contest, fast)
+        best = sum(part.best_ms for part in parts) / base.best_ms
+        return best, sum(part.median_ms for part in parts) / base.median_ms
+
+    return figure
+
+
+def _against_fastest(contest: str, suffix: str) -> Callable[[Results], Figure]:
+    """Time of the fastest entrant whose name ends in `suffix`, with the bias, over ours."""
+
+    def figure(results: Results) -> Figure:
+        ours = _get(results, contest, "attnd")
+        rivals = [
+            m
+            for name, m in results[contest].items()
+            if name.endswith(suffix) and not m.error and not name.startswith("sdpa_causal")
+        ]
+        if not rivals:
+            raise Missing("no peer ran")
+        return (
+            min(m.best_ms for m in rivals) / ours.best_ms,
+            min(m.median_ms for m in rivals) / ours.median_ms,
+        )
+
+    return figure
+
+
+def _fraction(contest: str, name: str) -> Callable[[Results], Figure]:
+    def figure(results: Results) -> Figure:
+        extras = _get(results, contest, name).extras
+        if "fraction_of_peak" not in extras:
+            raise Missing("no fraction_of_peak")
+        return extras["fraction_of_peak"], extras["median_fraction_of_peak"]
+
+    return figure
+
+
+def _read_bandwidth(batch: int, heads: int, keys: int, dim: int) -> Callable[[Results], Figure]:
+    """Bytes of K and V over the time, as a fraction of the read bandwidth measured in the same run (GB/s)."""
+    gigabytes = 2 * batch * heads * keys * dim * 4 / 1e9
+
+    def figure(results: Results) -> Figure:
+        ours = _get(results, "decode", "attnd")
+        if not ours.extras.get("read_bandwidth"):
+            raise Missing("no read_bandwidth")
+        speed = ours.extras["read_bandwidth"]
+        return gigabytes / (ours.best_ms / 1e3) / speed, gigabytes / (ours.median_ms / 1e3) / speed
+
+    return figure
+
+
+def _memory_per_thread(n: int, threads: int) -> Callable[[Results], Figure]:
+    """Peak memory beyond that of a call of 16 rows, the four tensors and packed K and V (1 head, d = 64), per thread."""
+    mebibytes = 6 * (n - 16) * 64 * 4 / 2**20
+
+    def figure(results: Results) -> Figure:
+        used = _get(results, "memory", f"attnd, n = {n}, threads = {threads}").extras["peak_rss_mb"]
+        base = _get(results, "memory", f"attnd, n = 16, threads = {threads}").extras["peak_rss_mb"]
+        return max(0.0, used - base - mebibytes) / threads, None
+
+    return figure
+
+
+LENGTHS = (1024, 2048, 4096, 8192)
+
+
+def _peak_goals() -> list[Goal]:
+    widest = {128: 0.60, 512: 0.78, 2048: 0.85, 8192: 0.85}
+    avx2 = {128: 0.55, 512: 0.70, 2048: 0.78, 8192: 0.78}
+    goals = [
+        Goal("Fraction of FMA peak, widest kernel", f"n = {n}", _fraction(f"n{n}", "attnd"), bound, unit="%")
+        for n, bound in widest.items()
+    ]
+    return goals + [
+        Goal(
+            "Fraction of FMA peak, x86-64-v3 kernel",
+            f"n = {n}",
+            _fraction(f"n{n}", "attnd, x86-64-v3"),
+            bound,
+            unit="%",
+        )
+        for n, bound in avx2.items()
+    ]
+
+
+def _torch_goals() -> list[Goal]:
+    goals = [
+        Goal(
+            "Against PyTorch `is_causal`, which has no bias",
+            f"n = {n}",
+            _ratio(f"n{n}", "sdpa_causal (torch)"),
+            2.0 if n == 512 else 1.45,
+        )
+        for n in (512, *LENGTHS)
+    ]
+    for what, path, bound in (
+        ("Against PyTorch SDPA, T5 bias in a ready mask", "sdpa_mask (torch)", 2.7),
+        ("Against FlexAttention with the T5 bias", "flex_t5 (torch)", 2.2),
+    ):
+        goals += [Goal(what, f"n = {n}", _ratio(f"n{n}", path), bound) for n in LENGTHS]
+    for malloc, worker, bound in (("as it comes", "torch", 20.0), ("keeping its pages", "torch-keeps-pages", 8.0)):
+        parts = (f"hf_t5 ({worker})", f"hf_t5_bias ({worker})")
+        what = "Against Hugging Face's T5 code, making its bias included"
+        goals.append(Goal(what, f"n = 2048, malloc {malloc}", _ratio("n2048", parts), bound))
+    for n in (32, 64):
+        figure = _against_fastest(f"batch64-n{n}", "(torch)")
+        goals.append(Goal("Against PyTorch's best with the bias", f"batch 64, n = {n}", figure, 2.0))
+    return goals
+
+
+def _own_goals() -> list[Goal]:
+    two = [
+        Goal("Two threads over one", f"8 heads, n = {n}", _ratio(f"n{n}", "attnd", "attnd, 2 threads"), 1.9)
+        for n in LENGTHS
+    ]
+    two += [
+        Goal(
+            "Two threads over one",
+            f"1 head, n = {n}",
+            _ratio("one-head", f"attnd, n = {n}", f"attnd, n = {n}, 2 threads"),
+            1.9,
+        )
+        for n in (1024, 2048, 4096)
+    ]
+    bias = [
+        Goal("Bias against none", f"n = {n}", _ratio(f"n{n}", "attnd", "attnd, no bias"), 1.02, at_least=False)
+        for n in LENGTHS
+    ]
+    growth = [
+        Goal(
+            "time(2n) / time(n)",
+            f"n = {n}",
+            _ratio("growth", f"attnd, n = {2 * n}", f"attnd, n = {n}"),
+            4.1,
+            at_least=False,
+        )
+        for n in (2048, 4096)
+    ]
+    memory = [
+        Goal(
+            "Memory a thread beyond tensors and packed K, V",
+            f"n = {n}, {threads} thread{'s' if threads > 1 else ''}",
+            _memory_per_thread(n, threads),
+            8,
+            at_least=False,
+            unit="MiB",
+        )
+        for n in (8192, 65536)
+        for threads in (1, 2)
+    ]
+    return [
+        *two,
+        *bias,
+        Goal("bf16 against our fp32", "n = 2048", _ratio("bf16", "attnd, fp32"), 1.6),
+        Goal(
+            "Decode: fraction of the read bandwidth",
+            "32 x 1 query x 4096 keys, 2 threads",
+            _read_bandwidth(32, 8, 4096, 64),
+            0.85,
+            unit="%",
+        ),
+        *memory,
+        *growth,
+    ]
+
+
+def goals() -> list[Goal]:
+    return [*_peak_goals(), *_torch_goals(), *_own_goals()]

@@ -1,0 +1,52 @@
+"""The machine and the build that a table was measured on."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def _cpuinfo(field: str) -> str:
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""
+
+
+def _caches() -> str:
+    sizes = []
+    for index in sorted(pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        kind = (index / "type").read_text().strip()
+        if kind != "Instruction":
+            sizes.append(f"L{(index / 'level').read_text().strip()} {(index / 'size').read_text().strip()}")
+    return ", ".join(sizes)
+
+
+def commit() -> str:
+    """The commit of this tree, with a mark if it has changes."""
+    folder = pathlib.Path(__file__).parent
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=folder, capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def describe() -> dict[str, str]:
+    have = set(_cpuinfo("flags").split())
+    family = f"family {_cpuinfo('cpu family')}, model {_cpuinfo('model')}"
+    return {
+        "CPU": f"{_cpuinfo('model name') or platform.machine()} ({family})",
+        "instruction sets": ", ".join(flag for flag in FLAGS if flag in have),
+        "CPUs": str(len(os.sched_getaffinity(0))),
+        "caches": _caches(),
+        "Linux": platform.release(),
+        "libc": " ".join(platform.libc_ver()),
+        "Python": sys.version.split()[0],
+        "attnd commit": commit(),
+    }
