@@ -50,9 +50,12 @@ struct OffsetForm {
 // An immutable, validated table. Thread-safe.
 class BiasTable {
  public:
+  static constexpr std::int64_t kMaxValues = std::int64_t{1} << 24;
+
   // Errors: INVALID_ARGUMENT with the field, what was expected and what was given: heads < 1, a size that does not
   // match, too few buckets, a max_distance that T5's formula does not allow, a value that is not finite.
-  static absl::StatusOr<BiasTable> Create(std::int64_t heads, Rule rule);
+  // RESOURCE_EXHAUSTED if its per-offset form takes more than `max_values` values (heads x different offsets).
+  static absl::StatusOr<BiasTable> Create(std::int64_t heads, Rule rule, std::int64_t max_values = kMaxValues);
 
   std::int64_t heads() const { return heads_; }
   bool bidirectional() const;

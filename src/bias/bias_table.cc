@@ -1,0 +1,117 @@
+#include "bias/bias_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bias/offset_form.h"
+#include "bias/t5_buckets.h"
+#include "tensor/checked_size.h"
+
+namespace attnd::bias {
+namespace {
+
+// Offsets, and so positions, stay far from overflow when they are added and subtracted.
+constexpr std::int64_t kMaxStart = std::int64_t{1} << 32;
+// A slope times any offset stays finite.
+constexpr float kMaxSlope = 0x1p64F;
+
+absl::Status Mismatch(absl::string_view field, absl::string_view expected, std::int64_t got) {
+  return absl::InvalidArgumentError(absl::StrCat(field, ": expected ", expected, ", got ", got));
+}
+
+absl::Status CheckFinite(absl::string_view field, const std::vector<float>& values) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(values[i])) continue;
+    return absl::InvalidArgumentError(absl::StrCat(field, "[", i, "]: expected a finite value, got ", values[i]));
+  }
+  return absl::OkStatus();
+}
+
+struct Validator {
+  std::int64_t heads;
+
+  absl::Status operator()(const T5Rule& rule) const {
+    if (absl::Status t5 = CheckT5(rule.num_buckets, rule.max_distance, rule.bidirectional); !t5.ok()) return t5;
+    const auto size = static_cast<std::int64_t>(rule.values.size());
+    if (tensor::CheckedProduct({rule.num_buckets, heads}) != size) {
+      return Mismatch("values", absl::StrCat(rule.num_buckets, " buckets x ", heads, " heads"), size);
+    }
+    return CheckFinite("values", rule.values);
+  }
+
+  absl::Status operator()(const AlibiRule& rule) const {
+    const auto size = static_cast<std::int64_t>(rule.slopes.size());
+    if (size != heads) return Mismatch("slopes", absl::StrCat(heads, " (one per head)"), size);
+    for (const float slope : rule.slopes) {
+      if (std::abs(slope) <= kMaxSlope) continue;
+      return absl::InvalidArgumentError(absl::StrCat("slopes: expected finite values up to 2^64, got ", slope));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status operator()(const PerOffsetRule& rule) const {
+    const auto size = static_cast<std::int64_t>(rule.values.size());
+    if (size == 0 || size % heads != 0) {
+      return Mismatch("values", absl::StrCat("a multiple of ", heads, " heads, at least one offset"), size);
+    }
+    if (rule.min_offset < -kMaxStart || rule.min_offset > kMaxStart) {
+      return Mismatch("min_offset", absl::StrCat("at most ", kMaxStart, " either way"), rule.min_offset);
+    }
+    return CheckFinite("values", rule.values);
+  }
+};
+
+// |offset|, for every offset.
+std::int64_t Distance(std::int64_t offset) {
+  return std::abs(std::max(offset, -std::numeric_limits<std::int64_t>::max()));
+}
+
+}  // namespace
+
+absl::StatusOr<BiasTable> BiasTable::Create(std::int64_t heads, Rule rule, std::int64_t max_values) {
+  if (heads < 1) return Mismatch("heads", "at least 1", heads);
+  if (absl::Status valid = std::visit(Validator{heads}, rule); !valid.ok()) return valid;
+  BiasTable table;
+  if (const T5Rule* t5 = std::get_if<T5Rule>(&rule)) {
+    const std::int64_t buckets = BucketsPerSide(t5->num_buckets, t5->bidirectional);
+    table.first_offsets_ = FirstDistances(buckets, t5->max_distance);
+  }
+  absl::StatusOr<OffsetForm> form = MakeOffsetForm(heads, rule, table.first_offsets_, max_values);
+  if (!form.ok()) return form.status();
+  table.heads_ = heads;
+  table.rule_ = std::move(rule);
+  table.form_ = *std::move(form);
+  return table;
+}
+
+bool BiasTable::bidirectional() const {
+  if (const T5Rule* t5 = std::get_if<T5Rule>(&rule_)) return t5->bidirectional;
+  if (const AlibiRule* alibi = std::get_if<AlibiRule>(&rule_)) return alibi->bidirectional;
+  return std::get<PerOffsetRule>(rule_).min_offset < 0;
+}
+
+std::optional<std::int64_t> BiasTable::Bucket(std::int64_t offset) const {
+  const T5Rule* t5 = std::get_if<T5Rule>(&rule_);
+  if (t5 == nullptr) return std::nullopt;
+  if (offset >= 0) return BucketOfDistance(first_offsets_, offset);
+  if (!t5->bidirectional) return 0;
+  return static_cast<std::int64_t>(first_offsets_.size()) + BucketOfDistance(first_offsets_, Distance(offset));
+}
+
+float BiasTable::Value(std::int64_t head, std::int64_t offset) const {
+  if (const T5Rule* t5 = std::get_if<T5Rule>(&rule_)) {
+    return t5->values[static_cast<std::size_t>(*Bucket(offset) * heads_ + head)];
+  }
+  if (const AlibiRule* alibi = std::get_if<AlibiRule>(&rule_)) {
+    return 0.0F - alibi->slopes[static_cast<std::size_t>(head)] * static_cast<float>(Distance(offset));
+  }
+  const auto& per_offset = std::get<PerOffsetRule>(rule_);
+  const std::int64_t count = static_cast<std::int64_t>(per_offset.values.size()) / heads_;
+  const std::int64_t nearest = std::clamp(offset, per_offset.min_offset, per_offset.min_offset + count - 1);
+  return per_offset.values[static_cast<std::size_t>(head * count + nearest - per_offset.min_offset)];
+}
+
+}  // namespace attnd::bias
