@@ -1,0 +1,21 @@
+# The library for users: find_package(attnd CONFIG) gives attnd::client; pkg-config knows it as attnd-client.
+include(CMakePackageConfigHelpers)
+
+set_target_properties(attnd_proto PROPERTIES EXPORT_NAME proto)
+install(TARGETS attnd_client attnd_proto EXPORT attndTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+        COMPONENT client)
+install(DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/include/attnd DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT client)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/proto/attnd DESTINATION ${CMAKE_INSTALL_DATADIR}/attnd/proto COMPONENT client
+        FILES_MATCHING PATTERN "*.proto")
+
+set(package ${CMAKE_INSTALL_LIBDIR}/cmake/attnd)
+install(EXPORT attndTargets NAMESPACE attnd:: DESTINATION ${package} COMPONENT client)
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/attndConfig.cmake.in attndConfig.cmake
+                              INSTALL_DESTINATION ${package})
+write_basic_package_version_file(attndConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+file(RELATIVE_PATH ATTND_PREFIX_FROM_PC ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+configure_file(${CMAKE_CURRENT_LIST_DIR}/attnd-client.pc.in attnd-client.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attndConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/attndConfigVersion.cmake
+        DESTINATION ${package} COMPONENT client)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/attnd-client.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig
+        COMPONENT client)

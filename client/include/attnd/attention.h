@@ -1,0 +1,135 @@
+// The attention call: what is asked and what comes back.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+
+namespace attnd {
+
+// Element type of a tensor: little-endian, 4, 2 and 2 bytes.
+enum class DType { kFp32 = 1, kFp16 = 2, kBf16 = 3 };
+
+// Bytes of one element.
+constexpr std::size_t SizeOf(DType dtype) { return dtype == DType::kFp32 ? 4 : 2; }
+
+// Order of the axes of q, k, v and the output.
+enum class Layout {
+  kBatchHeadSequenceDim = 1,  // [batch, heads, sequence, head_dim]
+  kBatchSequenceHeadDim = 2,  // [batch, sequence, heads, head_dim], as projections give it
+};
+
+// Which keys a query may see.
+enum class Mask {
+  kOfTable = 0,  // causal for a causal table, none for a bidirectional one
+  kCausal = 1,   // only keys at or before the query
+  kNone = 2,     // every key
+};
+
+// Arithmetic of the two products; see ProductPrecision in attnd/v1/attention.proto.
+enum class ProductPrecision { kOfDtype = 0, kFp32 = 1, kBf16 = 2 };
+
+// A tensor in the caller's memory: row-major, contiguous, of any alignment. Nothing is copied: the bytes travel from
+// where they are.
+//
+// The memory is borrowed until the call has ended, or, if `owner` is set, kept alive by it for as long as it is needed.
+// A call does not end while gRPC holds on to borrowed memory. So a call that is cut short (by its deadline or a
+// cancellation) just as its bytes are being written to a peer that does not read ends when they are written, or the
+// connection is given up (ClientOptions::keepalive_timeout).
+struct TensorView {
+  const void* data = nullptr;
+  DType dtype = DType::kFp32;
+  std::array<std::int64_t, 4> sizes{};  // in the order of the request's layout
+  std::shared_ptr<const void> owner = nullptr;
+};
+
+// Memory of the caller that a result is written into. Must stay valid until the call has ended.
+struct Destination {
+  void* data = nullptr;
+  std::size_t size_bytes = 0;
+};
+
+// A result in memory of its own. Copies share that memory, which nobody changes. Thread-safe to read.
+class Tensor {
+ public:
+  using Segment = absl::Span<const unsigned char>;
+
+  Tensor() = default;
+  // One piece of memory that `owner` keeps alive.
+  Tensor(DType dtype, std::array<std::int64_t, 4> sizes, Segment bytes, std::shared_ptr<const void> owner);
+  // Several pieces, in order.
+  Tensor(DType dtype, std::array<std::int64_t, 4> sizes, std::vector<Segment> segments,
+         std::shared_ptr<const void> owner);
+
+  DType dtype() const { return dtype_; }
+  const std::array<std::int64_t, 4>& sizes() const { return sizes_; }  // in the order of the request's layout
+  std::size_t size_bytes() const { return size_bytes_; }
+
+  // The elements, aligned for their type; null if empty or in several pieces.
+  const void* data() const { return segments_.size() == 1 ? segments_[0].data() : nullptr; }
+
+  // The bytes in order, in one or more pieces. A piece may begin and end inside of an element.
+  absl::Span<const Segment> segments() const { return segments_; }
+
+  // Copies size_bytes() bytes to `destination`.
+  void CopyTo(void* destination) const;
+
+ private:
+  DType dtype_ = DType::kFp32;
+  std::array<std::int64_t, 4> sizes_{};
+  std::size_t size_bytes_ = 0;
+  std::vector<Segment> segments_;
+  std::shared_ptr<const void> owner_;
+};
+
+// One batch of queries, keys and values. See ComputeAttentionRequest in attnd/v1/attention.proto for each field's exact
+// meaning and range.
+struct ComputeRequest {
+  std::string model;          // name of a loaded model
+  std::uint64_t version = 0;  // 0: the current one
+  std::string table;          // "decoder" (also if empty), "encoder", "decoder.N", "encoder.N"
+
+  TensorView q;  // [batch, heads, query_length, head_dim] in `layout`
+  TensorView k;  // [batch, kv_heads, key_length, head_dim]; kv_heads divides heads (grouped-query attention)
+  TensorView v;  // [batch, kv_heads, key_length, value_head_dim]
+  Layout layout = Layout::kBatchHeadSequenceDim;
+
+  Mask mask = Mask::kOfTable;
+  std::optional<float> scale;                // of q.k; absent: 1
+  std::optional<std::int64_t> query_offset;  // position of the first query; absent: key_length - query_length
+  std::vector<std::int64_t> query_lengths;   // [batch] or empty
+  std::vector<std::int64_t> key_lengths;     // [batch] or empty
+  std::optional<std::int64_t> first_head;    // the table's head of query head 0; absent: the call has all heads
+  ProductPrecision product_precision = ProductPrecision::kOfDtype;
+
+  std::optional<DType> output_dtype;  // absent: that of q, k and v
+  bool return_log_sum_exp = false;
+
+  // Where the results go. Without a destination they come back in ComputeReply, in memory of their own. A destination
+  // must have exactly the result's size: batch * heads * query_length * value_head_dim elements of the output's dtype,
+  // and batch * heads * query_length floats.
+  Destination output;
+  Destination log_sum_exp;
+  // Without a destination: hand the output over in the pieces that it arrived in instead of gathering them.
+  bool output_in_segments = false;
+};
+
+// The result of one call.
+struct ComputeReply {
+  Tensor output;                   // empty if it went to ComputeRequest::output
+  std::vector<float> log_sum_exp;  // [batch, heads, query_length]; empty if not asked for or with a destination
+  DType dtype = DType::kFp32;      // of the output
+  std::uint64_t version = 0;       // of the model that was used
+  std::string content_hash;        // of that version
+  absl::Duration queue_time;       // from the request's arrival at the server to the start of its work
+  absl::Duration compute_time;     // from then until the work was done
+};
+
+}  // namespace attnd

@@ -1,0 +1,97 @@
+// The C++ client of an attnd server.
+#pragma once
+
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "attnd/attention.h"
+#include "attnd/cancellation.h"
+#include "attnd/connection.h"
+#include "attnd/error_detail.h"
+#include "attnd/models.h"
+#include "attnd/options.h"
+
+namespace attnd {
+
+// Calls an attnd server.
+//
+//   absl::StatusOr<attnd::Client> client = attnd::Client::Create("127.0.0.1:50051");
+//   attnd::ComputeRequest request;
+//   request.model = "t5-tiny";
+//   request.q = {q.data(), attnd::DType::kFp32, {1, 8, 512, 64}};  // and k, v
+//   absl::StatusOr<attnd::ComputeReply> reply = client->Compute(request);
+//
+// Performance: making a client is expensive and connects lazily; make one and share it. Copies are cheap and share the
+// connection. Tensors are sent from the caller's memory without a copy and a result is copied once, into its
+// destination. There is no limit on the size of messages here; the server has its own (see Info).
+//
+// Thread safety: all methods may be called from several threads at once, on one Client or on copies of it.
+//
+// Errors: what the server can refuse by shape alone is refused here with the same words before anything is sent
+// (INVALID_ARGUMENT). Otherwise a call has the server's code and message; attnd/v1/*.proto lists the codes of each.
+// UNAVAILABLE: the server was not reached or is stopping, and the call can be repeated (here or later).
+// GetErrorDetail(status) tells the field at fault.
+class Client {
+ public:
+  // `target` is a gRPC name: "host:port", "dns:///name:port", "unix:///run/attnd/attnd.sock". Does not wait for a
+  // connection: a server that is not there shows in the first call. Errors: INVALID_ARGUMENT for an empty target, an
+  // unknown policy, or timeouts that are not positive.
+  static absl::StatusOr<Client> Create(const std::string& target, const ClientOptions& options = {});
+
+  // Over any connection, e.g. a MockConnection. `connection` is not null.
+  explicit Client(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
+
+  // Computes one batch of attention and waits for it. The request's memory is borrowed until this returns.
+  absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options = {});
+
+  // The same without waiting. The memory that `request` names (tensors without owner, destinations) must stay valid
+  // until the future is ready.
+  std::future<absl::StatusOr<ComputeReply>> ComputeFuture(ComputeRequest request, CallOptions options = {});
+
+  // The same; `done` is called exactly once, on a thread of the library or, if the request is refused at once, on this
+  // one before this returns. The memory that `request` names must stay valid until then. `done` must not block nor
+  // make blocking calls: it holds up other calls.
+  void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
+
+  // All loaded models, in order of name, without values.
+  absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options = {});
+
+  // One model. version 0: the current one. Errors: NOT_FOUND.
+  absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version = 0, bool include_values = false,
+                                 const CallOptions& options = {});
+
+  // Loads a checkpoint folder, GGUF or JSON file below the server's model root. `name` empty: the folder's name or the
+  // file's stem. Errors: NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED (path leaves the root), FAILED_PRECONDITION (no
+  // model root), INVALID_ARGUMENT (no valid model; the message says where), RESOURCE_EXHAUSTED.
+  absl::StatusOr<Model> LoadModel(const std::string& path, const std::string& name = "",
+                                  const CallOptions& options = {});
+
+  // Reads a model again from where it was loaded; if that fails the old version stays. Errors: as LoadModel.
+  absl::StatusOr<Model> ReloadModel(const std::string& name, const CallOptions& options = {});
+
+  // Removes a model; calls in flight finish with it. Errors: NOT_FOUND.
+  absl::Status UnloadModel(const std::string& name, const CallOptions& options = {});
+
+  // Makes a model of `table`, or adds it to an uploaded one. table.name empty: "decoder", or "encoder" if
+  // bidirectional. Errors: INVALID_ARGUMENT, ALREADY_EXISTS (and not `replace`, or a model not made by uploads),
+  // RESOURCE_EXHAUSTED.
+  absl::StatusOr<Model> UploadTable(const std::string& model, const Table& table, bool replace = false,
+                                    const CallOptions& options = {});
+
+  // The bias of a window of queries and keys. Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too large).
+  absl::StatusOr<BiasReply> GetBias(const BiasRequest& request, const CallOptions& options = {});
+
+  // The server's version, kernel, threads and limits.
+  absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options = {});
+
+ private:
+  std::shared_ptr<Connection> connection_;
+};
+
+}  // namespace attnd

@@ -1,0 +1,45 @@
+// What a Client talks through: the seam for tests and for wrappers (logging, retries of one's own).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "attnd/attention.h"
+#include "attnd/models.h"
+#include "attnd/options.h"
+
+namespace attnd {
+
+using ComputeCallback = std::function<void(absl::StatusOr<ComputeReply>)>;
+
+// One method per remote call; Client documents them. Implementations are thread-safe. Tests of code that uses a Client
+// take MockConnection from attnd/mocks/mock_connection.h.
+class Connection {
+ public:
+  virtual ~Connection() = default;
+
+  virtual absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) = 0;
+  virtual void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) = 0;
+
+  virtual absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) = 0;
+  virtual absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version, bool include_values,
+                                         const CallOptions& options) = 0;
+  virtual absl::StatusOr<Model> LoadModel(const std::string& path, const std::string& name,
+                                          const CallOptions& options) = 0;
+  virtual absl::StatusOr<Model> ReloadModel(const std::string& name, const CallOptions& options) = 0;
+  virtual absl::Status UnloadModel(const std::string& name, const CallOptions& options) = 0;
+  virtual absl::StatusOr<Model> UploadTable(const std::string& model, const Table& table, bool replace,
+                                            const CallOptions& options) = 0;
+  virtual absl::StatusOr<BiasReply> GetBias(const BiasRequest& request, const CallOptions& options) = 0;
+  virtual absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options) = 0;
+};
+
+// A connection over gRPC. Errors and laziness: as Client::Create.
+absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, const ClientOptions& options = {});
+
+}  // namespace attnd

@@ -1,0 +1,28 @@
+// Why a request was refused, as data.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace attnd {
+
+// The field at fault. The status message says the same in words.
+struct ErrorDetail {
+  std::string field;     // as a path: "q", "heads", "table.t5.values"
+  std::string expected;  // what would have been accepted
+  std::string got;       // what was given
+};
+
+// URL of the status payload that carries it, as a serialised attnd.v1.ErrorDetail.
+inline constexpr char kErrorDetailUrl[] = "type.googleapis.com/attnd.v1.ErrorDetail";
+
+// The detail of a failed call; nullopt if the status has none (no single field was at fault, or the server was not
+// reached).
+std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status);
+
+// A status of this code whose message and payload say which field is at fault.
+absl::Status ErrorWithDetail(absl::StatusCode code, const ErrorDetail& detail);
+
+}  // namespace attnd

@@ -1,0 +1,104 @@
+// Models as a server describes them, and the server's own facts.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "attnd/attention.h"
+
+namespace attnd {
+
+// T5's rule: one value per bucket and head. The book's nb, dist_max form is num_buckets = nb + 1,
+// max_distance = dist_max.
+struct T5Buckets {
+  std::int64_t num_buckets = 0;
+  std::int64_t max_distance = 0;
+  std::vector<float> values;  // [num_buckets, heads]; empty in listings
+};
+
+// ALiBi (Press et al. 2022): bias = -slope * |offset|.
+struct AlibiSlopes {
+  std::vector<float> slopes;  // [heads]; empty in listings
+};
+
+// One value for each offset from min_offset on; the nearer end's value outside.
+struct PerOffset {
+  std::int64_t min_offset = 0;
+  std::vector<float> values;  // [heads, count], by ascending offset; empty in listings
+};
+
+// One bias table of a model.
+struct Table {
+  std::string name;  // "decoder", "encoder", "decoder.N", "encoder.N"
+  std::int64_t heads = 0;
+  bool bidirectional = false;  // keys after the query have biases of their own
+  std::variant<T5Buckets, AlibiSlopes, PerOffset> rule;
+};
+
+// A loaded model.
+struct Model {
+  std::string name;
+  std::uint64_t version = 0;  // counts loads under this name, from 1
+  std::int64_t heads = 0;
+  std::vector<Table> tables;
+  std::string source;        // "embedded", "upload", or its path below the server's model root
+  std::string format;        // "huggingface", "gguf", "json", "upload"
+  std::string architecture;  // "t5", "mt5", "umt5"; may be empty
+  std::string content_hash;  // SHA-256 of the tables, in hex
+  absl::Time loaded_at;
+};
+
+// Asks for the bias of a window of queries and keys.
+struct BiasRequest {
+  std::string model;
+  std::uint64_t version = 0;     // 0: the current one
+  std::string table;             // as ComputeRequest::table
+  std::int64_t query_start = 0;  // position of the first query
+  std::int64_t query_count = 0;
+  std::int64_t key_start = 0;  // position of the first key
+  std::int64_t key_count = 0;
+  Mask mask = Mask::kOfTable;
+  std::vector<std::int64_t> heads;  // to return values for; empty: all
+};
+
+// The bias of a window, row-major by (query, key).
+struct BiasReply {
+  std::uint64_t version = 0;
+  std::string content_hash;
+  std::string table;  // the one that was used
+  // Mask that was applied: kCausal or kNone. Where it is causal, cells with a negative offset have bucket -1, value 0.
+  Mask mask = Mask::kNone;
+  std::vector<std::int64_t> offsets;  // [query_count, key_count]: query position - key position
+  std::vector<std::int32_t> buckets;  // [query_count, key_count]; empty if the table has no buckets
+  std::vector<std::int64_t> heads;    // whose values follow
+  std::vector<float> values;          // [heads, query_count, key_count]
+};
+
+// Limits in force on a server; see Limits in attnd/v1/server.proto.
+struct Limits {
+  std::int64_t max_request_bytes = 0;
+  std::int64_t max_result_bytes = 0;
+  std::int64_t max_dim = 0;
+  std::int64_t max_head_dim = 0;
+  std::int64_t max_models = 0;
+  std::int64_t max_table_values = 0;
+  std::int64_t max_bias_cells = 0;
+  std::int64_t max_model_file_bytes = 0;
+  std::int64_t max_page_size = 0;
+};
+
+// A server's facts.
+struct ServerInfo {
+  std::string version;
+  std::string kernel;                          // in use, e.g. "x86-64-v4"
+  std::vector<std::string> available_kernels;  // best first
+  std::int64_t threads = 0;
+  absl::Time started_at;
+  Limits limits;
+};
+
+}  // namespace attnd

@@ -1,0 +1,49 @@
+// Settings of a client and of its calls.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "attnd/cancellation.h"
+
+namespace grpc {
+class ChannelCredentials;
+}
+
+namespace attnd {
+
+struct ClientOptions {
+  // null: no encryption. Otherwise e.g. grpc::SslCredentials(...), from <grpcpp/security/credentials.h>.
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
+
+  // Put before the library's own user agent.
+  std::string user_agent;
+
+  // How a name with several addresses is used: "pick_first" or "round_robin".
+  std::string load_balancing_policy = "pick_first";
+
+  // While calls wait, a connection on which nothing has arrived for keepalive_time is asked for a sign of life, and is
+  // given up (its calls fail with UNAVAILABLE) if none comes within keepalive_timeout; so is a TCP connection whose
+  // peer accepts none of the bytes sent for so long. An infinite keepalive_time turns both off.
+  absl::Duration keepalive_time = absl::Seconds(30);
+  absl::Duration keepalive_timeout = absl::Seconds(10);
+};
+
+struct CallOptions {
+  // The call fails with DEADLINE_EXCEEDED at this time, here and on the server.
+  absl::Time deadline = absl::InfiniteFuture();
+
+  // Wait, until the deadline, for a server that cannot be reached yet. Otherwise that is UNAVAILABLE at once.
+  bool wait_for_ready = false;
+
+  // Sent along as gRPC metadata. Keys are lower case.
+  std::vector<std::pair<std::string, std::string>> metadata;
+
+  // Ends the call early with CANCELLED. May be null.
+  std::shared_ptr<Cancellation> cancellation;
+};
+
+}  // namespace attnd

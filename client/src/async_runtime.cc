@@ -1,0 +1,48 @@
+#include "client/src/async_runtime.h"
+
+#include <grpcpp/alarm.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+namespace attnd::client {
+namespace {
+
+class Posted : public AsyncRuntime::Event {
+ public:
+  Posted(grpc::CompletionQueue* queue, std::function<void()> task) : task_(std::move(task)) {
+    alarm_.Set(queue, std::chrono::system_clock::time_point(), this);
+  }
+  void Run() override {
+    task_();
+    delete this;
+  }
+
+ private:
+  std::function<void()> task_;
+  grpc::Alarm alarm_;
+};
+
+}  // namespace
+
+AsyncRuntime& AsyncRuntime::Get() {
+  static AsyncRuntime* const runtime = new AsyncRuntime();
+  return *runtime;
+}
+
+AsyncRuntime::AsyncRuntime() {
+  const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 2U, 8U);
+  for (unsigned i = 0; i < threads; ++i) std::thread([this] { Work(); }).detach();
+}
+
+void AsyncRuntime::Work() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_.Next(&tag, &ok)) static_cast<Event*>(tag)->Run();
+}
+
+void AsyncRuntime::Post(std::function<void()> task) { new Posted(&queue_, std::move(task)); }
+
+}  // namespace attnd::client

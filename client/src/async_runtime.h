@@ -1,0 +1,36 @@
+// Threads that complete asynchronous calls.
+#pragma once
+
+#include <grpcpp/completion_queue.h>
+
+#include <functional>
+
+namespace attnd::client {
+
+// One per process, started by the first use and never stopped: so a call outlives the client that made it, and a client
+// may be destroyed on the thread that completes its last call. Thread-safe.
+class AsyncRuntime {
+ public:
+  static AsyncRuntime& Get();
+
+  // A tag for queue(): run once, on a thread of the runtime, when its event comes.
+  class Event {
+   public:
+    virtual ~Event() = default;
+    virtual void Run() = 0;
+  };
+
+  // Where calls report. Every tag must be an Event*, which must live until it has run.
+  grpc::CompletionQueue* queue() { return &queue_; }
+
+  // Runs `task` soon on a thread of the runtime. May be called from inside gRPC.
+  void Post(std::function<void()> task);
+
+ private:
+  AsyncRuntime();
+  void Work();
+
+  grpc::CompletionQueue queue_;
+};
+
+}  // namespace attnd::client

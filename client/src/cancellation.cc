@@ -1,0 +1,40 @@
+#include "attnd/cancellation.h"
+
+#include <utility>
+
+namespace attnd {
+
+void Cancellation::Cancel() {
+  std::map<std::int64_t, std::function<void()>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = true;
+    calls.swap(calls_);
+  }
+  // Outside the lock: cancelling a call may complete it on this thread, which removes it here.
+  for (auto& [id, cancel] : calls) cancel();
+}
+
+bool Cancellation::cancelled() const {
+  absl::MutexLock lock(&mutex_);
+  return cancelled_;
+}
+
+std::int64_t Cancellation::Add(std::function<void()> cancel) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!cancelled_) {
+      calls_.emplace(next_id_, std::move(cancel));
+      return next_id_++;
+    }
+  }
+  cancel();
+  return -1;
+}
+
+void Cancellation::Remove(std::int64_t id) {
+  absl::MutexLock lock(&mutex_);
+  calls_.erase(id);
+}
+
+}  // namespace attnd

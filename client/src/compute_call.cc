@@ -1,0 +1,133 @@
+#include "client/src/compute_call.h"
+
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "client/src/async_runtime.h"
+#include "client/src/codec.h"
+#include "client/src/shape.h"
+#include "client/src/status.h"
+
+namespace attnd::client {
+namespace {
+
+constexpr char kMethod[] = "/attnd.v1.AttentionService/ComputeAttention";
+
+using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
+using Rpc = grpc::ClientAsyncResponseReader<grpc::ByteBuffer>;
+
+std::unique_ptr<Rpc> Start(const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext* context,
+                           const grpc::ByteBuffer& bytes, grpc::CompletionQueue* queue) {
+  std::unique_ptr<Rpc> rpc = Stub(channel).PrepareUnaryCall(context, kMethod, bytes, queue);
+  rpc->StartCall();
+  return rpc;
+}
+
+absl::StatusOr<ComputeReply> Decode(const grpc::Status& status, grpc::ByteBuffer& bytes, const ComputeRequest& request,
+                                    const Shape& shape) {
+  if (!status.ok()) return FromGrpc(status);
+  return DecodeReply(bytes, request, shape);
+}
+
+// A call that completes when two things have happened, in either order: gRPC has reported its end, and the last slice
+// that borrows the caller's memory has gone. Owned by itself (`self_`) from Start to the end.
+class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_this<LaterCall> {
+ public:
+  LaterCall(ComputeRequest request, const Shape& shape, ComputeCallback done)
+      : request_(std::move(request)), shape_(shape), done_(std::move(done)) {}
+
+  void Start(const std::shared_ptr<grpc::Channel>& channel, std::shared_ptr<grpc::ClientContext> context) {
+    self_ = shared_from_this();
+    context_ = std::move(context);
+    grpc::CompletionQueue* queue = AsyncRuntime::Get().queue();
+    // The slices share this pointer; its deleter runs with the last of them. It has no object, only a moment.
+    std::shared_ptr<const void> loan(nullptr, [call = self_](std::nullptr_t) { call->MemoryReturned(); });
+    rpc_ = client::Start(channel, context_.get(), EncodeRequest(request_, shape_, loan), queue);
+    rpc_->Finish(&bytes_, &status_, static_cast<AsyncRuntime::Event*>(this));
+  }
+
+  // gRPC reports the end.
+  void Run() override {
+    rpc_.reset();
+    context_.reset();  // with it gRPC's call goes, and what that still held
+    const std::shared_ptr<LaterCall> self = std::move(self_);
+    {
+      absl::MutexLock lock(&mutex_);
+      ended_ = true;
+      if (!memory_returned_) return;
+    }
+    Complete();
+  }
+
+ private:
+  // On whatever thread of gRPC dropped the last slice, so nothing of the caller's may run here.
+  void MemoryReturned() {
+    {
+      absl::MutexLock lock(&mutex_);
+      memory_returned_ = true;
+      if (!ended_) return;
+    }
+    AsyncRuntime::Get().Post([self = shared_from_this()] { self->Complete(); });
+  }
+
+  void Complete() {
+    ComputeCallback done = std::move(done_);
+    done(Decode(status_, bytes_, request_, shape_));
+  }
+
+  ComputeRequest request_;
+  const Shape shape_;
+  ComputeCallback done_;
+  std::shared_ptr<LaterCall> self_;
+  std::shared_ptr<grpc::ClientContext> context_;
+  std::unique_ptr<Rpc> rpc_;
+  grpc::ByteBuffer bytes_;
+  grpc::Status status_;
+  absl::Mutex mutex_;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool memory_returned_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace
+
+absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& channel, const ComputeRequest& request,
+                                        const CallOptions& options) {
+  const absl::StatusOr<Shape> shape = CheckRequest(request);
+  if (!shape.ok()) return shape.status();
+  absl::StatusOr<std::shared_ptr<grpc::ClientContext>> context = MakeContext(options);
+  if (!context.ok()) return context.status();
+
+  grpc::ByteBuffer bytes;
+  grpc::Status status;
+  absl::Notification memory_returned;
+  {
+    std::shared_ptr<const void> loan(nullptr, [&](std::nullptr_t) { memory_returned.Notify(); });
+    // A queue of its own: this thread does the polling, with no hop to another.
+    grpc::CompletionQueue queue;
+    std::unique_ptr<Rpc> rpc = Start(channel, context->get(), EncodeRequest(request, *shape, loan), &queue);
+    loan.reset();
+    rpc->Finish(&bytes, &status, nullptr);
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+  }
+  context->reset();  // with it gRPC's call goes, and what that still held
+  memory_returned.WaitForNotification();
+  return Decode(status, bytes, request, *shape);
+}
+
+void ComputeLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, CallOptions options,
+                  ComputeCallback done) {
+  const absl::StatusOr<Shape> shape = CheckRequest(request);
+  if (!shape.ok()) return done(shape.status());
+  absl::StatusOr<std::shared_ptr<grpc::ClientContext>> context = MakeContext(options);
+  if (!context.ok()) return done(context.status());
+  std::make_shared<LaterCall>(std::move(request), *shape, std::move(done))->Start(channel, *std::move(context));
+}
+
+}  // namespace attnd::client

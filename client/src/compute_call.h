@@ -1,0 +1,28 @@
+// One ComputeAttention call over gRPC.
+#pragma once
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "attnd/attention.h"
+#include "attnd/connection.h"
+#include "attnd/options.h"
+
+namespace attnd::client {
+
+// A context with the call's options; its cancellation is registered until the returned object goes. Errors:
+// INVALID_ARGUMENT for metadata that gRPC does not allow.
+absl::StatusOr<std::shared_ptr<grpc::ClientContext>> MakeContext(const CallOptions& options);
+
+// On the calling thread. Returns when the call is over and gRPC holds no reference to borrowed memory.
+absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& channel, const ComputeRequest& request,
+                                        const CallOptions& options);
+
+// On the runtime's threads: calls `done` once the call is over and gRPC holds no reference to borrowed memory.
+void ComputeLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, CallOptions options,
+                  ComputeCallback done);
+
+}  // namespace attnd::client

@@ -1,0 +1,117 @@
+#include "client/src/convert.h"
+
+#include <variant>
+
+namespace attnd::client {
+namespace {
+
+absl::Time ToTime(const google::protobuf::Timestamp& t) {
+  return absl::FromUnixSeconds(t.seconds()) + absl::Nanoseconds(t.nanos());
+}
+
+Table FromProto(const v1::Table& m) {
+  Table table;
+  table.name = m.name();
+  table.heads = m.heads();
+  table.bidirectional = m.bidirectional();
+  if (m.has_t5()) {
+    const auto& t5 = m.t5();
+    table.rule = T5Buckets{t5.num_buckets(), t5.max_distance(), {t5.values().begin(), t5.values().end()}};
+  } else if (m.has_alibi()) {
+    table.rule = AlibiSlopes{{m.alibi().slopes().begin(), m.alibi().slopes().end()}};
+  } else {
+    const auto& each = m.per_offset();
+    table.rule = PerOffset{each.min_offset(), {each.values().begin(), each.values().end()}};
+  }
+  return table;
+}
+
+struct SetRule {
+  v1::Table& m;
+  void operator()(const T5Buckets& rule) const {
+    m.mutable_t5()->set_num_buckets(rule.num_buckets);
+    m.mutable_t5()->set_max_distance(rule.max_distance);
+    m.mutable_t5()->mutable_values()->Add(rule.values.begin(), rule.values.end());
+  }
+  void operator()(const AlibiSlopes& rule) const {
+    m.mutable_alibi()->mutable_slopes()->Add(rule.slopes.begin(), rule.slopes.end());
+  }
+  void operator()(const PerOffset& rule) const {
+    m.mutable_per_offset()->set_min_offset(rule.min_offset);
+    m.mutable_per_offset()->mutable_values()->Add(rule.values.begin(), rule.values.end());
+  }
+};
+
+}  // namespace
+
+Model FromProto(const v1::Model& m) {
+  Model model;
+  model.name = m.name();
+  model.version = m.version();
+  model.heads = m.heads();
+  for (const v1::Table& table : m.tables()) model.tables.push_back(FromProto(table));
+  model.source = m.source();
+  model.format = m.format();
+  model.architecture = m.architecture();
+  model.content_hash = m.content_hash();
+  model.loaded_at = ToTime(m.loaded_at());
+  return model;
+}
+
+v1::Table ToProto(const Table& table) {
+  v1::Table m;
+  m.set_name(table.name);
+  m.set_heads(table.heads);
+  m.set_bidirectional(table.bidirectional);
+  std::visit(SetRule{m}, table.rule);
+  return m;
+}
+
+v1::GetBiasRequest ToProto(const BiasRequest& r) {
+  v1::GetBiasRequest m;
+  m.set_model(r.model);
+  m.set_version(r.version);
+  m.set_table(r.table);
+  m.set_query_start(r.query_start);
+  m.set_query_count(r.query_count);
+  m.set_key_start(r.key_start);
+  m.set_key_count(r.key_count);
+  m.set_mask(static_cast<v1::Mask>(r.mask));
+  m.mutable_heads()->Add(r.heads.begin(), r.heads.end());
+  return m;
+}
+
+BiasReply FromProto(const v1::GetBiasResponse& m) {
+  BiasReply reply;
+  reply.version = m.version();
+  reply.content_hash = m.content_hash();
+  reply.table = m.table();
+  reply.mask = m.mask() == v1::MASK_CAUSAL ? Mask::kCausal : Mask::kNone;
+  reply.offsets.assign(m.offsets().begin(), m.offsets().end());
+  reply.buckets.assign(m.buckets().begin(), m.buckets().end());
+  reply.heads.assign(m.heads().begin(), m.heads().end());
+  reply.values.assign(m.values().begin(), m.values().end());
+  return reply;
+}
+
+ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
+  ServerInfo info;
+  info.version = m.version();
+  info.kernel = m.kernel();
+  info.available_kernels.assign(m.available_kernels().begin(), m.available_kernels().end());
+  info.threads = m.threads();
+  info.started_at = ToTime(m.started_at());
+  const v1::Limits& limits = m.limits();
+  info.limits.max_request_bytes = limits.max_request_bytes();
+  info.limits.max_result_bytes = limits.max_result_bytes();
+  info.limits.max_dim = limits.max_dim();
+  info.limits.max_head_dim = limits.max_head_dim();
+  info.limits.max_models = limits.max_models();
+  info.limits.max_table_values = limits.max_table_values();
+  info.limits.max_bias_cells = limits.max_bias_cells();
+  info.limits.max_model_file_bytes = limits.max_model_file_bytes();
+  info.limits.max_page_size = limits.max_page_size();
+  return info;
+}
+
+}  // namespace attnd::client

@@ -1,0 +1,16 @@
+// Generated messages as the library's public structs, and back.
+#pragma once
+
+#include "attnd/models.h"
+#include "attnd/v1/model.pb.h"
+#include "attnd/v1/server.pb.h"
+
+namespace attnd::client {
+
+Model FromProto(const v1::Model& message);
+BiasReply FromProto(const v1::GetBiasResponse& message);
+ServerInfo FromProto(const v1::GetServerInfoResponse& message);
+v1::Table ToProto(const Table& table);
+v1::GetBiasRequest ToProto(const BiasRequest& request);
+
+}  // namespace attnd::client

@@ -1,0 +1,86 @@
+#include <google/protobuf/io/coded_stream.h>
+#include <grpcpp/support/slice.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attnd/v1/attention.pb.h"
+#include "client/src/codec.h"
+
+namespace attnd::client {
+namespace {
+
+using google::protobuf::io::CodedOutputStream;
+
+// Below this a tensor is copied into the header's slice.
+constexpr std::int64_t kCopyBytes = 2048;
+
+// The message without its tensors.
+v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& shape) {
+  v1::ComputeAttentionRequest m;
+  m.set_model(r.model);
+  m.set_version(r.version);
+  m.set_table(r.table);
+  m.set_batch(shape.batch);
+  m.set_heads(shape.heads);
+  m.set_kv_heads(shape.kv_heads);
+  m.set_query_length(shape.query_length);
+  m.set_key_length(shape.key_length);
+  m.set_head_dim(shape.head_dim);
+  m.set_value_head_dim(shape.value_head_dim);
+  m.set_dtype(static_cast<v1::Dtype>(r.q.dtype));
+  m.set_layout(static_cast<v1::Layout>(r.layout));
+  m.set_mask(static_cast<v1::Mask>(r.mask));
+  if (r.scale.has_value()) m.set_scale(*r.scale);
+  if (r.query_offset.has_value()) m.set_query_offset(*r.query_offset);
+  m.mutable_query_lengths()->Add(r.query_lengths.begin(), r.query_lengths.end());
+  m.mutable_key_lengths()->Add(r.key_lengths.begin(), r.key_lengths.end());
+  m.set_output_dtype(static_cast<v1::Dtype>(shape.output_dtype));
+  m.set_return_log_sum_exp(r.return_log_sum_exp);
+  m.set_product_precision(static_cast<v1::ProductPrecision>(r.product_precision));
+  if (r.first_head.has_value()) m.set_first_head(*r.first_head);
+  return m;
+}
+
+void AppendVarint(std::uint64_t value, std::string& to) {
+  std::uint8_t bytes[10];
+  const std::uint8_t* end = CodedOutputStream::WriteVarint64ToArray(value, bytes);
+  to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
+}
+
+grpc::Slice Lend(const void* data, std::size_t size, std::shared_ptr<const void> keeper) {
+  using Keeper = std::shared_ptr<const void>;
+  return grpc::Slice(
+      const_cast<void*>(data), size, [](void* held) { delete static_cast<Keeper*>(held); },
+      new Keeper(std::move(keeper)));
+}
+
+}  // namespace
+
+grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape,
+                               const std::shared_ptr<const void>& loan) {
+  std::string copied = SmallFields(request, shape).SerializeAsString();
+  std::vector<grpc::Slice> slices;
+  const auto add = [&](int field, const TensorView& tensor, std::int64_t bytes) {
+    constexpr int kLengthDelimited = 2;
+    AppendVarint(static_cast<std::uint64_t>(field << 3 | kLengthDelimited), copied);
+    AppendVarint(static_cast<std::uint64_t>(bytes), copied);
+    const auto size = static_cast<std::size_t>(bytes);
+    if (bytes <= kCopyBytes) {
+      copied.append(static_cast<const char*>(tensor.data), size);
+      return;
+    }
+    slices.emplace_back(copied);
+    copied.clear();
+    slices.push_back(Lend(tensor.data, size, tensor.owner != nullptr ? tensor.owner : loan));
+  };
+  add(v1::ComputeAttentionRequest::kQFieldNumber, request.q, shape.q_bytes);
+  add(v1::ComputeAttentionRequest::kKFieldNumber, request.k, shape.k_bytes);
+  add(v1::ComputeAttentionRequest::kVFieldNumber, request.v, shape.v_bytes);
+  if (!copied.empty()) slices.emplace_back(copied);
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
+
+}  // namespace attnd::client

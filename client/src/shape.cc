@@ -1,0 +1,185 @@
+#include "client/src/shape.h"
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "attnd/error_detail.h"
+#include "tensor/checked_size.h"
+
+namespace attnd::client {
+namespace {
+
+// What protobuf allows a message; a little is left for the small fields.
+constexpr std::int64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::max() - (1 << 20);
+
+constexpr char kDTypes[] = "DTYPE_FP32, DTYPE_FP16 or DTYPE_BF16";
+
+// A tensor's axes by name, whatever the layout.
+struct Axes {
+  std::int64_t batch, heads, sequence, dim;
+};
+
+Axes AxesOf(const TensorView& tensor, Layout layout) {
+  const auto& s = tensor.sizes;
+  if (layout == Layout::kBatchSequenceHeadDim) return {s[0], s[2], s[1], s[3]};
+  return {s[0], s[1], s[2], s[3]};
+}
+
+absl::Status Invalid(std::string field, std::string expected, std::string got) {
+  return ErrorWithDetail(absl::StatusCode::kInvalidArgument, {std::move(field), std::move(expected), std::move(got)});
+}
+
+absl::Status CheckSame(const std::string& field, const char* like, std::int64_t expected, std::int64_t got) {
+  if (expected == got) return absl::OkStatus();
+  return Invalid(field, absl::StrCat(expected, " as ", like, " has"), absl::StrCat(got));
+}
+
+bool IsDType(DType dtype) { return dtype == DType::kFp32 || dtype == DType::kFp16 || dtype == DType::kBf16; }
+
+std::string NameOf(DType dtype) {
+  if (!IsDType(dtype)) return absl::StrCat(static_cast<int>(dtype));
+  return dtype == DType::kFp32 ? "DTYPE_FP32" : dtype == DType::kFp16 ? "DTYPE_FP16" : "DTYPE_BF16";
+}
+
+absl::Status CheckTensor(const std::string& name, const TensorView& tensor, Layout layout, DType dtype) {
+  const Axes axes = AxesOf(tensor, layout);
+  const std::pair<const char*, std::int64_t> named[] = {
+      {"batch", axes.batch}, {"heads", axes.heads}, {"sequence", axes.sequence}, {"head_dim", axes.dim}};
+  for (const auto& [axis, size] : named) {
+    if (size < 1) return Invalid(absl::StrCat(name, ".", axis), "at least 1", absl::StrCat(size));
+  }
+  if (!IsDType(tensor.dtype)) return Invalid("dtype", kDTypes, NameOf(tensor.dtype));
+  if (tensor.dtype != dtype) return Invalid(absl::StrCat(name, ".dtype"), NameOf(dtype), NameOf(tensor.dtype));
+  if (tensor.data == nullptr) return Invalid(name, "a tensor", "no data (a null pointer)");
+  return absl::OkStatus();
+}
+
+absl::Status CheckTensors(const ComputeRequest& r) {
+  for (const auto& [name, tensor] : {std::pair{"q", &r.q}, std::pair{"k", &r.k}, std::pair{"v", &r.v}}) {
+    if (auto s = CheckTensor(name, *tensor, r.layout, r.q.dtype); !s.ok()) return s;
+  }
+  const Axes q = AxesOf(r.q, r.layout), k = AxesOf(r.k, r.layout), v = AxesOf(r.v, r.layout);
+  if (auto s = CheckSame("k.batch", "q", q.batch, k.batch); !s.ok()) return s;
+  if (auto s = CheckSame("v.batch", "q", q.batch, v.batch); !s.ok()) return s;
+  if (auto s = CheckSame("k.head_dim", "q", q.dim, k.dim); !s.ok()) return s;
+  if (auto s = CheckSame("v.heads", "k", k.heads, v.heads); !s.ok()) return s;
+  if (auto s = CheckSame("v.sequence", "k", k.sequence, v.sequence); !s.ok()) return s;
+  if (q.heads % k.heads != 0) {
+    return Invalid("kv_heads", absl::StrCat("a divisor of heads, which is ", q.heads), absl::StrCat(k.heads));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLengths(const std::string& field, const std::vector<std::int64_t>& lengths, std::int64_t batch,
+                          std::int64_t longest) {
+  if (lengths.empty()) return absl::OkStatus();
+  if (static_cast<std::int64_t>(lengths.size()) != batch) {
+    return Invalid(field, absl::StrCat("none or ", batch, " (batch) values"), absl::StrCat(lengths.size(), " values"));
+  }
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] < 0 || lengths[i] > longest) {
+      return Invalid(absl::StrCat(field, "[", i, "]"), absl::StrCat("0 to ", longest), absl::StrCat(lengths[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckScalars(const ComputeRequest& r, const Shape& shape) {
+  if (r.model.empty()) return Invalid("model", "the name of a loaded model", "an empty name");
+  if (r.scale.has_value() && !std::isfinite(*r.scale)) {
+    return Invalid("scale", "a finite number", absl::StrCat(*r.scale));
+  }
+  if (r.query_offset.has_value()) {
+    const std::int64_t lowest = -shape.query_length;
+    const std::int64_t highest = std::numeric_limits<std::int32_t>::max() - shape.query_length;
+    if (*r.query_offset < lowest || *r.query_offset > highest) {
+      return Invalid("query_offset", absl::StrCat(lowest, " to ", highest), absl::StrCat(*r.query_offset));
+    }
+  }
+  if (r.first_head.has_value() && *r.first_head < 0) {
+    return Invalid("first_head", "at least 0", absl::StrCat(*r.first_head));
+  }
+  if (r.output_dtype.has_value() && !IsDType(*r.output_dtype)) {
+    return Invalid("output_dtype", kDTypes, NameOf(*r.output_dtype));
+  }
+  if (auto s = CheckLengths("query_lengths", r.query_lengths, shape.batch, shape.query_length); !s.ok()) return s;
+  return CheckLengths("key_lengths", r.key_lengths, shape.batch, shape.key_length);
+}
+
+absl::Status CheckDestination(const std::string& field, const Destination& to, std::int64_t bytes) {
+  if (to.data == nullptr || static_cast<std::int64_t>(to.size_bytes) == bytes) return absl::OkStatus();
+  return Invalid(field, absl::StrCat(bytes, " bytes"), absl::StrCat(to.size_bytes, " bytes"));
+}
+
+absl::StatusOr<std::int64_t> Bytes(const std::string& field, std::initializer_list<std::int64_t> dims,
+                                   std::size_t element) {
+  std::vector<std::int64_t> factors(dims);
+  factors.push_back(static_cast<std::int64_t>(element));
+  const std::optional<std::int64_t> bytes = tensor::CheckedProduct(factors);
+  if (bytes.has_value() && *bytes <= kMaxMessageBytes) return *bytes;
+  return ErrorWithDetail(absl::StatusCode::kResourceExhausted,
+                         {field, absl::StrCat("at most ", kMaxMessageBytes, " bytes (a protobuf message)"),
+                          absl::StrCat(absl::StrJoin(dims, " x "), " elements of ", element, " bytes each")});
+}
+
+absl::Status SetBytes(const ComputeRequest& r, Shape& s) {
+  const std::size_t element = SizeOf(r.q.dtype);
+  const auto set = [](std::int64_t& to, absl::StatusOr<std::int64_t> bytes) {
+    if (bytes.ok()) to = *bytes;
+    return bytes.status();
+  };
+  if (auto e = set(s.q_bytes, Bytes("q", {s.batch, s.heads, s.query_length, s.head_dim}, element)); !e.ok()) return e;
+  if (auto e = set(s.k_bytes, Bytes("k", {s.batch, s.kv_heads, s.key_length, s.head_dim}, element)); !e.ok()) return e;
+  if (auto e = set(s.v_bytes, Bytes("v", {s.batch, s.kv_heads, s.key_length, s.value_head_dim}, element)); !e.ok()) {
+    return e;
+  }
+  if (auto e = set(s.output_bytes,
+                   Bytes("output", {s.batch, s.heads, s.query_length, s.value_head_dim}, SizeOf(s.output_dtype)));
+      !e.ok()) {
+    return e;
+  }
+  if (auto e = set(s.log_sum_exp_bytes, Bytes("log_sum_exp", {s.batch, s.heads, s.query_length}, sizeof(float)));
+      !e.ok()) {
+    return e;
+  }
+  if (s.q_bytes + s.k_bytes + s.v_bytes <= kMaxMessageBytes) return absl::OkStatus();
+  return ErrorWithDetail(absl::StatusCode::kResourceExhausted,
+                         {"q, k and v", absl::StrCat("at most ", kMaxMessageBytes, " bytes (a protobuf message)"),
+                          absl::StrCat(s.q_bytes + s.k_bytes + s.v_bytes, " bytes")});
+}
+
+}  // namespace
+
+absl::StatusOr<Shape> CheckRequest(const ComputeRequest& request) {
+  if (request.layout != Layout::kBatchHeadSequenceDim && request.layout != Layout::kBatchSequenceHeadDim) {
+    return Invalid("layout", "LAYOUT_BATCH_HEAD_SEQUENCE_DIM or LAYOUT_BATCH_SEQUENCE_HEAD_DIM",
+                   absl::StrCat(static_cast<int>(request.layout)));
+  }
+  if (auto s = CheckTensors(request); !s.ok()) return s;
+  const Axes q = AxesOf(request.q, request.layout);
+  const Axes k = AxesOf(request.k, request.layout);
+  const Axes v = AxesOf(request.v, request.layout);
+  Shape shape{};
+  shape.batch = q.batch;
+  shape.heads = q.heads;
+  shape.kv_heads = k.heads;
+  shape.query_length = q.sequence;
+  shape.key_length = k.sequence;
+  shape.head_dim = q.dim;
+  shape.value_head_dim = v.dim;
+  shape.output_dtype = request.output_dtype.value_or(request.q.dtype);
+  shape.output_sizes = request.q.sizes;
+  shape.output_sizes[3] = v.dim;
+  if (auto s = CheckScalars(request, shape); !s.ok()) return s;
+  if (auto s = SetBytes(request, shape); !s.ok()) return s;
+  if (auto s = CheckDestination("output", request.output, shape.output_bytes); !s.ok()) return s;
+  if (auto s = CheckDestination("log_sum_exp", request.log_sum_exp, shape.log_sum_exp_bytes); !s.ok()) return s;
+  return shape;
+}
+
+}  // namespace attnd::client

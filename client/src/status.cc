@@ -1,0 +1,70 @@
+#include "client/src/status.h"
+
+#include <google/protobuf/any.pb.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+
+#include <optional>
+#include <string>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "attnd/error_detail.h"
+#include "attnd/v1/types.pb.h"
+
+namespace attnd {
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+
+// The details of a serialised google.rpc.Status {code = 1, message = 2, repeated google.protobuf.Any details = 3}. Read
+// by field number, because a second copy of its descriptor in one process (the caller may have one) is fatal.
+std::string FindErrorDetail(const std::string& rpc_status) {
+  constexpr std::uint32_t kDetails = WireFormatLite::MakeTag(3, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  google::protobuf::io::CodedInputStream input(reinterpret_cast<const std::uint8_t*>(rpc_status.data()),
+                                               static_cast<int>(rpc_status.size()));
+  while (const std::uint32_t tag = input.ReadTag()) {
+    if (tag != kDetails) {
+      if (!WireFormatLite::SkipField(&input, tag)) return "";
+      continue;
+    }
+    std::string bytes;
+    google::protobuf::Any any;
+    if (!WireFormatLite::ReadBytes(&input, &bytes) || !any.ParseFromString(bytes)) return "";
+    if (any.Is<v1::ErrorDetail>()) return any.value();
+  }
+  return "";
+}
+
+}  // namespace
+
+std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kErrorDetailUrl);
+  v1::ErrorDetail detail;
+  if (!payload.has_value() || !detail.ParseFromString(std::string(*payload))) return std::nullopt;
+  return ErrorDetail{detail.field(), detail.expected(), detail.got()};
+}
+
+absl::Status ErrorWithDetail(absl::StatusCode code, const ErrorDetail& detail) {
+  absl::Status status(code, absl::StrCat(detail.field, ": expected ", detail.expected, ", got ", detail.got));
+  v1::ErrorDetail payload;
+  payload.set_field(detail.field);
+  payload.set_expected(detail.expected);
+  payload.set_got(detail.got);
+  status.SetPayload(kErrorDetailUrl, absl::Cord(payload.SerializeAsString()));
+  return status;
+}
+
+namespace client {
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  if (std::string detail = FindErrorDetail(status.error_details()); !detail.empty()) {
+    result.SetPayload(kErrorDetailUrl, absl::Cord(detail));
+  }
+  return result;
+}
+
+}  // namespace client
+}  // namespace attnd

@@ -1,0 +1,42 @@
+// A server in this process that answers with the plain formula and keeps what it was asked, so that tests see a call as
+// protobuf's own parser does.
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attnd/v1/attention.grpc.pb.h"
+
+namespace attnd::client {
+
+// Plain attention for FP32 without bias, [batch, heads, sequence, dim]; the log-sum-exp beside it.
+void PlainAttention(const v1::ComputeAttentionRequest& request, std::string& output, std::string& log_sum_exp);
+
+class FakeAttention : public v1::AttentionService::Service {
+ public:
+  using Handler = std::function<grpc::Status(grpc::ServerContext*, const v1::ComputeAttentionRequest&,
+                                             v1::ComputeAttentionResponse&)>;
+  // What to answer; by default PlainAttention.
+  Handler handler;
+
+  grpc::Status ComputeAttention(grpc::ServerContext* context, const v1::ComputeAttentionRequest* request,
+                                v1::ComputeAttentionResponse* response) override;
+};
+
+// Serves `services` at a loopback port of its own until destroyed.
+class FakeServer {
+ public:
+  explicit FakeServer(const std::vector<grpc::Service*>& services);
+  ~FakeServer();
+  std::string target() const { return "127.0.0.1:" + std::to_string(port_); }
+
+ private:
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace attnd::client

@@ -1,0 +1,217 @@
+// The other calls: every field of the messages and of the library's structs meets its counterpart.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <utility>
+
+#include "attnd/client.h"
+#include "attnd/v1/model.grpc.pb.h"
+#include "attnd/v1/server.grpc.pb.h"
+#include "fake_server.h"
+
+namespace attnd::client {
+namespace {
+
+using testing::ElementsAre;
+
+v1::Model ExampleModel(const std::string& name) {
+  v1::Model m;
+  m.set_name(name);
+  m.set_version(2);
+  m.set_heads(2);
+  m.set_source("dir/t5");
+  m.set_format("huggingface");
+  m.set_architecture("t5");
+  m.set_content_hash("cafe");
+  m.mutable_loaded_at()->set_seconds(1000);
+  m.mutable_loaded_at()->set_nanos(500000000);
+  v1::Table* t5 = m.add_tables();
+  t5->set_name("decoder");
+  t5->set_heads(2);
+  t5->mutable_t5()->set_num_buckets(2);
+  t5->mutable_t5()->set_max_distance(5);
+  for (const float value : {1.F, 2.F, 3.F, 4.F}) t5->mutable_t5()->add_values(value);
+  v1::Table* alibi = m.add_tables();
+  alibi->set_name("encoder");
+  alibi->set_bidirectional(true);
+  alibi->mutable_alibi()->add_slopes(0.5);
+  v1::Table* each = m.add_tables();
+  each->mutable_per_offset()->set_min_offset(-3);
+  each->mutable_per_offset()->add_values(7);
+  return m;
+}
+
+// Answers with examples and keeps the requests.
+class FakeModels : public v1::ModelService::Service {
+ public:
+  grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest* request,
+                          v1::ListModelsResponse* response) override {
+    tokens.push_back(request->page_token());
+    *response->add_models() = ExampleModel("page" + request->page_token());
+    if (tokens.size() < 3) response->set_next_page_token(std::to_string(tokens.size()));
+    return grpc::Status::OK;
+  }
+  grpc::Status GetModel(grpc::ServerContext*, const v1::GetModelRequest* request,
+                        v1::GetModelResponse* response) override {
+    get = *request;
+    *response->mutable_model() = ExampleModel(request->name());
+    return grpc::Status::OK;
+  }
+  grpc::Status LoadModel(grpc::ServerContext*, const v1::LoadModelRequest* request,
+                         v1::LoadModelResponse* response) override {
+    load = *request;
+    *response->mutable_model() = ExampleModel(request->name());
+    return grpc::Status::OK;
+  }
+  grpc::Status ReloadModel(grpc::ServerContext*, const v1::ReloadModelRequest* request,
+                           v1::ReloadModelResponse* response) override {
+    *response->mutable_model() = ExampleModel(request->name());
+    return grpc::Status::OK;
+  }
+  grpc::Status UnloadModel(grpc::ServerContext*, const v1::UnloadModelRequest* request,
+                           v1::UnloadModelResponse*) override {
+    return {grpc::StatusCode::NOT_FOUND, "no model " + request->name()};
+  }
+  grpc::Status UploadTable(grpc::ServerContext*, const v1::UploadTableRequest* request,
+                           v1::UploadTableResponse* response) override {
+    upload = *request;
+    *response->mutable_model() = ExampleModel(request->model());
+    return grpc::Status::OK;
+  }
+  grpc::Status GetBias(grpc::ServerContext*, const v1::GetBiasRequest* request,
+                       v1::GetBiasResponse* response) override {
+    bias = *request;
+    response->set_version(3);
+    response->set_content_hash("cafe");
+    response->set_table("decoder");
+    response->set_mask(v1::MASK_CAUSAL);
+    for (const int offset : {0, -1}) response->add_offsets(offset);
+    for (const int bucket : {0, -1}) response->add_buckets(bucket);
+    response->add_heads(1);
+    for (const float value : {2.5F, 0.F}) response->add_values(value);
+    return grpc::Status::OK;
+  }
+
+  std::vector<std::string> tokens;
+  v1::GetModelRequest get;
+  v1::LoadModelRequest load;
+  v1::UploadTableRequest upload;
+  v1::GetBiasRequest bias;
+};
+
+class FakeInfo : public v1::ServerService::Service {
+  grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*,
+                             v1::GetServerInfoResponse* response) override {
+    response->set_version("0.1.0");
+    response->set_kernel("x86-64-v3");
+    response->add_available_kernels("x86-64-v3");
+    response->add_available_kernels("x86-64-v2");
+    response->set_threads(2);
+    response->mutable_started_at()->set_seconds(1000);
+    v1::Limits& limits = *response->mutable_limits();
+    limits.set_max_request_bytes(1);
+    limits.set_max_result_bytes(2);
+    limits.set_max_dim(3);
+    limits.set_max_head_dim(4);
+    limits.set_max_models(5);
+    limits.set_max_table_values(6);
+    limits.set_max_bias_cells(7);
+    limits.set_max_model_file_bytes(8);
+    limits.set_max_page_size(9);
+    return grpc::Status::OK;
+  }
+};
+
+class ModelsTest : public testing::Test {
+ protected:
+  ModelsTest() : server_({&models_, &info_}), client_(*Client::Create(server_.target())) {}
+  FakeModels models_;
+  FakeInfo info_;
+  FakeServer server_;
+  Client client_;
+};
+
+TEST_F(ModelsTest, ListsEveryPage) {
+  const auto models = client_.ListModels();
+  ASSERT_TRUE(models.ok()) << models.status();
+  EXPECT_THAT(models_.tokens, ElementsAre("", "1", "2"));
+  ASSERT_EQ(models->size(), 3U);
+  EXPECT_EQ((*models)[1].name, "page1");
+}
+
+TEST_F(ModelsTest, DescribesAModel) {
+  const auto model = client_.GetModel("t5", 2, true);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(models_.get.name(), "t5");
+  EXPECT_EQ(models_.get.version(), 2U);
+  EXPECT_TRUE(models_.get.include_values());
+  EXPECT_EQ(model->name, "t5");
+  EXPECT_EQ(model->version, 2U);
+  EXPECT_EQ(model->heads, 2);
+  EXPECT_EQ(model->source, "dir/t5");
+  EXPECT_EQ(model->format, "huggingface");
+  EXPECT_EQ(model->architecture, "t5");
+  EXPECT_EQ(model->content_hash, "cafe");
+  EXPECT_EQ(model->loaded_at, absl::FromUnixMillis(1000500));
+  ASSERT_EQ(model->tables.size(), 3U);
+  const auto& t5 = std::get<T5Buckets>(model->tables[0].rule);
+  EXPECT_EQ(t5.num_buckets, 2);
+  EXPECT_EQ(t5.max_distance, 5);
+  EXPECT_THAT(t5.values, ElementsAre(1, 2, 3, 4));
+  EXPECT_TRUE(model->tables[1].bidirectional);
+  EXPECT_THAT(std::get<AlibiSlopes>(model->tables[1].rule).slopes, ElementsAre(0.5));
+  EXPECT_EQ(std::get<PerOffset>(model->tables[2].rule).min_offset, -3);
+  EXPECT_THAT(std::get<PerOffset>(model->tables[2].rule).values, ElementsAre(7));
+}
+
+TEST_F(ModelsTest, LoadsReloadsAndUnloads) {
+  EXPECT_EQ(client_.LoadModel("dir/t5", "mine")->name, "mine");
+  EXPECT_EQ(models_.load.path(), "dir/t5");
+  EXPECT_EQ(client_.ReloadModel("mine")->name, "mine");
+  EXPECT_EQ(client_.UnloadModel("mine"), absl::NotFoundError("no model mine"));
+}
+
+TEST_F(ModelsTest, UploadsWhatItWasGiven) {
+  const v1::Model example = ExampleModel("up");
+  const auto model = client_.GetModel("up");
+  for (int i = 0; i < example.tables_size(); ++i) {
+    ASSERT_TRUE(client_.UploadTable("up", model->tables[static_cast<std::size_t>(i)], true).ok());
+    EXPECT_EQ(models_.upload.model(), "up");
+    EXPECT_TRUE(models_.upload.replace());
+    EXPECT_EQ(models_.upload.table().SerializeAsString(), example.tables(i).SerializeAsString());
+  }
+}
+
+TEST_F(ModelsTest, AsksForABias) {
+  const auto bias = client_.GetBias({"m", 1, "decoder", 2, 3, 4, 5, Mask::kCausal, {1}});
+  ASSERT_TRUE(bias.ok()) << bias.status();
+  EXPECT_EQ(models_.bias.ShortDebugString(),
+            "model: \"m\" version: 1 table: \"decoder\" query_start: 2 query_count: 3 key_start: 4 key_count: 5 "
+            "mask: MASK_CAUSAL heads: 1");
+  EXPECT_EQ(bias->version, 3U);
+  EXPECT_EQ(bias->content_hash, "cafe");
+  EXPECT_EQ(bias->table, "decoder");
+  EXPECT_EQ(bias->mask, Mask::kCausal);
+  EXPECT_THAT(bias->offsets, ElementsAre(0, -1));
+  EXPECT_THAT(bias->buckets, ElementsAre(0, -1));
+  EXPECT_THAT(bias->heads, ElementsAre(1));
+  EXPECT_THAT(bias->values, ElementsAre(2.5, 0));
+}
+
+TEST_F(ModelsTest, TellsTheServersFacts) {
+  const auto info = client_.GetServerInfo();
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->version, "0.1.0");
+  EXPECT_EQ(info->kernel, "x86-64-v3");
+  EXPECT_THAT(info->available_kernels, ElementsAre("x86-64-v3", "x86-64-v2"));
+  EXPECT_EQ(info->threads, 2);
+  EXPECT_EQ(info->started_at, absl::FromUnixSeconds(1000));
+  const Limits& l = info->limits;
+  EXPECT_THAT(
+      (std::vector<std::int64_t>{l.max_request_bytes, l.max_result_bytes, l.max_dim, l.max_head_dim, l.max_models,
+                                 l.max_table_values, l.max_bias_cells, l.max_model_file_bytes, l.max_page_size}),
+      ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9));
+}
+
+}  // namespace
+}  // namespace attnd::client

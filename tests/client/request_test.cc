@@ -1,0 +1,118 @@
+// Requests that are refused before anything is sent: one good request, one field broken at a time.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "attnd/client.h"
+#include "test_request.h"
+
+namespace attnd::client {
+namespace {
+
+struct Broken {
+  const char* name;
+  std::function<void(ComputeRequest&)> how;
+  const char* field;
+  absl::StatusCode code = absl::StatusCode::kInvalidArgument;
+};
+
+// Nobody listens here; a request that passes the checks fails with another code.
+constexpr char kNobody[] = "unix:///nonexistent/attnd.sock";
+
+class RefusedRequest : public testing::TestWithParam<Broken> {};
+
+TEST_P(RefusedRequest, NamesTheField) {
+  Client client = *Client::Create(kNobody);
+  TestRequest t;
+  ASSERT_EQ(client.Compute(t.request).status().code(), absl::StatusCode::kUnavailable);
+  GetParam().how(t.request);
+  const absl::Status status = client.Compute(t.request).status();
+  EXPECT_EQ(status.code(), GetParam().code) << status;
+  const std::optional<ErrorDetail> detail = GetErrorDetail(status);
+  ASSERT_TRUE(detail.has_value()) << status;
+  EXPECT_EQ(detail->field, GetParam().field);
+  EXPECT_EQ(status.message(), detail->field + ": expected " + detail->expected + ", got " + detail->got);
+  EXPECT_EQ(client.ComputeFuture(t.request).get().status(), status);
+}
+
+constexpr std::int64_t kHuge = std::numeric_limits<std::int64_t>::max();
+
+INSTANTIATE_TEST_SUITE_P(
+    EachField, RefusedRequest,
+    testing::ValuesIn(std::vector<Broken>{
+        {"NoModel", [](ComputeRequest& r) { r.model = ""; }, "model"},
+        {"NoData", [](ComputeRequest& r) { r.v.data = nullptr; }, "v"},
+        {"ZeroBatch", [](ComputeRequest& r) { r.q.sizes[0] = 0; }, "q.batch"},
+        {"NegativeHeads", [](ComputeRequest& r) { r.k.sizes[1] = -2; }, "k.heads"},
+        {"ZeroSequence", [](ComputeRequest& r) { r.v.sizes[2] = 0; }, "v.sequence"},
+        {"NegativeDim", [](ComputeRequest& r) { r.q.sizes[3] = std::numeric_limits<std::int64_t>::min(); },
+         "q.head_dim"},
+        {"OtherBatchOfK", [](ComputeRequest& r) { r.k.sizes[0] = 3; }, "k.batch"},
+        {"OtherBatchOfV", [](ComputeRequest& r) { r.v.sizes[0] = 3; }, "v.batch"},
+        {"OtherDimOfK", [](ComputeRequest& r) { r.k.sizes[3] = 9; }, "k.head_dim"},
+        {"OtherHeadsOfV", [](ComputeRequest& r) { r.v.sizes[1] = 1; }, "v.heads"},
+        {"OtherLengthOfV", [](ComputeRequest& r) { r.v.sizes[2] = 6; }, "v.sequence"},
+        {"HeadsNotDivided", [](ComputeRequest& r) { r.k.sizes[1] = r.v.sizes[1] = 3; }, "kv_heads"},
+        {"MoreKeyHeads", [](ComputeRequest& r) { r.k.sizes[1] = r.v.sizes[1] = 8; }, "kv_heads"},
+        {"UnknownDtype", [](ComputeRequest& r) { r.q.dtype = r.k.dtype = r.v.dtype = static_cast<DType>(9); }, "dtype"},
+        {"MixedDtypes", [](ComputeRequest& r) { r.k.dtype = DType::kBf16; }, "k.dtype"},
+        {"UnknownOutputDtype", [](ComputeRequest& r) { r.output_dtype = static_cast<DType>(0); }, "output_dtype"},
+        {"UnknownLayout", [](ComputeRequest& r) { r.layout = static_cast<Layout>(5); }, "layout"},
+        {"ScaleNan", [](ComputeRequest& r) { r.scale = std::nanf(""); }, "scale"},
+        {"ScaleInfinite", [](ComputeRequest& r) { r.scale = -INFINITY; }, "scale"},
+        {"OffsetTooLow", [](ComputeRequest& r) { r.query_offset = -4; }, "query_offset"},
+        {"OffsetTooHigh", [](ComputeRequest& r) { r.query_offset = (std::int64_t{1} << 31) - 3; }, "query_offset"},
+        {"NegativeFirstHead", [](ComputeRequest& r) { r.first_head = -1; }, "first_head"},
+        {"TooFewLengths", [](ComputeRequest& r) { r.key_lengths = {1}; }, "key_lengths"},
+        {"LengthTooLong",
+         [](ComputeRequest& r) {
+           r.key_lengths = {5, 6};
+         },
+         "key_lengths[1]"},
+        {"NegativeLength",
+         [](ComputeRequest& r) {
+           r.query_lengths = {-1, 0};
+         },
+         "query_lengths[0]"},
+        {"DestinationTooSmall",
+         [](ComputeRequest& r) {
+           r.output = {&r, 4};
+         },
+         "output"},
+        {"LogSumExpTooLarge",
+         [](ComputeRequest& r) {
+           r.log_sum_exp = {&r, 100};
+         },
+         "log_sum_exp"},
+        {"OverflowingProduct", [](ComputeRequest& r) { r.q.sizes[2] = kHuge; }, "q",
+         absl::StatusCode::kResourceExhausted},
+        {"OverflowingBytes", [](ComputeRequest& r) { r.q.sizes[3] = r.k.sizes[3] = std::int64_t{1} << 58; }, "q",
+         absl::StatusCode::kResourceExhausted},
+        {"KeysTooLarge", [](ComputeRequest& r) { r.k.sizes[2] = r.v.sizes[2] = std::int64_t{1} << 30; }, "k",
+         absl::StatusCode::kResourceExhausted},
+        {"ResultTooLarge", [](ComputeRequest& r) { r.v.sizes[3] = std::int64_t{1} << 25; }, "v",
+         absl::StatusCode::kResourceExhausted},
+        {"SumTooLarge",
+         [](ComputeRequest& r) {
+           r.k.sizes[2] = r.v.sizes[2] = std::int64_t{1} << 23;
+           r.v.sizes[3] = 8;
+         },
+         "q, k and v", absl::StatusCode::kResourceExhausted},
+    }),
+    [](const auto& run) { return run.param.name; });
+
+TEST(ClientCreate, RefusesBadOptions) {
+  EXPECT_EQ(Client::Create("").status().code(), absl::StatusCode::kInvalidArgument);
+  ClientOptions options;
+  options.load_balancing_policy = "random";
+  EXPECT_EQ(GetErrorDetail(Client::Create(kNobody, options).status())->field, "load_balancing_policy");
+  options = {};
+  options.keepalive_time = absl::ZeroDuration();
+  EXPECT_EQ(GetErrorDetail(Client::Create(kNobody, options).status())->field, "keepalive_time");
+}
+
+}  // namespace
+}  // namespace attnd::client
