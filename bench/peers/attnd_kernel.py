@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -20,7 +21,7 @@ def run(
     command += ["--threads", str(case.threads), "--bias", bias, "--mask", "causal", "--reps", str(reps)]
     if kernel:
         command += ["--kernel", kernel]
-    pin = lambda: os.sched_setaffinity(0, cpus)
+    pin = functools.partial(os.sched_setaffinity, 0, cpus)
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pin, timeout=300)
     if done.returncode != 0:
         raise PeerError(f"attnd_bench: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}")

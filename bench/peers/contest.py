@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import statistics
@@ -34,14 +35,14 @@ class Measurement:
 
 class _Ours:
     def __init__(self, entrant: Entrant, binary: pathlib.Path, cpus: list[int], seconds: float):
-        self._run = lambda reps: attnd_kernel.run(
-            binary, entrant.case, reps, cpus, kernel=entrant.kernel, bias=entrant.bias
+        self._run = functools.partial(
+            attnd_kernel.run, binary, entrant.case, cpus=cpus, kernel=entrant.kernel, bias=entrant.bias
         )
-        self._reps = attnd_kernel.reps_for(seconds, self._run(1)["ms_min"])
+        self._reps = attnd_kernel.reps_for(seconds, self._run(reps=1)["ms_min"])
         self._lines: list[dict] = []
 
     def block(self) -> None:
-        self._lines.append(self._run(self._reps))
+        self._lines.append(self._run(reps=self._reps))
 
     def summary(self) -> Measurement:
         best = min(line["ms_min"] for line in self._lines)

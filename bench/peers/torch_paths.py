@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 
 import numpy as np
@@ -23,6 +24,9 @@ def versions() -> dict[str, str]:
 
 def prepare(name: str, inputs: Inputs) -> Path:
     torch.set_grad_enabled(False)
+    # Every size is compiled for itself. Past its limit PyTorch would quietly run the function uncompiled.
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch.set_num_threads(inputs.case.threads)
     return PATHS[name](inputs)
 
@@ -44,21 +48,21 @@ def sdpa_mask(inputs: Inputs) -> Path:
     """scaled_dot_product_attention, the bias and the causal mask in one ready matrix."""
     q, k, v = _tensors(inputs)
     mask = _mask(inputs)
-    run = lambda: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+    run = functools.partial(functional.scaled_dot_product_attention, q, k, v, attn_mask=mask, scale=1.0)
     return Path(run, _numpy, precision=inputs.case.dtype)
 
 
 def sdpa_causal(inputs: Inputs) -> Path:
     """scaled_dot_product_attention(is_causal=True): less work, for it has no bias."""
     q, k, v = _tensors(inputs)
-    run = lambda: functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)
+    run = functools.partial(functional.scaled_dot_product_attention, q, k, v, is_causal=True, scale=1.0)
     return Path(run, _numpy, with_bias=False, precision=inputs.case.dtype)
 
 
 def sdpa_plain(inputs: Inputs) -> Path:
     """scaled_dot_product_attention without bias or mask: what one query per sequence needs."""
     q, k, v = _tensors(inputs)
-    run = lambda: functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+    run = functools.partial(functional.scaled_dot_product_attention, q, k, v, scale=1.0)
     return Path(run, _numpy, with_bias=False, precision=inputs.case.dtype)
 
 
@@ -95,7 +99,7 @@ def compiled(inputs: Inputs) -> Path:
     q, k, v = _tensors(inputs)
     mask = _mask(inputs)
     function = torch.compile(_products, dynamic=False)
-    return Path(lambda: function(q, k, v, mask), _numpy, precision=inputs.case.dtype)
+    return Path(functools.partial(function, q, k, v, mask), _numpy, precision=inputs.case.dtype)
 
 
 def flex_t5(inputs: Inputs) -> Path:
@@ -109,7 +113,7 @@ def flex_t5(inputs: Inputs) -> Path:
 
     visible = flex.create_block_mask(lambda b, h, query, key: query >= key, None, None, n, n, device="cpu")
     function = torch.compile(flex.flex_attention, dynamic=False)
-    run = lambda: function(q, k, v, score_mod=add_bias, block_mask=visible, scale=1.0)
+    run = functools.partial(function, q, k, v, score_mod=add_bias, block_mask=visible, scale=1.0)
     return Path(run, _numpy, precision=inputs.case.dtype)
 
 
@@ -140,8 +144,10 @@ def hf_t5(inputs: Inputs) -> Path:
     position = torch.arange(case.keys)
     future = position[None, :] > position[past:, None]
     mask = torch.zeros(1, 1, case.queries, case.keys, dtype=q.dtype).masked_fill_(future, torch.finfo(q.dtype).min)
-    run = lambda: module.eager_attention_forward(layer, q, k, v, mask, scaling=1.0, position_bias=bias)[0]
-    return Path(run, lambda out: _numpy(out.transpose(1, 2)), precision=inputs.case.dtype)
+    run = functools.partial(
+        module.eager_attention_forward, layer, q, k, v, mask, scaling=1.0, position_bias=bias
+    )
+    return Path(run, lambda result: _numpy(result[0].transpose(1, 2)), precision=inputs.case.dtype)
 
 
 def hf_t5_bias(inputs: Inputs) -> Path:
@@ -155,7 +161,7 @@ def hf_t5_bias(inputs: Inputs) -> Path:
         future = torch.full((case.queries, case.keys), -torch.inf, dtype=q.dtype).triu(past + 1)
         return _numpy(_products(q, k, v, bias + future))
 
-    run = lambda: layer.compute_bias(case.queries, case.keys, past_seen_tokens=past)
+    run = functools.partial(layer.compute_bias, case.queries, case.keys, past_seen_tokens=past)
     return Path(run, attention, precision=inputs.case.dtype)
 
 
