@@ -36,6 +36,12 @@ class BiasTest(unittest.TestCase):
             self.assertEqual(mask[head, row, key], bias[head, offset] if offset >= 0 else -np.inf)
 
 
+    def test_mask_of_one_token(self):
+        mask = t5_bias.causal_mask(np.ones((2, 1), np.float32), queries=1, keys=1)
+        self.assertEqual(mask.tolist(), [[[1.0]], [[1.0]]])
+        self.assertTrue(all(stride > 0 for stride in mask.strides))
+
+
 class CheckTest(unittest.TestCase):
     def test_accepts_the_formula_in_every_dtype(self):
         for dtype in ("fp32", "fp16", "bf16"):

@@ -39,4 +39,4 @@ def causal_mask(offset_bias: np.ndarray, queries: int, keys: int) -> np.ndarray:
     # Row r, key j is offset (keys - queries + r) - j, which stands at entry (queries - 1 - r) + j.
     start = line[:, queries - 1 :]
     view = np.lib.stride_tricks.as_strided(start, (heads, queries, keys), (line.strides[0], -step, step))
-    return np.ascontiguousarray(view)
+    return view.copy()
