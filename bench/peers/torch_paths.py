@@ -18,8 +18,11 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def versions() -> dict[str, str]:
-    names = ("torch", "transformers")
-    return {name: importlib.metadata.version(name) for name in names}
+    blas = "MKL" if torch.backends.mkl.is_available() else "no MKL"
+    return {
+        "torch": f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()}, {blas})",
+        "transformers": importlib.metadata.version("transformers"),
+    }
 
 
 def prepare(name: str, inputs: Inputs) -> Path:
