@@ -1,0 +1,46 @@
+// The bias of a block of query rows and keys as one vector: row r's biases over consecutive keys begin at row_zero - r.
+#pragma once
+
+#include "kernel/impl/packet.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+// Floats that BiasSlice may write for a block.
+ATTND_INLINE constexpr std::int64_t BiasScratch(std::int64_t rows, std::int64_t keys) { return rows + keys; }
+
+ATTND_INLINE float SlopeAt(const float* slopes, std::int64_t head) { return slopes == nullptr ? 0.0f : slopes[head]; }
+
+// `to` gets the biases of the offsets high, high - 1, ..., high - count + 1, minus the head's constant.
+inline void FillBias(const BiasView& bias, std::int64_t head, std::int64_t high, std::int64_t count, float* to) {
+  const float high_slope = SlopeAt(bias.high_slope, head);
+  const float low_slope = SlopeAt(bias.low_slope, head);
+  const float* values = bias.values + head * bias.head_stride;
+  std::int64_t i = 0;
+  const std::int64_t above = Max<std::int64_t>(0, Min(count, high - bias.max_offset));
+  for (; i < above; ++i) to[i] = -high_slope * static_cast<float>(high - i - bias.max_offset);
+  const std::int64_t stored = Max(i, Min(count, high - bias.min_offset + 1));
+  if (stored > i) {
+    std::memcpy(to + i, values + (bias.max_offset - (high - i)), static_cast<std::size_t>(stored - i) * sizeof(float));
+  }
+  for (i = stored; i < count; ++i) {
+    to[i] = bias.low_value[head] - low_slope * static_cast<float>(bias.min_offset - (high - i));
+  }
+}
+
+// The biases of rows [row, row + rows) and keys [key, key + keys) of a head. Null where all are the head's constant,
+// which softmax does not see; in the table itself where it holds them all; else in `scratch`.
+inline const float* BiasSlice(const Attention& a, std::int64_t head, std::int64_t row, std::int64_t rows,
+                              std::int64_t key, std::int64_t keys, float* scratch) {
+  if (a.bias == nullptr) return nullptr;
+  const BiasView& bias = *a.bias;
+  const std::int64_t high = a.query_offset + row + rows - 1 - key;
+  const std::int64_t low = a.query_offset + row - (key + keys - 1);
+  if (low >= bias.max_offset && SlopeAt(bias.high_slope, head) == 0.0f) return nullptr;
+  if (low >= bias.min_offset && high <= bias.max_offset) {
+    return bias.values + head * bias.head_stride + (bias.max_offset - high) + (rows - 1);
+  }
+  FillBias(bias, head, high, high - low + 1, scratch);
+  return scratch + (rows - 1);
+}
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -1,0 +1,204 @@
+// Short queries: few rows against many keys, which are read once and in place, so that memory bandwidth is the bound.
+#pragma once
+
+#include "kernel/impl/tile.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+struct DirectScratch {
+  float* queries;   // [kDirectRows][head_dim padded to packets], times scale * log2(e)
+  float* scores;    // [kDirectRows][kDirectKeys]
+  float* output;    // [kDirectRows][value packets * kWidth]
+  float* lane_max;  // [kDirectRows][kWidth]
+  float* lane_sum;  // [kDirectRows][kWidth]
+  float* max;       // [kDirectRows]
+  float* bias;      // BiasScratch of one row
+  float* rows;      // [kDirectKeys] rows of keys or of values, for those that cannot be read in place
+  float* gather;    // one row, to gather and widen
+};
+
+ATTND_INLINE std::int64_t PaddedDim(const Attention& a) { return RoundUp(a.head_dim, kWidth); }
+
+inline DirectScratch CarveDirect(const Attention& a, Carver& carver) {
+  const std::int64_t value_dim = ValuePackets(a) * kWidth;
+  const std::int64_t dim = Max(PaddedDim(a), value_dim);
+  return {carver.Take<float>(kDirectRows * PaddedDim(a)),
+          carver.Take<float>(kDirectRows * kDirectKeys),
+          carver.Take<float>(kDirectRows * value_dim),
+          carver.Take<float>(kDirectRows * kWidth),
+          carver.Take<float>(kDirectRows * kWidth),
+          carver.Take<float>(kDirectRows),
+          carver.Take<float>(BiasScratch(1, kDirectKeys)),
+          carver.Take<float>(kDirectKeys * dim),
+          carver.Take<float>(2 * dim)};
+}
+inline std::size_t DirectScratchBytes(const Attention& a) {
+  Carver carver(nullptr);
+  CarveDirect(a, carver);
+  return carver.used();
+}
+
+// A block of rows of keys or values, each padded with zeros to whole packets.
+struct RowBlock {
+  const float* data;  // of any alignment
+  std::int64_t stride;
+};
+
+// The rows [row, row + rows) of a tensor: in place where they are fp32, whole packets long and in one segment, else
+// copied to `scratch.rows`.
+inline RowBlock ReadRows(const TensorView& view, RowReader& reader, std::int64_t position, std::int64_t rows,
+                         std::int64_t dim, const DirectScratch& scratch) {
+  if (view.dtype == tensor::DType::kF32 && dim % kWidth == 0 && view.row_stride >= 0) {
+    const std::int64_t elements = (rows - 1) * view.row_stride + dim;
+    if (const std::byte* in_place = reader.InPlace(position * 4, elements * 4)) {
+      return {reinterpret_cast<const float*>(in_place), view.row_stride};
+    }
+  }
+  const std::int64_t stride = RoundUp(dim, kWidth);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float* row = reader.Floats(position + r * view.row_stride, dim, scratch.gather);
+    float* to = scratch.rows + r * stride;
+    std::memcpy(to, row, static_cast<std::size_t>(dim) * sizeof(float));
+    std::memset(to + dim, 0, static_cast<std::size_t>(stride - dim) * sizeof(float));
+  }
+  return {scratch.rows, stride};
+}
+
+// Products of one query with kWidth rows of keys, of which the last ones may repeat.
+ATTND_INLINE Packet ScoreKeys(const float* query, const float* const (&keys)[kWidth], std::int64_t padded_dim) {
+  ei::PacketBlock<Packet, kWidth> acc;
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; ++i) acc.packet[i] = ei::pset1<Packet>(0.0f);
+  for (std::int64_t d = 0; d < padded_dim; d += kWidth) {
+    const Packet q = ei::pload<Packet>(query + d);
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) acc.packet[i] = ei::pmadd(q, ei::ploadu<Packet>(keys[i] + d), acc.packet[i]);
+  }
+  ei::ptranspose(acc);
+#pragma GCC unroll 8
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) acc.packet[i] = ei::padd(acc.packet[i], acc.packet[i + half]);
+  }
+  return acc.packet[0];
+}
+
+// A row of a direct call: a query of one of the heads that share the key head.
+struct DirectRow {
+  std::int64_t head;
+  std::int64_t query;
+};
+ATTND_INLINE DirectRow DirectRowAt(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t row) {
+  const std::int64_t queries = QueryLength(a, batch);
+  return {kv_head * (a.heads / a.kv_heads) + row / queries, row % queries};
+}
+
+inline void ReadQueries(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t rows,
+                        const DirectScratch& scratch) {
+  RowReader reader(a.q);
+  const Packet scale = ei::pset1<Packet>(a.scale * kLog2E);
+  const std::int64_t padded = PaddedDim(a);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const DirectRow at = DirectRowAt(a, batch, kv_head, r);
+    const float* row = reader.Floats(RowPosition(a.q, batch, at.head, at.query), a.head_dim, scratch.gather);
+    float* to = scratch.queries + r * padded;
+    std::memcpy(to, row, static_cast<std::size_t>(a.head_dim) * sizeof(float));
+    std::memset(to + a.head_dim, 0, static_cast<std::size_t>(padded - a.head_dim) * sizeof(float));
+    for (std::int64_t d = 0; d < padded; d += kWidth) {
+      ei::pstore(to + d, ei::pmul(ei::pload<Packet>(to + d), scale));
+    }
+  }
+}
+
+// Scores of every row against the keys of a step, with bias, mask and running maximum.
+inline void ScoreStep(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t rows,
+                      const KeyTile& range, const RowBlock& keys, const std::int64_t* visible,
+                      const DirectScratch& scratch) {
+  for (std::int64_t c = 0; c < range.keys; c += kWidth) {
+    const float* at[kWidth];
+    for (int i = 0; i < kWidth; ++i) at[i] = keys.data + Min(c + i, range.keys - 1) * keys.stride;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      ei::pstore(scratch.scores + r * kDirectKeys + c, ScoreKeys(scratch.queries + r * PaddedDim(a), at, PaddedDim(a)));
+    }
+  }
+  const std::int64_t columns = RoundUp(range.keys, kWidth);
+  const Packet log2e = ei::pset1<Packet>(kLog2E);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const DirectRow at = DirectRowAt(a, batch, kv_head, r);
+    const float* bias = BiasSlice(a, at.head, at.query, 1, range.key, columns, scratch.bias);
+    float* scores = scratch.scores + r * kDirectKeys;
+    Packet max = ei::pload<Packet>(scratch.lane_max + r * kWidth);
+    for (std::int64_t c = 0; c < columns; c += kWidth) {
+      Packet score = ei::pload<Packet>(scores + c);
+      if (bias != nullptr) score = ei::pmadd(ei::ploadu<Packet>(bias + c), log2e, score);
+      if (visible[r] - c < kWidth) score = MaskScore(score, Max<std::int64_t>(0, visible[r] - c), 0);
+      ei::pstore(scores + c, score);
+      max = ei::pmax(max, score);
+    }
+    ei::pstore(scratch.lane_max + r * kWidth, max);
+  }
+}
+
+// Adds the step's values. Rows are taken together where they see the same keys.
+inline void ValueStep(const Attention& a, std::int64_t rows, const RowBlock& values, const std::int64_t* visible,
+                      const DirectScratch& scratch) {
+  const std::int64_t packets = ValuePackets(a);
+  for (std::int64_t r = 0; r < rows;) {
+    std::int64_t group = 1;
+    while (group < kValueRows && r + group < rows && visible[r + group] == visible[r]) ++group;
+    for (std::int64_t c = 0; c < ValueChunks(packets) && visible[r] > 0; ++c) {
+      const ValueChunk chunk = ChunkAt(packets, c);
+      const ValueBlock block{scratch.scores + r * kDirectKeys,
+                             kDirectKeys,
+                             values.data + chunk.first_packet * kWidth,
+                             values.stride,
+                             visible[r],
+                             scratch.output + (r * packets + chunk.first_packet) * kWidth,
+                             packets * kWidth};
+      AddValues(block, group, chunk.packets);
+    }
+    r += group;
+  }
+}
+
+inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
+                   float* partial, std::byte* scratch_memory) {
+  Carver carver(scratch_memory);
+  const DirectScratch scratch = CarveDirect(a, carver);
+  const std::int64_t rows = QueryLength(a, batch) * (a.heads / a.kv_heads);
+  const std::int64_t packets = ValuePackets(a);
+  ReadQueries(a, batch, kv_head, rows, scratch);
+  std::memset(scratch.output, 0, static_cast<std::size_t>(rows * packets * kWidth) * sizeof(float));
+  std::memset(scratch.lane_sum, 0, static_cast<std::size_t>(rows * kWidth) * sizeof(float));
+  for (std::int64_t i = 0; i < rows * kWidth; ++i) scratch.lane_max[i] = -kInfinity;
+  for (std::int64_t r = 0; r < rows; ++r) scratch.max[r] = -kInfinity;
+
+  RowReader keys(a.k);
+  RowReader values(a.v);
+  const std::int64_t end = VisibleKeys(a, last, QueryLength(a, batch) - 1);
+  for (std::int64_t key = first; key < end; key += kDirectKeys) {
+    const KeyTile range{key, Min(kDirectKeys, end - key)};
+    std::int64_t visible[kDirectRows];
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::int64_t query = DirectRowAt(a, batch, kv_head, r).query;
+      visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, end, query) - key));
+    }
+    const RowBlock key_rows =
+        ReadRows(a.k, keys, RowPosition(a.k, batch, kv_head, key), range.keys, a.head_dim, scratch);
+    ScoreStep(a, batch, kv_head, rows, range, key_rows, visible, scratch);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const SoftmaxRow row{scratch.lane_max + r * kWidth, scratch.lane_sum + r * kWidth, scratch.max + r,
+                           scratch.output + r * packets * kWidth, packets};
+      SoftmaxTileRow(scratch.scores + r * kDirectKeys, visible[r], visible[r], row);
+    }
+    const RowBlock value_rows =
+        ReadRows(a.v, values, RowPosition(a.v, batch, kv_head, key), range.keys, a.value_head_dim, scratch);
+    ValueStep(a, rows, value_rows, visible, scratch);
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    SaveRow(a, scratch.max[r], ei::predux(ei::pload<Packet>(scratch.lane_sum + r * kWidth)),
+            scratch.output + r * packets * kWidth, partial + r * PartialFloats(a));
+  }
+}
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -1,0 +1,128 @@
+// The packets of this build's instruction set and what the kernel computes with them.
+//
+// Everything under impl/ is compiled once per instruction set, inside a namespace of that build's own and with Eigen's
+// namespace renamed, so that the linker can never put one build's code in another's place. For the same reason nothing
+// here uses the standard library's templates.
+#pragma once
+
+#include <Eigen/Core>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernel/kernel.h"
+
+#define ATTND_INLINE inline __attribute__((always_inline))
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+namespace ei = Eigen::internal;
+
+using Packet = ei::packet_traits<float>::type;
+using IntPacket = ei::unpacket_traits<Packet>::integer_packet;
+
+inline constexpr std::int64_t kWidth = ei::unpacket_traits<Packet>::size;
+
+// 32 vector registers or 16. Blocks of scores and of values are as large as the accumulators fit beside one packet per
+// column and one broadcast.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int kScoreRows = 8;
+inline constexpr int kScoreCols = 3;
+inline constexpr int kValueRows = 6;
+inline constexpr int kValueCols = 4;
+#else
+inline constexpr int kScoreRows = 6;
+inline constexpr int kScoreCols = 2;
+inline constexpr int kValueRows = 6;
+inline constexpr int kValueCols = 2;
+#endif
+
+inline constexpr std::int64_t kPanel = kScoreCols * kWidth;  // keys of one packed panel
+inline constexpr std::int64_t kQueryTile = 48;               // a multiple of kScoreRows and of kValueRows
+inline constexpr std::int64_t kKeyTile = 192;                // a multiple of kPanel
+inline constexpr std::int64_t kDirectRows = 8;
+inline constexpr std::int64_t kDirectKeys = 64;  // keys of one step of a direct call
+static_assert(kQueryTile % kScoreRows == 0 && kQueryTile % kValueRows == 0 && kKeyTile % kPanel == 0);
+
+inline constexpr float kLog2E = 1.44269504088896340736f;
+inline constexpr float kInfinity = __builtin_inff();
+
+template <typename T>
+ATTND_INLINE constexpr T Min(T a, T b) {
+  return a < b ? a : b;
+}
+template <typename T>
+ATTND_INLINE constexpr T Max(T a, T b) {
+  return a > b ? a : b;
+}
+ATTND_INLINE constexpr std::int64_t RoundUp(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+// 2^x for x <= 0: relative error below 2e-7, exactly 1 at 0 and exactly 0 from -127 on (so for -inf); NaN stays NaN.
+// x = n + f with n = round(x), 2^f by a minimax polynomial on [-1/2, 1/2] with constant term 1, and 2^n by moving the
+// low bits of n + 127, which the rounding constant leaves in the mantissa, to the exponent.
+ATTND_INLINE Packet Exp2(Packet x) {
+  const Packet rounder = ei::pset1<Packet>(12582912.0f + 127.0f);
+  x = ei::pmax(x, ei::pset1<Packet>(-127.0f));
+  const Packet shifted = ei::padd(x, rounder);
+  const Packet f = ei::psub(x, ei::psub(shifted, rounder));
+  Packet p = ei::pset1<Packet>(0x1.5bba14p-10f);
+  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.3cea88p-7f));
+  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.c6b752p-5f));
+  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.ebf9bcp-3f));
+  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.62e42ap-1f));
+  p = ei::pmadd(p, f, ei::pset1<Packet>(1.0f));
+  const IntPacket exponent = ei::plogical_shift_left<23>(ei::preinterpret<IntPacket>(shifted));
+  return ei::pmul(p, ei::preinterpret<Packet>(exponent));
+}
+
+ATTND_INLINE float Exp2(float x) { return ei::pfirst(Exp2(ei::pset1<Packet>(x))); }
+
+// What a (batch, key head, ...) asks again and again.
+ATTND_INLINE std::int64_t KeyLength(const Attention& a, std::int64_t batch) {
+  return a.key_lengths == nullptr ? a.key_length : a.key_lengths[batch];
+}
+ATTND_INLINE std::int64_t QueryLength(const Attention& a, std::int64_t batch) {
+  return a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch];
+}
+ATTND_INLINE std::int64_t ValuePackets(const Attention& a) { return (a.value_head_dim + kWidth - 1) / kWidth; }
+
+// Keys that query row `row` sees are [0, this), `keys` being the sequence's length.
+ATTND_INLINE std::int64_t VisibleKeys(const Attention& a, std::int64_t keys, std::int64_t row) {
+  if (a.mask == Mask::kNone) return keys;
+  return Max<std::int64_t>(0, Min(keys, a.query_offset + row + 1));
+}
+
+// Columns of values that are accumulated together: value packets are spread evenly over the fewest chunks that hold at
+// most kValueCols packets each.
+struct ValueChunk {
+  std::int64_t first_packet;
+  std::int64_t packets;
+};
+ATTND_INLINE std::int64_t ValueChunks(std::int64_t packets) { return (packets + kValueCols - 1) / kValueCols; }
+ATTND_INLINE ValueChunk ChunkAt(std::int64_t packets, std::int64_t chunk) {
+  const std::int64_t chunks = ValueChunks(packets);
+  const std::int64_t base = packets / chunks;
+  const std::int64_t longer = packets % chunks;
+  return {chunk * base + Min(chunk, longer), base + (chunk < longer ? 1 : 0)};
+}
+
+// Cuts a block of memory into aligned arrays; with a null block it only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* block) : block_(block) {}
+  template <typename T>
+  T* Take(std::int64_t count) {
+    const std::size_t at = used_;
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    return block_ == nullptr ? nullptr : reinterpret_cast<T*>(block_ + at);
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* block_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG

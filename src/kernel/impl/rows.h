@@ -1,0 +1,179 @@
+// Reading rows of tensors as they came (any dtype, alignment and cut into segments), and writing rows of the output.
+#pragma once
+
+#include "kernel/impl/packet.h"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+ATTND_INLINE std::int64_t ElementSize(tensor::DType dtype) { return dtype == tensor::DType::kF32 ? 4 : 2; }
+
+ATTND_INLINE float FloatOf(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+ATTND_INLINE std::uint32_t BitsOf(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline void WidenBf16(const std::byte* from, std::int64_t count, float* to) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, from + 2 * i, 2);
+    to[i] = FloatOf(static_cast<std::uint32_t>(bits) << 16);
+  }
+}
+
+// Moves exponent and mantissa in place and corrects the exponent by a multiplication, which is exact for subnormals
+// too.
+ATTND_INLINE float FloatOfHalf(std::uint16_t half) {
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7fff) << 13;
+  const std::uint32_t scaled = BitsOf(FloatOf(magnitude) * 0x1p112f);
+  const std::uint32_t special = (half & 0x7c00) == 0x7c00 ? 0x7f800000u | magnitude : scaled;
+  return FloatOf(special | static_cast<std::uint32_t>(half & 0x8000) << 16);
+}
+
+inline void WidenF16(const std::byte* from, std::int64_t count, float* to) {
+  std::int64_t i = 0;
+#if defined(__F16C__)
+  for (; i + 8 <= count; i += 8) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(half));
+  }
+#endif
+  for (; i < count; ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, from + 2 * i, 2);
+    to[i] = FloatOfHalf(bits);
+  }
+}
+
+// Round to nearest even.
+ATTND_INLINE std::uint16_t Bf16Of(float value) {
+  const std::uint32_t bits = BitsOf(value);
+  const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const std::uint32_t quiet = (bits >> 16) | 0x40;
+  return static_cast<std::uint16_t>(value != value ? quiet : rounded);
+}
+
+// Round to nearest even. Below the smallest normal half, adding 0.5 leaves the rounded subnormal in the low bits.
+ATTND_INLINE std::uint16_t HalfOf(float value) {
+  const std::uint32_t bits = BitsOf(value);
+  const std::uint32_t sign = (bits >> 16) & 0x8000;
+  const std::uint32_t magnitude = bits & 0x7fffffff;
+  std::uint32_t half;
+  if (magnitude > 0x7f800000) {
+    half = 0x7e00;
+  } else if (magnitude >= 0x477ff000) {
+    half = 0x7c00;
+  } else if (magnitude >= 0x38800000) {
+    half = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  } else {
+    half = BitsOf(FloatOf(magnitude) + 0.5f) - 0x3f000000;
+  }
+  return static_cast<std::uint16_t>(sign | half);
+}
+
+// Finds rows in a tensor's segments. Keeps its place, so rows asked for in ascending order cost nothing to find.
+class RowReader {
+ public:
+  explicit RowReader(const TensorView& view) : view_(view) {}
+
+  // Bytes [position, position + size) of the tensor: in place if one segment holds them, else gathered into `buffer`.
+  ATTND_INLINE const std::byte* Bytes(std::int64_t position, std::int64_t size, std::byte* buffer) {
+    const std::byte* in_place = InPlace(position, size);
+    return in_place != nullptr ? in_place : Gather(position, size, buffer);
+  }
+
+  // Bytes [position, position + size) in place, or null if no single segment holds them.
+  ATTND_INLINE const std::byte* InPlace(std::int64_t position, std::int64_t size) {
+    if (position < begin_ || position >= end_) Seek(position);
+    return position + size <= end_ ? view_.segments[index_].data + (position - begin_) : nullptr;
+  }
+
+  // `count` elements from element `position` on as floats: in place if they are fp32 and lie in one segment, else
+  // written to `buffer`, which has room for count floats twice.
+  ATTND_INLINE const float* Floats(std::int64_t position, std::int64_t count, float* buffer) {
+    const std::int64_t size = ElementSize(view_.dtype);
+    const std::byte* bytes = Bytes(position * size, count * size, reinterpret_cast<std::byte*>(buffer + count));
+    switch (view_.dtype) {
+      case tensor::DType::kF32:
+        return reinterpret_cast<const float*>(bytes);
+      case tensor::DType::kF16:
+        WidenF16(bytes, count, buffer);
+        break;
+      case tensor::DType::kBF16:
+        WidenBf16(bytes, count, buffer);
+        break;
+    }
+    return buffer;
+  }
+
+ private:
+  void Seek(std::int64_t position) {
+    if (position < begin_) {
+      index_ = -1;
+      end_ = 0;
+    }
+    while (position >= end_ && index_ + 1 < view_.segment_count) {
+      ++index_;
+      begin_ = end_;
+      end_ += static_cast<std::int64_t>(view_.segments[index_].size);
+    }
+  }
+
+  const std::byte* Gather(std::int64_t position, std::int64_t size, std::byte* buffer) {
+    for (std::int64_t done = 0; done < size;) {
+      if (position + done >= end_) Seek(position + done);
+      const std::int64_t piece = Min(size - done, end_ - (position + done));
+      std::memcpy(buffer + done, view_.segments[index_].data + (position + done - begin_),
+                  static_cast<std::size_t>(piece));
+      done += piece;
+    }
+    return buffer;
+  }
+
+  TensorView view_;
+  std::int64_t index_ = -1;
+  std::int64_t begin_ = 0;  // byte positions of the current segment
+  std::int64_t end_ = 0;
+};
+
+ATTND_INLINE std::int64_t RowPosition(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
+  return batch * view.batch_stride + head * view.head_stride + row * view.row_stride;
+}
+
+ATTND_INLINE std::byte* OutputRow(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row) {
+  const std::int64_t position = batch * a.out.batch_stride + head * a.out.head_stride + row * a.out.row_stride;
+  return a.out.data + position * ElementSize(a.out.dtype);
+}
+
+// Writes values[i] * factor as the output's dtype. `values` is aligned and padded to whole packets.
+inline void WriteRow(const float* values, float factor, std::int64_t count, tensor::DType dtype, std::byte* to) {
+  const Packet scale = ei::pset1<Packet>(factor);
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    alignas(64) float block[kWidth];
+    ei::pstore(block, ei::pmul(ei::pload<Packet>(values + i), scale));
+    const std::int64_t n = Min(kWidth, count - i);
+    if (dtype == tensor::DType::kF32) {
+      if (n == kWidth) {
+        ei::pstoreu(reinterpret_cast<float*>(to + 4 * i), ei::pload<Packet>(block));
+      } else {
+        std::memcpy(to + 4 * i, block, static_cast<std::size_t>(4 * n));
+      }
+      continue;
+    }
+    for (std::int64_t j = 0; j < n; ++j) {
+      const std::uint16_t bits = dtype == tensor::DType::kF16 ? HalfOf(block[j]) : Bf16Of(block[j]);
+      std::memcpy(to + 2 * (i + j), &bits, 2);
+    }
+  }
+}
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -1,0 +1,58 @@
+// The streaming softmax of one row over one tile of scores.
+#pragma once
+
+#include "kernel/impl/packet.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+// What a row carries from tile to tile. `lane_max` is the running maximum per lane, over this tile already; `max` the
+// maximum that lane_sum and output stand relative to.
+struct SoftmaxRow {
+  const float* lane_max;  // [kWidth]
+  float* lane_sum;        // [kWidth]
+  float* max;
+  float* output;  // [packets * kWidth], unnormalised
+  std::int64_t packets;
+};
+
+// A row whose maximum grew is brought to the new one.
+ATTND_INLINE void RaiseMax(const SoftmaxRow& row) {
+  const float max = ei::predux_max(ei::pload<Packet>(row.lane_max));
+  if (!(max > *row.max)) return;
+  const Packet factor = Exp2(ei::pset1<Packet>(*row.max - max));
+  *row.max = max;
+  ei::pstore(row.lane_sum, ei::pmul(ei::pload<Packet>(row.lane_sum), factor));
+  for (std::int64_t p = 0; p < row.packets; ++p) {
+    ei::pstore(row.output + p * kWidth, ei::pmul(ei::pload<Packet>(row.output + p * kWidth), factor));
+  }
+}
+
+// Replaces the first `visible` scores by 2^(score - max) and adds them to the row's sum; the scores between visible and
+// the end of its packet must be -inf. Columns up to `columns` that are beyond become 0.
+ATTND_INLINE void SoftmaxTileRow(float* scores, std::int64_t visible, std::int64_t columns, const SoftmaxRow& row) {
+  std::int64_t c = 0;
+  if (visible > 0) {
+    RaiseMax(row);
+    // A row that has seen only scores of -inf so far keeps weights of 0.
+    const Packet max = ei::pset1<Packet>(*row.max == -kInfinity ? 0.0f : *row.max);
+    Packet sum = ei::pload<Packet>(row.lane_sum);
+    Packet sum2 = ei::pset1<Packet>(0.0f);
+    for (; c + kWidth < visible; c += 2 * kWidth) {
+      const Packet p = Exp2(ei::psub(ei::pload<Packet>(scores + c), max));
+      const Packet p2 = Exp2(ei::psub(ei::pload<Packet>(scores + c + kWidth), max));
+      ei::pstore(scores + c, p);
+      ei::pstore(scores + c + kWidth, p2);
+      sum = ei::padd(sum, p);
+      sum2 = ei::padd(sum2, p2);
+    }
+    for (; c < visible; c += kWidth) {
+      const Packet p = Exp2(ei::psub(ei::pload<Packet>(scores + c), max));
+      ei::pstore(scores + c, p);
+      sum = ei::padd(sum, p);
+    }
+    ei::pstore(row.lane_sum, ei::padd(sum, sum2));
+  }
+  for (; c < columns; c += kWidth) ei::pstore(scores + c, ei::pset1<Packet>(0.0f));
+}
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -1,0 +1,86 @@
+// Weights times values, added to the rows' outputs.
+#pragma once
+
+#include "kernel/impl/packet.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+// A block of rows by one chunk of value columns, over `keys` keys.
+struct ValueBlock {
+  const float* weights;  // row r's at weights + r * weight_stride
+  std::int64_t weight_stride;
+  const float* values;  // key j's at values + j * value_stride, of any alignment
+  std::int64_t value_stride;
+  std::int64_t keys;
+  float* output;  // row r's at output + r * output_stride
+  std::int64_t output_stride;
+};
+
+template <int kRows, int kCols>
+void AddValues(const ValueBlock& block) {
+  Packet acc[kRows][kCols];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pload<Packet>(block.output + r * block.output_stride + c * kWidth);
+  }
+  const float* weights[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) weights[r] = block.weights + r * block.weight_stride;
+  const float* v = block.values;
+  for (std::int64_t j = 0; j < block.keys; ++j, v += block.value_stride) {
+    Packet value[kCols];
+#pragma GCC unroll 4
+    for (int c = 0; c < kCols; ++c) value[c] = ei::ploadu<Packet>(v + c * kWidth);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Packet weight = ei::pset1<Packet>(weights[r][j]);
+#pragma GCC unroll 4
+      for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pmadd(weight, value[c], acc[r][c]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kCols; ++c) ei::pstore(block.output + r * block.output_stride + c * kWidth, acc[r][c]);
+  }
+}
+
+template <int kCols>
+inline void AddValues(const ValueBlock& block, std::int64_t rows) {
+  static_assert(kValueRows == 6);
+  switch (rows) {
+    case 1:
+      return AddValues<1, kCols>(block);
+    case 2:
+      return AddValues<2, kCols>(block);
+    case 3:
+      return AddValues<3, kCols>(block);
+    case 4:
+      return AddValues<4, kCols>(block);
+    case 5:
+      return AddValues<5, kCols>(block);
+    default:
+      return AddValues<6, kCols>(block);
+  }
+}
+
+inline void AddValues(const ValueBlock& block, std::int64_t rows, std::int64_t packets) {
+  switch (packets) {
+    case 1:
+      return AddValues<1>(block, rows);
+    case 2:
+      return AddValues<2>(block, rows);
+#if defined(__AVX512F__) || defined(__aarch64__)
+    case 3:
+      return AddValues<3>(block, rows);
+    default:
+      return AddValues<4>(block, rows);
+#else
+    default:
+      return;
+#endif
+  }
+}
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG

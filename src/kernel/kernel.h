@@ -1,0 +1,84 @@
+// One build of the kernel, as functions over plain data. The schedule cuts an attention problem into calls of these.
+//
+// The arithmetic of every build is the same: streaming softmax over key tiles in fp32, in base 2 (scale and the bias
+// carry log2(e)). Nothing here allocates or keeps state between calls; different calls may run on different threads as
+// long as they are given different memory. All memory given must be 64-byte aligned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernel/attention.h"
+
+namespace attnd::kernel {
+
+// Consecutive query rows of one head; at most Kernel::query_tile of them.
+struct RowTile {
+  std::int64_t batch;
+  std::int64_t head;
+  std::int64_t first_row;
+  std::int64_t rows;
+};
+
+// The keys and values [first_key, first_key + keys) of one (batch, key head), packed.
+struct PackedHead {
+  std::byte* keys_data;    // packed_key_bytes
+  std::byte* values_data;  // packed_value_bytes
+  std::int64_t first_key;
+  std::int64_t keys;
+  bool finite_values;  // no value is infinite or NaN
+};
+
+struct Kernel {
+  const char* name;
+
+  std::int64_t query_tile;   // most rows of a tile
+  std::int64_t key_block;    // a packing call begins at a multiple of this, counted from first_key
+  std::int64_t direct_rows;  // most rows (queries times heads that share a key head) of a direct call
+
+  // Bytes of packed keys and values, and of the memory that the functions below work in.
+  std::size_t (*packed_key_bytes)(const Attention&, std::int64_t keys);
+  std::size_t (*packed_value_bytes)(const Attention&, std::int64_t keys);
+  std::size_t (*state_bytes)(const Attention&);
+  std::size_t (*scratch_bytes)(const Attention&);
+  std::size_t (*direct_scratch_bytes)(const Attention&);
+
+  // Packs the keys [first, last) of a head that `packed` describes. `pack_values` returns whether all were finite.
+  void (*pack_keys)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
+                    const PackedHead& packed, std::byte* scratch);
+  bool (*pack_values)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
+                      const PackedHead& packed, std::byte* scratch);
+
+  // One tile's life: begin, advance over key ranges in any cut (each inside `packed`, begun at a multiple of key_block
+  // from its first key), then finish into the output or save as a partial result. The state lives between the calls,
+  // the scratch does not.
+  void (*begin)(const Attention&, const RowTile&, std::byte* state, std::byte* scratch);
+  void (*advance)(const Attention&, const RowTile&, const PackedHead& packed, std::int64_t first_key,
+                  std::int64_t last_key, std::byte* state, std::byte* scratch);
+  void (*finish)(const Attention&, const RowTile&, std::byte* state);
+  void (*save)(const Attention&, const RowTile&, const std::byte* state, float* partial);
+
+  // Few rows against the keys [first, last), read in place: all queries of all heads that share `kv_head`, as one
+  // partial result.
+  void (*direct)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
+                 float* partial, std::byte* scratch);
+
+  // Merges the partial results of `splits` key ranges of all queries of all heads that share `kv_head`, in order, into
+  // the output. A partial result has PartialFloats per row, rows ordered by head and then query; splits follow each
+  // other.
+  void (*merge)(const Attention&, std::int64_t batch, std::int64_t kv_head, const float* partials, std::int64_t splits);
+
+  // Writes zeros (log-sum-exp -inf) to the query rows [first, last) of a head.
+  void (*clear)(const Attention&, std::int64_t batch, std::int64_t head, std::int64_t first, std::int64_t last);
+
+  // For the benchmark. Runs `rounds` rounds of independent multiply-adds, of `fma_flops` floating point operations
+  // each; reads `bytes` bytes. The result keeps the compiler from dropping the work.
+  float (*fma_loop)(std::int64_t rounds);
+  std::int64_t fma_flops;
+  float (*read_loop)(const std::byte* data, std::size_t bytes);
+};
+
+// Maximum, sum and unnormalised output of a row.
+inline std::int64_t PartialFloats(const Attention& a) { return a.value_head_dim + 2; }
+
+}  // namespace attnd::kernel

@@ -1,0 +1,34 @@
+// One build of the kernel. CMake compiles this file once per instruction set, each time with its own ATTND_KERNEL_TAG
+// (the namespace), ATTND_KERNEL_NAME and name for Eigen's namespace.
+#include "kernel/impl/loops.h"
+#include "kernel/impl/merge.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+extern const Kernel kKernel;
+
+const Kernel kKernel = {
+    .name = ATTND_KERNEL_NAME,
+    .query_tile = kQueryTile,
+    .key_block = kKeyTile,
+    .direct_rows = kDirectRows,
+    .packed_key_bytes = PackedKeyBytes,
+    .packed_value_bytes = PackedValueBytes,
+    .state_bytes = StateBytes,
+    .scratch_bytes = ScratchBytes,
+    .direct_scratch_bytes = DirectScratchBytes,
+    .pack_keys = PackKeys,
+    .pack_values = PackValues,
+    .begin = Begin,
+    .advance = Advance,
+    .finish = Finish,
+    .save = Save,
+    .direct = Direct,
+    .merge = Merge,
+    .clear = Clear,
+    .fma_loop = FmaLoop,
+    .fma_flops = 2 * kFmaChains * kWidth,
+    .read_loop = ReadLoop,
+};
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -1,0 +1,182 @@
+#include "schedule/attention_plan.h"
+
+#include <algorithm>
+
+namespace attnd::schedule {
+namespace {
+
+using kernel::Attention;
+using kernel::Kernel;
+
+// Costs are multiply-adds, some 40 to 90 of which take a nanosecond.
+constexpr double kSmallestItem = 1 << 20;    // units are put together until an item has so many
+constexpr double kLargestLocal = 1 << 24;    // a unit of more is not left to one thread...
+constexpr double kSmallestShared = 1 << 21;  // ...and one of less not given to several
+constexpr double kLargestSplit = 1 << 25;
+constexpr double kItemsToShare = 64;            // items that a large problem should have at least
+constexpr double kCostPerByteRead = 1;          // what reading and packing costs, in multiply-adds
+constexpr std::int64_t kShortQueries = 192;     // rows that are taken along in one pass over the keys
+constexpr std::int64_t kArenaFloats = 1 << 17;  // of keys and values packed at a time
+constexpr std::int64_t kMaxStateBytes = std::int64_t{1} << 21;
+constexpr std::int64_t kMaxPartialBytes = std::int64_t{1} << 22;
+
+std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t RoundUp(std::int64_t a, std::int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
+
+std::int64_t Queries(const Attention& a, std::int64_t b) {
+  return a.query_lengths != nullptr ? a.query_lengths[b] : a.query_length;
+}
+
+// Keys that query rows up to `row` see.
+std::int64_t VisibleKeys(const Attention& a, std::int64_t b, std::int64_t row) {
+  const std::int64_t keys = a.key_lengths != nullptr ? a.key_lengths[b] : a.key_length;
+  if (a.mask == kernel::Mask::kNone) return keys;
+  return std::max<std::int64_t>(0, std::min(keys, a.query_offset + row + 1));
+}
+
+// (query, key) pairs that rows [first, last) of one head see.
+double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first, std::int64_t last) {
+  if (last <= first) return 0;
+  const double low = static_cast<double>(VisibleKeys(a, b, first));
+  const double high = static_cast<double>(VisibleKeys(a, b, last - 1));
+  const double rows = static_cast<double>(last - first);
+  if (high == 0 || low == high) return rows * high;
+  // Rows up to the one that first sees all keys form a trapezium, those before the first key see none.
+  const double rising = std::min(rows, low == 0 ? high : high - low + 1);
+  return rising * (std::max(low, 1.0) + high) / 2 + std::max(0.0, rows - rising - (low == 0 ? rows - high : 0)) * high;
+}
+
+double CostPerPair(const Attention& a) { return static_cast<double>(a.head_dim + a.value_head_dim); }
+
+class Planner {
+ public:
+  Planner(const Attention& a, const Kernel& kernel) : a_(a), kernel_(kernel) {
+    plan_.group = a.heads / a.kv_heads;
+    const std::int64_t per_key = a.head_dim + a.value_head_dim;
+    plan_.local_keys = RoundUp(std::max<std::int64_t>(1, kArenaFloats / per_key), kernel.key_block);
+  }
+
+  AttentionPlan Plan() && {
+    MeasureUnits();
+    for (UnitPlan& unit : plan_.units) ChooseWay(unit);
+    AddWholeUnits();
+    for (std::size_t u = 0; u < plan_.units.size(); ++u) {
+      const UnitPlan& unit = plan_.units[u];
+      if (unit.splits > 1) AddSplits(static_cast<std::int64_t>(u), unit);
+      if (unit.way == Way::kShared) AddShared(static_cast<std::int64_t>(u), unit);
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  void MeasureUnits() {
+    for (std::int64_t b = 0; b < a_.batch; ++b) {
+      const std::int64_t queries = Queries(a_, b);
+      UnitPlan unit{};
+      unit.rows = queries * plan_.group;
+      unit.keys = queries == 0 ? 0 : VisibleKeys(a_, b, queries - 1);
+      unit.cost = VisiblePairs(a_, b, 0, queries) * static_cast<double>(plan_.group) * CostPerPair(a_) +
+                  ReadCost(unit.keys, a_.head_dim + a_.value_head_dim);
+      unit.splits = 1;
+      unit.split_keys = unit.keys;
+      plan_.units.insert(plan_.units.end(), static_cast<std::size_t>(a_.kv_heads), unit);
+      total_cost_ += unit.cost * static_cast<double>(a_.kv_heads);
+    }
+  }
+
+  static double ReadCost(std::int64_t keys, std::int64_t dims) {
+    return static_cast<double>(keys * dims) * 4 * kCostPerByteRead;
+  }
+
+  std::int64_t TilesOf(const UnitPlan& unit) const {
+    return plan_.group * CeilDiv(unit.rows / plan_.group, kernel_.query_tile);
+  }
+
+  void ChooseWay(UnitPlan& unit) const {
+    if (unit.rows == 0 || unit.keys == 0) {
+      unit.way = Way::kNothing;
+      return;
+    }
+    if (unit.rows <= kernel_.direct_rows) {
+      unit.way = Way::kDirect;
+      unit.split_keys = plan_.local_keys;
+      unit.splits = CeilDiv(unit.keys, unit.split_keys);
+      return;
+    }
+    const bool fits = TilesOf(unit) * static_cast<std::int64_t>(kernel_.state_bytes(a_)) <= kMaxStateBytes;
+    const double small = std::clamp(total_cost_ / kItemsToShare, kSmallestShared, kLargestLocal);
+    const bool is_short = unit.rows <= kShortQueries && unit.keys >= 4 * unit.rows;
+    unit.way = fits && (unit.cost <= small || is_short) ? Way::kLocal : Way::kShared;
+    if (unit.way == Way::kLocal && unit.cost > small) SplitLocal(unit);
+  }
+
+  // Cuts a short query's keys into ranges for several threads, as far as the partial results stay small.
+  void SplitLocal(UnitPlan& unit) const {
+    const std::int64_t units = static_cast<std::int64_t>(plan_.units.size());
+    const std::int64_t partial = unit.rows * kernel::PartialFloats(a_) * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t wanted = std::max(CeilDiv(static_cast<std::int64_t>(kItemsToShare), units),
+                                         static_cast<std::int64_t>(unit.cost / kLargestSplit) + 1);
+    const std::int64_t most = std::min(CeilDiv(unit.keys, plan_.local_keys), kMaxPartialBytes / (units * partial));
+    const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, most));
+    unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_.key_block);
+    unit.splits = CeilDiv(unit.keys, unit.split_keys);
+  }
+
+  // Units that one thread computes whole, put together until they are worth an item.
+  void AddWholeUnits() {
+    PlannedItem item{Step::kUnits, 0, 0, 0, 0, 0};
+    const auto flush = [&] {
+      if (item.last > item.first) plan_.items.push_back(item);
+    };
+    for (std::int64_t u = 0; u < static_cast<std::int64_t>(plan_.units.size()); ++u) {
+      const UnitPlan& unit = plan_.units[static_cast<std::size_t>(u)];
+      const bool whole = unit.way != Way::kShared && unit.splits == 1;
+      if (!whole || item.last != u || item.cost + unit.cost > kSmallestItem) {
+        flush();
+        item = {Step::kUnits, u, 0, u, u, 0};
+      }
+      if (!whole) continue;
+      item.last = u + 1;
+      item.cost += unit.cost;
+    }
+    flush();
+  }
+
+  void AddSplits(std::int64_t u, const UnitPlan& unit) {
+    for (std::int64_t key = 0; key < unit.keys; key += unit.split_keys) {
+      plan_.items.push_back({Step::kSplit, u, 0, key, std::min(unit.keys, key + unit.split_keys),
+                             unit.cost / static_cast<double>(unit.splits)});
+    }
+    plan_.items.push_back({Step::kMerge, u, 0, 0, 0, static_cast<double>(unit.rows * unit.splits * a_.value_head_dim)});
+  }
+
+  void AddShared(std::int64_t u, const UnitPlan& unit) {
+    const std::int64_t block = RoundUp(std::max<std::int64_t>(1, kArenaFloats / (2 * a_.head_dim)), kernel_.key_block);
+    for (std::int64_t key = 0; key < unit.keys; key += block) {
+      const std::int64_t last = std::min(unit.keys, key + block);
+      plan_.items.push_back({Step::kPackKeys, u, 0, key, last, ReadCost(last - key, a_.head_dim)});
+      plan_.items.push_back({Step::kPackValues, u, 0, key, last, ReadCost(last - key, a_.value_head_dim)});
+    }
+    const std::int64_t b = u / a_.kv_heads;
+    const std::int64_t first_head = u % a_.kv_heads * plan_.group;
+    for (std::int64_t head = first_head; head < first_head + plan_.group; ++head) {
+      for (std::int64_t row = 0; row < Queries(a_, b); row += kernel_.query_tile) {
+        const std::int64_t last = std::min(Queries(a_, b), row + kernel_.query_tile);
+        plan_.items.push_back({Step::kTile, u, head, row, last, VisiblePairs(a_, b, row, last) * CostPerPair(a_)});
+      }
+    }
+  }
+
+  const Attention& a_;
+  const Kernel& kernel_;
+  AttentionPlan plan_;
+  double total_cost_ = 0;
+};
+
+}  // namespace
+
+AttentionPlan PlanAttention(const Attention& attention, const Kernel& kernel) {
+  return Planner(attention, kernel).Plan();
+}
+
+}  // namespace attnd::schedule
