@@ -201,7 +201,7 @@ void Problem::Spoil() {
   std::fill(log_sum_exp_.begin(), log_sum_exp_.end(), 1e30f);
 }
 
-void Run(const Attention& attention, const Kernel& kernel, int threads) {
+void RunAttention(const Attention& attention, const Kernel& kernel, int threads) {
   auto work = schedule::MakeAttentionWork(attention, kernel);
   ASSERT_NE(work, nullptr);
   schedule::Scheduler scheduler(threads);
@@ -305,7 +305,7 @@ void ExpectKernelsAgree(Problem& problem, const Expected& expected, const Kernel
     if (only != nullptr && kernel != only) continue;
     SCOPED_TRACE(absl::StrCat(std::string(NameOf(*kernel)), ": ", problem.spec().Name()));
     problem.Spoil();
-    Run(problem.attention(), *kernel, threads);
+    RunAttention(problem.attention(), *kernel, threads);
     ExpectNear(problem.Output(), expected.output, expected.output_tolerance, "outputs");
     if (problem.spec().log_sum_exp) {
       ExpectNear(problem.log_sum_exp(), expected.log_sum_exp, expected.log_sum_exp_tolerance, "log-sum-exps");

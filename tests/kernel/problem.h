@@ -101,7 +101,7 @@ class Problem {
 };
 
 // Runs a problem through the scheduler; expects that it ends well.
-void Run(const Attention& attention, const Kernel& kernel, int threads = 1);
+void RunAttention(const Attention& attention, const Kernel& kernel, int threads = 1);
 
 // The formula's results for a problem and how far fp32 arithmetic may be from them.
 struct Expected {

@@ -1,0 +1,237 @@
+#include "kernel_bench.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
+#include "bias/bias_table.h"
+#include "kernel/kernel.h"
+#include "kernel/registry.h"
+#include "machine_peak.h"
+#include "schedule/attention_work.h"
+#include "schedule/scheduler.h"
+#include "tensor/half.h"
+
+ABSL_FLAG(std::string, shape, "1,8,2048,64", "batch,heads,keys,head_dim");
+ABSL_FLAG(std::int64_t, kv_heads, 0, "key heads; 0: as many as heads");
+ABSL_FLAG(std::int64_t, queries, 0, "query rows, the last ones; 0: as many as keys");
+ABSL_FLAG(std::string, dtype, "fp32", "fp32, fp16 or bf16; bf16 is multiplied as bf16 where the kernel can");
+ABSL_FLAG(int, threads, 1, "threads");
+ABSL_FLAG(std::string, kernel, "", "kernel to force; empty: the environment's ATTND_KERNEL, else the best");
+ABSL_FLAG(std::string, bias, "t5", "t5 (32 buckets, maximum distance 128) or none");
+ABSL_FLAG(std::string, mask, "causal", "causal or none");
+ABSL_FLAG(int, reps, 20, "timed repetitions");
+
+namespace attnd::bench {
+namespace {
+
+using kernel::Attention;
+
+struct Setup {
+  std::int64_t batch, heads, kv_heads, queries, keys, dim;
+  tensor::DType dtype;
+  bool bias, causal;
+  int threads, reps;
+  const kernel::Kernel* kernel;
+};
+
+absl::StatusOr<Setup> ReadFlags() {
+  Setup setup{};
+  const std::string shape = absl::GetFlag(FLAGS_shape);
+  const std::vector<std::string> parts = absl::StrSplit(shape, ',');
+  std::int64_t* const sizes[] = {&setup.batch, &setup.heads, &setup.keys, &setup.dim};
+  bool valid = parts.size() == 4;
+  for (std::size_t i = 0; valid && i < 4; ++i) valid = absl::SimpleAtoi(parts[i], sizes[i]) && *sizes[i] > 0;
+  if (!valid) return absl::InvalidArgumentError("--shape: expected batch,heads,keys,head_dim, got " + shape);
+  setup.kv_heads = absl::GetFlag(FLAGS_kv_heads) == 0 ? setup.heads : absl::GetFlag(FLAGS_kv_heads);
+  if (setup.kv_heads < 1 || setup.heads % setup.kv_heads != 0) {
+    return absl::InvalidArgumentError("--kv_heads: expected a divisor of the heads");
+  }
+  setup.queries = absl::GetFlag(FLAGS_queries) == 0 ? setup.keys : absl::GetFlag(FLAGS_queries);
+  const std::string dtype = absl::GetFlag(FLAGS_dtype);
+  if (dtype != "fp32" && dtype != "fp16" && dtype != "bf16") {
+    return absl::InvalidArgumentError("--dtype: expected fp32, fp16 or bf16, got " + dtype);
+  }
+  setup.dtype = dtype == "fp32" ? tensor::DType::kF32 : dtype == "fp16" ? tensor::DType::kF16 : tensor::DType::kBF16;
+  const std::string bias = absl::GetFlag(FLAGS_bias);
+  if (bias != "t5" && bias != "none") return absl::InvalidArgumentError("--bias: expected t5 or none, got " + bias);
+  setup.bias = bias == "t5";
+  const std::string mask = absl::GetFlag(FLAGS_mask);
+  if (mask != "causal" && mask != "none") {
+    return absl::InvalidArgumentError("--mask: expected causal or none, got " + mask);
+  }
+  setup.causal = mask == "causal";
+  setup.threads = absl::GetFlag(FLAGS_threads);
+  setup.reps = absl::GetFlag(FLAGS_reps);
+  if (setup.queries < 1 || setup.threads < 1 || setup.reps < 1) {
+    return absl::InvalidArgumentError("--queries, --threads, --reps: expected at least 1");
+  }
+  const absl::StatusOr<const kernel::Kernel*> chosen = kernel::ChooseKernel(absl::GetFlag(FLAGS_kernel));
+  if (!chosen.ok()) return chosen.status();
+  setup.kernel = *chosen;
+  return setup;
+}
+
+// A tensor of random numbers, and where it lies.
+struct Input {
+  Input(std::int64_t elements, tensor::DType dtype, std::uint32_t seed) : bytes(Fill(elements, dtype, seed)) {
+    segment = {bytes.data(), bytes.size()};
+  }
+  Input(const Input&) = delete;
+  Input& operator=(const Input&) = delete;
+
+  static std::vector<std::byte> Fill(std::int64_t elements, tensor::DType dtype, std::uint32_t seed) {
+    const std::size_t size = tensor::SizeOf(dtype);
+    std::vector<std::byte> bytes(static_cast<std::size_t>(elements) * size);
+    std::minstd_rand random(seed);
+    for (std::size_t at = 0; at < bytes.size(); at += size) {
+      const float value = static_cast<float>(random()) / static_cast<float>(std::minstd_rand::max()) - 0.5f;
+      const std::uint16_t half =
+          dtype == tensor::DType::kF16 ? tensor::HalfFromFloat(value) : tensor::BFloat16FromFloat(value);
+      if (dtype == tensor::DType::kF32) {
+        std::memcpy(&bytes[at], &value, size);
+      } else {
+        std::memcpy(&bytes[at], &half, size);
+      }
+    }
+    return bytes;
+  }
+
+  std::vector<std::byte> bytes;
+  kernel::Segment segment;
+};
+
+absl::StatusOr<bias::BiasTable> MakeBias(std::int64_t heads) {
+  bias::T5Rule rule{.num_buckets = 32,
+                    .max_distance = 128,
+                    .bidirectional = !absl::GetFlag(FLAGS_mask).starts_with("c"),
+                    .values = {}};
+  std::minstd_rand random(7);
+  for (std::int64_t i = 0; i < rule.num_buckets * heads; ++i) {
+    rule.values.push_back(static_cast<float>(random() % 1000) / 250.0f - 2);
+  }
+  return bias::BiasTable::Create(heads, rule);
+}
+
+double Milliseconds(const Attention& attention, const kernel::Kernel& kernel, schedule::Scheduler& scheduler) {
+  const auto start = std::chrono::steady_clock::now();
+  absl::Notification finished;
+  scheduler.Submit(schedule::MakeAttentionWork(attention, kernel), {},
+                   [&finished](const schedule::Outcome&) { finished.Notify(); });
+  finished.WaitForNotification();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+double PeakRssMegabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
+// Floating point operations of the visible pairs.
+double Flops(const Setup& s) {
+  double pairs = 0;
+  for (std::int64_t i = 0; i < s.queries; ++i) {
+    pairs += static_cast<double>(s.causal ? std::min(s.keys, s.keys - s.queries + i + 1) : s.keys);
+  }
+  return pairs * 4 * static_cast<double>(s.dim * s.batch * s.heads);
+}
+
+absl::StatusOr<nlohmann::ordered_json> Measure(const Setup& s) {
+  const Input q(s.batch * s.heads * s.queries * s.dim, s.dtype, 1);
+  const Input k(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, 2);
+  const Input v(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, 3);
+  std::vector<std::byte> out(q.bytes.size());
+  const absl::StatusOr<bias::BiasTable> table = MakeBias(s.heads);
+  if (!table.ok()) return table.status();
+  const bias::OffsetForm& form = table->offset_form();
+  const kernel::BiasView bias{form.values.data(),     form.max_offset - form.min_offset + 1,
+                              form.min_offset,        form.max_offset,
+                              form.constant.data(),   form.low_value.data(),
+                              form.high_slope.data(), form.low_slope.data()};
+  const auto view = [&s](const Input& input, std::int64_t heads, std::int64_t rows) {
+    return kernel::TensorView{&input.segment, 1, s.dtype, heads * rows * s.dim, rows * s.dim, s.dim};
+  };
+  Attention attention{};
+  attention.batch = s.batch;
+  attention.heads = s.heads;
+  attention.kv_heads = s.kv_heads;
+  attention.query_length = s.queries;
+  attention.key_length = s.keys;
+  attention.head_dim = attention.value_head_dim = s.dim;
+  attention.q = view(q, s.heads, s.queries);
+  attention.k = view(k, s.kv_heads, s.keys);
+  attention.v = view(v, s.kv_heads, s.keys);
+  attention.out = {out.data(), s.dtype, s.heads * s.queries * s.dim, s.queries * s.dim, s.dim};
+  attention.mask = s.causal ? kernel::Mask::kCausal : kernel::Mask::kNone;
+  attention.scale = 1;
+  attention.query_offset = s.keys - s.queries;
+  attention.bias = s.bias ? &bias : nullptr;
+  attention.product_precision = kernel::ProductPrecision::kBF16;
+
+  schedule::Scheduler scheduler(s.threads);
+  Milliseconds(attention, *s.kernel, scheduler);
+  const double rss = PeakRssMegabytes();  // before the memory that is read for the bandwidth
+
+  MachinePeak peak(*s.kernel, s.threads);
+  std::vector<double> times;
+  for (int rep = 0; rep < s.reps; ++rep) {
+    // Interleaved, so that a slow phase of the machine slows all three.
+    if (rep % std::max(1, s.reps / 20) == 0) peak.MeasureArithmetic();
+    if (rep % std::max(1, s.reps / 5) == 0) peak.MeasureReading();
+    times.push_back(Milliseconds(attention, *s.kernel, scheduler));
+  }
+  std::sort(times.begin(), times.end());
+  const double gflops = Flops(s) / times.front() / 1e6;
+  const double input_bytes = static_cast<double>(q.bytes.size() + k.bytes.size() + v.bytes.size());
+  return nlohmann::ordered_json{{"kernel", std::string(kernel::NameOf(*s.kernel))},
+                                {"ms_min", times.front()},
+                                {"ms_median", times[times.size() / 2]},
+                                {"gflops", gflops},
+                                {"peak_gflops", peak.gflops()},
+                                {"fraction_of_peak", gflops / peak.gflops()},
+                                {"input_gigabytes_per_second", input_bytes / times.front() / 1e6},
+                                {"read_bandwidth", peak.gigabytes_per_second()},
+                                {"peak_rss_mb", rss}};
+}
+
+}  // namespace
+
+int KernelMain(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "times one attention problem and prints a line of JSON. Times in milliseconds; gflops counts the visible (query, "
+      "key) pairs; peak_gflops (multiply-adds of the kernel's instruction set) and read_bandwidth (gigabytes per "
+      "second) "
+      "are measured between the repetitions; peak_rss_mb includes the inputs.");
+  absl::ParseCommandLine(argc, argv);
+  const absl::StatusOr<Setup> setup = ReadFlags();
+  if (!setup.ok()) {
+    std::cerr << "attnd_bench kernel: " << setup.status().message() << "\n";
+    return 2;
+  }
+  const absl::StatusOr<nlohmann::ordered_json> result = Measure(*setup);
+  if (!result.ok()) {
+    std::cerr << "attnd_bench kernel: " << result.status().message() << "\n";
+    return 1;
+  }
+  std::cout << result->dump() << std::endl;
+  return 0;
+}
+
+}  // namespace attnd::bench

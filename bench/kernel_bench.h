@@ -1,0 +1,9 @@
+// attnd_bench kernel: one attention problem, timed.
+#pragma once
+
+namespace attnd::bench {
+
+// Parses flags (argv[0] is the subcommand's name), prints one line of JSON. Returns the process's exit status.
+int KernelMain(int argc, char** argv);
+
+}  // namespace attnd::bench

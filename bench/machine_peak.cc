@@ -1,0 +1,63 @@
+#include "machine_peak.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <thread>
+
+namespace attnd::bench {
+namespace {
+
+constexpr std::size_t kReadBytes = std::size_t{256} << 20;
+
+std::atomic<float> sink;  // keeps the loops' results alive
+
+// Seconds from the moment when all threads are ready until the last is done with `work(thread)`.
+double TimeTogether(int threads, const std::function<float(int)>& work) {
+  using Clock = std::chrono::steady_clock;
+  if (threads == 1) {
+    const Clock::time_point start = Clock::now();
+    sink = work(0);
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  std::atomic<int> waiting{threads};
+  std::vector<Clock::time_point> starts(static_cast<std::size_t>(threads));
+  std::vector<Clock::time_point> ends(starts.size());
+  std::vector<std::thread> pool;
+  for (int t = 0; t < threads; ++t) {
+    pool.emplace_back([&, t] {
+      --waiting;
+      while (waiting > 0) std::this_thread::yield();
+      starts[static_cast<std::size_t>(t)] = Clock::now();
+      sink = work(t);
+      ends[static_cast<std::size_t>(t)] = Clock::now();
+    });
+  }
+  for (std::thread& thread : pool) thread.join();
+  return std::chrono::duration<double>(*std::max_element(ends.begin(), ends.end()) -
+                                       *std::min_element(starts.begin(), starts.end()))
+      .count();
+}
+
+}  // namespace
+
+void MachinePeak::MeasureArithmetic() {
+  constexpr std::int64_t kRounds = 1 << 19;
+  const double seconds = TimeTogether(threads_, [this](int) { return kernel_.fma_loop(kRounds); });
+  const double flops = static_cast<double>(kRounds * kernel_.fma_flops) * threads_;
+  gflops_ = std::max(gflops_, flops / seconds / 1e9);
+}
+
+void MachinePeak::MeasureReading() {
+  if (memory_.empty()) memory_.assign(kReadBytes, std::byte{1});
+  const std::size_t part = memory_.size() / static_cast<std::size_t>(threads_) / 64 * 64;
+  const double seconds = TimeTogether(threads_, [this, part](int t) {
+    return kernel_.read_loop(memory_.data() + static_cast<std::size_t>(t) * part, part);
+  });
+  const double bytes = static_cast<double>(part) * threads_;
+  gigabytes_per_second_ = std::max(gigabytes_per_second_, bytes / seconds / 1e9);
+}
+
+}  // namespace attnd::bench

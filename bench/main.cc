@@ -1,0 +1,12 @@
+// attnd_bench: measures parts of attnd by themselves. One subcommand per file.
+#include <cstdio>
+#include <string_view>
+
+#include "kernel_bench.h"
+
+int main(int argc, char** argv) {
+  const std::string_view command = argc > 1 ? argv[1] : "";
+  if (command == "kernel") return attnd::bench::KernelMain(argc - 1, argv + 1);
+  std::fprintf(stderr, "usage: attnd_bench kernel [--help]\n");
+  return 2;
+}

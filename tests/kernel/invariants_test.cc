@@ -1,0 +1,166 @@
+// What must hold whatever the numbers: bits that depend on the problem alone, and softmax's symmetries.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "absl/synchronization/blocking_counter.h"
+#include "gtest/gtest.h"
+#include "problem.h"
+#include "schedule/attention_work.h"
+#include "schedule/scheduler.h"
+
+namespace attnd::kernel {
+namespace {
+
+// One for each way of cutting: whole units, direct, direct splits, local splits, shared packing.
+std::vector<ProblemSpec> EveryWay() {
+  return {{.batch = 3, .heads = 4, .kv_heads = 4, .queries = 33, .keys = 33, .rows_before_heads = true},
+          {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 1, .keys = 300, .query_offset = 299},
+          {.batch = 2, .queries = 1, .keys = 5000, .query_offset = 4999},
+          {.queries = 40, .keys = 5000, .query_offset = 4960},
+          {.heads = 4, .kv_heads = 2, .queries = 700, .keys = 700}};
+}
+
+std::vector<std::byte> Bytes(Problem& problem) {
+  std::vector<std::byte> bytes = problem.output_bytes();
+  const auto* lse = reinterpret_cast<const std::byte*>(problem.log_sum_exp().data());
+  bytes.insert(bytes.end(), lse, lse + problem.log_sum_exp().size() * sizeof(float));
+  return bytes;
+}
+
+TEST(Bits, DoNotDependOnThreads) {
+  for (const ProblemSpec& spec : EveryWay()) {
+    Problem problem(spec);
+    for (const Kernel* kernel : AvailableKernels()) {
+      problem.Spoil();
+      RunAttention(problem.attention(), *kernel, 1);
+      const std::vector<std::byte> alone = Bytes(problem);
+      for (const int threads : {2, 3, 7}) {
+        problem.Spoil();
+        RunAttention(problem.attention(), *kernel, threads);
+        EXPECT_EQ(Bytes(problem), alone) << NameOf(*kernel) << ", " << threads << " threads, " << spec.Name();
+      }
+    }
+  }
+}
+
+TEST(Bits, DoNotDependOnWhatElseRuns) {
+  for (const Kernel* kernel : AvailableKernels()) {
+    std::vector<std::unique_ptr<Problem>> problems;
+    std::vector<std::vector<std::byte>> alone;
+    for (int copy = 0; copy < 3; ++copy) {
+      for (const ProblemSpec& spec : EveryWay()) {
+        problems.push_back(std::make_unique<Problem>(spec));
+        problems.back()->Spoil();
+        RunAttention(problems.back()->attention(), *kernel, 1);
+        alone.push_back(Bytes(*problems.back()));
+        problems.back()->Spoil();
+      }
+    }
+    absl::BlockingCounter left(static_cast<int>(problems.size()));
+    schedule::Scheduler scheduler(4);
+    for (const auto& problem : problems) {
+      scheduler.Submit(schedule::MakeAttentionWork(problem->attention(), *kernel), {},
+                       [&left](const schedule::Outcome&) { left.DecrementCount(); });
+    }
+    left.Wait();
+    for (std::size_t i = 0; i < problems.size(); ++i) {
+      EXPECT_EQ(Bytes(*problems[i]), alone[i]) << NameOf(*kernel) << ", " << problems[i]->spec().Name();
+    }
+  }
+}
+
+// A constant added to a head's biases changes the log-sum-exp alone.
+TEST(Softmax, DoesNotSeeAConstantBias) {
+  for (const Kernel* kernel : AvailableKernels()) {
+    Problem problem({.heads = 2, .kv_heads = 2, .queries = 100, .keys = 100});
+    RunAttention(problem.attention(), *kernel);
+    const std::vector<std::byte> out = problem.output_bytes();
+    const std::vector<float> lse = problem.log_sum_exp();
+    const std::vector<float> shifted = {problem.bias().constant[0] + 5, problem.bias().constant[1] + 5};
+    problem.bias().constant = shifted.data();
+    problem.Spoil();
+    RunAttention(problem.attention(), *kernel);
+    EXPECT_EQ(problem.output_bytes(), out);
+    for (std::size_t i = 0; i < lse.size(); ++i) EXPECT_NEAR(problem.log_sum_exp()[i], lse[i] + 5, 1e-5);
+  }
+}
+
+// Values of one give rows of one, wherever a row sees a key: weights sum to one.
+TEST(Softmax, WeightsSumToOne) {
+  for (const std::int64_t queries : {3, 333}) {
+    Problem problem({.queries = queries, .keys = 333, .query_offset = 333 - queries});
+    std::fill(problem.v.begin(), problem.v.end(), 1.0f);
+    problem.Rebuild();
+    for (const Kernel* kernel : AvailableKernels()) {
+      problem.Spoil();
+      RunAttention(problem.attention(), *kernel);
+      for (const float value : problem.Output()) ASSERT_NEAR(value, 1, 32 * 0x1p-24);
+    }
+  }
+}
+
+// The bias depends on the offset alone: queries and keys moved along together give the same rows. With zero queries the
+// weights come from the bias only, and with keys' values repeated the rows repeat.
+TEST(Bias, IsToeplitz) {
+  const std::int64_t shift = 37;
+  for (const Kernel* kernel : AvailableKernels()) {
+    Problem problem({.queries = 300, .keys = 300, .mask = Mask::kNone, .bias = BiasKind::kExplicit, .bias_span = 80});
+    std::fill(problem.q.begin(), problem.q.end(), 0.0f);
+    problem.Rebuild();
+    Problem moved(problem.spec());
+    moved.q = problem.q;
+    moved.k = problem.k;
+    for (std::int64_t j = 0; j < 300; ++j) {
+      std::copy_n(problem.v.begin() + j * 64, 64, moved.v.begin() + (j + shift) % 300 * 64);
+    }
+    moved.Rebuild();
+    // Rows whose window of 80 offsets lies inside on both sides; beyond it the tails must weigh nothing.
+    std::vector<float> low = {-200.0f}, slope = {1000.0f};
+    for (Problem* p : {&problem, &moved}) {
+      p->bias().low_value = low.data();
+      p->bias().high_slope = slope.data();
+      p->bias().low_slope = slope.data();
+      p->Spoil();
+      RunAttention(p->attention(), *kernel);
+    }
+    const std::vector<float> first = problem.Output();
+    const std::vector<float> second = moved.Output();
+    for (std::int64_t i = 90; i < 300 - 90 - shift; ++i) {
+      for (std::int64_t d = 0; d < 64; ++d) {
+        ASSERT_NEAR(first[static_cast<std::size_t>(i * 64 + d)], second[static_cast<std::size_t>((i + shift) * 64 + d)],
+                    64 * 0x1p-24)
+            << NameOf(*kernel) << " row " << i;
+      }
+    }
+  }
+}
+
+TEST(Batch, PermutedInputsGivePermutedOutputs) {
+  for (const std::int64_t queries : {1, 50}) {
+    const ProblemSpec spec{
+        .batch = 3, .heads = 2, .kv_heads = 1, .queries = queries, .keys = 50, .query_offset = 50 - queries};
+    Problem problem(spec);
+    Problem rotated(spec);
+    const auto rotate = [](const std::vector<float>& from, std::vector<float>& to) {
+      to = from;
+      std::rotate(to.begin(), to.begin() + static_cast<std::ptrdiff_t>(to.size() / 3), to.end());
+    };
+    rotate(problem.q, rotated.q);
+    rotate(problem.k, rotated.k);
+    rotate(problem.v, rotated.v);
+    rotated.Rebuild();
+    for (const Kernel* kernel : AvailableKernels()) {
+      RunAttention(problem.attention(), *kernel);
+      RunAttention(rotated.attention(), *kernel);
+      std::vector<float> expected;
+      rotate(problem.Output(), expected);
+      EXPECT_EQ(rotated.Output(), expected) << NameOf(*kernel);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attnd::kernel
