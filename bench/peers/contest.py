@@ -7,20 +7,10 @@ import functools
 import os
 import pathlib
 import statistics
-from collections.abc import Callable
 
 import attnd_kernel
 from json_worker import JsonWorker, PeerError
 from kernel_plan import Contest, Entrant
-
-# What of attnd_bench's line goes into the results, and which of its blocks is reported.
-EXTRAS: dict[str, Callable[[list[float]], float]] = {
-    "fraction_of_peak": max,
-    "peak_gflops": max,
-    "read_bandwidth": max,
-    "peak_rss_mb": min,
-}
-
 
 @dataclasses.dataclass
 class Measurement:
@@ -30,6 +20,7 @@ class Measurement:
     median_ms: float = 0.0
     reps: int = 0
     extras: dict[str, float] = dataclasses.field(default_factory=dict)
+    note: str = ""
     error: str = ""
 
 
@@ -47,15 +38,23 @@ class _Ours:
     def summary(self) -> Measurement:
         best = min(line["ms_min"] for line in self._lines)
         median = statistics.median(line["ms_median"] for line in self._lines)
-        extras = {}
-        for key, choose in EXTRAS.items():
-            values = [line[key] for line in self._lines if key in line]
-            if values:
-                extras[key] = choose(values)
-        fractions = [line["fraction_of_peak"] for line in self._lines if "fraction_of_peak" in line]
-        if fractions:
-            extras["median_fraction_of_peak"] = statistics.median(fractions)
-        return Measurement(best, median, self._reps * len(self._lines), extras)
+        return Measurement(best, median, self._reps * len(self._lines), self._extras(), note=self._lines[0]["kernel"])
+
+    def _extras(self) -> dict[str, float]:
+        """Speeds. The machine's are the best of all blocks: one that was disturbed must not flatter the kernel."""
+
+        def all_of(key: str) -> list[float]:
+            return [line[key] for line in self._lines]
+
+        peak = max(all_of("peak_gflops"))
+        by_median = [line["gflops"] * line["ms_min"] / line["ms_median"] for line in self._lines]
+        return {
+            "fraction_of_peak": max(all_of("gflops")) / peak,
+            "median_fraction_of_peak": statistics.median(by_median) / peak,
+            "peak_gflops": peak,
+            "read_bandwidth": max(all_of("read_bandwidth")),
+            "peak_rss_mb": min(all_of("peak_rss_mb")),
+        }
 
     def drop(self) -> None:
         pass
@@ -69,6 +68,7 @@ class _Peer:
         prepared = worker.ask(op="prepare", path=entrant.path, case=dataclasses.asdict(entrant.case))
         self._id = prepared["id"]
         self._error = prepared["max_error"]
+        self._note = prepared["note"]
         self._times: list[float] = []
 
     def block(self) -> None:
@@ -76,7 +76,8 @@ class _Peer:
 
     def summary(self) -> Measurement:
         extras = {"max_error": self._error}
-        return Measurement(min(self._times), statistics.median(self._times), len(self._times), extras)
+        best, median = min(self._times), statistics.median(self._times)
+        return Measurement(best, median, len(self._times), extras, note=self._note)
 
     def drop(self) -> None:
         self._worker.ask(op="drop", id=self._id)

@@ -40,9 +40,9 @@ def _timing_row(name: str, m: Measurement, ours: Measurement | None) -> list[str
     if m.error:
         return [name, "–", "–", "–", "–", "–", m.error]
     ratio = f"{m.best_ms / ours.best_ms:.2f}" if ours and not ours.error else "–"
-    notes = []
+    notes = [m.note] if m.note else []
     if "fraction_of_peak" in m.extras:
-        notes.append(f"{m.extras['fraction_of_peak'] * 100:.0f}% of peak")
+        notes.append(f"{m.extras['fraction_of_peak'] * 100:.0f}% of {m.extras['peak_gflops']:.0f} GFLOP/s")
     error = f"{m.extras['max_error']:.1e}" if "max_error" in m.extras else "–"
     return [name, f"{m.best_ms:.3f}", f"{m.median_ms:.3f}", ratio, str(m.reps), error, ", ".join(notes)]
 
