@@ -1,0 +1,21 @@
+#include "server/admission.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "server/status.h"
+
+namespace attnd::server {
+
+absl::StatusOr<Admission::Ticket> Admission::Admit(std::int64_t bytes) {
+  std::int64_t held = inflight_bytes_.load(std::memory_order_relaxed);
+  do {
+    if (bytes > max_inflight_bytes_ - held) {
+      return FieldError(absl::StatusCode::kResourceExhausted, "request",
+                        absl::StrCat("at most ", max_inflight_bytes_, " bytes in flight (--max_inflight_bytes)"),
+                        absl::StrCat(bytes, " bytes beside the ", held, " of other calls"));
+    }
+  } while (!inflight_bytes_.compare_exchange_weak(held, held + bytes, std::memory_order_relaxed));
+  return Ticket(this, bytes);
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,17 @@
+// Addresses to listen on: "host:port", "[v6]:port" or "unix:path".
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace attnd::server {
+
+// Tries whether this process may listen on the address, since gRPC says only that it could not. Errors: UNAVAILABLE
+// with the address and the system's reason (in use, no permission, no such host, ...).
+absl::Status CheckCanListen(const std::string& address);
+
+// The address with the port that was bound in place of its own, which may have been 0. Unix addresses stay.
+std::string WithPort(const std::string& address, int port);
+
+}  // namespace attnd::server

@@ -1,0 +1,18 @@
+// ListModels' page tokens: where the next page begins, in a form that callers have no reason to take apart.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace attnd::server {
+
+// The token of the page after the model called `last_name`.
+std::string MakePageToken(absl::string_view last_name);
+
+// The name in a token; empty for the empty token of the first page. Errors: INVALID_ARGUMENT for one that MakePageToken
+// never makes.
+absl::StatusOr<std::string> ParsePageToken(absl::string_view token);
+
+}  // namespace attnd::server

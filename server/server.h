@@ -1,0 +1,66 @@
+// The server: its models, its threads, its services, and the addresses it answers on.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "grpcpp/server.h"
+#include "model/registry.h"
+#include "schedule/scheduler.h"
+#include "server/attention_engine.h"
+#include "server/attention_service.h"
+#include "server/model_service.h"
+#include "server/options.h"
+#include "server/server_service.h"
+
+namespace attnd::server {
+
+// The health service's name for "the process is alive", which stays SERVING while a stopping server drains; "" and the
+// names of attnd's services tell whether it takes calls.
+inline constexpr char kLivenessName[] = "liveness";
+
+// Thread-safe but for its destruction.
+class Server {
+ public:
+  // Loads the embedded models and what the model root holds, then listens. Errors: INVALID_ARGUMENT (a flag's value),
+  // NOT_FOUND and FAILED_PRECONDITION (the kernel, the model root), UNAVAILABLE (an address that cannot be listened
+  // on).
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options);
+
+  // Stops at once: calls in flight are cancelled. Call Stop first to let them finish.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Reports NOT_SERVING, takes no new calls, waits for those in flight, and cancels what is left after options.drain.
+  void Stop();
+
+  // As given to Options.listen, with the port that was bound where it asked for any.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+  std::string kernel_name() const;
+  int threads() const { return scheduler_.threads(); }
+
+  model::Registry& registry() { return registry_; }
+  grpc::Server& grpc_server() { return *grpc_server_; }
+
+ private:
+  Server(const Options& options, const kernel::Kernel& kernel);
+  absl::Status LoadModels();
+  absl::Status Listen();
+  void SetServing(bool serving);
+
+  const Options options_;
+  const kernel::Kernel& kernel_;
+  model::Registry registry_;
+  schedule::Scheduler scheduler_;
+  AttentionEngine engine_;
+  AttentionService attention_service_;
+  ModelService model_service_;
+  ServerService server_service_;
+  std::vector<std::string> addresses_;
+  std::unique_ptr<grpc::Server> grpc_server_;
+};
+
+}  // namespace attnd::server
