@@ -1,0 +1,231 @@
+// The attnd binary as its users meet it: flags, messages, exit codes, signals.
+
+#include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "e2e_support.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "process.h"
+
+namespace attnd::e2e {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+struct Result {
+  int code;
+  std::string output;
+};
+
+Result RunBinary(const std::vector<std::string>& arguments) {
+  Process process(arguments);
+  const int code = process.Wait();
+  return {code, process.output()};
+}
+
+TEST(BinaryTest, HelpShowsOurFlagsAndTheirDefaults) {
+  for (const char* flag : {"--help", "-help", "-h"}) {
+    const Result help = RunBinary({flag});
+    EXPECT_EQ(help.code, 0);
+    for (const char* text : {"--listen ", "127.0.0.1:50051", "--model_root ", "--threads ", "--kernel ",
+                             "--drain_seconds ", "--max_request_bytes ", "256MiB", "--log_level "}) {
+      EXPECT_THAT(help.output, HasSubstr(text));
+    }
+    EXPECT_THAT(help.output, Not(HasSubstr("undefok"))) << "no flags of libraries";
+    EXPECT_LT(help.output.size(), 4000u);
+  }
+}
+
+TEST(BinaryTest, VersionIsShown) {
+  const Result version = RunBinary({"--version"});
+  EXPECT_EQ(version.code, 0);
+  EXPECT_THAT(version.output, testing::MatchesRegex("attnd [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+}
+
+TEST(BinaryTest, BadCommandLines) {
+  const struct {
+    std::vector<std::string> arguments;
+    const char* message;
+  } kCases[] = {
+      {{"--no_such_flag"}, "no_such_flag"},
+      {{"--threads=many"}, "threads"},
+      {{"--threads=-1"}, "--threads: expected 0 to 4096, got -1"},
+      {{"--max_request_bytes=2GiB"}, "--max_request_bytes: expected 1 to 2147483647, got 2147483648"},
+      {{"--max_request_bytes=lots"}, "256MiB"},
+      {{"--max_dim=0"}, "--max_dim: expected 1 to"},
+      {{"--drain_seconds=-1"}, "--drain_seconds: expected a number from 0, got -1"},
+      {{"--drain_seconds=nan"}, "--drain_seconds: expected a number from 0"},
+      {{"--log_level=loud"}, "--log_level: expected trace, debug"},
+      {{"--listen="}, "--listen: expected at least one address"},
+      {{"--listen=nowhere"}, "--listen: expected host:port or unix:path"},
+      {{"model.json"}, "expected flags only, got \"model.json\""},
+  };
+  for (const auto& c : kCases) {
+    const Result result = RunBinary(c.arguments);
+    EXPECT_EQ(result.code, 2) << c.arguments[0] << "\n" << result.output;
+    EXPECT_THAT(result.output, HasSubstr(c.message));
+    EXPECT_THAT(result.output, HasSubstr("Try 'attnd --help'."));
+  }
+}
+
+TEST(BinaryTest, WhatKeepsItFromStarting) {
+  TestServer other;
+  const struct {
+    std::vector<std::string> arguments;
+    std::vector<std::string> messages;
+  } kCases[] = {
+      {{"--listen=" + other.address()}, {"cannot listen on " + other.address(), "in use"}},
+      {{"--listen=127.0.0.1:0," + other.address()}, {"cannot listen on " + other.address()}},
+      {{"--listen=no-such-host.invalid:1"}, {"cannot listen on no-such-host.invalid:1"}},
+      {{"--listen=127.0.0.1:65536"}, {"cannot listen on 127.0.0.1:65536"}},
+      {{"--listen=unix:/no/such/folder/attnd.sock"}, {"/no/such/folder: No such file or directory"}},
+      {{"--listen=unix:/tmp/" + std::string(200, 'x')}, {"expected a path of 1 to 107 bytes"}},
+      {{"--listen=127.0.0.1:0", "--model_root=/no/such/folder"},
+       {"--model_root: expected a folder, got /no/such/folder"}},
+      {{"--listen=127.0.0.1:0", "--kernel=abacus"}, {"abacus"}},
+  };
+  for (const auto& c : kCases) {
+    const Result result = RunBinary(c.arguments);
+    EXPECT_EQ(result.code, 1) << c.arguments[0] << "\n" << result.output;
+    for (const std::string& message : c.messages) EXPECT_THAT(result.output, HasSubstr(message));
+  }
+  v1::ComputeAttentionResponse response;
+  EXPECT_TRUE(other.Compute(ValidRequest(), &response).ok());
+}
+
+v1::ComputeAttentionRequest BookRequest(std::int64_t length) {
+  v1::ComputeAttentionRequest request =
+      ValidRequest({.batch = 1, .query_length = length, .key_length = length, .head_dim = 32});
+  request.set_model("book");
+  return request;
+}
+
+// The embedded model has a number of heads of its own.
+v1::ComputeAttentionRequest OneHead(v1::ComputeAttentionRequest request) {
+  request.set_heads(1);
+  request.set_first_head(0);
+  for (std::string* tensor : {request.mutable_q(), request.mutable_k(), request.mutable_v()}) {
+    tensor->resize(tensor->size() / kHeads);
+  }
+  return request;
+}
+
+TEST(BinaryTest, OneLineAtStartAndTwoAtStop) {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    Process process({"--listen=127.0.0.1:0,127.0.0.1:0", "--threads=3"});
+    const std::string address = process.WaitForAddress();
+    ASSERT_THAT(address, HasSubstr("127.0.0.1:"));
+    EXPECT_NE(address, "127.0.0.1:0");
+    EXPECT_THAT(process.output(), HasSubstr("3 threads"));
+    EXPECT_THAT(process.output(), HasSubstr("kernel "));
+    process.Signal(signal);
+    EXPECT_EQ(process.Wait(), 0);
+    EXPECT_THAT(process.output(), HasSubstr("attnd stopped"));
+  }
+}
+
+// Clients call without pause while the server is told to stop. Whatever it has accepted it answers correctly; what it
+// has not accepted fails with UNAVAILABLE, which is safe to retry.
+TEST(BinaryTest, StoppingLosesNoAcceptedCall) {
+  for (int round = 0; round < 3; ++round) {
+    Process process({"--listen=127.0.0.1:0", "--threads=2", "--drain_seconds=60"});
+    const std::string address = process.WaitForAddress();
+    ASSERT_NE(address, "");
+    const v1::ComputeAttentionRequest request = OneHead(BookRequest(256));
+    std::string expected;
+    {
+      const auto stub = v1::AttentionService::NewStub(NewChannel(address));
+      grpc::ClientContext context;
+      v1::ComputeAttentionResponse response;
+      const grpc::Status status = stub->ComputeAttention(&context, request, &response);
+      ASSERT_TRUE(status.ok()) << status.error_message();
+      expected = response.output();
+    }
+    std::atomic<int> answered{0};
+    std::atomic<int> refused{0};
+    std::vector<std::thread> clients;
+    for (int c = 0; c < 8; ++c) {
+      clients.emplace_back([&] {
+        const auto stub = v1::AttentionService::NewStub(NewChannel(address));
+        while (true) {
+          grpc::ClientContext context;
+          v1::ComputeAttentionResponse response;
+          const grpc::Status status = stub->ComputeAttention(&context, request, &response);
+          if (!status.ok()) {
+            EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+            refused.fetch_add(1);
+            return;
+          }
+          EXPECT_EQ(response.output(), expected);
+          answered.fetch_add(1);
+        }
+      });
+    }
+    while (answered.load() < 50) std::this_thread::yield();
+    process.Signal(SIGTERM);
+    EXPECT_EQ(process.Wait(), 0) << process.output();
+    for (std::thread& client : clients) client.join();
+    EXPECT_EQ(refused.load(), 8);
+  }
+}
+
+// A call that takes long when the signal comes is answered all the same; health says NOT_SERVING meanwhile, and the
+// process still says that it lives.
+TEST(BinaryTest, LongCallIsFinishedBeforeTheProcessEnds) {
+  Process process({"--listen=127.0.0.1:0", "--threads=1", "--drain_seconds=300"});
+  const std::string address = process.WaitForAddress();
+  ASSERT_NE(address, "");
+  const auto stub = v1::AttentionService::NewStub(NewChannel(address));
+  v1::ComputeAttentionRequest request = OneHead(BookRequest(20000));
+  grpc::ClientContext context;
+  v1::ComputeAttentionResponse response;
+  grpc::Status status;
+  absl::Notification done;
+  // A short call on the same connection, sent after, is answered after the long one was accepted.
+  stub->async()->ComputeAttention(&context, &request, &response, [&](grpc::Status s) {
+    status = std::move(s);
+    done.Notify();
+  });
+  grpc::ClientContext short_context;
+  v1::ComputeAttentionResponse short_response;
+  ASSERT_TRUE(stub->ComputeAttention(&short_context, OneHead(BookRequest(8)), &short_response).ok());
+  process.Signal(SIGTERM);
+  done.WaitForNotification();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(process.Wait(), 0) << process.output();
+}
+
+// Past the drain time what is left is cancelled, and the process ends.
+TEST(BinaryTest, DrainTimeBoundsTheStop) {
+  Process process({"--listen=127.0.0.1:0", "--threads=1", "--drain_seconds=0"});
+  const std::string address = process.WaitForAddress();
+  ASSERT_NE(address, "");
+  const auto stub = v1::AttentionService::NewStub(NewChannel(address));
+  v1::ComputeAttentionRequest request = OneHead(BookRequest(20000));
+  grpc::ClientContext context;
+  v1::ComputeAttentionResponse response;
+  grpc::Status status;
+  absl::Notification done;
+  stub->async()->ComputeAttention(&context, &request, &response, [&](grpc::Status s) {
+    status = std::move(s);
+    done.Notify();
+  });
+  grpc::ClientContext short_context;
+  v1::ComputeAttentionResponse short_response;
+  ASSERT_TRUE(stub->ComputeAttention(&short_context, OneHead(BookRequest(8)), &short_response).ok());
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait(), 0) << process.output();
+  done.WaitForNotification();
+  EXPECT_FALSE(status.ok());
+}
+
+}  // namespace
+}  // namespace attnd::e2e

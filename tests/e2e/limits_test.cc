@@ -1,0 +1,155 @@
+// What exceeds a limit is refused with RESOURCE_EXHAUSTED and the limit's name, and harms no other call.
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "e2e_support.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace attnd::e2e {
+namespace {
+
+using grpc::StatusCode;
+using testing::HasSubstr;
+
+TEST(LimitsTest, MessageOverTheLimit) {
+  server::Options options = TestOptions();
+  options.limits.max_request_bytes = 100000;
+  TestServer server(options);
+  v1::ComputeAttentionResponse response;
+  const grpc::Status refused = server.Compute(ValidRequest({.batch = 1, .query_length = 9000}), &response);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("100000"));
+  EXPECT_TRUE(server.Compute(ValidRequest(), &response).ok());
+}
+
+TEST(LimitsTest, MessageUpToTheLimit) {
+  v1::ComputeAttentionRequest request = ValidRequest();
+  server::Options options = TestOptions();
+  options.limits.max_request_bytes = static_cast<std::int64_t>(request.ByteSizeLong());
+  TestServer server(options);
+  v1::ComputeAttentionResponse response;
+  EXPECT_TRUE(server.Compute(request, &response).ok());
+  request.mutable_model()->push_back('x');
+  EXPECT_EQ(server.Compute(request, &response).error_code(), StatusCode::RESOURCE_EXHAUSTED);
+}
+
+// A few kilobytes of request may ask for gigabytes of result: many queries of one element, values of many.
+TEST(LimitsTest, ResultOverTheLimitIsRefusedBeforeItIsAllocated) {
+  v1::ComputeAttentionRequest request =
+      ValidRequest({.batch = 1, .query_length = 1 << 20, .key_length = 1, .head_dim = 1});
+  request.set_value_head_dim(4096);
+  request.set_v(RandomFloats(kHeads * 4096, 1));
+  TestServer server;
+  v1::ComputeAttentionResponse response;
+  const grpc::Status refused = server.Compute(request, &response);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("268435456 bytes (--max_result_bytes)"));
+  EXPECT_EQ(DetailOf(refused).field(), "output");
+}
+
+TEST(LimitsTest, LogSumExpCountsTowardsTheResult) {
+  v1::ComputeAttentionRequest request = ValidRequest();
+  server::Options options = TestOptions();
+  options.limits.max_result_bytes = 2 * kHeads * 5 * 4 * 4;
+  TestServer server(options);
+  v1::ComputeAttentionResponse response;
+  EXPECT_TRUE(server.Compute(request, &response).ok());
+  request.set_return_log_sum_exp(true);
+  EXPECT_EQ(server.Compute(request, &response).error_code(), StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST(LimitsTest, HeaderOverTheLimit) {
+  TestServer server;
+  v1::ComputeAttentionRequest request = ValidRequest();
+  request.set_model(std::string(server::kMaxHeaderBytes, 'a'));
+  v1::ComputeAttentionResponse response;
+  const grpc::Status refused = server.Compute(request, &response);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr(std::to_string(server::kMaxHeaderBytes)));
+}
+
+TEST(LimitsTest, MaxDim) {
+  server::Options options = TestOptions();
+  options.limits.max_dim = 7;
+  options.limits.max_head_dim = 4;
+  TestServer server(options);
+  v1::ComputeAttentionResponse response;
+  EXPECT_TRUE(server.Compute(ValidRequest(), &response).ok());
+  const grpc::Status longer = server.Compute(ValidRequest({.query_length = 8}), &response);
+  EXPECT_EQ(longer.error_message(), "query_length: expected 1 to 7, got 8");
+  const grpc::Status wider = server.Compute(ValidRequest({.head_dim = 5}), &response);
+  EXPECT_EQ(wider.error_message(), "head_dim: expected 1 to 4, got 5");
+}
+
+TEST(LimitsTest, CallsInFlight) {
+  server::Options options = TestOptions();
+  options.limits.max_inflight_bytes = 4 << 20;
+  TestServer server(options);
+  v1::ComputeAttentionResponse response;
+  const Shape too_large{.batch = 1, .query_length = 4096, .key_length = 4096, .head_dim = 32};
+  const grpc::Status refused = server.Compute(ValidRequest(too_large), &response);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("4194304 bytes in flight (--max_inflight_bytes)"));
+
+  // More at once than fit: each is answered or refused, and afterwards nothing is held.
+  const v1::ComputeAttentionRequest request =
+      ValidRequest({.batch = 1, .query_length = 256, .key_length = 256, .head_dim = 64});
+  v1::ComputeAttentionResponse expected;
+  ASSERT_TRUE(server.Compute(request, &expected).ok());
+  std::vector<std::thread> clients;
+  for (int c = 0; c < 8; ++c) {
+    clients.emplace_back([&] {
+      for (int i = 0; i < 10; ++i) {
+        v1::ComputeAttentionResponse answer;
+        const grpc::Status status = server.Compute(request, &answer);
+        if (status.ok()) {
+          EXPECT_EQ(answer.output(), expected.output());
+        } else {
+          EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+        }
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_TRUE(server.Compute(request, &response).ok());
+}
+
+// A kilobyte of gzip may become a megabyte of message: what is compressed is refused before it is unpacked.
+TEST(LimitsTest, CompressedRequestsAreRefused) {
+  TestServer server;
+  for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
+    v1::ComputeAttentionRequest request = ValidRequest();
+    request.set_q(std::string(1 << 20, '\0'));
+    grpc::ClientContext context;
+    context.set_compression_algorithm(algorithm);
+    v1::ComputeAttentionResponse response;
+    const grpc::Status refused = server.attention().ComputeAttention(&context, request, &response);
+    EXPECT_EQ(refused.error_code(), StatusCode::UNIMPLEMENTED) << refused.error_message();
+  }
+  v1::ComputeAttentionResponse response;
+  EXPECT_TRUE(server.Compute(ValidRequest(), &response).ok());
+}
+
+TEST(LimitsTest, WindowOfGetBias) {
+  server::Options options = TestOptions();
+  options.limits.max_bias_cells = 1000;
+  TestServer server(options);
+  v1::GetBiasRequest request;
+  request.set_model(kModel);
+  request.set_query_count(25);
+  request.set_key_count(20);
+  v1::GetBiasResponse response;
+  grpc::ClientContext fits;
+  EXPECT_TRUE(server.models().GetBias(&fits, request, &response).ok());
+  request.set_key_count(21);
+  grpc::ClientContext too_large;
+  const grpc::Status refused = server.models().GetBias(&too_large, request, &response);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("1000 cells (--max_bias_cells)"));
+}
+
+}  // namespace
+}  // namespace attnd::e2e

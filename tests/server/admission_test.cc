@@ -1,0 +1,43 @@
+#include "server/admission.h"
+
+#include <string>
+#include <utility>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace attnd::server {
+namespace {
+
+TEST(AdmissionTest, CountsBytesUntilTheTicketsGo) {
+  Admission admission(100);
+  absl::StatusOr<Admission::Ticket> first = admission.Admit(60);
+  ASSERT_TRUE(first.ok());
+  EXPECT_EQ(admission.Admit(41).status().code(), absl::StatusCode::kResourceExhausted);
+  absl::StatusOr<Admission::Ticket> second = admission.Admit(40);
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(admission.inflight_bytes(), 100);
+  Admission::Ticket moved = *std::move(first);
+  EXPECT_EQ(admission.inflight_bytes(), 100);
+  moved = Admission::Ticket();
+  EXPECT_EQ(admission.inflight_bytes(), 40);
+  EXPECT_TRUE(admission.Admit(60).ok());
+}
+
+TEST(AdmissionTest, RefusalNamesTheLimit) {
+  Admission admission(100);
+  const absl::Status refused = admission.Admit(101).status();
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("at most 100 bytes in flight (--max_inflight_bytes)"));
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("101"));
+}
+
+TEST(AdmissionTest, HugeSizesDoNotOverflow) {
+  Admission admission(std::numeric_limits<std::int64_t>::max());
+  absl::StatusOr<Admission::Ticket> most = admission.Admit(std::numeric_limits<std::int64_t>::max());
+  ASSERT_TRUE(most.ok());
+  EXPECT_FALSE(admission.Admit(std::numeric_limits<std::int64_t>::max()).ok());
+  EXPECT_FALSE(admission.Admit(1).ok());
+}
+
+}  // namespace
+}  // namespace attnd::server
