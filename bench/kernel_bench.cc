@@ -8,7 +8,9 @@
 #include <cstdio>
 #include <cstring>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -24,6 +26,7 @@
 #include "kernel/kernel.h"
 #include "kernel/registry.h"
 #include "machine_peak.h"
+#include "schedule/arena.h"
 #include "schedule/attention_work.h"
 #include "schedule/scheduler.h"
 #include "tensor/half.h"
@@ -129,14 +132,36 @@ absl::StatusOr<bias::BiasTable> MakeBias(std::int64_t heads) {
   return bias::BiasTable::Create(heads, rule);
 }
 
-double Milliseconds(const Attention& attention, const kernel::Kernel& kernel, schedule::Scheduler& scheduler) {
-  const auto start = std::chrono::steady_clock::now();
-  absl::Notification finished;
-  scheduler.Submit(schedule::MakeAttentionWork(attention, kernel), {},
-                   [&finished](const schedule::Outcome&) { finished.Notify(); });
-  finished.WaitForNotification();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
+// One thread runs the items itself; more go through the scheduler.
+class Runner {
+ public:
+  explicit Runner(int threads) {
+    if (threads > 1) scheduler_.emplace(threads);
+  }
+
+  double Milliseconds(const Attention& attention, const kernel::Kernel& kernel) {
+    const auto start = std::chrono::steady_clock::now();
+    std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, kernel);
+    if (scheduler_) {
+      absl::Notification finished;
+      scheduler_->Submit(std::move(work), {}, [&finished](const schedule::Outcome&) { finished.Notify(); });
+      finished.WaitForNotification();
+    } else {
+      ready_.assign(work->initial_items().begin(), work->initial_items().end());
+      while (!ready_.empty()) {
+        const std::int64_t id = ready_.back().id;
+        ready_.pop_back();
+        work->Run(id, arena_, [this](schedule::Item item) { ready_.push_back(item); });
+      }
+    }
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  }
+
+ private:
+  std::optional<schedule::Scheduler> scheduler_;
+  schedule::Arena arena_;
+  std::vector<schedule::Item> ready_;
+};
 
 double PeakRssMegabytes() {
   rusage usage{};
@@ -185,8 +210,8 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const Setup& s) {
   attention.bias = s.bias ? &bias : nullptr;
   attention.product_precision = kernel::ProductPrecision::kBF16;
 
-  schedule::Scheduler scheduler(s.threads);
-  Milliseconds(attention, *s.kernel, scheduler);
+  Runner runner(s.threads);
+  runner.Milliseconds(attention, *s.kernel);
   const double rss = PeakRssMegabytes();  // before the memory that is read for the bandwidth
 
   MachinePeak peak(*s.kernel, s.threads);
@@ -195,7 +220,7 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const Setup& s) {
     // Interleaved, so that a slow phase of the machine slows all three.
     if (rep % std::max(1, s.reps / 20) == 0) peak.MeasureArithmetic();
     if (rep % std::max(1, s.reps / 5) == 0) peak.MeasureReading();
-    times.push_back(Milliseconds(attention, *s.kernel, scheduler));
+    times.push_back(runner.Milliseconds(attention, *s.kernel));
   }
   std::sort(times.begin(), times.end());
   const double gflops = Flops(s) / times.front() / 1e6;

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #include "kernel/kernel.h"
 #include "schedule/arena.h"
 #include "schedule/attention_plan.h"
+#include "schedule/warm_memory.h"
 
 namespace attnd::schedule {
 namespace {
@@ -20,11 +20,6 @@ using kernel::RowTile;
 
 constexpr std::size_t kAlignment = 64;
 std::size_t Aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-struct FreeBlock {
-  void operator()(std::byte* block) const { ::operator delete[](block, std::align_val_t{kAlignment}); }
-};
-using Block = std::unique_ptr<std::byte[], FreeBlock>;
 
 // What a unit's items share.
 struct Unit {
@@ -58,7 +53,7 @@ class AttentionWork final : public Work {
     std::size_t bytes = 0;
     ForEachArray([&bytes](std::byte** /*pointer*/, std::size_t size) { bytes += Aligned(size); });
     if (bytes == 0) return true;
-    block_.reset(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow)));
+    block_ = TakeWarmMemory(bytes);
     if (block_ == nullptr) return false;
     std::byte* at = block_.get();
     ForEachArray([&at](std::byte** pointer, std::size_t size) {
@@ -242,7 +237,7 @@ class AttentionWork final : public Work {
   const AttentionPlan plan_;
   const std::unique_ptr<Unit[]> units_;
   std::vector<Item> initial_;
-  Block block_;
+  WarmMemory block_;
 };
 
 }  // namespace

@@ -189,7 +189,8 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
     for (std::int64_t r = 0; r < rows; ++r) {
       const SoftmaxRow row{scratch.lane_max + r * kWidth, scratch.lane_sum + r * kWidth, scratch.max + r,
                            scratch.output + r * packets * kWidth, packets};
-      SoftmaxTileRow(scratch.scores + r * kDirectKeys, visible[r], visible[r], row);
+      RaiseMax(row);
+      WeighTileRow(scratch.scores + r * kDirectKeys, visible[r], visible[r], row);
     }
     const RowBlock value_rows =
         ReadRows(a.v, values, RowPosition(a.v, batch, kv_head, key), range.keys, a.value_head_dim, scratch);

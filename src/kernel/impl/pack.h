@@ -26,17 +26,33 @@ inline PackScratch CarvePack(const Attention& a, Carver& carver) {
   return {carver.Take<float>(kWidth * 2 * dim), carver.Take<float>(dim), carver.Take<float>(RoundUp(dim, kWidth))};
 }
 
-// kWidth keys into kWidth columns of a panel.
-ATTND_INLINE void TransposeKeys(const float* const (&rows)[kWidth], std::int64_t dim, float* to) {
+// kWidth rows into kWidth columns: to[d * stride + i] = rows[i][d] * factor.
+ATTND_INLINE void TransposeRows(const float* const (&rows)[kWidth], std::int64_t dim, float factor, float* to,
+                                std::int64_t stride) {
+  const Packet scale = ei::pset1<Packet>(factor);
   std::int64_t d = 0;
   for (; d + kWidth <= dim; d += kWidth) {
     ei::PacketBlock<Packet, kWidth> block;
     for (int i = 0; i < kWidth; ++i) block.packet[i] = ei::ploadu<Packet>(rows[i] + d);
     ei::ptranspose(block);
-    for (int i = 0; i < kWidth; ++i) ei::pstore(to + (d + i) * kPanel, block.packet[i]);
+    for (int i = 0; i < kWidth; ++i) ei::pstore(to + (d + i) * stride, ei::pmul(block.packet[i], scale));
   }
   for (; d < dim; ++d) {
-    for (int i = 0; i < kWidth; ++i) std::memcpy(to + d * kPanel + i, rows[i] + d, sizeof(float));
+    for (int i = 0; i < kWidth; ++i) {
+      float value;
+      std::memcpy(&value, rows[i] + d, sizeof value);
+      to[d * stride + i] = value * factor;
+    }
+  }
+}
+
+// Rows [row, row + kWidth) of a head as floats; those from `last` on are zeros.
+ATTND_INLINE void FindRows(const TensorView& view, RowReader& reader, std::int64_t batch, std::int64_t head,
+                           std::int64_t row, std::int64_t last, std::int64_t dim, const PackScratch& work,
+                           const float* (&rows)[kWidth]) {
+  for (int i = 0; i < kWidth; ++i) {
+    rows[i] = row + i < last ? reader.Floats(RowPosition(view, batch, head, row + i), dim, work.rows + 2 * i * dim)
+                             : work.zeros;
   }
 }
 
@@ -50,13 +66,9 @@ inline void PackKeys(const Attention& a, std::int64_t batch, std::int64_t kv_hea
   const std::int64_t padded_last = packed.first_key + RoundUp(last - packed.first_key, kPanel);
   for (std::int64_t key = first; key < padded_last; key += kWidth) {
     const float* rows[kWidth];
-    for (int i = 0; i < kWidth; ++i) {
-      rows[i] = key + i < last ? reader.Floats(RowPosition(a.k, batch, kv_head, key + i), a.head_dim,
-                                               work.rows + 2 * i * a.head_dim)
-                               : work.zeros;
-    }
+    FindRows(a.k, reader, batch, kv_head, key, last, a.head_dim, work, rows);
     const std::int64_t at = key - packed.first_key;
-    TransposeKeys(rows, a.head_dim, data + at / kPanel * kPanel * a.head_dim + at % kPanel);
+    TransposeRows(rows, a.head_dim, 1.0f, data + at / kPanel * kPanel * a.head_dim + at % kPanel, kPanel);
   }
 }
 

@@ -39,10 +39,11 @@ inline constexpr int kValueCols = 2;
 
 inline constexpr std::int64_t kPanel = kScoreCols * kWidth;  // keys of one packed panel
 inline constexpr std::int64_t kQueryTile = 48;               // a multiple of kScoreRows and of kValueRows
-inline constexpr std::int64_t kKeyTile = 192;                // a multiple of kPanel
+inline constexpr std::int64_t kKeyTile = 288;                // a multiple of kPanel
 inline constexpr std::int64_t kDirectRows = 8;
 inline constexpr std::int64_t kDirectKeys = 64;  // keys of one step of a direct call
-static_assert(kQueryTile % kScoreRows == 0 && kQueryTile % kValueRows == 0 && kKeyTile % kPanel == 0);
+static_assert(kQueryTile % kScoreRows == 0 && kQueryTile % kValueRows == 0 && kQueryTile % kWidth == 0);
+static_assert(kKeyTile % kPanel == 0);
 
 inline constexpr float kLog2E = 1.44269504088896340736f;
 inline constexpr float kInfinity = __builtin_inff();

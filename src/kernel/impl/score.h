@@ -50,7 +50,7 @@ void ComputeScores(const ScoreBlock& block) {
   }
   const float* q = block.queries;
   const float* k = block.keys;
-  for (std::int64_t d = 0; d < block.dim; ++d, q += kScoreRows, k += kPanel) {
+  for (std::int64_t d = 0; d < block.dim; ++d, q += kQueryTile, k += kPanel) {
     Packet key[kCols];
 #pragma GCC unroll 4
     for (int c = 0; c < kCols; ++c) key[c] = ei::pload<Packet>(k + c * kWidth);

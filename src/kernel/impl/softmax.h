@@ -19,20 +19,21 @@ struct SoftmaxRow {
 ATTND_INLINE void RaiseMax(const SoftmaxRow& row) {
   const float max = ei::predux_max(ei::pload<Packet>(row.lane_max));
   if (!(max > *row.max)) return;
-  const Packet factor = Exp2(ei::pset1<Packet>(*row.max - max));
+  const float before = *row.max;
   *row.max = max;
+  if (before == -kInfinity) return;  // nothing but zeros so far
+  const Packet factor = Exp2(ei::pset1<Packet>(before - max));
   ei::pstore(row.lane_sum, ei::pmul(ei::pload<Packet>(row.lane_sum), factor));
   for (std::int64_t p = 0; p < row.packets; ++p) {
     ei::pstore(row.output + p * kWidth, ei::pmul(ei::pload<Packet>(row.output + p * kWidth), factor));
   }
 }
 
-// Replaces the first `visible` scores by 2^(score - max) and adds them to the row's sum; the scores between visible and
-// the end of its packet must be -inf. Columns up to `columns` that are beyond become 0.
-ATTND_INLINE void SoftmaxTileRow(float* scores, std::int64_t visible, std::int64_t columns, const SoftmaxRow& row) {
+// RaiseMax comes first. Replaces the first `visible` scores by 2^(score - max) and adds them to the row's sum; the
+// scores between visible and the end of its packet must be -inf. Columns up to `columns` that are beyond become 0.
+ATTND_INLINE void WeighTileRow(float* scores, std::int64_t visible, std::int64_t columns, const SoftmaxRow& row) {
   std::int64_t c = 0;
   if (visible > 0) {
-    RaiseMax(row);
     // A row that has seen only scores of -inf so far keeps weights of 0.
     const Packet max = ei::pset1<Packet>(*row.max == -kInfinity ? 0.0f : *row.max);
     Packet sum = ei::pload<Packet>(row.lane_sum);

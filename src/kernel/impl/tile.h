@@ -10,7 +10,7 @@
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 struct TileState {
-  float* queries;   // [row group][head_dim][kScoreRows], times scale * log2(e)
+  float* queries;   // [head_dim][kQueryTile], times scale * log2(e)
   float* output;    // [kQueryTile][value packets * kWidth]
   float* lane_max;  // [kQueryTile][kWidth]
   float* lane_sum;  // [kQueryTile][kWidth]
@@ -52,19 +52,12 @@ inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memo
   RowReader reader(a.q);
   const float scale = a.scale * kLog2E;
   const std::int64_t padded_rows = RoundUp(tile.rows, kScoreRows);
-  for (std::int64_t r = 0; r < padded_rows; ++r) {
-    float* to = state.queries + r / kScoreRows * kScoreRows * a.head_dim + r % kScoreRows;
-    if (r >= tile.rows) {
-      for (std::int64_t d = 0; d < a.head_dim; ++d) to[d * kScoreRows] = 0.0f;
-      continue;
-    }
-    const float* row =
-        reader.Floats(RowPosition(a.q, tile.batch, tile.head, tile.first_row + r), a.head_dim, work.rows);
-    for (std::int64_t d = 0; d < a.head_dim; ++d) {
-      float value;
-      std::memcpy(&value, row + d, sizeof value);
-      to[d * kScoreRows] = value * scale;
-    }
+  std::memset(work.zeros, 0, static_cast<std::size_t>(a.head_dim) * sizeof(float));
+  const std::int64_t last = tile.first_row + tile.rows;
+  for (std::int64_t r = 0; r < padded_rows; r += kWidth) {
+    const float* rows[kWidth];
+    FindRows(a.q, reader, tile.batch, tile.head, tile.first_row + r, last, a.head_dim, work, rows);
+    TransposeRows(rows, a.head_dim, scale, state.queries + r, kQueryTile);
   }
   std::memset(state.output, 0, static_cast<std::size_t>(tile.rows * ValuePackets(a) * kWidth) * sizeof(float));
   std::memset(state.lane_sum, 0, static_cast<std::size_t>(tile.rows * kWidth) * sizeof(float));
@@ -95,7 +88,7 @@ inline void ScoreTile(const Attention& a, const RowTile& tile, const PackedHead&
       if (masked) {
         for (int i = 0; i < kScoreRows; ++i) visible[i] = scratch.visible[r + i] - c;
       }
-      const ScoreBlock block{state.queries + r * a.head_dim,
+      const ScoreBlock block{state.queries + r,
                              panels + c * a.head_dim,
                              a.head_dim,
                              bias == nullptr ? nullptr : bias - r + c,
@@ -111,11 +104,15 @@ inline void ScoreTile(const Attention& a, const RowTile& tile, const PackedHead&
 // Rows that share a block of values read the weights of its last row's keys, so the others' must be zeros there.
 inline void SoftmaxTile(const Attention& a, const RowTile& tile, const TileState& state, const TileScratch& scratch) {
   const std::int64_t packets = ValuePackets(a);
+  const auto row = [&](std::int64_t r) {
+    return SoftmaxRow{state.lane_max + r * kWidth, state.lane_sum + r * kWidth, state.max + r,
+                      state.output + r * packets * kWidth, packets};
+  };
+  // All maxima first: their chains of dependent shuffles then overlap.
+  for (std::int64_t r = 0; r < tile.rows; ++r) RaiseMax(row(r));
   for (std::int64_t r = 0; r < tile.rows; ++r) {
     const std::int64_t last = Min(tile.rows, r / kValueRows * kValueRows + kValueRows) - 1;
-    const SoftmaxRow row{state.lane_max + r * kWidth, state.lane_sum + r * kWidth, state.max + r,
-                         state.output + r * packets * kWidth, packets};
-    SoftmaxTileRow(scratch.scores + r * kKeyTile, scratch.visible[r], scratch.visible[last], row);
+    WeighTileRow(scratch.scores + r * kKeyTile, scratch.visible[r], scratch.visible[last], row(r));
   }
 }
 
