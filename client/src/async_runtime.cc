@@ -15,7 +15,7 @@ class Posted : public AsyncRuntime::Event {
   Posted(grpc::CompletionQueue* queue, std::function<void()> task) : task_(std::move(task)) {
     alarm_.Set(queue, std::chrono::system_clock::time_point(), this);
   }
-  void Run() override {
+  void Run(bool /*ok*/) override {
     task_();
     delete this;
   }
@@ -40,7 +40,7 @@ AsyncRuntime::AsyncRuntime() {
 void AsyncRuntime::Work() {
   void* tag = nullptr;
   bool ok = false;
-  while (queue_.Next(&tag, &ok)) static_cast<Event*>(tag)->Run();
+  while (queue_.Next(&tag, &ok)) static_cast<Event*>(tag)->Run(ok);
 }
 
 void AsyncRuntime::Post(std::function<void()> task) { new Posted(&queue_, std::move(task)); }

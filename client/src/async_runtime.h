@@ -13,11 +13,12 @@ class AsyncRuntime {
  public:
   static AsyncRuntime& Get();
 
-  // A tag for queue(): run once, on a thread of the runtime, when its event comes.
+  // A tag for queue(): run once, on a thread of the runtime, when its event comes; `ok` as CompletionQueue::Next has
+  // it.
   class Event {
    public:
     virtual ~Event() = default;
-    virtual void Run() = 0;
+    virtual void Run(bool ok) = 0;
   };
 
   // Where calls report. Every tag must be an Event*, which must live until it has run.

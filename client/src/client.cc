@@ -27,6 +27,8 @@ void Client::ComputeAsync(ComputeRequest request, CallOptions options, ComputeCa
   connection_->ComputeAsync(std::move(request), std::move(options), std::move(done));
 }
 
+absl::StatusOr<SharedBuffer> Client::AllocateBuffer(std::size_t bytes) { return connection_->AllocateBuffer(bytes); }
+
 absl::StatusOr<std::vector<Model>> Client::ListModels(const CallOptions& options) {
   return connection_->ListModels(options);
 }

@@ -2,24 +2,74 @@
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "attnd/attention.h"
 #include "client/src/shape.h"
+#include "client/src/shared_memory.h"
 
 namespace attnd::client {
+
+// What a message may say beside its ComputeRequest.
+struct WireFields {
+  // Tensors that the server finds in shared memory, and which are therefore not sent (or, for the output, not
+  // received).
+  std::optional<SharedPlace> q, k, v, output;
+  // ComputeAttentionRequest.table_heads; 0: left out.
+  std::int64_t table_heads = 0;
+};
 
 // A serialised ComputeAttentionRequest. Each large tensor is a slice that borrows the caller's memory and holds its
 // TensorView's owner, or `loan` if it has none, until gRPC has let go of the slice. Small tensors are copied, which is
 // cheaper than lending them.
 grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape,
-                               const std::shared_ptr<const void>& loan);
+                               const std::shared_ptr<const void>& loan, const WireFields& fields = {});
+
+// A serialised StreamAttentionRequest, likewise.
+grpc::ByteBuffer EncodePiece(std::uint64_t id, const ComputeRequest& request, const Shape& shape,
+                             const std::shared_ptr<const void>& loan, const WireFields& fields = {});
 
 // A ComputeAttentionResponse to `request`: tensors are copied once, to the request's destinations or new memory, or not
-// at all if the request asks for segments. Errors: INTERNAL for bytes that are no answer to `request`;
-// RESOURCE_EXHAUSTED if memory for the result cannot be had. After an error the destinations' contents are undefined.
-absl::StatusOr<ComputeReply> DecodeReply(grpc::ByteBuffer& bytes, const ComputeRequest& request, const Shape& shape);
+// at all if the request asks for segments. The output is not expected if `fields` says where the server put it. Errors:
+// INTERNAL for bytes that are no answer to `request`; RESOURCE_EXHAUSTED if memory for the result cannot be had. After
+// an error the destinations' contents are undefined.
+absl::StatusOr<ComputeReply> DecodeReply(grpc::ByteBuffer& bytes, const ComputeRequest& request, const Shape& shape,
+                                         const WireFields& fields = {});
+
+// A received message, its tensors (the fields 100 and 101) apart from its other fields.
+struct SplitReply {
+  struct Range {
+    std::size_t begin, size;
+  };
+  std::shared_ptr<std::vector<grpc::Slice>> slices;
+  std::string small_fields;
+  std::optional<Range> log_sum_exp, output;
+};
+
+// A StreamAttentionResponse.
+class PieceReply {
+ public:
+  // Errors: INTERNAL for bytes that are none.
+  static absl::StatusOr<PieceReply> Read(grpc::ByteBuffer& bytes);
+
+  std::uint64_t id() const { return id_; }
+
+  // As DecodeReply; or the error that the server answered the piece with.
+  absl::StatusOr<ComputeReply> Decode(const ComputeRequest& request, const Shape& shape) const;
+
+ private:
+  PieceReply() = default;
+  std::uint64_t id_ = 0;
+  absl::Status status_;
+  SplitReply split_;  // small_fields are those of its `result`
+};
 
 }  // namespace attnd::client

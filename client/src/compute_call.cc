@@ -9,8 +9,6 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "client/src/async_runtime.h"
-#include "client/src/codec.h"
-#include "client/src/shape.h"
 #include "client/src/status.h"
 
 namespace attnd::client {
@@ -29,17 +27,17 @@ std::unique_ptr<Rpc> Start(const std::shared_ptr<grpc::Channel>& channel, grpc::
 }
 
 absl::StatusOr<ComputeReply> Decode(const grpc::Status& status, grpc::ByteBuffer& bytes, const ComputeRequest& request,
-                                    const Shape& shape) {
+                                    const Shape& shape, const WireFields& fields) {
   if (!status.ok()) return FromGrpc(status);
-  return DecodeReply(bytes, request, shape);
+  return DecodeReply(bytes, request, shape, fields);
 }
 
 // A call that completes when two things have happened, in either order: gRPC has reported its end, and the last slice
 // that borrows the caller's memory has gone. Owned by itself (`self_`) from Start to the end.
 class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_this<LaterCall> {
  public:
-  LaterCall(ComputeRequest request, const Shape& shape, ComputeCallback done)
-      : request_(std::move(request)), shape_(shape), done_(std::move(done)) {}
+  LaterCall(ComputeRequest request, const Shape& shape, const WireFields& fields, ComputeCallback done)
+      : request_(std::move(request)), shape_(shape), fields_(fields), done_(std::move(done)) {}
 
   void Start(const std::shared_ptr<grpc::Channel>& channel, std::shared_ptr<grpc::ClientContext> context) {
     self_ = shared_from_this();
@@ -47,12 +45,12 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
     grpc::CompletionQueue* queue = AsyncRuntime::Get().queue();
     // The slices share this pointer; its deleter runs with the last of them. It has no object, only a moment.
     std::shared_ptr<const void> loan(nullptr, [call = self_](std::nullptr_t) { call->MemoryReturned(); });
-    rpc_ = client::Start(channel, context_.get(), EncodeRequest(request_, shape_, loan), queue);
+    rpc_ = client::Start(channel, context_.get(), EncodeRequest(request_, shape_, loan, fields_), queue);
     rpc_->Finish(&bytes_, &status_, static_cast<AsyncRuntime::Event*>(this));
   }
 
   // gRPC reports the end.
-  void Run() override {
+  void Run(bool /*ok*/) override {
     rpc_.reset();
     context_.reset();  // with it gRPC's call goes, and what that still held
     const std::shared_ptr<LaterCall> self = std::move(self_);
@@ -77,11 +75,12 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
 
   void Complete() {
     ComputeCallback done = std::move(done_);
-    done(Decode(status_, bytes_, request_, shape_));
+    done(Decode(status_, bytes_, request_, shape_, fields_));
   }
 
   ComputeRequest request_;
   const Shape shape_;
+  const WireFields fields_;
   ComputeCallback done_;
   std::shared_ptr<LaterCall> self_;
   std::shared_ptr<grpc::ClientContext> context_;
@@ -96,9 +95,7 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
 }  // namespace
 
 absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& channel, const ComputeRequest& request,
-                                        const CallOptions& options) {
-  const absl::StatusOr<Shape> shape = CheckRequest(request);
-  if (!shape.ok()) return shape.status();
+                                        const Shape& shape, const WireFields& fields, const CallOptions& options) {
   absl::StatusOr<std::shared_ptr<grpc::ClientContext>> context = MakeContext(options);
   if (!context.ok()) return context.status();
 
@@ -109,7 +106,7 @@ absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& ch
     std::shared_ptr<const void> loan(nullptr, [&](std::nullptr_t) { memory_returned.Notify(); });
     // A queue of its own: this thread does the polling, with no hop to another.
     grpc::CompletionQueue queue;
-    std::unique_ptr<Rpc> rpc = Start(channel, context->get(), EncodeRequest(request, *shape, loan), &queue);
+    std::unique_ptr<Rpc> rpc = Start(channel, context->get(), EncodeRequest(request, shape, loan, fields), &queue);
     loan.reset();
     rpc->Finish(&bytes, &status, nullptr);
     void* tag = nullptr;
@@ -118,16 +115,14 @@ absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& ch
   }
   context->reset();  // with it gRPC's call goes, and what that still held
   memory_returned.WaitForNotification();
-  return Decode(status, bytes, request, *shape);
+  return Decode(status, bytes, request, shape, fields);
 }
 
-void ComputeLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, CallOptions options,
-                  ComputeCallback done) {
-  const absl::StatusOr<Shape> shape = CheckRequest(request);
-  if (!shape.ok()) return done(shape.status());
+void ComputeLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, const Shape& shape,
+                  const WireFields& fields, const CallOptions& options, ComputeCallback done) {
   absl::StatusOr<std::shared_ptr<grpc::ClientContext>> context = MakeContext(options);
   if (!context.ok()) return done(context.status());
-  std::make_shared<LaterCall>(std::move(request), *shape, std::move(done))->Start(channel, *std::move(context));
+  std::make_shared<LaterCall>(std::move(request), shape, fields, std::move(done))->Start(channel, *std::move(context));
 }
 
 }  // namespace attnd::client

@@ -1,4 +1,4 @@
-// One ComputeAttention call over gRPC.
+// One call over gRPC, as one message (ComputeAttention).
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -10,6 +10,8 @@
 #include "attnd/attention.h"
 #include "attnd/connection.h"
 #include "attnd/options.h"
+#include "client/src/codec.h"
+#include "client/src/shape.h"
 
 namespace attnd::client {
 
@@ -17,12 +19,14 @@ namespace attnd::client {
 // INVALID_ARGUMENT for metadata that gRPC does not allow.
 absl::StatusOr<std::shared_ptr<grpc::ClientContext>> MakeContext(const CallOptions& options);
 
+// Both send a request of the shape `shape`, with `fields` beside it.
+
 // On the calling thread. Returns when the call is over and gRPC holds no reference to borrowed memory.
 absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& channel, const ComputeRequest& request,
-                                        const CallOptions& options);
+                                        const Shape& shape, const WireFields& fields, const CallOptions& options);
 
 // On the runtime's threads: calls `done` once the call is over and gRPC holds no reference to borrowed memory.
-void ComputeLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, CallOptions options,
-                  ComputeCallback done);
+void ComputeLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, const Shape& shape,
+                  const WireFields& fields, const CallOptions& options, ComputeCallback done);
 
 }  // namespace attnd::client

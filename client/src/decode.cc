@@ -2,10 +2,10 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/slice.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <string>
@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "attnd/error_detail.h"
 #include "attnd/v1/attention.pb.h"
 #include "client/src/codec.h"
 
@@ -30,6 +32,8 @@ constexpr std::uint32_t BytesTag(int field) {
 }
 constexpr std::uint32_t kOutputTag = BytesTag(v1::ComputeAttentionResponse::kOutputFieldNumber);
 constexpr std::uint32_t kLogSumExpTag = BytesTag(v1::ComputeAttentionResponse::kLogSumExpFieldNumber);
+static_assert(kOutputTag == BytesTag(v1::StreamAttentionResponse::kOutputFieldNumber) &&
+              kLogSumExpTag == BytesTag(v1::StreamAttentionResponse::kLogSumExpFieldNumber));
 
 absl::Status NotAReply(absl::string_view why) {
   return absl::InternalError(absl::StrCat("the server's reply is not an answer to the request: ", why));
@@ -39,129 +43,153 @@ absl::Duration ToDuration(const google::protobuf::Duration& d) {
   return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos());
 }
 
-// The pieces [begin, begin + size) of `bytes`; `slices` keeps them.
-std::vector<Tensor::Segment> Cut(const std::vector<grpc::Slice>& slices, std::size_t begin, std::size_t size) {
+// The length of a bytes field, whose bytes are skipped.
+bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {
+  std::uint32_t size = 0;
+  if (!input.ReadVarint32(&size) || size > static_cast<std::uint32_t>(INT32_MAX)) return false;
+  range = {static_cast<std::size_t>(input.CurrentPosition()), size};
+  return input.Skip(static_cast<int>(size));
+}
+
+// Notes where the tensors are (of a repeated one the last, as protobuf has it) and collects all other fields.
+bool SplitFields(CodedInputStream& input, SplitReply& split) {
+  StringOutputStream small_stream(&split.small_fields);
+  CodedOutputStream small(&small_stream);
+  while (const std::uint32_t tag = input.ReadTag()) {
+    if (tag == kOutputTag || tag == kLogSumExpTag) {
+      SplitReply::Range& range = (tag == kOutputTag ? split.output : split.log_sum_exp).emplace();
+      if (!SkipBytes(input, range)) return false;
+    } else if (!WireFormatLite::SkipField(&input, tag, &small)) {
+      return false;
+    }
+  }
+  return input.ConsumedEntireMessage();
+}
+
+absl::StatusOr<SplitReply> Split(grpc::ByteBuffer& bytes) {
+  SplitReply split;
+  split.slices = std::make_shared<std::vector<grpc::Slice>>();
+  grpc::ProtoBufferReader source(&bytes);
+  CodedInputStream input(&source);
+  if (!SplitFields(input, split)) return NotAReply("it is no protobuf message");
+  if (!bytes.Dump(split.slices.get()).ok()) return NotAReply("its bytes cannot be read");
+  return split;
+}
+
+// The pieces that a range of the message lies in.
+std::vector<Tensor::Segment> Cut(const std::vector<grpc::Slice>& slices, const SplitReply::Range& range) {
   std::vector<Tensor::Segment> segments;
   std::size_t start = 0;  // of the slice, in the message
   for (const grpc::Slice& slice : slices) {
-    const std::size_t from = std::max(start, begin);
-    const std::size_t to = std::min(start + slice.size(), begin + size);
+    const std::size_t from = std::max(start, range.begin);
+    const std::size_t to = std::min(start + slice.size(), range.begin + range.size);
     if (from < to) segments.emplace_back(slice.begin() + (from - start), to - from);
     start += slice.size();
   }
   return segments;
 }
 
-// Reads one reply, field by field as they come.
-class Reader {
- public:
-  Reader(grpc::ByteBuffer& bytes, const ComputeRequest& request, const Shape& shape)
-      : bytes_(bytes), request_(request), shape_(shape) {}
-
-  absl::StatusOr<ComputeReply> Read() {
-    if (auto s = ReadFields(); !s.ok()) return s;
-    if (auto s = ReadSmallFields(); !s.ok()) return s;
-    if (!has_output_) return NotAReply("it has no output");
-    if (request_.return_log_sum_exp && !has_log_sum_exp_) return NotAReply("it has no log_sum_exp");
-    return std::move(reply_);
+void Gather(const SplitReply& split, const SplitReply::Range& range, void* to) {
+  auto* at = static_cast<unsigned char*>(to);
+  for (const Tensor::Segment& segment : Cut(*split.slices, range)) {
+    std::memcpy(at, segment.data(), segment.size());
+    at += segment.size();
   }
+}
 
- private:
-  // Tensors go where they belong; all other fields are collected in small_.
-  absl::Status ReadFields() {
-    grpc::ProtoBufferReader source(&bytes_);
-    CodedInputStream input(&source);
-    StringOutputStream small_stream(&small_);
-    CodedOutputStream small(&small_stream);
-    while (const std::uint32_t tag = input.ReadTag()) {
-      if (tag == kOutputTag) {
-        if (auto s = ReadOutput(input); !s.ok()) return s;
-      } else if (tag == kLogSumExpTag) {
-        if (auto s = ReadLogSumExp(input); !s.ok()) return s;
-      } else if (!WireFormatLite::SkipField(&input, tag, &small)) {
-        return NotAReply("it is no protobuf message");
-      }
-    }
-    if (!input.ConsumedEntireMessage()) return NotAReply("it is no protobuf message");
+absl::Status CheckSize(const char* field, std::int64_t expected, std::size_t got) {
+  if (got == static_cast<std::size_t>(expected)) return absl::OkStatus();
+  return NotAReply(absl::StrCat(field, ": expected ", expected, " bytes, got ", got));
+}
+
+absl::Status FillOutput(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
+                        ComputeReply& reply) {
+  if (!split.output.has_value()) return NotAReply("it has no output");
+  if (auto s = CheckSize("output", shape.output_bytes, split.output->size); !s.ok()) return s;
+  if (request.output.data != nullptr) {
+    Gather(split, *split.output, request.output.data);
     return absl::OkStatus();
   }
-
-  absl::Status ReadSize(CodedInputStream& input, const char* field, std::int64_t expected) {
-    std::uint32_t size = 0;
-    if (!input.ReadVarint32(&size)) return NotAReply("it is no protobuf message");
-    if (size == expected) return absl::OkStatus();
-    return NotAReply(absl::StrCat(field, ": expected ", expected, " bytes, got ", size));
-  }
-
-  absl::Status ReadOutput(CodedInputStream& input) {
-    if (auto s = ReadSize(input, "output", shape_.output_bytes); !s.ok()) return s;
-    has_output_ = true;
-    const int size = static_cast<int>(shape_.output_bytes);
-    if (request_.output.data != nullptr) return ReadBytes(input, request_.output.data, size);
-    if (request_.output_in_segments) return TakeSegments(input, size);
-    std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[static_cast<std::size_t>(size)]);
-    if (memory == nullptr)
-      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of output"));
-    reply_.output = Tensor(shape_.output_dtype, shape_.output_sizes,
-                           Tensor::Segment(memory.get(), static_cast<std::size_t>(size)), memory);
-    return ReadBytes(input, memory.get(), size);
-  }
-
-  absl::Status TakeSegments(CodedInputStream& input, int size) {
-    const auto begin = static_cast<std::size_t>(input.CurrentPosition());
-    if (!input.Skip(size)) return NotAReply("its output is cut short");
-    auto slices = std::make_shared<std::vector<grpc::Slice>>();
-    if (!bytes_.Dump(slices.get()).ok()) return NotAReply("its bytes cannot be read");
-    reply_.output =
-        Tensor(shape_.output_dtype, shape_.output_sizes, Cut(*slices, begin, static_cast<std::size_t>(size)), slices);
+  if (request.output_in_segments) {
+    reply.output = Tensor(shape.output_dtype, shape.output_sizes, Cut(*split.slices, *split.output), split.slices);
     return absl::OkStatus();
   }
+  const std::size_t size = split.output->size;
+  std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[size]);
+  if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of output"));
+  reply.output = Tensor(shape.output_dtype, shape.output_sizes, Tensor::Segment(memory.get(), size), memory);
+  Gather(split, *split.output, memory.get());
+  return absl::OkStatus();
+}
 
-  absl::Status ReadLogSumExp(CodedInputStream& input) {
-    // A server may send an empty one when none was asked for; anything else must have the size of one.
-    const std::int64_t expected = request_.return_log_sum_exp ? shape_.log_sum_exp_bytes : 0;
-    if (auto s = ReadSize(input, "log_sum_exp", expected); !s.ok()) return s;
-    if (expected == 0) return absl::OkStatus();
-    has_log_sum_exp_ = true;
-    if (request_.log_sum_exp.data != nullptr) {
-      return ReadBytes(input, request_.log_sum_exp.data, static_cast<int>(expected));
-    }
-    reply_.log_sum_exp.resize(static_cast<std::size_t>(expected) / sizeof(float));
-    return ReadBytes(input, reply_.log_sum_exp.data(), static_cast<int>(expected));
+absl::Status FillLogSumExp(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
+                           ComputeReply& reply) {
+  // A server may send an empty one when none was asked for; anything else must have the size of one.
+  const std::int64_t expected = request.return_log_sum_exp ? shape.log_sum_exp_bytes : 0;
+  if (!split.log_sum_exp.has_value()) return expected == 0 ? absl::OkStatus() : NotAReply("it has no log_sum_exp");
+  if (auto s = CheckSize("log_sum_exp", expected, split.log_sum_exp->size); !s.ok()) return s;
+  if (expected == 0) return absl::OkStatus();
+  void* to = request.log_sum_exp.data;
+  if (to == nullptr) {
+    reply.log_sum_exp.resize(static_cast<std::size_t>(expected) / sizeof(float));
+    to = reply.log_sum_exp.data();
   }
+  Gather(split, *split.log_sum_exp, to);
+  return absl::OkStatus();
+}
 
-  absl::Status ReadBytes(CodedInputStream& input, void* to, int size) {
-    return input.ReadRaw(to, size) ? absl::OkStatus() : NotAReply("it is cut short");
+absl::Status FillSmallFields(const std::string& bytes, const Shape& shape, ComputeReply& reply) {
+  v1::ComputeAttentionResponse message;
+  if (!message.ParseFromString(bytes)) return NotAReply("it is no ComputeAttentionResponse");
+  if (static_cast<int>(message.dtype()) != static_cast<int>(shape.output_dtype)) {
+    return NotAReply(absl::StrCat("dtype: expected ", v1::Dtype_Name(static_cast<int>(shape.output_dtype)), ", got ",
+                                  v1::Dtype_Name(message.dtype())));
   }
+  reply.dtype = shape.output_dtype;
+  reply.version = message.version();
+  reply.content_hash = std::move(*message.mutable_content_hash());
+  reply.queue_time = ToDuration(message.queue_time());
+  reply.compute_time = ToDuration(message.compute_time());
+  return absl::OkStatus();
+}
 
-  absl::Status ReadSmallFields() {
-    v1::ComputeAttentionResponse message;
-    if (!message.ParseFromString(small_)) return NotAReply("it is no ComputeAttentionResponse");
-    if (static_cast<int>(message.dtype()) != static_cast<int>(shape_.output_dtype)) {
-      return NotAReply(absl::StrCat("dtype: expected ", v1::Dtype_Name(static_cast<int>(shape_.output_dtype)), ", got ",
-                                    v1::Dtype_Name(message.dtype())));
-    }
-    reply_.dtype = shape_.output_dtype;
-    reply_.version = message.version();
-    reply_.content_hash = std::move(*message.mutable_content_hash());
-    reply_.queue_time = ToDuration(message.queue_time());
-    reply_.compute_time = ToDuration(message.compute_time());
-    return absl::OkStatus();
+absl::StatusOr<ComputeReply> Fill(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
+                                  bool output_is_shared) {
+  ComputeReply reply;
+  if (auto s = FillSmallFields(split.small_fields, shape, reply); !s.ok()) return s;
+  if (!output_is_shared) {
+    if (auto s = FillOutput(split, request, shape, reply); !s.ok()) return s;
   }
-
-  grpc::ByteBuffer& bytes_;
-  const ComputeRequest& request_;
-  const Shape& shape_;
-  std::string small_;
-  bool has_output_ = false;
-  bool has_log_sum_exp_ = false;
-  ComputeReply reply_;
-};
+  if (auto s = FillLogSumExp(split, request, shape, reply); !s.ok()) return s;
+  return reply;
+}
 
 }  // namespace
 
-absl::StatusOr<ComputeReply> DecodeReply(grpc::ByteBuffer& bytes, const ComputeRequest& request, const Shape& shape) {
-  return Reader(bytes, request, shape).Read();
+absl::StatusOr<ComputeReply> DecodeReply(grpc::ByteBuffer& bytes, const ComputeRequest& request, const Shape& shape,
+                                         const WireFields& fields) {
+  const absl::StatusOr<SplitReply> split = Split(bytes);
+  if (!split.ok()) return split.status();
+  return Fill(*split, request, shape, fields.output.has_value());
+}
+
+absl::StatusOr<PieceReply> PieceReply::Read(grpc::ByteBuffer& bytes) {
+  absl::StatusOr<SplitReply> split = Split(bytes);
+  if (!split.ok()) return split.status();
+  v1::StreamAttentionResponse message;
+  if (!message.ParseFromString(split->small_fields)) return NotAReply("it is no StreamAttentionResponse");
+  PieceReply reply;
+  reply.id_ = message.id();
+  reply.status_ = absl::Status(static_cast<absl::StatusCode>(message.code()), message.message());
+  if (message.has_detail()) reply.status_.SetPayload(kErrorDetailUrl, absl::Cord(message.detail().SerializeAsString()));
+  reply.split_ = *std::move(split);
+  reply.split_.small_fields = message.result().SerializeAsString();
+  return reply;
+}
+
+absl::StatusOr<ComputeReply> PieceReply::Decode(const ComputeRequest& request, const Shape& shape) const {
+  if (!status_.ok()) return status_;
+  return Fill(split_, request, shape, false);
 }
 
 }  // namespace attnd::client

@@ -17,8 +17,13 @@ using google::protobuf::io::CodedOutputStream;
 // Below this a tensor is copied into the header's slice.
 constexpr std::int64_t kCopyBytes = 2048;
 
+void SetPlace(const SharedPlace& place, v1::SharedTensor& tensor) {
+  tensor.set_region(place.region.data(), place.region.size());
+  tensor.set_offset(place.offset);
+}
+
 // The message without its tensors.
-v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& shape) {
+v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& shape, const WireFields& fields) {
   v1::ComputeAttentionRequest m;
   m.set_model(r.model);
   m.set_version(r.version);
@@ -41,6 +46,11 @@ v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& sh
   m.set_return_log_sum_exp(r.return_log_sum_exp);
   m.set_product_precision(static_cast<v1::ProductPrecision>(r.product_precision));
   if (r.first_head.has_value()) m.set_first_head(*r.first_head);
+  if (fields.q.has_value()) SetPlace(*fields.q, *m.mutable_q_shared());
+  if (fields.k.has_value()) SetPlace(*fields.k, *m.mutable_k_shared());
+  if (fields.v.has_value()) SetPlace(*fields.v, *m.mutable_v_shared());
+  if (fields.output.has_value()) SetPlace(*fields.output, *m.mutable_output_shared());
+  m.set_table_heads(fields.table_heads);
   return m;
 }
 
@@ -57,13 +67,12 @@ grpc::Slice Lend(const void* data, std::size_t size, std::shared_ptr<const void>
       new Keeper(std::move(keeper)));
 }
 
-}  // namespace
-
-grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape,
-                               const std::shared_ptr<const void>& loan) {
-  std::string copied = SmallFields(request, shape).SerializeAsString();
+// `copied` are the fields that stand before the tensors, which have the same numbers in both messages.
+grpc::ByteBuffer WithTensors(std::string copied, const ComputeRequest& request, const Shape& shape,
+                             const std::shared_ptr<const void>& loan, const WireFields& fields) {
   std::vector<grpc::Slice> slices;
-  const auto add = [&](int field, const TensorView& tensor, std::int64_t bytes) {
+  const auto add = [&](int field, const TensorView& tensor, std::int64_t bytes, bool shared) {
+    if (shared) return;
     constexpr int kLengthDelimited = 2;
     AppendVarint(static_cast<std::uint64_t>(field << 3 | kLengthDelimited), copied);
     AppendVarint(static_cast<std::uint64_t>(bytes), copied);
@@ -76,11 +85,26 @@ grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape
     copied.clear();
     slices.push_back(Lend(tensor.data, size, tensor.owner != nullptr ? tensor.owner : loan));
   };
-  add(v1::ComputeAttentionRequest::kQFieldNumber, request.q, shape.q_bytes);
-  add(v1::ComputeAttentionRequest::kKFieldNumber, request.k, shape.k_bytes);
-  add(v1::ComputeAttentionRequest::kVFieldNumber, request.v, shape.v_bytes);
+  add(v1::ComputeAttentionRequest::kQFieldNumber, request.q, shape.q_bytes, fields.q.has_value());
+  add(v1::ComputeAttentionRequest::kKFieldNumber, request.k, shape.k_bytes, fields.k.has_value());
+  add(v1::ComputeAttentionRequest::kVFieldNumber, request.v, shape.v_bytes, fields.v.has_value());
   if (!copied.empty()) slices.emplace_back(copied);
   return grpc::ByteBuffer(slices.data(), slices.size());
+}
+
+}  // namespace
+
+grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape,
+                               const std::shared_ptr<const void>& loan, const WireFields& fields) {
+  return WithTensors(SmallFields(request, shape, fields).SerializeAsString(), request, shape, loan, fields);
+}
+
+grpc::ByteBuffer EncodePiece(std::uint64_t id, const ComputeRequest& request, const Shape& shape,
+                             const std::shared_ptr<const void>& loan, const WireFields& fields) {
+  v1::StreamAttentionRequest message;
+  message.set_id(id);
+  *message.mutable_call() = SmallFields(request, shape, fields);
+  return WithTensors(message.SerializeAsString(), request, shape, loan, fields);
 }
 
 }  // namespace attnd::client

@@ -13,6 +13,7 @@
 #include "attnd/error_detail.h"
 #include "attnd/v1/model.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "client/src/attention_caller.h"
 #include "client/src/compute_call.h"
 #include "client/src/convert.h"
 #include "client/src/status.h"
@@ -26,16 +27,18 @@ using client::ToProto;
 
 class GrpcConnection : public Connection {
  public:
-  explicit GrpcConnection(std::shared_ptr<grpc::Channel> channel)
-      : channel_(std::move(channel)), models_(channel_), server_(channel_) {}
+  GrpcConnection(const std::shared_ptr<grpc::Channel>& channel, std::shared_ptr<client::AttentionCaller> attention)
+      : attention_(std::move(attention)), models_(channel), server_(channel) {}
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) override {
-    return client::ComputeNow(channel_, request, options);
+    return attention_->Compute(request, options);
   }
 
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) override {
-    client::ComputeLater(channel_, std::move(request), std::move(options), std::move(done));
+    attention_->ComputeAsync(std::move(request), std::move(options), std::move(done));
   }
+
+  absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes) override { return attention_->AllocateBuffer(bytes); }
 
   absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) override {
     std::vector<Model> models;
@@ -121,7 +124,7 @@ class GrpcConnection : public Connection {
     return FromProto(response->model());
   }
 
-  std::shared_ptr<grpc::Channel> channel_;
+  const std::shared_ptr<client::AttentionCaller> attention_;
   ModelStub models_;
   ServerStub server_;
 };
@@ -165,12 +168,24 @@ grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions&
   return arguments;
 }
 
+client::StreamPlan PlanFor(const ClientOptions& options) {
+  // A stream stays with one server. One is enough for one server; these are enough for the pieces of a call to reach
+  // every one of several.
+  constexpr int kStreamsOverServers = 8;
+  client::StreamPlan plan;
+  if (options.load_balancing_policy == "round_robin") plan.streams = kStreamsOverServers;
+  return plan;
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, const ClientOptions& options) {
   if (auto s = CheckOptions(target, options); !s.ok()) return s;
   const auto credentials = options.credentials != nullptr ? options.credentials : grpc::InsecureChannelCredentials();
-  return std::make_shared<GrpcConnection>(grpc::CreateCustomChannel(target, credentials, Arguments(target, options)));
+  const auto channel = grpc::CreateCustomChannel(target, credentials, Arguments(target, options));
+  const auto memory = options.shared_memory ? client::SharedMemory::ForTarget(target) : nullptr;
+  return std::make_shared<GrpcConnection>(channel,
+                                          std::make_shared<client::AttentionCaller>(channel, memory, PlanFor(options)));
 }
 
 }  // namespace attnd

@@ -74,10 +74,42 @@ grpc::Status FakeAttention::ComputeAttention(grpc::ServerContext* context, const
   return grpc::Status::OK;
 }
 
-FakeServer::FakeServer(const std::vector<grpc::Service*>& services) {
+grpc::Status FakeAttention::StreamAttention(grpc::ServerContext* context, Pieces* stream) {
+  ++streams;
+  std::vector<v1::StreamAttentionRequest> waiting;
+  const auto answer = [&](const v1::StreamAttentionRequest& piece) {
+    v1::ComputeAttentionRequest request = piece.call();
+    request.set_q(piece.q());
+    request.set_k(piece.k());
+    request.set_v(piece.v());
+    v1::StreamAttentionResponse response;
+    response.set_id(piece.id());
+    const grpc::Status status = ComputeAttention(context, &request, response.mutable_result());
+    response.set_code(status.error_code());
+    response.set_message(status.error_message());
+    response.set_output(std::move(*response.mutable_result()->mutable_output()));
+    response.set_log_sum_exp(std::move(*response.mutable_result()->mutable_log_sum_exp()));
+    response.mutable_result()->clear_output();
+    response.mutable_result()->clear_log_sum_exp();
+    stream->Write(response);
+  };
+  v1::StreamAttentionRequest piece;
+  while (stream->Read(&piece)) {
+    ++pieces;
+    waiting.push_back(std::move(piece));
+    if (waiting.size() < pieces_at_once) continue;
+    for (auto next = waiting.rbegin(); next != waiting.rend(); ++next) answer(*next);
+    waiting.clear();
+  }
+  for (auto next = waiting.rbegin(); next != waiting.rend(); ++next) answer(*next);
+  return grpc::Status::OK;
+}
+
+FakeServer::FakeServer(const std::vector<grpc::Service*>& services, const std::string& address) {
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(-1);
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+  if (!address.empty()) builder.AddListeningPort(address, grpc::InsecureServerCredentials());
   for (grpc::Service* service : services) builder.RegisterService(service);
   server_ = builder.BuildAndStart();
 }

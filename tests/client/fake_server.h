@@ -4,6 +4,8 @@
 
 #include <grpcpp/server.h>
 
+#include <atomic>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -18,19 +20,28 @@ void PlainAttention(const v1::ComputeAttentionRequest& request, std::string& out
 
 class FakeAttention : public v1::AttentionService::Service {
  public:
+  using Pieces = grpc::ServerReaderWriter<v1::StreamAttentionResponse, v1::StreamAttentionRequest>;
   using Handler = std::function<grpc::Status(grpc::ServerContext*, const v1::ComputeAttentionRequest&,
                                              v1::ComputeAttentionResponse&)>;
   // What to answer; by default PlainAttention.
   Handler handler;
 
+  // Pieces to read before the first is answered; they are then answered last first. 1: each at once.
+  std::size_t pieces_at_once = 1;
+  // How many streams there were, and pieces in all of them.
+  std::atomic<int> streams{0}, pieces{0};
+
   grpc::Status ComputeAttention(grpc::ServerContext* context, const v1::ComputeAttentionRequest* request,
                                 v1::ComputeAttentionResponse* response) override;
+
+  // Each piece as a ComputeAttention call; its error is the piece's.
+  grpc::Status StreamAttention(grpc::ServerContext* context, Pieces* stream) override;
 };
 
-// Serves `services` at a loopback port of its own until destroyed.
+// Serves `services` until destroyed, at a loopback port of its own and, if given, at another address too.
 class FakeServer {
  public:
-  explicit FakeServer(const std::vector<grpc::Service*>& services);
+  explicit FakeServer(const std::vector<grpc::Service*>& services, const std::string& address = "");
   ~FakeServer();
   std::string target() const { return "127.0.0.1:" + std::to_string(port_); }
 

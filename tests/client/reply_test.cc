@@ -101,7 +101,7 @@ TEST_F(ReplyTest, NothingElseIsAnAnswer) {
   }
   refused(bytes + "\xff", "no protobuf message");
   refused(bytes + std::string("\x04", 1), "no protobuf message");
-  refused(std::string("\xaa\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12), "output: expected");
+  refused(std::string("\xaa\x06\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12), "no protobuf message");
 
   v1::ComputeAttentionResponse bad = good_;
   bad.mutable_output()->pop_back();

@@ -128,8 +128,10 @@ struct ComputeReply {
   DType dtype = DType::kFp32;      // of the output
   std::uint64_t version = 0;       // of the model that was used
   std::string content_hash;        // of that version
-  absl::Duration queue_time;       // from the request's arrival at the server to the start of its work
-  absl::Duration compute_time;     // from then until the work was done
+  // From the request's arrival at the server to the start of its work, and from then until the work was done. Of a
+  // large call that travelled in pieces: the longest of the former, the sum of the latter.
+  absl::Duration queue_time;
+  absl::Duration compute_time;
 };
 
 }  // namespace attnd

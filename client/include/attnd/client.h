@@ -1,6 +1,7 @@
 // The C++ client of an attnd server.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <future>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "attnd/error_detail.h"
 #include "attnd/models.h"
 #include "attnd/options.h"
+#include "attnd/shared_buffer.h"
 
 namespace attnd {
 
@@ -29,7 +31,9 @@ namespace attnd {
 //
 // Performance: making a client is expensive and connects lazily; make one and share it. Copies are cheap and share the
 // connection. Tensors are sent from the caller's memory without a copy and a result is copied once, into its
-// destination. There is no limit on the size of messages here; the server has its own (see Info).
+// destination. A large call travels in pieces, over all servers that the target's name stands for if the policy is
+// round_robin. A server on the same host that shares memory (docs/shared-memory.md) is handed tensors in memory: from
+// AllocateBuffer without any copy. There is no limit on the size of messages here; the server has its own (see Info).
 //
 // Thread safety: all methods may be called from several threads at once, on one Client or on copies of it.
 //
@@ -58,6 +62,10 @@ class Client {
   // one before this returns. The memory that `request` names must stay valid until then. `done` must not block nor
   // make blocking calls: it holds up other calls.
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
+
+  // Memory for tensors and results that a server on the same host reads and writes in place; see SharedBuffer. Errors:
+  // RESOURCE_EXHAUSTED.
+  absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes);
 
   // All loaded models, in order of name, without values.
   absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options = {});

@@ -1,6 +1,7 @@
 // What a Client talks through: the seam for tests and for wrappers (logging, retries of one's own).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "attnd/attention.h"
 #include "attnd/models.h"
 #include "attnd/options.h"
+#include "attnd/shared_buffer.h"
 
 namespace attnd {
 
@@ -25,6 +27,8 @@ class Connection {
 
   virtual absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) = 0;
   virtual void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) = 0;
+
+  virtual absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes) = 0;
 
   virtual absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) = 0;
   virtual absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version, bool include_values,

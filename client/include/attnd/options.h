@@ -25,6 +25,9 @@ struct ClientOptions {
   // How a name with several addresses is used: "pick_first" or "round_robin".
   std::string load_balancing_policy = "pick_first";
 
+  // Hand tensors over in shared memory where the target is a Unix socket and the server offers it (see SharedBuffer).
+  bool shared_memory = true;
+
   // While calls wait, a connection on which nothing has arrived for keepalive_time is asked for a sign of life, and is
   // given up (its calls fail with UNAVAILABLE) if none comes within keepalive_timeout; so is a TCP connection whose
   // peer accepts none of the bytes sent for so long. An infinite keepalive_time turns both off.

@@ -1,0 +1,65 @@
+// Shared memory for one call: where its tensors are, or where they are copied to.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "attnd/attention.h"
+#include "client/src/codec.h"
+#include "client/src/shape.h"
+#include "client/src/shared_memory.h"
+
+namespace attnd::client {
+
+// Keeps regions for reuse, since a new one costs its pages and a message to the server. Thread-safe.
+class StagingPool {
+ public:
+  explicit StagingPool(std::shared_ptr<SharedMemory> memory) : memory_(std::move(memory)) {}
+
+  struct Block {
+    std::shared_ptr<void> data;
+    std::size_t size;
+  };
+  // At least `size` bytes; nullopt if there is no memory.
+  std::optional<Block> Get(std::size_t size) ABSL_LOCKS_EXCLUDED(mutex_);
+  // For a block that neither side uses any more.
+  void Put(Block block) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  SharedMemory& memory() { return *memory_; }
+
+ private:
+  const std::shared_ptr<SharedMemory> memory_;
+  absl::Mutex mutex_;
+  std::multimap<std::size_t, std::shared_ptr<void>> idle_ ABSL_GUARDED_BY(mutex_);
+  std::size_t idle_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// One call's way through shared memory.
+class Staged {
+ public:
+  // Finds q, k, v and the output's destination in shared memory, and copies what is not there to the pool's. nullopt if
+  // the server shares no memory, or it would not pay.
+  static std::optional<Staged> Make(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
+                                    const Shape& shape);
+
+  const WireFields& fields() const { return fields_; }
+
+  // After the call: puts the output where the request wants it. Memory goes back to the pool only after a call that
+  // succeeded: otherwise the server may still be using it.
+  absl::StatusOr<ComputeReply> Finish(absl::StatusOr<ComputeReply> reply, const ComputeRequest& request,
+                                      const Shape& shape) &&;
+
+ private:
+  Staged() = default;
+  std::shared_ptr<StagingPool> pool_;
+  WireFields fields_;
+  std::optional<StagingPool::Block> block_;
+  const unsigned char* output_ = nullptr;  // in the block; null if the server wrote to the destination itself
+};
+
+}  // namespace attnd::client

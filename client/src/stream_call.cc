@@ -1,0 +1,354 @@
+#include "client/src/stream_call.h"
+
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include <algorithm>
+#include <functional>
+#include <new>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "client/src/async_runtime.h"
+#include "client/src/codec.h"
+#include "client/src/compute_call.h"
+#include "client/src/pieces.h"
+#include "client/src/status.h"
+
+namespace attnd::client {
+namespace {
+
+constexpr char kMethod[] = "/attnd.v1.AttentionService/StreamAttention";
+
+using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
+using Rpc = grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
+
+// The pieces of one call: which are still to be sent, what became of them, and the result. Thread-safe.
+class Job {
+ public:
+  Job(const ComputeRequest& request, const Shape& shape, std::vector<PieceRange> ranges)
+      : request_(request), shape_(shape), ranges_(std::move(ranges)) {}
+
+  // Gives the results a place if the caller did not. Errors: RESOURCE_EXHAUSTED.
+  absl::Status Prepare() {
+    if (request_.output.data == nullptr) {
+      const auto size = static_cast<std::size_t>(shape_.output_bytes);
+      std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[size]);
+      if (memory == nullptr) {
+        return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of output"));
+      }
+      request_.output = {memory.get(), size};
+      absl::MutexLock lock(&mutex_);
+      reply_.output = Tensor(shape_.output_dtype, shape_.output_sizes, Tensor::Segment(memory.get(), size), memory);
+    }
+    if (request_.return_log_sum_exp && request_.log_sum_exp.data == nullptr) {
+      absl::MutexLock lock(&mutex_);
+      reply_.log_sum_exp.resize(static_cast<std::size_t>(shape_.log_sum_exp_bytes) / sizeof(float));
+      request_.log_sum_exp = {reply_.log_sum_exp.data(), static_cast<std::size_t>(shape_.log_sum_exp_bytes)};
+    }
+    return absl::OkStatus();
+  }
+
+  std::size_t pieces() const { return ranges_.size(); }
+
+  // The next piece to send, its id; nullopt if there is none left, or the call has failed.
+  std::optional<std::uint64_t> Next() {
+    absl::MutexLock lock(&mutex_);
+    if (!status_.ok() || next_ == ranges_.size()) return std::nullopt;
+    return next_++;
+  }
+  bool Exhausted() {
+    absl::MutexLock lock(&mutex_);
+    return !status_.ok() || next_ == ranges_.size();
+  }
+
+  absl::StatusOr<grpc::ByteBuffer> Encode(std::uint64_t id, const std::shared_ptr<const void>& loan) const {
+    Piece piece = DescribePiece(request_, shape_, ranges_[id]);
+    if (auto s = SetTensors(request_, shape_, ranges_[id], piece); !s.ok()) return s;
+    return EncodePiece(id, piece.request, piece.shape, loan, piece.fields);
+  }
+
+  // Puts an answer's tensors where they belong. Each piece is accepted once, which is the stream's to see to.
+  absl::Status Accept(const PieceReply& answer) {
+    const PieceRange& range = ranges_[answer.id()];
+    const Piece piece = DescribePiece(request_, shape_, range);
+    const absl::StatusOr<ComputeReply> part = answer.Decode(piece.request, piece.shape);
+    if (!part.ok()) return part.status();
+    if (piece.scattered) Scatter(part->output, request_, shape_, range);
+    return Merge(*part);
+  }
+
+  // The first failure is the call's.
+  void Fail(const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    status_.Update(status);
+  }
+
+  absl::StatusOr<ComputeReply> Take() {
+    absl::MutexLock lock(&mutex_);
+    if (!status_.ok()) return status_;
+    if (answered_ != ranges_.size()) return absl::InternalError("the server ended the stream before it had answered");
+    return std::move(reply_);
+  }
+
+ private:
+  absl::Status Merge(const ComputeReply& part) {
+    absl::MutexLock lock(&mutex_);
+    if (answered_ > 0 && part.content_hash != reply_.content_hash) {
+      return absl::AbortedError(
+          absl::StrCat("model \"", request_.model, "\" was replaced while the pieces of the call were computed"));
+    }
+    ++answered_;
+    reply_.dtype = part.dtype;
+    reply_.version = part.version;
+    reply_.content_hash = part.content_hash;
+    reply_.queue_time = std::max(reply_.queue_time, part.queue_time);
+    reply_.compute_time += part.compute_time;
+    return absl::OkStatus();
+  }
+
+  ComputeRequest request_;  // constant after Prepare
+  const Shape shape_;
+  const std::vector<PieceRange> ranges_;
+  absl::Mutex mutex_;
+  std::size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::size_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
+  ComputeReply reply_ ABSL_GUARDED_BY(mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+};
+
+class StreamCall;
+
+// One RPC that carries pieces of the job, as many as it can have answered. Ends when the RPC is over and no event of it
+// is to come.
+class Stream {
+ public:
+  Stream(StreamCall& call, Job& job, std::size_t max_in_flight, std::shared_ptr<grpc::ClientContext> context)
+      : call_(call), job_(job), max_in_flight_(max_in_flight), context_(std::move(context)) {}
+
+  void Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue);
+  void Cancel() { context_->TryCancel(); }
+
+ private:
+  struct Event : AsyncRuntime::Event {
+    Event(Stream* stream, void (Stream::*handler)(bool)) : stream(stream), handler(handler) {}
+    void Run(bool ok) override { (stream->*handler)(ok); }
+    Stream* const stream;
+    void (Stream::*const handler)(bool);
+  };
+
+  void OnWritten(bool ok);
+  void OnRead(bool ok);
+  void OnFinished(bool ok);
+  // Sends the next piece, or that there is none, if it may.
+  void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool WasSent(std::uint64_t id);
+
+  StreamCall& call_;
+  Job& job_;
+  const std::size_t max_in_flight_;
+  const std::shared_ptr<grpc::ClientContext> context_;
+  std::unique_ptr<Rpc> rpc_;
+  Event written_{this, &Stream::OnWritten}, read_{this, &Stream::OnRead}, finished_{this, &Stream::OnFinished};
+  grpc::ByteBuffer answer_;
+  grpc::Status status_;
+
+  absl::Mutex mutex_;
+  std::set<std::uint64_t> sent_ ABSL_GUARDED_BY(mutex_);  // and not answered
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// The streams of a call, and the caller's memory that they borrow. When the last stream has ended and the last slice
+// that borrows has gone, in whatever order and on whatever thread, `over` is called: it may delete this only later.
+class StreamCall {
+ public:
+  StreamCall(const ComputeRequest& request, const Shape& shape, const StreamPlan& plan, std::function<void()> over)
+      : plan_(plan), over_(std::move(over)), job_(request, shape, CutIntoPieces(shape, plan.piece_bytes)) {}
+
+  // If this fails nothing was started, and `over` will not be called.
+  absl::Status Start(const std::shared_ptr<grpc::Channel>& channel, const CallOptions& options,
+                     grpc::CompletionQueue* queue);
+
+  bool streams_ended() {
+    absl::MutexLock lock(&mutex_);
+    return live_ == 0;
+  }
+  absl::StatusOr<ComputeReply> Take() { return job_.Take(); }
+
+  // For the streams.
+  const std::shared_ptr<const void>& loan() const { return loan_; }
+  void Fail(const absl::Status& status) {
+    job_.Fail(status);
+    for (const auto& stream : streams_) stream->Cancel();
+  }
+  void StreamEnded();
+
+ private:
+  const StreamPlan plan_;
+  const std::function<void()> over_;
+  Job job_;
+  std::vector<std::unique_ptr<Stream>> streams_;  // constant once started
+  std::shared_ptr<const void> loan_;
+  absl::Mutex mutex_;
+  std::size_t live_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue) {
+  context_->set_initial_metadata_corked(true);  // it travels with the first piece, and has no event of its own
+  rpc_ = Stub(channel).PrepareCall(context_.get(), kMethod, queue);
+  rpc_->StartCall(nullptr);
+  {
+    absl::MutexLock lock(&mutex_);
+    Write();
+  }
+  rpc_->Read(&answer_, static_cast<AsyncRuntime::Event*>(&read_));
+}
+
+void Stream::Write() {
+  if (writing_ || last_written_ || over_ || sent_.size() >= max_in_flight_) return;
+  AsyncRuntime::Event* const tag = &written_;
+  const std::optional<std::uint64_t> id = job_.Next();
+  if (!id.has_value()) {
+    writing_ = last_written_ = true;
+    rpc_->WritesDone(tag);
+    return;
+  }
+  const absl::StatusOr<grpc::ByteBuffer> bytes = job_.Encode(*id, call_.loan());
+  if (!bytes.ok()) return call_.Fail(bytes.status());
+  sent_.insert(*id);
+  writing_ = true;
+  last_written_ = job_.Exhausted();
+  grpc::WriteOptions options;
+  if (last_written_) options.set_last_message();
+  rpc_->Write(*bytes, options, tag);
+}
+
+void Stream::OnWritten(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    if (!ok) last_written_ = true;  // the stream is broken; its end, which the read sees, says why
+    Write();
+    if (!over_ || writing_) return;
+  }
+  call_.StreamEnded();  // which may have deleted this
+}
+
+bool Stream::WasSent(std::uint64_t id) {
+  absl::MutexLock lock(&mutex_);
+  return sent_.erase(id) != 0;
+}
+
+void Stream::OnRead(bool ok) {
+  if (!ok) return rpc_->Finish(&status_, static_cast<AsyncRuntime::Event*>(&finished_));
+  absl::StatusOr<PieceReply> answer = PieceReply::Read(answer_);
+  absl::Status status = answer.status();
+  if (answer.ok() && !WasSent(answer->id())) {
+    status = absl::InternalError(absl::StrCat("the server answered piece ", answer->id(), ", which it was not asked"));
+  }
+  answer_.Clear();
+  if (status.ok()) {
+    {
+      absl::MutexLock lock(&mutex_);
+      Write();  // the server computes the next one while this one is copied
+    }
+    status = job_.Accept(*answer);
+  }
+  if (!status.ok()) call_.Fail(status);
+  rpc_->Read(&answer_, static_cast<AsyncRuntime::Event*>(&read_));
+}
+
+void Stream::OnFinished(bool /*ok*/) {
+  if (!status_.ok()) call_.Fail(FromGrpc(status_));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!sent_.empty()) {
+      call_.Fail(absl::InternalError("the server ended the stream before it had answered all pieces"));
+    }
+    over_ = true;
+    if (writing_) return;  // the event of that write ends it
+  }
+  call_.StreamEnded();  // which may have deleted this
+}
+
+absl::Status StreamCall::Start(const std::shared_ptr<grpc::Channel>& channel, const CallOptions& options,
+                               grpc::CompletionQueue* queue) {
+  if (auto s = job_.Prepare(); !s.ok()) return s;
+  const std::size_t count = std::min(job_.pieces(), static_cast<std::size_t>(plan_.streams));
+  for (std::size_t i = 0; i < count; ++i) {
+    absl::StatusOr<std::shared_ptr<grpc::ClientContext>> context = MakeContext(options);
+    if (!context.ok()) return context.status();
+    streams_.push_back(
+        std::make_unique<Stream>(*this, job_, static_cast<std::size_t>(plan_.pieces_in_flight), *std::move(context)));
+  }
+  loan_ = std::shared_ptr<const void>(nullptr, [over = over_](std::nullptr_t) { over(); });
+  {
+    absl::MutexLock lock(&mutex_);
+    live_ = count;
+  }
+  // The call may be over, on another thread, as soon as the last one has started.
+  for (std::size_t i = 0; i < count; ++i) streams_[i]->Start(channel, queue);
+  return absl::OkStatus();
+}
+
+void StreamCall::StreamEnded() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (--live_ > 0) return;
+  }
+  streams_.clear();  // with them gRPC's calls go, and what those still held
+  const std::shared_ptr<const void> last = std::move(loan_);
+}
+
+}  // namespace
+
+absl::StatusOr<ComputeReply> StreamNow(const std::shared_ptr<grpc::Channel>& channel, const ComputeRequest& request,
+                                       const Shape& shape, const StreamPlan& plan, const CallOptions& options) {
+  absl::Notification over;
+  StreamCall call(request, shape, plan, [&over] { over.Notify(); });
+  // A queue of its own: this thread does the polling, with no hop to another.
+  grpc::CompletionQueue queue;
+  if (auto s = call.Start(channel, options, &queue); !s.ok()) return s;
+  while (!call.streams_ended()) {
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+    static_cast<AsyncRuntime::Event*>(tag)->Run(ok);
+  }
+  over.WaitForNotification();
+  return call.Take();
+}
+
+void StreamLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, const Shape& shape,
+                 const StreamPlan& plan, const CallOptions& options, ComputeCallback done) {
+  struct Later {
+    std::unique_ptr<StreamCall> call;
+    ComputeCallback done;
+  };
+  const auto later = std::make_shared<Later>();
+  later->done = std::move(done);
+  // On whatever thread dropped the last slice, so nothing of the caller's may run there.
+  const auto over = [later] {
+    AsyncRuntime::Get().Post([later] {
+      absl::StatusOr<ComputeReply> reply = later->call->Take();
+      later->call.reset();  // which holds `later`
+      later->done(std::move(reply));
+    });
+  };
+  later->call = std::make_unique<StreamCall>(request, shape, plan, over);
+  if (auto s = later->call->Start(channel, options, AsyncRuntime::Get().queue()); !s.ok()) {
+    const std::unique_ptr<StreamCall> call = std::move(later->call);
+    later->done(s);
+  }
+}
+
+}  // namespace attnd::client
