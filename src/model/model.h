@@ -23,14 +23,16 @@ struct ModelTables {
 // One version of a loaded model. Immutable, shared by the calls that use it. Thread-safe.
 class Model {
  public:
-  Model(std::string name, std::uint64_t version, std::string source, absl::Time loaded_at, ModelTables contents);
+  // `content_hash` is that of the contents' tables (model/content_hash.h); hashing takes long enough to be kept apart.
+  Model(std::string name, std::uint64_t version, std::string source, absl::Time loaded_at, ModelTables contents,
+        std::string content_hash);
 
   const std::string& name() const { return name_; }
   std::uint64_t version() const { return version_; }
   const std::string& source() const { return source_; }  // "embedded", "upload", or the path below the model root
   absl::Time loaded_at() const { return loaded_at_; }
   const ModelTables& contents() const { return contents_; }
-  // SHA-256, in hex, of the tables' names, rules and values.
+  // SHA-256, in hex, of the tables' names, rules and values: see model/content_hash.h.
   const std::string& content_hash() const { return content_hash_; }
 
   // A named table with its resolved name: `name` empty means the causal decoder's ("decoder", or "decoder.0" where each

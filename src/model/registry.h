@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,8 +21,9 @@ namespace attnd::model {
 struct RegistryOptions {
   std::string model_root;  // empty: loading from files is FAILED_PRECONDITION
   std::int64_t max_models = 1000;
-  std::int64_t max_table_values = std::int64_t{1} << 24;      // buckets (or offsets) times heads
+  std::int64_t max_table_values = std::int64_t{1} << 24;      // heads times buckets, and heads times distinct offsets
   std::int64_t max_model_file_bytes = std::int64_t{1} << 36;  // largest file that is opened (tables only are read)
+  std::function<void(const std::string&)> log;                // a line for each model that LoadRoot skips; may be null
 };
 
 // Immutable snapshots by name. Reading and parsing happen outside the lock, so a load, reload or unload never blocks a
@@ -29,6 +32,8 @@ struct RegistryOptions {
 class Registry {
  public:
   explicit Registry(RegistryOptions options);
+  Registry(const Registry&) = delete;
+  Registry& operator=(const Registry&) = delete;
 
   // Adds the models compiled into this binary ("book", "t5-tiny").
   absl::Status AddEmbedded();
@@ -53,10 +58,29 @@ class Registry {
                                                       bias::BiasTable table, bool replace);
 
  private:
+  struct Entry {
+    std::shared_ptr<const Model> model;
+    std::optional<std::string> path;  // below the model root, for a model that came from there
+    std::uint64_t read_order = 0;     // when reading its file began: a later reading is newer, whoever is done first
+  };
+
+  // The model at `path`, read outside the lock.
+  absl::StatusOr<ModelTables> Read(const std::string& path) const;
+  absl::Status CheckRoom(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Reads, hashes and adds a model that is not there yet.
+  absl::StatusOr<std::shared_ptr<const Model>> Add(const std::string& name, const std::string& source,
+                                                   std::optional<std::string> path,
+                                                   absl::StatusOr<ModelTables> contents);
+  std::shared_ptr<const Model> MakeCurrent(const std::string& name, const std::string& source,
+                                           std::optional<std::string> path, std::uint64_t read_order,
+                                           ModelTables contents, std::string content_hash)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const RegistryOptions options_;
   mutable absl::Mutex mutex_;
-  std::map<std::string, std::shared_ptr<const Model>, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, Entry, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::uint64_t, std::less<>> last_version_ ABSL_GUARDED_BY(mutex_);
+  std::uint64_t reads_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace attnd::model

@@ -1,0 +1,108 @@
+#include "model/folder.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace attnd::model {
+namespace {
+
+// A descriptor that is closed unless it is released.
+class Descriptor {
+ public:
+  explicit Descriptor(int value) : value_(value) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (value_ >= 0) close(value_);
+  }
+  int get() const { return value_; }
+  int Release() { return std::exchange(value_, -1); }
+
+ private:
+  int value_;
+};
+
+std::string ProcPath(int descriptor) { return absl::StrCat("/proc/self/fd/", descriptor); }
+
+// The path of what a descriptor stands for, links resolved; empty if it cannot be told.
+std::string PathOf(int descriptor) {
+  std::string path(PATH_MAX, '\0');
+  const ssize_t size = readlink(ProcPath(descriptor).c_str(), path.data(), path.size());
+  path.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+  return path;
+}
+
+}  // namespace
+
+absl::StatusOr<Folder> Folder::OpenRoot(const std::string& path) {
+  Descriptor descriptor(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (descriptor.get() < 0) return tensor::OpenError(errno, path);
+  std::string root = PathOf(descriptor.get());
+  if (root.empty()) return absl::PermissionDeniedError(absl::StrCat(path, ": cannot be resolved; is /proc mounted?"));
+  if (root.back() != '/') root.push_back('/');
+  return Folder(descriptor.Release(), std::move(root));
+}
+
+Folder::~Folder() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+absl::StatusOr<Folder::Entry> Folder::Open(const std::string& path) const {
+  // O_PATH finds the object without opening it, so that nothing happens to a device or a FIFO.
+  const Descriptor found(openat(descriptor_, path.c_str(), O_PATH | O_CLOEXEC));
+  if (found.get() < 0) return tensor::OpenError(errno, path);
+  if (!absl::StartsWith(PathOf(found.get()), root_)) {
+    return absl::PermissionDeniedError(absl::StrCat(path, ": leads out of the model root"));
+  }
+  struct stat info;
+  if (fstat(found.get(), &info) != 0) return tensor::OpenError(errno, path);
+  if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": expected a regular file or a folder"));
+  }
+  const int flags = O_RDONLY | O_CLOEXEC | (S_ISDIR(info.st_mode) ? O_DIRECTORY : 0);
+  Descriptor opened(open(ProcPath(found.get()).c_str(), flags));
+  if (opened.get() < 0) return tensor::OpenError(errno, path);
+  if (S_ISDIR(info.st_mode)) return Entry(Folder(opened.Release(), root_));
+  auto source = tensor::OpenDescriptor(opened.Release(), path);
+  if (!source.ok()) return source.status();
+  return Entry(*std::move(source));
+}
+
+absl::StatusOr<std::unique_ptr<tensor::ByteSource>> Folder::OpenFile(const std::string& path) const {
+  absl::StatusOr<Entry> entry = Open(path);
+  if (!entry.ok()) return entry.status();
+  if (auto* file = std::get_if<std::unique_ptr<tensor::ByteSource>>(&*entry)) return std::move(*file);
+  return absl::InvalidArgumentError(absl::StrCat(path, ": expected a file, got a folder"));
+}
+
+absl::StatusOr<std::vector<std::string>> Folder::List() const {
+  // A descriptor of its own: reading the folder moves its position.
+  Descriptor copy(openat(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (copy.get() < 0) return tensor::OpenError(errno, root_);
+  DIR* const stream = fdopendir(copy.get());
+  if (stream == nullptr) return tensor::OpenError(errno, root_);
+  copy.Release();
+  std::vector<std::string> names;
+  errno = 0;
+  while (const dirent* entry = readdir(stream)) {
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+    errno = 0;
+  }
+  const int error = errno;
+  closedir(stream);
+  if (error != 0) return absl::DataLossError(absl::StrCat(root_, ": ", std::strerror(error)));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace attnd::model

@@ -1,0 +1,46 @@
+// A folder whose contents can be opened, and nothing outside it: how the model root confines paths.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "tensor/byte_source.h"
+
+namespace attnd::model {
+
+// Symbolic links are followed as long as what they lead to lies below the root. That is checked on the object that has
+// been found, not on its name, so nothing can be exchanged between the check and the opening. Keeps the folder that it
+// opened, whatever is renamed meanwhile. Linux, with /proc. Thread-safe.
+class Folder {
+ public:
+  // Errors: NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT (not a folder).
+  static absl::StatusOr<Folder> OpenRoot(const std::string& path);
+
+  Folder(Folder&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)), root_(std::move(other.root_)) {}
+  Folder& operator=(Folder&&) = delete;
+  ~Folder();
+
+  // A file, or a folder of the same root. `path` is relative and normalized (names.h); messages name it, and never what
+  // lies above the root. Errors: NOT_FOUND, PERMISSION_DENIED (also if it leads out of the root), INVALID_ARGUMENT
+  // (neither a regular file nor a folder), RESOURCE_EXHAUSTED (no file descriptors left).
+  using Entry = std::variant<Folder, std::unique_ptr<tensor::ByteSource>>;
+  absl::StatusOr<Entry> Open(const std::string& path) const;
+
+  // The same for a file. INVALID_ARGUMENT if it is none.
+  absl::StatusOr<std::unique_ptr<tensor::ByteSource>> OpenFile(const std::string& path) const;
+
+  // The names in the folder, in order, without those that begin with a dot. Errors: DATA_LOSS, RESOURCE_EXHAUSTED.
+  absl::StatusOr<std::vector<std::string>> List() const;
+
+ private:
+  Folder(int descriptor, std::string root) : descriptor_(descriptor), root_(std::move(root)) {}
+
+  int descriptor_;
+  std::string root_;  // the root's own path, links resolved, ending in '/'
+};
+
+}  // namespace attnd::model

@@ -1,0 +1,19 @@
+// Reader of Hugging Face checkpoint folders: T5, mT5 and umT5.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "model/model.h"
+#include "model/tables.h"
+
+namespace attnd::model {
+
+// Reads config.json and the bias tables out of model.safetensors, or out of the shards that
+// model.safetensors.index.json names. Only the first layer's (umT5: every layer's) self-attention has a table; an
+// encoder without a decoder, as T5EncoderModel saves it, has none for the decoder. Reads nothing but headers and
+// tables.
+//
+// Errors: INVALID_ARGUMENT with the file and field at fault, also for a file that the folder lacks; RESOURCE_EXHAUSTED
+// beyond the limits; what `open` returns.
+absl::StatusOr<ModelTables> ReadHfCheckpoint(OpenByName open, const ReadLimits& limits);
+
+}  // namespace attnd::model

@@ -1,0 +1,38 @@
+#include "model/model.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "model/names.h"
+
+namespace attnd::model {
+
+Model::Model(std::string name, std::uint64_t version, std::string source, absl::Time loaded_at, ModelTables contents,
+             std::string content_hash)
+    : name_(std::move(name)),
+      version_(version),
+      source_(std::move(source)),
+      loaded_at_(loaded_at),
+      contents_(std::move(contents)),
+      content_hash_(std::move(content_hash)) {}
+
+absl::StatusOr<Model::Found> Model::FindTable(std::string_view name) const {
+  std::vector<std::string_view> candidates = {name, SharedTableName(name)};
+  if (name.empty()) candidates = {"decoder", "decoder.0"};
+  for (const std::string_view candidate : candidates) {
+    const auto found = contents_.tables.find(std::string(candidate));
+    if (found != contents_.tables.end()) return Found{found->first, &found->second};
+  }
+  if (name.empty() && contents_.tables.size() == 1) {
+    const auto only = contents_.tables.begin();
+    return Found{only->first, &only->second};
+  }
+  std::vector<std::string> names;
+  for (const auto& [table_name, table] : contents_.tables) names.push_back(table_name);
+  return absl::NotFoundError(absl::StrCat("table: model ", Quoted(name_), " has ", absl::StrJoin(names, ", "), ", got ",
+                                          name.empty() ? "none, and has no decoder's" : Quoted(name)));
+}
+
+}  // namespace attnd::model

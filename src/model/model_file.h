@@ -1,0 +1,18 @@
+// Reads a model of whatever format stands at a path.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "model/folder.h"
+#include "model/model.h"
+#include "model/tables.h"
+
+namespace attnd::model {
+
+// The model at `path` (normalized, names.h) below `root`: a Hugging Face checkpoint folder, a `.gguf` or a `.json`
+// file. Errors: those of Folder::Open and of the readers, each message beginning with the path; INVALID_ARGUMENT for
+// another kind of file.
+absl::StatusOr<ModelTables> ReadModel(const Folder& root, const std::string& path, const ReadLimits& limits);
+
+}  // namespace attnd::model

@@ -1,0 +1,86 @@
+#include "model/names.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+
+namespace attnd::model {
+namespace {
+
+constexpr std::size_t kMaxName = 128;
+constexpr std::size_t kMaxQuoted = 200;
+
+absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
+
+bool IsNameCharacter(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-' || c == '.';
+}
+
+// A layer's number as it is written: no sign, no leading zero, at most 4 digits.
+bool IsLayer(std::string_view text) {
+  if (text.empty() || text.size() > 4 || (text.size() > 1 && text.front() == '0')) return false;
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); });
+}
+
+}  // namespace
+
+absl::Status CheckModelName(std::string_view name) {
+  const bool valid = !name.empty() && name.size() <= kMaxName && name.front() != '.' &&
+                     std::all_of(name.begin(), name.end(), IsNameCharacter);
+  if (valid) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "model name: expected 1 to 128 letters, digits, '_', '-' and '.', not starting with '.', got ", Quoted(name)));
+}
+
+absl::Status CheckTableName(std::string_view name) {
+  if (name == "decoder" || name == "encoder" || !SharedTableName(name).empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("table name: expected decoder, encoder, decoder.N or encoder.N, got ", Quoted(name)));
+}
+
+std::string_view SharedTableName(std::string_view name) {
+  const std::size_t dot = name.find('.');
+  if (dot == std::string_view::npos || !IsLayer(name.substr(dot + 1))) return {};
+  const std::string_view shared = name.substr(0, dot);
+  return shared == "decoder" || shared == "encoder" ? shared : std::string_view();
+}
+
+absl::StatusOr<std::string> NormalizePath(std::string_view path) {
+  if (path.find('\0') != std::string_view::npos) {
+    return absl::InvalidArgumentError(absl::StrCat("path: holds a NUL: ", Quoted(path)));
+  }
+  if (!path.empty() && path.front() == '/') {
+    return absl::PermissionDeniedError(
+        absl::StrCat("path: expected one relative to the model root, got ", Quoted(path)));
+  }
+  std::vector<absl::string_view> parts;
+  for (const absl::string_view part : absl::StrSplit(View(path), '/', absl::SkipEmpty())) {
+    if (part == "..") return absl::PermissionDeniedError(absl::StrCat("path: leaves the model root: ", Quoted(path)));
+    if (part != ".") parts.push_back(part);
+  }
+  if (parts.empty()) return absl::InvalidArgumentError(absl::StrCat("path: names no file: ", Quoted(path)));
+  return absl::StrJoin(parts, "/");
+}
+
+std::string Stem(std::string_view path) {
+  std::string name(path.substr(path.rfind('/') + 1));
+  for (const char* extension : {".gguf", ".json"}) {
+    if (absl::EndsWith(name, extension)) return name.substr(0, name.size() - 5);
+  }
+  return name;
+}
+
+std::string Quoted(std::string_view text) {
+  const bool cut = text.size() > kMaxQuoted;
+  return absl::StrCat("\"", absl::CHexEscape(View(text.substr(0, kMaxQuoted))), cut ? "..." : "", "\"");
+}
+
+}  // namespace attnd::model

@@ -1,0 +1,213 @@
+#include "model/registry.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "model/content_hash.h"
+#include "model/embedded.h"
+#include "model/folder.h"
+#include "model/model_file.h"
+#include "model/names.h"
+#include "model/tables.h"
+
+namespace attnd::model {
+namespace {
+
+using ModelPtr = std::shared_ptr<const Model>;
+
+constexpr char kEmbedded[] = "embedded";
+constexpr char kUpload[] = "upload";
+
+ReadLimits LimitsOf(const RegistryOptions& options) { return {options.max_table_values, options.max_model_file_bytes}; }
+
+absl::Status NotLoaded(std::string_view name) {
+  return absl::NotFoundError(absl::StrCat("model: ", Quoted(name), " is not loaded"));
+}
+
+}  // namespace
+
+Registry::Registry(RegistryOptions options) : options_(std::move(options)) {}
+
+absl::StatusOr<ModelPtr> Registry::Find(std::string_view name, std::uint64_t version) const {
+  if (absl::Status valid = CheckModelName(name); !valid.ok()) return valid;
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = models_.find(name);
+  if (found == models_.end()) return NotLoaded(name);
+  const ModelPtr& current = found->second.model;
+  if (version == 0 || version == current->version()) return current;
+  return absl::NotFoundError(absl::StrCat("version: the current version of model ", Quoted(name), " is ",
+                                          current->version(), ", got ", version));
+}
+
+std::vector<ModelPtr> Registry::List(std::string_view after, std::int64_t count) const {
+  std::vector<ModelPtr> models;
+  absl::ReaderMutexLock lock(&mutex_);
+  for (auto it = models_.upper_bound(after); it != models_.end() && static_cast<std::int64_t>(models.size()) < count;
+       ++it) {
+    models.push_back(it->second.model);
+  }
+  return models;
+}
+
+absl::StatusOr<ModelTables> Registry::Read(const std::string& path) const {
+  if (options_.model_root.empty()) {
+    return absl::FailedPreconditionError("the server has no model root: models cannot be loaded from files");
+  }
+  const absl::StatusOr<Folder> root = Folder::OpenRoot(options_.model_root);
+  if (!root.ok()) return absl::FailedPreconditionError(absl::StrCat("model root: ", root.status().message()));
+  return ReadModel(*root, path, LimitsOf(options_));
+}
+
+absl::Status Registry::CheckRoom(std::string_view name) const {
+  if (models_.count(name) != 0) {
+    return absl::AlreadyExistsError(absl::StrCat("model: ", Quoted(name), " is loaded already"));
+  }
+  if (static_cast<std::int64_t>(models_.size()) < options_.max_models) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("models: there are ", models_.size(), ", the limit max_models is ", options_.max_models));
+}
+
+ModelPtr Registry::MakeCurrent(const std::string& name, const std::string& source, std::optional<std::string> path,
+                               std::uint64_t read_order, ModelTables contents, std::string content_hash) {
+  const std::uint64_t version = ++last_version_[name];
+  auto model =
+      std::make_shared<const Model>(name, version, source, absl::Now(), std::move(contents), std::move(content_hash));
+  models_[name] = Entry{model, std::move(path), read_order};
+  return model;
+}
+
+absl::StatusOr<ModelPtr> Registry::Add(const std::string& name, const std::string& source,
+                                       std::optional<std::string> path, absl::StatusOr<ModelTables> contents) {
+  if (!contents.ok()) return contents.status();
+  std::string hash = ContentHash(contents->tables);
+  absl::MutexLock lock(&mutex_);
+  if (absl::Status room = CheckRoom(name); !room.ok()) return room;
+  return MakeCurrent(name, source, std::move(path), ++reads_, *std::move(contents), std::move(hash));
+}
+
+absl::Status Registry::AddEmbedded() {
+  for (const EmbeddedFile& file : EmbeddedFiles()) {
+    const auto added = Add(std::string(file.name), kEmbedded, std::nullopt, ReadEmbedded(file));
+    if (!added.ok()) return added.status();
+  }
+  return absl::OkStatus();
+}
+
+std::int64_t Registry::LoadRoot() {
+  const auto log = [this](const std::string& line) {
+    if (options_.log) options_.log(line);
+  };
+  if (options_.model_root.empty()) return 0;
+  const absl::StatusOr<Folder> root = Folder::OpenRoot(options_.model_root);
+  const auto names = root.ok() ? root->List() : absl::StatusOr<std::vector<std::string>>(root.status());
+  if (!names.ok()) {
+    log(absl::StrCat("model root not read: ", names.status().message()));
+    return 0;
+  }
+  std::int64_t loaded = 0;
+  for (const std::string& path : *names) {
+    const auto model = Load("", path);
+    if (model.ok()) {
+      ++loaded;
+    } else {
+      log(absl::StrCat("skipped ", Quoted(path), ": ", model.status().message()));
+    }
+  }
+  return loaded;
+}
+
+absl::StatusOr<ModelPtr> Registry::Load(std::string_view name, std::string_view path) {
+  const absl::StatusOr<std::string> normalized = NormalizePath(path);
+  if (!normalized.ok()) return normalized.status();
+  const std::string chosen = name.empty() ? Stem(*normalized) : std::string(name);
+  if (absl::Status valid = CheckModelName(chosen); !valid.ok()) return valid;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    if (absl::Status room = CheckRoom(chosen); !room.ok()) return room;
+  }
+  return Add(chosen, *normalized, *normalized, Read(*normalized));
+}
+
+absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
+  if (absl::Status valid = CheckModelName(name); !valid.ok()) return valid;
+  std::string path;
+  std::uint64_t read_order = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = models_.find(name);
+    if (found == models_.end()) return NotLoaded(name);
+    if (!found->second.path) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("model: ", Quoted(name), " did not come from a file (", found->second.model->source(), ")"));
+    }
+    path = *found->second.path;
+    read_order = ++reads_;
+  }
+  absl::StatusOr<ModelTables> contents = Read(path);
+  if (!contents.ok()) return contents.status();
+  std::string hash = ContentHash(contents->tables);
+
+  ModelPtr old;  // is let go of after the lock
+  absl::MutexLock lock(&mutex_);
+  const auto found = models_.find(name);
+  if (found == models_.end() || found->second.path != path) {
+    return absl::NotFoundError(absl::StrCat("model: ", Quoted(name), " was unloaded while it was read again"));
+  }
+  old = found->second.model;
+  if (found->second.read_order > read_order) return old;  // somebody has read it since
+  return MakeCurrent(std::string(name), path, path, read_order, *std::move(contents), std::move(hash));
+}
+
+absl::Status Registry::Unload(std::string_view name) {
+  if (absl::Status valid = CheckModelName(name); !valid.ok()) return valid;
+  ModelPtr old;  // is let go of after the lock
+  absl::MutexLock lock(&mutex_);
+  const auto found = models_.find(name);
+  if (found == models_.end()) return NotLoaded(name);
+  old = std::move(found->second.model);
+  models_.erase(found);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelPtr> Registry::Upload(std::string_view name, std::string_view table_name, bias::BiasTable table,
+                                          bool replace) {
+  if (absl::Status valid = CheckModelName(name); !valid.ok()) return valid;
+  const std::string chosen =
+      table_name.empty() ? (table.bidirectional() ? "encoder" : "decoder") : std::string(table_name);
+  // Copying and hashing happen outside the lock, so another upload may come between: then once more, from what it made.
+  while (true) {
+    ModelPtr base;
+    {
+      absl::ReaderMutexLock lock(&mutex_);
+      const auto found = models_.find(name);
+      if (found != models_.end()) base = found->second.model;
+    }
+    ModelTables contents;
+    if (base != nullptr) {
+      if (base->source() != kUpload || base->contents().format != kUpload) {
+        return absl::AlreadyExistsError(absl::StrCat("model: ", Quoted(name), " was not made by uploads"));
+      }
+      contents = base->contents();
+      if (!replace && contents.tables.count(chosen) != 0) {
+        return absl::AlreadyExistsError(
+            absl::StrCat("table: model ", Quoted(name), " has ", Quoted(chosen), " already, and replace is not set"));
+      }
+      contents.tables.erase(chosen);
+    }
+    contents.format = kUpload;
+    if (absl::Status added = AddTable(chosen, table, LimitsOf(options_), contents); !added.ok()) return added;
+    std::string hash = ContentHash(contents.tables);
+
+    absl::MutexLock lock(&mutex_);
+    const auto found = models_.find(name);
+    const ModelPtr current = found == models_.end() ? nullptr : found->second.model;
+    if (current != base) continue;
+    if (base == nullptr) {
+      if (absl::Status room = CheckRoom(name); !room.ok()) return room;
+    }
+    return MakeCurrent(std::string(name), kUpload, std::nullopt, ++reads_, std::move(contents), std::move(hash));
+  }
+}
+
+}  // namespace attnd::model

@@ -1,0 +1,73 @@
+#include "model/tables.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/names.h"
+
+namespace attnd::model {
+namespace {
+
+// Values of the rule itself.
+std::int64_t ValuesOf(const bias::Rule& rule) {
+  struct Count {
+    std::size_t operator()(const bias::T5Rule& t5) const { return t5.values.size(); }
+    std::size_t operator()(const bias::AlibiRule& alibi) const { return alibi.slopes.size(); }
+    std::size_t operator()(const bias::PerOffsetRule& per_offset) const { return per_offset.values.size(); }
+  };
+  return static_cast<std::int64_t>(std::visit(Count{}, rule));
+}
+
+absl::Status CheckSize(std::string_view name, std::int64_t values, const ReadLimits& limits) {
+  if (values <= limits.max_table_values) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("table ", Quoted(name), ": has ", values,
+                                                   " values, more than max_table_values, ", limits.max_table_values));
+}
+
+}  // namespace
+
+absl::Status AddTable(std::string_view name, std::int64_t heads, bias::Rule rule, const ReadLimits& limits,
+                      ModelTables& contents) {
+  if (absl::Status size = CheckSize(name, ValuesOf(rule), limits); !size.ok()) return size;
+  auto table = bias::BiasTable::Create(heads, std::move(rule), limits.max_table_values);
+  if (!table.ok()) return Annotate(table.status(), absl::StrCat("table ", Quoted(name)));
+  return AddTable(name, *std::move(table), limits, contents);
+}
+
+absl::Status AddTable(std::string_view name, bias::BiasTable table, const ReadLimits& limits, ModelTables& contents) {
+  if (absl::Status valid = CheckTableName(name); !valid.ok()) return valid;
+  for (const std::int64_t values :
+       {ValuesOf(table.rule()), static_cast<std::int64_t>(table.offset_form().values.size())}) {
+    if (absl::Status size = CheckSize(name, values, limits); !size.ok()) return size;
+  }
+  if (contents.tables.size() >= kMaxTablesPerModel) {
+    return absl::ResourceExhaustedError(absl::StrCat("the model has more than ", kMaxTablesPerModel, " tables"));
+  }
+  if (!contents.tables.empty() && contents.tables.begin()->second.heads() != table.heads()) {
+    return absl::InvalidArgumentError(absl::StrCat("table ", Quoted(name), ": heads: expected ",
+                                                   contents.tables.begin()->second.heads(),
+                                                   " as in the model's other tables, got ", table.heads()));
+  }
+  if (!contents.tables.emplace(name, std::move(table)).second) {
+    return absl::InvalidArgumentError(absl::StrCat("table ", Quoted(name), " is given twice"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadText(const tensor::ByteSource& source, std::int64_t max_bytes) {
+  if (source.size() > max_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("expected at most ", max_bytes, " bytes, got ", source.size()));
+  }
+  std::string text(static_cast<std::size_t>(source.size()), '\0');
+  const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(text.data()), text.size());
+  if (absl::Status read = source.ReadAt(0, bytes); !read.ok()) return read;
+  return text;
+}
+
+absl::Status Annotate(const absl::Status& status, std::string_view where) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(std::string(where), ": ", status.message()));
+}
+
+}  // namespace attnd::model

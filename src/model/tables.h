@@ -1,0 +1,42 @@
+// What all readers share: limits, and the rules that a model's tables obey together.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bias/bias_table.h"
+#include "model/model.h"
+#include "tensor/byte_source.h"
+
+namespace attnd::model {
+
+struct ReadLimits {
+  std::int64_t max_table_values = bias::BiasTable::kMaxValues;
+  std::int64_t max_file_bytes = std::int64_t{1} << 36;
+};
+
+inline constexpr std::size_t kMaxTablesPerModel = 2000;
+
+// Opens a file of a checkpoint by its name.
+using OpenByName = absl::FunctionRef<absl::StatusOr<std::unique_ptr<tensor::ByteSource>>(const std::string&)>;
+
+// Makes a table and adds it to `contents` under `name`. Errors: INVALID_ARGUMENT for a bad name, a name that is taken,
+// an invalid rule, another number of heads than the tables before it; RESOURCE_EXHAUSTED beyond the limits.
+absl::Status AddTable(std::string_view name, std::int64_t heads, bias::Rule rule, const ReadLimits& limits,
+                      ModelTables& contents);
+
+// The same for a table that has been made.
+absl::Status AddTable(std::string_view name, bias::BiasTable table, const ReadLimits& limits, ModelTables& contents);
+
+// A whole small file as text. Errors: RESOURCE_EXHAUSTED if it is larger than `max_bytes`, DATA_LOSS.
+absl::StatusOr<std::string> ReadText(const tensor::ByteSource& source, std::int64_t max_bytes);
+
+// `status` with `where` before its message.
+absl::Status Annotate(const absl::Status& status, std::string_view where);
+
+}  // namespace attnd::model

@@ -1,0 +1,204 @@
+// Broken GGUF files: each case breaks one thing of the builder's valid one.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "gguf_builder.h"
+#include "model/gguf.h"
+#include "model/gguf_tables.h"
+
+namespace attnd::model {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Key;
+
+absl::StatusOr<ModelTables> Read(const std::string& bytes, const ReadLimits& limits = {}) {
+  return ReadGguf(tensor::OpenMemory({reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()}), limits);
+}
+
+TEST(GgufTest, ReadsTables) {
+  for (const std::uint32_t version : {2U, 3U}) {
+    GgufBuilder builder;
+    builder.version = version;
+    const auto contents = Read(builder.Build());
+    ASSERT_TRUE(contents.ok()) << contents.status();
+    EXPECT_EQ(contents->architecture, "t5");
+    EXPECT_THAT(contents->tables, ElementsAre(Key("decoder"), Key("encoder")));
+    EXPECT_EQ(contents->tables.at("decoder").Value(1, 0), 1.0F);
+    const auto& encoder = std::get<bias::T5Rule>(contents->tables.at("encoder").rule());
+    EXPECT_TRUE(encoder.bidirectional);
+    EXPECT_EQ(encoder.max_distance, 128);
+    EXPECT_THAT(encoder.values, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+}
+
+TEST(GgufTest, AnyArchitecturesPrefixAndAnyIntegerType) {
+  GgufBuilder builder;
+  builder.metadata[2] = {"umt5-next.attention.relative_buckets_count", 10, Raw<std::uint64_t>(4)};
+  EXPECT_TRUE(Read(builder.Build()).ok());
+  builder.metadata[2] = {"x.attention.relative_buckets_count", 5, Raw<std::int32_t>(4)};
+  EXPECT_TRUE(Read(builder.Build()).ok());
+}
+
+TEST(GgufTest, ATablePerLayer) {
+  GgufBuilder builder;
+  builder.tensors[1].name = "enc.blk.1.attn_rel_b.weight";
+  const auto contents = Read(builder.Build());
+  ASSERT_TRUE(contents.ok()) << contents.status();
+  EXPECT_THAT(contents->tables, ElementsAre(Key("encoder.0"), Key("encoder.1")));
+}
+
+TEST(GgufTest, RefusesOneBrokenThing) {
+  constexpr std::uint64_t kHuge = std::uint64_t{1} << 63;
+  struct Case {
+    std::string says;
+    std::function<void(GgufBuilder&)> break_it;
+  };
+  const Case cases[] = {
+      {"magic", [](GgufBuilder& b) { b.magic = "GGML"; }},
+      {"version: expected 2 or 3, got 1", [](GgufBuilder& b) { b.version = 1; }},
+      {"version: expected 2 or 3, got 4", [](GgufBuilder& b) { b.version = 4; }},
+      {"big-endian", [](GgufBuilder& b) { b.version = 0x03000000; }},
+      {"tensor count", [](GgufBuilder& b) { b.tensor_count_error = 1000000; }},
+      {"tensor count", [](GgufBuilder& b) { b.tensor_count_error = INT64_MIN; }},
+      {"metadata count", [](GgufBuilder& b) { b.metadata_count_error = 1000000; }},
+      {"metadata count", [](GgufBuilder& b) { b.metadata_count_error = -7; }},
+      {"string: expected at most", [](GgufBuilder& b) { b.metadata_count_error = 1; }},
+      {"", [](GgufBuilder& b) { b.metadata_count_error = -1; }},
+      {"", [](GgufBuilder& b) { b.tensor_count_error = 1; }},
+      {"metadata: unknown type 13", [](GgufBuilder& b) { b.metadata[5].type = 13; }},
+      {"metadata: unknown type 4294967295", [](GgufBuilder& b) { b.metadata[5].type = 0xFFFFFFFF; }},
+      {"bool", [](GgufBuilder& b) { b.metadata[5].value = std::string(1, '\2'); }},
+      {"key \"general.architecture\" is given twice", [](GgufBuilder& b) { b.metadata[5] = b.metadata[0]; }},
+      {"count: expected at most",
+       [](GgufBuilder& b) { b.metadata[3].value = Raw<std::uint32_t>(8) + Raw<std::uint64_t>(1) + Raw(kHuge); }},
+      {"array's elements", [](GgufBuilder& b) { b.metadata[3].value = Raw<std::uint32_t>(9) + Raw<std::uint64_t>(1); }},
+      {"array's elements",
+       [](GgufBuilder& b) { b.metadata[3].value = Raw<std::uint32_t>(77) + Raw<std::uint64_t>(1); }},
+      {"count: expected at most", [](GgufBuilder& b) { b.metadata[4].value = Raw<std::uint32_t>(6) + Raw(kHuge); }},
+      {"count: expected at most",
+       [](GgufBuilder& b) { b.metadata[4].value = Raw<std::uint32_t>(12) + Raw(kHuge >> 2); }},
+      {"count: expected at most", [](GgufBuilder& b) { b.metadata[0].value = Raw(kHuge); }},
+      {"general.architecture",
+       [](GgufBuilder& b) {
+         b.metadata[0] = {"general.architecture", 4, Raw(5U)};
+       }},
+      {"general.architecture", [](GgufBuilder& b) { b.metadata[0].value = GgufString("t5\xff"); }},
+      {"general.architecture", [](GgufBuilder& b) { b.metadata[0].value = GgufString(std::string(65, 'x')); }},
+      {"general.alignment", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(0); }},
+      {"general.alignment", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(48); }},
+      {"general.alignment", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(1U << 31); }},
+      {"general.alignment",
+       [](GgufBuilder& b) {
+         b.metadata[1] = {"general.alignment", 8, GgufString("64")};
+       }},
+      {"offset: expected 128", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(128); }},
+      {"relative_buckets_count: missing", [](GgufBuilder& b) { b.metadata.erase(b.metadata.begin() + 2); }},
+      {"relative_buckets_count: expected an integer",
+       [](GgufBuilder& b) {
+         b.metadata[2] = {"t5.attention.relative_buckets_count", 8, GgufString("4")};
+       }},
+      {"relative_buckets_count: missing",
+       [](GgufBuilder& b) {
+         b.metadata[2] = {"t5.attention.relative_buckets_count", 5, Raw(-4)};
+       }},
+      {"relative_buckets_count: given twice",
+       [](GgufBuilder& b) {
+         b.metadata[5] = {"x.attention.relative_buckets_count", 4, Raw(4U)};
+       }},
+      {"dims: expected [heads, 5], got [2, 4]", [](GgufBuilder& b) { b.metadata[2].value = Raw<std::uint32_t>(5); }},
+      {"string: expected at most", [](GgufBuilder& b) { b.metadata[0].key = std::string(70000, 'k'); }},
+      {"string: expected at most", [](GgufBuilder& b) { b.tensors[0].name = std::string(2000, 'n'); }},
+      {"dims: expected at most 4, got 5",
+       [](GgufBuilder& b) {
+         b.tensors[0].dims = {2, 4, 1, 1, 1};
+       }},
+      {"dims: expected [heads, 4], got [2, 4, 1]",
+       [](GgufBuilder& b) {
+         b.tensors[0].dims = {2, 4, 1};
+       }},
+      {"dims: expected [heads, 4], got [4, 2]",
+       [](GgufBuilder& b) {
+         b.tensors[0].dims = {4, 2};
+       }},
+      {"dims: too large",
+       [](GgufBuilder& b) {
+         b.tensors[0].dims = {kHuge, 4};
+       }},
+      {"product is too large",
+       [](GgufBuilder& b) {
+         b.tensors[0].dims = {kHuge >> 1, 4};
+       }},
+      {"inside the file",
+       [](GgufBuilder& b) {
+         b.tensors[2].dims = {32 << 20, 1 << 20};
+       }},
+      {"multiple of 32 for Q8_0, got 65",
+       [](GgufBuilder& b) {
+         b.tensors[2].dims = {65, 3};
+       }},
+      {"unknown type 4", [](GgufBuilder& b) { b.tensors[2].type = 4; }},
+      {"unknown type 4294967295", [](GgufBuilder& b) { b.tensors[2].type = 0xFFFFFFFF; }},
+      {"type: expected F32, F16 or BF16, got I32", [](GgufBuilder& b) { b.tensors[0].type = 26; }},
+      {"offset: expected 64", [](GgufBuilder& b) { b.tensors[1].offset = 0; }},    // overlaps
+      {"offset: expected 64", [](GgufBuilder& b) { b.tensors[1].offset = 65; }},   // not aligned
+      {"offset: expected 64", [](GgufBuilder& b) { b.tensors[1].offset = 128; }},  // leaves a hole
+      {"offset: expected 128", [](GgufBuilder& b) { b.tensors[2].offset = kHuge; }},
+      {"offset: expected 128", [](GgufBuilder& b) { b.tensors[2].offset = ~std::uint64_t{0}; }},
+      {"\"enc.blk.0.attn_rel_b.weight\" is given twice", [](GgufBuilder& b) { b.tensors[1].name = b.tensors[0].name; }},
+      {"\"enc.blk.0.attn_rel_b.weight\": missing",
+       [](GgufBuilder& b) { b.tensors[0].name = "enc.blk.1.attn_rel_b.weight"; }},
+      {"\"enc.blk.0.attn_rel_b.weight\": missing",
+       [](GgufBuilder& b) { b.tensors[0].name = "enc.blk.-1.attn_rel_b.weight"; }},
+      {"has no enc.blk.N",
+       [](GgufBuilder& b) {
+         b.tensors[0].name = "a";
+         b.tensors[1].name = "b";
+       }},
+      {"heads: expected 2 as in the model's other tables, got 1",
+       [](GgufBuilder& b) {
+         b.tensors[1].dims = {1, 4};
+       }},
+      {"values[0]: expected a finite value", [](GgufBuilder& b) { b.data.replace(0, 4, "\xff\xff\xff\xff"); }},
+      {"values[0]: expected a finite value", [](GgufBuilder& b) { b.data.replace(64, 2, std::string("\x00\x7c", 2)); }},
+  };
+  for (const Case& c : cases) {
+    GgufBuilder builder;
+    c.break_it(builder);
+    const absl::Status status = Read(builder.Build()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.says;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.says));
+  }
+}
+
+TEST(GgufTest, RefusesEveryTruncation) {
+  const std::string whole = GgufBuilder().Build();
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_EQ(Read(whole.substr(0, size)).status().code(), absl::StatusCode::kInvalidArgument) << size;
+  }
+}
+
+TEST(GgufTest, LimitsAreNamed) {
+  ReadLimits limits;
+  limits.max_table_values = 7;
+  const absl::Status status = Read(GgufBuilder().Build(), limits).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("max_table_values, 7"));
+}
+
+TEST(GgufTest, LongStringsAndArraysAreSkipped) {
+  GgufBuilder builder;
+  std::string tokens = Raw<std::uint32_t>(8) + Raw<std::uint64_t>(50000);
+  for (int i = 0; i < 50000; ++i) tokens += GgufString("token" + std::to_string(i));
+  builder.metadata[3].value = tokens;  // more than one block of the cursor
+  builder.metadata.push_back({"tokenizer.chat_template", 8, GgufString(std::string(200000, 't'))});
+  const auto contents = Read(builder.Build());
+  EXPECT_TRUE(contents.ok()) << contents.status();
+}
+
+}  // namespace
+}  // namespace attnd::model
