@@ -59,12 +59,17 @@ TEST(Numbers, NonFiniteKeysAndValuesReachOnlyRowsThatSeeThem) {
   for (const std::int64_t queries : kQueries) {
     for (const float bad : {kNan, kInf, -kInf}) {
       for (const std::int64_t key : {199l, 200 - queries / 2, 150l, 48l}) {
-        Problem keys(Spec(queries));
-        At(keys.k, keys, 0, 200, key, 16, 15) = bad;
-        ExpectAgreement(keys);
-        Problem values(Spec(queries));
-        At(values.v, values, 1, 200, key, 20, 19) = bad;
-        ExpectAgreement(values);
+        for (const tensor::DType dtype : {tensor::DType::kF32, tensor::DType::kBF16}) {
+          ProblemSpec spec = Spec(queries);
+          spec.dtype = dtype;
+          spec.precision = ProductPrecision::kBF16;
+          Problem keys(spec);
+          At(keys.k, keys, 0, 200, key, 16, 15) = bad;
+          ExpectAgreement(keys);
+          Problem values(spec);
+          At(values.v, values, 1, 200, key, 20, 19) = bad;
+          ExpectAgreement(values);
+        }
       }
     }
   }

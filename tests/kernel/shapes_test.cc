@@ -126,6 +126,27 @@ TEST(Shapes, EveryDtypeInPiecesThatSplitElements) {
   }
 }
 
+// Kernels that multiply bf16 do; the others widen. Head dimensions and key counts are odd and even: both pair up.
+TEST(Shapes, ProductsOfBf16) {
+  for (const std::int64_t n : {1, 2, 9, 16, 31, 47, 48, 49, 97, 287, 288, 289, 310}) {
+    for (const std::int64_t dim : {1, 2, 31, 32, 33, 64, 80}) {
+      ExpectKernelsAgree({.heads = 2,
+                          .kv_heads = 2,
+                          .queries = n,
+                          .keys = n,
+                          .head_dim = dim,
+                          .value_head_dim = 97 - dim,
+                          .dtype = DType::kBF16,
+                          .out_dtype = dim % 2 == 0 ? DType::kBF16 : DType::kF32,
+                          .segment_bytes = dim == 33 ? 77 : 0,
+                          .misalignment = dim % 3,
+                          .precision = ProductPrecision::kBF16});
+    }
+  }
+  ExpectKernelsAgree(
+      {.queries = 60, .keys = 3001, .dtype = DType::kBF16, .query_offset = 2941, .precision = ProductPrecision::kBF16});
+}
+
 // Large enough for every way of cutting: shared packing, local blocks, direct and local splits.
 TEST(Shapes, LongProblems) {
   ExpectKernelsAgree({.queries = 1, .keys = 5000, .head_dim = 64, .query_offset = 4999});
@@ -166,6 +187,7 @@ TEST(Shapes, RandomProblems) {
     if (below(2) == 0) {
       for (std::int64_t b = 0; b < spec.batch; ++b) spec.key_lengths.push_back(below(spec.keys + 1));
     }
+    spec.precision = static_cast<ProductPrecision>(below(2));
     spec.seed = static_cast<std::uint32_t>(i);
     ExpectKernelsAgree(spec);
   }

@@ -155,7 +155,7 @@ inline void ValueStep(const Attention& a, std::int64_t rows, const RowBlock& val
                              visible[r],
                              scratch.output + (r * packets + chunk.first_packet) * kWidth,
                              packets * kWidth};
-      AddValues(block, group, chunk.packets);
+      AddValues<Product::kF32>(block, group, chunk.packets);
     }
     r += group;
   }
@@ -190,7 +190,7 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
       const SoftmaxRow row{scratch.lane_max + r * kWidth, scratch.lane_sum + r * kWidth, scratch.max + r,
                            scratch.output + r * packets * kWidth, packets};
       RaiseMax(row);
-      WeighTileRow(scratch.scores + r * kDirectKeys, visible[r], visible[r], row);
+      WeighTileRow<Product::kF32>(scratch.scores + r * kDirectKeys, visible[r], visible[r], row);
     }
     const RowBlock value_rows =
         ReadRows(a.v, values, RowPosition(a.v, batch, kv_head, key), range.keys, a.value_head_dim, scratch);

@@ -3,7 +3,7 @@
 
 #include "kernel/impl/packet.h"
 
-#if defined(__F16C__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 

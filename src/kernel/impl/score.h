@@ -1,7 +1,7 @@
 // Scores: query rows times packed keys, with bias, mask and running row maximum fused in.
 #pragma once
 
-#include "kernel/impl/packet.h"
+#include "kernel/impl/product.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
@@ -30,9 +30,10 @@ ATTND_INLINE Packet MaskScore(Packet score, std::int64_t visible, int c) {
 
 // One block: kScoreRows rows by kCols packets of keys.
 struct ScoreBlock {
-  const float* queries;  // [dim][kScoreRows]
-  const float* keys;     // [dim][kPanel]
-  std::int64_t dim;
+  const float* queries;         // [dim][kScoreRows]
+  const float* keys;            // [dim][kPanel]
+  std::int64_t dim;             // places: head_dim, or pairs of it
+  float scale;                  // of bf16 products; float queries carry it already
   const float* bias;            // row r's begin at bias - r; null for none
   const std::int64_t* visible;  // per row, counted from this block's first key; null if no key is masked
   float* scores;                // row r's at scores + r * stride
@@ -40,7 +41,7 @@ struct ScoreBlock {
   float* row_max;  // [kScoreRows][kWidth], running
 };
 
-template <int kCols>
+template <Product kProduct, int kCols>
 void ComputeScores(const ScoreBlock& block) {
   Packet acc[kScoreRows][kCols];
 #pragma GCC unroll 8
@@ -58,7 +59,15 @@ void ComputeScores(const ScoreBlock& block) {
     for (int r = 0; r < kScoreRows; ++r) {
       const Packet query = ei::pset1<Packet>(q[r]);
 #pragma GCC unroll 4
-      for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pmadd(query, key[c], acc[r][c]);
+      for (int c = 0; c < kCols; ++c) acc[r][c] = MultiplyAdd<kProduct>(query, key[c], acc[r][c]);
+    }
+  }
+  if constexpr (kProduct == Product::kBF16) {
+    const Packet scale = ei::pset1<Packet>(block.scale);
+#pragma GCC unroll 8
+    for (int r = 0; r < kScoreRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pmul(acc[r][c], scale);
     }
   }
   if (block.bias != nullptr) {
@@ -91,15 +100,16 @@ void ComputeScores(const ScoreBlock& block) {
   }
 }
 
+template <Product kProduct>
 inline void ComputeScores(const ScoreBlock& block, std::int64_t packets) {
   static_assert(kScoreCols <= 3);
   switch (packets) {
     case 1:
-      return ComputeScores<1>(block);
+      return ComputeScores<kProduct, 1>(block);
     case 2:
-      return ComputeScores<2>(block);
+      return ComputeScores<kProduct, 2>(block);
     default:
-      return ComputeScores<kScoreCols>(block);
+      return ComputeScores<kProduct, kScoreCols>(block);
   }
 }
 

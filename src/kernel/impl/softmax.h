@@ -1,7 +1,7 @@
 // The streaming softmax of one row over one tile of scores.
 #pragma once
 
-#include "kernel/impl/packet.h"
+#include "kernel/impl/product.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
@@ -31,6 +31,7 @@ ATTND_INLINE void RaiseMax(const SoftmaxRow& row) {
 
 // RaiseMax comes first. Replaces the first `visible` scores by 2^(score - max) and adds them to the row's sum; the
 // scores between visible and the end of its packet must be -inf. Columns up to `columns` that are beyond become 0.
+template <Product kProduct>
 ATTND_INLINE void WeighTileRow(float* scores, std::int64_t visible, std::int64_t columns, const SoftmaxRow& row) {
   std::int64_t c = 0;
   if (visible > 0) {
@@ -41,19 +42,19 @@ ATTND_INLINE void WeighTileRow(float* scores, std::int64_t visible, std::int64_t
     for (; c + kWidth < visible; c += 2 * kWidth) {
       const Packet p = Exp2(ei::psub(ei::pload<Packet>(scores + c), max));
       const Packet p2 = Exp2(ei::psub(ei::pload<Packet>(scores + c + kWidth), max));
-      ei::pstore(scores + c, p);
-      ei::pstore(scores + c + kWidth, p2);
+      StoreWeights<kProduct>(p, scores, c);
+      StoreWeights<kProduct>(p2, scores, c + kWidth);
       sum = ei::padd(sum, p);
       sum2 = ei::padd(sum2, p2);
     }
     for (; c < visible; c += kWidth) {
       const Packet p = Exp2(ei::psub(ei::pload<Packet>(scores + c), max));
-      ei::pstore(scores + c, p);
+      StoreWeights<kProduct>(p, scores, c);
       sum = ei::padd(sum, p);
     }
     ei::pstore(row.lane_sum, ei::padd(sum, sum2));
   }
-  for (; c < columns; c += kWidth) ei::pstore(scores + c, ei::pset1<Packet>(0.0f));
+  for (; c < columns; c += kWidth) StoreWeights<kProduct>(ei::pset1<Packet>(0.0f), scores, c);
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

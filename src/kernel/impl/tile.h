@@ -10,7 +10,7 @@
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 struct TileState {
-  float* queries;   // [head_dim][kQueryTile], times scale * log2(e)
+  float* queries;   // [places of head_dim][kQueryTile]; floats times scale * log2(e), bf16 as they are
   float* output;    // [kQueryTile][value packets * kWidth]
   float* lane_max;  // [kQueryTile][kWidth]
   float* lane_sum;  // [kQueryTile][kWidth]
@@ -50,14 +50,19 @@ inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memo
   Carver scratch(scratch_memory);
   const PackScratch work = CarvePack(a, scratch);
   RowReader reader(a.q);
+  const Product product = ProductOf(a);
   const float scale = a.scale * kLog2E;
   const std::int64_t padded_rows = RoundUp(tile.rows, kScoreRows);
   std::memset(work.zeros, 0, static_cast<std::size_t>(a.head_dim) * sizeof(float));
   const std::int64_t last = tile.first_row + tile.rows;
   for (std::int64_t r = 0; r < padded_rows; r += kWidth) {
     const float* rows[kWidth];
-    FindRows(a.q, reader, tile.batch, tile.head, tile.first_row + r, last, a.head_dim, work, rows);
-    TransposeRows(rows, a.head_dim, scale, state.queries + r, kQueryTile);
+    FindRows(a.q, product, reader, tile.batch, tile.head, tile.first_row + r, last, a.head_dim, work, rows);
+    if (product == Product::kBF16) {
+      TransposeRows<false>(rows, Places(product, a.head_dim), 1.0f, state.queries + r, kQueryTile);
+    } else {
+      TransposeRows<true>(rows, a.head_dim, scale, state.queries + r, kQueryTile);
+    }
   }
   std::memset(state.output, 0, static_cast<std::size_t>(tile.rows * ValuePackets(a) * kWidth) * sizeof(float));
   std::memset(state.lane_sum, 0, static_cast<std::size_t>(tile.rows * kWidth) * sizeof(float));
@@ -71,12 +76,14 @@ struct KeyTile {
   std::int64_t keys;
 };
 
+template <Product kProduct>
 inline void ScoreTile(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
                       const TileState& state, const TileScratch& scratch) {
   const std::int64_t rows = RoundUp(tile.rows, kScoreRows);
+  const std::int64_t places = Places(kProduct, a.head_dim);
   const float* bias =
       BiasSlice(a, tile.head, tile.first_row, rows, range.key, RoundUp(range.keys, kWidth), scratch.bias);
-  const float* panels = reinterpret_cast<const float*>(packed.keys_data) + (range.key - packed.first_key) * a.head_dim;
+  const float* panels = reinterpret_cast<const float*>(packed.keys_data) + (range.key - packed.first_key) * places;
   for (std::int64_t c = 0; c < range.keys; c += kPanel) {
     for (std::int64_t r = 0; r < rows; r += kScoreRows) {
       // Rows see the more keys the later they are: the last row decides what is computed, the first what is masked.
@@ -89,19 +96,21 @@ inline void ScoreTile(const Attention& a, const RowTile& tile, const PackedHead&
         for (int i = 0; i < kScoreRows; ++i) visible[i] = scratch.visible[r + i] - c;
       }
       const ScoreBlock block{state.queries + r,
-                             panels + c * a.head_dim,
-                             a.head_dim,
+                             panels + c * places,
+                             places,
+                             a.scale * kLog2E,
                              bias == nullptr ? nullptr : bias - r + c,
                              masked ? visible : nullptr,
                              scratch.scores + r * kKeyTile + c,
                              kKeyTile,
                              state.lane_max + r * kWidth};
-      ComputeScores(block, columns / kWidth);
+      ComputeScores<kProduct>(block, columns / kWidth);
     }
   }
 }
 
 // Rows that share a block of values read the weights of its last row's keys, so the others' must be zeros there.
+template <Product kProduct>
 inline void SoftmaxTile(const Attention& a, const RowTile& tile, const TileState& state, const TileScratch& scratch) {
   const std::int64_t packets = ValuePackets(a);
   const auto row = [&](std::int64_t r) {
@@ -112,10 +121,11 @@ inline void SoftmaxTile(const Attention& a, const RowTile& tile, const TileState
   for (std::int64_t r = 0; r < tile.rows; ++r) RaiseMax(row(r));
   for (std::int64_t r = 0; r < tile.rows; ++r) {
     const std::int64_t last = Min(tile.rows, r / kValueRows * kValueRows + kValueRows) - 1;
-    WeighTileRow(scratch.scores + r * kKeyTile, scratch.visible[r], scratch.visible[last], row(r));
+    WeighTileRow<kProduct>(scratch.scores + r * kKeyTile, scratch.visible[r], scratch.visible[last], row(r));
   }
 }
 
+template <Product kProduct>
 inline void ValueTile(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
                       const TileState& state, const TileScratch& scratch) {
   const std::int64_t packets = ValuePackets(a);
@@ -124,26 +134,31 @@ inline void ValueTile(const Attention& a, const RowTile& tile, const PackedHead&
   for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
     const ValueChunk chunk = ChunkAt(packets, c);
     const float* values = reinterpret_cast<const float*>(packed.values_data) +
-                          chunk.first_packet * kWidth * packed.keys +
-                          (range.key - packed.first_key) * chunk.packets * kWidth;
+                          (chunk.first_packet * Places(kProduct, packed.keys) +
+                           Places(kProduct, range.key - packed.first_key) * chunk.packets) *
+                              kWidth;
     for (std::int64_t r = 0; r < tile.rows; r += group) {
       const std::int64_t rows = Min(group, tile.rows - r);
       const std::int64_t keys = scratch.visible[r + rows - 1];
       if (keys <= 0) continue;
+      // Then also the key that shares a pair with a row's last one must not be touched.
+      const bool odd_last = kProduct == Product::kBF16 && !packed.finite_values && keys % 2 != 0;
       const ValueBlock block{scratch.scores + r * kKeyTile,
                              kKeyTile,
                              values,
                              chunk.packets * kWidth,
-                             keys,
+                             Places(kProduct, keys) - (odd_last ? 1 : 0),
                              state.output + (r * packets + chunk.first_packet) * kWidth,
                              packets * kWidth};
-      AddValues(block, rows, chunk.packets);
+      AddValues<kProduct>(block, rows, chunk.packets);
+      if (odd_last) AddFirstOfPair(block, chunk.packets);
     }
   }
 }
 
-inline void Advance(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
-                    std::int64_t last_key, std::byte* state_memory, std::byte* scratch_memory) {
+template <Product kProduct>
+inline void AdvanceWith(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
+                        std::int64_t last_key, std::byte* state_memory, std::byte* scratch_memory) {
   Carver carver(state_memory);
   const TileState state = CarveState(a, carver);
   Carver scratch_carver(scratch_memory);
@@ -155,10 +170,20 @@ inline void Advance(const Attention& a, const RowTile& tile, const PackedHead& p
       const std::int64_t row = tile.first_row + Min(r, tile.rows - 1);
       scratch.visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, end, row) - key));
     }
-    ScoreTile(a, tile, packed, range, state, scratch);
-    SoftmaxTile(a, tile, state, scratch);
-    ValueTile(a, tile, packed, range, state, scratch);
+    ScoreTile<kProduct>(a, tile, packed, range, state, scratch);
+    SoftmaxTile<kProduct>(a, tile, state, scratch);
+    ValueTile<kProduct>(a, tile, packed, range, state, scratch);
   }
+}
+
+inline void Advance(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
+                    std::int64_t last_key, std::byte* state, std::byte* scratch) {
+  if constexpr (kHasBf16) {
+    if (ProductOf(a) == Product::kBF16) {
+      return AdvanceWith<Product::kBF16>(a, tile, packed, first_key, last_key, state, scratch);
+    }
+  }
+  AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, state, scratch);
 }
 
 // The row's log-sum-exp in natural logarithms, from its maximum (base 2) and sum.

@@ -1,7 +1,7 @@
 // Weights times values, added to the rows' outputs.
 #pragma once
 
-#include "kernel/impl/packet.h"
+#include "kernel/impl/product.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
@@ -11,12 +11,12 @@ struct ValueBlock {
   std::int64_t weight_stride;
   const float* values;  // key j's at values + j * value_stride, of any alignment
   std::int64_t value_stride;
-  std::int64_t keys;
-  float* output;  // row r's at output + r * output_stride
+  std::int64_t keys;  // places: keys, or pairs of them
+  float* output;      // row r's at output + r * output_stride
   std::int64_t output_stride;
 };
 
-template <int kRows, int kCols>
+template <Product kProduct, int kRows, int kCols>
 void AddValues(const ValueBlock& block) {
   Packet acc[kRows][kCols];
 #pragma GCC unroll 8
@@ -36,7 +36,7 @@ void AddValues(const ValueBlock& block) {
     for (int r = 0; r < kRows; ++r) {
       const Packet weight = ei::pset1<Packet>(weights[r][j]);
 #pragma GCC unroll 4
-      for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pmadd(weight, value[c], acc[r][c]);
+      for (int c = 0; c < kCols; ++c) acc[r][c] = MultiplyAdd<kProduct>(weight, value[c], acc[r][c]);
     }
   }
 #pragma GCC unroll 8
@@ -46,41 +46,55 @@ void AddValues(const ValueBlock& block) {
   }
 }
 
-template <int kCols>
+template <Product kProduct, int kCols>
 inline void AddValues(const ValueBlock& block, std::int64_t rows) {
   static_assert(kValueRows == 6);
   switch (rows) {
     case 1:
-      return AddValues<1, kCols>(block);
+      return AddValues<kProduct, 1, kCols>(block);
     case 2:
-      return AddValues<2, kCols>(block);
+      return AddValues<kProduct, 2, kCols>(block);
     case 3:
-      return AddValues<3, kCols>(block);
+      return AddValues<kProduct, 3, kCols>(block);
     case 4:
-      return AddValues<4, kCols>(block);
+      return AddValues<kProduct, 4, kCols>(block);
     case 5:
-      return AddValues<5, kCols>(block);
+      return AddValues<kProduct, 5, kCols>(block);
     default:
-      return AddValues<6, kCols>(block);
+      return AddValues<kProduct, 6, kCols>(block);
   }
 }
 
+template <Product kProduct>
 inline void AddValues(const ValueBlock& block, std::int64_t rows, std::int64_t packets) {
   switch (packets) {
     case 1:
-      return AddValues<1>(block, rows);
+      return AddValues<kProduct, 1>(block, rows);
     case 2:
-      return AddValues<2>(block, rows);
+      return AddValues<kProduct, 2>(block, rows);
 #if defined(__AVX512F__) || defined(__aarch64__)
     case 3:
-      return AddValues<3>(block, rows);
+      return AddValues<kProduct, 3>(block, rows);
     default:
-      return AddValues<4>(block, rows);
+      return AddValues<kProduct, 4>(block, rows);
 #else
     default:
       return;
 #endif
   }
+}
+
+// One row's weight at place `block.keys`, of whose pair of keys only the first counts.
+ATTND_INLINE void AddFirstOfPair([[maybe_unused]] const ValueBlock& block, [[maybe_unused]] std::int64_t packets) {
+#if defined(__AVX512BF16__)
+  const Packet weight = FirstOfPairs(ei::pset1<Packet>(block.weights[block.keys]));
+  const float* values = block.values + block.keys * block.value_stride;
+  for (std::int64_t p = 0; p < packets; ++p) {
+    float* output = block.output + p * kWidth;
+    const Packet value = FirstOfPairs(ei::pload<Packet>(values + p * kWidth));
+    ei::pstore(output, ei::pmadd(weight, value, ei::pload<Packet>(output)));
+  }
+#endif
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -1,0 +1,72 @@
+// What the micro-kernels multiply: floats, or pairs of bf16 summed in fp32 (AVX512_BF16's vdpbf16ps).
+//
+// A pair of bf16 takes a float's place everywhere: a panel then holds [head_dim / 2][keys] pairs along the head
+// dimension, a chunk of values [keys / 2][columns] pairs along the keys. So packing, loading and broadcasting are the
+// same for both, and only the multiply-add differs.
+#pragma once
+
+#include "kernel/impl/rows.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+enum class Product : std::uint8_t { kF32, kBF16 };
+
+#if defined(__AVX512BF16__)
+inline constexpr bool kHasBf16 = true;
+#else
+inline constexpr bool kHasBf16 = false;
+#endif
+
+ATTND_INLINE Product ProductOf(const Attention& a) {
+  constexpr auto kBf16 = tensor::DType::kBF16;
+  const bool bf16 = kHasBf16 && a.product_precision == ProductPrecision::kBF16 && a.q.dtype == kBf16 &&
+                    a.k.dtype == kBf16 && a.v.dtype == kBf16;
+  return bf16 ? Product::kBF16 : Product::kF32;
+}
+
+// Floats, or pairs, that `count` numbers take.
+ATTND_INLINE std::int64_t Places(Product product, std::int64_t count) {
+  return product == Product::kBF16 ? (count + 1) / 2 : count;
+}
+
+template <Product kProduct>
+ATTND_INLINE Packet MultiplyAdd(Packet a, Packet b, Packet sum) {
+#if defined(__AVX512BF16__)
+  if constexpr (kProduct == Product::kBF16) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+#endif
+  return ei::pmadd(a, b, sum);
+}
+
+// Stores the weights of keys [column, column + kWidth) of a row.
+template <Product kProduct>
+ATTND_INLINE void StoreWeights(Packet weights, float* row, std::int64_t column) {
+#if defined(__AVX512BF16__)
+  if constexpr (kProduct == Product::kBF16) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(reinterpret_cast<std::uint16_t*>(row) + column),
+                       reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(weights)));
+    return;
+  }
+#endif
+  ei::pstore(row + column, weights);
+}
+
+#if defined(__AVX512BF16__)
+// Numbers [at, at + kWidth) of two rows of bf16 as pairs.
+ATTND_INLINE Packet PairRows(const std::uint16_t* first, const std::uint16_t* second, std::int64_t at) {
+  const auto widen = [at](const std::uint16_t* row) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + at)));
+  };
+  return _mm512_castsi512_ps(_mm512_or_si512(widen(first), _mm512_slli_epi32(widen(second), 16)));
+}
+// The first and the second of each pair, as floats.
+ATTND_INLINE Packet FirstOfPairs(Packet pairs) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+ATTND_INLINE Packet SecondOfPairs(Packet pairs) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-65536)));
+}
+#endif
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG
