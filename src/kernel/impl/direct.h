@@ -14,7 +14,7 @@ struct DirectScratch {
   float* max;       // [kDirectRows]
   float* bias;      // BiasScratch of one row
   float* rows;      // [kDirectKeys] rows of keys or of values, for those that cannot be read in place
-  float* gather;    // one row, to gather and widen
+  float* gather;    // one row
 };
 
 ATTND_INLINE std::int64_t PaddedDim(const Attention& a) { return RoundUp(a.head_dim, kWidth); }
@@ -55,11 +55,13 @@ inline RowBlock ReadRows(const TensorView& view, RowReader& reader, std::int64_t
     }
   }
   const std::int64_t stride = RoundUp(dim, kWidth);
+  const std::int64_t size = dim * ElementSize(view.dtype);
+  auto* gather = reinterpret_cast<std::byte*>(scratch.gather);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const float* row = reader.Floats(position + r * view.row_stride, dim, scratch.gather);
+    const std::int64_t at = (position + r * view.row_stride) * ElementSize(view.dtype);
     float* to = scratch.rows + r * stride;
-    std::memcpy(to, row, static_cast<std::size_t>(dim) * sizeof(float));
-    std::memset(to + dim, 0, static_cast<std::size_t>(stride - dim) * sizeof(float));
+    if (dim != stride) ei::pstore(to + stride - kWidth, ei::pset1<Packet>(0.0f));
+    Widen(reader.Bytes(at, size, gather), view.dtype, dim, to);
   }
   return {scratch.rows, stride};
 }

@@ -1,58 +1,11 @@
 // Reading rows of tensors as they came (any dtype, alignment and cut into segments), and writing rows of the output.
 #pragma once
 
-#include "kernel/impl/packet.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "kernel/impl/widen.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 ATTND_INLINE std::int64_t ElementSize(tensor::DType dtype) { return dtype == tensor::DType::kF32 ? 4 : 2; }
-
-ATTND_INLINE float FloatOf(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-ATTND_INLINE std::uint32_t BitsOf(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-inline void WidenBf16(const std::byte* from, std::int64_t count, float* to) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint16_t bits;
-    std::memcpy(&bits, from + 2 * i, 2);
-    to[i] = FloatOf(static_cast<std::uint32_t>(bits) << 16);
-  }
-}
-
-// Moves exponent and mantissa in place and corrects the exponent by a multiplication, which is exact for subnormals
-// too.
-ATTND_INLINE float FloatOfHalf(std::uint16_t half) {
-  const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7fff) << 13;
-  const std::uint32_t scaled = BitsOf(FloatOf(magnitude) * 0x1p112f);
-  const std::uint32_t special = (half & 0x7c00) == 0x7c00 ? 0x7f800000u | magnitude : scaled;
-  return FloatOf(special | static_cast<std::uint32_t>(half & 0x8000) << 16);
-}
-
-inline void WidenF16(const std::byte* from, std::int64_t count, float* to) {
-  std::int64_t i = 0;
-#if defined(__F16C__)
-  for (; i + 8 <= count; i += 8) {
-    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
-    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(half));
-  }
-#endif
-  for (; i < count; ++i) {
-    std::uint16_t bits;
-    std::memcpy(&bits, from + 2 * i, 2);
-    to[i] = FloatOfHalf(bits);
-  }
-}
 
 // Round to nearest even.
 ATTND_INLINE std::uint16_t Bf16Of(float value) {
@@ -102,16 +55,8 @@ class RowReader {
   ATTND_INLINE const float* Floats(std::int64_t position, std::int64_t count, float* buffer) {
     const std::int64_t size = ElementSize(view_.dtype);
     const std::byte* bytes = Bytes(position * size, count * size, reinterpret_cast<std::byte*>(buffer + count));
-    switch (view_.dtype) {
-      case tensor::DType::kF32:
-        return reinterpret_cast<const float*>(bytes);
-      case tensor::DType::kF16:
-        WidenF16(bytes, count, buffer);
-        break;
-      case tensor::DType::kBF16:
-        WidenBf16(bytes, count, buffer);
-        break;
-    }
+    if (view_.dtype == tensor::DType::kF32) return reinterpret_cast<const float*>(bytes);
+    Widen(bytes, view_.dtype, count, buffer);
     return buffer;
   }
 
