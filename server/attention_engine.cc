@@ -30,14 +30,14 @@ struct AttentionEngine::Job {
   AttentionResult result;
 };
 
-AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, schedule::Scheduler& scheduler,
-                                 const kernel::Kernel& kernel)
+AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel,
+                                 int threads)
     : validator_(limits),
       admission_(limits.max_inflight_bytes),
       pool_(static_cast<std::size_t>(kMaxIdleBytes)),
       registry_(registry),
-      scheduler_(scheduler),
-      kernel_(kernel) {}
+      kernel_(kernel),
+      scheduler_(threads) {}
 
 absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                                       Job& job) {

@@ -23,11 +23,14 @@ struct AttentionResult {
   Admission::Ticket ticket;  // to be kept until the result is sent
 };
 
-// Thread-safe. Borrows the registry and the scheduler; must outlive what it was asked to compute.
+// Owns the threads that compute; borrows the registry. Thread-safe. Its destructor waits for what it was asked to
+// compute.
 class AttentionEngine {
  public:
-  AttentionEngine(const Limits& limits, model::Registry& registry, schedule::Scheduler& scheduler,
-                  const kernel::Kernel& kernel);
+  // `threads` >= 1.
+  AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel, int threads);
+
+  int threads() const { return scheduler_.threads(); }
 
   using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
 
@@ -45,8 +48,8 @@ class AttentionEngine {
   Admission admission_;
   BufferPool pool_;
   model::Registry& registry_;
-  schedule::Scheduler& scheduler_;
   const kernel::Kernel& kernel_;
+  schedule::Scheduler scheduler_;  // last: its works use the others until they are destroyed
 };
 
 }  // namespace attnd::server

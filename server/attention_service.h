@@ -3,20 +3,22 @@
 
 #include "attnd/v1/attention.grpc.pb.h"
 #include "server/attention_engine.h"
+#include "server/call_gate.h"
 
 namespace attnd::server {
 
-// Thread-safe. Borrows the engine.
+// Thread-safe. Borrows the engine and the gate, through which every call goes.
 class AttentionService final
     : public v1::AttentionService::WithRawCallbackMethod_ComputeAttention<v1::AttentionService::Service> {
  public:
-  explicit AttentionService(AttentionEngine& engine) : engine_(engine) {}
+  AttentionService(AttentionEngine& engine, CallGate& gate) : engine_(engine), gate_(gate) {}
 
   grpc::ServerUnaryReactor* ComputeAttention(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                              grpc::ByteBuffer* response) override;
 
  private:
   AttentionEngine& engine_;
+  CallGate& gate_;
 };
 
 }  // namespace attnd::server

@@ -6,14 +6,17 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "server/status.h"
 
 namespace attnd::server {
 namespace {
@@ -75,12 +78,21 @@ absl::Status CheckTcp(const std::string& address, const std::string& host, const
 // Host and port of "host:port" or "[v6]:port".
 std::pair<std::string, std::string> SplitHostPort(absl::string_view address) {
   const std::size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos) return {std::string(address), ""};
   absl::string_view host = address.substr(0, colon);
   if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
   return {std::string(host), std::string(address.substr(colon + 1))};
 }
 
 }  // namespace
+
+absl::Status CheckAddress(const std::string& address) {
+  if (absl::StartsWith(address, "unix:")) return absl::OkStatus();
+  const auto [host, port] = SplitHostPort(address);
+  std::uint32_t number;
+  if (!host.empty() && absl::SimpleAtoi(port, &number) && number <= 65535) return absl::OkStatus();
+  return InvalidField("--listen", "host:port or unix:path, separated by commas", address);
+}
 
 absl::Status CheckCanListen(const std::string& address) {
   absl::string_view path = address;

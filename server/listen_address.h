@@ -7,6 +7,9 @@
 
 namespace attnd::server {
 
+// The form alone. Errors: INVALID_ARGUMENT.
+absl::Status CheckAddress(const std::string& address);
+
 // Tries whether this process may listen on the address, since gRPC says only that it could not. Errors: UNAVAILABLE
 // with the address and the system's reason (in use, no permission, no such host, ...).
 absl::Status CheckCanListen(const std::string& address);

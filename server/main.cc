@@ -1,6 +1,7 @@
 // attnd: flags, server, signals.
 
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -48,7 +49,11 @@ int main(int argc, char** argv) {
   sigwait(&signals, &signal);
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second one ends the process at once
   spdlog::info("attnd stops (signal {}): finishing the calls in flight", signal);
-  (*server)->Stop();
-  spdlog::info("attnd stopped");
+  if (const std::int64_t cut_off = (*server)->Stop(); cut_off > 0) {
+    spdlog::warn("attnd stopped; {} calls were cut off after {} (--drain_seconds)", cut_off,
+                 absl::FormatDuration(options->drain));
+  } else {
+    spdlog::info("attnd stopped; every accepted call was answered");
+  }
   return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "server/listen_address.h"
 #include "server/log.h"
 #include "server/status.h"
 #include "server/status_macros.h"
@@ -26,9 +27,7 @@ absl::Status CheckFlag(absl::string_view flag, std::int64_t value, std::int64_t 
 absl::Status CheckOptions(const Options& options) {
   if (options.listen.empty()) return InvalidField("--listen", "at least one address", "none");
   for (const std::string& address : options.listen) {
-    if (address.find(':') == std::string::npos) {
-      return InvalidField("--listen", "host:port or unix:path, separated by commas", address);
-    }
+    ATTND_RETURN_IF_ERROR(CheckAddress(address));
   }
   ATTND_RETURN_IF_ERROR(CheckFlag("--threads", options.threads, 0, 4096));
   if (options.drain < absl::ZeroDuration() || options.drain == absl::InfiniteDuration()) {

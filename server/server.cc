@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <system_error>
@@ -11,6 +12,7 @@
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
+#include "schedule/scheduler.h"
 #include "server/listen_address.h"
 #include "server/proto_time.h"
 #include "server/status.h"
@@ -23,6 +25,11 @@ namespace {
 
 // Threads for calls that may block (loading a model, reflection), beside those that compute.
 constexpr int kBlockingThreads = 8;
+
+// From its shutdown until a client has heard of it, gRPC answers that client's calls with CANCELLED, which says nothing
+// of whether they may be tried again. For this long before, they get UNAVAILABLE, and clients that heed it turn
+// elsewhere.
+constexpr absl::Duration kRefusing = absl::Milliseconds(500);
 
 model::RegistryOptions RegistryOptionsOf(const Options& options) {
   model::RegistryOptions registry;
@@ -83,11 +90,10 @@ Server::Server(const Options& options, const kernel::Kernel& kernel)
     : options_(options),
       kernel_(kernel),
       registry_(RegistryOptionsOf(options)),
-      scheduler_(options.threads > 0 ? options.threads : schedule::DefaultThreads()),
-      engine_(options.limits, registry_, scheduler_, kernel),
-      attention_service_(engine_),
+      engine_(options.limits, registry_, kernel, options.threads > 0 ? options.threads : schedule::DefaultThreads()),
+      attention_service_(engine_, gate_),
       model_service_(options.limits, registry_),
-      server_service_(InfoOf(options, kernel, scheduler_.threads())) {}
+      server_service_(InfoOf(options, kernel, engine_.threads())) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options) {
   ATTND_RETURN_IF_ERROR(CheckOptions(options));
@@ -143,10 +149,16 @@ void Server::SetServing(bool serving) {
   }
 }
 
-void Server::Stop() {
+std::int64_t Server::Stop() {
+  const absl::Time deadline = absl::Now() + options_.drain;
   SetServing(false);
-  grpc_server_->Shutdown(absl::ToChronoTime(absl::Now() + options_.drain));
+  gate_.Close();
+  const absl::Time refused_long_enough = std::min(absl::Now() + kRefusing, deadline);
+  const std::int64_t left = gate_.AwaitEmpty(deadline);
+  absl::SleepFor(refused_long_enough - absl::Now());
+  grpc_server_->Shutdown(absl::ToChronoTime(deadline));
   grpc_server_->Wait();
+  return left;
 }
 
 std::string Server::kernel_name() const { return std::string(kernel::NameOf(kernel_)); }

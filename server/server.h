@@ -1,6 +1,7 @@
 // The server: its models, its threads, its services, and the addresses it answers on.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,9 +9,9 @@
 #include "absl/status/statusor.h"
 #include "grpcpp/server.h"
 #include "model/registry.h"
-#include "schedule/scheduler.h"
 #include "server/attention_engine.h"
 #include "server/attention_service.h"
+#include "server/call_gate.h"
 #include "server/model_service.h"
 #include "server/options.h"
 #include "server/server_service.h"
@@ -34,13 +35,15 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Reports NOT_SERVING, takes no new calls, waits for those in flight, and cancels what is left after options.drain.
-  void Stop();
+  // Reports NOT_SERVING, refuses new attention calls with UNAVAILABLE, waits for those in flight, and cancels what is
+  // left after options.drain. Returns how many calls that was.
+  std::int64_t Stop();
 
   // As given to Options.listen, with the port that was bound where it asked for any.
   const std::vector<std::string>& addresses() const { return addresses_; }
   std::string kernel_name() const;
-  int threads() const { return scheduler_.threads(); }
+  std::int64_t calls_in_flight() const { return gate_.inside(); }
+  int threads() const { return engine_.threads(); }
 
   model::Registry& registry() { return registry_; }
   grpc::Server& grpc_server() { return *grpc_server_; }
@@ -54,8 +57,8 @@ class Server {
   const Options options_;
   const kernel::Kernel& kernel_;
   model::Registry registry_;
-  schedule::Scheduler scheduler_;
   AttentionEngine engine_;
+  CallGate gate_;
   AttentionService attention_service_;
   ModelService model_service_;
   ServerService server_service_;

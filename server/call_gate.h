@@ -1,0 +1,33 @@
+// Counts the calls in flight, and closes for good when the server stops.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace attnd::server {
+
+// Thread-safe.
+class CallGate {
+ public:
+  // False once closed: the call is to be refused with UNAVAILABLE. Otherwise Leave must follow when it is over.
+  [[nodiscard]] bool Enter();
+  void Leave();
+
+  std::int64_t inside() const;
+
+  // Lets nobody in from now on.
+  void Close();
+
+  // Waits until all have left or the deadline is past; returns how many are left.
+  std::int64_t AwaitEmpty(absl::Time deadline);
+
+ private:
+  mutable absl::Mutex mutex_;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::int64_t inside_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace attnd::server
