@@ -12,8 +12,10 @@ namespace {
 
 class Posted : public AsyncRuntime::Event {
  public:
-  Posted(grpc::CompletionQueue* queue, std::function<void()> task) : task_(std::move(task)) {
-    alarm_.Set(queue, std::chrono::system_clock::time_point(), this);
+  explicit Posted(std::function<void()> task) : task_(std::move(task)) {}
+  void Start(AsyncRuntime& runtime) {
+    AsyncRuntime::Announce();
+    alarm_.Set(runtime.queue(), std::chrono::system_clock::time_point(), this);
   }
   void Run(bool /*ok*/) override {
     task_();
@@ -40,9 +42,12 @@ AsyncRuntime::AsyncRuntime() {
 void AsyncRuntime::Work() {
   void* tag = nullptr;
   bool ok = false;
-  while (queue_.Next(&tag, &ok)) static_cast<Event*>(tag)->Run(ok);
+  while (queue_.Next(&tag, &ok)) {
+    order_.fetch_add(0, std::memory_order_acquire);
+    static_cast<Event*>(tag)->Run(ok);
+  }
 }
 
-void AsyncRuntime::Post(std::function<void()> task) { new Posted(&queue_, std::move(task)); }
+void AsyncRuntime::Post(std::function<void()> task) { (new Posted(std::move(task)))->Start(*this); }
 
 }  // namespace attnd::client

@@ -42,10 +42,11 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
   void Start(const std::shared_ptr<grpc::Channel>& channel, std::shared_ptr<grpc::ClientContext> context) {
     self_ = shared_from_this();
     context_ = std::move(context);
-    grpc::CompletionQueue* queue = AsyncRuntime::Get().queue();
+    AsyncRuntime& runtime = AsyncRuntime::Get();
     // The slices share this pointer; its deleter runs with the last of them. It has no object, only a moment.
     std::shared_ptr<const void> loan(nullptr, [call = self_](std::nullptr_t) { call->MemoryReturned(); });
-    rpc_ = client::Start(channel, context_.get(), EncodeRequest(request_, shape_, loan, fields_), queue);
+    rpc_ = client::Start(channel, context_.get(), EncodeRequest(request_, shape_, loan, fields_), runtime.queue());
+    AsyncRuntime::Announce();
     rpc_->Finish(&bytes_, &status_, static_cast<AsyncRuntime::Event*>(this));
   }
 

@@ -43,6 +43,6 @@ struct TestRequest {
 
 // Large enough that its tensors are lent to gRPC and not copied, and that they cross many reads of a socket; one head,
 // so that it travels as one message.
-inline Sizes Large() { return {1, 1, 1, 512, 512, 256, 256}; }
+inline Sizes Large() { return {1, 1, 1, 256, 256, 256, 256}; }
 
 }  // namespace attnd::client
