@@ -1,0 +1,60 @@
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "client/attnctl/command.h"
+#include "client/attnctl/flags.h"
+#include "nlohmann/json.hpp"
+
+namespace attnd::ctl {
+namespace {
+
+std::vector<std::pair<const char*, std::int64_t>> Named(const Limits& l) {
+  return {{"max_request_bytes", l.max_request_bytes},
+          {"max_result_bytes", l.max_result_bytes},
+          {"max_dim", l.max_dim},
+          {"max_head_dim", l.max_head_dim},
+          {"max_models", l.max_models},
+          {"max_table_values", l.max_table_values},
+          {"max_bias_cells", l.max_bias_cells},
+          {"max_model_file_bytes", l.max_model_file_bytes},
+          {"max_page_size", l.max_page_size}};
+}
+
+std::string Stamp(absl::Time time) { return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone()); }
+
+std::string AsJson(const ServerInfo& info) {
+  nlohmann::ordered_json json = {{"version", info.version},
+                                 {"kernel", info.kernel},
+                                 {"available_kernels", info.available_kernels},
+                                 {"threads", info.threads},
+                                 {"started_at", Stamp(info.started_at)}};
+  for (const auto& [name, limit] : Named(info.limits)) json["limits"][name] = limit;
+  return json.dump(2) + "\n";
+}
+
+std::string AsText(const ServerInfo& info) {
+  std::string text = absl::StrFormat(
+      "attnd %s at %s\n  kernel   %s (this CPU runs %s)\n  threads  %d\n  started  %s\n"
+      "  limits\n",
+      info.version, ServerAddress(), info.kernel, absl::StrJoin(info.available_kernels, ", "), info.threads,
+      Stamp(info.started_at));
+  for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-20s  %d\n", name, limit);
+  return text;
+}
+
+}  // namespace
+
+absl::Status Info(const std::vector<std::string>&) {
+  absl::StatusOr<Client> client = Connect();
+  if (!client.ok()) return client.status();
+  const absl::StatusOr<ServerInfo> info = client->GetServerInfo(Options());
+  if (!info.ok()) return info.status();
+  return WriteOutput("", absl::GetFlag(FLAGS_json) ? AsJson(*info) : AsText(*info));
+}
+
+}  // namespace attnd::ctl

@@ -1,0 +1,15 @@
+#include <iostream>
+
+#include "client/attnctl/command.h"
+#include "client/attnctl/flags.h"
+
+int main(int argc, char** argv) {
+  using namespace attnd::ctl;
+  const absl::StatusOr<Line> line = ParseLine(argc, argv);
+  if (!line.ok()) return Report(line.status());
+  if (line->help) {
+    std::cout << (line->command == nullptr ? GeneralHelp() : HelpFor(*line->command));
+    return kDone;
+  }
+  return Report(line->command->run(line->arguments));
+}

@@ -1,0 +1,36 @@
+// Tensors of a safetensors file, as the client takes them.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "attnd/attention.h"
+#include "tensor/dtype.h"
+#include "tensor/safetensors.h"
+
+namespace attnd::ctl {
+
+// A four-dimensional tensor in memory.
+struct LoadedTensor {
+  DType dtype;
+  std::array<std::int64_t, 4> sizes;
+  std::vector<std::byte> bytes;
+  TensorView view() const { return {bytes.data(), dtype, sizes}; }
+};
+
+absl::StatusOr<tensor::SafetensorsFile> OpenSafetensors(const std::string& path);
+
+// Errors: NOT_FOUND, naming the tensors that there are; INVALID_ARGUMENT for another shape or element type.
+absl::StatusOr<LoadedTensor> LoadTensor(const tensor::SafetensorsFile& file, const std::string& path,
+                                        const std::string& name);
+
+tensor::DType ToEngine(DType dtype);
+
+// The elements, widened.
+std::vector<float> Widened(DType dtype, absl::Span<const std::byte> bytes);
+
+}  // namespace attnd::ctl
