@@ -9,8 +9,8 @@ float RoundedLog(double x);
 
 // log(x) as PyTorch's float32 log gives it on x86, where that decides a bucket: RoundedLog, an ulp up or down for those
 // x >= 1 that scripts/gen_hf_log.py found. Complete for every max_distance up to 4096 with up to 513 buckets a side, up
-// to 16384 with up to 129, and up to 2^20 for round ones and exact powers (see the script). Beyond that, a distance that
-// falls on the edge between two buckets may come out one bucket from PyTorch's, as it does between PyTorch's own builds.
+// to 16384 with up to 129, and up to 2^20 for round ones and exact powers (see the script). Beyond that, a distance
+// that falls on the edge between two buckets may come out one bucket from PyTorch's.
 float HuggingFaceLog(float x);
 
 }  // namespace attnd::bias
