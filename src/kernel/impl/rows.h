@@ -33,6 +33,18 @@ ATTND_INLINE std::uint16_t HalfOf(float value) {
   return static_cast<std::uint16_t>(sign | half);
 }
 
+// Rows that are asked for ahead of use while packing: heads are often too short for the processor to see a pattern.
+inline constexpr std::int64_t kRowsAhead = 16;
+
+// Asks for the row that follows `row` (`bytes` long, its neighbours `stride` bytes apart) by kRowsAhead. It may not
+// exist: only its address is named, and nothing is read.
+ATTND_INLINE void PrefetchAhead(const void* row, std::int64_t stride, std::int64_t bytes) {
+  const auto ahead = reinterpret_cast<std::uintptr_t>(row) + static_cast<std::uintptr_t>(kRowsAhead * stride);
+  for (std::int64_t at = 0; at < bytes; at += 64) {
+    __builtin_prefetch(reinterpret_cast<const void*>(ahead + static_cast<std::uintptr_t>(at)), 0, 2);
+  }
+}
+
 // Finds rows in a tensor's segments. Keeps its place, so rows asked for in ascending order cost nothing to find.
 class RowReader {
  public:
@@ -41,7 +53,9 @@ class RowReader {
   // Bytes [position, position + size) of the tensor: in place if one segment holds them, else gathered into `buffer`.
   ATTND_INLINE const std::byte* Bytes(std::int64_t position, std::int64_t size, std::byte* buffer) {
     const std::byte* in_place = InPlace(position, size);
-    return in_place != nullptr ? in_place : Gather(position, size, buffer);
+    if (in_place == nullptr) return Gather(position, size, buffer);
+    PrefetchAhead(in_place, view_.row_stride * ElementSize(view_.dtype), size);
+    return in_place;
   }
 
   // Bytes [position, position + size) in place, or null if no single segment holds them.
