@@ -20,7 +20,7 @@ RUN apt-get update \
 COPY --from=build /out/bin/ /usr/local/bin/
 COPY LICENSE /usr/share/doc/attnd/LICENSE
 # Fails the build if the two lists above do not fit together.
-RUN attnd --version && attnctl --version
+RUN attnd --version && attnctl --help >/dev/null
 
 # A number, so that Kubernetes can see that it is not root. Nothing below / needs to be writable.
 USER 65532:65532
