@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "model/registry.h"
 
 namespace attnd::model {
@@ -17,7 +18,7 @@ namespace fs = std::filesystem;
 
 // A model whose table says one number everywhere, so that a mixture of two would show.
 std::string Uniform(int value) {
-  const std::string row = "[" + std::to_string(value) + ", " + std::to_string(value) + "]";
+  const std::string row = absl::StrCat("[", value, ", ", value, "]");
   return R"({"tables": {"decoder": {"rule": "t5", "nb": 3, "dist_max": 5, "values": [)" + row + ", " + row + ", " +
          row + ", " + row + "]}}}";
 }
