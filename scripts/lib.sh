@@ -8,7 +8,7 @@ heading() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # step TEXT LOG COMMAND...  Runs a command quietly and prints one line with its time. On a terminal the line shows the
-# log's last line meanwhile. If the command fails, prints the end of its log and exits with its status.
+# log's last line meanwhile. If the command fails, prints what its log says and exits with its status.
 step() {
   local text=$1 log=$2 start=$SECONDS watcher='' status=0
   shift 2
@@ -25,8 +25,8 @@ step() {
     printf '\r\e[K'
   fi
   if [ "$status" != 0 ]; then
-    printf '%s … failed after %d s. The end of %s:\n\n' "$text" $((SECONDS - start)) "$log"
-    tail -n 40 "$log"
+    printf '%s … failed after %d s. From %s:\n\n' "$text" $((SECONDS - start)) "$log"
+    grep -m 1 -A 40 '^FAILED: ' "$log" || tail -n 40 "$log" # ninja goes on for a while after a failure
     exit "$status"
   fi
   printf '%s … done (%d s)\n' "$text" $((SECONDS - start))
