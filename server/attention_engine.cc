@@ -20,6 +20,10 @@ std::int64_t SizeOf(const RequestTensors& tensors) {
   return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size);
 }
 
+bool OutputIsShared(const ValidAttention& valid) {
+  return valid.shared != nullptr && valid.shared->output.region != nullptr;
+}
+
 }  // namespace
 
 // What a request holds from its admission until its result is handed over.
@@ -31,8 +35,8 @@ struct AttentionEngine::Job {
 };
 
 AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel,
-                                 int threads)
-    : validator_(limits),
+                                 int threads, const SharedMemory* memory)
+    : validator_(limits, memory),
       admission_(limits.max_inflight_bytes),
       pool_(static_cast<std::size_t>(kMaxIdleBytes)),
       registry_(registry),
@@ -44,9 +48,10 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
   ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
   ATTND_ASSIGN_OR_RETURN(job.valid, validator_.Validate(request, tensors, *job.model));
   const ValidAttention& valid = job.valid;
-  ATTND_ASSIGN_OR_RETURN(job.result.ticket, admission_.Admit(SizeOf(tensors) + valid.output_bytes +
-                                                             valid.log_sum_exp_bytes + valid.packed_bytes));
-  ATTND_ASSIGN_OR_RETURN(job.result.output, pool_.Get(static_cast<std::size_t>(valid.output_bytes)));
+  const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
+  ATTND_ASSIGN_OR_RETURN(job.result.ticket, admission_.Admit(SizeOf(tensors) + output_bytes + valid.log_sum_exp_bytes +
+                                                             valid.packed_bytes));
+  ATTND_ASSIGN_OR_RETURN(job.result.output, pool_.Get(static_cast<std::size_t>(output_bytes)));
   ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, pool_.Get(static_cast<std::size_t>(valid.log_sum_exp_bytes)));
   return absl::OkStatus();
 }
@@ -57,7 +62,7 @@ void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const 
   if (absl::Status status = Prepare(request, tensors, *job); !status.ok()) return done(std::move(status));
   kernel::Attention& attention = job->valid.attention;
   attention.bias = &job->valid.bias;
-  attention.out.data = job->result.output.data();
+  attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();
   attention.log_sum_exp = reinterpret_cast<float*>(job->result.log_sum_exp.data());
   std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, kernel_);
   if (work == nullptr) {

@@ -19,16 +19,17 @@ namespace attnd::server {
 struct AttentionResult {
   v1::ComputeAttentionResponse header;  // without its tensors
   Buffer log_sum_exp;                   // empty if not asked for
-  Buffer output;
-  Admission::Ticket ticket;  // to be kept until the result is sent
+  Buffer output;                        // empty if it was written to shared memory
+  Admission::Ticket ticket;             // to be kept until the result is sent
 };
 
 // Owns the threads that compute; borrows the registry. Thread-safe. Its destructor waits for what it was asked to
 // compute.
 class AttentionEngine {
  public:
-  // `threads` >= 1.
-  AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel, int threads);
+  // `threads` >= 1. `memory` is what callers share, borrowed too; null if they cannot.
+  AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel, int threads,
+                  const SharedMemory* memory = nullptr);
 
   int threads() const { return scheduler_.threads(); }
 

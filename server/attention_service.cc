@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/attention_stream.h"
 #include "server/codec.h"
 #include "server/status.h"
 
@@ -60,6 +61,11 @@ grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServe
   Call* const call = new Call(gate_, *context, response);
   call->Start(engine_, *request);
   return call;
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::StreamAttention(
+    grpc::CallbackServerContext* context) {
+  return MakeAttentionStream(engine_, gate_, *context);
 }
 
 }  // namespace attnd::server

@@ -16,6 +16,10 @@ static_assert(
     static_cast<int>(v1::ComputeAttentionRequest::kQFieldNumber) == v1::StreamAttentionRequest::kQFieldNumber &&
     static_cast<int>(v1::ComputeAttentionRequest::kKFieldNumber) == v1::StreamAttentionRequest::kKFieldNumber &&
     static_cast<int>(v1::ComputeAttentionRequest::kVFieldNumber) == v1::StreamAttentionRequest::kVFieldNumber);
+static_assert(static_cast<int>(v1::ComputeAttentionResponse::kLogSumExpFieldNumber) ==
+                  v1::StreamAttentionResponse::kLogSumExpFieldNumber &&
+              static_cast<int>(v1::ComputeAttentionResponse::kOutputFieldNumber) ==
+                  v1::StreamAttentionResponse::kOutputFieldNumber);
 
 namespace {
 
@@ -109,7 +113,7 @@ absl::StatusOr<SplitMessage> Split(const grpc::ByteBuffer& message) {
   return split;
 }
 
-grpc::ByteBuffer EncodeReply(const v1::ComputeAttentionResponse& header, Buffer log_sum_exp, Buffer output) {
+grpc::ByteBuffer EncodeReply(const google::protobuf::MessageLite& header, Buffer log_sum_exp, Buffer output) {
   std::vector<grpc::Slice> slices;
   slices.emplace_back(header.SerializeAsString());
   const auto append = [&slices](int field_number, Buffer buffer) {

@@ -71,8 +71,9 @@ absl::StatusOr<Decoded<Message>> Decode(const grpc::ByteBuffer& message) {
   return decoded;
 }
 
-// The reply on the wire, fields in order of number. `header` has no tensors; an empty buffer is left out, as protobuf
-// does. The buffers travel without a copy and go back to their pool once sent.
-grpc::ByteBuffer EncodeReply(const v1::ComputeAttentionResponse& header, Buffer log_sum_exp, Buffer output);
+// The reply on the wire, fields in order of number: `header` is a ComputeAttentionResponse or StreamAttentionResponse
+// without tensors; an empty buffer is left out, as protobuf does. The buffers travel without a copy and go back to
+// their pool once sent.
+grpc::ByteBuffer EncodeReply(const google::protobuf::MessageLite& header, Buffer log_sum_exp, Buffer output);
 
 }  // namespace attnd::server

@@ -14,6 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "server/byte_size.h"
+#include "server/status.h"
+#include "server/unix_socket.h"
 #include "server/version.h"
 
 using attnd::server::ByteSize;
@@ -26,6 +28,8 @@ ABSL_FLAG(std::string, model_root, "",
 ABSL_FLAG(int, threads, 0, "threads that compute; 0: the CPUs this process may use");
 ABSL_FLAG(std::string, kernel, "", "kernel to use instead of the best one for this CPU (as ATTND_KERNEL)");
 ABSL_FLAG(double, drain_seconds, 30, "how long a stopping server waits for the calls it has accepted");
+ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
+ABSL_FLAG(bool, shared_memory, false, "take tensors in memory that callers share at unix: sockets");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
 
 ABSL_FLAG(ByteSize, max_request_bytes, ByteSize{Limits().max_request_bytes}, "largest request");
@@ -38,6 +42,7 @@ ABSL_FLAG(std::int64_t, max_models, Limits().max_models, "most models loaded at 
 ABSL_FLAG(std::int64_t, max_table_values, Limits().max_table_values, "largest bias table, in values");
 ABSL_FLAG(std::int64_t, max_bias_cells, Limits().max_bias_cells, "largest window of GetBias: queries x keys x heads");
 ABSL_FLAG(ByteSize, max_model_file_bytes, ByteSize{Limits().max_model_file_bytes}, "largest model file");
+ABSL_FLAG(ByteSize, max_shared_bytes, ByteSize{Limits().max_shared_bytes}, "most memory that callers share");
 
 // Abseil's hook for a bad command line, called before it ends the process with status 1.
 extern "C" void ABSL_INTERNAL_C_SYMBOL(AbslInternalReportFatalUsageError)(absl::string_view) {
@@ -55,10 +60,12 @@ struct FlagGroup {
 
 const std::vector<FlagGroup>& Groups() {
   static const auto* const groups = new std::vector<FlagGroup>{
-      {"Serving", {"listen", "model_root", "threads", "kernel", "drain_seconds", "log_level"}},
+      {"Serving",
+       {"listen", "unix_socket_mode", "shared_memory", "model_root", "threads", "kernel", "drain_seconds",
+        "log_level"}},
       {"Limits (a call beyond one is refused; GetServerInfo lists them)",
        {"max_request_bytes", "max_result_bytes", "max_inflight_bytes", "max_dim", "max_head_dim", "max_models",
-        "max_table_values", "max_bias_cells", "max_model_file_bytes"}},
+        "max_table_values", "max_bias_cells", "max_model_file_bytes", "max_shared_bytes"}},
   };
   return *groups;
 }
@@ -108,6 +115,11 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   }
   Options options;
   options.listen = absl::GetFlag(FLAGS_listen);
+  const absl::StatusOr<mode_t> mode = ParseSocketMode(absl::GetFlag(FLAGS_unix_socket_mode));
+  if (!mode.ok())
+    return InvalidField("--unix_socket_mode", "octal permissions such as 0660", absl::GetFlag(FLAGS_unix_socket_mode));
+  options.unix_socket_mode = *mode;
+  options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
   options.model_root = absl::GetFlag(FLAGS_model_root);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.kernel = absl::GetFlag(FLAGS_kernel);
@@ -122,6 +134,7 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.limits.max_table_values = absl::GetFlag(FLAGS_max_table_values);
   options.limits.max_bias_cells = absl::GetFlag(FLAGS_max_bias_cells);
   options.limits.max_model_file_bytes = absl::GetFlag(FLAGS_max_model_file_bytes).bytes;
+  options.limits.max_shared_bytes = absl::GetFlag(FLAGS_max_shared_bytes).bytes;
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   return options;
 }

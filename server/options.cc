@@ -1,5 +1,6 @@
 #include "server/options.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "server/log.h"
 #include "server/status.h"
 #include "server/status_macros.h"
+#include "server/unix_socket.h"
 
 namespace attnd::server {
 namespace {
@@ -36,7 +38,13 @@ absl::Status CheckOptions(const Options& options) {
   if (!IsLogLevel(options.log_level)) {
     return InvalidField("--log_level", "trace, debug, info, warn, error or off", options.log_level);
   }
+  const bool any_unix = std::any_of(options.listen.begin(), options.listen.end(),
+                                    [](const std::string& address) { return UnixPathOf(address).has_value(); });
+  if (options.shared_memory && !any_unix) {
+    return InvalidField("--shared_memory", "a unix: address in --listen, beside which memory is handed over", "none");
+  }
   const Limits& limits = options.limits;
+  ATTND_RETURN_IF_ERROR(CheckFlag("--max_shared_bytes", limits.max_shared_bytes, 1, kNoBound));
   ATTND_RETURN_IF_ERROR(CheckFlag("--max_request_bytes", limits.max_request_bytes, 1, kMaxMessageBytes));
   // Room for the fields beside the result.
   ATTND_RETURN_IF_ERROR(CheckFlag("--max_result_bytes", limits.max_result_bytes, 1, kMaxMessageBytes - (1 << 20)));

@@ -1,6 +1,8 @@
 // What a server is told at start: plain data, filled by flags.cc or by a test.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -22,11 +24,16 @@ struct Limits {
   std::int64_t max_bias_cells = std::int64_t{1} << 20;
   std::int64_t max_model_file_bytes = std::int64_t{64} << 30;
   std::int64_t max_page_size = 1000;
+  std::int64_t max_shared_bytes = std::int64_t{8} << 30;
 };
 
 struct Options {
   // "host:port" (port 0: any free one), "[v6]:port" or "unix:path".
   std::vector<std::string> listen = {"127.0.0.1:50051"};
+  // Permissions of Unix sockets: who may open them may use the server.
+  mode_t unix_socket_mode = 0660;
+  // Take tensors in memory that callers share at Unix sockets (docs/shared-memory.md).
+  bool shared_memory = false;
   // Folder of models; empty: no loading from files.
   std::string model_root;
   // Threads that compute; 0: schedule::DefaultThreads().

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -17,6 +19,7 @@
 #include "server/proto_time.h"
 #include "server/status.h"
 #include "server/status_macros.h"
+#include "server/unix_socket.h"
 #include "server/version.h"
 #include "spdlog/spdlog.h"
 
@@ -63,7 +66,15 @@ v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& k
   proto.set_max_page_size(limits.max_page_size);
   proto.set_max_inflight_bytes(limits.max_inflight_bytes);
   proto.set_max_header_bytes(static_cast<std::int64_t>(kMaxHeaderBytes));
+  proto.set_max_shared_bytes(options.shared_memory ? limits.max_shared_bytes : 0);
   return info;
+}
+
+SharedMemoryLimits SharedLimits(const Options& options) {
+  SharedMemoryLimits limits;
+  limits.max_total_bytes = options.limits.max_shared_bytes;
+  limits.max_connection_bytes = (options.limits.max_shared_bytes + 1) / 2;
+  return limits;
 }
 
 // What holds for every connection, whatever the services.
@@ -89,8 +100,10 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
 Server::Server(const Options& options, const kernel::Kernel& kernel)
     : options_(options),
       kernel_(kernel),
+      shared_memory_(options.shared_memory ? std::make_shared<SharedMemory>(SharedLimits(options)) : nullptr),
       registry_(RegistryOptionsOf(options)),
-      engine_(options.limits, registry_, kernel, options.threads > 0 ? options.threads : schedule::DefaultThreads()),
+      engine_(options.limits, registry_, kernel, options.threads > 0 ? options.threads : schedule::DefaultThreads(),
+              shared_memory_.get()),
       attention_service_(engine_, gate_),
       model_service_(options.limits, registry_),
       server_service_(InfoOf(options, kernel, engine_.threads())) {}
@@ -133,11 +146,27 @@ absl::Status Server::Listen() {
   builder.RegisterService(&attention_service_);
   builder.RegisterService(&model_service_);
   builder.RegisterService(&server_service_);
-  grpc_server_ = builder.BuildAndStart();
+  {
+    const SocketModeScope scope(options_.unix_socket_mode);
+    grpc_server_ = builder.BuildAndStart();
+  }
   if (grpc_server_ == nullptr) return absl::UnavailableError("cannot listen on the addresses of --listen");
   for (std::size_t i = 0; i < ports.size(); ++i) addresses_.push_back(WithPort(options_.listen[i], ports[i]));
+  ATTND_RETURN_IF_ERROR(ShareMemory());
   grpc_server_->GetHealthCheckService()->SetServingStatus(kLivenessName, true);
   SetServing(true);
+  return absl::OkStatus();
+}
+
+absl::Status Server::ShareMemory() {
+  if (shared_memory_ == nullptr) return absl::OkStatus();
+  for (const std::string& address : options_.listen) {
+    const std::optional<std::string> path = UnixPathOf(address);
+    if (!path.has_value()) continue;
+    ATTND_ASSIGN_OR_RETURN(shared_memory_listeners_.emplace_back(),
+                           SharedMemoryListener::Create(absl::StrCat(*path, shm::kSocketSuffix),
+                                                        options_.unix_socket_mode, shared_memory_));
+  }
   return absl::OkStatus();
 }
 

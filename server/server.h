@@ -15,6 +15,8 @@
 #include "server/model_service.h"
 #include "server/options.h"
 #include "server/server_service.h"
+#include "server/shared_memory.h"
+#include "server/shared_memory_listener.h"
 
 namespace attnd::server {
 
@@ -47,15 +49,19 @@ class Server {
 
   model::Registry& registry() { return registry_; }
   grpc::Server& grpc_server() { return *grpc_server_; }
+  // Null if callers cannot share memory.
+  const SharedMemory* shared_memory() const { return shared_memory_.get(); }
 
  private:
   Server(const Options& options, const kernel::Kernel& kernel);
   absl::Status LoadModels();
   absl::Status Listen();
+  absl::Status ShareMemory();
   void SetServing(bool serving);
 
   const Options options_;
   const kernel::Kernel& kernel_;
+  const std::shared_ptr<SharedMemory> shared_memory_;  // null if callers cannot share memory
   model::Registry registry_;
   AttentionEngine engine_;
   CallGate gate_;
@@ -64,6 +70,7 @@ class Server {
   ServerService server_service_;
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> grpc_server_;
+  std::vector<std::unique_ptr<SharedMemoryListener>> shared_memory_listeners_;
 };
 
 }  // namespace attnd::server

@@ -132,15 +132,15 @@ bool SharedMemoryListener::Serve(const Connection& connection) {
   message.msg_controllen = CMSG_LEN(sizeof(int));  // CMSG_SPACE would let a second descriptor in
   const ssize_t size = recvmsg(connection.fd.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (size < 0) return errno == EAGAIN || errno == EINTR;
-  const shm::UniqueFd memory = DescriptorIn(message);
+  shm::UniqueFd memory = DescriptorIn(message);
   if (size != sizeof(request) || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return false;
   if (request.magic != shm::kMagic) return false;
-  const shm::Reply reply = Answer(connection.owner, request, memory);
+  // Closes the descriptor: the mapping needs it no more.
+  const shm::Reply reply = Answer(connection.owner, request, std::move(memory));
   return send(connection.fd.get(), &reply, sizeof(reply), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(reply);
 }
 
-shm::Reply SharedMemoryListener::Answer(SharedMemory::Owner owner, const shm::Request& request,
-                                        const shm::UniqueFd& memory) {
+shm::Reply SharedMemoryListener::Answer(SharedMemory::Owner owner, const shm::Request& request, shm::UniqueFd memory) {
   shm::Reply reply{};
   reply.magic = shm::kMagic;
   reply.version = shm::kVersion;

@@ -45,7 +45,7 @@ class SharedMemoryListener {
   void Close(int fd);
   // Takes one message; false if the connection is to be closed.
   bool Serve(const Connection& connection);
-  shm::Reply Answer(SharedMemory::Owner owner, const shm::Request& request, const shm::UniqueFd& memory);
+  shm::Reply Answer(SharedMemory::Owner owner, const shm::Request& request, shm::UniqueFd memory);
   void WatchListener(bool watch);
 
   const std::string path_;

@@ -72,6 +72,13 @@ absl::Status FieldError(absl::StatusCode code, absl::string_view field, absl::st
   return status;
 }
 
+std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kErrorDetailUrl);
+  v1::ErrorDetail detail;
+  if (!payload.has_value() || !detail.ParseFromString(std::string(*payload))) return std::nullopt;
+  return detail;
+}
+
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const std::string message = Cut(status.message(), kMaxMessageBytes);

@@ -1,6 +1,8 @@
 // From the engine's statuses to what a gRPC client sees: the one place where that is decided.
 #pragma once
 
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -19,6 +21,9 @@ template <typename Got>
 absl::Status InvalidField(absl::string_view field, absl::string_view expected, const Got& got) {
   return FieldError(absl::StatusCode::kInvalidArgument, field, expected, absl::StrCat(got));
 }
+
+// The ErrorDetail that FieldError put into a status; nullopt if it has none.
+std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 
 // The same code and message. An ErrorDetail payload becomes the binary status details: a serialised google.rpc.Status,
 // which gRPC sends as grpc-status-details-bin.

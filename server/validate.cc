@@ -95,11 +95,13 @@ absl::Status SetDtypes(const Request& request, ValidAttention& valid) {
 absl::Status CheckHeads(const Request& request, const bias::BiasTable& table, absl::string_view table_name,
                         absl::string_view model_name) {
   const std::string owner = absl::StrCat("table \"", table_name, "\" of model \"", model_name, "\"");
-  if (!request.has_first_head()) {
-    if (request.heads() == table.heads()) return absl::OkStatus();
+  // A piece of a call is told what the call would be.
+  const std::int64_t taken = request.has_first_head() ? request.table_heads() : request.heads();
+  if (taken != 0 && taken != table.heads()) {
     return InvalidField("heads", absl::StrCat(table.heads(), " (the heads of ", owner, "), or first_head to be set"),
-                        request.heads());
+                        taken);
   }
+  if (!request.has_first_head()) return absl::OkStatus();
   if (request.heads() > table.heads()) {
     return InvalidField("heads", absl::StrCat("at most ", table.heads(), " (the heads of ", owner, ")"),
                         request.heads());
@@ -125,19 +127,6 @@ absl::Status SetTable(const Request& request, const model::Model& model, ValidAt
     default:
       return InvalidField("mask", "MASK_CAUSAL, MASK_NONE or unset", static_cast<int>(request.mask()));
   }
-}
-
-// Fields that later versions of this server answer to, and this one must not ignore.
-absl::Status CheckNoSharedTensors(const Request& request) {
-  constexpr absl::string_view kExpected = "none (this server shares no memory with its callers)";
-  const auto refused = [&](absl::string_view field) {
-    return FieldError(absl::StatusCode::kFailedPrecondition, field, kExpected, "a tensor in shared memory");
-  };
-  if (request.has_q_shared()) return refused("q_shared");
-  if (request.has_k_shared()) return refused("k_shared");
-  if (request.has_v_shared()) return refused("v_shared");
-  if (request.has_output_shared()) return refused("output_shared");
-  return absl::OkStatus();
 }
 
 absl::Status SetScaleAndOffset(const Request& request, kernel::Attention& attention) {
@@ -194,20 +183,86 @@ void SetStrides(v1::Layout layout, const Shape& shape, View& view) {
   view.row_stride = sequence_first ? shape.heads * shape.dim : shape.dim;
 }
 
-absl::Status SetTensor(absl::string_view field, const TensorBytes& bytes, v1::Layout layout, const Shape& shape,
-                       kernel::TensorView& view) {
-  const std::optional<std::int64_t> expected = BytesOf(shape, view.dtype);
-  if (!expected.has_value()) {
-    return InvalidField(field, "a size that fits 63 bits", Described(shape, view.dtype));
+absl::Status CheckBytes(absl::string_view field, std::int64_t expected, const Shape& shape, tensor::DType dtype,
+                        std::size_t got) {
+  if (static_cast<std::uint64_t>(expected) == got) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat(expected, " bytes (", Described(shape, dtype), ")"),
+                      absl::StrCat(got, " bytes"));
+}
+
+// Whether this server takes shared memory at all.
+absl::Status CheckShares(const SharedMemory* memory, absl::string_view field) {
+  if (memory != nullptr) return absl::OkStatus();
+  return FieldError(absl::StatusCode::kFailedPrecondition, field,
+                    "none (this server shares no memory: --shared_memory)", "a tensor in shared memory");
+}
+
+// Tells where one tensor is: sent, or in shared memory.
+class TensorSetter {
+ public:
+  TensorSetter(const Request& request, const SharedMemory* memory, ValidAttention& valid)
+      : layout_(request.layout()), memory_(memory), valid_(valid) {
+    if (request.has_q_shared() || request.has_k_shared() || request.has_v_shared() || request.has_output_shared()) {
+      valid.shared = std::make_shared<SharedParts>();
+    }
   }
-  if (static_cast<std::uint64_t>(*expected) != bytes.size) {
-    return InvalidField(field, absl::StrCat(*expected, " bytes (", Described(shape, view.dtype), ")"),
-                        absl::StrCat(bytes.size, " bytes"));
+
+  absl::Status Set(absl::string_view field, const TensorBytes& sent, const v1::SharedTensor* shared,
+                   SharedParts::Part SharedParts::*part, const Shape& shape, kernel::TensorView& view) {
+    const std::optional<std::int64_t> expected = BytesOf(shape, view.dtype);
+    if (!expected.has_value()) {
+      return InvalidField(field, "a size that fits 63 bits", Described(shape, view.dtype));
+    }
+    SetStrides(layout_, shape, view);
+    if (shared == nullptr) {
+      view.segments = sent.segments.data();
+      view.segment_count = static_cast<std::int64_t>(sent.segments.size());
+      return CheckBytes(field, *expected, shape, view.dtype, sent.size);
+    }
+    const std::string shared_field = absl::StrCat(field, "_shared");
+    ATTND_RETURN_IF_ERROR(CheckShares(memory_, shared_field));
+    if (sent.size != 0) {
+      return InvalidField(field, absl::StrCat("nothing beside ", shared_field), absl::StrCat(sent.size, " bytes"));
+    }
+    SharedParts::Part& place = valid_.shared.get()->*part;
+    ATTND_ASSIGN_OR_RETURN(place.bytes, memory_->Resolve(shared_field, *shared, static_cast<std::size_t>(*expected)));
+    place.segment = {place.bytes.data, place.bytes.size};
+    view.segments = &place.segment;
+    view.segment_count = 1;
+    return absl::OkStatus();
   }
-  view.segments = bytes.segments.data();
-  view.segment_count = static_cast<std::int64_t>(bytes.segments.size());
-  SetStrides(layout, shape, view);
-  return absl::OkStatus();
+
+  // Call last. An output over q, k or v would be written while these are read.
+  absl::Status SetOutput(const v1::SharedTensor& shared) {
+    SharedParts& parts = *valid_.shared;
+    ATTND_RETURN_IF_ERROR(CheckShares(memory_, "output_shared"));
+    ATTND_ASSIGN_OR_RETURN(parts.output,
+                           memory_->Resolve("output_shared", shared, static_cast<std::size_t>(valid_.output_bytes)));
+    for (const SharedParts::Part* part : {&parts.q, &parts.k, &parts.v}) {
+      if (part->bytes.region != parts.output.region) continue;
+      const bool apart = parts.output.data + parts.output.size <= part->bytes.data ||
+                         part->bytes.data + part->bytes.size <= parts.output.data;
+      if (!apart) return InvalidField("output_shared.offset", "bytes apart from q, k and v", shared.offset());
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const v1::Layout layout_;
+  const SharedMemory* const memory_;
+  ValidAttention& valid_;
+};
+
+// q, k and v.
+absl::Status SetTensors(const Request& request, const RequestTensors& sent, TensorSetter& setter,
+                        kernel::Attention& a) {
+  const auto shared = [](bool has, const v1::SharedTensor& tensor) { return has ? &tensor : nullptr; };
+  ATTND_RETURN_IF_ERROR(setter.Set("q", sent.q, shared(request.has_q_shared(), request.q_shared()), &SharedParts::q,
+                                   {a.batch, a.heads, a.query_length, a.head_dim}, a.q));
+  ATTND_RETURN_IF_ERROR(setter.Set("k", sent.k, shared(request.has_k_shared(), request.k_shared()), &SharedParts::k,
+                                   {a.batch, a.kv_heads, a.key_length, a.head_dim}, a.k));
+  return setter.Set("v", sent.v, shared(request.has_v_shared(), request.v_shared()), &SharedParts::v,
+                    {a.batch, a.kv_heads, a.key_length, a.value_head_dim}, a.v);
 }
 
 // The sizes of what will be allocated, refused where they exceed the limit.
@@ -244,14 +299,13 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   ATTND_RETURN_IF_ERROR(SetScaleAndOffset(request, a));
   ATTND_RETURN_IF_ERROR(SetLengths("query_lengths", request.query_lengths(), a.batch, a.query_length, a.query_lengths));
   ATTND_RETURN_IF_ERROR(SetLengths("key_lengths", request.key_lengths(), a.batch, a.key_length, a.key_lengths));
-  ATTND_RETURN_IF_ERROR(CheckNoSharedTensors(request));
-  const v1::Layout layout = request.layout();
-  ATTND_RETURN_IF_ERROR(SetTensor("q", tensors.q, layout, {a.batch, a.heads, a.query_length, a.head_dim}, a.q));
-  ATTND_RETURN_IF_ERROR(SetTensor("k", tensors.k, layout, {a.batch, a.kv_heads, a.key_length, a.head_dim}, a.k));
-  ATTND_RETURN_IF_ERROR(SetTensor("v", tensors.v, layout, {a.batch, a.kv_heads, a.key_length, a.value_head_dim}, a.v));
+  TensorSetter setter(request, memory_, valid);
+  ATTND_RETURN_IF_ERROR(SetTensors(request, tensors, setter, a));
   ATTND_RETURN_IF_ERROR(SetResult(request, limits_, {a.batch, a.heads, a.query_length, a.value_head_dim}, valid));
-  const std::size_t widening = sizeof(float) / tensor::SizeOf(a.k.dtype);
-  valid.packed_bytes = static_cast<std::int64_t>((tensors.k.size + tensors.v.size) * widening);
+  if (request.has_output_shared()) ATTND_RETURN_IF_ERROR(setter.SetOutput(request.output_shared()));
+  // Their bytes were multiplied above without overflow, and packing widens them at most twofold.
+  valid.packed_bytes =
+      a.batch * a.kv_heads * a.key_length * (a.head_dim + a.value_head_dim) * static_cast<std::int64_t>(sizeof(float));
   return valid;
 }
 
