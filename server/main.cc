@@ -12,6 +12,7 @@
 #include "server/log.h"
 #include "server/server.h"
 #include "server/version.h"
+#include "server/warm_allocator.h"
 #include "spdlog/spdlog.h"
 
 namespace {
@@ -32,6 +33,7 @@ int main(int argc, char** argv) {
     std::cerr << "attnd: " << options.status().message() << "\nTry 'attnd --help'." << std::endl;
     return 2;
   }
+  attnd::server::KeepFreedMemory();
   attnd::server::SetUpLog(options->log_level);
   // Blocked before any thread exists, so that all inherit it and sigwait below is where the signals arrive.
   const sigset_t signals = StopSignals();
