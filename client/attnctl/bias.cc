@@ -13,7 +13,6 @@
 #include "absl/flags/flag.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "bias/picture.h"
 #include "client/attnctl/command.h"
@@ -46,8 +45,6 @@ std::string Shortest(float value) {
   char digits[32];
   return std::string(digits, std::to_chars(digits, digits + sizeof(digits), value).ptr);
 }
-
-std::string WithMinus(const std::string& number) { return absl::StrReplaceAll(number, {{"-", "\u2212"}}); }
 
 // [[...], ...] by query and key; `cell` gives an unmasked cell's text.
 std::string Rows(const bias::PictureWindow& window, const std::function<std::string(std::size_t)>& cell) {
@@ -136,17 +133,16 @@ std::string ValuesByHead(const BiasReply& reply) {
   std::string values, heads;
   for (std::size_t i = 0; i < reply.heads.size(); ++i) {
     const char* separator = i == 0 ? "" : i + 1 == reply.heads.size() ? " and " : ", ";
-    absl::StrAppend(&values, separator, WithMinus(Shortest(reply.values[i])));
+    absl::StrAppend(&values, separator, Shortest(reply.values[i]));
     absl::StrAppend(&heads, separator, reply.heads[i]);
   }
   return absl::StrCat(values, reply.heads.size() == 1 ? " in head " : " in heads ", heads);
 }
 
 std::string Sentence(const BiasRequest& request, const BiasReply& reply) {
-  const std::string offset = WithMinus(absl::StrCat(reply.offsets[0]));
   const std::string start =
       absl::StrCat("query ", request.query_start, " and key ", request.key_start, " are at offset ",
-                   request.query_start, " \u2212 ", request.key_start, " = ", offset);
+                   request.query_start, " - ", request.key_start, " = ", reply.offsets[0]);
   const std::string table = absl::StrCat("table ", reply.table, " of ", request.model);
   if (reply.mask == Mask::kCausal && reply.offsets[0] < 0) {
     return absl::StrCat(start, ", so the key comes after the query, and the causal mask of ", table,
