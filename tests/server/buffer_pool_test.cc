@@ -9,6 +9,9 @@
 
 #include "gtest/gtest.h"
 
+// AddressSanitizer ends the program where malloc would return null, unless told.
+extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+
 namespace attnd::server {
 namespace {
 

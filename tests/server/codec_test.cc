@@ -244,7 +244,7 @@ TEST_F(CodecTest, NoMessageAtAllIsInvalid) {
 Buffer BufferOf(BufferPool& pool, const std::string& bytes) {
   absl::StatusOr<Buffer> buffer = pool.Get(bytes.size());
   EXPECT_TRUE(buffer.ok());
-  std::memcpy(buffer->data(), bytes.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(buffer->data(), bytes.data(), bytes.size());
   return *std::move(buffer);
 }
 
