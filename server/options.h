@@ -21,7 +21,7 @@ struct Limits {
   std::int64_t max_head_dim = 4096;
   std::int64_t max_models = 1000;
   std::int64_t max_table_values = std::int64_t{1} << 24;
-  std::int64_t max_bias_cells = std::int64_t{1} << 20;
+  std::int64_t max_bias_cells = std::int64_t{1} << 22;
   std::int64_t max_model_file_bytes = std::int64_t{64} << 30;
   std::int64_t max_page_size = 1000;
   std::int64_t max_shared_bytes = std::int64_t{8} << 30;

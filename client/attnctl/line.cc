@@ -125,8 +125,9 @@ absl::StatusOr<Line> ParseLine(int argc, char** argv) {
   line.command = FindCommand(line.arguments);
   if (line.help) return line;
   if (line.command == nullptr) {
-    return UsageError(line.arguments.empty() ? "what is to be done?"
-                                             : absl::StrCat("there is no command \"", absl::StrJoin(line.arguments, " "), "\""));
+    return UsageError(line.arguments.empty()
+                          ? "what is to be done?"
+                          : absl::StrCat("there is no command \"", absl::StrJoin(line.arguments, " "), "\""));
   }
   if (absl::Status s = SetFlags(*line.command, given); !s.ok()) return s;
   if (absl::Status s = CheckArguments(line); !s.ok()) return s;
