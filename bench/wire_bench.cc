@@ -1,0 +1,365 @@
+// attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm --mode auto|unary|stream --clients C
+// [--echo]
+//
+// A server in a child process on one CPU and its clients on another; what they are compared with is measured in turns
+// with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in memory, and
+// an empty call of generated messages.
+//
+// Times are also given as CPU time, which other processes disturb less: on a busy machine the scheduler favours a
+// server that sleeps between calls over a kernel that never does, and a call can seem faster than its own arithmetic.
+// Such a run says "disturbed": true, and its wall clock ratios mean nothing.
+
+#include "wire_bench.h"
+
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/flags/declare.h"
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
+#include "attnd/client.h"
+#include "attnd/v1/server.grpc.pb.h"
+#include "client/src/attention_caller.h"
+#include "grpcpp/grpcpp.h"
+#include "kernel/registry.h"
+#include "schedule/attention_work.h"
+#include "schedule/scheduler.h"
+#include "server/validate.h"
+#include "socket_floor.h"
+#include "wire_server.h"
+
+ABSL_DECLARE_FLAG(std::string, shape);  // kernel_bench.cc
+ABSL_DECLARE_FLAG(std::string, dtype);
+ABSL_FLAG(std::string, transport, "tcp", "tcp, uds or shm");
+ABSL_FLAG(std::string, mode, "auto", "auto (the client library's choice), unary or stream");
+ABSL_FLAG(int, clients, 1, "callers at once");
+ABSL_FLAG(bool, echo, false, "the wire without the arithmetic");
+ABSL_FLAG(bool, copy, false, "with shm: tensors in ordinary memory, which the library copies");
+ABSL_FLAG(int64_t, piece_bytes, 0, "with stream: bytes of a piece; 0: the library's choice");
+ABSL_FLAG(int, rounds, 10, "turns of each measurement");
+ABSL_FLAG(double, turn_seconds, 0.25, "length of a turn");
+ABSL_FLAG(int, client_cpu, 0, "CPU of the clients");
+ABSL_FLAG(int, server_cpu, 1, "CPU of the server; -1 for both: not pinned");
+
+namespace attnd::bench {
+namespace {
+
+struct Shape {
+  std::int64_t batch, heads, length, dim;
+  std::int64_t elements() const { return batch * heads * length * dim; }
+};
+
+void Pin(int cpu) {
+  if (cpu < 0) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<unsigned>(cpu), &set);
+  sched_setaffinity(0, sizeof(set), &set);
+}
+
+// CPU time that this process has used, in milliseconds.
+double CpuMilliseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+}
+
+double MillisecondsOf(const std::function<void()>& body) {
+  const auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+[[noreturn]] void Die(const absl::Status& status) {
+  std::cerr << "attnd_bench wire: " << status << std::endl;
+  std::exit(1);
+}
+
+// Times of one thing, collected in turns.
+class Series {
+ public:
+  void Turn(double seconds, const std::function<void()>& body) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    do {
+      times_.push_back(MillisecondsOf(body));
+    } while (std::chrono::steady_clock::now() < end);
+  }
+  void Add(const Series& other) { times_.insert(times_.end(), other.times_.begin(), other.times_.end()); }
+  double At(double fraction) {
+    std::sort(times_.begin(), times_.end());
+    return times_[static_cast<std::size_t>(fraction * static_cast<double>(times_.size() - 1))];
+  }
+  std::size_t count() const { return times_.size(); }
+
+ private:
+  std::vector<double> times_;
+};
+
+Table MakeTable(std::int64_t heads) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0.0F, 1.0F);
+  T5Buckets rule{32, 128, std::vector<float>(static_cast<std::size_t>(32 * heads))};
+  for (float& value : rule.values) value = normal(random);
+  return Table{"decoder", heads, false, std::move(rule)};
+}
+
+// The tensors of one caller, and how it calls.
+class Caller {
+ public:
+  Caller(const std::string& target, const Shape& shape, DType dtype) : shape_(shape) {
+    const std::string mode = absl::GetFlag(FLAGS_mode);
+    client::StreamPlan plan;
+    if (absl::GetFlag(FLAGS_piece_bytes) > 0) plan.piece_bytes = absl::GetFlag(FLAGS_piece_bytes);
+    if (mode == "unary") plan.piece_bytes = std::int64_t{1} << 60;
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(-1);
+    arguments.SetMaxSendMessageSize(-1);
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    const bool shared = absl::GetFlag(FLAGS_transport) == "shm";
+    caller_ = std::make_shared<client::AttentionCaller>(
+        grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments),
+        shared ? client::SharedMemory::ForTarget(target) : nullptr, plan);
+    const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * SizeOf(dtype);
+    const bool in_place = shared && !absl::GetFlag(FLAGS_copy);
+    for (SharedBuffer& buffer : buffers_) {
+      buffer = in_place ? *caller_->AllocateBuffer(bytes) : Ordinary(bytes);
+      Fill(buffer, dtype);
+    }
+    request_.model = "bench";
+    const std::array<std::int64_t, 4> sizes{shape.batch, shape.heads, shape.length, shape.dim};
+    request_.q = {buffers_[0].data(), dtype, sizes};
+    request_.k = {buffers_[1].data(), dtype, sizes};
+    request_.v = {buffers_[2].data(), dtype, sizes};
+    request_.output = {buffers_[3].data(), bytes};
+  }
+
+  void Call() {
+    const auto reply = caller_->Compute(request_, {});
+    if (!reply.ok()) Die(reply.status());
+  }
+  const ComputeRequest& request() const { return request_; }
+
+ private:
+  static SharedBuffer Ordinary(std::size_t bytes) {
+    return SharedBuffer(std::shared_ptr<void>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096), std::free),
+                        bytes);
+  }
+  static void Fill(SharedBuffer& buffer, DType dtype) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal(0.0F, 0.4F);
+    auto* bytes = static_cast<unsigned char*>(buffer.data());
+    for (std::size_t i = 0; i < buffer.size() / SizeOf(dtype); ++i) {
+      const float value = normal(random);
+      std::uint32_t bits;
+      std::memcpy(&bits, &value, sizeof(bits));
+      if (dtype == DType::kBf16) bits >>= 16;
+      std::memcpy(bytes + i * SizeOf(dtype), &bits, SizeOf(dtype));
+    }
+  }
+
+  const Shape shape_;
+  std::shared_ptr<client::AttentionCaller> caller_;
+  std::array<SharedBuffer, 4> buffers_;
+  ComputeRequest request_;
+};
+
+// The same problem without a wire, on one thread on the server's CPU.
+class KernelAlone {
+ public:
+  KernelAlone(const ComputeRequest& request, const Shape& shape) {
+    Pin(absl::GetFlag(FLAGS_server_cpu));
+    scheduler_ = std::make_unique<schedule::Scheduler>(1);  // its thread inherits this
+    Pin(absl::GetFlag(FLAGS_client_cpu));
+    const Table table = MakeTable(shape.heads);
+    const auto& rule = std::get<T5Buckets>(table.rule);
+    table_ = std::make_unique<bias::BiasTable>(
+        *bias::BiasTable::Create(shape.heads, bias::T5Rule{32, 128, false, rule.values}));
+    bias_ = server::ViewOf(table_->offset_form(), 0);
+    kernel_ = *kernel::ChooseKernel("");
+    output_.resize(request.output.size_bytes);
+    kernel::Attention& a = attention_;
+    a.batch = shape.batch;
+    a.heads = a.kv_heads = shape.heads;
+    a.query_length = a.key_length = shape.length;
+    a.head_dim = a.value_head_dim = shape.dim;
+    const tensor::DType dtype = request.q.dtype == DType::kBf16 ? tensor::DType::kBF16 : tensor::DType::kF32;
+    const std::int64_t head = shape.length * shape.dim;
+    const void* const data[] = {request.q.data, request.k.data, request.v.data};
+    kernel::TensorView* const views[] = {&a.q, &a.k, &a.v};
+    for (int i = 0; i < 3; ++i) {
+      segments_[i] = {static_cast<const std::byte*>(data[i]), request.output.size_bytes};
+      *views[i] = {&segments_[i], 1, dtype, shape.heads * head, head, shape.dim};
+    }
+    a.out = {output_.data(), dtype, shape.heads * head, head, shape.dim};
+    a.log_sum_exp = nullptr;
+    a.mask = kernel::Mask::kCausal;
+    a.scale = 1.0F;
+    a.query_offset = 0;
+    a.query_lengths = a.key_lengths = nullptr;
+    a.bias = &bias_;
+    a.product_precision =
+        dtype == tensor::DType::kBF16 ? kernel::ProductPrecision::kBF16 : kernel::ProductPrecision::kF32;
+  }
+
+  void Run() {
+    absl::Notification done;
+    scheduler_->Submit(schedule::MakeAttentionWork(attention_, *kernel_), {},
+                       [&done](const schedule::Outcome&) { done.Notify(); });
+    done.WaitForNotification();
+  }
+
+ private:
+  std::unique_ptr<schedule::Scheduler> scheduler_;
+  std::unique_ptr<bias::BiasTable> table_;
+  kernel::BiasView bias_{};
+  const kernel::Kernel* kernel_ = nullptr;
+  kernel::Segment segments_[3];
+  std::vector<std::byte> output_;
+  kernel::Attention attention_{};
+};
+
+Shape ParseShape() {
+  std::vector<std::int64_t> sizes;
+  for (const auto part : absl::StrSplit(absl::GetFlag(FLAGS_shape), ',')) {
+    std::int64_t size = 0;
+    if (!absl::SimpleAtoi(part, &size) || size < 1 || size > (1 << 20)) sizes.clear();
+    sizes.push_back(size);
+  }
+  if (sizes.size() != 4) Die(absl::InvalidArgumentError("--shape: expected four sizes in 1..1048576"));
+  return {sizes[0], sizes[1], sizes[2], sizes[3]};
+}
+
+SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
+  SocketEchoOptions options;
+  options.kind = absl::GetFlag(FLAGS_transport) == "tcp" ? SocketKind::kTcp : SocketKind::kUnix;
+  options.tensor_bytes = tensor_bytes;
+  options.client_cpu = absl::GetFlag(FLAGS_client_cpu);
+  options.server_cpu = absl::GetFlag(FLAGS_server_cpu);
+  return options;
+}
+
+}  // namespace
+
+int WireMain(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  const Shape shape = ParseShape();
+  const DType dtype = absl::GetFlag(FLAGS_dtype) == "bf16" ? DType::kBf16 : DType::kFp32;
+  const std::string transport = absl::GetFlag(FLAGS_transport);
+  const bool echo = absl::GetFlag(FLAGS_echo);
+  std::string folder = (std::filesystem::temp_directory_path() / "attnd-wire-XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) Die(absl::ErrnoToStatus(errno, folder));
+  const auto server =
+      WireServer::Start({folder, transport == "tcp", transport == "shm", echo, absl::GetFlag(FLAGS_server_cpu)});
+  if (!server.ok()) Die(server.status());
+  const WireAddresses& addresses = (*server)->addresses();
+  Pin(absl::GetFlag(FLAGS_client_cpu));
+  if (!echo) {
+    const auto model = Client::Create(addresses.attnd)->UploadTable("bench", MakeTable(shape.heads), true);
+    if (!model.ok()) Die(model.status());
+  }
+
+  std::vector<std::unique_ptr<Caller>> callers;
+  for (int i = 0; i < absl::GetFlag(FLAGS_clients); ++i) {
+    callers.push_back(std::make_unique<Caller>(addresses.attnd, shape, dtype));
+    callers.back()->Call();
+  }
+  KernelAlone kernel(callers[0]->request(), shape);
+  const std::int64_t tensor_bytes = static_cast<std::int64_t>(callers[0]->request().output.size_bytes);
+  auto floor = SocketEcho::Create(FloorOptions(tensor_bytes));
+  if (!floor.ok()) Die(floor.status());
+  const auto empty =
+      v1::ServerService::NewStub(grpc::CreateChannel(addresses.empty, grpc::InsecureChannelCredentials()));
+
+  const double turn = absl::GetFlag(FLAGS_turn_seconds);
+  Series calls, alone, socket, empty_calls;
+  double copy = 0, server_cpu = 0, client_cpu = 0, kernel_cpu = 0;
+  for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
+    server_cpu -= (*server)->CpuMilliseconds();
+    client_cpu -= CpuMilliseconds();
+    std::vector<Series> each(callers.size());
+    std::vector<std::thread> threads;
+    for (std::size_t i = 1; i < callers.size(); ++i) {
+      threads.emplace_back([&, i] { each[i].Turn(turn, [&] { callers[i]->Call(); }); });
+    }
+    each[0].Turn(turn, [&] { callers[0]->Call(); });
+    for (std::thread& thread : threads) thread.join();
+    server_cpu += (*server)->CpuMilliseconds();
+    client_cpu += CpuMilliseconds();
+    for (const Series& series : each) calls.Add(series);
+    kernel_cpu -= CpuMilliseconds();
+    if (!echo) alone.Turn(turn, [&] { kernel.Run(); });
+    kernel_cpu += CpuMilliseconds();
+    socket.Turn(turn, [&] {
+      if (const auto done = (*floor)->Exchange(); !done.ok()) Die(done.status());
+    });
+    empty_calls.Turn(turn / 4, [&] {
+      grpc::ClientContext context;
+      v1::GetServerInfoResponse response;
+      empty->GetServerInfo(&context, {}, &response);
+    });
+    copy = std::max(copy, MeasureCopyBytesPerSecond(tensor_bytes, 5));
+  }
+
+  const double bytes = static_cast<double>(4 * tensor_bytes) * static_cast<double>(callers.size());
+  const auto rate = [](double total, double milliseconds) { return total / (milliseconds / 1e3); };
+  nlohmann::json line = {{"shape", absl::GetFlag(FLAGS_shape)},
+                         {"dtype", absl::GetFlag(FLAGS_dtype)},
+                         {"transport", transport},
+                         {"mode", absl::GetFlag(FLAGS_mode)},
+                         {"clients", callers.size()},
+                         {"echo", echo},
+                         {"copy", absl::GetFlag(FLAGS_copy)},
+                         {"tensor_bytes", tensor_bytes},
+                         {"calls", calls.count()},
+                         {"p50_ms", calls.At(0.5)},
+                         {"p99_ms", calls.At(0.99)},
+                         {"min_ms", calls.At(0)},
+                         {"bytes_per_second", rate(bytes, calls.At(0.5))},
+                         {"best_bytes_per_second", rate(bytes, calls.At(0))},
+                         {"socket_p50_ms", socket.At(0.5)},
+                         {"socket_min_ms", socket.At(0)},
+                         {"of_socket_p50", socket.At(0.5) / calls.At(0.5)},
+                         {"of_socket_min", socket.At(0) / calls.At(0)},
+                         {"memcpy_bytes_per_second", copy},
+                         {"server_cpu_ms", server_cpu / static_cast<double>(calls.count())},
+                         {"client_cpu_ms", client_cpu / static_cast<double>(calls.count())},
+                         {"empty_call_p50_ms", empty_calls.At(0.5)},
+                         {"to_empty_call_p50", calls.At(0.5) / empty_calls.At(0.5)}};
+  if (!echo) {
+    const double kernel_each = kernel_cpu / static_cast<double>(alone.count());
+    line["kernel_cpu_ms"] = kernel_each;
+    line["server_cpu_to_kernel_cpu"] = server_cpu / static_cast<double>(calls.count()) / kernel_each;
+    line["all_cpu_to_kernel_cpu"] = (server_cpu + client_cpu) / static_cast<double>(calls.count()) / kernel_each;
+    line["disturbed"] = calls.At(0.5) < alone.At(0.5) || calls.At(0) < alone.At(0);
+    line["kernel_p50_ms"] = alone.At(0.5);
+    line["kernel_min_ms"] = alone.At(0);
+    line["to_kernel_p50"] = calls.At(0.5) / alone.At(0.5);
+    line["to_kernel_min"] = calls.At(0) / alone.At(0);
+  }
+  std::cout << line.dump() << std::endl;
+  std::filesystem::remove_all(folder);
+  return 0;
+}
+
+}  // namespace attnd::bench
