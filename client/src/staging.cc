@@ -9,8 +9,9 @@
 namespace attnd::client {
 namespace {
 
-// Below this tensors are sent, not copied to shared memory. At 8 KiB in all both took the same time and at 1 MiB copying
-// took 0.6 of it (docs/performance.md, "Calls through each transport"); where between the two they part was not measured.
+// Below this tensors are sent, not copied to shared memory. At 8 KiB in all both took the same time and at 1 MiB
+// copying took 0.6 of it (docs/performance.md, "Calls through each transport"); where between the two they part was not
+// measured.
 constexpr std::int64_t kMinCopyBytes = std::int64_t{16} << 10;
 
 constexpr std::size_t kMaxIdleBytes = std::size_t{256} << 20;

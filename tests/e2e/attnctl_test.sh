@@ -85,8 +85,8 @@ expect 0 '^q5  u3 u3 u2 u2 u1 u0$' "$attnctl" bias book --queries 6
 expect 0 '^<svg ' "$attnctl" bias --queries 6 --format svg book
 expect 0 'head 3, added' "$attnctl" bias t5-tiny --head 3 --format=svg
 expect 0 '\[1,0,null\]' "$attnctl" bias book --queries 3 --format json
-expect 0 'offset 5 − 9 = −4, so the key comes after' "$attnctl" bias book --explain 5,9
-expect 0 'offset 5 − 2 = 3, .* bucket 2' "$attnctl" bias book --explain 5,2
+expect 0 'offset 5 - 9 = -4, so the key comes after' "$attnctl" bias book --explain 5,9
+expect 0 'offset 5 - 2 = 3, .* bucket 2' "$attnctl" bias book --explain 5,2
 expect 2 '--explain' "$attnctl" bias book --explain 5
 expect 1 'expected' "$attnctl" bias book --head 7
 expect 1 "server's limits" "$attnctl" bias book --queries 100000
