@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# examples/attend.cc against a real server: the trained T5's heads look as far back as its table says.
-#   example_test.sh ATTND ATTNCTL EXAMPLE
+# What the README shows, against a real server: examples/attend.cc finds that the trained T5's heads look as far back as
+# its table says, and the pictures in docs/images are what attnctl draws.
+#   example_test.sh ATTND ATTNCTL EXAMPLE IMAGES
 set -euo pipefail
-attnd=$1 attnctl=$2 example=$3
+attnd=$1 attnctl=$2 example=$3 images=$4
 folder=$(mktemp -d)
 address=unix:$folder/s
 "$attnd" --listen="$address" 2>"$folder/log" &
@@ -16,6 +17,9 @@ done
 [ "$(grep -c '^head [0-7] looks *[0-9.]* tokens back$' "$folder/out")" = 8 ]
 grep -q '^head 0 looks    2.0 tokens back$' "$folder/out"
 grep -q '^head 1 looks    1.2 tokens back$' "$folder/out"
+
+"$attnctl" bias book --server="$address" --queries 6 --format svg | cmp - "$images/book.svg"
+"$attnctl" bias t5-tiny --server="$address" --queries 64 --head 0 --format svg | cmp - "$images/t5-tiny_head0.svg"
 
 kill -TERM "$server"
 wait "$server"
