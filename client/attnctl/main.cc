@@ -3,8 +3,10 @@
 #include "client/attnctl/command.h"
 #include "client/attnctl/flags.h"
 
-int main(int argc, char** argv) {
-  using namespace attnd::ctl;
+namespace attnd::ctl {
+namespace {
+
+int Run(int argc, char** argv) {
   const absl::StatusOr<Line> line = ParseLine(argc, argv);
   if (!line.ok()) return Report(line.status());
   if (line->help) {
@@ -13,3 +15,8 @@ int main(int argc, char** argv) {
   }
   return Report(line->command->run(line->arguments));
 }
+
+}  // namespace
+}  // namespace attnd::ctl
+
+int main(int argc, char** argv) { return attnd::ctl::Run(argc, argv); }
