@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds attnd with all its tests, and runs them.
-#   scripts/test.sh [--preset release|dev|asan|tsan] [--werror] [CTEST_ARGUMENT...]
+#   scripts/test.sh [--preset release|dev|asan|tsan] [--werror] [--engine] [CTEST_ARGUMENT...]
+# --engine leaves out what needs gRPC.
 # For example: scripts/test.sh --preset asan -R bias
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -12,7 +13,8 @@ while [ $# -gt 0 ]; do
   case $1 in
     --preset) [ $# -ge 2 ] || fail "--preset needs a name"; preset=$2; shift 2 ;;
     --werror) options+=(-DATTND_WERROR=ON); shift ;;
-    -h | --help) sed -n '2,4p' "$0"; exit 0 ;;
+    --engine) options+=(-DATTND_SERVER=OFF); shift ;;
+    -h | --help) sed -n '2,5p' "$0"; exit 0 ;;
     *) break ;;
   esac
 done

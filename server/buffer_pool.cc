@@ -20,8 +20,8 @@ constexpr std::size_t kSmallest = 4096;
 // `size` rounded up to one of four sizes per power of two.
 std::size_t ClassSize(std::size_t size) {
   if (size <= kSmallest) return kSmallest;
-  const std::size_t step = std::bit_floor(size) / 4;
-  return (size + step - 1) / step * step;
+  const auto step_bits = std::bit_width(size) - 3;
+  return (((size - 1) >> step_bits) + 1) << step_bits;
 }
 
 struct Free {

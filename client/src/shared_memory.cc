@@ -115,7 +115,7 @@ void SharedMemory::Free(std::uintptr_t address) {
     request.handle = *region.handle;
     Exchange(request, -1);
   }
-  munmap(reinterpret_cast<void*>(address), region.size);
+  munmap(reinterpret_cast<void*>(address), region.size);  // NOLINT(performance-no-int-to-ptr): it came from a pointer
   regions_.erase(found);
 }
 
