@@ -182,9 +182,10 @@ void ColourBar(Drawing& drawing, double largest) {
       R"svg(<rect x="%.6g" y="%g" width="20" height="%.6g" fill="url(#bar)" stroke="#c8ccd4" stroke-width="1"/>)svg", x,
       kTop, height));
   const double step = RoundStep(largest);
-  for (double mark = -std::floor(largest / step) * step; mark <= largest * 1.0001; mark += step) {
-    const double y = kTop + height * (1 - (mark / largest + 1) / 2);
-    const double value = std::fabs(mark) < step / 2 ? 0 : mark;
+  const int marks = static_cast<int>(std::floor(largest * 1.0001 / step));
+  for (int i = -marks; i <= marks; ++i) {
+    const double value = i * step;
+    const double y = kTop + height * (1 - (value / largest + 1) / 2);
     drawing.Add(absl::StrFormat(R"(<path d="M%.6g %.6gh5" stroke="#5a6272"/>)", x + 20, y));
     drawing.Text(x + 30, y + 4.5, 13, absl::StrReplaceAll(absl::StrFormat("%g", value), {{"-", "\u2212"}}),
                  R"(class="s")");
@@ -212,7 +213,8 @@ std::string BucketGridSvg(const PictureWindow& window) {
   const auto rows = static_cast<std::size_t>(std::max(4.0, std::floor(drawing.plot_height() / kRow)));
   std::size_t entry = 0;
   for (const auto& [bucket, key] : keys) {
-    const double x = drawing.legend_left() + kLegendWidth * static_cast<double>(entry / rows);
+    const std::size_t column = entry / rows;
+    const double x = drawing.legend_left() + kLegendWidth * static_cast<double>(column);
     const double y = kTop + kRow * static_cast<double>(entry % rows);
     drawing.Add(
         absl::StrFormat(R"(<rect x="%.6g" y="%.6g" width="22" height="22" rx="4" fill="%s"/>)", x, y, Hex(key.colour)));

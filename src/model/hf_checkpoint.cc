@@ -159,7 +159,7 @@ absl::Status ReadSide(const std::string& side, std::int64_t layers, const HfConf
       if (!values.ok()) return values.status();
       bias::T5Rule rule{config.num_buckets, config.max_distance, side == "encoder", *std::move(values)};
       const std::string table = config.table_per_layer() ? absl::StrCat(side, ".", layer) : side;
-      const absl::Status added = AddTable(table, config.num_heads, std::move(rule), limits, contents);
+      absl::Status added = AddTable(table, config.num_heads, std::move(rule), limits, contents);
       if (!added.ok()) return added;
     }
     return absl::OkStatus();
