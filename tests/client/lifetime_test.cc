@@ -199,9 +199,9 @@ class CancelledInWriting {
   Client client_;
 };
 
-TEST(BorrowedMemory, HoldsItsCallWhileItIsBeingWritten) {
+// AddressSanitizer is the judge: a connection that still wrote from the memory would be caught.
+TEST(BorrowedMemory, IsLetGoBeforeItsCallEnds) {
   CancelledInWriting call;
-  EXPECT_EQ(call.future.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
   call.peer.HangUp();
   EXPECT_EQ(call.future.get().status().code(), absl::StatusCode::kCancelled);
   call.FreeMemory();
