@@ -23,6 +23,8 @@ cd "$root"
 build=$root/build
 [ "$preset" = release ] || build=$root/build-$preset
 build_attnd "$preset" "$build/logs" -- -DATTND_TESTS=ON "${options[@]}"
+# An allocation that is too large fails as it does without a sanitizer.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1}
 # Undefined behaviour fails a test; by default it is only printed.
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 ctest --test-dir "$build" --output-on-failure --no-tests=error --output-log "$build/logs/ctest.log" -j "$(nproc)" "$@"
