@@ -104,8 +104,7 @@ absl::StatusOr<HeadsAndRule> ReadT5(const Json& table) {
   auto rows = ReadRows(table, "values");
   if (!rows.ok()) return rows.status();
   // The book counts its buckets from 0 to nb.
-  const std::int64_t last = book ? *buckets : *buckets - 1;
-  if (*buckets < 0 || rows->count - 1 != last) {
+  if (rows->count - (book ? 1 : 0) != *buckets) {
     return Expected("values", absl::StrCat("a list for each bucket (", book ? "nb + 1" : "num_buckets", "), got ",
                                            rows->count, " lists for ", *buckets));
   }
