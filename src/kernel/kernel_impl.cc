@@ -3,6 +3,13 @@
 #include "kernel/impl/loops.h"
 #include "kernel/impl/merge.h"
 
+#if defined(__AMX_BF16__) || defined(ATTND_AMX_EMULATED)
+#include "kernel/impl/amx.h"
+#define ATTND_ADVANCE AdvanceByAmx
+#else
+#define ATTND_ADVANCE Advance
+#endif
+
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 extern const Kernel kKernel;
@@ -20,7 +27,7 @@ const Kernel kKernel = {
     .pack_keys = PackKeys,
     .pack_values = PackValues,
     .begin = Begin,
-    .advance = Advance,
+    .advance = ATTND_ADVANCE,
     .finish = Finish,
     .save = Save,
     .direct = Direct,

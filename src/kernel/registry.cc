@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernel/amx_permission.h"
 #include "kernel/kernel.h"
 
 namespace attnd::kernel {
@@ -68,8 +69,8 @@ absl::StatusOr<const Kernel*> ChooseKernel(std::string_view asked) {
   for (const Build& build : Builds()) {
     if (build.kernel->name != name) continue;
     if (build.supported) return build.kernel;
-    return absl::FailedPreconditionError(
-        absl::StrCat("kernel ", name, ": this CPU lacks its instructions; it can run: ", usable));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "kernel ", name, ": the CPU lacks its instructions or the system withholds them; usable: ", usable));
   }
   return absl::NotFoundError(absl::StrCat("no kernel is called \"", name, "\"; this CPU can run: ", usable));
 }

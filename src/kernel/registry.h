@@ -12,10 +12,11 @@ namespace attnd::kernel {
 // One build of the kernel: a name and functions. Defined in kernel/kernel.h; immutable, lives for ever.
 struct Kernel;
 
-// Every kernel that this CPU can run, best first. Never empty.
+// Every kernel that this CPU can run, best first. Never empty. The first call asks Linux for AMX's registers
+// (amx_permission.h).
 const std::vector<const Kernel*>& AvailableKernels();
 
-// "x86-64-v4", "x86-64-v3", "x86-64-v2", "aarch64", ...
+// "x86-64-v4-amx", "x86-64-v4-bf16", "x86-64-v4", "x86-64-v3", "x86-64-v2" or "aarch64".
 std::string_view NameOf(const Kernel& kernel);
 
 // The kernel called `name`; empty: the one named by the environment variable ATTND_KERNEL, else the best. Errors:

@@ -14,13 +14,20 @@
 namespace attnd::kernel {
 namespace {
 
-// One for each way of cutting: whole units, direct, direct splits, local splits, shared packing.
+// One for each way of cutting: whole units, direct, direct splits, local splits, shared packing; each also in bf16.
 std::vector<ProblemSpec> EveryWay() {
-  return {{.batch = 3, .heads = 4, .kv_heads = 4, .queries = 33, .keys = 33, .rows_before_heads = true},
-          {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 1, .keys = 300, .query_offset = 299},
-          {.batch = 2, .queries = 1, .keys = 5000, .query_offset = 4999},
-          {.queries = 40, .keys = 5000, .query_offset = 4960},
-          {.heads = 4, .kv_heads = 2, .queries = 700, .keys = 700}};
+  std::vector<ProblemSpec> specs = {
+      {.batch = 3, .heads = 4, .kv_heads = 4, .queries = 33, .keys = 33, .rows_before_heads = true},
+      {.batch = 2, .heads = 4, .kv_heads = 2, .queries = 1, .keys = 300, .query_offset = 299},
+      {.batch = 2, .queries = 1, .keys = 5000, .query_offset = 4999},
+      {.queries = 40, .keys = 5000, .query_offset = 4960},
+      {.heads = 4, .kv_heads = 2, .queries = 700, .keys = 700}};
+  for (std::size_t i = 0, count = specs.size(); i < count; ++i) {
+    specs.push_back(specs[i]);
+    specs.back().dtype = tensor::DType::kBF16;
+    specs.back().precision = ProductPrecision::kBF16;
+  }
+  return specs;
 }
 
 std::vector<std::byte> Bytes(Problem& problem) {
@@ -33,7 +40,7 @@ std::vector<std::byte> Bytes(Problem& problem) {
 TEST(Bits, DoNotDependOnThreads) {
   for (const ProblemSpec& spec : EveryWay()) {
     Problem problem(spec);
-    for (const Kernel* kernel : AvailableKernels()) {
+    for (const Kernel* kernel : TestedKernels()) {
       problem.Spoil();
       RunAttention(problem.attention(), *kernel, 1);
       const std::vector<std::byte> alone = Bytes(problem);
@@ -47,7 +54,7 @@ TEST(Bits, DoNotDependOnThreads) {
 }
 
 TEST(Bits, DoNotDependOnWhatElseRuns) {
-  for (const Kernel* kernel : AvailableKernels()) {
+  for (const Kernel* kernel : TestedKernels()) {
     std::vector<std::unique_ptr<Problem>> problems;
     std::vector<std::vector<std::byte>> alone;
     for (int copy = 0; copy < 3; ++copy) {
@@ -74,7 +81,7 @@ TEST(Bits, DoNotDependOnWhatElseRuns) {
 
 // A constant added to a head's biases changes the log-sum-exp alone.
 TEST(Softmax, DoesNotSeeAConstantBias) {
-  for (const Kernel* kernel : AvailableKernels()) {
+  for (const Kernel* kernel : TestedKernels()) {
     Problem problem({.heads = 2, .kv_heads = 2, .queries = 100, .keys = 100});
     RunAttention(problem.attention(), *kernel);
     const std::vector<std::byte> out = problem.output_bytes();
@@ -94,7 +101,7 @@ TEST(Softmax, WeightsSumToOne) {
     Problem problem({.queries = queries, .keys = 333, .query_offset = 333 - queries});
     std::fill(problem.v.begin(), problem.v.end(), 1.0f);
     problem.Rebuild();
-    for (const Kernel* kernel : AvailableKernels()) {
+    for (const Kernel* kernel : TestedKernels()) {
       problem.Spoil();
       RunAttention(problem.attention(), *kernel);
       for (const float value : problem.Output()) ASSERT_NEAR(value, 1, 32 * 0x1p-24);
@@ -106,7 +113,7 @@ TEST(Softmax, WeightsSumToOne) {
 // weights come from the bias only, and with keys' values repeated the rows repeat.
 TEST(Bias, IsToeplitz) {
   const std::int64_t shift = 37;
-  for (const Kernel* kernel : AvailableKernels()) {
+  for (const Kernel* kernel : TestedKernels()) {
     Problem problem({.queries = 300, .keys = 300, .mask = Mask::kNone, .bias = BiasKind::kExplicit, .bias_span = 80});
     std::fill(problem.q.begin(), problem.q.end(), 0.0f);
     problem.Rebuild();
@@ -152,7 +159,7 @@ TEST(Batch, PermutedInputsGivePermutedOutputs) {
     rotate(problem.k, rotated.k);
     rotate(problem.v, rotated.v);
     rotated.Rebuild();
-    for (const Kernel* kernel : AvailableKernels()) {
+    for (const Kernel* kernel : TestedKernels()) {
       RunAttention(problem.attention(), *kernel);
       RunAttention(rotated.attention(), *kernel);
       std::vector<float> expected;

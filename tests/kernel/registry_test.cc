@@ -1,5 +1,6 @@
 #include "kernel/registry.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -48,6 +49,20 @@ TEST(Registry, UnknownNamesAreNotFound) {
   const Environment environment("pentium");
   EXPECT_EQ(ChooseKernel("").status().code(), absl::StatusCode::kNotFound);
 }
+
+#if defined(__x86_64__)
+TEST(Registry, KernelsOfOtherMachinesAreRefused) {
+  for (const std::string name : {"x86-64-v4-amx", "x86-64-v4-bf16", "x86-64-v4", "x86-64-v3"}) {
+    const bool available = std::any_of(AvailableKernels().begin(), AvailableKernels().end(),
+                                       [&name](const Kernel* kernel) { return NameOf(*kernel) == name; });
+    const auto kernel = ChooseKernel(name);
+    EXPECT_EQ(kernel.status().code(), available ? absl::StatusCode::kOk : absl::StatusCode::kFailedPrecondition);
+    if (!available) {
+      EXPECT_THAT(std::string(kernel.status().message()), HasSubstr("usable: "));
+    }
+  }
+}
+#endif
 
 // A copy of the forced kernel that counts its calls: the tiles must have gone through it, and into no other build.
 int begun = 0;

@@ -1,7 +1,12 @@
 // Every kernel against the reference, over sizes around every tile edge and every feature.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <random>
 
 #include "gtest/gtest.h"
+#include "kernel/kernel.h"
 #include "problem.h"
 
 namespace attnd::kernel {
@@ -143,8 +148,68 @@ TEST(Shapes, ProductsOfBf16) {
                           .precision = ProductPrecision::kBF16});
     }
   }
+  // Rows whose last visible keys lie on both sides of a step.
+  for (const std::int64_t offset : {5, 27, 275, 283}) {
+    ExpectKernelsAgree({.queries = 60,
+                        .keys = 60 + offset,
+                        .dtype = DType::kBF16,
+                        .query_offset = offset,
+                        .precision = ProductPrecision::kBF16});
+  }
   ExpectKernelsAgree(
       {.queries = 60, .keys = 3001, .dtype = DType::kBF16, .query_offset = 2941, .precision = ProductPrecision::kBF16});
+}
+
+// Memory from the system, every bit of it set: NaN to whoever reads what was never written.
+class UnwrittenMemory {
+ public:
+  explicit UnwrittenMemory(std::size_t bytes)
+      : block_(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)), std::free) {
+    std::memset(block_.get(), 0xff, (bytes + 63) / 64 * 64);
+  }
+  std::byte* get() { return block_.get(); }
+
+ private:
+  std::unique_ptr<std::byte, decltype(&std::free)> block_;
+};
+
+TEST(Shapes, NothingIsReadThatWasNotWritten) {
+  for (const std::int64_t n : {1, 15, 33, 289, 303}) {
+    for (const std::int64_t dim : {1, 24, 31, 80}) {
+      for (const auto precision : {ProductPrecision::kF32, ProductPrecision::kBF16}) {
+        Problem problem({.queries = n,
+                         .keys = n,
+                         .head_dim = dim,
+                         .value_head_dim = dim + 1,
+                         .dtype = DType::kBF16,
+                         .precision = precision});
+        const Attention& a = problem.attention();
+        const Expected expected = Expect(problem);
+        for (const Kernel* kernel : TestedKernels()) {
+          UnwrittenMemory keys(kernel->packed_key_bytes(a, n));
+          UnwrittenMemory values(kernel->packed_value_bytes(a, n));
+          PackedHead packed{keys.get(), values.get(), 0, n, true};
+          UnwrittenMemory scratch(kernel->scratch_bytes(a));
+          kernel->pack_keys(a, 0, 0, 0, n, packed, scratch.get());
+          packed.finite_values = kernel->pack_values(a, 0, 0, 0, n, packed, scratch.get());
+          problem.Spoil();
+          for (std::int64_t row = 0; row < n; row += kernel->query_tile) {
+            const RowTile tile{0, 0, row, std::min(kernel->query_tile, n - row)};
+            UnwrittenMemory state(kernel->state_bytes(a));
+            UnwrittenMemory work(kernel->scratch_bytes(a));
+            kernel->begin(a, tile, state.get(), work.get());
+            kernel->advance(a, tile, packed, 0, n, state.get(), work.get());
+            kernel->finish(a, tile, state.get());
+          }
+          const std::vector<float> out = problem.Output();
+          for (std::size_t i = 0; i < out.size(); ++i) {
+            ASSERT_NEAR(out[i], expected.output[i], expected.output_tolerance[i])
+                << kernel->name << ", " << problem.spec().Name() << " at " << i;
+          }
+        }
+      }
+    }
+  }
 }
 
 // Large enough for every way of cutting: shared packing, local blocks, direct and local splits.

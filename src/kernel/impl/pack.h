@@ -80,6 +80,12 @@ ATTND_INLINE void TransposeRows(const float* const (&rows)[kWidth], std::int64_t
   }
 }
 
+// kWidth rows of any bits one after another.
+ATTND_INLINE void CopyRows(const float* const (&rows)[kWidth], std::int64_t dim, float* to) {
+  const auto bytes = static_cast<std::size_t>(dim) * sizeof(float);
+  for (int i = 0; i < kWidth; ++i) std::memcpy(to + i * dim, rows[i], bytes);
+}
+
 // A row of bf16 as it is, as pairs.
 ATTND_INLINE const float* FindPairs(RowReader& reader, std::int64_t position, std::int64_t dim, float* buffer) {
   auto* bytes = reinterpret_cast<std::byte*>(buffer);

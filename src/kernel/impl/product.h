@@ -17,6 +17,17 @@ inline constexpr bool kHasBf16 = true;
 inline constexpr bool kHasBf16 = false;
 #endif
 
+// AMX multiplies tiles of 16 rows of pairs by tiles of 16 pairs of 16 columns (amx.h).
+#if defined(__AMX_BF16__) || defined(ATTND_AMX_EMULATED)
+inline constexpr bool kHasAmx = true;
+#else
+inline constexpr bool kHasAmx = false;
+#endif
+inline constexpr std::int64_t kAmxRows = 16;
+inline constexpr std::int64_t kAmxPairs = 16;
+template <Product kProduct>
+inline constexpr bool kUsesAmx = kHasAmx&& kProduct == Product::kBF16;
+
 ATTND_INLINE Product ProductOf(const Attention& a) {
   constexpr auto kBf16 = tensor::DType::kBF16;
   const bool bf16 = kHasBf16 && a.product_precision == ProductPrecision::kBF16 && a.q.dtype == kBf16 &&

@@ -10,7 +10,8 @@
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 struct TileState {
-  float* queries;   // [places of head_dim][kQueryTile]; floats times scale * log2(e), bf16 as they are
+  float* queries;   // [places of head_dim][kQueryTile]; floats times scale * log2(e), bf16 as they are. AMX's bf16:
+                    // [kQueryTile][places of head_dim]
   float* output;    // [kQueryTile][value packets * kWidth]
   float* lane_max;  // [kQueryTile][kWidth]
   float* lane_sum;  // [kQueryTile][kWidth]
@@ -58,13 +59,16 @@ inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memo
   for (std::int64_t r = 0; r < padded_rows; r += kWidth) {
     const float* rows[kWidth];
     FindRows(a.q, product, reader, tile.batch, tile.head, tile.first_row + r, last, a.head_dim, work, rows);
-    if (product == Product::kBF16) {
+    if (product == Product::kBF16 && kHasAmx) {
+      CopyRows(rows, Places(product, a.head_dim), state.queries + r * Places(product, a.head_dim));
+    } else if (product == Product::kBF16) {
       TransposeRows<false>(rows, Places(product, a.head_dim), 1.0f, state.queries + r, kQueryTile);
     } else {
       TransposeRows<true>(rows, a.head_dim, scale, state.queries + r, kQueryTile);
     }
   }
-  std::memset(state.output, 0, static_cast<std::size_t>(tile.rows * ValuePackets(a) * kWidth) * sizeof(float));
+  const std::int64_t output_rows = kHasAmx ? RoundUp(tile.rows, kAmxRows) : tile.rows;
+  std::memset(state.output, 0, static_cast<std::size_t>(output_rows * ValuePackets(a) * kWidth) * sizeof(float));
   std::memset(state.lane_sum, 0, static_cast<std::size_t>(tile.rows * kWidth) * sizeof(float));
   for (std::int64_t i = 0; i < padded_rows * kWidth; ++i) state.lane_max[i] = -kInfinity;
   for (std::int64_t r = 0; r < tile.rows; ++r) state.max[r] = -kInfinity;
@@ -117,11 +121,14 @@ inline void SoftmaxTile(const Attention& a, const RowTile& tile, const TileState
     return SoftmaxRow{state.lane_max + r * kWidth, state.lane_sum + r * kWidth, state.max + r,
                       state.output + r * packets * kWidth, packets};
   };
+  constexpr std::int64_t kSharing = kUsesAmx<kProduct> ? kAmxRows : kValueRows;
+  constexpr std::int64_t kKeysRead = kUsesAmx<kProduct> ? 2 * kAmxPairs : 1;
   // All maxima first: their chains of dependent shuffles then overlap.
   for (std::int64_t r = 0; r < tile.rows; ++r) RaiseMax(row(r));
   for (std::int64_t r = 0; r < tile.rows; ++r) {
-    const std::int64_t last = Min(tile.rows, r / kValueRows * kValueRows + kValueRows) - 1;
-    WeighTileRow<kProduct>(scratch.scores + r * kKeyTile, scratch.visible[r], scratch.visible[last], row(r));
+    const std::int64_t last = Min(tile.rows, r / kSharing * kSharing + kSharing) - 1;
+    WeighTileRow<kProduct>(scratch.scores + r * kKeyTile, scratch.visible[r], RoundUp(scratch.visible[last], kKeysRead),
+                           row(r));
   }
 }
 
@@ -156,13 +163,10 @@ inline void ValueTile(const Attention& a, const RowTile& tile, const PackedHead&
   }
 }
 
-template <Product kProduct>
-inline void AdvanceWith(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
-                        std::int64_t last_key, std::byte* state_memory, std::byte* scratch_memory) {
-  Carver carver(state_memory);
-  const TileState state = CarveState(a, carver);
-  Carver scratch_carver(scratch_memory);
-  const TileScratch scratch = CarveScratch(scratch_carver);
+// Calls step(range) for every tile of the keys [first_key, last_key) that a row sees, its visible keys counted.
+template <typename Step>
+ATTND_INLINE void ForEachKeyTile(const Attention& a, const RowTile& tile, std::int64_t first_key, std::int64_t last_key,
+                                 const TileScratch& scratch, const Step& step) {
   const std::int64_t end = VisibleKeys(a, last_key, tile.first_row + tile.rows - 1);
   for (std::int64_t key = first_key; key < end; key += kKeyTile) {
     const KeyTile range{key, Min(kKeyTile, end - key)};
@@ -170,10 +174,22 @@ inline void AdvanceWith(const Attention& a, const RowTile& tile, const PackedHea
       const std::int64_t row = tile.first_row + Min(r, tile.rows - 1);
       scratch.visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, end, row) - key));
     }
+    step(range);
+  }
+}
+
+template <Product kProduct>
+inline void AdvanceWith(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
+                        std::int64_t last_key, std::byte* state_memory, std::byte* scratch_memory) {
+  Carver carver(state_memory);
+  const TileState state = CarveState(a, carver);
+  Carver scratch_carver(scratch_memory);
+  const TileScratch scratch = CarveScratch(scratch_carver);
+  ForEachKeyTile(a, tile, first_key, last_key, scratch, [&](const KeyTile& range) {
     ScoreTile<kProduct>(a, tile, packed, range, state, scratch);
     SoftmaxTile<kProduct>(a, tile, state, scratch);
     ValueTile<kProduct>(a, tile, packed, range, state, scratch);
-  }
+  });
 }
 
 inline void Advance(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,

@@ -1,0 +1,201 @@
+// Products of bf16 by AMX. Packed keys and values, rows of 16 pairs, are what its second factor wants already; the
+// first are query rows, which Begin leaves row by row, and rows of weights as WeighTileRow stores them.
+#pragma once
+
+#include "kernel/impl/amx_instructions.h"
+#include "kernel/impl/tile.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+static_assert(kWidth == 16, "a row of a tile is a packet");
+static_assert(kQueryTile % kAmxRows == 0 && kKeyTile % (2 * kAmxPairs) == 0);
+
+// The registers: up to four tiles of sums side by side, the factors, and the factors of the last, shorter step. Shapes,
+// not zeros, end a step: nothing is read beyond what is packed.
+inline constexpr int kTileSums = 4;
+inline constexpr int kTileA = 4;
+inline constexpr int kTileB = 5;
+inline constexpr int kTileLastA = 6;
+inline constexpr int kTileLastB = 7;
+static_assert(kScoreCols <= kTileSums && kValueCols <= kTileSums);
+
+// The registers' shapes while it lives. The configuration takes about 200 cycles, so it outlives key tiles.
+class TileUnit {
+ public:
+  TileUnit() { Configure(kAmxPairs); }
+  ~TileUnit() { TileRelease(); }
+  TileUnit(const TileUnit&) = delete;
+  TileUnit& operator=(const TileUnit&) = delete;
+
+  // The pairs of the products to come. Zeroes the registers if it changes their shapes.
+  void SetPairs(std::int64_t pairs) {
+    const std::int64_t last = pairs % kAmxPairs;
+    if (last != 0 && last != last_) Configure(last);
+  }
+
+ private:
+  void Configure(std::int64_t last) {
+    TileConfig config;
+    for (int tile = 0; tile < 8; ++tile) {
+      config.rows[tile] = kAmxRows;
+      config.row_bytes[tile] = 4 * kAmxPairs;
+    }
+    config.row_bytes[kTileLastA] = static_cast<std::uint16_t>(4 * last);
+    config.rows[kTileLastB] = static_cast<std::uint8_t>(last);
+    TileConfigure(config);
+    last_ = last;
+  }
+
+  std::int64_t last_ = 0;
+};
+
+// kAmxRows rows times some packets of columns, over `pairs` pairs.
+struct TileProduct {
+  const float* a;  // row r's pairs at a + r * a_stride
+  std::int64_t a_stride;
+  const float* b;  // pair k's columns at b + k * b_stride
+  std::int64_t b_stride;
+  std::int64_t pairs;
+  float* sums;  // row r's at sums + r * sum_stride
+  std::int64_t sum_stride;
+};
+
+// Calls step.operator()<column>() for each column.
+template <int kCols, int kCol = 0, typename Step>
+ATTND_INLINE void ForEachColumn(const Step& step) {
+  if constexpr (kCol < kCols) {
+    step.template operator()<kCol>();
+    ForEachColumn<kCols, kCol + 1>(step);
+  }
+}
+
+template <int kCols, int kA, int kB>
+ATTND_INLINE void MultiplyStep(const TileProduct& p, std::int64_t pair) {
+  TileLoad<kA>(p.a + pair, p.a_stride);
+  ForEachColumn<kCols>([&]<int kCol>() {
+    TileLoad<kB>(p.b + pair * p.b_stride + kCol * kWidth, p.b_stride);
+    TileMultiplyAdd<kCol, kA, kB>();
+  });
+}
+
+// Writes the products to `sums`, or adds them.
+template <bool kAdd, int kCols>
+void MultiplyTiles(const TileProduct& p) {
+  ForEachColumn<kCols>([&]<int kCol>() {
+    if constexpr (kAdd) {
+      TileLoad<kCol>(p.sums + kCol * kWidth, p.sum_stride);
+    } else {
+      TileZero<kCol>();
+    }
+  });
+  std::int64_t pair = 0;
+  for (; pair + kAmxPairs <= p.pairs; pair += kAmxPairs) MultiplyStep<kCols, kTileA, kTileB>(p, pair);
+  if (pair < p.pairs) MultiplyStep<kCols, kTileLastA, kTileLastB>(p, pair);
+  ForEachColumn<kCols>([&]<int kCol>() { TileStore<kCol>(p.sums + kCol * kWidth, p.sum_stride); });
+}
+
+template <bool kAdd>
+inline void MultiplyTiles(const TileProduct& p, std::int64_t packets) {
+  static_assert(kTileSums == 4);
+  switch (packets) {
+    case 1:
+      return MultiplyTiles<kAdd, 1>(p);
+    case 2:
+      return MultiplyTiles<kAdd, 2>(p);
+    case 3:
+      return MultiplyTiles<kAdd, 3>(p);
+    default:
+      return MultiplyTiles<kAdd, 4>(p);
+  }
+}
+
+// Scale, bias, mask and running maximum for a row's products with up to kPanel keys, of which it sees `visible`.
+ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale, const float* bias,
+                               std::int64_t visible, float* lane_max) {
+  Packet max = ei::pload<Packet>(lane_max);
+  for (std::int64_t c = 0; c < columns; c += kWidth) {
+    Packet score = ei::pmul(ei::pload<Packet>(scores + c), ei::pset1<Packet>(scale));
+    if (bias != nullptr) score = ei::pmadd(ei::ploadu<Packet>(bias + c), ei::pset1<Packet>(kLog2E), score);
+    if (visible < columns) score = MaskScore(score, visible, static_cast<int>(c / kWidth));
+    ei::pstore(scores + c, score);
+    max = ei::pmax(max, score);
+  }
+  ei::pstore(lane_max, max);
+}
+
+inline void ScoreByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
+                       const TileState& state, const TileScratch& scratch, TileUnit& unit) {
+  const std::int64_t places = Places(Product::kBF16, a.head_dim);
+  const float* bias =
+      BiasSlice(a, tile.head, tile.first_row, tile.rows, range.key, RoundUp(range.keys, kWidth), scratch.bias);
+  const float* panels = reinterpret_cast<const float*>(packed.keys_data) + (range.key - packed.first_key) * places;
+  unit.SetPairs(places);
+  for (std::int64_t c = 0; c < range.keys; c += kPanel) {
+    for (std::int64_t first = 0; first < tile.rows; first += kAmxRows) {
+      const std::int64_t last = Min(tile.rows, first + kAmxRows);
+      const std::int64_t end = scratch.visible[last - 1] - c;
+      if (end <= 0) continue;
+      const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
+      MultiplyTiles<false>({state.queries + first * places, places, panels + c * places, kPanel, places,
+                            scratch.scores + first * kKeyTile + c, kKeyTile},
+                           columns / kWidth);
+      for (std::int64_t r = first; r < last; ++r) {
+        FinishScores(scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E,
+                     bias == nullptr ? nullptr : bias - r + c,
+                     Max<std::int64_t>(0, Min(kPanel, scratch.visible[r] - c)), state.lane_max + r * kWidth);
+      }
+    }
+  }
+}
+
+// Whole steps are read, of keys beyond those that a row sees too: their weights are zeros, and so the values must be
+// finite.
+inline void ValuesByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
+                        const TileState& state, const TileScratch& scratch, TileUnit& unit) {
+  const std::int64_t packets = ValuePackets(a);
+  const std::int64_t packed_keys = Min(kKeyTile, packed.first_key + packed.keys - range.key);
+  const std::int64_t packed_pairs = Places(Product::kBF16, packed_keys);
+  for (std::int64_t r = tile.rows; r < RoundUp(tile.rows, kAmxRows); ++r) {
+    std::memset(scratch.scores + r * kKeyTile, 0, static_cast<std::size_t>(2 * kKeyTile));
+  }
+  unit.SetPairs(packed_pairs);
+  for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
+    const ValueChunk chunk = ChunkAt(packets, c);
+    const float* values = reinterpret_cast<const float*>(packed.values_data) +
+                          (chunk.first_packet * Places(Product::kBF16, packed.keys) +
+                           Places(Product::kBF16, range.key - packed.first_key) * chunk.packets) *
+                              kWidth;
+    for (std::int64_t r = 0; r < tile.rows; r += kAmxRows) {
+      const std::int64_t keys = scratch.visible[Min(tile.rows, r + kAmxRows) - 1];
+      if (keys <= 0) continue;
+      MultiplyTiles<true>({scratch.scores + r * kKeyTile, kKeyTile, values, chunk.packets * kWidth,
+                           Min(packed_pairs, RoundUp(Places(Product::kBF16, keys), kAmxPairs)),
+                           state.output + (r * packets + chunk.first_packet) * kWidth, packets * kWidth},
+                          chunk.packets);
+    }
+  }
+}
+
+// Advance of a build with AMX.
+inline void AdvanceByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
+                         std::int64_t last_key, std::byte* state_memory, std::byte* scratch_memory) {
+  if (ProductOf(a) != Product::kBF16) {
+    return AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, state_memory, scratch_memory);
+  }
+  Carver carver(state_memory);
+  const TileState state = CarveState(a, carver);
+  Carver scratch_carver(scratch_memory);
+  const TileScratch scratch = CarveScratch(scratch_carver);
+  TileUnit unit;
+  ForEachKeyTile(a, tile, first_key, last_key, scratch, [&](const KeyTile& range) {
+    ScoreByAmx(a, tile, packed, range, state, scratch, unit);
+    SoftmaxTile<Product::kBF16>(a, tile, state, scratch);
+    if (packed.finite_values) {
+      ValuesByAmx(a, tile, packed, range, state, scratch, unit);
+    } else {
+      ValueTile<Product::kBF16>(a, tile, packed, range, state, scratch);
+    }
+  });
+}
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG
