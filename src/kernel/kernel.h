@@ -22,11 +22,20 @@ struct RowTile {
 
 // The keys and values [first_key, first_key + keys) of one (batch, key head), packed.
 struct PackedHead {
-  std::byte* keys_data;    // packed_key_bytes
-  std::byte* values_data;  // packed_value_bytes
+  std::byte* keys_data;          // packed_key_bytes
+  const std::byte* values_data;  // packed_value_bytes, or where values_in_place found them
   std::int64_t first_key;
   std::int64_t keys;
-  bool finite_values;  // no value is infinite or NaN
+};
+
+// Memory that the caller will read next: `advance` asks for it a few lines at a time, between its blocks, and moves
+// `at`. Only addresses are named, so it may be wrong.
+struct Ahead {
+  struct Range {
+    const std::byte* at;
+    const std::byte* end;
+  };
+  Range ranges[3];
 };
 
 struct Kernel {
@@ -43,18 +52,23 @@ struct Kernel {
   std::size_t (*scratch_bytes)(const Attention&);
   std::size_t (*direct_scratch_bytes)(const Attention&);
 
-  // Packs the keys [first, last) of a head that `packed` describes. `pack_values` returns whether all were finite.
+  // Packs the keys [first, last) of a head that `packed` describes, and its values [first, last), which begin at `to`.
   void (*pack_keys)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
                     const PackedHead& packed, std::byte* scratch);
-  bool (*pack_values)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
-                      const PackedHead& packed, std::byte* scratch);
+  void (*pack_values)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
+                      std::byte* to, std::byte* scratch);
+
+  // Where the values [first, last) of a head lie as packed values would, so that they need not be packed; null if they
+  // do not.
+  const std::byte* (*values_in_place)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
+                                      std::int64_t last);
 
   // One tile's life: begin, advance over key ranges in any cut (each inside `packed`, begun at a multiple of key_block
   // from its first key), then finish into the output or save as a partial result. The state lives between the calls,
   // the scratch does not.
   void (*begin)(const Attention&, const RowTile&, std::byte* state, std::byte* scratch);
   void (*advance)(const Attention&, const RowTile&, const PackedHead& packed, std::int64_t first_key,
-                  std::int64_t last_key, std::byte* state, std::byte* scratch);
+                  std::int64_t last_key, Ahead& ahead, std::byte* state, std::byte* scratch);
   void (*finish)(const Attention&, const RowTile&, std::byte* state);
   void (*save)(const Attention&, const RowTile&, const std::byte* state, float* partial);
 

@@ -26,6 +26,7 @@ const Kernel kKernel = {
     .direct_scratch_bytes = DirectScratchBytes,
     .pack_keys = PackKeys,
     .pack_values = PackValues,
+    .values_in_place = ValuesInPlace,
     .begin = Begin,
     .advance = ATTND_ADVANCE,
     .finish = Finish,

@@ -63,7 +63,7 @@ class Planner {
     for (std::size_t u = 0; u < plan_.units.size(); ++u) {
       const UnitPlan& unit = plan_.units[u];
       if (unit.splits > 1) AddSplits(static_cast<std::int64_t>(u), unit);
-      if (unit.way == Way::kShared) AddShared(static_cast<std::int64_t>(u), unit);
+      if (unit.way == Way::kShared) AddShared(static_cast<std::int64_t>(u), plan_.units[u]);
     }
     return std::move(plan_);
   }
@@ -150,11 +150,13 @@ class Planner {
     plan_.items.push_back({Step::kMerge, u, 0, 0, 0, static_cast<double>(unit.rows * unit.splits * a_.value_head_dim)});
   }
 
-  void AddShared(std::int64_t u, const UnitPlan& unit) {
+  void AddShared(std::int64_t u, UnitPlan& unit) {
+    unit.values_in_place = kernel_.values_in_place(a_, u / a_.kv_heads, u % a_.kv_heads, 0, unit.keys) != nullptr;
     const std::int64_t block = RoundUp(std::max<std::int64_t>(1, kArenaFloats / (2 * a_.head_dim)), kernel_.key_block);
     for (std::int64_t key = 0; key < unit.keys; key += block) {
       const std::int64_t last = std::min(unit.keys, key + block);
       plan_.items.push_back({Step::kPackKeys, u, 0, key, last, ReadCost(last - key, a_.head_dim)});
+      if (unit.values_in_place) continue;
       plan_.items.push_back({Step::kPackValues, u, 0, key, last, ReadCost(last - key, a_.value_head_dim)});
     }
     const std::int64_t b = u / a_.kv_heads;

@@ -24,11 +24,11 @@ std::size_t Aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlig
 // What a unit's items share.
 struct Unit {
   PackedHead packed{};             // kShared
+  std::byte* values = nullptr;     // kShared, if they are packed
   float* partials = nullptr;       // of its splits
   std::int64_t first_waiting = 0;  // items unlocked when `left` comes to 0
   std::int64_t last_waiting = 0;
   std::atomic<std::int64_t> left{0};
-  std::atomic<bool> finite{true};
 };
 
 class AttentionWork final : public Work {
@@ -60,6 +60,9 @@ class AttentionWork final : public Work {
       *pointer = at;
       at += Aligned(size);
     });
+    for (std::size_t u = 0; u < plan_.units.size(); ++u) {
+      if (plan_.units[u].way == Way::kShared) SetValues(static_cast<std::int64_t>(u));
+    }
     return true;
   }
 
@@ -78,13 +81,12 @@ class AttentionWork final : public Work {
       case Step::kPackKeys:
         kernel_.pack_keys(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last, UnitOf(item).packed,
                           arena.Get(kernel_.scratch_bytes(a_)));
+        if (item.first == 0) ClearUnusedRows(item.unit);
         break;
       case Step::kPackValues:
-        if (!kernel_.pack_values(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last, UnitOf(item).packed,
-                                 arena.Get(kernel_.scratch_bytes(a_)))) {
-          UnitOf(item).finite.store(false, std::memory_order_relaxed);
-        }
-        if (item.first == 0) ClearUnusedRows(item.unit);
+        kernel_.pack_values(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last,
+                            UnitOf(item).values + kernel_.packed_value_bytes(a_, item.first),
+                            arena.Get(kernel_.scratch_bytes(a_)));
         break;
       case Step::kMerge:
         kernel_.merge(a_, Batch(item.unit), KvHead(item.unit), UnitOf(item).partials, PlanOf(item).splits);
@@ -120,12 +122,18 @@ class AttentionWork final : public Work {
         unit.packed.first_key = 0;
         unit.packed.keys = plan.keys;
         visit(&unit.packed.keys_data, kernel_.packed_key_bytes(a_, plan.keys));
-        visit(&unit.packed.values_data, kernel_.packed_value_bytes(a_, plan.keys));
+        if (!plan.values_in_place) visit(&unit.values, kernel_.packed_value_bytes(a_, plan.keys));
       } else if (plan.splits > 1) {
         visit(reinterpret_cast<std::byte**>(&unit.partials),
               PartialBytes(plan) * static_cast<std::size_t>(plan.splits));
       }
     }
+  }
+
+  void SetValues(std::int64_t u) {
+    Unit& unit = units_[static_cast<std::size_t>(u)];
+    unit.packed.values_data =
+        unit.values != nullptr ? unit.values : kernel_.values_in_place(a_, Batch(u), KvHead(u), 0, unit.packed.keys);
   }
 
   std::size_t PartialBytes(const UnitPlan& plan) const {
@@ -137,6 +145,32 @@ class AttentionWork final : public Work {
     for (std::int64_t h = 0; h < plan_.group; ++h) {
       kernel_.clear(a_, Batch(u), FirstHead(u) + h, Queries(u), a_.query_length);
     }
+  }
+
+  // What this thread will probably read after unit `u`, if units follow each other and each is small: with so many
+  // running at once, the next one that is left.
+  kernel::Ahead AheadOf(std::int64_t u) {
+    kernel::Ahead ahead{};
+    if (a_.query_lengths != nullptr || a_.key_lengths != nullptr) return ahead;
+    const std::int64_t next = u + running_.load(std::memory_order_relaxed);
+    if (next >= static_cast<std::int64_t>(plan_.units.size())) return ahead;
+    ahead.ranges[0] = HeadOf(a_.k, next, 1, a_.key_length, a_.head_dim);
+    ahead.ranges[1] = HeadOf(a_.q, next, plan_.group, a_.query_length, a_.head_dim);
+    ahead.ranges[2] = HeadOf(a_.v, next, 1, a_.key_length, a_.value_head_dim);
+    return ahead;
+  }
+
+  // The bytes of a unit's `heads` heads in a tensor; empty if they are many, or do not lie together.
+  kernel::Ahead::Range HeadOf(const kernel::TensorView& view, std::int64_t u, std::int64_t heads, std::int64_t rows,
+                              std::int64_t dim) const {
+    constexpr std::int64_t kMostBytes = 1 << 17;
+    const auto size = static_cast<std::int64_t>(tensor::SizeOf(view.dtype));
+    const std::int64_t bytes = heads * rows * dim * size;
+    const bool dense = view.row_stride == dim && (heads == 1 || view.head_stride == rows * dim);
+    if (view.segment_count != 1 || !dense || bytes > kMostBytes) return {};
+    const std::byte* at =
+        view.segments[0].data + (Batch(u) * view.batch_stride + KvHead(u) * heads * view.head_stride) * size;
+    return {at, at + bytes};
   }
 
   // A whole unit, into the output.
@@ -200,16 +234,22 @@ class AttentionWork final : public Work {
       return values + value_bytes + static_cast<std::size_t>(index) * state_bytes;
     };
 
+    running_.fetch_add(1, std::memory_order_relaxed);
+    kernel::Ahead ahead = AheadOf(u);
     ForEachTile(u, [&](const RowTile& tile, std::int64_t i) { kernel_.begin(a_, tile, state(i), scratch); });
     for (std::int64_t key = first; key < last; key += block_keys) {
       const std::int64_t end = std::min(last, key + block_keys);
-      PackedHead packed{keys, values, key, end - key, true};
+      PackedHead packed{keys, kernel_.values_in_place(a_, Batch(u), KvHead(u), key, end), key, end - key};
       kernel_.pack_keys(a_, Batch(u), KvHead(u), key, end, packed, scratch);
-      packed.finite_values = kernel_.pack_values(a_, Batch(u), KvHead(u), key, end, packed, scratch);
+      if (packed.values_data == nullptr) {
+        kernel_.pack_values(a_, Batch(u), KvHead(u), key, end, values, scratch);
+        packed.values_data = values;
+      }
       ForEachTile(u, [&](const RowTile& tile, std::int64_t i) {
-        kernel_.advance(a_, tile, packed, key, end, state(i), scratch);
+        kernel_.advance(a_, tile, packed, key, end, ahead, state(i), scratch);
       });
     }
+    running_.fetch_sub(1, std::memory_order_relaxed);
     ForEachTile(u, [&](const RowTile& tile, std::int64_t i) {
       if (partial == nullptr) {
         kernel_.finish(a_, tile, state(i));
@@ -225,10 +265,10 @@ class AttentionWork final : public Work {
     std::byte* state = arena.Get(state_bytes + kernel_.scratch_bytes(a_));
     std::byte* scratch = state + state_bytes;
     const RowTile tile{Batch(item.unit), item.head, item.first, item.last - item.first};
-    PackedHead packed = UnitOf(item).packed;
-    packed.finite_values = UnitOf(item).finite.load(std::memory_order_relaxed);
+    const PackedHead& packed = UnitOf(item).packed;
     kernel_.begin(a_, tile, state, scratch);
-    kernel_.advance(a_, tile, packed, 0, packed.keys, state, scratch);
+    kernel::Ahead nothing{};
+    kernel_.advance(a_, tile, packed, 0, packed.keys, nothing, state, scratch);
     kernel_.finish(a_, tile, state);
   }
 
@@ -237,6 +277,7 @@ class AttentionWork final : public Work {
   const AttentionPlan plan_;
   const std::unique_ptr<Unit[]> units_;
   std::vector<Item> initial_;
+  std::atomic<std::int64_t> running_{0};  // units that threads compute whole
   WarmMemory block_;
 };
 

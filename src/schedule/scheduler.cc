@@ -22,8 +22,6 @@ namespace {
 // take as long as the work itself.
 constexpr double kInlineCost = 1 << 19;
 
-bool CostsLess(const Item& a, const Item& b) { return a.cost < b.cost; }
-
 using Unlocked = absl::InlinedVector<Item, 16>;
 
 // One submitted work. All but `work`, `options`, `done` and `submitted` belongs to the scheduler's lock.
@@ -33,7 +31,7 @@ struct Job {
   std::function<void(const Outcome&)> done;
   absl::Time submitted = absl::Now();
 
-  std::vector<Item> ready;      // a heap, most costly first
+  std::vector<Item> ready;      // a heap by RunsLater
   std::int64_t unfinished = 0;  // items that have not run
   int running = 0;
   double served = 0;           // virtual time: cost given so far, from the clock's value when the job came
@@ -43,10 +41,10 @@ struct Job {
 
   void Push(const Item& item) {
     ready.push_back(item);
-    std::push_heap(ready.begin(), ready.end(), CostsLess);
+    std::push_heap(ready.begin(), ready.end(), RunsLater);
   }
   Item Pop() {
-    std::pop_heap(ready.begin(), ready.end(), CostsLess);
+    std::pop_heap(ready.begin(), ready.end(), RunsLater);
     const Item item = ready.back();
     ready.pop_back();
     return item;

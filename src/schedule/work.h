@@ -17,6 +17,10 @@ struct Item {
   double cost;  // any unit that is the same for all works: the scheduler compares them (multiply-adds here)
 };
 
+// Whether `a` is run after `b` where both are ready: the most costly come first, so that no long one is left at the
+// end; of equals the first, whose neighbours in memory are next.
+inline bool RunsLater(const Item& a, const Item& b) { return a.cost != b.cost ? a.cost < b.cost : a.id > b.id; }
+
 // One request's work. Run may be called for different items from several threads at once.
 class Work {
  public:

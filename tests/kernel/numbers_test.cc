@@ -66,9 +66,12 @@ TEST(Numbers, NonFiniteKeysAndValuesReachOnlyRowsThatSeeThem) {
           Problem keys(spec);
           At(keys.k, keys, 0, 200, key, 16, 15) = bad;
           ExpectAgreement(keys);
-          Problem values(spec);
-          At(values.v, values, 1, 200, key, 20, 19) = bad;
-          ExpectAgreement(values);
+          for (const std::int64_t value_dim : {20, 32}) {  // packed, and read in place
+            spec.value_head_dim = value_dim;
+            Problem values(spec);
+            At(values.v, values, 1, 200, key, value_dim, 19) = bad;
+            ExpectAgreement(values);
+          }
         }
       }
     }

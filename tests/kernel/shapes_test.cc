@@ -188,17 +188,18 @@ TEST(Shapes, NothingIsReadThatWasNotWritten) {
         for (const Kernel* kernel : TestedKernels()) {
           UnwrittenMemory keys(kernel->packed_key_bytes(a, n));
           UnwrittenMemory values(kernel->packed_value_bytes(a, n));
-          PackedHead packed{keys.get(), values.get(), 0, n, true};
+          const PackedHead packed{keys.get(), values.get(), 0, n};
           UnwrittenMemory scratch(kernel->scratch_bytes(a));
           kernel->pack_keys(a, 0, 0, 0, n, packed, scratch.get());
-          packed.finite_values = kernel->pack_values(a, 0, 0, 0, n, packed, scratch.get());
+          kernel->pack_values(a, 0, 0, 0, n, values.get(), scratch.get());
           problem.Spoil();
+          kernel::Ahead nothing{};
           for (std::int64_t row = 0; row < n; row += kernel->query_tile) {
             const RowTile tile{0, 0, row, std::min(kernel->query_tile, n - row)};
             UnwrittenMemory state(kernel->state_bytes(a));
             UnwrittenMemory work(kernel->scratch_bytes(a));
             kernel->begin(a, tile, state.get(), work.get());
-            kernel->advance(a, tile, packed, 0, n, state.get(), work.get());
+            kernel->advance(a, tile, packed, 0, n, nothing, state.get(), work.get());
             kernel->finish(a, tile, state.get());
           }
           const std::vector<float> out = problem.Output();

@@ -1,5 +1,5 @@
 // Products of bf16 by AMX. Packed keys and values, rows of 16 pairs, are what its second factor wants already; the
-// first are query rows, which Begin leaves row by row, and rows of weights as WeighTileRow stores them.
+// first are query rows, which Begin copies, and rows of weights as WeighTileRow stores them.
 #pragma once
 
 #include "kernel/impl/amx_instructions.h"
@@ -123,78 +123,89 @@ ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale,
   ei::pstore(lane_max, max);
 }
 
-inline void ScoreByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
-                       const TileState& state, const TileScratch& scratch, TileUnit& unit) {
+inline void ScoreByAmx(const Attention& a, const RowTile& tile, const RowRange& rows, const PackedHead& packed,
+                       const KeyTile& range, const TileState& state, const TileScratch& scratch, TileUnit& unit) {
   const std::int64_t places = Places(Product::kBF16, a.head_dim);
+  const std::int64_t count = rows.last - rows.first;
   const float* bias =
-      BiasSlice(a, tile.head, tile.first_row, tile.rows, range.key, RoundUp(range.keys, kWidth), scratch.bias);
+      BiasSlice(a, tile.head, tile.first_row + rows.first, count, range.key, RoundUp(range.keys, kWidth), scratch.bias);
   const float* panels = reinterpret_cast<const float*>(packed.keys_data) + (range.key - packed.first_key) * places;
   unit.SetPairs(places);
   for (std::int64_t c = 0; c < range.keys; c += kPanel) {
-    for (std::int64_t first = 0; first < tile.rows; first += kAmxRows) {
-      const std::int64_t last = Min(tile.rows, first + kAmxRows);
+    for (std::int64_t first = 0; first < count; first += kAmxRows) {
+      const std::int64_t last = Min(count, first + kAmxRows);
       const std::int64_t end = scratch.visible[last - 1] - c;
       if (end <= 0) continue;
       const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
-      MultiplyTiles<false>({state.queries + first * places, places, panels + c * places, kPanel, places,
+      MultiplyTiles<false>({state.copies + (rows.first + first) * places, places, panels + c * places, kPanel, places,
                             scratch.scores + first * kKeyTile + c, kKeyTile},
                            columns / kWidth);
       for (std::int64_t r = first; r < last; ++r) {
-        FinishScores(scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E,
-                     bias == nullptr ? nullptr : bias - r + c,
-                     Max<std::int64_t>(0, Min(kPanel, scratch.visible[r] - c)), state.lane_max + r * kWidth);
+        FinishScores(
+            scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E, bias == nullptr ? nullptr : bias - r + c,
+            Max<std::int64_t>(0, Min(kPanel, scratch.visible[r] - c)), state.lane_max + (rows.first + r) * kWidth);
       }
     }
   }
 }
 
-// Whole steps are read, of keys beyond those that a row sees too: their weights are zeros, and so the values must be
-// finite.
-inline void ValuesByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
+// Adds the values of up to kAmxRows rows. Whole steps are read, of keys beyond those that a row sees too: their weights
+// are zeros, and so the values must be finite. False, with nothing done, if one is not.
+inline bool AddValuesByAmx(const std::int64_t* visible, std::int64_t rows, std::int64_t packets,
+                           std::int64_t packed_pairs, ValueBlock block) {
+  block.keys = Min(packed_pairs, RoundUp(Places(Product::kBF16, visible[rows - 1]), kAmxPairs));
+  if (!AllFinite<Product::kBF16>(block, visible[0] / 2, packets)) return false;
+  MultiplyTiles<true>({block.weights, block.weight_stride, block.values, block.value_stride, block.keys, block.output,
+                       block.output_stride},
+                      packets);
+  return true;
+}
+
+inline void ValuesByAmx(const Attention& a, const RowRange& rows, const PackedHead& packed, const KeyTile& range,
                         const TileState& state, const TileScratch& scratch, TileUnit& unit) {
   const std::int64_t packets = ValuePackets(a);
   const std::int64_t packed_keys = Min(kKeyTile, packed.first_key + packed.keys - range.key);
   const std::int64_t packed_pairs = Places(Product::kBF16, packed_keys);
-  for (std::int64_t r = tile.rows; r < RoundUp(tile.rows, kAmxRows); ++r) {
+  const std::int64_t count = rows.last - rows.first;
+  for (std::int64_t r = count; r < RoundUp(count, kAmxRows); ++r) {
     std::memset(scratch.scores + r * kKeyTile, 0, static_cast<std::size_t>(2 * kKeyTile));
   }
   unit.SetPairs(packed_pairs);
   for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
     const ValueChunk chunk = ChunkAt(packets, c);
-    const float* values = reinterpret_cast<const float*>(packed.values_data) +
-                          (chunk.first_packet * Places(Product::kBF16, packed.keys) +
-                           Places(Product::kBF16, range.key - packed.first_key) * chunk.packets) *
-                              kWidth;
-    for (std::int64_t r = 0; r < tile.rows; r += kAmxRows) {
-      const std::int64_t keys = scratch.visible[Min(tile.rows, r + kAmxRows) - 1];
-      if (keys <= 0) continue;
-      MultiplyTiles<true>({scratch.scores + r * kKeyTile, kKeyTile, values, chunk.packets * kWidth,
-                           Min(packed_pairs, RoundUp(Places(Product::kBF16, keys), kAmxPairs)),
-                           state.output + (r * packets + chunk.first_packet) * kWidth, packets * kWidth},
-                          chunk.packets);
+    const auto block = [&](std::int64_t row) {
+      return ValueBlockAt<Product::kBF16>(a, row, rows, packed, range, chunk.first_packet, state, scratch);
+    };
+    for (std::int64_t first = 0; first < count; first += kAmxRows) {
+      const std::int64_t last = Min(count, first + kAmxRows);
+      const std::int64_t* visible = scratch.visible + first;
+      if (visible[last - first - 1] == 0 ||
+          AddValuesByAmx(visible, last - first, chunk.packets, packed_pairs, block(rows.first + first))) {
+        continue;
+      }
+      for (std::int64_t r = first; r < last; ++r) {
+        AddValueGroup<Product::kBF16>(scratch.visible + r, 1, chunk.packets, block(rows.first + r));
+      }
     }
   }
 }
 
 // Advance of a build with AMX.
 inline void AdvanceByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
-                         std::int64_t last_key, std::byte* state_memory, std::byte* scratch_memory) {
+                         std::int64_t last_key, Ahead& ahead, std::byte* state_memory, std::byte* scratch_memory) {
   if (ProductOf(a) != Product::kBF16) {
-    return AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, state_memory, scratch_memory);
+    return AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, ahead, state_memory, scratch_memory);
   }
   Carver carver(state_memory);
   const TileState state = CarveState(a, carver);
   Carver scratch_carver(scratch_memory);
   const TileScratch scratch = CarveScratch(scratch_carver);
   TileUnit unit;
-  ForEachKeyTile(a, tile, first_key, last_key, scratch, [&](const KeyTile& range) {
-    ScoreByAmx(a, tile, packed, range, state, scratch, unit);
-    SoftmaxTile<Product::kBF16>(a, tile, state, scratch);
-    if (packed.finite_values) {
-      ValuesByAmx(a, tile, packed, range, state, scratch, unit);
-    } else {
-      ValueTile<Product::kBF16>(a, tile, packed, range, state, scratch);
-    }
+  ForEachBlock<Product::kBF16>(a, tile, first_key, last_key, scratch, [&](const KeyTile& range, const RowRange& rows) {
+    ScoreByAmx(a, tile, rows, packed, range, state, scratch, unit);
+    WeighBlocks<Product::kBF16>(a, rows, state, scratch);
+    ValuesByAmx(a, rows, packed, range, state, scratch, unit);
+    AskFor(ahead);
   });
 }
 

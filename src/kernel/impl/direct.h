@@ -55,13 +55,9 @@ inline RowBlock ReadRows(const TensorView& view, RowReader& reader, std::int64_t
     }
   }
   const std::int64_t stride = RoundUp(dim, kWidth);
-  const std::int64_t size = dim * ElementSize(view.dtype);
   auto* gather = reinterpret_cast<std::byte*>(scratch.gather);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t at = (position + r * view.row_stride) * ElementSize(view.dtype);
-    float* to = scratch.rows + r * stride;
-    if (dim != stride) ei::pstore(to + stride - kWidth, ei::pset1<Packet>(0.0f));
-    Widen(reader.Bytes(at, size, gather), view.dtype, dim, to);
+    CopyRow(reader, view.dtype, position + r * view.row_stride, dim, gather, scratch.rows + r * stride);
   }
   return {scratch.rows, stride};
 }

@@ -1,8 +1,9 @@
 // Packing: the one place where keys and values are read, whatever their dtype, alignment, strides and segments.
 //
-// Keys become panels of kPanel keys, transposed: [panel][head_dim][kPanel]. Values become chunks of a few packets:
-// [chunk][key][packets * kWidth]. Missing keys of the last panel and missing columns of the last packet are zeros. For
-// products of bf16 a pair of numbers stands in each place (product.h).
+// Keys become panels of kPanel keys, transposed and times scale * log2(e): [panel][head_dim][kPanel]. Values become
+// rows of whole packets, [key][packets * kWidth], and are read where they lie if they are that already. Missing keys of
+// the last panel and missing columns of the last packet are zeros. For products of bf16 a pair of numbers stands in
+// each place (product.h), and the scale is left to the scores.
 #pragma once
 
 #include "kernel/impl/product.h"
@@ -80,12 +81,6 @@ ATTND_INLINE void TransposeRows(const float* const (&rows)[kWidth], std::int64_t
   }
 }
 
-// kWidth rows of any bits one after another.
-ATTND_INLINE void CopyRows(const float* const (&rows)[kWidth], std::int64_t dim, float* to) {
-  const auto bytes = static_cast<std::size_t>(dim) * sizeof(float);
-  for (int i = 0; i < kWidth; ++i) std::memcpy(to + i * dim, rows[i], bytes);
-}
-
 // A row of bf16 as it is, as pairs.
 ATTND_INLINE const float* FindPairs(RowReader& reader, std::int64_t position, std::int64_t dim, float* buffer) {
   auto* bytes = reinterpret_cast<std::byte*>(buffer);
@@ -129,27 +124,19 @@ inline void PackKeys(const Attention& a, std::int64_t batch, std::int64_t kv_hea
     const float* rows[kWidth];
     FindRows(a.k, product, reader, batch, kv_head, key, last, a.head_dim, work, rows);
     const std::int64_t at = key - packed.first_key;
-    TransposeRows<false>(rows, places, 1.0f, data + at / kPanel * kPanel * places + at % kPanel, kPanel);
-  }
-}
-
-// Calls store(packet, to) for the packets of row `row` of `rows` rows of packed values.
-template <typename Store>
-ATTND_INLINE void ForEachValuePacket(const Attention& a, const PackedHead& packed, std::int64_t rows, std::int64_t row,
-                                     const Store& store) {
-  float* data = reinterpret_cast<float*>(packed.values_data);
-  const std::int64_t packets = ValuePackets(a);
-  for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
-    const ValueChunk chunk = ChunkAt(packets, c);
-    float* to = data + (chunk.first_packet * rows + row * chunk.packets) * kWidth;
-    for (std::int64_t p = 0; p < chunk.packets; ++p) store(chunk.first_packet + p, to + p * kWidth);
+    float* to = data + at / kPanel * kPanel * places + at % kPanel;
+    if (product == Product::kBF16) {
+      TransposeRows<false>(rows, places, 1.0f, to, kPanel);
+    } else {
+      TransposeRows<true>(rows, places, a.scale * kLog2E, to, kPanel);
+    }
   }
 }
 
 #if defined(__AVX512BF16__)
 // Rows of values in pairs of keys; a last odd key's partner is zeros.
-inline bool PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
-                           std::int64_t last, const PackedHead& packed, const PackScratch& work) {
+inline void PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
+                           std::int64_t last, float* to, const PackScratch& work) {
   RowReader reader(a.v);
   const std::int64_t dim = a.value_head_dim;
   const std::size_t bytes = static_cast<std::size_t>(2 * dim);
@@ -164,8 +151,6 @@ inline bool PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t 
     std::memcpy(copy, row, bytes);
     return copy;
   };
-  const Packet zero = ei::pset1<Packet>(0.0f);
-  Packet not_finite = zero;
   for (std::int64_t key = first; key < last; key += 2) {
     const std::uint16_t* one = find(key, rows);
     const std::uint16_t* two = rows + padded;
@@ -174,44 +159,33 @@ inline bool PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t 
     } else {
       std::memset(rows + padded, 0, static_cast<std::size_t>(2 * padded));
     }
-    ForEachValuePacket(a, packed, Places(Product::kBF16, packed.keys), (key - packed.first_key) / 2,
-                       [&](std::int64_t packet, float* to) {
-                         const Packet pairs = PairRows(one, two, packet * kWidth);
-                         not_finite = ei::pmadd(FirstOfPairs(pairs), zero, not_finite);
-                         not_finite = ei::pmadd(SecondOfPairs(pairs), zero, not_finite);
-                         ei::pstore(to, pairs);
-                       });
+    for (std::int64_t d = 0; d < padded; d += kWidth, to += kWidth) ei::pstore(to, PairRows(one, two, d));
   }
-  return ei::predux(not_finite) == 0.0f;
 }
 #endif
 
-inline bool PackValues(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
-                       std::int64_t last, const PackedHead& packed, std::byte* scratch) {
+inline void PackValues(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
+                       std::int64_t last, std::byte* packed, std::byte* scratch) {
   Carver carver(scratch);
   const PackScratch work = CarvePack(a, carver);
+  float* to = reinterpret_cast<float*>(packed);
 #if defined(__AVX512BF16__)
-  if (ProductOf(a) == Product::kBF16) return PackValuePairs(a, batch, kv_head, first, last, packed, work);
+  if (ProductOf(a) == Product::kBF16) return PackValuePairs(a, batch, kv_head, first, last, to, work);
 #endif
   RowReader reader(a.v);
-  const std::int64_t dim = a.value_head_dim;
-  const bool pad = dim % kWidth != 0;
-  if (pad) std::memset(work.padded, 0, static_cast<std::size_t>(ValuePackets(a) * kWidth) * sizeof(float));
-  const Packet zero = ei::pset1<Packet>(0.0f);
-  Packet not_finite = zero;  // becomes NaN with the first value that is infinite or NaN
-  for (std::int64_t key = first; key < last; ++key) {
-    const float* row = reader.Floats(RowPosition(a.v, batch, kv_head, key), dim, work.rows);
-    if (pad) {
-      std::memcpy(work.padded, row, static_cast<std::size_t>(dim) * sizeof(float));
-      row = work.padded;
-    }
-    ForEachValuePacket(a, packed, packed.keys, key - packed.first_key, [&](std::int64_t packet, float* to) {
-      const Packet value = ei::ploadu<Packet>(row + packet * kWidth);
-      not_finite = ei::pmadd(value, zero, not_finite);
-      ei::pstore(to, value);
-    });
+  for (std::int64_t key = first; key < last; ++key, to += ValuePackets(a) * kWidth) {
+    CopyRow(reader, a.v.dtype, RowPosition(a.v, batch, kv_head, key), a.value_head_dim,
+            reinterpret_cast<std::byte*>(work.rows), to);
   }
-  return ei::predux(not_finite) == 0.0f;
+}
+
+inline const std::byte* ValuesInPlace(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
+                                      std::int64_t last) {
+  const bool as_packed =
+      a.v.dtype == tensor::DType::kF32 && a.value_head_dim % kWidth == 0 && a.v.row_stride == a.value_head_dim;
+  if (!as_packed) return nullptr;
+  const std::int64_t row_bytes = 4 * a.value_head_dim;
+  return RowReader(a.v).InPlace(4 * RowPosition(a.v, batch, kv_head, first), (last - first) * row_bytes);
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -28,6 +28,15 @@ inline constexpr std::int64_t kAmxPairs = 16;
 template <Product kProduct>
 inline constexpr bool kUsesAmx = kHasAmx&& kProduct == Product::kBF16;
 
+// Rows of a tile that are computed together, so that their scores stay in the first-level cache; for AMX a multiple of
+// its rows too.
+template <Product kProduct>
+inline constexpr std::int64_t kRowBlock = kUsesAmx<kProduct> ? 48 : 24;
+inline constexpr std::int64_t kMostRows = kHasAmx ? kRowBlock<Product::kBF16> : kRowBlock<Product::kF32>;
+static_assert(kRowBlock<Product::kF32> % kScoreRows == 0 && kRowBlock<Product::kF32> % kValueRows == 0);
+static_assert(kMostRows % kRowBlock<Product::kF32> == 0 && kQueryTile % kMostRows == 0);
+static_assert(!kHasAmx || kMostRows % kAmxRows == 0);
+
 ATTND_INLINE Product ProductOf(const Attention& a) {
   constexpr auto kBf16 = tensor::DType::kBF16;
   const bool bf16 = kHasBf16 && a.product_precision == ProductPrecision::kBF16 && a.q.dtype == kBf16 &&

@@ -104,6 +104,15 @@ class RowReader {
   std::int64_t end_ = 0;
 };
 
+// `dim` numbers from element `position` on as floats, padded with zeros to whole packets. `gather` has room for them.
+ATTND_INLINE void CopyRow(RowReader& reader, tensor::DType dtype, std::int64_t position, std::int64_t dim,
+                          std::byte* gather, float* to) {
+  const std::int64_t padded = RoundUp(dim, kWidth);
+  if (padded != dim) ei::pstore(to + padded - kWidth, ei::pset1<Packet>(0.0f));
+  const std::int64_t size = ElementSize(dtype);
+  Widen(reader.Bytes(position * size, dim * size, gather), dtype, dim, to);
+}
+
 ATTND_INLINE std::int64_t RowPosition(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
   return batch * view.batch_stride + head * view.head_stride + row * view.row_stride;
 }
@@ -116,16 +125,18 @@ ATTND_INLINE std::byte* OutputRow(const Attention& a, std::int64_t batch, std::i
 // Writes values[i] * factor as the output's dtype. `values` is aligned and padded to whole packets.
 inline void WriteRow(const float* values, float factor, std::int64_t count, tensor::DType dtype, std::byte* to) {
   const Packet scale = ei::pset1<Packet>(factor);
-  for (std::int64_t i = 0; i < count; i += kWidth) {
+  std::int64_t i = 0;
+  if (dtype == tensor::DType::kF32) {
+    for (; i + kWidth <= count; i += kWidth) {
+      ei::pstoreu(reinterpret_cast<float*>(to + 4 * i), ei::pmul(ei::pload<Packet>(values + i), scale));
+    }
+  }
+  for (; i < count; i += kWidth) {
     alignas(64) float block[kWidth];
     ei::pstore(block, ei::pmul(ei::pload<Packet>(values + i), scale));
     const std::int64_t n = Min(kWidth, count - i);
     if (dtype == tensor::DType::kF32) {
-      if (n == kWidth) {
-        ei::pstoreu(reinterpret_cast<float*>(to + 4 * i), ei::pload<Packet>(block));
-      } else {
-        std::memcpy(to + 4 * i, block, static_cast<std::size_t>(4 * n));
-      }
+      std::memcpy(to + 4 * i, block, static_cast<std::size_t>(4 * n));
       continue;
     }
     for (std::int64_t j = 0; j < n; ++j) {

@@ -30,13 +30,13 @@ ATTND_INLINE Packet MaskScore(Packet score, std::int64_t visible, int c) {
 
 // One block: kScoreRows rows by kCols packets of keys.
 struct ScoreBlock {
-  const float* queries;         // [dim][kScoreRows]
-  const float* keys;            // [dim][kPanel]
-  std::int64_t dim;             // places: head_dim, or pairs of it
-  float scale;                  // of bf16 products; float queries carry it already
-  const float* bias;            // row r's begin at bias - r; null for none
-  const std::int64_t* visible;  // per row, counted from this block's first key; null if no key is masked
-  float* scores;                // row r's at scores + r * stride
+  const std::byte* const* queries;  // kScoreRows rows of floats or pairs, of any alignment
+  const float* keys;                // [dim][kPanel]
+  std::int64_t dim;                 // places: head_dim, or pairs of it
+  float scale;                      // of bf16 products; float keys carry it already
+  const float* bias;                // row r's begin at bias - r; null for none
+  const std::int64_t* visible;      // per row, counted from this block's first key; null if no key is masked
+  float* scores;                    // row r's at scores + r * stride
   std::int64_t stride;
   float* row_max;  // [kScoreRows][kWidth], running
 };
@@ -49,15 +49,17 @@ void ComputeScores(const ScoreBlock& block) {
 #pragma GCC unroll 4
     for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pset1<Packet>(0.0f);
   }
-  const float* q = block.queries;
+  const std::byte* queries[kScoreRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kScoreRows; ++r) queries[r] = block.queries[r];
   const float* k = block.keys;
-  for (std::int64_t d = 0; d < block.dim; ++d, q += kQueryTile, k += kPanel) {
+  for (std::int64_t d = 0; d < block.dim; ++d, k += kPanel) {
     Packet key[kCols];
 #pragma GCC unroll 4
     for (int c = 0; c < kCols; ++c) key[c] = ei::pload<Packet>(k + c * kWidth);
 #pragma GCC unroll 8
     for (int r = 0; r < kScoreRows; ++r) {
-      const Packet query = ei::pset1<Packet>(q[r]);
+      const Packet query = ei::pset1<Packet>(FloatAt(queries[r], d));
 #pragma GCC unroll 4
       for (int c = 0; c < kCols; ++c) acc[r][c] = MultiplyAdd<kProduct>(query, key[c], acc[r][c]);
     }

@@ -17,9 +17,10 @@ struct SoftmaxRow {
 
 // A row whose maximum grew is brought to the new one.
 ATTND_INLINE void RaiseMax(const SoftmaxRow& row) {
-  const float max = ei::predux_max(ei::pload<Packet>(row.lane_max));
-  if (!(max > *row.max)) return;
+  const Packet lanes = ei::pload<Packet>(row.lane_max);
   const float before = *row.max;
+  if (!ei::predux_any(ei::pcmp_lt(ei::pset1<Packet>(before), lanes))) return;
+  const float max = ei::predux_max(lanes);
   *row.max = max;
   if (before == -kInfinity) return;  // nothing but zeros so far
   const Packet factor = Exp2(ei::pset1<Packet>(before - max));

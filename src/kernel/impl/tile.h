@@ -10,16 +10,19 @@
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 struct TileState {
-  float* queries;   // [places of head_dim][kQueryTile]; floats times scale * log2(e), bf16 as they are. AMX's bf16:
-                    // [kQueryTile][places of head_dim]
-  float* output;    // [kQueryTile][value packets * kWidth]
-  float* lane_max;  // [kQueryTile][kWidth]
-  float* lane_sum;  // [kQueryTile][kWidth]
-  float* max;       // [kQueryTile]
+  const std::byte** queries;  // [kQueryTile] rows of head_dim floats, or of pairs: in place, or in `copies`
+  float* copies;              // [kQueryTile][places of head_dim]; AMX has all its rows there
+  float* output;              // [kQueryTile][value packets * kWidth]
+  float* lane_max;            // [kQueryTile][kWidth]
+  float* lane_sum;            // [kQueryTile][kWidth]
+  float* max;                 // [kQueryTile]
 };
 inline TileState CarveState(const Attention& a, Carver& carver) {
-  return {carver.Take<float>(kQueryTile * a.head_dim), carver.Take<float>(kQueryTile * ValuePackets(a) * kWidth),
-          carver.Take<float>(kQueryTile * kWidth), carver.Take<float>(kQueryTile * kWidth),
+  return {carver.Take<const std::byte*>(kQueryTile),
+          carver.Take<float>(kQueryTile * a.head_dim),
+          carver.Take<float>(kQueryTile * ValuePackets(a) * kWidth),
+          carver.Take<float>(kQueryTile * kWidth),
+          carver.Take<float>(kQueryTile * kWidth),
           carver.Take<float>(kQueryTile)};
 }
 inline std::size_t StateBytes(const Attention& a) {
@@ -29,13 +32,13 @@ inline std::size_t StateBytes(const Attention& a) {
 }
 
 struct TileScratch {
-  float* scores;          // [kQueryTile][kKeyTile]
+  float* scores;          // [kMostRows][kKeyTile]
   float* bias;            // BiasScratch
-  std::int64_t* visible;  // [kQueryTile]
+  std::int64_t* visible;  // [kMostRows]
 };
 inline TileScratch CarveScratch(Carver& carver) {
-  return {carver.Take<float>(kQueryTile * kKeyTile), carver.Take<float>(BiasScratch(kQueryTile, kKeyTile)),
-          carver.Take<std::int64_t>(kQueryTile)};
+  return {carver.Take<float>(kMostRows * kKeyTile), carver.Take<float>(BiasScratch(kMostRows, kKeyTile)),
+          carver.Take<std::int64_t>(kMostRows)};
 }
 inline std::size_t ScratchBytes(const Attention& a) {
   Carver tile(nullptr);
@@ -45,32 +48,42 @@ inline std::size_t ScratchBytes(const Attention& a) {
   return Max(tile.used(), pack.used());
 }
 
+// A row of queries as the products take it, in place if it is that already.
+ATTND_INLINE const std::byte* FindQuery(const Attention& a, RowReader& reader, std::int64_t position, float* copy,
+                                        const PackScratch& work) {
+  auto* bytes = reinterpret_cast<std::byte*>(copy);
+  if (ProductOf(a) == Product::kBF16) {
+    return reinterpret_cast<const std::byte*>(FindPairs(reader, position, a.head_dim, copy));
+  }
+  if (a.q.dtype == tensor::DType::kF32) return reader.Bytes(4 * position, 4 * a.head_dim, bytes);
+  Widen(reader.Bytes(2 * position, 2 * a.head_dim, reinterpret_cast<std::byte*>(work.rows)), a.q.dtype, a.head_dim,
+        copy);
+  return bytes;
+}
+
 inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memory, std::byte* scratch_memory) {
   Carver carver(state_memory);
   const TileState state = CarveState(a, carver);
   Carver scratch(scratch_memory);
   const PackScratch work = CarvePack(a, scratch);
   RowReader reader(a.q);
-  const Product product = ProductOf(a);
-  const float scale = a.scale * kLog2E;
-  const std::int64_t padded_rows = RoundUp(tile.rows, kScoreRows);
-  std::memset(work.zeros, 0, static_cast<std::size_t>(a.head_dim) * sizeof(float));
-  const std::int64_t last = tile.first_row + tile.rows;
-  for (std::int64_t r = 0; r < padded_rows; r += kWidth) {
-    const float* rows[kWidth];
-    FindRows(a.q, product, reader, tile.batch, tile.head, tile.first_row + r, last, a.head_dim, work, rows);
-    if (product == Product::kBF16 && kHasAmx) {
-      CopyRows(rows, Places(product, a.head_dim), state.queries + r * Places(product, a.head_dim));
-    } else if (product == Product::kBF16) {
-      TransposeRows<false>(rows, Places(product, a.head_dim), 1.0f, state.queries + r, kQueryTile);
-    } else {
-      TransposeRows<true>(rows, a.head_dim, scale, state.queries + r, kQueryTile);
+  const std::int64_t places = Places(ProductOf(a), a.head_dim);
+  const bool copy_all = kHasAmx && ProductOf(a) == Product::kBF16;
+  for (std::int64_t r = 0; r < tile.rows; ++r) {
+    const std::int64_t position = RowPosition(a.q, tile.batch, tile.head, tile.first_row + r);
+    float* copy = state.copies + r * places;
+    state.queries[r] = FindQuery(a, reader, position, copy, work);
+    if (copy_all && state.queries[r] != reinterpret_cast<const std::byte*>(copy)) {
+      std::memcpy(copy, state.queries[r], static_cast<std::size_t>(4 * places));
     }
   }
+  const std::int64_t padded_rows = RoundUp(tile.rows, kScoreRows);
+  for (std::int64_t r = tile.rows; r < padded_rows; ++r) state.queries[r] = state.queries[tile.rows - 1];
   const std::int64_t output_rows = kHasAmx ? RoundUp(tile.rows, kAmxRows) : tile.rows;
   std::memset(state.output, 0, static_cast<std::size_t>(output_rows * ValuePackets(a) * kWidth) * sizeof(float));
   std::memset(state.lane_sum, 0, static_cast<std::size_t>(tile.rows * kWidth) * sizeof(float));
-  for (std::int64_t i = 0; i < padded_rows * kWidth; ++i) state.lane_max[i] = -kInfinity;
+  const Packet none = ei::pset1<Packet>(-kInfinity);
+  for (std::int64_t r = 0; r < padded_rows; ++r) ei::pstore(state.lane_max + r * kWidth, none);
   for (std::int64_t r = 0; r < tile.rows; ++r) state.max[r] = -kInfinity;
 }
 
@@ -80,13 +93,30 @@ struct KeyTile {
   std::int64_t keys;
 };
 
+// The rows [first, last) of a tile: at most kRowBlock of them, `first` a multiple of it.
+struct RowRange {
+  std::int64_t first;
+  std::int64_t last;
+};
+
+inline void AskFor(Ahead& ahead) {
+  constexpr int kLines = 32;
+  int lines = 0;
+  for (Ahead::Range& range : ahead.ranges) {
+    for (; range.at < range.end; range.at += 64) {
+      if (lines++ == kLines) return;
+      __builtin_prefetch(range.at, 0, 2);
+    }
+  }
+}
+
 template <Product kProduct>
-inline void ScoreTile(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
-                      const TileState& state, const TileScratch& scratch) {
-  const std::int64_t rows = RoundUp(tile.rows, kScoreRows);
+inline void ScoreBlocks(const Attention& a, const RowTile& tile, const RowRange& block_rows, const PackedHead& packed,
+                        const KeyTile& range, Ahead& ahead, const TileState& state, const TileScratch& scratch) {
+  const std::int64_t rows = RoundUp(block_rows.last - block_rows.first, kScoreRows);
   const std::int64_t places = Places(kProduct, a.head_dim);
-  const float* bias =
-      BiasSlice(a, tile.head, tile.first_row, rows, range.key, RoundUp(range.keys, kWidth), scratch.bias);
+  const float* bias = BiasSlice(a, tile.head, tile.first_row + block_rows.first, rows, range.key,
+                                RoundUp(range.keys, kWidth), scratch.bias);
   const float* panels = reinterpret_cast<const float*>(packed.keys_data) + (range.key - packed.first_key) * places;
   for (std::int64_t c = 0; c < range.keys; c += kPanel) {
     for (std::int64_t r = 0; r < rows; r += kScoreRows) {
@@ -99,7 +129,7 @@ inline void ScoreTile(const Attention& a, const RowTile& tile, const PackedHead&
       if (masked) {
         for (int i = 0; i < kScoreRows; ++i) visible[i] = scratch.visible[r + i] - c;
       }
-      const ScoreBlock block{state.queries + r,
+      const ScoreBlock block{state.queries + block_rows.first + r,
                              panels + c * places,
                              places,
                              a.scale * kLog2E,
@@ -107,99 +137,131 @@ inline void ScoreTile(const Attention& a, const RowTile& tile, const PackedHead&
                              masked ? visible : nullptr,
                              scratch.scores + r * kKeyTile + c,
                              kKeyTile,
-                             state.lane_max + r * kWidth};
+                             state.lane_max + (block_rows.first + r) * kWidth};
       ComputeScores<kProduct>(block, columns / kWidth);
+      AskFor(ahead);
     }
   }
 }
 
 // Rows that share a block of values read the weights of its last row's keys, so the others' must be zeros there.
 template <Product kProduct>
-inline void SoftmaxTile(const Attention& a, const RowTile& tile, const TileState& state, const TileScratch& scratch) {
+inline void WeighBlocks(const Attention& a, const RowRange& block_rows, const TileState& state,
+                        const TileScratch& scratch) {
   const std::int64_t packets = ValuePackets(a);
+  const std::int64_t rows = block_rows.last - block_rows.first;
   const auto row = [&](std::int64_t r) {
-    return SoftmaxRow{state.lane_max + r * kWidth, state.lane_sum + r * kWidth, state.max + r,
-                      state.output + r * packets * kWidth, packets};
+    const std::int64_t at = block_rows.first + r;
+    return SoftmaxRow{state.lane_max + at * kWidth, state.lane_sum + at * kWidth, state.max + at,
+                      state.output + at * packets * kWidth, packets};
   };
   constexpr std::int64_t kSharing = kUsesAmx<kProduct> ? kAmxRows : kValueRows;
   constexpr std::int64_t kKeysRead = kUsesAmx<kProduct> ? 2 * kAmxPairs : 1;
   // All maxima first: their chains of dependent shuffles then overlap.
-  for (std::int64_t r = 0; r < tile.rows; ++r) RaiseMax(row(r));
-  for (std::int64_t r = 0; r < tile.rows; ++r) {
-    const std::int64_t last = Min(tile.rows, r / kSharing * kSharing + kSharing) - 1;
+  for (std::int64_t r = 0; r < rows; ++r) RaiseMax(row(r));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t last = Min(rows, r / kSharing * kSharing + kSharing) - 1;
     WeighTileRow<kProduct>(scratch.scores + r * kKeyTile, scratch.visible[r], RoundUp(scratch.visible[last], kKeysRead),
                            row(r));
   }
 }
 
+// Adds the values of one group of rows, at most kValueRows. They take all the keys that the last of them sees, with
+// weights of zero where they see fewer; but zero times an infinite value is NaN, so if there is one among those, each
+// row goes alone. Of a pair of keys a row may see the first only.
 template <Product kProduct>
-inline void ValueTile(const Attention& a, const RowTile& tile, const PackedHead& packed, const KeyTile& range,
-                      const TileState& state, const TileScratch& scratch) {
+inline void AddValueGroup(const std::int64_t* visible, std::int64_t rows, std::int64_t packets, ValueBlock block) {
+  const std::int64_t keys = visible[rows - 1];
+  block.keys = Places(kProduct, keys);
+  const std::int64_t seen_by_all = kProduct == Product::kBF16 ? visible[0] / 2 : visible[0];
+  if (AllFinite<kProduct>(block, seen_by_all, packets)) return AddValues<kProduct>(block, rows, packets);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const bool odd_last = kProduct == Product::kBF16 && visible[r] % 2 != 0;
+    block.keys = Places(kProduct, visible[r]) - (odd_last ? 1 : 0);
+    AddValues<kProduct>(block, 1, packets);
+    if (odd_last) AddFirstOfPair(block, packets);
+    block.weights += block.weight_stride;
+    block.output += block.output_stride;
+  }
+}
+
+// The block of values that rows from `row` on (row block `rows`) take of one chunk; its keys are left to be filled in.
+template <Product kProduct>
+ATTND_INLINE ValueBlock ValueBlockAt(const Attention& a, std::int64_t row, const RowRange& rows,
+                                     const PackedHead& packed, const KeyTile& range, std::int64_t first_packet,
+                                     const TileState& state, const TileScratch& scratch) {
+  const std::int64_t stride = ValuePackets(a) * kWidth;
+  const float* values = reinterpret_cast<const float*>(packed.values_data) +
+                        Places(kProduct, range.key - packed.first_key) * stride + first_packet * kWidth;
+  float* output = state.output + row * stride + first_packet * kWidth;
+  return {scratch.scores + (row - rows.first) * kKeyTile, kKeyTile, values, stride, 0, output, stride};
+}
+
+template <Product kProduct>
+inline void AddValueBlocks(const Attention& a, const RowRange& rows, const PackedHead& packed, const KeyTile& range,
+                           Ahead& ahead, const TileState& state, const TileScratch& scratch) {
   const std::int64_t packets = ValuePackets(a);
-  // A weight of zero times an infinite value is NaN: rows must then not touch keys that they do not see.
-  const std::int64_t group = packed.finite_values ? kValueRows : 1;
   for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
     const ValueChunk chunk = ChunkAt(packets, c);
-    const float* values = reinterpret_cast<const float*>(packed.values_data) +
-                          (chunk.first_packet * Places(kProduct, packed.keys) +
-                           Places(kProduct, range.key - packed.first_key) * chunk.packets) *
-                              kWidth;
-    for (std::int64_t r = 0; r < tile.rows; r += group) {
-      const std::int64_t rows = Min(group, tile.rows - r);
-      const std::int64_t keys = scratch.visible[r + rows - 1];
-      if (keys <= 0) continue;
-      // Then also the key that shares a pair with a row's last one must not be touched.
-      const bool odd_last = kProduct == Product::kBF16 && !packed.finite_values && keys % 2 != 0;
-      const ValueBlock block{scratch.scores + r * kKeyTile,
-                             kKeyTile,
-                             values,
-                             chunk.packets * kWidth,
-                             Places(kProduct, keys) - (odd_last ? 1 : 0),
-                             state.output + (r * packets + chunk.first_packet) * kWidth,
-                             packets * kWidth};
-      AddValues<kProduct>(block, rows, chunk.packets);
-      if (odd_last) AddFirstOfPair(block, chunk.packets);
+    for (std::int64_t r = rows.first; r < rows.last; r += kValueRows) {
+      const std::int64_t group = Min<std::int64_t>(kValueRows, rows.last - r);
+      const std::int64_t* visible = scratch.visible + (r - rows.first);
+      if (visible[group - 1] == 0) continue;
+      AddValueGroup<kProduct>(visible, group, chunk.packets,
+                              ValueBlockAt<kProduct>(a, r, rows, packed, range, chunk.first_packet, state, scratch));
+      AskFor(ahead);
     }
   }
 }
 
-// Calls step(range) for every tile of the keys [first_key, last_key) that a row sees, its visible keys counted.
-template <typename Step>
-ATTND_INLINE void ForEachKeyTile(const Attention& a, const RowTile& tile, std::int64_t first_key, std::int64_t last_key,
-                                 const TileScratch& scratch, const Step& step) {
+// How many of a tile's keys each row of a block sees, for whole groups of kScoreRows: those beyond the tile's last row
+// see what that sees. False if none sees any.
+inline bool FindVisible(const Attention& a, const RowTile& tile, const RowRange& rows, const KeyTile& range,
+                        std::int64_t end, std::int64_t* visible) {
+  for (std::int64_t r = 0; r < RoundUp(rows.last - rows.first, kScoreRows); ++r) {
+    const std::int64_t row = tile.first_row + Min(rows.first + r, tile.rows - 1);
+    visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, end, row) - range.key));
+  }
+  return visible[rows.last - rows.first - 1] > 0;
+}
+
+// Calls step(keys, rows) for every tile of the keys [first_key, last_key) and block of rows of which some sees one, its
+// visible keys counted.
+template <Product kProduct, typename Step>
+ATTND_INLINE void ForEachBlock(const Attention& a, const RowTile& tile, std::int64_t first_key, std::int64_t last_key,
+                               const TileScratch& scratch, const Step& step) {
   const std::int64_t end = VisibleKeys(a, last_key, tile.first_row + tile.rows - 1);
   for (std::int64_t key = first_key; key < end; key += kKeyTile) {
     const KeyTile range{key, Min(kKeyTile, end - key)};
-    for (std::int64_t r = 0; r < RoundUp(tile.rows, kScoreRows); ++r) {
-      const std::int64_t row = tile.first_row + Min(r, tile.rows - 1);
-      scratch.visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, end, row) - key));
+    for (std::int64_t first = 0; first < tile.rows; first += kRowBlock<kProduct>) {
+      const RowRange rows{first, Min(tile.rows, first + kRowBlock<kProduct>)};
+      if (FindVisible(a, tile, rows, range, end, scratch.visible)) step(range, rows);
     }
-    step(range);
   }
 }
 
 template <Product kProduct>
 inline void AdvanceWith(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
-                        std::int64_t last_key, std::byte* state_memory, std::byte* scratch_memory) {
+                        std::int64_t last_key, Ahead& ahead, std::byte* state_memory, std::byte* scratch_memory) {
   Carver carver(state_memory);
   const TileState state = CarveState(a, carver);
   Carver scratch_carver(scratch_memory);
   const TileScratch scratch = CarveScratch(scratch_carver);
-  ForEachKeyTile(a, tile, first_key, last_key, scratch, [&](const KeyTile& range) {
-    ScoreTile<kProduct>(a, tile, packed, range, state, scratch);
-    SoftmaxTile<kProduct>(a, tile, state, scratch);
-    ValueTile<kProduct>(a, tile, packed, range, state, scratch);
+  ForEachBlock<kProduct>(a, tile, first_key, last_key, scratch, [&](const KeyTile& range, const RowRange& rows) {
+    ScoreBlocks<kProduct>(a, tile, rows, packed, range, ahead, state, scratch);
+    WeighBlocks<kProduct>(a, rows, state, scratch);
+    AddValueBlocks<kProduct>(a, rows, packed, range, ahead, state, scratch);
   });
 }
 
 inline void Advance(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
-                    std::int64_t last_key, std::byte* state, std::byte* scratch) {
+                    std::int64_t last_key, Ahead& ahead, std::byte* state, std::byte* scratch) {
   if constexpr (kHasBf16) {
     if (ProductOf(a) == Product::kBF16) {
-      return AdvanceWith<Product::kBF16>(a, tile, packed, first_key, last_key, state, scratch);
+      return AdvanceWith<Product::kBF16>(a, tile, packed, first_key, last_key, ahead, state, scratch);
     }
   }
-  AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, state, scratch);
+  AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, ahead, state, scratch);
 }
 
 // The row's log-sum-exp in natural logarithms, from its maximum (base 2) and sum.

@@ -84,6 +84,29 @@ inline void AddValues(const ValueBlock& block, std::int64_t rows, std::int64_t p
   }
 }
 
+// Whether the values from place `first` to the block's last are finite.
+template <Product kProduct>
+ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::int64_t packets) {
+  if (first == block.keys) return true;
+  const Packet zero = ei::pset1<Packet>(0.0f);
+  Packet products = zero;  // becomes NaN with the first value that is infinite or NaN
+  for (std::int64_t p = 0; p < packets; ++p) {
+    Packet column = zero;
+    for (std::int64_t j = first; j < block.keys; ++j) {
+      const Packet value = ei::ploadu<Packet>(block.values + j * block.value_stride + p * kWidth);
+#if defined(__AVX512BF16__)
+      if constexpr (kProduct == Product::kBF16) {
+        column = ei::pmadd(FirstOfPairs(value), zero, ei::pmadd(SecondOfPairs(value), zero, column));
+        continue;
+      }
+#endif
+      column = ei::pmadd(value, zero, column);
+    }
+    products = ei::padd(products, column);
+  }
+  return ei::predux(products) == 0.0f;
+}
+
 // One row's weight at place `block.keys`, of whose pair of keys only the first counts.
 ATTND_INLINE void AddFirstOfPair([[maybe_unused]] const ValueBlock& block, [[maybe_unused]] std::int64_t packets) {
 #if defined(__AVX512BF16__)
@@ -91,7 +114,7 @@ ATTND_INLINE void AddFirstOfPair([[maybe_unused]] const ValueBlock& block, [[may
   const float* values = block.values + block.keys * block.value_stride;
   for (std::int64_t p = 0; p < packets; ++p) {
     float* output = block.output + p * kWidth;
-    const Packet value = FirstOfPairs(ei::pload<Packet>(values + p * kWidth));
+    const Packet value = FirstOfPairs(ei::ploadu<Packet>(values + p * kWidth));
     ei::pstore(output, ei::pmadd(weight, value, ei::pload<Packet>(output)));
   }
 #endif

@@ -21,6 +21,11 @@ ATTND_INLINE std::uint32_t BitsOf(float value) {
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
+ATTND_INLINE float FloatAt(const std::byte* row, std::int64_t index) {
+  float value;
+  std::memcpy(&value, row + 4 * index, sizeof value);
+  return value;
+}
 ATTND_INLINE std::uint16_t HalfBits(const std::byte* from) {
   std::uint16_t bits;
   std::memcpy(&bits, from, sizeof bits);
