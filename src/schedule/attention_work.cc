@@ -89,7 +89,7 @@ class AttentionWork final : public Work {
                             arena.Get(kernel_.scratch_bytes(a_)));
         break;
       case Step::kMerge:
-        kernel_.merge(a_, Batch(item.unit), KvHead(item.unit), UnitOf(item).partials, PlanOf(item).splits);
+        kernel_.merge(a_, Batch(item.unit), KvHead(item.unit), UnitOf(item).partials, PlanOf(item.unit).splits);
         ClearUnusedRows(item.unit);
         return;
       case Step::kTile:
@@ -105,7 +105,7 @@ class AttentionWork final : public Work {
 
  private:
   Unit& UnitOf(const PlannedItem& item) { return units_[static_cast<std::size_t>(item.unit)]; }
-  const UnitPlan& PlanOf(const PlannedItem& item) const { return plan_.units[static_cast<std::size_t>(item.unit)]; }
+  const UnitPlan& PlanOf(std::int64_t unit) const { return plan_.units[static_cast<std::size_t>(unit)]; }
   std::int64_t Batch(std::int64_t unit) const { return unit / a_.kv_heads; }
   std::int64_t KvHead(std::int64_t unit) const { return unit % a_.kv_heads; }
   std::int64_t FirstHead(std::int64_t unit) const { return KvHead(unit) * plan_.group; }
@@ -147,30 +147,40 @@ class AttentionWork final : public Work {
     }
   }
 
-  // What this thread will probably read after unit `u`, if units follow each other and each is small: with so many
-  // running at once, the next one that is left.
-  kernel::Ahead AheadOf(std::int64_t u) {
-    kernel::Ahead ahead{};
-    if (a_.query_lengths != nullptr || a_.key_lengths != nullptr) return ahead;
+  // What this thread will probably read after unit `u`: with so many running at once, the next one that is left.
+  kernel::Ahead AfterUnit(std::int64_t u) const {
     const std::int64_t next = u + running_.load(std::memory_order_relaxed);
-    if (next >= static_cast<std::int64_t>(plan_.units.size())) return ahead;
-    ahead.ranges[0] = HeadOf(a_.k, next, 1, a_.key_length, a_.head_dim);
-    ahead.ranges[1] = HeadOf(a_.q, next, plan_.group, a_.query_length, a_.head_dim);
-    ahead.ranges[2] = HeadOf(a_.v, next, 1, a_.key_length, a_.value_head_dim);
-    return ahead;
+    if (next >= static_cast<std::int64_t>(plan_.units.size())) return {};
+    const std::byte* k = DataOf(a_.k);
+    const std::byte* q = DataOf(a_.q);
+    const std::byte* v = DataOf(a_.v);
+    return {{RowsOf(a_.k, k, Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.head_dim),
+             RowsOf(a_.q, q, Batch(next), FirstHead(next), 0, Queries(next), a_.head_dim),
+             RowsOf(a_.v, v, Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.value_head_dim)}};
   }
 
-  // The bytes of a unit's `heads` heads in a tensor; empty if they are many, or do not lie together.
-  kernel::Ahead::Range HeadOf(const kernel::TensorView& view, std::int64_t u, std::int64_t heads, std::int64_t rows,
-                              std::int64_t dim) const {
+  // What it will probably read and write after a tile: of those left, the longer tiles of a head come first.
+  kernel::Ahead AfterTile(const PlannedItem& item) const {
+    const std::int64_t row = item.first - running_.load(std::memory_order_relaxed) * kernel_.query_tile;
+    if (row < 0) return {};
+    const std::int64_t b = Batch(item.unit);
+    return {{RowsOf(a_.q, DataOf(a_.q), b, item.head, row, kernel_.query_tile, a_.head_dim),
+             RowsOf(a_.out, a_.out.data, b, item.head, row, kernel_.query_tile, a_.value_head_dim)}};
+  }
+
+  static const std::byte* DataOf(const kernel::TensorView& view) {
+    return view.segment_count == 1 ? view.segments[0].data : nullptr;
+  }
+
+  // The bytes of some rows of a head; none if there is no data, the rows do not lie together or are many.
+  template <typename View>
+  static kernel::Ahead::Range RowsOf(const View& view, const std::byte* data, std::int64_t b, std::int64_t head,
+                                     std::int64_t row, std::int64_t rows, std::int64_t dim) {
     constexpr std::int64_t kMostBytes = 1 << 17;
     const auto size = static_cast<std::int64_t>(tensor::SizeOf(view.dtype));
-    const std::int64_t bytes = heads * rows * dim * size;
-    const bool dense = view.row_stride == dim && (heads == 1 || view.head_stride == rows * dim);
-    if (view.segment_count != 1 || !dense || bytes > kMostBytes) return {};
-    const std::byte* at =
-        view.segments[0].data + (Batch(u) * view.batch_stride + KvHead(u) * heads * view.head_stride) * size;
-    return {at, at + bytes};
+    if (data == nullptr || view.row_stride != dim || rows * dim * size > kMostBytes) return {};
+    const std::byte* at = data + (b * view.batch_stride + head * view.head_stride + row * view.row_stride) * size;
+    return {at, at + rows * dim * size};
   }
 
   // A whole unit, into the output.
@@ -196,7 +206,7 @@ class AttentionWork final : public Work {
   }
 
   void RunSplit(const PlannedItem& item, Arena& arena) {
-    const UnitPlan& plan = PlanOf(item);
+    const UnitPlan& plan = PlanOf(item.unit);
     float* partial = UnitOf(item).partials + item.first / plan.split_keys * (plan.rows * kernel::PartialFloats(a_));
     if (plan.way == Way::kDirect) {
       kernel_.direct(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last, partial,
@@ -235,7 +245,7 @@ class AttentionWork final : public Work {
     };
 
     running_.fetch_add(1, std::memory_order_relaxed);
-    kernel::Ahead ahead = AheadOf(u);
+    kernel::Ahead ahead = AfterUnit(u);
     ForEachTile(u, [&](const RowTile& tile, std::int64_t i) { kernel_.begin(a_, tile, state(i), scratch); });
     for (std::int64_t key = first; key < last; key += block_keys) {
       const std::int64_t end = std::min(last, key + block_keys);
@@ -267,8 +277,10 @@ class AttentionWork final : public Work {
     const RowTile tile{Batch(item.unit), item.head, item.first, item.last - item.first};
     const PackedHead& packed = UnitOf(item).packed;
     kernel_.begin(a_, tile, state, scratch);
-    kernel::Ahead nothing{};
-    kernel_.advance(a_, tile, packed, 0, packed.keys, nothing, state, scratch);
+    running_.fetch_add(1, std::memory_order_relaxed);
+    kernel::Ahead ahead = AfterTile(item);
+    kernel_.advance(a_, tile, packed, 0, packed.keys, ahead, state, scratch);
+    running_.fetch_sub(1, std::memory_order_relaxed);
     kernel_.finish(a_, tile, state);
   }
 
@@ -277,7 +289,7 @@ class AttentionWork final : public Work {
   const AttentionPlan plan_;
   const std::unique_ptr<Unit[]> units_;
   std::vector<Item> initial_;
-  std::atomic<std::int64_t> running_{0};  // units that threads compute whole
+  std::atomic<std::int64_t> running_{0};  // threads that compute whole units, or tiles
   WarmMemory block_;
 };
 
