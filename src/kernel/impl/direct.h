@@ -66,11 +66,11 @@ inline RowBlock ReadRows(const TensorView& view, RowReader& reader, std::int64_t
 ATTND_INLINE Packet ScoreKeys(const float* query, const float* const (&keys)[kWidth], std::int64_t padded_dim) {
   ei::PacketBlock<Packet, kWidth> acc;
 #pragma GCC unroll 16
-  for (int i = 0; i < kWidth; ++i) acc.packet[i] = ei::pset1<Packet>(0.0f);
-  for (std::int64_t d = 0; d < padded_dim; d += kWidth) {
-    const Packet q = ei::pload<Packet>(query + d);
-#pragma GCC unroll 16
-    for (int i = 0; i < kWidth; ++i) acc.packet[i] = ei::pmadd(q, ei::ploadu<Packet>(keys[i] + d), acc.packet[i]);
+  for (int i = 0; i < kWidth; ++i) {  // row by row, as they lie: the processor then reads ahead by itself
+    acc.packet[i] = ei::pset1<Packet>(0.0f);
+    for (std::int64_t d = 0; d < padded_dim; d += kWidth) {
+      acc.packet[i] = ei::pmadd(ei::pload<Packet>(query + d), ei::ploadu<Packet>(keys[i] + d), acc.packet[i]);
+    }
   }
   ei::ptranspose(acc);
 #pragma GCC unroll 8
