@@ -12,11 +12,13 @@ RUN cmake --preset release -DATTND_TESTS=OFF -DATTND_BENCH=OFF \
     && install -D --strip --target-directory=/out/bin $(find build -type f -executable '(' -name attnd -o -name attnctl ')')
 
 FROM debian:bookworm-slim
+# A fresh named volume at /run/attnd takes over that folder's owner, so that the server can put its sockets there.
 # The -dev packages' shared libraries, and no compiler.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libgrpc++1.51 libspdlog1.10 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log \
-    && mkdir /models
+    && mkdir /models \
+    && install -d -o 65532 -g 65532 /run/attnd
 COPY --from=build /out/bin/ /usr/local/bin/
 COPY LICENSE /usr/share/doc/attnd/LICENSE
 # Fails the build if the two lists above do not fit together.
@@ -27,5 +29,6 @@ USER 65532:65532
 EXPOSE 50051
 # Flags after the image's name are added to these; the last of a kind wins.
 ENTRYPOINT ["attnd", "--listen=0.0.0.0:50051", "--model_root=/models"]
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["attnctl", "info", "--server=127.0.0.1:50051"]
+# At 127.0.0.1:50051, or where ATTND_SERVER says that the server listens.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["attnctl", "info"]
 STOPSIGNAL SIGTERM
