@@ -1,5 +1,5 @@
 // attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm --mode auto|unary|stream --clients C
-// [--echo]
+// [--echo] [--copy] [--piece_bytes B]
 //
 // A server in a child process on one CPU and its clients on another; what they are compared with is measured in turns
 // with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in memory, and
@@ -45,6 +45,7 @@
 #include "kernel/registry.h"
 #include "schedule/attention_work.h"
 #include "schedule/scheduler.h"
+#include "server/log.h"
 #include "server/validate.h"
 #include "socket_floor.h"
 #include "wire_server.h"
@@ -263,6 +264,7 @@ SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
 
 int WireMain(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
+  server::SetUpLog("warn");
   const Shape shape = ParseShape();
   const DType dtype = absl::GetFlag(FLAGS_dtype) == "bf16" ? DType::kBf16 : DType::kFp32;
   const std::string transport = absl::GetFlag(FLAGS_transport);

@@ -28,6 +28,14 @@ def _caches() -> str:
     return ", ".join(sizes)
 
 
+def peak_mebibytes(pid: int) -> float:
+    """The most memory that a process has had resident so far."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"process {pid} has no VmHWM")
+
+
 def commit() -> str:
     """The commit of this tree, with a mark if it has changes."""
     folder = pathlib.Path(__file__).parent

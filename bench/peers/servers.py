@@ -39,8 +39,8 @@ def _end(process: subprocess.Popen) -> None:
 
 
 @contextlib.contextmanager
-def attnd(binary: pathlib.Path, cpus: list[int], log: pathlib.Path) -> Iterator[str]:
-    """attnd with a thread for each CPU; gives its address."""
+def attnd_process(binary: pathlib.Path, cpus: list[int], log: pathlib.Path) -> Iterator[tuple[str, int]]:
+    """attnd with a thread for each CPU; gives its address and its process."""
     port = _free_port()
     address = f"127.0.0.1:{port}"
     pin = functools.partial(os.sched_setaffinity, 0, cpus)
@@ -49,9 +49,16 @@ def attnd(binary: pathlib.Path, cpus: list[int], log: pathlib.Path) -> Iterator[
         process = subprocess.Popen(command, stdout=out, stderr=out, preexec_fn=pin)
         try:
             _wait_until_listening(port, process)
-            yield address
+            yield address, process.pid
         finally:
             _end(process)
+
+
+@contextlib.contextmanager
+def attnd(binary: pathlib.Path, cpus: list[int], log: pathlib.Path) -> Iterator[str]:
+    """As attnd_process; gives its address."""
+    with attnd_process(binary, cpus, log) as (address, _):
+        yield address
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Measures calls to attnd beside what a user would build instead, and writes the wire's tables.
 
-Run it through bench/wire_table.sh. Needs the packages of requirements.txt and the built targets attnd and
+Run it through bench/wire_table.sh. Needs the packages of requirements.txt and the built targets attnd, attnd_bench and
 attnd_server_race. The machine should do nothing else meanwhile. Server and client each have a CPU of their own.
 """
 
@@ -20,11 +20,21 @@ import sys
 import machine
 import page
 import servers
+import wire_goals
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Goal for the p50 of the Python server over ours, by sequence length.
-RACE_GOALS = {128: 3.0, 512: 3.0, 2048: 2.5}
-MEBIBYTES = (1, 4, 16)
+RACE_LENGTHS = (128, 512, 2048)
+# Sequence lengths of 8 heads, d = 64, fp32, by the MiB of a tensor.
+LENGTH_OF = {1: 512, 4: 2048, 16: 8192}
+# What a call with arithmetic is measured through: name -> flags of attnd_bench wire.
+CALLS = {
+    "TCP, one message": ["--transport=tcp", "--mode=unary"],
+    "TCP, pieces": ["--transport=tcp", "--mode=stream"],
+    "Unix socket, one message": ["--transport=uds", "--mode=unary"],
+    "Unix socket, pieces": ["--transport=uds", "--mode=stream"],
+    "shared memory, in place": ["--transport=shm"],
+    "shared memory, copied by the library": ["--transport=shm", "--copy"],
+}
 
 
 def arguments() -> argparse.Namespace:
@@ -57,7 +67,7 @@ def race(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[
             ),
             "python": stack.enter_context(servers.python_server([server_cpu], logs / "python_server.log")),
         }
-        for n in RACE_GOALS:
+        for n in RACE_LENGTHS:
             command = [str(options.build / "bench/attnd_server_race"), f"--shape=1,8,{n},64", f"--cpu={client_cpu}"]
             command += [f"--seconds={options.seconds}", f"--rounds={options.rounds}", *targets.values()]
             results[str(n)] = dict(zip(targets, json_lines(command)))
@@ -65,56 +75,111 @@ def race(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[
     return results
 
 
-def flight(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, dict[str, dict]]:
-    """Arrow Flight's echo: MiB of a tensor -> transport -> min of the mins, median of the medians."""
+def wire(options: argparse.Namespace, server_cpu: int, client_cpu: int, rounds: int, flags: list[str]) -> dict:
+    """One line of attnd_bench wire."""
+    command = [str(options.build / "bench/attnd_bench"), "wire", f"--server_cpu={server_cpu}", f"--client_cpu={client_cpu}"]
+    command += [f"--rounds={rounds}", f"--turn_seconds={options.seconds}", *flags]
+    return json_lines(command)[0]
+
+
+def flight(options: argparse.Namespace, server_cpu: int, client_cpu: int, transport: str, size: int) -> dict:
     script = pathlib.Path(__file__).with_name("flight_echo.py")
+    command = [sys.executable, str(script), "--transport", transport, "--bytes", str(size << 20)]
+    command += ["--seconds", str(options.seconds), "--server-cpu", str(server_cpu), "--client-cpu", str(client_cpu)]
+    return json_lines(command)[0]
+
+
+def summary(lines: list[dict]) -> dict[str, float]:
+    return {
+        "min_ms": min(line["min_ms"] for line in lines),
+        "p50_ms": statistics.median(line["p50_ms"] for line in lines),
+    }
+
+
+def echo(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, dict[str, dict[str, dict]]]:
+    """The wire without arithmetic, in turns: MiB of a tensor -> transport -> entrant -> summary."""
     results = {}
-    for size in MEBIBYTES:
-        turns = {"tcp": [], "uds": []}
-        for _ in range(max(1, options.rounds // 2)):
-            for transport, lines in turns.items():
-                command = [sys.executable, str(script), "--transport", transport, "--bytes", str(size << 20)]
-                command += ["--seconds", str(options.seconds), "--server-cpu", str(server_cpu)]
-                lines += json_lines([*command, "--client-cpu", str(client_cpu)])
-        results[str(size)] = {
-            transport: {
-                "min_ms": min(line["min_ms"] for line in lines),
-                "p50_ms": statistics.median(line["p50_ms"] for line in lines),
-                "bytes_per_second": statistics.median(line["bytes_per_second"] for line in lines),
-            }
-            for transport, lines in turns.items()
-        }
-        print(f"flight, {size} MiB: done", file=sys.stderr, flush=True)
+    for size, length in LENGTH_OF.items():
+        results[str(size)] = {}
+        for transport in ("tcp", "uds"):
+            turns = {"attnd, one message": [], "attnd, pieces": [], "Arrow Flight": [], "raw socket": []}
+            for _ in range(options.rounds):
+                for mode, name in (("unary", "attnd, one message"), ("stream", "attnd, pieces")):
+                    flags = ["--echo", f"--shape=1,8,{length},64", f"--transport={transport}", f"--mode={mode}"]
+                    line = wire(options, server_cpu, client_cpu, 1, flags)
+                    turns[name].append(line)
+                    turns["raw socket"].append({"min_ms": line["socket_min_ms"], "p50_ms": line["socket_p50_ms"]})
+                turns["Arrow Flight"].append(flight(options, server_cpu, client_cpu, transport, size))
+            results[str(size)][transport] = {name: summary(lines) for name, lines in turns.items()}
+        print(f"echo, {size} MiB: done", file=sys.stderr, flush=True)
     return results
+
+
+def calls(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, dict[str, dict]]:
+    """Calls with arithmetic: setting -> name -> line."""
+    settings = {
+        "n2048": ["--shape=1,8,2048,64"],
+        "n2048-bf16": ["--shape=1,8,2048,64", "--dtype=bf16"],
+        "smallest": ["--shape=1,8,1,64"],
+    }
+    results = {}
+    for setting, shape in settings.items():
+        results[setting] = {}
+        for name, flags in CALLS.items():
+            if setting == "smallest" and "one message" not in name:
+                continue
+            results[setting][name] = wire(options, server_cpu, client_cpu, options.rounds, [*shape, *flags])
+        print(f"calls, {setting}: done", file=sys.stderr, flush=True)
+    return results
+
+
+def memory(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, float]:
+    """How much a call of n = 8192 raises the server's peak of resident memory, in MiB."""
+    binary, log = options.build / "server/attnd", options.build / "peers-logs/attnd-memory.log"
+    race_binary = str(options.build / "bench/attnd_server_race")
+    with servers.attnd_process(binary, [server_cpu], log) as (target, pid):
+        peak = []
+        for n in (16, 8192):
+            json_lines([race_binary, f"--shape=1,8,{n},64", f"--cpu={client_cpu}", "--seconds=1", "--rounds=1", target])
+            peak.append(machine.peak_mebibytes(pid))
+    return {"raised_mib": peak[1] - peak[0]}
 
 
 def race_table(results: dict[str, dict[str, dict]]) -> str:
     rows = []
     for n, lines in results.items():
         ours, theirs = lines["attnd"], lines["python"]
-        ratio, goal = theirs["p50_ms"] / ours["p50_ms"], RACE_GOALS[int(n)]
         rows.append(
             [
                 n,
-                f"{ours['p50_ms']:.3f} / {ours['min_ms']:.3f} / {ours['compute_ms']:.3f}",
+                f"{ours['p50_ms']:.3f} / {ours['min_ms']:.3f}",
                 f"{theirs['p50_ms']:.3f} / {theirs['min_ms']:.3f} / {theirs['compute_ms']:.3f}",
-                f"≥ {goal:g}×",
-                f"{ratio:.2f}×",
-                f"{theirs['min_ms'] / ours['min_ms']:.2f}×",
-                "reached" if ratio >= goal else "**not reached**",
             ]
         )
-    header = ("n", "attnd ms: p50 / min / compute", "Python ms: p50 / min / compute", "goal", "by p50", "by min", "")
-    return page.table(header, rows)
+    return page.table(("n", "attnd ms: p50 / min", "Python ms: p50 / min / compute"), rows)
 
 
-def flight_table(results: dict[str, dict[str, dict]]) -> str:
-    rows = [
-        [f"{size} MiB", transport, f"{line['p50_ms']:.3f}", f"{line['min_ms']:.3f}", f"{line['bytes_per_second'] / 1e9:.2f}"]
-        for size, lines in results.items()
-        for transport, line in lines.items()
-    ]
-    return page.table(("tensor", "transport", "p50 ms", "min ms", "GB/s at p50"), rows)
+def echo_table(results: dict[str, dict[str, dict[str, dict]]]) -> str:
+    rows = []
+    for size, transports in results.items():
+        for transport, entrants in transports.items():
+            for name, line in entrants.items():
+                rate = 4 * (int(size) << 20) / line["p50_ms"] / 1e6
+                rows.append([f"{size} MiB", transport, name, f"{line['p50_ms']:.3f}", f"{line['min_ms']:.3f}", f"{rate:.2f}"])
+    return page.table(("tensor", "transport", "", "p50 ms", "min ms", "GB/s at p50"), rows)
+
+
+def calls_table(results: dict[str, dict[str, dict]]) -> str:
+    rows = []
+    for setting, lines in results.items():
+        for name, line in lines.items():
+            what = f"{line['shape']} {line['dtype']}"
+            cpu = f"{line['server_cpu_ms']:.2f} / {line['client_cpu_ms']:.2f} / {line['kernel_cpu_ms']:.2f}"
+            times = [f"{line[key]:.3f}" for key in ("p50_ms", "min_ms", "p99_ms", "kernel_p50_ms", "kernel_min_ms")]
+            note = "disturbed" if line["disturbed"] else ""
+            rows.append([what, name, *times, cpu, f"{line['empty_call_p50_ms']:.3f}", note])
+    header = ("shape", "through", "p50 ms", "min", "p99", "kernel p50", "kernel min", "CPU ms: server / client / kernel")
+    return page.table((*header, "empty call p50", ""), rows)
 
 
 def main() -> None:
@@ -123,7 +188,9 @@ def main() -> None:
     if len(cpus) < 2:
         sys.exit("needs two CPUs: one for the server, one for the client")
     server_cpu, client_cpu = cpus[0], cpus[-1]
-    results = {"race": race(options, server_cpu, client_cpu), "flight": flight(options, server_cpu, client_cpu)}
+    results = {
+        measure.__name__: measure(options, server_cpu, client_cpu) for measure in (echo, calls, race, memory)
+    }
     packages = ("grpcio", "torch", "pyarrow")
     facts = {
         **machine.describe(),
@@ -133,10 +200,14 @@ def main() -> None:
     body = "\n\n".join(
         [
             page.table(("", ""), facts.items()),
+            "### Goals of the wire",
+            wire_goals.table(results),
+            "### The wire without arithmetic",
+            echo_table(results["echo"]),
+            "### Calls",
+            calls_table(results["calls"]),
             "### Against a Python server around PyTorch",
             race_table(results["race"]),
-            "### Arrow Flight's echo",
-            flight_table(results["flight"]),
         ]
     )
     if options.print:
