@@ -99,8 +99,7 @@ class Planner {
     }
     if (unit.rows <= kernel_.direct_rows) {
       unit.way = Way::kDirect;
-      unit.split_keys = plan_.local_keys;
-      unit.splits = CeilDiv(unit.keys, unit.split_keys);
+      Split(unit, CeilDiv(unit.keys, plan_.local_keys));
       return;
     }
     const bool fits = TilesOf(unit) * static_cast<std::int64_t>(kernel_.state_bytes(a_)) <= kMaxStateBytes;
@@ -110,14 +109,19 @@ class Planner {
     if (unit.way == Way::kLocal && unit.cost > small) SplitLocal(unit);
   }
 
-  // Cuts a short query's keys into ranges for several threads, as far as the partial results stay small.
+  // Cuts a short query's keys into ranges for several threads.
   void SplitLocal(UnitPlan& unit) const {
     const std::int64_t units = static_cast<std::int64_t>(plan_.units.size());
-    const std::int64_t partial = unit.rows * kernel::PartialFloats(a_) * static_cast<std::int64_t>(sizeof(float));
     const std::int64_t wanted = std::max(CeilDiv(static_cast<std::int64_t>(kItemsToShare), units),
                                          static_cast<std::int64_t>(unit.cost / kLargestSplit) + 1);
-    const std::int64_t most = std::min(CeilDiv(unit.keys, plan_.local_keys), kMaxPartialBytes / (units * partial));
-    const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, most));
+    Split(unit, std::min(wanted, CeilDiv(unit.keys, plan_.local_keys)));
+  }
+
+  // Cuts a unit's keys into so many ranges, or fewer, as the partial results of all units must stay small.
+  void Split(UnitPlan& unit, std::int64_t wanted) const {
+    const std::int64_t units = static_cast<std::int64_t>(plan_.units.size());
+    const std::int64_t partial = unit.rows * kernel::PartialFloats(a_) * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, kMaxPartialBytes / (units * partial)));
     unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_.key_block);
     unit.splits = CeilDiv(unit.keys, unit.split_keys);
   }

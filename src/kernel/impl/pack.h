@@ -33,8 +33,7 @@ ATTND_INLINE void LoadTransposed(const float* const (&rows)[kWidth], std::int64_
                                  ei::PacketBlock<Packet, kWidth>& block) {
 #if defined(__AVX512F__)
   // Rows i, i + 4, i + 8, i + 12 are loaded into the four lanes of one register, so that four numbers of all rows are
-  // transposed inside the lanes. Eigen's ptranspose crosses lanes in registers; a call at n = 128 takes 3% longer with
-  // it.
+  // transposed inside the lanes, where Eigen's ptranspose crosses them.
   for (int quad = 0; quad < 4; ++quad) {
     __m512 lanes[4];
     for (int i = 0; i < 4; ++i) {
