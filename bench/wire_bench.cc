@@ -58,6 +58,8 @@ ABSL_FLAG(int, clients, 1, "callers at once");
 ABSL_FLAG(bool, echo, false, "the wire without the arithmetic");
 ABSL_FLAG(bool, copy, false, "with shm: tensors in ordinary memory, which the library copies");
 ABSL_FLAG(int64_t, piece_bytes, 0, "with stream: bytes of a piece; 0: the library's choice");
+ABSL_FLAG(std::vector<std::string>, channel_settings, {},
+          "settings of gRPC's channel, name=number, of the client and of the echo's server");
 ABSL_FLAG(int, rounds, 10, "turns of each measurement");
 ABSL_FLAG(double, turn_seconds, 0.25, "length of a turn");
 ABSL_FLAG(int, client_cpu, 0, "CPU of the clients");
@@ -125,6 +127,19 @@ Table MakeTable(std::int64_t heads) {
   return Table{"decoder", heads, false, std::move(rule)};
 }
 
+ChannelSettings ParseSettings() {
+  ChannelSettings settings;
+  for (const std::string& text : absl::GetFlag(FLAGS_channel_settings)) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+    int value = 0;
+    if (!absl::SimpleAtoi(parts.second, &value)) {
+      Die(absl::InvalidArgumentError(absl::StrCat("--channel_settings: expected name=number, got ", text)));
+    }
+    settings.emplace_back(parts.first, value);
+  }
+  return settings;
+}
+
 // The tensors of one caller, and how it calls.
 class Caller {
  public:
@@ -137,6 +152,7 @@ class Caller {
     arguments.SetMaxReceiveMessageSize(-1);
     arguments.SetMaxSendMessageSize(-1);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    for (const auto& [name, value] : ParseSettings()) arguments.SetInt(name, value);
     const bool shared = absl::GetFlag(FLAGS_transport) == "shm";
     caller_ = std::make_shared<client::AttentionCaller>(
         grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments),
@@ -272,7 +288,7 @@ int WireMain(int argc, char** argv) {
   std::string folder = (std::filesystem::temp_directory_path() / "attnd-wire-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) Die(absl::ErrnoToStatus(errno, folder));
   const auto server =
-      WireServer::Start({folder, transport == "tcp", transport == "shm", echo, absl::GetFlag(FLAGS_server_cpu)});
+      WireServer::Start({folder, transport == "tcp", transport == "shm", echo, absl::GetFlag(FLAGS_server_cpu), ParseSettings()});
   if (!server.ok()) Die(server.status());
   const WireAddresses& addresses = (*server)->addresses();
   Pin(absl::GetFlag(FLAGS_client_cpu));

@@ -107,8 +107,9 @@ class Empty final : public v1::ServerService::CallbackService {
   }
 };
 
-std::unique_ptr<grpc::Server> Listen(grpc::Service& service, std::string& address) {
+std::unique_ptr<grpc::Server> Listen(grpc::Service& service, const ChannelSettings& settings, std::string& address) {
   grpc::ServerBuilder builder;
+  for (const auto& [name, value] : settings) builder.AddChannelArgument(name, value);
   builder.SetMaxReceiveMessageSize(-1);
   int port = 0;
   builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
@@ -137,7 +138,7 @@ std::unique_ptr<grpc::Server> Listen(grpc::Service& service, std::string& addres
   std::unique_ptr<grpc::Server> echo_server;
   absl::StatusOr<std::unique_ptr<server::Server>> attnd;
   if (options.echo) {
-    echo_server = Listen(echo, main);
+    echo_server = Listen(echo, options.settings, main);
   } else {
     server::Options server_options;
     server_options.listen = {main};
@@ -147,7 +148,7 @@ std::unique_ptr<grpc::Server> Listen(grpc::Service& service, std::string& addres
     if (!attnd.ok()) _exit(1);
     main = (*attnd)->addresses()[0];
   }
-  const std::unique_ptr<grpc::Server> empty_server = Listen(empty_service, empty);
+  const std::unique_ptr<grpc::Server> empty_server = Listen(empty_service, {}, empty);
   if (empty_server == nullptr || (options.echo && echo_server == nullptr)) _exit(1);
   const std::string told = main + "\n" + empty + "\n";
   if (write(tell, told.data(), told.size()) != static_cast<ssize_t>(told.size())) _exit(1);

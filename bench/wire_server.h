@@ -5,6 +5,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -16,12 +18,16 @@ struct WireAddresses {
   std::string empty;  // calls of generated messages without any field, answered at once
 };
 
+// Settings of gRPC's channels, by name.
+using ChannelSettings = std::vector<std::pair<std::string, int>>;
+
 struct WireServerOptions {
   std::string folder;  // for Unix sockets
   bool tcp = false;    // listen on the loopback instead
   bool shared_memory = false;
   bool echo = false;  // answer with q instead of computing: the same codec, no arithmetic
   int cpu = -1;       // that the process is pinned to; -1: not pinned
+  ChannelSettings settings;  // of the echo's server
 };
 
 // A child process with both servers; ended with the object (and with this process). Make it before this process uses
