@@ -287,8 +287,8 @@ int WireMain(int argc, char** argv) {
   const bool echo = absl::GetFlag(FLAGS_echo);
   std::string folder = (std::filesystem::temp_directory_path() / "attnd-wire-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) Die(absl::ErrnoToStatus(errno, folder));
-  const auto server =
-      WireServer::Start({folder, transport == "tcp", transport == "shm", echo, absl::GetFlag(FLAGS_server_cpu), ParseSettings()});
+  const auto server = WireServer::Start(
+      {folder, transport == "tcp", transport == "shm", echo, absl::GetFlag(FLAGS_server_cpu), ParseSettings()});
   if (!server.ok()) Die(server.status());
   const WireAddresses& addresses = (*server)->addresses();
   Pin(absl::GetFlag(FLAGS_client_cpu));

@@ -25,8 +25,8 @@ struct WireServerOptions {
   std::string folder;  // for Unix sockets
   bool tcp = false;    // listen on the loopback instead
   bool shared_memory = false;
-  bool echo = false;  // answer with q instead of computing: the same codec, no arithmetic
-  int cpu = -1;       // that the process is pinned to; -1: not pinned
+  bool echo = false;         // answer with q instead of computing: the same codec, no arithmetic
+  int cpu = -1;              // that the process is pinned to; -1: not pinned
   ChannelSettings settings;  // of the echo's server
 };
 
