@@ -58,8 +58,12 @@ ABSL_FLAG(int, clients, 1, "callers at once");
 ABSL_FLAG(bool, echo, false, "the wire without the arithmetic");
 ABSL_FLAG(bool, copy, false, "with shm: tensors in ordinary memory, which the library copies");
 ABSL_FLAG(int64_t, piece_bytes, 0, "with stream: bytes of a piece; 0: the library's choice");
-ABSL_FLAG(std::vector<std::string>, channel_settings, {},
-          "settings of gRPC's channel, name=number, of the client and of the echo's server");
+ABSL_FLAG(
+    std::vector<std::string>, channel_settings,
+    std::vector<std::string>({"grpc.experimental.tcp_read_chunk_size=262144",
+                              "grpc.experimental.tcp_min_read_chunk_size=262144"}),
+    "settings of gRPC's channel, name=number, of the client and of the echo's server; by default those that server "
+    "and client have");
 ABSL_FLAG(int, rounds, 10, "turns of each measurement");
 ABSL_FLAG(double, turn_seconds, 0.25, "length of a turn");
 ABSL_FLAG(int, client_cpu, 0, "CPU of the clients");

@@ -14,20 +14,24 @@ import subprocess
 import page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _reads(size: int) -> list[str]:
+    return [f"grpc.experimental.tcp_{limit}read_chunk_size={size}" for limit in ("", "min_")]
+
+
 SETTINGS = {
     "as gRPC has it": [],
     "frames of 16 MiB": ["grpc.http2.max_frame_size=16777215"],
     "windows of 64 MiB, no probing": ["grpc.http2.bdp_probe=0", "grpc.http2.lookahead_bytes=67108864"],
     "write buffer of 4 MiB": ["grpc.http2.write_buffer_size=4194304"],
-    "reads of 1 MiB": [
-        "grpc.experimental.tcp_read_chunk_size=1048576",
-        "grpc.experimental.tcp_min_read_chunk_size=1048576",
-    ],
+    "reads of 256 KiB": _reads(256 << 10),
+    "reads of 1 MiB": _reads(1 << 20),
     "no retries": ["grpc.enable_retries=0"],
     "retry buffer of 64 MiB": ["grpc.per_rpc_retry_buffer_size=67108864"],
     "zero-copy sends": ["grpc.experimental.tcp_tx_zerocopy_enabled=1"],
 }
-LENGTH_OF = {1: 512, 16: 8192}  # of 8 heads, d = 64, fp32, by the MiB of a tensor
+LENGTH_OF = {1: 512, 4: 2048, 16: 8192}  # of 8 heads, d = 64, fp32, by the MiB of a tensor
 
 
 def main() -> None:

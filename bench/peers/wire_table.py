@@ -187,7 +187,7 @@ def main() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         sys.exit("needs two CPUs: one for the server, one for the client")
-    server_cpu, client_cpu = cpus[0], cpus[-1]
+    server_cpu, client_cpu = cpus[-1], cpus[0]
     results = {
         measure.__name__: measure(options, server_cpu, client_cpu) for measure in (echo, calls, race, memory)
     }
