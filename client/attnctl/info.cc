@@ -22,7 +22,10 @@ std::vector<std::pair<const char*, std::int64_t>> Named(const Limits& l) {
           {"max_table_values", l.max_table_values},
           {"max_bias_cells", l.max_bias_cells},
           {"max_model_file_bytes", l.max_model_file_bytes},
-          {"max_page_size", l.max_page_size}};
+          {"max_page_size", l.max_page_size},
+          {"max_inflight_bytes", l.max_inflight_bytes},
+          {"max_header_bytes", l.max_header_bytes},
+          {"max_shared_bytes", l.max_shared_bytes}};
 }
 
 std::string Stamp(absl::Time time) { return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone()); }

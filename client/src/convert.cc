@@ -111,6 +111,9 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.limits.max_bias_cells = limits.max_bias_cells();
   info.limits.max_model_file_bytes = limits.max_model_file_bytes();
   info.limits.max_page_size = limits.max_page_size();
+  info.limits.max_inflight_bytes = limits.max_inflight_bytes();
+  info.limits.max_header_bytes = limits.max_header_bytes();
+  info.limits.max_shared_bytes = limits.max_shared_bytes();
   return info;
 }
 

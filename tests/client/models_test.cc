@@ -118,6 +118,9 @@ class FakeInfo : public v1::ServerService::Service {
     limits.set_max_bias_cells(7);
     limits.set_max_model_file_bytes(8);
     limits.set_max_page_size(9);
+    limits.set_max_inflight_bytes(10);
+    limits.set_max_header_bytes(11);
+    limits.set_max_shared_bytes(12);
     return grpc::Status::OK;
   }
 };
@@ -209,8 +212,9 @@ TEST_F(ModelsTest, TellsTheServersFacts) {
   const Limits& l = info->limits;
   EXPECT_THAT(
       (std::vector<std::int64_t>{l.max_request_bytes, l.max_result_bytes, l.max_dim, l.max_head_dim, l.max_models,
-                                 l.max_table_values, l.max_bias_cells, l.max_model_file_bytes, l.max_page_size}),
-      ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9));
+                                 l.max_table_values, l.max_bias_cells, l.max_model_file_bytes, l.max_page_size,
+                                 l.max_inflight_bytes, l.max_header_bytes, l.max_shared_bytes}),
+      ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
 }
 
 }  // namespace

@@ -60,6 +60,8 @@ expect 0 'unloaded mine' "$attnctl" models unload mine
 expect 4 'no such file|cannot open|ENOENT|No such' "$attnctl" models upload up "$work/absent"
 expect 0 'uploaded up version 2 \(decoder, encoder' "$attnctl" models upload up "$golden/checkpoints/t5_fp32"
 expect 0 'kernel' "$attnctl" info
+expect 0 'max_inflight_bytes +1073741824$' "$attnctl" info
+expect 0 'max_shared_bytes +0$' "$attnctl" info
 
 # Attention.
 input=$golden/trained/t5-tiny_decoder0_512.safetensors

@@ -89,6 +89,9 @@ struct Limits {
   std::int64_t max_bias_cells = 0;
   std::int64_t max_model_file_bytes = 0;
   std::int64_t max_page_size = 0;
+  std::int64_t max_inflight_bytes = 0;
+  std::int64_t max_header_bytes = 0;
+  std::int64_t max_shared_bytes = 0;  // 0: this server shares no memory
 };
 
 // A server's facts.
