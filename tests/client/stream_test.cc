@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -207,7 +208,7 @@ TEST_P(StreamTest, ABrokenStreamFailsTheCallWithItsReason) {
     }
 
    public:
-    int how = 0;
+    std::atomic<int> how = 0;  // read by streams that outlive the call that another one failed
   } service;
   FakeServer server({&service});
   Client client = *Client::Create(server.target());
