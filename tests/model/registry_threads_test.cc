@@ -85,7 +85,8 @@ TEST_F(RegistryThreadsTest, SnapshotsAreWholeAndVersionsGrow) {
   std::vector<std::thread> writers;
   for (int t = 0; t < 2; ++t) {
     writers.emplace_back([&] {
-      for (int i = 0; i < kRounds; ++i) {
+      // All rounds may fall into the time between an unload and a load; then until one succeeds.
+      for (int i = 0; i < kRounds || reloaded == 0; ++i) {
         const auto model = registry.Reload("m");
         if (model.ok()) ++reloaded;
       }
