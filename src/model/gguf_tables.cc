@@ -62,7 +62,7 @@ absl::Status ReadSide(const GgufFile& file, const std::string& side, const std::
     auto rule = ReadTable(file, found->second, buckets, side == "enc", limits);
     if (!rule.ok()) return Annotate(rule.status(), absl::StrCat("tensor ", Quoted(tensor_name(layer))));
     const std::string table = count == 1 ? name : absl::StrCat(name, ".", layer);
-    const absl::Status added = AddTable(table, found->second.dims[0], *std::move(rule), limits, contents);
+    absl::Status added = AddTable(table, found->second.dims[0], *std::move(rule), limits, contents);
     if (!added.ok()) return added;
   }
   return absl::OkStatus();
