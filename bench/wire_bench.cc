@@ -36,6 +36,7 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "attnd/client.h"
@@ -271,6 +272,23 @@ Shape ParseShape() {
   return {sizes[0], sizes[1], sizes[2], sizes[3]};
 }
 
+void CheckOneOf(const char* flag, const std::string& value, const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  Die(absl::InvalidArgumentError(
+      absl::StrCat("--", flag, ": expected one of ", absl::StrJoin(allowed, ", "), ", got \"", value, "\"")));
+}
+
+void CheckFlags() {
+  CheckOneOf("transport", absl::GetFlag(FLAGS_transport), {"tcp", "uds", "shm"});
+  CheckOneOf("mode", absl::GetFlag(FLAGS_mode), {"auto", "unary", "stream"});
+  CheckOneOf("dtype", absl::GetFlag(FLAGS_dtype), {"fp32", "bf16"});
+  const int clients = absl::GetFlag(FLAGS_clients);
+  if (clients < 1 || clients > 256) {
+    Die(absl::InvalidArgumentError(absl::StrCat("--clients: expected 1..256, got ", clients)));
+  }
+  if (absl::GetFlag(FLAGS_rounds) < 1) Die(absl::InvalidArgumentError("--rounds: expected at least 1"));
+}
+
 SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
   SocketEchoOptions options;
   options.kind = absl::GetFlag(FLAGS_transport) == "tcp" ? SocketKind::kTcp : SocketKind::kUnix;
@@ -285,6 +303,7 @@ SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
 int WireMain(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
   server::SetUpLog("warn");
+  CheckFlags();
   const Shape shape = ParseShape();
   const DType dtype = absl::GetFlag(FLAGS_dtype) == "bf16" ? DType::kBf16 : DType::kFp32;
   const std::string transport = absl::GetFlag(FLAGS_transport);
