@@ -111,9 +111,12 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     bool write = false;
     bool finish = false;         // after the write, if there is one
     std::deque<Answer> dropped;  // freed without the lock
+
+    bool anything() const { return read || write || finish; }
   };
 
-  // After this the reactor may be gone.
+  // After this the reactor may be gone, and after the lock already if there is nothing to do: another thread may then
+  // have ended the stream.
   template <typename Change>
   void Update(Change change) {
     Next next;
@@ -122,7 +125,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
       change();
       next = Decide();
     }
-    Do(next);
+    if (next.anything()) Do(next);
   }
 
   Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
