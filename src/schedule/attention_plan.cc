@@ -155,12 +155,12 @@ class Planner {
   }
 
   void AddShared(std::int64_t u, UnitPlan& unit) {
-    unit.values_in_place = kernel_.values_in_place(a_, u / a_.kv_heads, u % a_.kv_heads, 0, unit.keys) != nullptr;
+    unit.values = kernel_.values_in_place(a_, u / a_.kv_heads, u % a_.kv_heads, 0, unit.keys);
     const std::int64_t block = RoundUp(std::max<std::int64_t>(1, kArenaFloats / (2 * a_.head_dim)), kernel_.key_block);
     for (std::int64_t key = 0; key < unit.keys; key += block) {
       const std::int64_t last = std::min(unit.keys, key + block);
       plan_.items.push_back({Step::kPackKeys, u, 0, key, last, ReadCost(last - key, a_.head_dim)});
-      if (unit.values_in_place) continue;
+      if (unit.values != nullptr) continue;
       plan_.items.push_back({Step::kPackValues, u, 0, key, last, ReadCost(last - key, a_.value_head_dim)});
     }
     const std::int64_t b = u / a_.kv_heads;

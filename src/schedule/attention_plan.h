@@ -1,6 +1,7 @@
 // How an attention problem is cut into items. A pure function of the problem and the kernel.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -24,7 +25,7 @@ struct UnitPlan {
   std::int64_t splits;      // kDirect, kLocal: key ranges computed apart and merged; 1: straight into the output
   std::int64_t split_keys;  // keys of one of them (the last has the rest)
   double cost;              // multiply-adds
-  bool values_in_place;     // kShared: values are read where they lie, not packed
+  const std::byte* values;  // kShared: where they are read in place; null: they are packed
 };
 
 enum class Step : std::uint8_t { kUnits, kSplit, kMerge, kPackKeys, kPackValues, kTile };

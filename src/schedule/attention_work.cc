@@ -61,7 +61,8 @@ class AttentionWork final : public Work {
       at += Aligned(size);
     });
     for (std::size_t u = 0; u < plan_.units.size(); ++u) {
-      if (plan_.units[u].way == Way::kShared) SetValues(static_cast<std::int64_t>(u));
+      Unit& unit = units_[u];
+      unit.packed.values_data = unit.values != nullptr ? unit.values : plan_.units[u].values;
     }
     return true;
   }
@@ -122,18 +123,12 @@ class AttentionWork final : public Work {
         unit.packed.first_key = 0;
         unit.packed.keys = plan.keys;
         visit(&unit.packed.keys_data, kernel_.packed_key_bytes(a_, plan.keys));
-        if (!plan.values_in_place) visit(&unit.values, kernel_.packed_value_bytes(a_, plan.keys));
+        if (plan.values == nullptr) visit(&unit.values, kernel_.packed_value_bytes(a_, plan.keys));
       } else if (plan.splits > 1) {
         visit(reinterpret_cast<std::byte**>(&unit.partials),
               PartialBytes(plan) * static_cast<std::size_t>(plan.splits));
       }
     }
-  }
-
-  void SetValues(std::int64_t u) {
-    Unit& unit = units_[static_cast<std::size_t>(u)];
-    unit.packed.values_data =
-        unit.values != nullptr ? unit.values : kernel_.values_in_place(a_, Batch(u), KvHead(u), 0, unit.packed.keys);
   }
 
   std::size_t PartialBytes(const UnitPlan& plan) const {
@@ -151,12 +146,9 @@ class AttentionWork final : public Work {
   kernel::Ahead AfterUnit(std::int64_t u) const {
     const std::int64_t next = u + running_.load(std::memory_order_relaxed);
     if (next >= static_cast<std::int64_t>(plan_.units.size())) return {};
-    const std::byte* k = DataOf(a_.k);
-    const std::byte* q = DataOf(a_.q);
-    const std::byte* v = DataOf(a_.v);
-    return {{RowsOf(a_.k, k, Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.head_dim),
-             RowsOf(a_.q, q, Batch(next), FirstHead(next), 0, Queries(next), a_.head_dim),
-             RowsOf(a_.v, v, Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.value_head_dim)}};
+    return {{RowsOf(a_.k, DataOf(a_.k), Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.head_dim),
+             RowsOf(a_.q, DataOf(a_.q), Batch(next), FirstHead(next), 0, Queries(next), a_.head_dim),
+             RowsOf(a_.v, DataOf(a_.v), Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.value_head_dim)}};
   }
 
   // What it will probably read and write after a tile: of those left, the longer tiles of a head come first.

@@ -7,14 +7,6 @@
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-struct alignas(64) TileConfig {
-  std::uint8_t palette = 1;
-  std::uint8_t start_row = 0;
-  std::uint8_t reserved[14] = {};
-  std::uint16_t row_bytes[16] = {};
-  std::uint8_t rows[16] = {};
-};
-
 struct TileFile {
   bool configured;
   std::uint8_t rows[8];

@@ -7,10 +7,6 @@
 
 #include "kernel/impl/packet.h"
 
-#if defined(ATTND_AMX_EMULATED)
-#include "amx_emulated.h"
-#else
-
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 // What LDTILECFG reads: the shape of each register. Intel SDM volume 1, "Tile configuration".
@@ -22,6 +18,14 @@ struct alignas(64) TileConfig {
   std::uint8_t rows[16] = {};
 };
 static_assert(sizeof(TileConfig) == 64);
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG
+
+#if defined(ATTND_AMX_EMULATED)
+#include "amx_emulated.h"
+#else
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 // Gives the registers their shapes and zeroes them.
 ATTND_INLINE void TileConfigure(const TileConfig& config) { asm volatile("ldtilecfg %0" : : "m"(config)); }

@@ -60,6 +60,14 @@ ATTND_INLINE constexpr std::int64_t RoundUp(std::int64_t n, std::int64_t multipl
   return (n + multiple - 1) / multiple * multiple;
 }
 
+// 1 + x * (terms[4] + x * (terms[3] + ... x * terms[0])).
+ATTND_INLINE Packet OnePlus(const float (&terms)[5], Packet x) {
+  Packet sum = ei::pset1<Packet>(terms[0]);
+#pragma GCC unroll 4
+  for (int i = 1; i < 5; ++i) sum = ei::pmadd(sum, x, ei::pset1<Packet>(terms[i]));
+  return ei::pmadd(sum, x, ei::pset1<Packet>(1.0f));
+}
+
 // 2^x for x <= 0: relative error below 2e-7, exactly 1 at 0 and exactly 0 at -inf.
 #if defined(__AVX512DQ__)
 // x = n + f with n = floor(x), 2^f by a minimax polynomial on [0, 1] with constant term 1. The two instructions that
@@ -67,12 +75,8 @@ ATTND_INLINE constexpr std::int64_t RoundUp(std::int64_t n, std::int64_t multipl
 ATTND_INLINE Packet Exp2(Packet x) {
   constexpr int kMinusFloor = 0x09;
   const Packet f = _mm512_reduce_ps(x, kMinusFloor);
-  Packet p = ei::pset1<Packet>(0x1.e96910p-10f);
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.277c1cp-7f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.c91c10p-5f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.ebdb6ap-3f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.62e4bap-1f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(1.0f));
+  constexpr float kTerms[] = {0x1.e96910p-10f, 0x1.277c1cp-7f, 0x1.c91c10p-5f, 0x1.ebdb6ap-3f, 0x1.62e4bap-1f};
+  const Packet p = OnePlus(kTerms, f);
   return _mm512_scalef_ps(p, x);
 }
 #else
@@ -83,12 +87,8 @@ ATTND_INLINE Packet Exp2(Packet x) {
   x = ei::pmax(x, ei::pset1<Packet>(-127.0f));
   const Packet shifted = ei::padd(x, rounder);
   const Packet f = ei::psub(x, ei::psub(shifted, rounder));
-  Packet p = ei::pset1<Packet>(0x1.5bba14p-10f);
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.3cea88p-7f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.c6b752p-5f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.ebf9bcp-3f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(0x1.62e42ap-1f));
-  p = ei::pmadd(p, f, ei::pset1<Packet>(1.0f));
+  constexpr float kTerms[] = {0x1.5bba14p-10f, 0x1.3cea88p-7f, 0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f};
+  const Packet p = OnePlus(kTerms, f);
   const IntPacket exponent = ei::plogical_shift_left<23>(ei::preinterpret<IntPacket>(shifted));
   return ei::pmul(p, ei::preinterpret<Packet>(exponent));
 }

@@ -99,6 +99,7 @@ struct RowRange {
   std::int64_t last;
 };
 
+// Asks for the next few lines of what the caller will read.
 inline void AskFor(Ahead& ahead) {
   constexpr int kLines = 32;
   int lines = 0;
