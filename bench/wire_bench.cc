@@ -1,7 +1,7 @@
 // attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm --mode auto|unary|stream --clients C
 // [--echo] [--copy] [--piece_bytes B]
 //
-// A server in a child process on one CPU and its clients on another; what they are compared with is measured in turns
+// The binary that ships (or the echo) on one CPU and its clients on another; what they are compared with is measured in turns
 // with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in memory, and
 // an empty call of generated messages.
 //
@@ -41,6 +41,7 @@
 #include "absl/synchronization/notification.h"
 #include "attnd/client.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "channel_settings.h"
 #include "client/src/attention_caller.h"
 #include "grpcpp/grpcpp.h"
 #include "kernel/registry.h"
@@ -65,6 +66,7 @@ ABSL_FLAG(
                               "grpc.experimental.tcp_min_read_chunk_size=262144"}),
     "settings of gRPC's channel, name=number, of the client and of the echo's server; by default those that server "
     "and client have");
+ABSL_FLAG(std::string, attnd, "", "the server's binary; empty: the one of this build");
 ABSL_FLAG(int, rounds, 10, "turns of each measurement");
 ABSL_FLAG(double, turn_seconds, 0.25, "length of a turn");
 ABSL_FLAG(int, client_cpu, 0, "CPU of the clients");
@@ -132,19 +134,6 @@ Table MakeTable(std::int64_t heads) {
   return Table{"decoder", heads, false, std::move(rule)};
 }
 
-ChannelSettings ParseSettings() {
-  ChannelSettings settings;
-  for (const std::string& text : absl::GetFlag(FLAGS_channel_settings)) {
-    const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
-    int value = 0;
-    if (!absl::SimpleAtoi(parts.second, &value)) {
-      Die(absl::InvalidArgumentError(absl::StrCat("--channel_settings: expected name=number, got ", text)));
-    }
-    settings.emplace_back(parts.first, value);
-  }
-  return settings;
-}
-
 // The tensors of one caller, and how it calls.
 class Caller {
  public:
@@ -157,7 +146,9 @@ class Caller {
     arguments.SetMaxReceiveMessageSize(-1);
     arguments.SetMaxSendMessageSize(-1);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    for (const auto& [name, value] : ParseSettings()) arguments.SetInt(name, value);
+    const auto settings = ParseChannelSettings(absl::GetFlag(FLAGS_channel_settings));
+    if (!settings.ok()) Die(settings.status());
+    for (const auto& [name, value] : *settings) arguments.SetInt(name, value);
     const bool shared = absl::GetFlag(FLAGS_transport) == "shm";
     caller_ = std::make_shared<client::AttentionCaller>(
         grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments),
@@ -298,6 +289,22 @@ SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
   return options;
 }
 
+WireServerOptions ServerOptions(const std::string& folder) {
+  // The build's own binaries, beside this one.
+  const std::filesystem::path bench = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  WireServerOptions options;
+  options.attnd_binary = absl::GetFlag(FLAGS_attnd);
+  if (options.attnd_binary.empty()) options.attnd_binary = (bench.parent_path() / "server/attnd").string();
+  options.echo_binary = (bench / "attnd_echo_server").string();
+  options.folder = folder;
+  options.tcp = absl::GetFlag(FLAGS_transport) == "tcp";
+  options.shared_memory = absl::GetFlag(FLAGS_transport) == "shm";
+  options.echo = absl::GetFlag(FLAGS_echo);
+  options.cpu = absl::GetFlag(FLAGS_server_cpu);
+  options.channel_settings = absl::GetFlag(FLAGS_channel_settings);
+  return options;
+}
+
 }  // namespace
 
 int WireMain(int argc, char** argv) {
@@ -310,8 +317,7 @@ int WireMain(int argc, char** argv) {
   const bool echo = absl::GetFlag(FLAGS_echo);
   std::string folder = (std::filesystem::temp_directory_path() / "attnd-wire-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) Die(absl::ErrnoToStatus(errno, folder));
-  const auto server = WireServer::Start(
-      {folder, transport == "tcp", transport == "shm", echo, absl::GetFlag(FLAGS_server_cpu), ParseSettings()});
+  const auto server = WireServer::Start(ServerOptions(folder));
   if (!server.ok()) Die(server.status());
   const WireAddresses& addresses = (*server)->addresses();
   Pin(absl::GetFlag(FLAGS_client_cpu));

@@ -1,53 +1,71 @@
-// The servers that `attnd_bench wire` calls, in a process of their own.
+// The servers that `attnd_bench wire` calls, in processes of their own: the binary that ships, and the echo.
 #pragma once
 
 #include <sys/types.h>
 
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace attnd::bench {
 
-// What the child listens on, all in one folder.
+// What the servers listen on.
 struct WireAddresses {
-  std::string attnd;  // the server as it is shipped, or the echo
+  std::string attnd;  // the server as it ships, or the echo
   std::string empty;  // calls of generated messages without any field, answered at once
 };
 
-// Settings of gRPC's channels, by name.
-using ChannelSettings = std::vector<std::pair<std::string, int>>;
-
 struct WireServerOptions {
+  std::string attnd_binary;
+  std::string echo_binary;
   std::string folder;  // for Unix sockets
   bool tcp = false;    // listen on the loopback instead
   bool shared_memory = false;
-  bool echo = false;         // answer with q instead of computing: the same codec, no arithmetic
-  int cpu = -1;              // that the process is pinned to; -1: not pinned
-  ChannelSettings settings;  // of the echo's server
+  bool echo = false;                          // answer with q instead of computing: the same codec, no arithmetic
+  int cpu = -1;                               // that the processes are pinned to; -1: not pinned
+  std::vector<std::string> channel_settings;  // of the echo, name=number
 };
 
-// A child process with both servers; ended with the object (and with this process). Make it before this process uses
-// gRPC. Errors: UNAVAILABLE if the servers do not start.
-class WireServer {
+// A process that is killed and waited for with the object, and ends with this process. Not thread-safe.
+class ChildProcess {
  public:
-  static absl::StatusOr<std::unique_ptr<WireServer>> Start(const WireServerOptions& options);
-  ~WireServer();
-  WireServer(const WireServer&) = delete;
-  WireServer& operator=(const WireServer&) = delete;
+  // Starts argv[0], pinned to `cpu` (-1: not pinned). Its standard output and standard error arrive in one text.
+  static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const std::vector<std::string>& argv, int cpu);
+  ~ChildProcess();
+  ChildProcess(const ChildProcess&) = delete;
+  ChildProcess& operator=(const ChildProcess&) = delete;
 
-  const WireAddresses& addresses() const { return addresses_; }
+  // The next line of its output, without the newline. Errors: UNAVAILABLE if the output ended.
+  absl::StatusOr<std::string> ReadLine();
 
-  // CPU time that the child has used, in milliseconds.
+  // CPU time that it has used, in milliseconds.
   double CpuMilliseconds() const;
 
  private:
-  WireServer(pid_t pid, WireAddresses addresses) : pid_(pid), addresses_(std::move(addresses)) {}
+  ChildProcess(pid_t pid, int pipe) : pid_(pid), pipe_(pipe) {}
   const pid_t pid_;
-  const WireAddresses addresses_;
+  const int pipe_;
+  std::string unread_;
+};
+
+// Errors of Start: UNAVAILABLE, with what a server said, if one does not start. Not thread-safe.
+class WireServer {
+ public:
+  static absl::StatusOr<std::unique_ptr<WireServer>> Start(const WireServerOptions& options);
+
+  const WireAddresses& addresses() const { return addresses_; }
+
+  // CPU time that the server which `addresses().attnd` names has used, in milliseconds.
+  double CpuMilliseconds() const;
+
+ private:
+  WireServer() = default;
+  std::unique_ptr<ChildProcess> echo_;   // always there: it answers the empty calls
+  std::unique_ptr<ChildProcess> attnd_;  // null if the echo is what is called
+  WireAddresses addresses_;
 };
 
 }  // namespace attnd::bench
