@@ -20,10 +20,10 @@
 #include "attnd/v1/attention.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
 #include "grpcpp/grpcpp.h"
+#include "heap/heap.h"
 #include "channel_settings.h"
 #include "server/codec.h"
 #include "server/status.h"
-#include "server/warm_allocator.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:0", "address of the echo; port 0: any free one");
 ABSL_FLAG(std::string, empty, "127.0.0.1:0", "address of the empty calls");
@@ -152,6 +152,6 @@ int Serve() {
 int main(int argc, char** argv) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   absl::ParseCommandLine(argc, argv);
-  attnd::server::KeepFreedMemory();
+  attnd::heap::Configure();
   return attnd::bench::Serve();
 }

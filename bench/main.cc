@@ -8,7 +8,7 @@
 int main(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "";
   if (command == "kernel") return attnd::bench::KernelMain(argc - 1, argv + 1);
-#ifdef ATTND_BENCH_WIRE  // not in a build of the engine alone
+#if ATTND_BENCH_WIRE  // not in a build of the engine alone
   if (command == "wire") return attnd::bench::WireMain(argc - 1, argv + 1);
 #endif
   std::fprintf(stderr, "usage: attnd_bench kernel|wire [--help]\n");

@@ -15,7 +15,16 @@ absl::StatusOr<Admission::Ticket> Admission::Admit(std::int64_t bytes) {
                         absl::StrCat(bytes, " bytes beside the ", held, " of other calls"));
     }
   } while (!inflight_bytes_.compare_exchange_weak(held, held + bytes, std::memory_order_relaxed));
+  held += bytes;
+  std::int64_t peak = peak_bytes_.load(std::memory_order_relaxed);
+  while (peak < held && !peak_bytes_.compare_exchange_weak(peak, held, std::memory_order_relaxed)) {
+  }
   return Ticket(this, bytes);
+}
+
+std::int64_t Admission::TakePeakBytes() {
+  // A call that is in flight now counts for the next time too.
+  return peak_bytes_.exchange(inflight_bytes_.load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
 }  // namespace attnd::server

@@ -39,11 +39,15 @@ class Admission {
   // `bytes` >= 0. Errors: RESOURCE_EXHAUSTED, naming the limit.
   absl::StatusOr<Ticket> Admit(std::int64_t bytes);
 
+  // The most bytes held at once since this was last called, or since the start. For one caller.
+  std::int64_t TakePeakBytes();
+
   std::int64_t inflight_bytes() const { return inflight_bytes_.load(std::memory_order_relaxed); }
 
  private:
   const std::int64_t max_inflight_bytes_;
   std::atomic<std::int64_t> inflight_bytes_{0};
+  std::atomic<std::int64_t> peak_bytes_{0};
 };
 
 }  // namespace attnd::server

@@ -13,9 +13,6 @@
 namespace attnd::server {
 namespace {
 
-// Idle memory that is kept warm for results, at most.
-constexpr std::int64_t kMaxIdleBytes = std::int64_t{64} << 20;
-
 std::int64_t SizeOf(const RequestTensors& tensors) {
   return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size);
 }
@@ -38,7 +35,6 @@ AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry
                                  int threads, const SharedMemory* memory)
     : validator_(limits, memory),
       admission_(limits.max_inflight_bytes),
-      pool_(static_cast<std::size_t>(kMaxIdleBytes)),
       registry_(registry),
       kernel_(kernel),
       scheduler_(threads) {}
@@ -51,8 +47,8 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
   const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
   ATTND_ASSIGN_OR_RETURN(job.result.ticket, admission_.Admit(SizeOf(tensors) + output_bytes + valid.log_sum_exp_bytes +
                                                              valid.packed_bytes));
-  ATTND_ASSIGN_OR_RETURN(job.result.output, pool_.Get(static_cast<std::size_t>(output_bytes)));
-  ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, pool_.Get(static_cast<std::size_t>(valid.log_sum_exp_bytes)));
+  ATTND_ASSIGN_OR_RETURN(job.result.output, Buffer::Create(static_cast<std::size_t>(output_bytes)));
+  ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, Buffer::Create(static_cast<std::size_t>(valid.log_sum_exp_bytes)));
   return absl::OkStatus();
 }
 

@@ -9,7 +9,7 @@
 #include "model/registry.h"
 #include "schedule/scheduler.h"
 #include "server/admission.h"
-#include "server/buffer_pool.h"
+#include "server/buffer.h"
 #include "server/codec.h"
 #include "server/options.h"
 #include "server/validate.h"
@@ -33,6 +33,9 @@ class AttentionEngine {
 
   int threads() const { return scheduler_.threads(); }
 
+  // The most bytes that calls held at once since this was last called. For one caller.
+  std::int64_t TakePeakBytes() { return admission_.TakePeakBytes(); }
+
   using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
 
   // Computes `request`, whose tensors are `tensors`, and calls `done` exactly once: before this returns where the
@@ -47,7 +50,6 @@ class AttentionEngine {
 
   const AttentionValidator validator_;
   Admission admission_;
-  BufferPool pool_;
   model::Registry& registry_;
   const kernel::Kernel& kernel_;
   schedule::Scheduler scheduler_;  // last: its works use the others until they are destroyed

@@ -17,7 +17,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
 #include "kernel/attention.h"
-#include "server/buffer_pool.h"
+#include "server/buffer.h"
 
 namespace attnd::server {
 

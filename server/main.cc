@@ -1,18 +1,25 @@
 // attnd: flags, server, signals.
 
+#include <cmath>
 #include <csignal>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "heap/heap.h"
+#include "heap/huge_pages.h"
+#include "heap/trimmer.h"
 #include "server/flags.h"
 #include "server/log.h"
 #include "server/server.h"
+#include "server/settings.h"
 #include "server/version.h"
-#include "server/warm_allocator.h"
 #include "spdlog/spdlog.h"
 
 namespace {
@@ -25,15 +32,28 @@ sigset_t StopSignals() {
   return signals;
 }
 
+// The allocator, and the pages that its memory lies on: those of received messages, packed keys and values, results.
+std::vector<attnd::v1::Setting> SettingsOfTheHeap() {
+  using attnd::server::ObservedSetting;
+  constexpr std::size_t kProbeBytes = std::size_t{8} << 20;
+  const double huge = attnd::heap::HugeFractionOfHeap(kProbeBytes);
+  return {ObservedSetting("allocator", attnd::heap::IsInForce(), attnd::heap::Name()),
+          ObservedSetting("huge_pages", huge >= 0.5,
+                          absl::StrCat(std::lround(100 * huge), "% of the heap's next 8 MiB; the system's mode is ",
+                                       attnd::heap::HugePageMode()))};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const absl::StatusOr<attnd::server::Options> options = attnd::server::OptionsFromCommandLine(argc, argv);
+  absl::StatusOr<attnd::server::Options> options = attnd::server::OptionsFromCommandLine(argc, argv);
   if (!options.ok()) {
     std::cerr << "attnd: " << options.status().message() << "\nTry 'attnd --help'." << std::endl;
     return 2;
   }
-  attnd::server::KeepFreedMemory();
+  attnd::heap::Configure();
+  options->process_settings = SettingsOfTheHeap();
+  attnd::heap::GiveBack(0);  // what the probe has touched
   attnd::server::SetUpLog(options->log_level);
   // Blocked before any thread exists, so that all inherit it and sigwait below is where the signals arrive.
   const sigset_t signals = StopSignals();
@@ -46,6 +66,11 @@ int main(int argc, char** argv) {
   }
   spdlog::info("attnd {} listens on {} (kernel {}, {} threads)", attnd::server::kVersion,
                absl::StrJoin((*server)->addresses(), ", "), (*server)->kernel_name(), (*server)->threads());
+  for (const attnd::v1::Setting& setting : (*server)->info().settings()) {
+    spdlog::log(setting.state() == attnd::v1::SETTING_STATE_NOT_IN_FORCE ? spdlog::level::warn : spdlog::level::info,
+                "setting {}", attnd::server::InWords(setting));
+  }
+  const attnd::heap::Trimmer trimmer([&server] { return (*server)->TakePeakInflightBytes(); });
 
   int signal = 0;
   sigwait(&signals, &signal);

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "attnd/v1/server.pb.h"
 
 namespace attnd::server {
 
@@ -45,6 +46,8 @@ struct Options {
   absl::Duration drain = absl::Seconds(30);
   // trace, debug, info, warn, error or off.
   std::string log_level = "info";
+  // What GetServerInfo says of the process beside the server's own settings (server/settings.h).
+  std::vector<v1::Setting> process_settings;
 };
 
 // Errors: INVALID_ARGUMENT naming the flag.

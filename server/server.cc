@@ -17,6 +17,7 @@
 #include "schedule/scheduler.h"
 #include "server/listen_address.h"
 #include "server/proto_time.h"
+#include "server/settings.h"
 #include "server/status.h"
 #include "server/status_macros.h"
 #include "server/unix_socket.h"
@@ -33,6 +34,10 @@ constexpr int kBlockingThreads = 8;
 // of whether they may be tried again. For this long before, they get UNAVAILABLE, and clients that heed it turn
 // elsewhere.
 constexpr absl::Duration kRefusing = absl::Milliseconds(500);
+
+// What gRPC reads from a connection at a time, at least: fewer calls of the system for each message. Measured in
+// docs/performance.md, "Settings of the channel"; tests/e2e/settings_test.cc sees it in force.
+constexpr int kReadBytes = 256 << 10;
 
 model::RegistryOptions RegistryOptionsOf(const Options& options) {
   model::RegistryOptions registry;
@@ -67,6 +72,9 @@ v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& k
   proto.set_max_inflight_bytes(limits.max_inflight_bytes);
   proto.set_max_header_bytes(static_cast<std::int64_t>(kMaxHeaderBytes));
   proto.set_max_shared_bytes(options.shared_memory ? limits.max_shared_bytes : 0);
+  *info.mutable_settings() = {options.process_settings.begin(), options.process_settings.end()};
+  *info.add_settings() = KernelSetting(kernel, options.kernel);
+  *info.add_settings() = RequestedSetting("grpc_read_bytes", absl::StrCat("at least ", kReadBytes, " bytes a read"));
   return info;
 }
 
@@ -86,8 +94,6 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   // Two servers on one port would each get some of the connections: refused too.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Fewer calls of the system for each message; measured in docs/performance.md, "Settings of the channel".
-  constexpr int kReadBytes = 256 << 10;
   builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadBytes);
   builder.AddChannelArgument(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
   // Bounds what has been received and not admitted yet. Beyond it gRPC drops whole connections, so calls should meet

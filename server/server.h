@@ -46,6 +46,10 @@ class Server {
   std::string kernel_name() const;
   std::int64_t calls_in_flight() const { return gate_.inside(); }
   int threads() const { return engine_.threads(); }
+  // The most bytes that calls held at once since this was last called. For one caller.
+  std::int64_t TakePeakInflightBytes() { return engine_.TakePeakBytes(); }
+  // As GetServerInfo lists them.
+  const v1::GetServerInfoResponse& info() const { return server_service_.info(); }
 
   model::Registry& registry() { return registry_; }
   grpc::Server& grpc_server() { return *grpc_server_; }

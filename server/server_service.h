@@ -18,6 +18,8 @@ class ServerService final : public v1::ServerService::Service {
     return grpc::Status::OK;
   }
 
+  const v1::GetServerInfoResponse& info() const { return info_; }
+
  private:
   const v1::GetServerInfoResponse info_;
 };

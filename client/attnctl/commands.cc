@@ -67,7 +67,14 @@ const std::vector<Command>& Commands() {
        2,
        2,
        UploadModel},
-      {"info", "", "show the server's version, kernel, threads and limits", "", {"json"}, 0, 0, Info},
+      {"info",
+       "",
+       "show the server's version, kernel, threads and limits",
+       "With --verbose also what its speed rests on, and whether that is in force; without it only what is not.",
+       {"verbose", "json"},
+       0,
+       0,
+       Info},
   };
   return *commands;
 }

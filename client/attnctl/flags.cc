@@ -33,4 +33,5 @@ ABSL_FLAG(std::string, explain, "", "Q,K: say in a sentence what the bias of thi
 ABSL_FLAG(std::string, out, "", "FILE: write there (standard output)");
 ABSL_FLAG(std::string, name, "", "NAME: name to give the model (the folder's name, or the file's without its ending)");
 ABSL_FLAG(bool, replace, false, "replace a table of the same name");
+ABSL_FLAG(bool, verbose, false, "show more");
 ABSL_FLAG(bool, json, false, "print JSON");

@@ -38,6 +38,7 @@ ABSL_DECLARE_FLAG(std::string, explain);
 ABSL_DECLARE_FLAG(std::string, out);
 ABSL_DECLARE_FLAG(std::string, name);
 ABSL_DECLARE_FLAG(bool, replace);
+ABSL_DECLARE_FLAG(bool, verbose);
 ABSL_DECLARE_FLAG(bool, json);
 
 namespace attnd::ctl {

@@ -30,6 +30,19 @@ std::vector<std::pair<const char*, std::int64_t>> Named(const Limits& l) {
 
 std::string Stamp(absl::Time time) { return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone()); }
 
+const char* NameOf(SettingState state) {
+  switch (state) {
+    case SettingState::kInForce:
+      return "in force";
+    case SettingState::kNotInForce:
+      return "not in force";
+    case SettingState::kRequested:
+      return "requested";
+    default:
+      return "unknown";
+  }
+}
+
 std::string AsJson(const ServerInfo& info) {
   nlohmann::ordered_json json = {{"version", info.version},
                                  {"kernel", info.kernel},
@@ -37,16 +50,25 @@ std::string AsJson(const ServerInfo& info) {
                                  {"threads", info.threads},
                                  {"started_at", Stamp(info.started_at)}};
   for (const auto& [name, limit] : Named(info.limits)) json["limits"][name] = limit;
+  for (const Setting& setting : info.settings) {
+    json["settings"][setting.name] = {{"state", NameOf(setting.state)}, {"detail", setting.detail}};
+  }
   return json.dump(2) + "\n";
 }
 
-std::string AsText(const ServerInfo& info) {
+std::string AsText(const ServerInfo& info, bool verbose) {
   std::string text = absl::StrFormat(
       "attnd %s at %s\n  kernel   %s (this CPU runs %s)\n  threads  %d\n  started  %s\n"
       "  limits\n",
       info.version, ServerAddress(), info.kernel, absl::StrJoin(info.available_kernels, ", "), info.threads,
       Stamp(info.started_at));
   for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-20s  %d\n", name, limit);
+  std::string settings;
+  for (const Setting& setting : info.settings) {
+    if (!verbose && setting.state != SettingState::kNotInForce) continue;
+    absl::StrAppendFormat(&settings, "    %-20s  %s: %s\n", setting.name, NameOf(setting.state), setting.detail);
+  }
+  if (!settings.empty()) absl::StrAppend(&text, "  settings\n", settings);
   return text;
 }
 
@@ -57,7 +79,7 @@ absl::Status Info(const std::vector<std::string>&) {
   if (!client.ok()) return client.status();
   const absl::StatusOr<ServerInfo> info = client->GetServerInfo(Options());
   if (!info.ok()) return info.status();
-  return WriteOutput("", absl::GetFlag(FLAGS_json) ? AsJson(*info) : AsText(*info));
+  return WriteOutput("", absl::GetFlag(FLAGS_json) ? AsJson(*info) : AsText(*info, absl::GetFlag(FLAGS_verbose)));
 }
 
 }  // namespace attnd::ctl

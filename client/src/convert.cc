@@ -114,6 +114,9 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.limits.max_inflight_bytes = limits.max_inflight_bytes();
   info.limits.max_header_bytes = limits.max_header_bytes();
   info.limits.max_shared_bytes = limits.max_shared_bytes();
+  for (const v1::Setting& setting : m.settings()) {
+    info.settings.push_back({setting.name(), static_cast<SettingState>(setting.state()), setting.detail()});
+  }
   return info;
 }
 

@@ -1,6 +1,8 @@
 #include "kernel/amx_permission.h"
 
-#if defined(__x86_64__) && defined(__linux__)
+#include "platform/platform.h"
+
+#if ATTND_X86_64 && ATTND_LINUX
 
 #include <cpuid.h>
 #include <sys/syscall.h>

@@ -2,8 +2,9 @@
 // (the namespace), ATTND_KERNEL_NAME and name for Eigen's namespace.
 #include "kernel/impl/loops.h"
 #include "kernel/impl/merge.h"
+#include "platform/platform.h"
 
-#if defined(__AMX_BF16__) || defined(ATTND_AMX_EMULATED)
+#if ATTND_AMX_BF16
 #include "kernel/impl/amx.h"
 #define ATTND_ADVANCE AdvanceByAmx
 #else

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "kernel/amx_permission.h"
 #include "kernel/kernel.h"
+#include "platform/platform.h"
 
 namespace attnd::kernel {
 
@@ -27,7 +28,7 @@ struct Build {
 
 // Every build in this binary, best first.
 std::vector<Build> AllBuilds() {
-#if defined(__x86_64__)
+#if ATTND_X86_64
   __builtin_cpu_init();
 #endif
   std::vector<Build> builds;

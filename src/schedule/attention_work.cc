@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "kernel/kernel.h"
 #include "schedule/arena.h"
 #include "schedule/attention_plan.h"
-#include "schedule/warm_memory.h"
 
 namespace attnd::schedule {
 namespace {
@@ -20,6 +21,10 @@ using kernel::RowTile;
 
 constexpr std::size_t kAlignment = 64;
 std::size_t Aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+struct FreeAligned {
+  void operator()(std::byte* block) const { ::operator delete[](block, std::align_val_t{kAlignment}); }
+};
 
 // What a unit's items share.
 struct Unit {
@@ -53,7 +58,7 @@ class AttentionWork final : public Work {
     std::size_t bytes = 0;
     ForEachArray([&bytes](std::byte** /*pointer*/, std::size_t size) { bytes += Aligned(size); });
     if (bytes == 0) return true;
-    block_ = TakeWarmMemory(bytes);
+    block_.reset(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow)));
     if (block_ == nullptr) return false;
     std::byte* at = block_.get();
     ForEachArray([&at](std::byte** pointer, std::size_t size) {
@@ -282,7 +287,7 @@ class AttentionWork final : public Work {
   const std::unique_ptr<Unit[]> units_;
   std::vector<Item> initial_;
   std::atomic<std::int64_t> running_{0};  // threads that compute whole units, or tiles
-  WarmMemory block_;
+  std::unique_ptr<std::byte[], FreeAligned> block_;
 };
 
 }  // namespace

@@ -9,13 +9,14 @@
 #include "gtest/gtest.h"
 #include "kernel/kernel.h"
 #include "kernel/reference.h"
+#include "platform/platform.h"
 #include "schedule/attention_work.h"
 #include "schedule/scheduler.h"
 #include "tensor/half.h"
 
 namespace attnd::kernel {
 
-#if defined(__x86_64__)
+#if ATTND_X86_64
 namespace isa_x86_64_v4_amx_emulated {
 extern const Kernel kKernel;
 }
@@ -212,7 +213,7 @@ void Problem::Spoil() {
 const std::vector<const Kernel*>& TestedKernels() {
   static const auto* const kernels = [] {
     auto* all = new std::vector<const Kernel*>(AvailableKernels());
-#if defined(__x86_64__)
+#if ATTND_X86_64
     if (ChooseKernel("x86-64-v4-bf16").ok()) all->push_back(&isa_x86_64_v4_amx_emulated::kKernel);
 #endif
     return all;

@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernel/kernel.h"
+#include "platform/platform.h"
 #include "problem.h"
 
 namespace attnd::kernel {
@@ -24,7 +25,7 @@ TEST(Registry, OffersTheBestFirstAndTheBaselineLast) {
   ASSERT_FALSE(AvailableKernels().empty());
   unsetenv("ATTND_KERNEL");
   EXPECT_EQ(*ChooseKernel(""), AvailableKernels().front());
-#if defined(__x86_64__)
+#if ATTND_X86_64
   EXPECT_EQ(NameOf(*AvailableKernels().back()), "x86-64-v2");
 #else
   EXPECT_EQ(NameOf(*AvailableKernels().back()), "aarch64");
@@ -50,7 +51,7 @@ TEST(Registry, UnknownNamesAreNotFound) {
   EXPECT_EQ(ChooseKernel("").status().code(), absl::StatusCode::kNotFound);
 }
 
-#if defined(__x86_64__)
+#if ATTND_X86_64
 TEST(Registry, KernelsOfOtherMachinesAreRefused) {
   for (const std::string name : {"x86-64-v4-amx", "x86-64-v4-bf16", "x86-64-v4", "x86-64-v3"}) {
     const bool available = std::any_of(AvailableKernels().begin(), AvailableKernels().end(),

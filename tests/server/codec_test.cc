@@ -241,8 +241,8 @@ TEST_F(CodecTest, NoMessageAtAllIsInvalid) {
             absl::StatusCode::kInvalidArgument);
 }
 
-Buffer BufferOf(BufferPool& pool, const std::string& bytes) {
-  absl::StatusOr<Buffer> buffer = pool.Get(bytes.size());
+Buffer BufferOf(const std::string& bytes) {
+  absl::StatusOr<Buffer> buffer = Buffer::Create(bytes.size());
   EXPECT_TRUE(buffer.ok());
   if (!bytes.empty()) std::memcpy(buffer->data(), bytes.data(), bytes.size());
   return *std::move(buffer);
@@ -258,9 +258,8 @@ TEST_F(CodecTest, ReplyIsWhatProtobufWouldWrite) {
       v1::ComputeAttentionResponse whole = header;
       whole.set_output(std::string(size, 'o'));
       whole.set_log_sum_exp(std::string(log_sum_exp_size, 'l'));
-      BufferPool pool(1 << 20);
       const grpc::ByteBuffer reply =
-          EncodeReply(header, BufferOf(pool, whole.log_sum_exp()), BufferOf(pool, whole.output()));
+          EncodeReply(header, BufferOf(whole.log_sum_exp()), BufferOf(whole.output()));
       grpc::Slice flat;
       ASSERT_TRUE(reply.DumpToSingleSlice(&flat).ok());
       EXPECT_EQ(std::string(flat.begin(), flat.end()), whole.SerializeAsString());

@@ -94,6 +94,16 @@ struct Limits {
   std::int64_t max_shared_bytes = 0;  // 0: this server shares no memory
 };
 
+// Whether a server's process shows that a setting has its effect; see SettingState in attnd/v1/server.proto.
+enum class SettingState { kUnspecified = 0, kInForce = 1, kNotInForce = 2, kRequested = 3 };
+
+// A setting for speed.
+struct Setting {
+  std::string name;  // e.g. "huge_pages"
+  SettingState state = SettingState::kUnspecified;
+  std::string detail;  // what was found, in words
+};
+
 // A server's facts.
 struct ServerInfo {
   std::string version;
@@ -102,6 +112,7 @@ struct ServerInfo {
   std::int64_t threads = 0;
   absl::Time started_at;
   Limits limits;
+  std::vector<Setting> settings;  // what the server's speed rests on, as found at its start
 };
 
 }  // namespace attnd

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernel/impl/packet.h"
+#include "platform/platform.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
@@ -21,7 +22,7 @@ static_assert(sizeof(TileConfig) == 64);
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG
 
-#if defined(ATTND_AMX_EMULATED)
+#if ATTND_AMX_EMULATED
 #include "amx_emulated.h"
 #else
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernel/impl/product.h"
+#include "platform/platform.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
@@ -31,7 +32,7 @@ inline PackScratch CarvePack(const Attention& a, Carver& carver) {
 // Numbers [d, d + kWidth) of kWidth rows, transposed.
 ATTND_INLINE void LoadTransposed(const float* const (&rows)[kWidth], std::int64_t d,
                                  ei::PacketBlock<Packet, kWidth>& block) {
-#if defined(__AVX512F__)
+#if ATTND_AVX512F
   // Rows i, i + 4, i + 8, i + 12 are loaded into the four lanes of one register, so that four numbers of all rows are
   // transposed inside the lanes, where Eigen's ptranspose crosses them.
   for (int quad = 0; quad < 4; ++quad) {
@@ -132,7 +133,7 @@ inline void PackKeys(const Attention& a, std::int64_t batch, std::int64_t kv_hea
   }
 }
 
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
 // Rows of values in pairs of keys; a last odd key's partner is zeros.
 inline void PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
                            std::int64_t last, float* to, const PackScratch& work) {
@@ -168,7 +169,7 @@ inline void PackValues(const Attention& a, std::int64_t batch, std::int64_t kv_h
   Carver carver(scratch);
   const PackScratch work = CarvePack(a, carver);
   float* to = reinterpret_cast<float*>(packed);
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
   if (ProductOf(a) == Product::kBF16) return PackValuePairs(a, batch, kv_head, first, last, to, work);
 #endif
   RowReader reader(a.v);

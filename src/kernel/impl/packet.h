@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "kernel/kernel.h"
+#include "platform/platform.h"
 
 #define ATTND_INLINE inline __attribute__((always_inline))
 
@@ -25,7 +26,7 @@ inline constexpr std::int64_t kWidth = ei::unpacket_traits<Packet>::size;
 
 // 32 vector registers or 16. Blocks of scores and of values are as large as the accumulators fit beside one packet per
 // column and one broadcast.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if ATTND_AVX512F || ATTND_AARCH64
 inline constexpr int kScoreRows = 8;
 inline constexpr int kScoreCols = 3;
 inline constexpr int kValueRows = 6;
@@ -69,7 +70,7 @@ ATTND_INLINE Packet OnePlus(const float (&terms)[5], Packet x) {
 }
 
 // 2^x for x <= 0: relative error below 2e-7, exactly 1 at 0 and exactly 0 at -inf.
-#if defined(__AVX512DQ__)
+#if ATTND_AVX512DQ
 // x = n + f with n = floor(x), 2^f by a minimax polynomial on [0, 1] with constant term 1. The two instructions that
 // take f and put n into the exponent spare a third of the arithmetic below, and need no care for the ends of the range.
 ATTND_INLINE Packet Exp2(Packet x) {

@@ -6,19 +6,20 @@
 #pragma once
 
 #include "kernel/impl/rows.h"
+#include "platform/platform.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 enum class Product : std::uint8_t { kF32, kBF16 };
 
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
 inline constexpr bool kHasBf16 = true;
 #else
 inline constexpr bool kHasBf16 = false;
 #endif
 
 // AMX multiplies tiles of 16 rows of pairs by tiles of 16 pairs of 16 columns (amx.h).
-#if defined(__AMX_BF16__) || defined(ATTND_AMX_EMULATED)
+#if ATTND_AMX_BF16
 inline constexpr bool kHasAmx = true;
 #else
 inline constexpr bool kHasAmx = false;
@@ -51,7 +52,7 @@ ATTND_INLINE std::int64_t Places(Product product, std::int64_t count) {
 
 template <Product kProduct>
 ATTND_INLINE Packet MultiplyAdd(Packet a, Packet b, Packet sum) {
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
   if constexpr (kProduct == Product::kBF16) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
@@ -62,7 +63,7 @@ ATTND_INLINE Packet MultiplyAdd(Packet a, Packet b, Packet sum) {
 // Stores the weights of keys [column, column + kWidth) of a row.
 template <Product kProduct>
 ATTND_INLINE void StoreWeights(Packet weights, float* row, std::int64_t column) {
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
   if constexpr (kProduct == Product::kBF16) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(reinterpret_cast<std::uint16_t*>(row) + column),
                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(weights)));
@@ -72,7 +73,7 @@ ATTND_INLINE void StoreWeights(Packet weights, float* row, std::int64_t column) 
   ei::pstore(row + column, weights);
 }
 
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
 // Numbers [at, at + kWidth) of two rows of bf16 as pairs.
 ATTND_INLINE Packet PairRows(const std::uint16_t* first, const std::uint16_t* second, std::int64_t at) {
   const auto widen = [at](const std::uint16_t* row) {

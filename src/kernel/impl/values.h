@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernel/impl/product.h"
+#include "platform/platform.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
@@ -72,7 +73,7 @@ inline void AddValues(const ValueBlock& block, std::int64_t rows, std::int64_t p
       return AddValues<kProduct, 1>(block, rows);
     case 2:
       return AddValues<kProduct, 2>(block, rows);
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if ATTND_AVX512F || ATTND_AARCH64
     case 3:
       return AddValues<kProduct, 3>(block, rows);
     default:
@@ -94,7 +95,7 @@ ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::in
     Packet column = zero;
     for (std::int64_t j = first; j < block.keys; ++j) {
       const Packet value = ei::ploadu<Packet>(block.values + j * block.value_stride + p * kWidth);
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
       if constexpr (kProduct == Product::kBF16) {
         column = ei::pmadd(FirstOfPairs(value), zero, ei::pmadd(SecondOfPairs(value), zero, column));
         continue;
@@ -109,7 +110,7 @@ ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::in
 
 // One row's weight at place `block.keys`, of whose pair of keys only the first counts.
 ATTND_INLINE void AddFirstOfPair([[maybe_unused]] const ValueBlock& block, [[maybe_unused]] std::int64_t packets) {
-#if defined(__AVX512BF16__)
+#if ATTND_AVX512BF16
   const Packet weight = FirstOfPairs(ei::pset1<Packet>(block.weights[block.keys]));
   const float* values = block.values + block.keys * block.value_stride;
   for (std::int64_t p = 0; p < packets; ++p) {

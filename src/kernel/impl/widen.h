@@ -2,10 +2,11 @@
 #pragma once
 
 #include "kernel/impl/packet.h"
+#include "platform/platform.h"
 
-#if defined(__x86_64__)
+#if ATTND_X86_64
 #include <immintrin.h>
-#elif defined(__aarch64__)
+#elif ATTND_AARCH64
 #include <arm_neon.h>
 #endif
 
@@ -48,13 +49,13 @@ ATTND_INLINE float FloatOfF16(const std::byte* from) {
 
 // kWidth numbers from any address.
 ATTND_INLINE Packet PacketOfBf16(const std::byte* from) {
-#if defined(__AVX512F__)
+#if ATTND_AVX512F
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-#elif defined(__AVX2__)
+#elif ATTND_AVX2
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-#elif defined(__x86_64__)
+#elif ATTND_X86_64
   const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
   return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), bits));
 #else
@@ -64,11 +65,11 @@ ATTND_INLINE Packet PacketOfBf16(const std::byte* from) {
 }
 
 ATTND_INLINE Packet PacketOfF16(const std::byte* from) {
-#if defined(__AVX512F__)
+#if ATTND_AVX512F
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#elif defined(__F16C__)
+#elif ATTND_F16C
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#elif defined(__aarch64__)
+#elif ATTND_AARCH64
   return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(reinterpret_cast<const std::uint8_t*>(from))));
 #else
   alignas(16) float values[kWidth];

@@ -1,0 +1,75 @@
+// What this code is compiled for. Each macro is always defined, to 0 or to 1, and is used with #if.
+//
+// An #ifdef on a macro of the compiler or of libc is silently false where the header that defines it was not included.
+// With -Werror=undef (CMakeLists.txt) an #if on a macro of this file does not compile without this file.
+// tests/checks/platform_switches.py refuses #ifdef, #ifndef and defined() everywhere else.
+#pragma once
+
+// The operating system and the architecture.
+
+#ifdef __linux__
+#define ATTND_LINUX 1
+#else
+#define ATTND_LINUX 0
+#endif
+
+#ifdef __x86_64__
+#define ATTND_X86_64 1
+#else
+#define ATTND_X86_64 0
+#endif
+
+#ifdef __aarch64__
+#define ATTND_AARCH64 1
+#else
+#define ATTND_AARCH64 0
+#endif
+
+#ifdef __clang__
+#define ATTND_CLANG 1
+#else
+#define ATTND_CLANG 0
+#endif
+
+// The instruction sets that this translation unit may use without asking the CPU.
+
+#ifdef __AVX2__
+#define ATTND_AVX2 1
+#else
+#define ATTND_AVX2 0
+#endif
+
+#ifdef __F16C__
+#define ATTND_F16C 1
+#else
+#define ATTND_F16C 0
+#endif
+
+#ifdef __AVX512F__
+#define ATTND_AVX512F 1
+#else
+#define ATTND_AVX512F 0
+#endif
+
+#ifdef __AVX512DQ__
+#define ATTND_AVX512DQ 1
+#else
+#define ATTND_AVX512DQ 0
+#endif
+
+#ifdef __AVX512BF16__
+#define ATTND_AVX512BF16 1
+#else
+#define ATTND_AVX512BF16 0
+#endif
+
+// AMX's instructions, or their emulation in tests (tests/kernel/amx_emulated.h), which the command line asks for.
+#ifndef ATTND_AMX_EMULATED
+#define ATTND_AMX_EMULATED 0
+#endif
+
+#ifdef __AMX_BF16__
+#define ATTND_AMX_BF16 1
+#else
+#define ATTND_AMX_BF16 ATTND_AMX_EMULATED
+#endif
