@@ -19,9 +19,9 @@
 #include "absl/flags/parse.h"
 #include "attnd/v1/attention.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "channel_settings.h"
 #include "grpcpp/grpcpp.h"
 #include "heap/heap.h"
-#include "channel_settings.h"
 #include "server/codec.h"
 #include "server/status.h"
 

@@ -1,9 +1,9 @@
 // attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm --mode auto|unary|stream --clients C
 // [--echo] [--copy] [--piece_bytes B]
 //
-// The binary that ships (or the echo) on one CPU and its clients on another; what they are compared with is measured in turns
-// with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in memory, and
-// an empty call of generated messages.
+// The binary that ships (or the echo) on one CPU and its clients on another; what they are compared with is measured in
+// turns with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in
+// memory, and an empty call of generated messages.
 //
 // Times are also given as CPU time, which other processes disturb less: on a busy machine the scheduler favours a
 // server that sleeps between calls over a kernel that never does, and a call can seem faster than its own arithmetic.

@@ -28,7 +28,8 @@ grpc::Slice Buffer::ToSlice() && {
   const std::size_t size = std::exchange(size_, 0);
   std::byte* const bytes = bytes_.release();
   if (bytes == nullptr) return grpc::Slice();
-  return grpc::Slice(bytes, size, [](void* released) { std::free(released); }, bytes);
+  return grpc::Slice(
+      bytes, size, [](void* released) { std::free(released); }, bytes);
 }
 
 }  // namespace attnd::server

@@ -1,5 +1,5 @@
-// What the server's speed rests on, and whether this process shows it in force: reported by the log and by GetServerInfo,
-// and never a reason not to serve.
+// What the server's speed rests on, and whether this process shows it in force: reported by the log and by
+// GetServerInfo, and never a reason not to serve.
 #pragma once
 
 #include <string>

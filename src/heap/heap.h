@@ -21,8 +21,8 @@ void Configure();
 void GiveBack(std::size_t keep);
 
 struct Usage {
-  std::size_t in_use = 0;     // bytes that are allocated
-  std::size_t kept = 0;       // free bytes that the process holds
+  std::size_t in_use = 0;         // bytes that are allocated
+  std::size_t kept = 0;           // free bytes that the process holds
   std::size_t thread_caches = 0;  // of `kept`, those in caches of threads, which GiveBack does not reach
 };
 // All zero with libc's allocator. Thread-safe; costs a few microseconds.

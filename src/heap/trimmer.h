@@ -13,14 +13,15 @@
 
 namespace attnd::heap {
 
-// How much free memory is worth keeping: what calls held at once during the last kIntervals intervals, twice, since gRPC
-// holds messages before and after the calls do, and a floor. Not thread-safe.
+// How much free memory is worth keeping: what calls held at once during the last kIntervals intervals, twice, since
+// gRPC holds messages before and after the calls do, and a floor. Not thread-safe.
 class KeptMemory {
  public:
   static constexpr std::size_t kIntervals = 6;
   static constexpr std::size_t kFloorBytes = std::size_t{16} << 20;
 
-  // `peak_bytes`: the most bytes that calls held at once in the interval that has just ended. Returns the bytes to keep.
+  // `peak_bytes`: the most bytes that calls held at once in the interval that has just ended. Returns the bytes to
+  // keep.
   std::size_t Next(std::int64_t peak_bytes);
 
  private:
@@ -28,8 +29,8 @@ class KeptMemory {
   std::size_t next_ = 0;
 };
 
-// A thread that keeps the heap to that, once an interval: 35 seconds after a burst nothing of it is left. The thread ends
-// with the object. Has no thread where the heap's GiveBack does nothing.
+// A thread that keeps the heap to that, once an interval: 35 seconds after a burst nothing of it is left. The thread
+// ends with the object. Has no thread where the heap's GiveBack does nothing.
 class Trimmer {
  public:
   static constexpr absl::Duration kInterval = absl::Seconds(5);

@@ -258,8 +258,7 @@ TEST_F(CodecTest, ReplyIsWhatProtobufWouldWrite) {
       v1::ComputeAttentionResponse whole = header;
       whole.set_output(std::string(size, 'o'));
       whole.set_log_sum_exp(std::string(log_sum_exp_size, 'l'));
-      const grpc::ByteBuffer reply =
-          EncodeReply(header, BufferOf(whole.log_sum_exp()), BufferOf(whole.output()));
+      const grpc::ByteBuffer reply = EncodeReply(header, BufferOf(whole.log_sum_exp()), BufferOf(whole.output()));
       grpc::Slice flat;
       ASSERT_TRUE(reply.DumpToSingleSlice(&flat).ok());
       EXPECT_EQ(std::string(flat.begin(), flat.end()), whole.SerializeAsString());
