@@ -26,6 +26,7 @@
 #include "kernel/kernel.h"
 #include "kernel/registry.h"
 #include "machine_peak.h"
+#include "pages.h"
 #include "schedule/arena.h"
 #include "schedule/attention_work.h"
 #include "schedule/scheduler.h"
@@ -40,6 +41,7 @@ ABSL_FLAG(std::string, kernel, "", "kernel to force; empty: the environment's AT
 ABSL_FLAG(std::string, bias, "t5", "t5 (32 buckets, maximum distance 128) or none");
 ABSL_FLAG(std::string, mask, "causal", "causal or none");
 ABSL_FLAG(int, reps, 20, "timed repetitions");
+ABSL_FLAG(std::string, pages, "huge", "pages that the tensors lie on: huge (where the system gives them) or small");
 
 namespace attnd::bench {
 namespace {
@@ -51,6 +53,7 @@ struct Setup {
   tensor::DType dtype;
   bool bias, causal;
   int threads, reps;
+  PageKind pages;
   const kernel::Kernel* kernel;
 };
 
@@ -85,6 +88,9 @@ absl::StatusOr<Setup> ReadFlags() {
   if (setup.queries < 1 || setup.threads < 1 || setup.reps < 1) {
     return absl::InvalidArgumentError("--queries, --threads, --reps: expected at least 1");
   }
+  const absl::StatusOr<PageKind> pages = ParsePageKind(absl::GetFlag(FLAGS_pages));
+  if (!pages.ok()) return pages.status();
+  setup.pages = *pages;
   const absl::StatusOr<const kernel::Kernel*> chosen = kernel::ChooseKernel(absl::GetFlag(FLAGS_kernel));
   if (!chosen.ok()) return chosen.status();
   setup.kernel = *chosen;
@@ -93,30 +99,29 @@ absl::StatusOr<Setup> ReadFlags() {
 
 // A tensor of random numbers, and where it lies.
 struct Input {
-  Input(std::int64_t elements, tensor::DType dtype, std::uint32_t seed) : bytes(Fill(elements, dtype, seed)) {
-    segment = {bytes.data(), bytes.size()};
+  Input(std::int64_t elements, tensor::DType dtype, PageKind pages, std::uint32_t seed)
+      : bytes(static_cast<std::size_t>(elements) * tensor::SizeOf(dtype), pages), segment{bytes.data(), bytes.size()} {
+    Fill(dtype, seed);
   }
   Input(const Input&) = delete;
   Input& operator=(const Input&) = delete;
 
-  static std::vector<std::byte> Fill(std::int64_t elements, tensor::DType dtype, std::uint32_t seed) {
+  void Fill(tensor::DType dtype, std::uint32_t seed) {
     const std::size_t size = tensor::SizeOf(dtype);
-    std::vector<std::byte> bytes(static_cast<std::size_t>(elements) * size);
     std::minstd_rand random(seed);
     for (std::size_t at = 0; at < bytes.size(); at += size) {
       const float value = static_cast<float>(random()) / static_cast<float>(std::minstd_rand::max()) - 0.5f;
       const std::uint16_t half =
           dtype == tensor::DType::kF16 ? tensor::HalfFromFloat(value) : tensor::BFloat16FromFloat(value);
       if (dtype == tensor::DType::kF32) {
-        std::memcpy(&bytes[at], &value, size);
+        std::memcpy(bytes.data() + at, &value, size);
       } else {
-        std::memcpy(&bytes[at], &half, size);
+        std::memcpy(bytes.data() + at, &half, size);
       }
     }
-    return bytes;
   }
 
-  std::vector<std::byte> bytes;
+  PageBuffer bytes;
   kernel::Segment segment;
 };
 
@@ -185,10 +190,10 @@ double Flops(const Setup& s) {
 }
 
 absl::StatusOr<nlohmann::ordered_json> Measure(const Setup& s) {
-  const Input q(s.batch * s.heads * s.queries * s.dim, s.dtype, 1);
-  const Input k(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, 2);
-  const Input v(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, 3);
-  std::vector<std::byte> out(q.bytes.size());
+  const Input q(s.batch * s.heads * s.queries * s.dim, s.dtype, s.pages, 1);
+  const Input k(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 2);
+  const Input v(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 3);
+  PageBuffer out(q.bytes.size(), s.pages);
   const absl::StatusOr<bias::BiasTable> table = MakeBias(s.heads);
   if (!table.ok()) return table.status();
   const bias::OffsetForm& form = table->offset_form();
@@ -220,7 +225,7 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const Setup& s) {
   runner.Milliseconds(attention, *s.kernel);
   const double rss = PeakRssMegabytes();  // before the memory that is read for the bandwidth
 
-  MachinePeak peak(*s.kernel, s.threads);
+  MachinePeak peak(*s.kernel, s.threads, s.pages);
   std::vector<double> times;
   for (int rep = 0; rep < s.reps; ++rep) {
     // Interleaved, so that a slow phase of the machine slows all three.
@@ -238,7 +243,11 @@ absl::StatusOr<nlohmann::ordered_json> Measure(const Setup& s) {
                                 {"peak_gflops", peak.gflops()},
                                 {"fraction_of_peak", gflops / peak.gflops()},
                                 {"input_gigabytes_per_second", input_bytes / times.front() / 1e6},
-                                {"read_bandwidth", peak.gigabytes_per_second()},
+                                {"read_bandwidth", peak.best_gigabytes_per_second()},
+                                {"read_bandwidth_median", peak.median_gigabytes_per_second()},
+                                {"pages", absl::GetFlag(FLAGS_pages)},
+                                {"huge_fraction", std::min(HugeFraction(k.bytes.data(), k.bytes.size()),
+                                                           HugeFraction(v.bytes.data(), v.bytes.size()))},
                                 {"peak_rss_mb", rss}};
 }
 
@@ -248,8 +257,8 @@ int KernelMain(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "times one attention problem and prints a line of JSON. Times in milliseconds; gflops counts the visible (query, "
       "key) pairs; peak_gflops (multiply-adds of the kernel's instruction set) and read_bandwidth (gigabytes per "
-      "second) "
-      "are measured between the repetitions; peak_rss_mb includes the inputs.");
+      "second, the best and the median) are measured between the repetitions; peak_rss_mb includes the inputs; "
+      "huge_fraction is how much of k and v lies on huge pages.");
   absl::ParseCommandLine(argc, argv);
   const absl::StatusOr<Setup> setup = ReadFlags();
   if (!setup.ok()) {

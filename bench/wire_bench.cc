@@ -1,5 +1,5 @@
 // attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm --mode auto|unary|stream --clients C
-// [--echo] [--copy] [--piece_bytes B]
+// [--echo] [--copy] [--piece_bytes B] [--pages huge|small]
 //
 // A server in a child process on one CPU and its clients on another; what they are compared with is measured in turns
 // with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in memory, and
@@ -44,6 +44,7 @@
 #include "client/src/attention_caller.h"
 #include "grpcpp/grpcpp.h"
 #include "kernel/registry.h"
+#include "pages.h"
 #include "schedule/attention_work.h"
 #include "schedule/scheduler.h"
 #include "server/log.h"
@@ -53,6 +54,7 @@
 
 ABSL_DECLARE_FLAG(std::string, shape);  // kernel_bench.cc
 ABSL_DECLARE_FLAG(std::string, dtype);
+ABSL_DECLARE_FLAG(std::string, pages);
 ABSL_FLAG(std::string, transport, "tcp", "tcp, uds or shm");
 ABSL_FLAG(std::string, mode, "auto", "auto (the client library's choice), unary or stream");
 ABSL_FLAG(int, clients, 1, "callers at once");
@@ -145,6 +147,9 @@ ChannelSettings ParseSettings() {
   return settings;
 }
 
+// What --pages asks for. CheckFlags() has seen that it names a kind.
+PageKind Pages() { return *ParsePageKind(absl::GetFlag(FLAGS_pages)); }
+
 // The tensors of one caller, and how it calls.
 class Caller {
  public:
@@ -182,10 +187,16 @@ class Caller {
   }
   const ComputeRequest& request() const { return request_; }
 
+  // Of k and v. Memory that is shared with a server lies on small pages, whatever --pages says.
+  double HugeFractionOfKeys() const {
+    return std::min(HugeFraction(buffers_[1].data(), buffers_[1].size()),
+                    HugeFraction(buffers_[2].data(), buffers_[2].size()));
+  }
+
  private:
   static SharedBuffer Ordinary(std::size_t bytes) {
-    return SharedBuffer(std::shared_ptr<void>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096), std::free),
-                        bytes);
+    const auto buffer = std::make_shared<PageBuffer>(bytes, Pages());
+    return SharedBuffer(std::shared_ptr<void>(buffer, buffer->data()), bytes);
   }
   static void Fill(SharedBuffer& buffer, DType dtype) {
     std::mt19937 random(7);
@@ -219,7 +230,7 @@ class KernelAlone {
         *bias::BiasTable::Create(shape.heads, bias::T5Rule{32, 128, false, rule.values}));
     bias_ = server::ViewOf(table_->offset_form(), 0);
     kernel_ = *kernel::ChooseKernel("");
-    output_.resize(request.output.size_bytes);
+    output_ = PageBuffer(request.output.size_bytes, Pages());
     kernel::Attention& a = attention_;
     a.batch = shape.batch;
     a.heads = a.kv_heads = shape.heads;
@@ -257,7 +268,7 @@ class KernelAlone {
   kernel::BiasView bias_{};
   const kernel::Kernel* kernel_ = nullptr;
   kernel::Segment segments_[3];
-  std::vector<std::byte> output_;
+  PageBuffer output_;
   kernel::Attention attention_{};
 };
 
@@ -282,6 +293,7 @@ void CheckFlags() {
   CheckOneOf("transport", absl::GetFlag(FLAGS_transport), {"tcp", "uds", "shm"});
   CheckOneOf("mode", absl::GetFlag(FLAGS_mode), {"auto", "unary", "stream"});
   CheckOneOf("dtype", absl::GetFlag(FLAGS_dtype), {"fp32", "bf16"});
+  CheckOneOf("pages", absl::GetFlag(FLAGS_pages), {"huge", "small"});
   const int clients = absl::GetFlag(FLAGS_clients);
   if (clients < 1 || clients > 256) {
     Die(absl::InvalidArgumentError(absl::StrCat("--clients: expected 1..256, got ", clients)));
@@ -295,6 +307,7 @@ SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
   options.tensor_bytes = tensor_bytes;
   options.client_cpu = absl::GetFlag(FLAGS_client_cpu);
   options.server_cpu = absl::GetFlag(FLAGS_server_cpu);
+  options.pages = Pages();
   return options;
 }
 
@@ -359,7 +372,7 @@ int WireMain(int argc, char** argv) {
       v1::GetServerInfoResponse response;
       empty->GetServerInfo(&context, {}, &response);
     });
-    copy = std::max(copy, MeasureCopyBytesPerSecond(tensor_bytes, 5));
+    copy = std::max(copy, MeasureCopyBytesPerSecond(tensor_bytes, 5, Pages()));
   }
 
   const double bytes = static_cast<double>(4 * tensor_bytes) * static_cast<double>(callers.size());
@@ -372,6 +385,9 @@ int WireMain(int argc, char** argv) {
                          {"echo", echo},
                          {"copy", absl::GetFlag(FLAGS_copy)},
                          {"tensor_bytes", tensor_bytes},
+                         {"pages", absl::GetFlag(FLAGS_pages)},
+                         {"huge_fraction", callers[0]->HugeFractionOfKeys()},
+                         {"socket_huge_fraction", (*floor)->RequestHugeFraction()},
                          {"calls", calls.count()},
                          {"p50_ms", calls.At(0.5)},
                          {"p99_ms", calls.At(0.99)},
