@@ -2,14 +2,18 @@
 
 #include <sys/mman.h>
 
-#include <cinttypes>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace attnd::bench {
 namespace {
@@ -60,14 +64,20 @@ double HugeFraction(const void* data, std::size_t bytes) {
   std::uint64_t huge = 0;
   bool within = false;
   for (std::string line; std::getline(maps, line);) {
-    std::uintptr_t from = 0;
-    std::uintptr_t to = 0;
+    // A mapping is "FROM-TO ..." in hexadecimal, then lines "NAME: COUNT kB".
+    std::istringstream fields(line);
+    std::string name;
     std::uint64_t kib = 0;
-    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2) {
-      within = from < begin + bytes && begin < to;
-    } else if (within && std::sscanf(line.c_str(), "Rss: %" SCNu64, &kib) == 1) {
+    fields >> name;
+    if (!name.ends_with(':')) {
+      const std::pair<std::string, std::string> range = absl::StrSplit(name, absl::MaxSplits('-', 1));
+      std::uint64_t from = 0;
+      std::uint64_t to = 0;
+      within = absl::SimpleHexAtoi(range.first, &from) && absl::SimpleHexAtoi(range.second, &to) &&
+               from < begin + bytes && begin < to;
+    } else if (within && name == "Rss:" && fields >> kib) {
       resident += kib;
-    } else if (within && std::sscanf(line.c_str(), "AnonHugePages: %" SCNu64, &kib) == 1) {
+    } else if (within && name == "AnonHugePages:" && fields >> kib) {
       huge += kib;
     }
   }

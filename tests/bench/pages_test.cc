@@ -81,10 +81,8 @@ TEST(HugeFractionTest, CountsEachBufferByItself) {
     huge.push_back(Touched(2 * kHugePageBytes, PageKind::kHuge));
   }
   const double expected = SystemHasHugePages() ? 1.0 : 0.0;
-  for (int i = 0; i < 4; ++i) {
-    EXPECT_EQ(HugeFraction(small[i].data(), small[i].size()), 0.0);
-    EXPECT_EQ(HugeFraction(huge[i].data(), huge[i].size()), expected);
-  }
+  for (const PageBuffer& buffer : small) EXPECT_EQ(HugeFraction(buffer.data(), buffer.size()), 0.0);
+  for (const PageBuffer& buffer : huge) EXPECT_EQ(HugeFraction(buffer.data(), buffer.size()), expected);
 }
 
 TEST(HugeFractionTest, OfUntouchedMemoryIsZero) {
