@@ -1,6 +1,7 @@
 #include "kernel_bench.h"
 
 #include <sys/resource.h>
+#include <time.h>
 
 #include <algorithm>
 #include <chrono>
@@ -23,9 +24,12 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "bias/bias_table.h"
+#include "heap/heap.h"
 #include "kernel/kernel.h"
 #include "kernel/registry.h"
 #include "machine_peak.h"
+#include "memory/huge_pages.h"
+#include "pages.h"
 #include "schedule/arena.h"
 #include "schedule/attention_work.h"
 #include "schedule/scheduler.h"
@@ -40,6 +44,9 @@ ABSL_FLAG(std::string, kernel, "", "kernel to force; empty: the environment's AT
 ABSL_FLAG(std::string, bias, "t5", "t5 (32 buckets, maximum distance 128) or none");
 ABSL_FLAG(std::string, mask, "causal", "causal or none");
 ABSL_FLAG(int, reps, 20, "timed repetitions");
+ABSL_FLAG(bool, turns, false,
+          "read lengths of turns, in seconds, from standard input, and print a line of JSON with the times of each");
+ABSL_FLAG(std::string, pages, "huge", "pages that the tensors lie on: huge (where the system gives them) or small");
 
 namespace attnd::bench {
 namespace {
@@ -51,6 +58,7 @@ struct Setup {
   tensor::DType dtype;
   bool bias, causal;
   int threads, reps;
+  PageKind pages;
   const kernel::Kernel* kernel;
 };
 
@@ -85,6 +93,9 @@ absl::StatusOr<Setup> ReadFlags() {
   if (setup.queries < 1 || setup.threads < 1 || setup.reps < 1) {
     return absl::InvalidArgumentError("--queries, --threads, --reps: expected at least 1");
   }
+  const absl::StatusOr<PageKind> pages = ParsePageKind(absl::GetFlag(FLAGS_pages));
+  if (!pages.ok()) return pages.status();
+  setup.pages = *pages;
   const absl::StatusOr<const kernel::Kernel*> chosen = kernel::ChooseKernel(absl::GetFlag(FLAGS_kernel));
   if (!chosen.ok()) return chosen.status();
   setup.kernel = *chosen;
@@ -93,30 +104,29 @@ absl::StatusOr<Setup> ReadFlags() {
 
 // A tensor of random numbers, and where it lies.
 struct Input {
-  Input(std::int64_t elements, tensor::DType dtype, std::uint32_t seed) : bytes(Fill(elements, dtype, seed)) {
-    segment = {bytes.data(), bytes.size()};
+  Input(std::int64_t elements, tensor::DType dtype, PageKind pages, std::uint32_t seed)
+      : bytes(static_cast<std::size_t>(elements) * tensor::SizeOf(dtype), pages), segment{bytes.data(), bytes.size()} {
+    Fill(dtype, seed);
   }
   Input(const Input&) = delete;
   Input& operator=(const Input&) = delete;
 
-  static std::vector<std::byte> Fill(std::int64_t elements, tensor::DType dtype, std::uint32_t seed) {
+  void Fill(tensor::DType dtype, std::uint32_t seed) {
     const std::size_t size = tensor::SizeOf(dtype);
-    std::vector<std::byte> bytes(static_cast<std::size_t>(elements) * size);
     std::minstd_rand random(seed);
     for (std::size_t at = 0; at < bytes.size(); at += size) {
       const float value = static_cast<float>(random()) / static_cast<float>(std::minstd_rand::max()) - 0.5f;
       const std::uint16_t half =
           dtype == tensor::DType::kF16 ? tensor::HalfFromFloat(value) : tensor::BFloat16FromFloat(value);
       if (dtype == tensor::DType::kF32) {
-        std::memcpy(&bytes[at], &value, size);
+        std::memcpy(bytes.data() + at, &value, size);
       } else {
-        std::memcpy(&bytes[at], &half, size);
+        std::memcpy(bytes.data() + at, &half, size);
       }
     }
-    return bytes;
   }
 
-  std::vector<std::byte> bytes;
+  PageBuffer bytes;
   kernel::Segment segment;
 };
 
@@ -184,61 +194,104 @@ double Flops(const Setup& s) {
   return pairs * 4 * static_cast<double>(s.dim * s.batch * s.heads);
 }
 
-absl::StatusOr<nlohmann::ordered_json> Measure(const Setup& s) {
-  const Input q(s.batch * s.heads * s.queries * s.dim, s.dtype, 1);
-  const Input k(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, 2);
-  const Input v(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, 3);
-  std::vector<std::byte> out(q.bytes.size());
-  const absl::StatusOr<bias::BiasTable> table = MakeBias(s.heads);
-  if (!table.ok()) return table.status();
-  const bias::OffsetForm& form = table->offset_form();
-  const kernel::BiasView bias{form.values.data(),     form.max_offset - form.min_offset + 1,
-                              form.min_offset,        form.max_offset,
-                              form.constant.data(),   form.low_value.data(),
-                              form.high_slope.data(), form.low_slope.data()};
-  const auto view = [&s](const Input& input, std::int64_t heads, std::int64_t rows) {
-    return kernel::TensorView{&input.segment, 1, s.dtype, heads * rows * s.dim, rows * s.dim, s.dim};
-  };
-  Attention attention{};
-  attention.batch = s.batch;
-  attention.heads = s.heads;
-  attention.kv_heads = s.kv_heads;
-  attention.query_length = s.queries;
-  attention.key_length = s.keys;
-  attention.head_dim = attention.value_head_dim = s.dim;
-  attention.q = view(q, s.heads, s.queries);
-  attention.k = view(k, s.kv_heads, s.keys);
-  attention.v = view(v, s.kv_heads, s.keys);
-  attention.out = {out.data(), s.dtype, s.heads * s.queries * s.dim, s.queries * s.dim, s.dim};
-  attention.mask = s.causal ? kernel::Mask::kCausal : kernel::Mask::kNone;
-  attention.scale = 1;
-  attention.query_offset = s.keys - s.queries;
-  attention.bias = s.bias ? &bias : nullptr;
-  attention.product_precision = kernel::ProductPrecision::kBF16;
+// One attention problem with its tensors and bias.
+class Problem {
+ public:
+  static absl::StatusOr<std::unique_ptr<Problem>> Create(const Setup& setup) {
+    absl::StatusOr<bias::BiasTable> table = MakeBias(setup.heads);
+    if (!table.ok()) return table.status();
+    return std::unique_ptr<Problem>(new Problem(setup, *std::move(table)));
+  }
 
+  const Attention& attention() const { return attention_; }
+  double input_bytes() const { return static_cast<double>(q_.bytes.size() + k_.bytes.size() + v_.bytes.size()); }
+  double huge_fraction() const {
+    return std::min(memory::HugeFraction(k_.bytes.data(), k_.bytes.size()),
+                    memory::HugeFraction(v_.bytes.data(), v_.bytes.size()));
+  }
+
+ private:
+  Problem(const Setup& s, bias::BiasTable table)
+      : q_(s.batch * s.heads * s.queries * s.dim, s.dtype, s.pages, 1),
+        k_(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 2),
+        v_(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 3),
+        out_(q_.bytes.size(), s.pages),
+        table_(std::move(table)) {
+    const bias::OffsetForm& form = table_.offset_form();
+    bias_ = {form.values.data(),     form.max_offset - form.min_offset + 1,
+             form.min_offset,        form.max_offset,
+             form.constant.data(),   form.low_value.data(),
+             form.high_slope.data(), form.low_slope.data()};
+    const auto view = [&s](const Input& input, std::int64_t heads, std::int64_t rows) {
+      return kernel::TensorView{&input.segment, 1, s.dtype, heads * rows * s.dim, rows * s.dim, s.dim};
+    };
+    attention_.batch = s.batch;
+    attention_.heads = s.heads;
+    attention_.kv_heads = s.kv_heads;
+    attention_.query_length = s.queries;
+    attention_.key_length = s.keys;
+    attention_.head_dim = attention_.value_head_dim = s.dim;
+    attention_.q = view(q_, s.heads, s.queries);
+    attention_.k = view(k_, s.kv_heads, s.keys);
+    attention_.v = view(v_, s.kv_heads, s.keys);
+    attention_.out = {out_.data(), s.dtype, s.heads * s.queries * s.dim, s.queries * s.dim, s.dim};
+    attention_.mask = s.causal ? kernel::Mask::kCausal : kernel::Mask::kNone;
+    attention_.scale = 1;
+    attention_.query_offset = s.keys - s.queries;
+    attention_.bias = s.bias ? &bias_ : nullptr;
+    attention_.product_precision = kernel::ProductPrecision::kBF16;
+  }
+
+  const Input q_, k_, v_;
+  PageBuffer out_;
+  const bias::BiasTable table_;
+  kernel::BiasView bias_{};
+  Attention attention_{};
+};
+
+// Runs the problem again and again for `seconds`.
+nlohmann::ordered_json TakeTurn(const Setup& s, const Problem& problem, Runner& runner, double seconds) {
+  const auto cpu_milliseconds = [] {
+    timespec now{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+  };
+  std::vector<double> times;
+  double elapsed = 0;
+  const double cpu = cpu_milliseconds();
+  do {
+    times.push_back(runner.Milliseconds(problem.attention(), *s.kernel));
+    elapsed += times.back();
+  } while (elapsed < seconds * 1e3);
+  return {{"ms", times}, {"cpu_ms", cpu_milliseconds() - cpu}};
+}
+
+nlohmann::ordered_json Measure(const Setup& s, const Problem& problem) {
   Runner runner(s.threads);
-  runner.Milliseconds(attention, *s.kernel);
+  runner.Milliseconds(problem.attention(), *s.kernel);
   const double rss = PeakRssMegabytes();  // before the memory that is read for the bandwidth
 
-  MachinePeak peak(*s.kernel, s.threads);
+  MachinePeak peak(*s.kernel, s.threads, s.pages);
   std::vector<double> times;
   for (int rep = 0; rep < s.reps; ++rep) {
     // Interleaved, so that a slow phase of the machine slows all three.
     if (rep % std::max(1, s.reps / 20) == 0) peak.MeasureArithmetic();
     if (rep % std::max(1, s.reps / 5) == 0) peak.MeasureReading();
-    times.push_back(runner.Milliseconds(attention, *s.kernel));
+    times.push_back(runner.Milliseconds(problem.attention(), *s.kernel));
   }
   std::sort(times.begin(), times.end());
   const double gflops = Flops(s) / times.front() / 1e6;
-  const double input_bytes = static_cast<double>(q.bytes.size() + k.bytes.size() + v.bytes.size());
   return nlohmann::ordered_json{{"kernel", std::string(kernel::NameOf(*s.kernel))},
                                 {"ms_min", times.front()},
                                 {"ms_median", times[times.size() / 2]},
                                 {"gflops", gflops},
                                 {"peak_gflops", peak.gflops()},
                                 {"fraction_of_peak", gflops / peak.gflops()},
-                                {"input_gigabytes_per_second", input_bytes / times.front() / 1e6},
-                                {"read_bandwidth", peak.gigabytes_per_second()},
+                                {"input_gigabytes_per_second", problem.input_bytes() / times.front() / 1e6},
+                                {"read_bandwidth", peak.best_gigabytes_per_second()},
+                                {"read_bandwidth_median", peak.median_gigabytes_per_second()},
+                                {"pages", absl::GetFlag(FLAGS_pages)},
+                                {"huge_fraction", problem.huge_fraction()},
                                 {"peak_rss_mb", rss}};
 }
 
@@ -248,20 +301,29 @@ int KernelMain(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "times one attention problem and prints a line of JSON. Times in milliseconds; gflops counts the visible (query, "
       "key) pairs; peak_gflops (multiply-adds of the kernel's instruction set) and read_bandwidth (gigabytes per "
-      "second) "
-      "are measured between the repetitions; peak_rss_mb includes the inputs.");
+      "second, the best and the median) are measured between the repetitions; peak_rss_mb includes the inputs; "
+      "huge_fraction is how much of k and v lies on huge pages.");
   absl::ParseCommandLine(argc, argv);
+  heap::Configure();  // as attnd does: packed keys and values lie in it
   const absl::StatusOr<Setup> setup = ReadFlags();
   if (!setup.ok()) {
     std::cerr << "attnd_bench kernel: " << setup.status().message() << "\n";
     return 2;
   }
-  const absl::StatusOr<nlohmann::ordered_json> result = Measure(*setup);
-  if (!result.ok()) {
-    std::cerr << "attnd_bench kernel: " << result.status().message() << "\n";
+  const absl::StatusOr<std::unique_ptr<Problem>> problem = Problem::Create(*setup);
+  if (!problem.ok()) {
+    std::cerr << "attnd_bench kernel: " << problem.status().message() << "\n";
     return 1;
   }
-  std::cout << result->dump() << std::endl;
+  if (absl::GetFlag(FLAGS_turns)) {
+    Runner runner(setup->threads);
+    runner.Milliseconds((*problem)->attention(), *setup->kernel);
+    for (double seconds = 0; std::cin >> seconds;) {
+      std::cout << TakeTurn(*setup, **problem, runner, seconds).dump() << std::endl;
+    }
+    return 0;
+  }
+  std::cout << Measure(*setup, **problem).dump() << std::endl;
   return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <thread>
 
@@ -51,13 +52,27 @@ void MachinePeak::MeasureArithmetic() {
 }
 
 void MachinePeak::MeasureReading() {
-  if (memory_.empty()) memory_.assign(kReadBytes, std::byte{1});
+  if (memory_.empty()) {
+    memory_ = PageBuffer(kReadBytes, pages_);
+    std::memset(memory_.data(), 1, kReadBytes);  // pages that were never written are all one page of zeros
+  }
   const std::size_t part = memory_.size() / static_cast<std::size_t>(threads_) / 64 * 64;
   const double seconds = TimeTogether(threads_, [this, part](int t) {
     return kernel_.read_loop(memory_.data() + static_cast<std::size_t>(t) * part, part);
   });
   const double bytes = static_cast<double>(part) * threads_;
-  gigabytes_per_second_ = std::max(gigabytes_per_second_, bytes / seconds / 1e9);
+  gigabytes_per_second_.push_back(bytes / seconds / 1e9);
+}
+
+double MachinePeak::best_gigabytes_per_second() const {
+  return *std::max_element(gigabytes_per_second_.begin(), gigabytes_per_second_.end());
+}
+
+double MachinePeak::median_gigabytes_per_second() const {
+  std::vector<double> sorted = gigabytes_per_second_;
+  const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return *middle;
 }
 
 }  // namespace attnd::bench

@@ -5,13 +5,16 @@
 #include <vector>
 
 #include "kernel/kernel.h"
+#include "pages.h"
 
 namespace attnd::bench {
 
-// Keeps the best of all calls. Not thread-safe.
+// Keeps what all calls have measured. Not thread-safe.
 class MachinePeak {
  public:
-  MachinePeak(const kernel::Kernel& kernel, int threads) : kernel_(kernel), threads_(threads) {}
+  // `pages`: of the memory that is read.
+  MachinePeak(const kernel::Kernel& kernel, int threads, PageKind pages)
+      : kernel_(kernel), threads_(threads), pages_(pages) {}
 
   // Times a loop of independent multiply-adds on every thread at once, for about a millisecond.
   void MeasureArithmetic();
@@ -19,14 +22,17 @@ class MachinePeak {
   void MeasureReading();
 
   double gflops() const { return gflops_; }
-  double gigabytes_per_second() const { return gigabytes_per_second_; }
+  // Require a call of MeasureReading().
+  double best_gigabytes_per_second() const;
+  double median_gigabytes_per_second() const;
 
  private:
   const kernel::Kernel& kernel_;
   const int threads_;
-  std::vector<std::byte> memory_;
+  const PageKind pages_;
+  PageBuffer memory_;
   double gflops_ = 0;
-  double gigabytes_per_second_ = 0;
+  std::vector<double> gigabytes_per_second_;
 };
 
 }  // namespace attnd::bench

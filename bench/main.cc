@@ -1,16 +1,32 @@
 // attnd_bench: measures parts of attnd by themselves. One subcommand per file.
+#include <unistd.h>
+
 #include <cstdio>
+#include <filesystem>
+#include <string>
 #include <string_view>
 
 #include "kernel_bench.h"
-#include "wire_bench.h"
+
+namespace {
+
+// Becomes the program `attnd_bench_NAME` beside this one. Returns if there is none.
+void Become(const std::string& name, char** argv) {
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string program = (self.parent_path() / ("attnd_bench_" + name)).string();
+  execv(program.c_str(), argv);
+  std::perror(program.c_str());
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "";
   if (command == "kernel") return attnd::bench::KernelMain(argc - 1, argv + 1);
-#if ATTND_BENCH_WIRE  // not in a build of the engine alone
-  if (command == "wire") return attnd::bench::WireMain(argc - 1, argv + 1);
-#endif
+  if (command == "wire") {
+    Become("wire", argv + 1);
+    return 1;
+  }
   std::fprintf(stderr, "usage: attnd_bench kernel|wire [--help]\n");
   return 2;
 }

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "memory/huge_pages.h"
 
 namespace attnd::bench {
 namespace {
@@ -66,7 +67,7 @@ absl::StatusOr<Pair> ConnectTcp() {
   return Pair(client.release(), server.release());
 }
 
-bool SendAll(int fd, const std::vector<char>& bytes) {
+bool SendAll(int fd, const PageBuffer& bytes) {
   for (std::size_t done = 0; done < bytes.size();) {
     const ssize_t n = send(fd, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
@@ -76,7 +77,7 @@ bool SendAll(int fd, const std::vector<char>& bytes) {
   return true;
 }
 
-bool ReceiveAll(int fd, std::vector<char>& bytes) {
+bool ReceiveAll(int fd, PageBuffer& bytes) {
   for (std::size_t done = 0; done < bytes.size();) {
     const ssize_t n = recv(fd, bytes.data() + done, bytes.size() - done, 0);
     if (n < 0 && errno == EINTR) continue;
@@ -98,6 +99,19 @@ absl::Status Pin(pthread_t thread, int cpu) {
     return absl::InvalidArgumentError(absl::StrCat("cpu: expected one that this process may use, got ", cpu));
   }
   return error == 0 ? absl::OkStatus() : absl::ErrnoToStatus(error, "pthread_setaffinity_np");
+}
+
+// Resident from the start: a page's first touch is no part of an exchange.
+PageBuffer TensorBuffer(const SocketEchoOptions& options) {
+  PageBuffer buffer(static_cast<std::size_t>(options.tensor_bytes), options.pages);
+  std::memset(buffer.data(), 0, buffer.size());
+  return buffer;
+}
+
+std::vector<PageBuffer> RequestBuffers(const SocketEchoOptions& options) {
+  std::vector<PageBuffer> buffers;
+  for (std::int64_t i = 0; i < options.request_tensors; ++i) buffers.push_back(TensorBuffer(options));
+  return buffers;
 }
 
 absl::Status ValidateSizes(const SocketEchoOptions& options) {
@@ -126,9 +140,8 @@ SocketEcho::SocketEcho(const SocketEchoOptions& options, int client, int server)
     : options_(options),
       client_(client),
       server_(server),
-      request_(static_cast<std::size_t>(options.request_tensors),
-               std::vector<char>(static_cast<std::size_t>(options.tensor_bytes))),
-      answer_(static_cast<std::size_t>(options.tensor_bytes)),
+      request_(RequestBuffers(options)),
+      answer_(TensorBuffer(options)),
       server_thread_([this] { Serve(); }) {}
 
 SocketEcho::~SocketEcho() {
@@ -139,10 +152,9 @@ SocketEcho::~SocketEcho() {
 }
 
 void SocketEcho::Serve() {
-  std::vector<std::vector<char>> received(static_cast<std::size_t>(options_.request_tensors),
-                                          std::vector<char>(static_cast<std::size_t>(options_.tensor_bytes)));
+  std::vector<PageBuffer> received = RequestBuffers(options_);
   for (;;) {
-    for (std::vector<char>& tensor : received) {
+    for (PageBuffer& tensor : received) {
       if (!ReceiveAll(server_, tensor)) return;
     }
     if (!SendAll(server_, received.back())) return;
@@ -150,27 +162,36 @@ void SocketEcho::Serve() {
 }
 
 absl::StatusOr<absl::Duration> SocketEcho::Exchange() {
-  const char stamp = static_cast<char>(++exchanges_);
-  request_.back().front() = stamp;
-  request_.back().back() = stamp;
+  const std::byte stamp{++exchanges_};
+  const std::size_t last = answer_.size() - 1;
+  request_.back().data()[0] = stamp;
+  request_.back().data()[last] = stamp;
   const absl::Time start = absl::Now();
-  for (const std::vector<char>& tensor : request_) {
+  for (const PageBuffer& tensor : request_) {
     if (!SendAll(client_, tensor)) return absl::UnavailableError("the echo closed the connection");
   }
   if (!ReceiveAll(client_, answer_)) return absl::UnavailableError("the echo closed the connection");
   const absl::Duration elapsed = absl::Now() - start;
-  if (answer_.front() != stamp || answer_.back() != stamp) {
+  if (answer_.data()[0] != stamp || answer_.data()[last] != stamp) {
     return absl::DataLossError("the echo answered with other bytes than were sent");
   }
   return elapsed;
 }
 
-double MeasureCopyBytesPerSecond(std::int64_t bytes, int repetitions) {
-  std::vector<char> from(static_cast<std::size_t>(bytes), 1);
-  std::vector<char> to(from.size());
+double SocketEcho::RequestHugeFraction() const {
+  double least = 1;
+  for (const PageBuffer& tensor : request_) least = std::min(least, memory::HugeFraction(tensor.data(), tensor.size()));
+  return least;
+}
+
+double MeasureCopyBytesPerSecond(std::int64_t bytes, int repetitions, PageKind pages) {
+  PageBuffer from(static_cast<std::size_t>(bytes), pages);
+  PageBuffer to(from.size(), pages);
+  std::memset(from.data(), 1, from.size());
+  std::memset(to.data(), 0, to.size());
   absl::Duration best = absl::InfiniteDuration();
   for (int i = 0; i < repetitions; ++i) {
-    from[static_cast<std::size_t>(i) % from.size()] ^= 1;
+    from.data()[static_cast<std::size_t>(i) % from.size()] ^= std::byte{1};
     const absl::Time start = absl::Now();
     std::memcpy(to.data(), from.data(), from.size());
     // The copy must happen although nothing here reads it.

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "pages.h"
 
 namespace attnd::bench {
 
@@ -22,6 +23,7 @@ struct SocketEchoOptions {
   std::int64_t request_tensors = 3;  // sent to the echo, >= 1; it answers with one, the last
   int client_cpu = -1;               // CPU that the calling thread of Exchange() is pinned to; -1: not pinned
   int server_cpu = -1;               // the same for the answering thread
+  PageKind pages = PageKind::kHuge;  // of both sides' buffers
 };
 
 // A connected pair of sockets with an answering thread of its own. Not thread-safe.
@@ -40,6 +42,9 @@ class SocketEcho {
   // not begin and end as the tensor that was sent.
   absl::StatusOr<absl::Duration> Exchange();
 
+  // How much of the buffers that Exchange() sends lies on huge pages, 0 to 1.
+  double RequestHugeFraction() const;
+
   std::int64_t bytes_per_exchange() const { return options_.tensor_bytes * (options_.request_tensors + 1); }
 
  private:
@@ -50,13 +55,13 @@ class SocketEcho {
   const int client_;
   const int server_;
   std::uint8_t exchanges_ = 0;
-  std::vector<std::vector<char>> request_;
-  std::vector<char> answer_;
+  std::vector<PageBuffer> request_;
+  PageBuffer answer_;
   std::thread server_thread_;
 };
 
-// The fastest of `repetitions` copies of `bytes` bytes between two warm buffers, as bytes copied per second.
-// Requires bytes >= 1 and repetitions >= 1.
-double MeasureCopyBytesPerSecond(std::int64_t bytes, int repetitions);
+// The fastest of `repetitions` copies of `bytes` bytes between two warm buffers on `pages`, as bytes copied per
+// second. Requires bytes >= 1 and repetitions >= 1.
+double MeasureCopyBytesPerSecond(std::int64_t bytes, int repetitions, PageKind pages);
 
 }  // namespace attnd::bench

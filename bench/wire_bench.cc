@@ -1,5 +1,5 @@
 // attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm --mode auto|unary|stream --clients C
-// [--echo] [--copy] [--piece_bytes B]
+// [--echo] [--copy] [--piece_bytes B] [--pages huge|small]
 //
 // The binary that ships (or the echo) on one CPU and its clients on another; what they are compared with is measured in
 // turns with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in
@@ -9,9 +9,8 @@
 // server that sleeps between calls over a kernel that never does, and a call can seem faster than its own arithmetic.
 // Such a run says "disturbed": true, and its wall clock ratios mean nothing.
 
-#include "wire_bench.h"
-
 #include <sched.h>
+#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,29 +30,25 @@
 #include <thread>
 #include <vector>
 
-#include "absl/flags/declare.h"
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/synchronization/notification.h"
 #include "attnd/client.h"
 #include "attnd/v1/server.grpc.pb.h"
 #include "channel_settings.h"
 #include "client/src/attention_caller.h"
 #include "grpcpp/grpcpp.h"
-#include "kernel/registry.h"
-#include "schedule/attention_work.h"
-#include "schedule/scheduler.h"
-#include "server/log.h"
-#include "server/validate.h"
+#include "memory/huge_pages.h"
+#include "pages.h"
 #include "socket_floor.h"
 #include "wire_server.h"
 
-ABSL_DECLARE_FLAG(std::string, shape);  // kernel_bench.cc
-ABSL_DECLARE_FLAG(std::string, dtype);
+ABSL_FLAG(std::string, shape, "1,8,2048,64", "batch,heads,length,head_dim");
+ABSL_FLAG(std::string, dtype, "fp32", "fp32 or bf16");
+ABSL_FLAG(std::string, pages, "huge", "huge or small: the pages that tensors and sockets' buffers lie on");
 ABSL_FLAG(std::string, transport, "tcp", "tcp, uds or shm");
 ABSL_FLAG(std::string, mode, "auto", "auto (the client library's choice), unary or stream");
 ABSL_FLAG(int, clients, 1, "callers at once");
@@ -115,6 +110,7 @@ class Series {
       times_.push_back(MillisecondsOf(body));
     } while (std::chrono::steady_clock::now() < end);
   }
+  void Add(double milliseconds) { times_.push_back(milliseconds); }
   void Add(const Series& other) { times_.insert(times_.end(), other.times_.begin(), other.times_.end()); }
   double At(double fraction) {
     std::sort(times_.begin(), times_.end());
@@ -133,6 +129,9 @@ Table MakeTable(std::int64_t heads) {
   for (float& value : rule.values) value = normal(random);
   return Table{"decoder", heads, false, std::move(rule)};
 }
+
+// What --pages asks for. CheckFlags() has seen that it names a kind.
+PageKind Pages() { return *ParsePageKind(absl::GetFlag(FLAGS_pages)); }
 
 // The tensors of one caller, and how it calls.
 class Caller {
@@ -173,10 +172,16 @@ class Caller {
   }
   const ComputeRequest& request() const { return request_; }
 
+  // Of k and v. Memory that is shared with a server lies on small pages, whatever --pages says.
+  double HugeFractionOfKeys() const {
+    return std::min(memory::HugeFraction(buffers_[1].data(), buffers_[1].size()),
+                    memory::HugeFraction(buffers_[2].data(), buffers_[2].size()));
+  }
+
  private:
   static SharedBuffer Ordinary(std::size_t bytes) {
-    return SharedBuffer(std::shared_ptr<void>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096), std::free),
-                        bytes);
+    const auto buffer = std::make_shared<PageBuffer>(bytes, Pages());
+    return SharedBuffer(std::shared_ptr<void>(buffer, buffer->data()), bytes);
   }
   static void Fill(SharedBuffer& buffer, DType dtype) {
     std::mt19937 random(7);
@@ -197,59 +202,31 @@ class Caller {
   ComputeRequest request_;
 };
 
-// The same problem without a wire, on one thread on the server's CPU.
+// The same problem without a wire: attnd_bench kernel, which has attnd's allocator, on the server's CPU.
 class KernelAlone {
  public:
-  KernelAlone(const ComputeRequest& request, const Shape& shape) {
-    Pin(absl::GetFlag(FLAGS_server_cpu));
-    scheduler_ = std::make_unique<schedule::Scheduler>(1);  // its thread inherits this
-    Pin(absl::GetFlag(FLAGS_client_cpu));
-    const Table table = MakeTable(shape.heads);
-    const auto& rule = std::get<T5Buckets>(table.rule);
-    table_ = std::make_unique<bias::BiasTable>(
-        *bias::BiasTable::Create(shape.heads, bias::T5Rule{32, 128, false, rule.values}));
-    bias_ = server::ViewOf(table_->offset_form(), 0);
-    kernel_ = *kernel::ChooseKernel("");
-    output_.resize(request.output.size_bytes);
-    kernel::Attention& a = attention_;
-    a.batch = shape.batch;
-    a.heads = a.kv_heads = shape.heads;
-    a.query_length = a.key_length = shape.length;
-    a.head_dim = a.value_head_dim = shape.dim;
-    const tensor::DType dtype = request.q.dtype == DType::kBf16 ? tensor::DType::kBF16 : tensor::DType::kF32;
-    const std::int64_t head = shape.length * shape.dim;
-    const void* const data[] = {request.q.data, request.k.data, request.v.data};
-    kernel::TensorView* const views[] = {&a.q, &a.k, &a.v};
-    for (int i = 0; i < 3; ++i) {
-      segments_[i] = {static_cast<const std::byte*>(data[i]), request.output.size_bytes};
-      *views[i] = {&segments_[i], 1, dtype, shape.heads * head, head, shape.dim};
-    }
-    a.out = {output_.data(), dtype, shape.heads * head, head, shape.dim};
-    a.log_sum_exp = nullptr;
-    a.mask = kernel::Mask::kCausal;
-    a.scale = 1.0F;
-    a.query_offset = 0;
-    a.query_lengths = a.key_lengths = nullptr;
-    a.bias = &bias_;
-    a.product_precision =
-        dtype == tensor::DType::kBF16 ? kernel::ProductPrecision::kBF16 : kernel::ProductPrecision::kF32;
+  explicit KernelAlone(const std::string& binary) {
+    absl::StatusOr<std::unique_ptr<ChildProcess>> process = ChildProcess::Start(
+        {binary, "kernel", "--turns", absl::StrCat("--shape=", absl::GetFlag(FLAGS_shape)),
+         absl::StrCat("--dtype=", absl::GetFlag(FLAGS_dtype)), absl::StrCat("--pages=", absl::GetFlag(FLAGS_pages))},
+        absl::GetFlag(FLAGS_server_cpu));
+    if (!process.ok()) Die(process.status());
+    process_ = *std::move(process);
   }
 
-  void Run() {
-    absl::Notification done;
-    scheduler_->Submit(schedule::MakeAttentionWork(attention_, *kernel_), {},
-                       [&done](const schedule::Outcome&) { done.Notify(); });
-    done.WaitForNotification();
+  // Adds a turn's times to `times`; returns the CPU time that it took, in milliseconds.
+  double Turn(double seconds, Series& times) {
+    process_->WriteLine(absl::StrCat(seconds));
+    const absl::StatusOr<std::string> line = process_->ReadLine();
+    if (!line.ok()) Die(line.status());
+    const nlohmann::json turn = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
+    if (turn.is_discarded()) Die(absl::InternalError(*line));
+    for (const double milliseconds : turn["ms"]) times.Add(milliseconds);
+    return turn["cpu_ms"];
   }
 
  private:
-  std::unique_ptr<schedule::Scheduler> scheduler_;
-  std::unique_ptr<bias::BiasTable> table_;
-  kernel::BiasView bias_{};
-  const kernel::Kernel* kernel_ = nullptr;
-  kernel::Segment segments_[3];
-  std::vector<std::byte> output_;
-  kernel::Attention attention_{};
+  std::unique_ptr<ChildProcess> process_;
 };
 
 Shape ParseShape() {
@@ -273,6 +250,7 @@ void CheckFlags() {
   CheckOneOf("transport", absl::GetFlag(FLAGS_transport), {"tcp", "uds", "shm"});
   CheckOneOf("mode", absl::GetFlag(FLAGS_mode), {"auto", "unary", "stream"});
   CheckOneOf("dtype", absl::GetFlag(FLAGS_dtype), {"fp32", "bf16"});
+  CheckOneOf("pages", absl::GetFlag(FLAGS_pages), {"huge", "small"});
   const int clients = absl::GetFlag(FLAGS_clients);
   if (clients < 1 || clients > 256) {
     Die(absl::InvalidArgumentError(absl::StrCat("--clients: expected 1..256, got ", clients)));
@@ -286,16 +264,18 @@ SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
   options.tensor_bytes = tensor_bytes;
   options.client_cpu = absl::GetFlag(FLAGS_client_cpu);
   options.server_cpu = absl::GetFlag(FLAGS_server_cpu);
+  options.pages = Pages();
   return options;
 }
 
+// Where this program lies, and the other benchmarks of its build.
+std::filesystem::path Folder() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
+
 WireServerOptions ServerOptions(const std::string& folder) {
-  // The build's own binaries, beside this one.
-  const std::filesystem::path bench = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   WireServerOptions options;
   options.attnd_binary = absl::GetFlag(FLAGS_attnd);
-  if (options.attnd_binary.empty()) options.attnd_binary = (bench.parent_path() / "server/attnd").string();
-  options.echo_binary = (bench / "attnd_echo_server").string();
+  if (options.attnd_binary.empty()) options.attnd_binary = (Folder().parent_path() / "server/attnd").string();
+  options.echo_binary = (Folder() / "attnd_echo_server").string();
   options.folder = folder;
   options.tcp = absl::GetFlag(FLAGS_transport) == "tcp";
   options.shared_memory = absl::GetFlag(FLAGS_transport) == "shm";
@@ -308,8 +288,8 @@ WireServerOptions ServerOptions(const std::string& folder) {
 }  // namespace
 
 int WireMain(int argc, char** argv) {
+  signal(SIGPIPE, SIG_IGN);  // a child that ended shows when it is read from
   absl::ParseCommandLine(argc, argv);
-  server::SetUpLog("warn");
   CheckFlags();
   const Shape shape = ParseShape();
   const DType dtype = absl::GetFlag(FLAGS_dtype) == "bf16" ? DType::kBf16 : DType::kFp32;
@@ -331,7 +311,7 @@ int WireMain(int argc, char** argv) {
     callers.push_back(std::make_unique<Caller>(addresses.attnd, shape, dtype));
     callers.back()->Call();
   }
-  KernelAlone kernel(callers[0]->request(), shape);
+  const auto kernel = echo ? nullptr : std::make_unique<KernelAlone>((Folder() / "attnd_bench").string());
   const std::int64_t tensor_bytes = static_cast<std::int64_t>(callers[0]->request().output.size_bytes);
   auto floor = SocketEcho::Create(FloorOptions(tensor_bytes));
   if (!floor.ok()) Die(floor.status());
@@ -354,9 +334,7 @@ int WireMain(int argc, char** argv) {
     server_cpu += (*server)->CpuMilliseconds();
     client_cpu += CpuMilliseconds();
     for (const Series& series : each) calls.Add(series);
-    kernel_cpu -= CpuMilliseconds();
-    if (!echo) alone.Turn(turn, [&] { kernel.Run(); });
-    kernel_cpu += CpuMilliseconds();
+    if (kernel != nullptr) kernel_cpu += kernel->Turn(turn, alone);
     socket.Turn(turn, [&] {
       if (const auto done = (*floor)->Exchange(); !done.ok()) Die(done.status());
     });
@@ -365,7 +343,7 @@ int WireMain(int argc, char** argv) {
       v1::GetServerInfoResponse response;
       empty->GetServerInfo(&context, {}, &response);
     });
-    copy = std::max(copy, MeasureCopyBytesPerSecond(tensor_bytes, 5));
+    copy = std::max(copy, MeasureCopyBytesPerSecond(tensor_bytes, 5, Pages()));
   }
 
   const double bytes = static_cast<double>(4 * tensor_bytes) * static_cast<double>(callers.size());
@@ -378,6 +356,9 @@ int WireMain(int argc, char** argv) {
                          {"echo", echo},
                          {"copy", absl::GetFlag(FLAGS_copy)},
                          {"tensor_bytes", tensor_bytes},
+                         {"pages", absl::GetFlag(FLAGS_pages)},
+                         {"huge_fraction", callers[0]->HugeFractionOfKeys()},
+                         {"socket_huge_fraction", (*floor)->RequestHugeFraction()},
                          {"calls", calls.count()},
                          {"p50_ms", calls.At(0.5)},
                          {"p99_ms", calls.At(0.99)},
@@ -410,3 +391,5 @@ int WireMain(int argc, char** argv) {
 }
 
 }  // namespace attnd::bench
+
+int main(int argc, char** argv) { return attnd::bench::WireMain(argc, argv); }

@@ -42,8 +42,10 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vec
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-  std::array<int, 2> ends;
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe2");
+  std::array<int, 2> output, input;
+  if (pipe2(output.data(), O_CLOEXEC) != 0 || pipe2(input.data(), O_CLOEXEC) != 0) {
+    return absl::ErrnoToStatus(errno, "pipe2");
+  }
   const pid_t pid = fork();
   if (pid < 0) return absl::ErrnoToStatus(errno, "fork");
   if (pid == 0) {
@@ -54,19 +56,28 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vec
       CPU_SET(static_cast<unsigned>(cpu), &set);
       sched_setaffinity(0, sizeof(set), &set);
     }
-    dup2(ends[1], STDOUT_FILENO);
-    dup2(ends[1], STDERR_FILENO);
+    dup2(input[0], STDIN_FILENO);
+    dup2(output[1], STDOUT_FILENO);
+    dup2(output[1], STDERR_FILENO);
     execv(pointers[0], pointers.data());
     _exit(127);
   }
-  close(ends[1]);
-  return std::unique_ptr<ChildProcess>(new ChildProcess(pid, ends[0]));
+  close(output[1]);
+  close(input[0]);
+  return std::unique_ptr<ChildProcess>(new ChildProcess(pid, output[0], input[1]));
 }
 
 ChildProcess::~ChildProcess() {
   kill(pid_, SIGKILL);
   waitpid(pid_, nullptr, 0);
-  close(pipe_);
+  close(output_);
+  close(input_);
+}
+
+void ChildProcess::WriteLine(const std::string& line) {
+  const std::string text = line + "\n";
+  // What goes wrong shows in ReadLine.
+  if (write(input_, text.data(), text.size()) < 0) return;
 }
 
 absl::StatusOr<std::string> ChildProcess::ReadLine() {
@@ -78,7 +89,7 @@ absl::StatusOr<std::string> ChildProcess::ReadLine() {
       return line;
     }
     std::array<char, 4096> chunk;
-    const ssize_t size = read(pipe_, chunk.data(), chunk.size());
+    const ssize_t size = read(output_, chunk.data(), chunk.size());
     if (size < 0 && errno == EINTR) continue;
     if (size <= 0) return absl::UnavailableError(absl::StrCat("the process ended: ", unread_));
     unread_.append(chunk.data(), static_cast<std::size_t>(size));

@@ -38,6 +38,9 @@ class ChildProcess {
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
+  // Sends a line to its standard input.
+  void WriteLine(const std::string& line);
+
   // The next line of its output, without the newline. Errors: UNAVAILABLE if the output ended.
   absl::StatusOr<std::string> ReadLine();
 
@@ -45,9 +48,10 @@ class ChildProcess {
   double CpuMilliseconds() const;
 
  private:
-  ChildProcess(pid_t pid, int pipe) : pid_(pid), pipe_(pipe) {}
+  ChildProcess(pid_t pid, int output, int input) : pid_(pid), output_(output), input_(input) {}
   const pid_t pid_;
-  const int pipe_;
+  const int output_;
+  const int input_;
   std::string unread_;
 };
 

@@ -13,8 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "heap/heap.h"
-#include "heap/huge_pages.h"
 #include "heap/trimmer.h"
+#include "memory/huge_pages.h"
 #include "server/flags.h"
 #include "server/log.h"
 #include "server/server.h"
@@ -36,11 +36,11 @@ sigset_t StopSignals() {
 std::vector<attnd::v1::Setting> SettingsOfTheHeap() {
   using attnd::server::ObservedSetting;
   constexpr std::size_t kProbeBytes = std::size_t{8} << 20;
-  const double huge = attnd::heap::HugeFractionOfHeap(kProbeBytes);
+  const double huge = attnd::memory::HugeFractionOfHeap(kProbeBytes);
   return {ObservedSetting("allocator", attnd::heap::IsInForce(), attnd::heap::Name()),
           ObservedSetting("huge_pages", huge >= 0.5,
                           absl::StrCat(std::lround(100 * huge), "% of the heap's next 8 MiB; the system's mode is ",
-                                       attnd::heap::HugePageMode()))};
+                                       attnd::memory::HugePageMode()))};
 }
 
 }  // namespace

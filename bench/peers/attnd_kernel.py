@@ -13,6 +13,7 @@ from json_worker import PeerError
 # A process counts what its parent held before exec as its own peak memory. So a small shell starts the benchmark, not
 # Python; the "exit" keeps the shell from becoming the benchmark itself.
 _PINNED = ("sh", "-c", 'taskset -c "$0" "$@"; exit $?')
+PATIENCE_SECONDS = 300
 
 
 def run(
@@ -21,12 +22,21 @@ def run(
     """Runs the benchmark pinned to `cpus`; returns its JSON line. Raises PeerError."""
     command = [str(binary), "kernel", "--shape", case.shape(), "--queries", str(case.queries), "--dtype", case.dtype]
     command += ["--threads", str(case.threads), "--bias", bias, "--mask", "causal", "--reps", str(reps)]
+    command += ["--pages", case.pages]
     if kernel:
         command += ["--kernel", kernel]
-    done = subprocess.run([*_PINNED, ",".join(map(str, cpus)), *command], capture_output=True, text=True, timeout=300)
+    pinned = [*_PINNED, ",".join(map(str, cpus)), *command]
+    try:
+        done = subprocess.run(pinned, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(f"attnd_bench did not end within {PATIENCE_SECONDS} s") from error
     if done.returncode != 0:
-        raise PeerError(f"attnd_bench: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}")
-    line = json.loads(done.stdout.strip().splitlines()[-1])
+        lines = done.stderr.strip().splitlines()
+        raise PeerError(f"attnd_bench: {lines[-1] if lines else f'status {done.returncode}'}")
+    try:
+        line = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise PeerError("attnd_bench printed no JSON line") from error
     if kernel and line["kernel"] != kernel:
         raise PeerError(f"attnd_bench ran {line['kernel']}, not {kernel}")
     return line

@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 
+import pages
 import t5_bias
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Sizes of a causal attention call; queries are the last rows of the keys."""
+    """Sizes of a causal attention call, and where its tensors lie; queries are the last rows of the keys."""
 
     batch: int
     heads: int
@@ -20,6 +21,7 @@ class Case:
     dim: int
     dtype: str = "fp32"
     threads: int = 1
+    pages: str = "huge"  # or "small": see pages.py
 
     def shape(self) -> str:
         """As `attnd_bench kernel --shape` takes it."""
@@ -28,7 +30,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Tensors of a case, [batch, heads, rows, dim] float32, already rounded to the case's dtype."""
+    """Tensors of a case, [batch, heads, rows, dim] float32, already rounded to the case's dtype, on the case's pages."""
 
     case: Case
     q: np.ndarray
@@ -38,11 +40,19 @@ class Inputs:
 
     def offset_bias(self) -> np.ndarray:
         """[heads, keys]: the bias at offset 0, 1, 2, ..."""
-        return t5_bias.by_offset(self.table, self.case.keys)
+        return self.place(t5_bias.by_offset(self.table, self.case.keys))
 
     def mask(self) -> np.ndarray:
         """[heads, queries, keys]: the bias, -inf where the key comes after the query."""
-        return t5_bias.causal_mask(self.offset_bias(), self.case.queries, self.case.keys)
+        return self.place(t5_bias.causal_mask_view(self.offset_bias(), self.case.queries, self.case.keys))
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """A copy in row-major order on the case's pages."""
+        return pages.copy(values, self.case.pages)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype | type = np.float32) -> np.ndarray:
+        """Memory on the case's pages, for outputs."""
+        return pages.empty(shape, dtype, self.case.pages)
 
 
 def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -61,7 +71,8 @@ def make_inputs(case: Case, seed: int = 1) -> Inputs:
 
     def normal(rows: int, deviation: float) -> np.ndarray:
         shape = (case.batch, case.heads, rows, case.dim)
-        return round_to(rng.standard_normal(shape, np.float32) * np.float32(deviation), case.dtype)
+        values = round_to(rng.standard_normal(shape, np.float32) * np.float32(deviation), case.dtype)
+        return pages.copy(values, case.pages)
 
     table = rng.standard_normal((t5_bias.NUM_BUCKETS, case.heads), np.float32) * 2
     q = normal(case.queries, 0.5)

@@ -1,7 +1,8 @@
 """Arrow Flight as the wire: a DoExchange echo of tensors, three sent and one back, between two processes.
 
-  flight_echo.py --transport tcp|uds --bytes 1048576 [--seconds 1] [--client-cpu 1] [--server-cpu 0]
-prints one JSON line: min_ms, p50_ms, p99_ms, bytes_per_second (of four tensors, at p50). --bytes is the size of one tensor.
+  flight_echo.py --transport tcp|uds --bytes 1048576 [--pages huge|small] [--seconds 1] [--client-cpu 1] [--server-cpu 0]
+prints one JSON line: min_ms, p50_ms, p99_ms, bytes_per_second (of four tensors, at p50), huge_fraction (of the tensors
+that are sent). --bytes is the size of one tensor. Arrow allocates what it receives itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import time
 import numpy as np
 import pyarrow
 from pyarrow import flight
+
+import pages
 
 
 class Echo(flight.FlightServerBase):
@@ -49,9 +52,13 @@ def serve(location: str, cpu: int) -> None:
     server.shutdown()
 
 
-def measure(client: flight.FlightClient, tensor_bytes: int, seconds: float) -> dict[str, float]:
+def measure(client: flight.FlightClient, tensor_bytes: int, seconds: float, kind: str) -> dict[str, float]:
     rng = np.random.default_rng(1)
-    columns = [pyarrow.array(rng.standard_normal(max(1, tensor_bytes // 4), np.float32)) for _ in range(3)]
+    count = max(1, tensor_bytes // 4)
+    tensors = [pages.copy(rng.standard_normal(count, np.float32), kind) for _ in range(3)]
+    columns = [pyarrow.array(tensor) for tensor in tensors]
+    if any(column.buffers()[1].address != tensor.ctypes.data for column, tensor in zip(columns, tensors)):
+        raise ValueError("Arrow copied a tensor to memory of its own")
     batch = pyarrow.record_batch(columns, names=["q", "k", "v"])
     writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"echo"))
     writer.begin(batch.schema)
@@ -78,6 +85,7 @@ def measure(client: flight.FlightClient, tensor_bytes: int, seconds: float) -> d
         "p99_ms": times[min(len(times) - 1, len(times) * 99 // 100)],
         "bytes_per_second": 4 * columns[0].nbytes / (p50 / 1e3),
         "exchanges": len(times),
+        "huge_fraction": pages.huge_fraction(map(pages.span, tensors)),
     }
 
 
@@ -93,7 +101,7 @@ def run(options: argparse.Namespace) -> dict[str, float]:
             if options.transport == "tcp":
                 location = f"grpc+tcp://127.0.0.1:{port}"
             with flight.connect(location) as client:
-                return measure(client, options.bytes, options.seconds)
+                return measure(client, options.bytes, options.seconds, options.pages)
         finally:
             server.stdin.close()
             try:
@@ -107,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transport", choices=("tcp", "uds"), default="tcp")
     parser.add_argument("--bytes", type=int, default=1 << 20)
+    parser.add_argument("--pages", choices=pages.KINDS, default="huge")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--client-cpu", type=int, default=-1)
     parser.add_argument("--server-cpu", type=int, default=-1)

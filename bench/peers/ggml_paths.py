@@ -14,6 +14,7 @@ import pathlib
 
 import numpy as np
 
+import pages
 from case import Inputs
 from path import Path
 
@@ -68,12 +69,16 @@ def prepare(name: str, inputs: Inputs) -> Path:
 
 
 class _Graph:
-    """A ggml context, its tensors and one computation. Tensors are given as [batch, heads, rows, dim] arrays."""
+    """A ggml context, its tensors and one computation. Tensors are given as [batch, heads, rows, dim] arrays.
 
-    def __init__(self, data_bytes: int, threads: int):
-        self._context = _base.ggml_init(_InitParams(data_bytes + SLACK_BYTES, None, False))
+    The context lies on the case's pages; ggml places all tensors in it, and the graph's output.
+    """
+
+    def __init__(self, data_bytes: int, inputs: Inputs):
+        self._arena = inputs.empty((data_bytes + SLACK_BYTES,), np.uint8)
+        self._context = _base.ggml_init(_InitParams(self._arena.nbytes, self._arena.ctypes.data, False))
         self._backend = _cpu.ggml_backend_cpu_init()
-        _cpu.ggml_backend_cpu_set_n_threads(self._backend, threads)
+        _cpu.ggml_backend_cpu_set_n_threads(self._backend, inputs.case.threads)
 
     def __del__(self):
         _base.ggml_backend_free(self._backend)
@@ -85,6 +90,9 @@ class _Graph:
         made = _base.ggml_new_tensor_4d(self._context, kind, *reversed(values.shape))
         ctypes.memmove(_base.ggml_get_data(made), values.ctypes.data, values.nbytes)
         return made
+
+    def span(self, tensor: int, size: int) -> pages.Span:
+        return _base.ggml_get_data(tensor), size
 
     def apply(self, operation, *arguments) -> int:
         return operation(self._context, *arguments)
@@ -108,11 +116,13 @@ def _flash(inputs: Inputs, kind: type) -> Path:
     case = inputs.case
     mask = inputs.mask()[None].astype(np.float16)
     k, v = inputs.k.astype(kind), inputs.v.astype(kind)
-    graph = _Graph(2 * inputs.q.nbytes + k.nbytes + v.nbytes + mask.nbytes, case.threads)
+    graph = _Graph(2 * inputs.q.nbytes + k.nbytes + v.nbytes + mask.nbytes, inputs)
     tensors = [graph.tensor(x) for x in (inputs.q, k, v, mask)]
+    memory = (graph.span(tensors[1], k.nbytes), graph.span(tensors[2], v.nbytes))
     result = graph.apply(_base.ggml_flash_attn_ext, *tensors, 1.0, 0.0, 0.0)
     run = graph.finish(result, (case.batch, case.queries, case.heads, case.dim))
-    return Path(run, lambda out: out.transpose(0, 2, 1, 3), precision="fp16", note=f"mask fp16, K and V {kind.__name__}")
+    note = f"mask fp16, K and V {kind.__name__}"
+    return Path(run, lambda out: out.transpose(0, 2, 1, 3), memory, precision="fp16", note=note)
 
 
 def ggml_flash(inputs: Inputs) -> Path:
@@ -130,12 +140,13 @@ def ggml_products(inputs: Inputs) -> Path:
     case = inputs.case
     mask = inputs.mask()[None]
     logits_bytes = 4 * case.batch * case.heads * case.queries * case.keys
-    graph = _Graph(2 * inputs.q.nbytes + 2 * inputs.k.nbytes + mask.nbytes + logits_bytes, case.threads)
+    graph = _Graph(2 * inputs.q.nbytes + 2 * inputs.k.nbytes + mask.nbytes + logits_bytes, inputs)
     q, k, bias = (graph.tensor(x) for x in (inputs.q, inputs.k, mask))
     v_transposed = graph.tensor(inputs.v.transpose(0, 1, 3, 2))
     weights = graph.apply(_base.ggml_soft_max_ext_inplace, graph.apply(_base.ggml_mul_mat, k, q), bias, 1.0, 0.0)
     result = graph.apply(_base.ggml_mul_mat, v_transposed, weights)
-    return Path(graph.finish(result, inputs.q.shape), lambda out: out)
+    memory = (graph.span(k, inputs.k.nbytes), graph.span(v_transposed, inputs.v.nbytes))
+    return Path(graph.finish(result, inputs.q.shape), lambda out: out, memory)
 
 
 PATHS = {path.__name__: path for path in (ggml_flash, ggml_flash_fp16, ggml_products)}

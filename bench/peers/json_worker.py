@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import select
+import signal
 import subprocess
 import sys
+import time
 
 # glibc keeps freed pages instead of giving them back, so that large temporaries are not paged in anew each time.
 MALLOC_KEEPS_PAGES = {
@@ -15,48 +18,76 @@ MALLOC_KEEPS_PAGES = {
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 
-# Libraries whose workers differ from the plain one by their environment.
-VARIANTS = {"torch-keeps-pages": ("torch", MALLOC_KEEPS_PAGES)}
+# PyTorch allocates outputs and temporaries itself; with this it asks for huge pages, as our kernel does for its own.
+TORCH_ON_HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+
+# What a library's worker adds to the environment. Some libraries have several workers, which differ by that.
+VARIANTS = {
+    "torch": ("torch", TORCH_ON_HUGE_PAGES),
+    "torch-as-it-comes": ("torch", {}),
+    "torch-keeps-pages": ("torch", MALLOC_KEEPS_PAGES),
+}
+
+SCRIPT = pathlib.Path(__file__).with_name("worker.py")
+# Compiling FlexAttention and checking the largest problem take about a minute.
+PATIENCE_SECONDS = 300.0
 
 
 class PeerError(Exception):
-    """The worker could not do what it was asked; says why."""
+    """What was asked could not be done; says why."""
 
 
 class JsonWorker:
     """One worker process. Not thread-safe."""
 
-    def __init__(self, library: str, log_path: pathlib.Path):
+    def __init__(
+        self,
+        library: str,
+        log_path: pathlib.Path,
+        patience: float = PATIENCE_SECONDS,
+        script: pathlib.Path = SCRIPT,
+    ):
         self.library = library
+        self.failed = False  # An answer did not come: the process is gone, and what it had prepared.
+        self._patience = patience
+        self._answers = b""
         module, extra = VARIANTS.get(library, (library, {}))
-        script = pathlib.Path(__file__).with_name("worker.py")
-        self._log = open(log_path, "w")
+        # What a case's pages do not cover stays as the system has it, in every version of numpy.
+        environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0", **extra}
+        self._log = open(log_path, "a")
         self._process = subprocess.Popen(
             [sys.executable, str(script), module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **extra},
-            text=True,
+            env=environment,
         )
 
     def ask(self, **command) -> dict:
-        """Sends a command, waits for its answer. Raises PeerError."""
+        """Sends a command, waits for its answer: for its `seconds`, if it has such, beyond the usual. Raises PeerError.
+
+        A worker that dies, or does not answer in time, is ended and `failed` from then on.
+        """
+        if self.failed:
+            raise PeerError(f"the {self.library} worker has ended")
+        deadline = time.monotonic() + command.get("seconds", 0.0) + self._patience
         try:
-            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError:
-            line = ""
-        if not line:
-            raise PeerError(f"the {self.library} worker ended; see {self._log.name}")
-        answer = json.loads(line)
+            answer = json.loads(self._line(deadline))
+        except (OSError, EOFError, TimeoutError, ValueError) as error:
+            self.failed = True
+            raise PeerError(self._end(error)) from error
         if "error" in answer:
             raise PeerError(answer["error"].splitlines()[0])
         return answer
 
     def close(self) -> None:
-        self._process.stdin.close()
+        """Ends the worker, which may have ended before."""
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # Its end of the pipe is gone.
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -64,3 +95,28 @@ class JsonWorker:
             self._process.wait()
         self._process.stdout.close()
         self._log.close()
+
+    def _line(self, deadline: float) -> bytes:
+        pipe = self._process.stdout.fileno()
+        while b"\n" not in self._answers:
+            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError
+            chunk = os.read(pipe, 1 << 16)
+            if not chunk:
+                raise EOFError
+            self._answers += chunk
+        line, _, self._answers = self._answers.partition(b"\n")
+        return line
+
+    def _end(self, error: Exception) -> str:
+        """Ends the process whose answer did not come; returns the reason."""
+        log = f"see {pathlib.Path(self._log.name).name}"
+        if isinstance(error, TimeoutError):
+            self._process.kill()
+            self._process.wait()
+            return f"the {self.library} worker did not answer for {self._patience:.0f} s; {log}"
+        if isinstance(error, ValueError):
+            self._process.kill()
+        code = self._process.wait()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        return f"the {self.library} worker ended {how}; {log}"

@@ -54,7 +54,6 @@ def _lengths() -> list[Contest]:
     sdpa = ("sdpa_causal", "sdpa_mask", "sdpa_view_chunks")
     onnx = ("ort_products", "ort_multi_head", "ort_attention")
     ggml = ("ggml_flash", "ggml_flash_fp16", "ggml_products")
-    hugging_face = ("hf_t5", "hf_t5_bias")
 
     def torch(n: int, *paths: str) -> tuple[Entrant, ...]:
         return _peers(_square(n), "torch", *paths)
@@ -62,12 +61,16 @@ def _lengths() -> list[Contest]:
     def others(n: int) -> tuple[Entrant, ...]:
         return _peers(_square(n), "onnx", *onnx) + _peers(_square(n), "ggml", *ggml)
 
-    kept = _peers(_square(2048), "torch-keeps-pages", *hugging_face)
+    hugging_face = tuple(
+        entrant
+        for worker in ("torch", "torch-as-it-comes", "torch-keeps-pages")
+        for entrant in _peers(_square(2048), worker, "hf_t5", "hf_t5_bias")
+    )
     return [
         _by_length(128, *torch(128, *sdpa)),
         _by_length(512, *torch(512, *sdpa, "compiled"), *others(512)),
         _by_length(1024, *torch(1024, *sdpa, "flex_t5")),
-        _by_length(2048, *torch(2048, *sdpa, "flex_t5", "compiled", *hugging_face), *kept, *others(2048)),
+        _by_length(2048, *torch(2048, *sdpa, "flex_t5", "compiled"), *hugging_face, *others(2048)),
         _by_length(4096, *torch(4096, *sdpa, "flex_t5"), rounds=5),
         _by_length(8192, *torch(8192, *sdpa, "flex_t5"), rounds=3),
     ]
@@ -114,8 +117,13 @@ def _growth() -> Contest:
 
 
 def _memory() -> Contest:
+    """On small pages: huge ones would round each tensor up to 2 MiB, the small base's most of all."""
     entrants = tuple(
-        Entrant(f"attnd, n = {n}, threads = {threads}", "attnd", _square(n, heads=1, threads=threads))
+        Entrant(
+            f"attnd, n = {n}, threads = {threads}",
+            "attnd",
+            dataclasses.replace(_square(n, heads=1, threads=threads), pages="small"),
+        )
         for n in (16, 8192, 65536)
         for threads in (1, 2)
     )

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import page
 from contest import Measurement
-from kernel_goals import Goal, Missing, Results
+from kernel_goals import Goal, Results
 from kernel_plan import Contest
+from results import NotMeasured, not_measured
 
 
-def _figure(value: float, unit: str) -> str:
+PAGES = (
+    "\"Pages\" is how much of K and V lies on huge pages, as each entrant counted it. PyTorch allocates outputs and "
+    "temporaries itself: `torch` asks for huge pages too (`THP_MEM_ALLOC_ENABLE=1`), `torch-as-it-comes` and "
+    "`torch-keeps-pages` (glibc's malloc keeps what is freed) do not."
+)
+
+# Entrants whose shares of huge pages differ by more than this do not lie on the same pages.
+SAME_PAGES = 0.1
+
+
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return "–"
     if unit == "%":
         return f"{value * 100:.1f}%"
     return f"{value:.2f}×" if unit == "x" else f"{value:.1f} {unit}"
@@ -24,11 +37,10 @@ def _bound(goal: Goal) -> str:
 def _goal_row(goal: Goal, results: Results) -> list[str]:
     try:
         best, median = goal.figure(results)
-    except Missing as missing:
-        return [goal.what, goal.setting, _bound(goal), "–", "–", f"not measured ({missing})"]
-    by_median = "–" if median is None else _figure(median, goal.unit)
-    mark = "reached" if goal.reached(best) else "**not reached**"
-    return [goal.what, goal.setting, _bound(goal), _figure(best, goal.unit), by_median, mark]
+    except NotMeasured as missing:
+        return [goal.what, goal.setting, _bound(goal), "–", "–", not_measured(missing)]
+    mark = "reached" if goal.reached(median if best is None else best) else "**not reached**"
+    return [goal.what, goal.setting, _bound(goal), _figure(best, goal.unit), _figure(median, goal.unit), mark]
 
 
 def goal_table(goals: list[Goal], results: Results) -> str:
@@ -38,25 +50,38 @@ def goal_table(goals: list[Goal], results: Results) -> str:
 
 def _timing_row(name: str, m: Measurement, ours: Measurement | None) -> list[str]:
     if m.error:
-        return [name, "–", "–", "–", "–", "–", m.error]
+        return [name, "–", "–", "–", "–", "–", "–", not_measured(m.error)]
     ratio = f"{m.best_ms / ours.best_ms:.2f}" if ours and not ours.error else "–"
     notes = [m.note] if m.note else []
     if "fraction_of_peak" in m.extras:
         notes.append(f"{m.extras['fraction_of_peak'] * 100:.0f}% of {m.extras['peak_gflops']:.0f} GFLOP/s")
     error = f"{m.extras['max_error']:.1e}" if "max_error" in m.extras else "–"
-    return [name, f"{m.best_ms:.3f}", f"{m.median_ms:.3f}", ratio, str(m.reps), error, ", ".join(notes)]
+    pages = f"huge {m.huge_fraction:.0%}"
+    return [name, f"{m.best_ms:.3f}", f"{m.median_ms:.3f}", ratio, str(m.reps), error, pages, ", ".join(notes)]
 
 
-def timing_table(contest: Contest, measured: dict[str, Measurement]) -> str:
-    header = ("path", "best ms", "median ms", "of ours", "times", "max error", "")
+def unequal_pages(measured: dict[str, Measurement]) -> str:
+    """A warning if the entrants' K and V do not lie on the same kind of pages, else nothing."""
+    shares = {name: m.huge_fraction for name, m in measured.items() if not m.error}
+    if not shares or max(shares.values()) - min(shares.values()) <= SAME_PAGES:
+        return ""
+    return "**Unequal pages**, so these times do not compare: " + ", ".join(
+        f"{name} huge {share:.0%}" for name, share in shares.items()
+    )
+
+
+def timing_table(measured: dict[str, Measurement]) -> str:
+    header = ("path", "best ms", "median ms", "of ours", "times", "max error", "pages", "")
     ours = measured.get("attnd")
-    return page.table(header, (_timing_row(name, m, ours) for name, m in measured.items()))
+    table = page.table(header, (_timing_row(name, m, ours) for name, m in measured.items()))
+    warning = unequal_pages(measured)
+    return f"{warning}\n\n{table}" if warning else table
 
 
 def section(facts: dict[str, str], goals: list[Goal], contests: list[Contest], results: Results) -> str:
     parts = [page.table(("", ""), ([f"{name}", value] for name, value in facts.items()))]
-    parts += ["### Goals", goal_table(goals, results), "### Timings"]
+    parts += ["### Goals", goal_table(goals, results), "### Timings", PAGES]
     for contest in contests:
         if contest.name in results:
-            parts += [f"#### {contest.title[0].upper()}{contest.title[1:]}", timing_table(contest, results[contest.name])]
+            parts += [f"#### {contest.title[0].upper()}{contest.title[1:]}", timing_table(results[contest.name])]
     return "\n\n".join(parts)

@@ -36,13 +36,30 @@ def peak_mebibytes(pid: int) -> float:
     raise ValueError(f"process {pid} has no VmHWM")
 
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What the benchmarks write. One that follows another finds these changed, and attnd is the same.
+WRITTEN = ("bench/results", "docs/performance.md")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
 def commit() -> str:
-    """The commit of this tree, with a mark if it has changes."""
-    folder = pathlib.Path(__file__).parent
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=folder, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
+    """The commit of this tree, with "-dirty" if a tracked file that no benchmark writes has changes."""
+    written = (f":(exclude){path}" for path in WRITTEN)
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    head = _git("rev-parse", "--short=10", "HEAD")
+    return f"{head}-dirty" if head and changed else head or "unknown"
+
+
+def expect_clean(facts: dict[str, str], allowed: bool) -> None:
+    """Ends the program if what will be measured is no commit: nobody could repeat the figures of the page."""
+    if facts["attnd commit"].endswith("-dirty") and not allowed:
+        sys.exit(
+            f"the tree has changes ({facts['attnd commit']}): commit them before a measurement that writes "
+            f"{WRITTEN[1]}, or give --allow-dirty"
+        )
 
 
 def describe() -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pages import Span
+
 
 @dataclasses.dataclass(frozen=True)
 class Path:
@@ -15,7 +17,10 @@ class Path:
 
     run: Callable[[], Any]
     output: Callable[[Any], np.ndarray]
+    # Where K and V lie, as the library reads them.
+    memory: tuple[Span, ...]
     with_bias: bool = True
     # The narrowest format in which logits, bias or probabilities are held.
     precision: str = "fp32"
     note: str = ""
+    kept: Any = None  # what must live as long as the path

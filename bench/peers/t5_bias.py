@@ -31,12 +31,16 @@ def descending_with_future(offset_bias: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate([offset_bias[:, ::-1], future], axis=1))
 
 
-def causal_mask(offset_bias: np.ndarray, queries: int, keys: int) -> np.ndarray:
-    """[heads, queries, keys]: the bias where the key is visible, else -inf. The queries are the last rows."""
+def causal_mask_view(offset_bias: np.ndarray, queries: int, keys: int) -> np.ndarray:
+    """[heads, queries, keys]: the bias where the key is visible, else -inf. The queries are the last rows. Rows overlap."""
     line = descending_with_future(offset_bias)
     heads = line.shape[0]
     step = line.strides[1]
     # Row r, key j is offset (keys - queries + r) - j, which stands at entry (queries - 1 - r) + j.
     start = line[:, queries - 1 :]
-    view = np.lib.stride_tricks.as_strided(start, (heads, queries, keys), (line.strides[0], -step, step))
-    return view.copy()
+    return np.lib.stride_tricks.as_strided(start, (heads, queries, keys), (line.strides[0], -step, step))
+
+
+def causal_mask(offset_bias: np.ndarray, queries: int, keys: int) -> np.ndarray:
+    """causal_mask_view as an array of its own."""
+    return causal_mask_view(offset_bias, queries, keys).copy()

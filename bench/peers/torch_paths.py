@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import flex_attention as flex
 
+import pages
 import t5_bias
 from case import Inputs
 from path import Path
@@ -34,13 +35,30 @@ def prepare(name: str, inputs: Inputs) -> Path:
     return PATHS[name](inputs)
 
 
-def _tensors(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _placed(inputs: Inputs, tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on the case's pages. numpy has no bfloat16, so that the bits travel as integers."""
+    dtype = tensor.dtype
+    bits = {4: torch.int32, 2: torch.int16}[dtype.itemsize]
+    return torch.from_numpy(inputs.place(tensor.contiguous().view(bits).numpy())).view(dtype)
+
+
+def _tensor(inputs: Inputs, values: np.ndarray) -> torch.Tensor:
+    """The case's dtype, on the case's pages: `values` themselves if they are of that dtype and lie there."""
+    tensor = torch.from_numpy(values)
     dtype = DTYPES[inputs.case.dtype]
-    return tuple(torch.from_numpy(x).to(dtype) for x in (inputs.q, inputs.k, inputs.v))
+    return tensor if tensor.dtype == dtype else _placed(inputs, tensor.to(dtype))
+
+
+def _tensors(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return tuple(_tensor(inputs, x) for x in (inputs.q, inputs.k, inputs.v))
 
 
 def _mask(inputs: Inputs) -> torch.Tensor:
-    return torch.from_numpy(inputs.mask()).unsqueeze(0).to(DTYPES[inputs.case.dtype])
+    return _tensor(inputs, inputs.mask()).unsqueeze(0)
+
+
+def _memory(*tensors: torch.Tensor) -> tuple[pages.Span, ...]:
+    return tuple((tensor.data_ptr(), tensor.nbytes) for tensor in tensors)
 
 
 def _numpy(result: torch.Tensor) -> np.ndarray:
@@ -52,21 +70,21 @@ def sdpa_mask(inputs: Inputs) -> Path:
     q, k, v = _tensors(inputs)
     mask = _mask(inputs)
     run = functools.partial(functional.scaled_dot_product_attention, q, k, v, attn_mask=mask, scale=1.0)
-    return Path(run, _numpy, precision=inputs.case.dtype)
+    return Path(run, _numpy, _memory(k, v), precision=inputs.case.dtype)
 
 
 def sdpa_causal(inputs: Inputs) -> Path:
     """scaled_dot_product_attention(is_causal=True): less work, for it has no bias."""
     q, k, v = _tensors(inputs)
     run = functools.partial(functional.scaled_dot_product_attention, q, k, v, is_causal=True, scale=1.0)
-    return Path(run, _numpy, with_bias=False, precision=inputs.case.dtype)
+    return Path(run, _numpy, _memory(k, v), with_bias=False, precision=inputs.case.dtype)
 
 
 def sdpa_plain(inputs: Inputs) -> Path:
     """scaled_dot_product_attention without bias or mask: what one query per sequence needs."""
     q, k, v = _tensors(inputs)
     run = functools.partial(functional.scaled_dot_product_attention, q, k, v, scale=1.0)
-    return Path(run, _numpy, with_bias=False, precision=inputs.case.dtype)
+    return Path(run, _numpy, _memory(k, v), with_bias=False, precision=inputs.case.dtype)
 
 
 def sdpa_view_chunks(inputs: Inputs, chunk: int = 256) -> Path:
@@ -76,7 +94,7 @@ def sdpa_view_chunks(inputs: Inputs, chunk: int = 256) -> Path:
     queries is flipped, and its result flipped back. A chunk sees only the keys up to its last query.
     """
     q, k, v = _tensors(inputs)
-    line = torch.from_numpy(t5_bias.descending_with_future(inputs.offset_bias())).to(q.dtype)
+    line = _tensor(inputs, inputs.place(t5_bias.descending_with_future(inputs.offset_bias())))
     n = inputs.case.keys
 
     def run() -> torch.Tensor:
@@ -90,7 +108,7 @@ def sdpa_view_chunks(inputs: Inputs, chunk: int = 256) -> Path:
             out[:, :, begin:end] = part.flip(2)
         return out
 
-    return Path(run, _numpy, precision=inputs.case.dtype, note=f"chunks of {chunk}")
+    return Path(run, _numpy, _memory(k, v), precision=inputs.case.dtype, note=f"chunks of {chunk}")
 
 
 def _products(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -102,7 +120,7 @@ def compiled(inputs: Inputs) -> Path:
     q, k, v = _tensors(inputs)
     mask = _mask(inputs)
     function = torch.compile(_products, dynamic=False)
-    return Path(functools.partial(function, q, k, v, mask), _numpy, precision=inputs.case.dtype)
+    return Path(functools.partial(function, q, k, v, mask), _numpy, _memory(k, v), precision=inputs.case.dtype)
 
 
 def flex_t5(inputs: Inputs) -> Path:
@@ -117,7 +135,7 @@ def flex_t5(inputs: Inputs) -> Path:
     visible = flex.create_block_mask(lambda b, h, query, key: query >= key, None, None, n, n, device="cpu")
     function = torch.compile(flex.flex_attention, dynamic=False)
     run = functools.partial(function, q, k, v, score_mod=add_bias, block_mask=visible, scale=1.0)
-    return Path(run, _numpy, precision=inputs.case.dtype)
+    return Path(run, _numpy, _memory(k, v), precision=inputs.case.dtype)
 
 
 def _hugging_face_layer(inputs: Inputs):
@@ -143,14 +161,15 @@ def hf_t5(inputs: Inputs) -> Path:
     q, k, v = _tensors(inputs)
     case = inputs.case
     past = case.keys - case.queries
-    bias = layer.compute_bias(case.queries, case.keys, past_seen_tokens=past)
+    bias = _placed(inputs, layer.compute_bias(case.queries, case.keys, past_seen_tokens=past))
     position = torch.arange(case.keys)
     future = position[None, :] > position[past:, None]
-    mask = torch.zeros(1, 1, case.queries, case.keys, dtype=q.dtype).masked_fill_(future, torch.finfo(q.dtype).min)
+    zeros = torch.zeros(1, 1, case.queries, case.keys, dtype=q.dtype)
+    mask = _placed(inputs, zeros.masked_fill_(future, torch.finfo(q.dtype).min))
     run = functools.partial(
         module.eager_attention_forward, layer, q, k, v, mask, scaling=1.0, position_bias=bias
     )
-    return Path(run, lambda result: _numpy(result[0].transpose(1, 2)), precision=inputs.case.dtype)
+    return Path(run, lambda result: _numpy(result[0].transpose(1, 2)), _memory(k, v), precision=inputs.case.dtype)
 
 
 def hf_t5_bias(inputs: Inputs) -> Path:
@@ -165,7 +184,7 @@ def hf_t5_bias(inputs: Inputs) -> Path:
         return _numpy(_products(q, k, v, bias + future))
 
     run = functools.partial(layer.compute_bias, case.queries, case.keys, past_seen_tokens=past)
-    return Path(run, attention, precision=inputs.case.dtype)
+    return Path(run, attention, _memory(k, v), precision=inputs.case.dtype)
 
 
 PATHS = {

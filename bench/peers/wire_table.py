@@ -1,7 +1,9 @@
 """Measures calls to attnd beside what a user would build instead, and writes the wire's tables.
 
-Run it through bench/wire_table.sh. Needs the packages of requirements.txt and the built targets attnd, attnd_bench and
-attnd_server_race. The machine should do nothing else meanwhile. Server and client each have a CPU of their own.
+Run it through bench/wire_table.sh. Needs the built targets attnd, attnd_bench and attnd_server_race, and the packages of
+requirements.txt for the peers; what is missing or fails is "not measured". The machine should do nothing else meanwhile.
+Server and client each have a CPU of their own. The results file is written after each measurement, so that a run that is
+ended early keeps what it has, marked "complete": false.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from typing import Any
 
 import machine
 import page
+import results as results_file
 import servers
-import wire_goals
+import wire_report
+from results import NotMeasured
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RACE_LENGTHS = (128, 512, 2048)
@@ -35,151 +40,210 @@ CALLS = {
     "shared memory, in place": ["--transport=shm"],
     "shared memory, copied by the library": ["--transport=shm", "--copy"],
 }
+SETTINGS = {
+    "n2048": ["--shape=1,8,2048,64"],
+    "n2048-bf16": ["--shape=1,8,2048,64", "--dtype=bf16"],
+    "smallest": ["--shape=1,8,1,64"],
+}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "bench/results/wire.json")
+    parser.add_argument(
+        "--results",
+        type=pathlib.Path,
+        help="default: bench/results/wire.json, or BUILD/peers-logs/wire.json with --print",
+    )
     parser.add_argument("--page", type=pathlib.Path, default=ROOT / "docs/performance.md")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one turn")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each entrant")
-    parser.add_argument("--print", action="store_true", help="print the tables instead of writing files")
-    return parser.parse_args()
+    parser.add_argument("--patience", type=float, default=300, help="seconds for one program to end")
+    parser.add_argument("--print", action="store_true", help="print the tables instead of writing the page")
+    parser.add_argument("--allow-dirty", action="store_true", help="write the page although the tree has changes")
+    options = parser.parse_args()
+    if options.results is None:
+        options.results = options.build / "peers-logs/wire.json" if options.print else ROOT / "bench/results/wire.json"
+    return options
 
 
-def json_lines(command: list[str]) -> list[dict]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode != 0:
-        sys.exit(f"{command[0]}: {done.stderr.strip()}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+class Run:
+    """One run of all measurements: its settings, and its results in a file that grows with each of them."""
 
+    def __init__(self, options: argparse.Namespace, facts: dict[str, str], server_cpu: int, client_cpu: int):
+        self.options = options
+        self.server_cpu = server_cpu
+        self.client_cpu = client_cpu
+        self.logs = options.build / "peers-logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.results: dict[str, Any] = {"echo": {}, "calls": {}, "race": {}, "memory": {"error": "not run"}}
+        self._facts = facts
 
-def race(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, dict[str, dict]]:
-    """Both servers, called in turns by the C++ client: length -> server -> its line."""
-    logs = options.build / "peers-logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    results = {}
-    with contextlib.ExitStack() as stack:
-        targets = {
-            "attnd": stack.enter_context(
-                servers.attnd(options.build / "server/attnd", [server_cpu], logs / "attnd.log")
-            ),
-            "python": stack.enter_context(servers.python_server([server_cpu], logs / "python_server.log")),
-        }
-        for n in RACE_LENGTHS:
-            command = [str(options.build / "bench/attnd_server_race"), f"--shape=1,8,{n},64", f"--cpu={client_cpu}"]
-            command += [f"--seconds={options.seconds}", f"--rounds={options.rounds}", *targets.values()]
-            results[str(n)] = dict(zip(targets, json_lines(command)))
-            print(f"race, n = {n}: done", file=sys.stderr, flush=True)
-    return results
+    def record(self, value: dict, *keys: str) -> None:
+        """Puts `value` where the keys lead, and writes the file."""
+        at = self.results
+        for key in keys[:-1]:
+            at = at.setdefault(key, {})
+        at[keys[-1]] = value
+        self.write(complete=False)
+        print(f"{', '.join(keys)}: done", file=sys.stderr, flush=True)
 
+    def write(self, complete: bool) -> None:
+        results_file.write(self.options.results, {"complete": complete, "facts": self._facts, **self.results})
 
-def wire(options: argparse.Namespace, server_cpu: int, client_cpu: int, rounds: int, flags: list[str]) -> dict:
-    """One line of attnd_bench wire."""
-    command = [str(options.build / "bench/attnd_bench"), "wire", f"--server_cpu={server_cpu}", f"--client_cpu={client_cpu}"]
-    command += [f"--rounds={rounds}", f"--turn_seconds={options.seconds}", *flags]
-    return json_lines(command)[0]
+    def json_lines(self, command: list[str], seconds: float = 0.0) -> list[dict]:
+        """What a program that works for about `seconds` prints. Raises NotMeasured."""
+        name = pathlib.Path(command[0] if command[0] != sys.executable else command[1]).name
+        patience = seconds + self.options.patience
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
+        except subprocess.TimeoutExpired as error:
+            raise NotMeasured(f"{name} did not end within {patience:.0f} s") from error
+        except OSError as error:
+            raise NotMeasured(f"{name}: {error.strerror}") from error
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines()
+            raise NotMeasured(f"{name}: {lines[-1] if lines else f'status {done.returncode}'}")
+        try:
+            lines = [json.loads(line) for line in done.stdout.splitlines()]
+        except ValueError as error:
+            raise NotMeasured(f"{name} printed what is not JSON") from error
+        if not lines:
+            raise NotMeasured(f"{name} printed nothing")
+        return lines
 
+    def wire(self, rounds: int, flags: list[str]) -> dict:
+        """One line of attnd_bench wire."""
+        options = self.options
+        command = [str(options.build / "bench/attnd_bench"), "wire"]
+        command += [f"--server_cpu={self.server_cpu}", f"--client_cpu={self.client_cpu}"]
+        command += [f"--rounds={rounds}", f"--turn_seconds={options.seconds}", *flags]
+        return self.json_lines(command, 4 * rounds * options.seconds)[0]
 
-def flight(options: argparse.Namespace, server_cpu: int, client_cpu: int, transport: str, size: int) -> dict:
-    script = pathlib.Path(__file__).with_name("flight_echo.py")
-    command = [sys.executable, str(script), "--transport", transport, "--bytes", str(size << 20)]
-    command += ["--seconds", str(options.seconds), "--server-cpu", str(server_cpu), "--client-cpu", str(client_cpu)]
-    return json_lines(command)[0]
+    def flight(self, transport: str, size: int) -> dict:
+        script = pathlib.Path(__file__).with_name("flight_echo.py")
+        command = [sys.executable, str(script), "--transport", transport, "--bytes", str(size << 20)]
+        command += ["--seconds", str(self.options.seconds)]
+        command += ["--server-cpu", str(self.server_cpu), "--client-cpu", str(self.client_cpu)]
+        return self.json_lines(command, self.options.seconds)[0]
+
+    def race(self, n: int, seconds: float, rounds: int, targets: list[str]) -> list[dict]:
+        """The C++ client's line for each server, called in turns."""
+        command = [str(self.options.build / "bench/attnd_server_race"), f"--shape=1,8,{n},64"]
+        command += [f"--cpu={self.client_cpu}", f"--seconds={seconds}", f"--rounds={rounds}", *targets]
+        return self.json_lines(command, rounds * len(targets) * seconds)
 
 
 def summary(lines: list[dict]) -> dict[str, float]:
     return {
         "min_ms": min(line["min_ms"] for line in lines),
         "p50_ms": statistics.median(line["p50_ms"] for line in lines),
+        "huge_fraction": min(line["huge_fraction"] for line in lines),
     }
 
 
-def echo(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, dict[str, dict[str, dict]]]:
-    """The wire without arithmetic, in turns: MiB of a tensor -> transport -> entrant -> summary."""
-    results = {}
-    for size, length in LENGTH_OF.items():
-        results[str(size)] = {}
+def echo_once(run: Run, size: int, transport: str) -> dict[str, dict]:
+    """The wire without arithmetic, in turns: entrant -> summary. An entrant that fails is out; the others go on."""
+    turns: dict[str, list[dict]] = {"attnd, one message": [], "attnd, pieces": [], "Arrow Flight": [], "plain socket": []}
+    failed: dict[str, dict] = {}
+
+    def ours(mode: str) -> dict:
+        flags = ["--echo", f"--shape=1,8,{LENGTH_OF[size]},64", f"--transport={transport}", f"--mode={mode}"]
+        line = run.wire(1, flags)
+        socket = {key: line[f"socket_{key}"] for key in ("min_ms", "p50_ms", "huge_fraction")}
+        turns["plain socket"].append(socket)
+        return line
+
+    entrants = {
+        "attnd, one message": lambda: ours("unary"),
+        "attnd, pieces": lambda: ours("stream"),
+        "Arrow Flight": lambda: run.flight(transport, size),
+    }
+    for _ in range(run.options.rounds):
+        for name, turn in entrants.items():
+            if name in failed:
+                continue
+            try:
+                turns[name].append(turn())
+            except NotMeasured as error:
+                failed[name] = {"error": str(error)}
+    if not turns["plain socket"]:  # It is measured by the same program.
+        failed["plain socket"] = failed["attnd, one message"]
+    return {name: failed.get(name) or summary(lines) for name, lines in turns.items()}
+
+
+def echo(run: Run) -> None:
+    """MiB of a tensor -> transport -> entrant -> summary."""
+    for size in LENGTH_OF:
         for transport in ("tcp", "uds"):
-            turns = {"attnd, one message": [], "attnd, pieces": [], "Arrow Flight": [], "raw socket": []}
-            for _ in range(options.rounds):
-                for mode, name in (("unary", "attnd, one message"), ("stream", "attnd, pieces")):
-                    flags = ["--echo", f"--shape=1,8,{length},64", f"--transport={transport}", f"--mode={mode}"]
-                    line = wire(options, server_cpu, client_cpu, 1, flags)
-                    turns[name].append(line)
-                    turns["raw socket"].append({"min_ms": line["socket_min_ms"], "p50_ms": line["socket_p50_ms"]})
-                turns["Arrow Flight"].append(flight(options, server_cpu, client_cpu, transport, size))
-            results[str(size)][transport] = {name: summary(lines) for name, lines in turns.items()}
-        print(f"echo, {size} MiB: done", file=sys.stderr, flush=True)
-    return results
+            run.record(echo_once(run, size, transport), "echo", str(size), transport)
 
 
-def calls(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, dict[str, dict]]:
+def calls(run: Run) -> None:
     """Calls with arithmetic: setting -> name -> line."""
-    settings = {
-        "n2048": ["--shape=1,8,2048,64"],
-        "n2048-bf16": ["--shape=1,8,2048,64", "--dtype=bf16"],
-        "smallest": ["--shape=1,8,1,64"],
-    }
-    results = {}
-    for setting, shape in settings.items():
-        results[setting] = {}
+    for setting, shape in SETTINGS.items():
         for name, flags in CALLS.items():
             if setting == "smallest" and "one message" not in name:
                 continue
-            results[setting][name] = wire(options, server_cpu, client_cpu, options.rounds, [*shape, *flags])
-        print(f"calls, {setting}: done", file=sys.stderr, flush=True)
-    return results
+            try:
+                line = run.wire(run.options.rounds, [*shape, *flags])
+            except NotMeasured as error:
+                line = {"error": str(error)}
+            run.record(line, "calls", setting, name)
 
 
-def memory(options: argparse.Namespace, server_cpu: int, client_cpu: int) -> dict[str, float]:
+def race_once(run: Run, n: int, targets: dict[str, str]) -> dict[str, dict]:
+    """Server -> its line. If they cannot race, attnd runs alone."""
+    seconds, rounds = run.options.seconds, run.options.rounds
+    try:
+        return dict(zip(targets, run.race(n, seconds, rounds, list(targets.values()))))
+    except NotMeasured as error:
+        reason = {"error": str(error)}
+    lines = {name: reason for name in targets}
+    if len(targets) > 1:
+        with contextlib.suppress(NotMeasured):
+            lines["attnd"] = run.race(n, seconds, rounds, [targets["attnd"]])[0]
+    return lines
+
+
+def race(run: Run) -> None:
+    """Both servers, called in turns by the C++ client: length -> server -> its line."""
+    missing: dict[str, dict] = {}
+    starts = {
+        "attnd": lambda: servers.attnd(run.options.build / "server/attnd", [run.server_cpu], run.logs / "attnd.log"),
+        "python": lambda: servers.python_server([run.server_cpu], run.logs / "python_server.log"),
+    }
+    with contextlib.ExitStack() as stack:
+        targets = {}
+        for name, start in starts.items():
+            try:
+                targets[name] = stack.enter_context(start())
+            except NotMeasured as error:
+                missing[name] = {"error": str(error)}
+        for n in RACE_LENGTHS:
+            lines = race_once(run, n, targets) if "attnd" in targets else {"python": {"error": "attnd did not start"}}
+            run.record({**lines, **missing}, "race", str(n))
+
+
+def memory(run: Run) -> None:
     """How much a call of n = 8192 raises the server's peak of resident memory, in MiB."""
-    binary, log = options.build / "server/attnd", options.build / "peers-logs/attnd-memory.log"
-    race_binary = str(options.build / "bench/attnd_server_race")
-    with servers.attnd_process(binary, [server_cpu], log) as (target, pid):
-        peak = []
-        for n in (16, 8192):
-            json_lines([race_binary, f"--shape=1,8,{n},64", f"--cpu={client_cpu}", "--seconds=1", "--rounds=1", target])
-            peak.append(machine.peak_mebibytes(pid))
-    return {"raised_mib": peak[1] - peak[0]}
+    binary, log = run.options.build / "server/attnd", run.logs / "attnd-memory.log"
+    try:
+        with servers.attnd_process(binary, [run.server_cpu], log) as (target, pid):
+            peak = []
+            for n in (16, 8192):
+                run.race(n, 1, 1, [target])
+                peak.append(machine.peak_mebibytes(pid))
+        run.record({"raised_mib": peak[1] - peak[0]}, "memory")
+    except (NotMeasured, OSError, ValueError) as error:  # The last two: the server ended while its peak was read.
+        run.record({"error": str(error)}, "memory")
 
 
-def race_table(results: dict[str, dict[str, dict]]) -> str:
-    rows = []
-    for n, lines in results.items():
-        ours, theirs = lines["attnd"], lines["python"]
-        rows.append(
-            [
-                n,
-                f"{ours['p50_ms']:.3f} / {ours['min_ms']:.3f}",
-                f"{theirs['p50_ms']:.3f} / {theirs['min_ms']:.3f} / {theirs['compute_ms']:.3f}",
-            ]
-        )
-    return page.table(("n", "attnd ms: p50 / min", "Python ms: p50 / min / compute"), rows)
-
-
-def echo_table(results: dict[str, dict[str, dict[str, dict]]]) -> str:
-    rows = []
-    for size, transports in results.items():
-        for transport, entrants in transports.items():
-            for name, line in entrants.items():
-                rate = 4 * (int(size) << 20) / line["p50_ms"] / 1e6
-                rows.append([f"{size} MiB", transport, name, f"{line['p50_ms']:.3f}", f"{line['min_ms']:.3f}", f"{rate:.2f}"])
-    return page.table(("tensor", "transport", "", "p50 ms", "min ms", "GB/s at p50"), rows)
-
-
-def calls_table(results: dict[str, dict[str, dict]]) -> str:
-    rows = []
-    for setting, lines in results.items():
-        for name, line in lines.items():
-            what = f"{line['shape']} {line['dtype']}"
-            cpu = f"{line['server_cpu_ms']:.2f} / {line['client_cpu_ms']:.2f} / {line['kernel_cpu_ms']:.2f}"
-            times = [f"{line[key]:.3f}" for key in ("p50_ms", "min_ms", "p99_ms", "kernel_p50_ms", "kernel_min_ms")]
-            note = "disturbed" if line["disturbed"] else ""
-            rows.append([what, name, *times, cpu, f"{line['empty_call_p50_ms']:.3f}", note])
-    header = ("shape", "through", "p50 ms", "min", "p99", "kernel p50", "kernel min", "CPU ms: server / client / kernel")
-    return page.table((*header, "empty call p50", ""), rows)
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def main() -> None:
@@ -187,35 +251,22 @@ def main() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         sys.exit("needs two CPUs: one for the server, one for the client")
-    server_cpu, client_cpu = cpus[-1], cpus[0]
-    results = {
-        measure.__name__: measure(options, server_cpu, client_cpu) for measure in (echo, calls, race, memory)
-    }
-    packages = ("grpcio", "torch", "pyarrow")
     facts = {
         **machine.describe(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: version(name) for name in ("grpcio", "torch", "pyarrow")},
         "date": datetime.date.today().isoformat(),
     }
-    body = "\n\n".join(
-        [
-            page.table(("", ""), facts.items()),
-            "### Goals of the wire",
-            wire_goals.table(results),
-            "### The wire without arithmetic",
-            echo_table(results["echo"]),
-            "### Calls",
-            calls_table(results["calls"]),
-            "### Against a Python server around PyTorch",
-            race_table(results["race"]),
-        ]
-    )
+    if not options.print:
+        machine.expect_clean(facts, options.allow_dirty)
+    run = Run(options, facts, server_cpu=cpus[-1], client_cpu=cpus[0])
+    for measure in (echo, calls, race, memory):
+        measure(run)
+    run.write(complete=True)
+    body = wire_report.section(facts, run.results)
     if options.print:
         print(body)
-        return
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps({"facts": facts, **results}, indent=1) + "\n")
-    page.replace_section(options.page, "wire table", body)
+    else:
+        page.replace_section(options.page, "wire table", body)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Speaks JSON lines: one command on stdin, one answer on stdout.
   {"op": "versions"}                                   -> {"versions": {...}}
-  {"op": "prepare", "path": NAME, "case": {...}}       -> {"id": N, "max_error": E, "allowed": A, "note": "..."}
+  {"op": "prepare", "path": NAME, "case": {...}}       -> {"id": N, "max_error": E, "allowed": A, "note": "...",
+                                                           "huge_fraction": F}    of K and V, as the library reads them
   {"op": "time", "id": N, "seconds": S, "cpus": [..]}  -> {"ms": [...]}
   {"op": "drop", "id": N}                              -> {}
 Any failure is answered by {"error": "..."} and the worker goes on.
@@ -16,11 +17,19 @@ import json
 import os
 import sys
 import time
+import traceback
+from collections.abc import Callable
+from types import ModuleType
 
 import formula
+import pages
 from case import Case, make_inputs
 
 MODULES = {"torch": "torch_paths", "onnx": "onnx_paths", "ggml": "ggml_paths"}
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def pin_all_threads(cpus: list[int]) -> None:
@@ -30,8 +39,8 @@ def pin_all_threads(cpus: list[int]) -> None:
 
 
 class Worker:
-    def __init__(self, library: str):
-        self._module = importlib.import_module(MODULES[library])
+    def __init__(self, module: ModuleType):
+        self._module = module
         self._all_cpus = sorted(os.sched_getaffinity(0))
         self._paths = {}
         self._next_id = 1
@@ -46,7 +55,8 @@ class Worker:
         checked = formula.check(inputs, path.output(path.run()), path.with_bias, path.precision)
         self._paths[self._next_id] = path
         self._next_id += 1
-        return {"id": self._next_id - 1, "note": path.note, **checked}
+        huge = pages.huge_fraction(path.memory)
+        return {"id": self._next_id - 1, "note": path.note, "huge_fraction": huge, **checked}
 
     def time(self, command: dict) -> dict:
         run = self._paths[command["id"]].run
@@ -70,15 +80,26 @@ class Worker:
         try:
             return operations[command["op"]](command)
         except Exception as error:  # Whatever a library raises must reach the table as a reason, not end the run.
-            return {"error": f"{type(error).__name__}: {error}"}
+            traceback.print_exc()
+            return {"error": reason(error)}
+
+
+def answering(library: str) -> Callable[[dict], dict]:
+    """What answers the commands; if the library cannot be imported, the reason answers all of them."""
+    try:
+        return Worker(importlib.import_module(MODULES[library])).answer
+    except Exception as error:  # A library may fail in any way; the traceback goes to the log.
+        traceback.print_exc()
+        answer = {"error": reason(error)}
+        return lambda command: answer
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What a library prints must not mix with the answers.
-    worker = Worker(sys.argv[1])
+    answer = answering(sys.argv[1])
     for line in sys.stdin:
-        print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,20 @@ TEST_P(SocketEchoTest, RefusesBadOptions) {
 INSTANTIATE_TEST_SUITE_P(Kinds, SocketEchoTest, testing::Values(SocketKind::kTcp, SocketKind::kUnix),
                          [](const auto& info) { return info.param == SocketKind::kTcp ? "Tcp" : "Unix"; });
 
-TEST(MeasureCopyTest, MeasuresSomething) { EXPECT_THAT(MeasureCopyBytesPerSecond(1 << 20, 3), Gt(0.0)); }
+TEST_P(SocketEchoTest, LiesOnThePagesThatWereAskedFor) {
+  SocketEchoOptions options = Options(GetParam(), 4 << 20);
+  options.pages = PageKind::kSmall;
+  absl::StatusOr<std::unique_ptr<SocketEcho>> echo = SocketEcho::Create(options);
+  ASSERT_TRUE(echo.ok()) << echo.status();
+  EXPECT_TRUE((*echo)->Exchange().ok());
+  EXPECT_EQ((*echo)->RequestHugeFraction(), 0.0);
+}
+
+TEST(MeasureCopyTest, MeasuresSomething) {
+  for (const PageKind pages : {PageKind::kHuge, PageKind::kSmall}) {
+    EXPECT_THAT(MeasureCopyBytesPerSecond(1 << 20, 3, pages), Gt(0.0));
+  }
+}
 
 }  // namespace
 }  // namespace attnd::bench

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <string>
 
-namespace attnd::heap {
+namespace attnd::memory {
 
 inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 
@@ -22,4 +22,4 @@ double HugeFraction(const void* data, std::size_t bytes);
 // Allocates and touches `bytes` of the heap, and returns what HugeFraction says of them.
 double HugeFractionOfHeap(std::size_t bytes);
 
-}  // namespace attnd::heap
+}  // namespace attnd::memory

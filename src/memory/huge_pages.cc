@@ -1,4 +1,4 @@
-#include "heap/huge_pages.h"
+#include "memory/huge_pages.h"
 
 #include <cinttypes>
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include <memory>
 #include <new>
 
-namespace attnd::heap {
+namespace attnd::memory {
 
 std::string HugePageMode(const std::string& enabled) {
   const std::size_t begin = enabled.find('[');
@@ -52,4 +52,4 @@ double HugeFractionOfHeap(std::size_t bytes) {
   return HugeFraction(block.get(), bytes);
 }
 
-}  // namespace attnd::heap
+}  // namespace attnd::memory

@@ -1,0 +1,44 @@
+// Memory for the benchmarks' tensors, on pages of a chosen size. On 4 KiB pages a reader waits for address translation
+// that it does not need on huge pages, so everything that is compared must lie on the same kind.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "memory/huge_pages.h"
+
+namespace attnd::bench {
+
+using memory::kHugePageBytes;
+
+enum class PageKind : std::uint8_t { kSmall, kHuge };
+
+// "huge" or "small". Errors: INVALID_ARGUMENT.
+absl::StatusOr<PageKind> ParsePageKind(const std::string& name);
+
+// Zeroed memory that begins on a huge page boundary and fills whole huge pages, in a mapping that the kernel does not
+// merge with another, so that its pages can be counted. Out of memory ends the process.
+class PageBuffer {
+ public:
+  PageBuffer() = default;
+  // The system may refuse to give huge pages; memory::HugeFraction tells what it gave.
+  PageBuffer(std::size_t bytes, PageKind kind);
+  ~PageBuffer();
+  PageBuffer(PageBuffer&& other) noexcept { *this = static_cast<PageBuffer&&>(other); }
+  PageBuffer& operator=(PageBuffer&& other) noexcept;
+
+  std::byte* data() { return data_; }
+  const std::byte* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+ private:
+  std::byte* mapping_ = nullptr;
+  std::size_t mapped_ = 0;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace attnd::bench
