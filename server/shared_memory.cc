@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "attnd/shm/mapping.h"
 #include "server/status.h"
 
 namespace attnd::server {
@@ -130,7 +131,7 @@ absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, int fd, std::uin
                                                      " bytes shared by all connections (--max_shared_bytes), got ",
                                                      size, " on top of ", mapped_bytes()));
   }
-  void* const data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  void* const data = shm::Map(fd, size, 0);
   if (data == MAP_FAILED) {
     const int error = errno;
     budget_->Return(size);

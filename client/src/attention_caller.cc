@@ -92,7 +92,7 @@ void AttentionCaller::Attempt(int attempt, ComputeRequest request, const Shape& 
 
 absl::StatusOr<SharedBuffer> AttentionCaller::AllocateBuffer(std::size_t bytes) {
   if (memory_ != nullptr) {
-    absl::StatusOr<std::shared_ptr<void>> memory = memory_->Allocate(bytes);
+    absl::StatusOr<std::shared_ptr<void>> memory = memory_->Allocate(bytes, SharedMemory::Pages::kHuge);
     if (!memory.ok()) return memory.status();
     return SharedBuffer(*std::move(memory), bytes);
   }

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "attnd/shm/mapping.h"
 
 namespace attnd::client {
 namespace {
@@ -74,6 +75,13 @@ shm::UniqueFd MakeMemory(std::size_t size) {
   return fd;
 }
 
+// Moves a region to huge pages, where the system can (Linux 6.1, whatever its mode for shared memory is).
+void UseHugePages(void* data, std::size_t size) {
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, which Debian's headers are too old to name
+  const std::size_t whole = size / shm::kHugePageBytes * shm::kHugePageBytes;
+  if (whole > 0) madvise(data, whole, kCollapse);
+}
+
 }  // namespace
 
 std::shared_ptr<SharedMemory> SharedMemory::ForTarget(const std::string& target) {
@@ -85,7 +93,7 @@ std::shared_ptr<SharedMemory> SharedMemory::ForTarget(const std::string& target)
   return std::make_shared<SharedMemory>(path + shm::kSocketSuffix);
 }
 
-absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size) {
+absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size, Pages pages) {
   const auto failed = [size] {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot make ", size, " bytes of memory to share: ", std::strerror(errno)));
@@ -94,8 +102,9 @@ absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size) {
   shm::UniqueFd fd = MakeMemory(size);
   if (!fd.valid()) return failed();
   // Populated at once: the first call should not pay for the pages.
-  void* const data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd.get(), 0);
+  void* const data = shm::Map(fd.get(), size, MAP_POPULATE);
   if (data == MAP_FAILED) return failed();
+  if (pages == Pages::kHuge) UseHugePages(data, size);
   {
     absl::MutexLock lock(&mutex_);
     Region& region = regions_[reinterpret_cast<std::uintptr_t>(data)];

@@ -34,9 +34,14 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   // The server's socket is at `path`.
   explicit SharedMemory(std::string path) : path_(std::move(path)) {}
 
+  // kHuge is for memory that is used for long: reading it takes up to a quarter less time, making it some two
+  // milliseconds a MiB, ten times as long.
+  enum class Pages : std::uint8_t { kSmall, kHuge };
+
   // `size` bytes of zeros, aligned to a page, freed (also at the server) with the last reference. Errors:
   // RESOURCE_EXHAUSTED.
-  absl::StatusOr<std::shared_ptr<void>> Allocate(std::size_t size) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<void>> Allocate(std::size_t size, Pages pages = Pages::kSmall)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The name of `size` bytes at `data`; nullopt if they are not all in one region, or the server does not share it.
   std::optional<SharedPlace> Find(const void* data, std::size_t size) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -14,8 +14,6 @@ namespace {
 // measured.
 constexpr std::int64_t kMinCopyBytes = std::int64_t{16} << 10;
 
-constexpr std::size_t kMaxIdleBytes = std::size_t{256} << 20;
-
 constexpr std::size_t kAlignment = 64;
 
 std::size_t Aligned(std::int64_t bytes) {
@@ -25,35 +23,50 @@ std::size_t Aligned(std::int64_t bytes) {
 }  // namespace
 
 std::optional<StagingPool::Block> StagingPool::Get(std::size_t size) {
+  std::vector<Block> surplus;  // freed outside the lock, which costs a message to the server
   {
     absl::MutexLock lock(&mutex_);
-    const auto found = idle_.lower_bound(size);
-    if (found != idle_.end() && found->first <= 2 * size) {
-      Block block{std::move(found->second), found->first};
+    surplus = TakeSurplus();
+    // The smallest that fits and is not twice too large; of equals the one used last.
+    auto best = idle_.end();
+    for (auto at = idle_.begin(); at != idle_.end(); ++at) {
+      const std::size_t offered = at->block.size;
+      if (offered >= size && offered / 2 <= size && (best == idle_.end() || offered <= best->block.size)) best = at;
+    }
+    if (best != idle_.end()) {
+      Block block = std::move(best->block);
       idle_bytes_ -= block.size;
-      idle_.erase(found);
+      idle_.erase(best);
       return block;
     }
   }
-  absl::StatusOr<std::shared_ptr<void>> data = memory_->Allocate(size);
+  absl::StatusOr<std::shared_ptr<void>> data = memory_->Allocate(size, SharedMemory::Pages::kSmall);
   if (!data.ok()) return std::nullopt;
   return Block{*std::move(data), size};
 }
 
 void StagingPool::Put(Block block) {
-  std::vector<std::shared_ptr<void>> surplus;  // freed outside the lock
+  std::vector<Block> surplus;  // freed outside the lock
   absl::MutexLock lock(&mutex_);
-  if (block.size > kMaxIdleBytes) {
-    surplus.push_back(std::move(block.data));
-    return;
-  }
-  while (idle_bytes_ > kMaxIdleBytes - block.size) {
-    surplus.push_back(std::move(idle_.begin()->second));
-    idle_bytes_ -= idle_.begin()->first;
-    idle_.erase(idle_.begin());
-  }
   idle_bytes_ += block.size;
-  idle_.emplace(block.size, std::move(block.data));
+  idle_.push_back({std::move(block), now_()});
+  surplus = TakeSurplus();
+}
+
+std::vector<StagingPool::Block> StagingPool::TakeSurplus() {
+  std::vector<Block> surplus;
+  const absl::Time oldest = now_() - kMaxIdleTime;
+  while (!idle_.empty() && (idle_bytes_ > kMaxIdleBytes || idle_.front().since < oldest)) {
+    idle_bytes_ -= idle_.front().block.size;
+    surplus.push_back(std::move(idle_.front().block));
+    idle_.pop_front();
+  }
+  return surplus;
+}
+
+std::size_t StagingPool::idle_bytes() {
+  absl::MutexLock lock(&mutex_);
+  return idle_bytes_;
 }
 
 std::optional<Staged> Staged::Make(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,

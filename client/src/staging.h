@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstddef>
-#include <map>
+#include <functional>
+#include <list>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "attnd/attention.h"
 #include "client/src/codec.h"
 #include "client/src/shape.h"
@@ -16,10 +19,15 @@
 
 namespace attnd::client {
 
-// Keeps regions for reuse, since a new one costs its pages and a message to the server. Thread-safe.
+// Keeps regions for reuse, since a new one costs its pages and a message to the server: at most kMaxIdleBytes, those
+// used last, and none that has been idle for longer than kMaxIdleTime when the next one is taken or given. Thread-safe.
 class StagingPool {
  public:
-  explicit StagingPool(std::shared_ptr<SharedMemory> memory) : memory_(std::move(memory)) {}
+  static constexpr std::size_t kMaxIdleBytes = std::size_t{256} << 20;
+  static constexpr absl::Duration kMaxIdleTime = absl::Seconds(10);
+
+  explicit StagingPool(std::shared_ptr<SharedMemory> memory, std::function<absl::Time()> now = absl::Now)
+      : memory_(std::move(memory)), now_(std::move(now)) {}
 
   struct Block {
     std::shared_ptr<void> data;
@@ -30,12 +38,22 @@ class StagingPool {
   // For a block that neither side uses any more.
   void Put(Block block) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  std::size_t idle_bytes() ABSL_LOCKS_EXCLUDED(mutex_);
   SharedMemory& memory() { return *memory_; }
 
  private:
+  struct Idle {
+    Block block;
+    absl::Time since;
+  };
+
+  // Moves what is to be freed out of the pool: what has been idle too long, and the oldest beyond kMaxIdleBytes.
+  std::vector<Block> TakeSurplus() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const std::shared_ptr<SharedMemory> memory_;
+  const std::function<absl::Time()> now_;
   absl::Mutex mutex_;
-  std::multimap<std::size_t, std::shared_ptr<void>> idle_ ABSL_GUARDED_BY(mutex_);
+  std::list<Idle> idle_ ABSL_GUARDED_BY(mutex_);  // oldest first
   std::size_t idle_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -3,13 +3,13 @@
 #include "platform/platform.h"
 
 #if ATTND_TCMALLOC
+#include <dlfcn.h>
 #include <gperftools/malloc_extension.h>
 #include <gperftools/tcmalloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <new>
 
@@ -98,10 +98,12 @@ Usage GetUsage() {
 }
 
 bool IsInForce() {
-  // volatile: a compiler may remove an allocation that nothing uses.
-  void* volatile block = std::malloc(1 << 20);
+  const auto shared_malloc = reinterpret_cast<void* (*)(std::size_t)>(dlsym(RTLD_DEFAULT, "malloc"));
+  const auto shared_free = reinterpret_cast<void (*)(void*)>(dlsym(RTLD_DEFAULT, "free"));
+  if (shared_malloc == nullptr || shared_free == nullptr) return false;
+  void* const block = shared_malloc(1 << 20);
   const bool owned = MallocExtension::instance()->GetOwnership(block) == MallocExtension::kOwned;
-  std::free(block);
+  shared_free(block);
   return owned;
 }
 

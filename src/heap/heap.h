@@ -28,8 +28,8 @@ struct Usage {
 // All zero with libc's allocator. Thread-safe; costs a few microseconds.
 Usage GetUsage();
 
-// Whether malloc's memory comes from tcmalloc. Asks malloc itself, so that a build that links another allocator, or
-// links this one without effect, says no. Thread-safe.
+// Whether malloc's memory comes from tcmalloc: that of the malloc which shared libraries, gRPC among them, call. Asks
+// malloc itself, so that a build that links another allocator, or this one without effect, says no. Thread-safe.
 bool IsInForce();
 
 // "tcmalloc 2.10", or "libc".

@@ -38,7 +38,8 @@ double HugeFraction(const void* data, std::size_t bytes) {
       within = from < begin + bytes && begin < to;
     } else if (within && std::sscanf(line.c_str(), "Rss: %" SCNu64, &kib) == 1) {
       resident += kib;
-    } else if (within && std::sscanf(line.c_str(), "AnonHugePages: %" SCNu64, &kib) == 1) {
+    } else if (within && (std::sscanf(line.c_str(), "AnonHugePages: %" SCNu64, &kib) == 1 ||
+                          std::sscanf(line.c_str(), "ShmemPmdMapped: %" SCNu64, &kib) == 1)) {
       huge += kib;
     }
   }

@@ -16,7 +16,7 @@ std::string HugePageMode(const std::string& enabled);
 std::string HugePageMode();
 
 // How much of the resident memory of the mappings that [data, data + bytes) touches lies on huge pages, 0 to 1, as
-// /proc/self/smaps counts it. 0 where nothing is resident.
+// /proc/self/smaps counts it (anonymous and shared memory). 0 where nothing is resident.
 double HugeFraction(const void* data, std::size_t bytes);
 
 // Allocates and touches `bytes` of the heap, and returns what HugeFraction says of them.

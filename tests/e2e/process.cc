@@ -7,17 +7,19 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 
 #include "gtest/gtest.h"
 
 namespace attnd::e2e {
 
-Process::Process(const std::vector<std::string>& arguments) {
-  std::vector<std::string> words = {ATTND_BINARY};
+Process::Process(const std::vector<std::string>& arguments, const Program& program) {
+  std::vector<std::string> words = {program.path.empty() ? ATTND_BINARY : program.path};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
+  std::vector<std::string> environment = program.environment;
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) {
     ADD_FAILURE() << "pipe: errno " << errno;
@@ -27,6 +29,7 @@ Process::Process(const std::vector<std::string>& arguments) {
   if (pid_ == 0) {
     dup2(ends[1], STDOUT_FILENO);
     dup2(ends[1], STDERR_FILENO);
+    for (std::string& variable : environment) putenv(variable.data());
     execv(argv[0], argv.data());
     _exit(127);
   }

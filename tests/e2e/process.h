@@ -8,11 +8,17 @@
 
 namespace attnd::e2e {
 
-// Starts ATTND_BINARY with `arguments`; its standard output and error arrive in one text. Killed if still running when
+// What to start: by default the attnd of this build, in this process's environment.
+struct Program {
+  std::string path;                      // empty: ATTND_BINARY
+  std::vector<std::string> environment;  // NAME=value, beside what this process has
+};
+
+// Starts a program with `arguments`; its standard output and error arrive in one text. Killed if still running when
 // destroyed. Not thread-safe.
 class Process {
  public:
-  explicit Process(const std::vector<std::string>& arguments);
+  explicit Process(const std::vector<std::string>& arguments, const Program& program = {});
   ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
@@ -25,6 +31,7 @@ class Process {
   // Reads the rest of the output and waits. The exit code; minus the signal that ended it.
   int Wait();
   const std::string& output() const { return output_; }
+  pid_t pid() const { return pid_; }
 
  private:
   bool ReadMore();

@@ -9,16 +9,19 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "attnd/client.h"
+#include "attnd/shm/mapping.h"
 #include "client/src/shared_memory.h"
 #include "e2e_support.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "memory/huge_pages.h"
 
 namespace attnd::e2e {
 namespace {
@@ -67,6 +70,17 @@ std::string OutputOf(const ComputeReply& reply) {
   return bytes;
 }
 
+// Bytes of shared memory that this process maps by huge pages.
+std::size_t HugeSharedBytes() {
+  std::ifstream maps("/proc/self/smaps");
+  const std::string key = "ShmemPmdMapped:";
+  std::size_t kib = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.starts_with(key)) kib += std::stoul(line.substr(key.size()));
+  }
+  return kib * 1024;
+}
+
 constexpr Shape kShape{.batch = 2, .query_length = 200, .key_length = 230, .head_dim = 16};
 
 TEST_F(SharedMemoryTest, OrdinaryMemoryGoesThroughIt) {
@@ -108,6 +122,32 @@ TEST_F(SharedMemoryTest, BuffersAreReadAndWrittenInPlace) {
   EXPECT_EQ(std::string(reinterpret_cast<char*>(at), expected.output().size()), expected.output());
   EXPECT_EQ(at[expected.output().size()], 0xee);
   EXPECT_EQ(server_->server().shared_memory()->mapped_bytes(), static_cast<std::int64_t>(buffer.size()));
+}
+
+// On huge pages for both sides: the server is in this process, and maps the region a second time.
+TEST_F(SharedMemoryTest, LargeBuffersLieOnHugePages) {
+  constexpr std::size_t kBytes = 8 << 20;
+  const int probe = memfd_create("probe", 0);
+  ASSERT_EQ(ftruncate(probe, kBytes), 0);
+  void* const probed = shm::Map(probe, kBytes, MAP_POPULATE);
+  close(probe);
+  ASSERT_NE(probed, MAP_FAILED);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(probed) % shm::kHugePageBytes, 0U);
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE
+  const bool has_huge_pages = madvise(probed, kBytes, kCollapse) == 0;
+  munmap(probed, kBytes);
+
+  Client client = *Client::Create(target());
+  const SharedBuffer buffer = *client.AllocateBuffer(kBytes);
+  if (!has_huge_pages) GTEST_SKIP() << "this system has no huge pages for shared memory";
+  EXPECT_EQ(memory::HugeFraction(buffer.data(), buffer.size()), 1.0);
+  const std::size_t at_client = HugeSharedBytes();
+  const v1::ComputeAttentionRequest message = ValidRequest(kShape);
+  ComputeRequest request = ViewOf(message);
+  std::memcpy(buffer.data(), request.q.data, message.q().size());
+  request.q.data = buffer.data();
+  ASSERT_TRUE(client.Compute(request).ok());
+  EXPECT_GE(HugeSharedBytes(), at_client + shm::kHugePageBytes) << "the server reads it through small pages";
 }
 
 TEST_F(SharedMemoryTest, ANewServerIsJoinedWithoutAWord) {

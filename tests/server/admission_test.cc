@@ -24,6 +24,18 @@ TEST(AdmissionTest, CountsBytesUntilTheTicketsGo) {
   EXPECT_TRUE(admission.Admit(60).ok());
 }
 
+TEST(AdmissionTest, PeakIsTheMostHeldSinceItWasTaken) {
+  Admission admission(100);
+  {
+    const absl::StatusOr<Admission::Ticket> first = admission.Admit(60);
+    const absl::StatusOr<Admission::Ticket> second = admission.Admit(30);
+    EXPECT_FALSE(admission.Admit(20).ok());
+  }
+  const absl::StatusOr<Admission::Ticket> held = admission.Admit(10);
+  EXPECT_EQ(admission.TakePeakBytes(), 90);
+  EXPECT_EQ(admission.TakePeakBytes(), 10) << "what is held at that time counts again";
+}
+
 TEST(AdmissionTest, RefusalNamesTheLimit) {
   Admission admission(100);
   const absl::Status refused = admission.Admit(101).status();

@@ -1,0 +1,40 @@
+// How both sides map a region.
+#pragma once
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace attnd::shm {
+
+// Large regions begin on such a boundary at either side, as their pages can be huge only there.
+inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
+
+// Maps the memfd's first `size` bytes (> 0) for reading and writing. `flags`: MAP_POPULATE or 0. MAP_FAILED, with
+// errno, if the system refuses. To be unmapped by munmap(data, size).
+inline void* Map(int fd, std::size_t size, int flags) {
+  if (size < kHugePageBytes || size > SIZE_MAX - kHugePageBytes) {
+    return mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
+  }
+  // Addresses are reserved, and what lies outside of the boundaries is given back.
+  const std::size_t reserved = size + kHugePageBytes;
+  void* const reservation = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reservation == MAP_FAILED) return MAP_FAILED;
+  char* const begin = static_cast<char*>(reservation);
+  const std::size_t before =
+      (kHugePageBytes - reinterpret_cast<std::uintptr_t>(begin) % kHugePageBytes) % kHugePageBytes;
+  void* const data = mmap(begin + before, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | flags, fd, 0);
+  if (data == MAP_FAILED) {
+    munmap(reservation, reserved);
+    return MAP_FAILED;
+  }
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t end = before + (size + page - 1) / page * page;
+  if (before > 0) munmap(begin, before);
+  if (reserved > end) munmap(begin + end, reserved - end);
+  return data;
+}
+
+}  // namespace attnd::shm
