@@ -62,6 +62,7 @@ ABSL_FLAG(
     "settings of gRPC's channel, name=number, of the client and of the echo's server; by default those that server "
     "and client have");
 ABSL_FLAG(std::string, attnd, "", "the server's binary; empty: the one of this build");
+ABSL_FLAG(std::string, server_pages, "huge", "huge or small: the pages that the server's heap may lie on");
 ABSL_FLAG(int, rounds, 10, "turns of each measurement");
 ABSL_FLAG(double, turn_seconds, 0.25, "length of a turn");
 ABSL_FLAG(int, client_cpu, 0, "CPU of the clients");
@@ -251,6 +252,7 @@ void CheckFlags() {
   CheckOneOf("mode", absl::GetFlag(FLAGS_mode), {"auto", "unary", "stream"});
   CheckOneOf("dtype", absl::GetFlag(FLAGS_dtype), {"fp32", "bf16"});
   CheckOneOf("pages", absl::GetFlag(FLAGS_pages), {"huge", "small"});
+  CheckOneOf("server_pages", absl::GetFlag(FLAGS_server_pages), {"huge", "small"});
   const int clients = absl::GetFlag(FLAGS_clients);
   if (clients < 1 || clients > 256) {
     Die(absl::InvalidArgumentError(absl::StrCat("--clients: expected 1..256, got ", clients)));
@@ -281,6 +283,7 @@ WireServerOptions ServerOptions(const std::string& folder) {
   options.shared_memory = absl::GetFlag(FLAGS_transport) == "shm";
   options.echo = absl::GetFlag(FLAGS_echo);
   options.cpu = absl::GetFlag(FLAGS_server_cpu);
+  options.pages = *ParsePageKind(absl::GetFlag(FLAGS_server_pages));
   options.channel_settings = absl::GetFlag(FLAGS_channel_settings);
   return options;
 }

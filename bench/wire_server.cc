@@ -37,7 +37,8 @@ absl::StatusOr<std::string> AddressOfAttnd(ChildProcess& attnd) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vector<std::string>& argv, int cpu) {
+absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vector<std::string>& argv, int cpu,
+                                                                  PageKind pages) {
   std::vector<std::string> words = argv;
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
@@ -50,6 +51,7 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(const std::vec
   if (pid < 0) return absl::ErrnoToStatus(errno, "fork");
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (pages == PageKind::kSmall) prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
     if (cpu >= 0) {
       cpu_set_t set;
       CPU_ZERO(&set);
@@ -123,7 +125,7 @@ absl::StatusOr<std::unique_ptr<WireServer>> WireServer::Start(const WireServerOp
 
   std::vector<std::string> argv = {options.attnd_binary, absl::StrCat("--listen=", address("attnd")), "--threads=1"};
   if (options.shared_memory) argv.push_back("--shared_memory");
-  absl::StatusOr<std::unique_ptr<ChildProcess>> attnd = ChildProcess::Start(argv, options.cpu);
+  absl::StatusOr<std::unique_ptr<ChildProcess>> attnd = ChildProcess::Start(argv, options.cpu, options.pages);
   if (!attnd.ok()) return attnd.status();
   server->attnd_ = *std::move(attnd);
   absl::StatusOr<std::string> listens = AddressOfAttnd(*server->attnd_);

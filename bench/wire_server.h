@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "pages.h"
 
 namespace attnd::bench {
 
@@ -26,14 +27,17 @@ struct WireServerOptions {
   bool shared_memory = false;
   bool echo = false;                          // answer with q instead of computing: the same codec, no arithmetic
   int cpu = -1;                               // that the processes are pinned to; -1: not pinned
+  PageKind pages = PageKind::kHuge;           // that attnd's heap may lie on
   std::vector<std::string> channel_settings;  // of the echo, name=number
 };
 
 // A process that is killed and waited for with the object, and ends with this process. Not thread-safe.
 class ChildProcess {
  public:
-  // Starts argv[0], pinned to `cpu` (-1: not pinned). Its standard output and standard error arrive in one text.
-  static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const std::vector<std::string>& argv, int cpu);
+  // Starts argv[0], pinned to `cpu` (-1: not pinned); with kSmall the system gives it no huge pages. Its standard
+  // output and standard error arrive in one text.
+  static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const std::vector<std::string>& argv, int cpu,
+                                                             PageKind pages = PageKind::kHuge);
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
