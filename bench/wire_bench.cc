@@ -173,7 +173,7 @@ class Caller {
   }
   const ComputeRequest& request() const { return request_; }
 
-  // Of k and v. Memory that is shared with a server lies on small pages, whatever --pages says.
+  // Of k and v. Memory that is shared with a server lies on huge pages where the system has them.
   double HugeFractionOfKeys() const {
     return std::min(memory::HugeFraction(buffers_[1].data(), buffers_[1].size()),
                     memory::HugeFraction(buffers_[2].data(), buffers_[2].size()));

@@ -20,7 +20,7 @@ struct AttentionResult {
   v1::ComputeAttentionResponse header;  // without its tensors
   Buffer log_sum_exp;                   // empty if not asked for
   Buffer output;                        // empty if it was written to shared memory
-  Admission::Ticket ticket;             // to be kept until the result is sent
+  Admission::Ticket ticket;             // to be kept until the result is sent (Buffer::Hold does that)
 };
 
 // Owns the threads that compute; borrows the registry. Thread-safe. Its destructor waits for what it was asked to

@@ -29,15 +29,16 @@ class Call final : public std::enable_shared_from_this<Call> {
     engine.Compute(request_.header, request_.tensors(), options_,
                    [self = shared_from_this()](absl::StatusOr<AttentionResult> result) {
                      if (!result.ok()) return self->End(result.status());
+                     // Held until gRPC has sent the result. One in shared memory is with its caller already.
+                     Buffer& last = result->output.size() > 0 ? result->output : result->log_sum_exp;
+                     if (last.size() > 0) last.Hold(std::move(result->ticket));
                      *self->response_ =
                          EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output));
-                     self->ticket_ = std::move(result->ticket);
                      self->End(absl::OkStatus());
                    });
   }
 
-  // The reactor for gRPC, once. A call that has ended takes gRPC's own, which costs no change of threads at the call's
-  // end: a quarter of the smallest call's time.
+  // The reactor for gRPC, once. A call that has ended takes gRPC's own, which costs no change of threads at the end.
   grpc::ServerUnaryReactor* ReactorFor(grpc::CallbackServerContext& context) {
     grpc::Status status;
     {
@@ -51,7 +52,7 @@ class Call final : public std::enable_shared_from_this<Call> {
   }
 
  private:
-  // Tells a call that is being computed that its caller has gone, and holds the ticket until the result is sent.
+  // Tells a call that is being computed that its caller has gone.
   class Reactor final : public grpc::ServerUnaryReactor {
    public:
     explicit Reactor(std::shared_ptr<Call> call) : call_(std::move(call)) {}
@@ -78,7 +79,6 @@ class Call final : public std::enable_shared_from_this<Call> {
   grpc::ByteBuffer* const response_;
   schedule::SubmitOptions options_;
   Decoded<v1::ComputeAttentionRequest> request_;
-  Admission::Ticket ticket_;
   absl::Mutex mutex_;
   Reactor* reactor_ ABSL_GUARDED_BY(mutex_) = nullptr;         // gRPC's; null until ReactorFor made it
   std::optional<grpc::Status> ended_ ABSL_GUARDED_BY(mutex_);  // how, if that was before there was a reactor

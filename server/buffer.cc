@@ -25,11 +25,10 @@ absl::StatusOr<Buffer> Buffer::Create(std::size_t size) {
 }
 
 grpc::Slice Buffer::ToSlice() && {
-  const std::size_t size = std::exchange(size_, 0);
-  std::byte* const bytes = bytes_.release();
-  if (bytes == nullptr) return grpc::Slice();
+  if (size_ == 0) return grpc::Slice();
+  auto* const owner = new Buffer(std::move(*this));
   return grpc::Slice(
-      bytes, size, [](void* released) { std::free(released); }, bytes);
+      owner->data(), owner->size(), [](void* released) { delete static_cast<Buffer*>(released); }, owner);
 }
 
 }  // namespace attnd::server

@@ -8,27 +8,35 @@
 
 #include "absl/status/statusor.h"
 #include "grpcpp/support/slice.h"
+#include "server/admission.h"
 
 namespace attnd::server {
 
-// Bytes of the heap, 64-byte aligned, contents undefined. Empty by default. Thread-compatible.
+// Bytes of the heap, 64-byte aligned, contents undefined, and the ticket that admits them. Empty by default.
+// Thread-compatible.
 class Buffer {
  public:
   // A buffer of `size` bytes; size 0 gives an empty one. Errors: RESOURCE_EXHAUSTED if the system has no memory.
   static absl::StatusOr<Buffer> Create(std::size_t size);
 
   Buffer() = default;
-  Buffer(Buffer&& other) noexcept : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
+  Buffer(Buffer&& other) noexcept
+      : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)), ticket_(std::move(other.ticket_)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     bytes_ = std::move(other.bytes_);
     size_ = std::exchange(other.size_, 0);
+    ticket_ = std::move(other.ticket_);
     return *this;
   }
+
+  // Keeps the ticket as long as the bytes, wherever they go. Not for an empty buffer.
+  void Hold(Admission::Ticket ticket) { ticket_ = std::move(ticket); }
 
   std::byte* data() const { return bytes_.get(); }
   std::size_t size() const { return size_; }
 
-  // A slice of the same bytes that owns them.
+  // A slice of the same bytes that owns them and the ticket: gRPC drops it when the bytes are sent, or the call is
+  // lost.
   grpc::Slice ToSlice() &&;
 
  private:
@@ -39,6 +47,7 @@ class Buffer {
 
   std::unique_ptr<std::byte, Free> bytes_;
   std::size_t size_ = 0;
+  Admission::Ticket ticket_;
 };
 
 }  // namespace attnd::server

@@ -72,8 +72,8 @@ absl::StatusOr<Decoded<Message>> Decode(const grpc::ByteBuffer& message) {
 }
 
 // The reply on the wire, fields in order of number: `header` is a ComputeAttentionResponse or StreamAttentionResponse
-// without tensors; an empty buffer is left out, as protobuf does. The buffers travel without a copy and go back to
-// their pool once sent.
+// without tensors; an empty buffer is left out, as protobuf does. The buffers travel without a copy, and their
+// memory and tickets are released once it is sent.
 grpc::ByteBuffer EncodeReply(const google::protobuf::MessageLite& header, Buffer log_sum_exp, Buffer output);
 
 }  // namespace attnd::server

@@ -15,8 +15,8 @@ v1::Setting ObservedSetting(const std::string& name, bool in_force, const std::s
 // A setting that a library was asked for.
 v1::Setting RequestedSetting(const std::string& name, const std::string& detail);
 
-// The kernel in use: in force if it is the one that --kernel or the environment's ATTND_KERNEL named, or where neither
-// did the best that this CPU runs.
+// The kernel in use: in force if it is the one that --kernel or the environment's ATTND_KERNEL named. Where neither
+// names one, in force if it is the best that this CPU runs.
 v1::Setting KernelSetting(const kernel::Kernel& in_use, std::string asked_for);
 
 // "allocator: in force (tcmalloc 2.10)", for the log.

@@ -34,8 +34,8 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   // The server's socket is at `path`.
   explicit SharedMemory(std::string path) : path_(std::move(path)) {}
 
-  // kHuge is for memory that is used for long: reading it takes up to a quarter less time, making it some two
-  // milliseconds a MiB, ten times as long.
+  // kHuge is for memory that is used for long: the server reads it faster (docs/performance.md, "What huge
+  // pages bring"), and making it takes some two milliseconds a MiB, ten times as long.
   enum class Pages : std::uint8_t { kSmall, kHuge };
 
   // `size` bytes of zeros, aligned to a page, freed (also at the server) with the last reference. Errors:

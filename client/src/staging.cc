@@ -10,7 +10,7 @@ namespace attnd::client {
 namespace {
 
 // Below this tensors are sent, not copied to shared memory. At 8 KiB in all both took the same time and at 1 MiB
-// copying took 0.6 of it (docs/performance.md, "Calls through each transport"); where between the two they part was not
+// copying took 0.6 of it (docs/performance.md, "Calls"); where between the two they part was not
 // measured.
 constexpr std::int64_t kMinCopyBytes = std::int64_t{16} << 10;
 
@@ -23,7 +23,7 @@ std::size_t Aligned(std::int64_t bytes) {
 }  // namespace
 
 std::optional<StagingPool::Block> StagingPool::Get(std::size_t size) {
-  std::vector<Block> surplus;  // freed outside the lock, which costs a message to the server
+  std::vector<Block> surplus;  // freed outside the lock: to free a region costs a message to the server
   {
     absl::MutexLock lock(&mutex_);
     surplus = TakeSurplus();
@@ -46,6 +46,7 @@ std::optional<StagingPool::Block> StagingPool::Get(std::size_t size) {
 }
 
 void StagingPool::Put(Block block) {
+  if (block.size > kMaxIdleBytes) return;
   std::vector<Block> surplus;  // freed outside the lock
   absl::MutexLock lock(&mutex_);
   idle_bytes_ += block.size;

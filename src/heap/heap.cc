@@ -1,7 +1,5 @@
 #include "heap/heap.h"
 
-#include "platform/platform.h"
-
 #if ATTND_TCMALLOC
 #include <dlfcn.h>
 #include <gperftools/malloc_extension.h>
@@ -24,7 +22,8 @@ namespace {
 
 constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 
-// The addresses that are reserved at a time. Memory is taken only as it is used.
+// The addresses that are reserved at a time. Memory is taken only as it is used, but for the accounting of a system
+// that refuses to overcommit (vm.overcommit_memory = 2).
 constexpr std::size_t kReservedBytes = std::size_t{256} << 20;
 
 std::size_t RoundUp(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
@@ -52,13 +51,13 @@ class HugePageSource final : public SysAllocator {
   }
 
   bool Map(std::size_t size) {
-    void* const mapping = mmap(nullptr, size + kHugePageBytes, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const mapping =
+        mmap(nullptr, size + kHugePageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED) return false;
     const std::size_t past = reinterpret_cast<std::uintptr_t>(mapping) % kHugePageBytes;
     next_ = static_cast<std::byte*>(mapping) + (past == 0 ? 0 : kHugePageBytes - past);
     left_ = size;
-    // Without huge pages the heap works all the same; server/settings.h reports it.
+    // Without huge pages the heap works all the same; attnd reports it (server/main.cc).
     madvise(next_, left_, MADV_HUGEPAGE);
     return true;
   }

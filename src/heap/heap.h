@@ -4,7 +4,7 @@
 // message's pages are unmapped, faulted in and zeroed again; docs/decisions/0008 compares the allocators.
 //
 // For executables: linking this room makes tcmalloc the allocator of the process, shared libraries included. A build
-// with ATTND_ALLOCATOR=system (sanitizers) keeps libc's, where Configure and GiveBack do nothing.
+// with ATTND_ALLOCATOR=libc (sanitizers) keeps libc's, where Configure and GiveBack do nothing.
 #pragma once
 
 #include <cstddef>

@@ -29,13 +29,13 @@ class KeptMemory {
   std::size_t next_ = 0;
 };
 
-// A thread that keeps the heap to that, once an interval: 35 seconds after a burst nothing of it is left. The thread
+// A thread that keeps the heap to that, once an interval: 35 seconds after a burst the floor is left of it. The thread
 // ends with the object. Has no thread where the heap's GiveBack does nothing.
 class Trimmer {
  public:
   static constexpr absl::Duration kInterval = absl::Seconds(5);
 
-  // `take_peak_bytes` is called on the thread, and must outlive this.
+  // `take_peak_bytes` is called on the thread; what it refers to must outlive this.
   explicit Trimmer(std::function<std::int64_t()> take_peak_bytes, absl::Duration interval = kInterval);
   ~Trimmer();
   Trimmer(const Trimmer&) = delete;

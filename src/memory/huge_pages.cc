@@ -1,12 +1,14 @@
 #include "memory/huge_pages.h"
 
-#include <cinttypes>
 #include <cstdint>
-#include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <memory>
 #include <new>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 
 namespace attnd::memory {
 
@@ -31,15 +33,20 @@ double HugeFraction(const void* data, std::size_t bytes) {
   std::uint64_t huge = 0;
   bool within = false;
   for (std::string line; std::getline(maps, line);) {
-    std::uintptr_t from = 0;
-    std::uintptr_t to = 0;
+    // A mapping is "FROM-TO ..." in hexadecimal, then lines "NAME: COUNT kB".
+    std::istringstream fields(line);
+    std::string name;
     std::uint64_t kib = 0;
-    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2) {
-      within = from < begin + bytes && begin < to;
-    } else if (within && std::sscanf(line.c_str(), "Rss: %" SCNu64, &kib) == 1) {
+    fields >> name;
+    if (!name.ends_with(':')) {
+      const std::pair<std::string, std::string> range = absl::StrSplit(name, absl::MaxSplits('-', 1));
+      std::uint64_t from = 0;
+      std::uint64_t to = 0;
+      within = absl::SimpleHexAtoi(range.first, &from) && absl::SimpleHexAtoi(range.second, &to) &&
+               from < begin + bytes && begin < to;
+    } else if (within && name == "Rss:" && fields >> kib) {
       resident += kib;
-    } else if (within && (std::sscanf(line.c_str(), "AnonHugePages: %" SCNu64, &kib) == 1 ||
-                          std::sscanf(line.c_str(), "ShmemPmdMapped: %" SCNu64, &kib) == 1)) {
+    } else if (within && (name == "AnonHugePages:" || name == "ShmemPmdMapped:") && fields >> kib) {
       huge += kib;
     }
   }
@@ -49,7 +56,10 @@ double HugeFraction(const void* data, std::size_t bytes) {
 double HugeFractionOfHeap(std::size_t bytes) {
   const std::unique_ptr<std::byte[]> block(new (std::nothrow) std::byte[bytes]);
   if (block == nullptr) return 0;
-  std::memset(block.get(), 1, bytes);
+  // volatile: a compiler may leave out what is written to memory that is freed unread.
+  volatile std::byte* const touched = block.get();
+  constexpr std::size_t kPageBytes = 4096;
+  for (std::size_t at = 0; at < bytes; at += kPageBytes) touched[at] = std::byte{1};
   return HugeFraction(block.get(), bytes);
 }
 

@@ -31,7 +31,6 @@ class Process {
   // Reads the rest of the output and waits. The exit code; minus the signal that ended it.
   int Wait();
   const std::string& output() const { return output_; }
-  pid_t pid() const { return pid_; }
 
  private:
   bool ReadMore();

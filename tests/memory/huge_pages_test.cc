@@ -49,7 +49,7 @@ TEST(HugeFractionTest, OfUntouchedMemoryIsZero) {
   EXPECT_EQ(HugeFraction(mapping.data(), kBytes), 0.0);
 }
 
-TEST(HugeFractionTest, OfMoreHeapThanThereIsIsZero) { EXPECT_EQ(HugeFractionOfHeap(std::size_t{1} << 46), 0.0); }
+TEST(HugeFractionTest, OfMoreHeapThanThereIsIsZero) { EXPECT_EQ(HugeFractionOfHeap(std::size_t{1} << 50), 0.0); }
 
 }  // namespace
 }  // namespace attnd::memory

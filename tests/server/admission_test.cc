@@ -24,6 +24,16 @@ TEST(AdmissionTest, CountsBytesUntilTheTicketsGo) {
   EXPECT_TRUE(admission.Admit(60).ok());
 }
 
+// gRPC may hold the bytes of a result for longer than the server lives.
+TEST(AdmissionTest, TicketsMayOutliveIt) {
+  Admission::Ticket ticket;
+  {
+    Admission admission(100);
+    ticket = *admission.Admit(60);
+  }
+  ticket = Admission::Ticket();
+}
+
 TEST(AdmissionTest, PeakIsTheMostHeldSinceItWasTaken) {
   Admission admission(100);
   {

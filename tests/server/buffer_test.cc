@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "gtest/gtest.h"
+#include "server/admission.h"
 
 // AddressSanitizer ends the program where malloc would return null, unless told.
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
@@ -55,6 +56,31 @@ TEST(BufferTest, SliceOwnsTheMemory) {
   EXPECT_EQ(reinterpret_cast<const std::byte*>(slice.begin()), data);
   ASSERT_EQ(slice.size(), 5000u);
   EXPECT_EQ(slice.begin()[4999], 'x');
+}
+
+TEST(BufferTest, TicketIsGivenBackWithTheLastSlice) {
+  Admission admission(100);
+  Buffer buffer = Create(5000);
+  buffer.Hold(*admission.Admit(60));
+  Buffer moved = std::move(buffer);
+  buffer = Buffer();
+  EXPECT_EQ(admission.inflight_bytes(), 60);
+  {
+    grpc::Slice slice = std::move(moved).ToSlice();
+    moved = Buffer();
+    const grpc::Slice copy = slice;
+    slice = grpc::Slice();
+    EXPECT_EQ(admission.inflight_bytes(), 60);
+  }
+  EXPECT_EQ(admission.inflight_bytes(), 0);
+}
+
+TEST(BufferTest, TicketIsGivenBackWithABufferThatIsNotSent) {
+  Admission admission(100);
+  Buffer buffer = Create(5000);
+  buffer.Hold(*admission.Admit(60));
+  buffer = Buffer();
+  EXPECT_EQ(admission.inflight_bytes(), 0);
 }
 
 TEST(BufferTest, AbsurdSizesAreRefused) {

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 
@@ -18,6 +19,10 @@ inline void* Map(int fd, std::size_t size, int flags) {
   if (size < kHugePageBytes || size > SIZE_MAX - kHugePageBytes) {
     return mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
   }
+  // Whether it can be mapped at all is tried first: a mapping at a fixed address that fails may leave a hole there.
+  void* const trial = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (trial == MAP_FAILED) return MAP_FAILED;
+  munmap(trial, size);
   // Addresses are reserved, and what lies outside of the boundaries is given back.
   const std::size_t reserved = size + kHugePageBytes;
   void* const reservation = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -26,14 +31,12 @@ inline void* Map(int fd, std::size_t size, int flags) {
   const std::size_t before =
       (kHugePageBytes - reinterpret_cast<std::uintptr_t>(begin) % kHugePageBytes) % kHugePageBytes;
   void* const data = mmap(begin + before, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | flags, fd, 0);
-  if (data == MAP_FAILED) {
-    munmap(reservation, reserved);
-    return MAP_FAILED;
-  }
+  const int error = errno;
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   const std::size_t end = before + (size + page - 1) / page * page;
   if (before > 0) munmap(begin, before);
   if (reserved > end) munmap(begin + end, reserved - end);
+  errno = error;
   return data;
 }
 
