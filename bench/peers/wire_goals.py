@@ -99,14 +99,15 @@ def _race_goals() -> Iterator[Goal]:
 
 
 def _memory_goal() -> Goal:
-    # 8 heads, n = 8192, d = 64, fp32: q, k, v and the output, then packed K and V, then a thread's tiles.
-    message, packed, tiles = 4 * 16, 2 * 16, 8
+    # 8 heads, n = 8192, d = 64, fp32: q, k, v and the output, then packed K and V, then a thread's tiles. The client sends
+    # such a call in pieces, so less is held at a time.
+    tensors, packed, tiles = 4 * 16, 2 * 16, 8
 
-    def beyond_message(results: dict) -> Figure:
-        return _get(results, "memory")["raised_mib"] - message, None
+    def raised(results: dict) -> Figure:
+        return _get(results, "memory")["raised_mib"], None
 
-    what, setting = "Memory of a call beyond its message", "n = 8192, one thread"
-    return Goal(what, setting, packed + tiles, beyond_message, unit="MiB")
+    what, setting = "Memory that a call of 64 MiB takes in the server", "n = 8192, one thread, in pieces"
+    return Goal(what, setting, tensors + packed + tiles, raised, unit="MiB")
 
 
 def table(results: dict) -> str:
