@@ -1,7 +1,5 @@
 #include "server/settings.h"
 
-#include <cstdlib>
-
 #include "absl/strings/str_cat.h"
 #include "kernel/registry.h"
 
@@ -26,13 +24,12 @@ v1::Setting RequestedSetting(const std::string& name, const std::string& detail)
   return Make(name, v1::SETTING_STATE_REQUESTED, detail);
 }
 
-v1::Setting KernelSetting(const kernel::Kernel& in_use, std::string asked_for) {
-  const char* const environment = std::getenv("ATTND_KERNEL");
-  if (asked_for.empty() && environment != nullptr) asked_for = environment;
+v1::Setting KernelSetting(const kernel::Kernel& in_use, const std::string& asked_for) {
+  const std::string requested = kernel::RequestedKernel(asked_for);
   const std::string name(kernel::NameOf(in_use));
   const std::string best(kernel::NameOf(*kernel::AvailableKernels().front()));
-  if (name == best) return ObservedSetting("kernel", asked_for.empty() || asked_for == name, name);
-  return ObservedSetting("kernel", asked_for == name, absl::StrCat(name, "; the best that this CPU runs is ", best));
+  if (name == best) return ObservedSetting("kernel", requested.empty() || requested == name, name);
+  return ObservedSetting("kernel", requested == name, absl::StrCat(name, "; the best that this CPU runs is ", best));
 }
 
 std::string InWords(const v1::Setting& setting) {

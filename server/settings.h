@@ -17,7 +17,7 @@ v1::Setting RequestedSetting(const std::string& name, const std::string& detail)
 
 // The kernel in use: in force if it is the one that --kernel or the environment's ATTND_KERNEL named. Where neither
 // names one, in force if it is the best that this CPU runs.
-v1::Setting KernelSetting(const kernel::Kernel& in_use, std::string asked_for);
+v1::Setting KernelSetting(const kernel::Kernel& in_use, const std::string& asked_for);
 
 // "allocator: in force (tcmalloc 2.10)", for the log.
 std::string InWords(const v1::Setting& setting);

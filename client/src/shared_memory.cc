@@ -75,13 +75,6 @@ shm::UniqueFd MakeMemory(std::size_t size) {
   return fd;
 }
 
-// Moves a region to huge pages, where the system can (Linux 6.1, whatever its mode for shared memory is).
-void UseHugePages(void* data, std::size_t size) {
-  constexpr int kCollapse = 25;  // MADV_COLLAPSE, which Debian's headers are too old to name
-  const std::size_t whole = size / shm::kHugePageBytes * shm::kHugePageBytes;
-  if (whole > 0) madvise(data, whole, kCollapse);
-}
-
 }  // namespace
 
 std::shared_ptr<SharedMemory> SharedMemory::ForTarget(const std::string& target) {
@@ -104,7 +97,7 @@ absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size, P
   // Populated at once: the first call should not pay for the pages.
   void* const data = shm::Map(fd.get(), size, MAP_POPULATE);
   if (data == MAP_FAILED) return failed();
-  if (pages == Pages::kHuge) UseHugePages(data, size);
+  if (pages == Pages::kHuge) shm::UseHugePages(data, size);
   {
     absl::MutexLock lock(&mutex_);
     Region& region = regions_[reinterpret_cast<std::uintptr_t>(data)];

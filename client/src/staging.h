@@ -48,7 +48,7 @@ class StagingPool {
     absl::Time since;
   };
 
-  // Moves what is to be freed out of the pool: what has been idle too long, and the oldest beyond kMaxIdleBytes.
+  // Takes out of the pool the blocks to be freed: those idle for too long, and the oldest ones beyond kMaxIdleBytes.
   std::vector<Block> TakeSurplus() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::shared_ptr<SharedMemory> memory_;

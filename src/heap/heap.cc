@@ -12,6 +12,7 @@
 #include <new>
 
 #include "absl/strings/str_cat.h"
+#include "memory/huge_pages.h"
 #endif
 
 namespace attnd::heap {
@@ -20,7 +21,7 @@ namespace attnd::heap {
 
 namespace {
 
-constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
+using memory::kHugePageBytes;
 
 // The addresses that are reserved at a time. Memory is taken only as it is used, but for the accounting of a system
 // that refuses to overcommit (vm.overcommit_memory = 2).

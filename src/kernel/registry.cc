@@ -58,13 +58,15 @@ const std::vector<const Kernel*>& AvailableKernels() {
 
 std::string_view NameOf(const Kernel& kernel) { return kernel.name; }
 
+std::string RequestedKernel(std::string_view name) {
+  if (!name.empty()) return std::string(name);
+  const char* const forced = std::getenv("ATTND_KERNEL");
+  return forced == nullptr ? "" : forced;
+}
+
 absl::StatusOr<const Kernel*> ChooseKernel(std::string_view asked) {
-  std::string name(asked);
-  if (name.empty()) {
-    const char* forced = std::getenv("ATTND_KERNEL");
-    if (forced == nullptr || *forced == '\0') return AvailableKernels().front();
-    name = forced;
-  }
+  const std::string name = RequestedKernel(asked);
+  if (name.empty()) return AvailableKernels().front();
   const std::string usable = absl::StrJoin(
       AvailableKernels(), ", ", [](std::string* out, const Kernel* kernel) { absl::StrAppend(out, kernel->name); });
   for (const Build& build : Builds()) {

@@ -19,7 +19,11 @@ const std::vector<const Kernel*>& AvailableKernels();
 // "x86-64-v4-amx", "x86-64-v4-bf16", "x86-64-v4", "x86-64-v3", "x86-64-v2" or "aarch64".
 std::string_view NameOf(const Kernel& kernel);
 
-// The kernel called `name`; empty: the one named by the environment variable ATTND_KERNEL, else the best. Errors:
+// The kernel that is asked for by name: `name`, or if that is empty the environment variable ATTND_KERNEL; empty if
+// neither names one.
+std::string RequestedKernel(std::string_view name);
+
+// The kernel that RequestedKernel(name) names; the best if it names none. Errors:
 // NOT_FOUND for a name that this build lacks, FAILED_PRECONDITION for one that this CPU cannot run; the message lists
 // those that it can.
 absl::StatusOr<const Kernel*> ChooseKernel(std::string_view name);

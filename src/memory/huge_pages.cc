@@ -26,6 +26,11 @@ std::string HugePageMode() {
   return HugePageMode(text);
 }
 
+bool SystemHasHugePages() {
+  const std::string mode = HugePageMode();
+  return mode == "always" || mode == "madvise";
+}
+
 double HugeFraction(const void* data, std::size_t bytes) {
   const auto begin = reinterpret_cast<std::uintptr_t>(data);
   std::ifstream maps("/proc/self/smaps");

@@ -1,5 +1,5 @@
-// Transparent huge pages: whether the system gives them, and where memory lies. Linux only; elsewhere there are none.
-// Source: Linux Documentation/admin-guide/mm/transhuge.rst and proc(5).
+// Transparent huge pages: whether the system gives them, and which memory lies on them. Elsewhere than on Linux there
+// are none. Source: Linux Documentation/admin-guide/mm/transhuge.rst and proc(5).
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,9 @@ inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 std::string HugePageMode(const std::string& enabled);
 // The same of this system; empty where it has no such file.
 std::string HugePageMode();
+
+// Whether that mode lets a process have huge pages by asking for them.
+bool SystemHasHugePages();
 
 // How much of the resident memory of the mappings that [data, data + bytes) touches lies on huge pages, 0 to 1, as
 // /proc/self/smaps counts it (anonymous and shared memory). 0 where nothing is resident.

@@ -14,11 +14,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-bool SystemHasHugePages() {
-  const std::string mode = memory::HugePageMode();
-  return mode == "always" || mode == "madvise";
-}
-
 PageBuffer Touched(std::size_t bytes, PageKind kind) {
   PageBuffer buffer(bytes, kind);
   std::memset(buffer.data(), 1, bytes);
@@ -58,7 +53,7 @@ TEST(PageBufferTest, MovesWithItsMemory) {
 }
 
 TEST(PageBufferTest, HugeIsHuge) {
-  if (!SystemHasHugePages()) GTEST_SKIP() << "transparent huge pages are [never] here";
+  if (!memory::SystemHasHugePages()) GTEST_SKIP() << "transparent huge pages are [never] here";
   for (const std::size_t bytes : {std::size_t{1000}, 8 * kHugePageBytes}) {
     const PageBuffer buffer = Touched(bytes, PageKind::kHuge);
     EXPECT_EQ(memory::HugeFraction(buffer.data(), buffer.size()), 1.0) << bytes;
@@ -78,7 +73,7 @@ TEST(PageBufferTest, CountsEachBufferByItself) {
     small.push_back(Touched(2 * kHugePageBytes, PageKind::kSmall));
     huge.push_back(Touched(2 * kHugePageBytes, PageKind::kHuge));
   }
-  const double expected = SystemHasHugePages() ? 1.0 : 0.0;
+  const double expected = memory::SystemHasHugePages() ? 1.0 : 0.0;
   for (const PageBuffer& buffer : small) EXPECT_EQ(memory::HugeFraction(buffer.data(), buffer.size()), 0.0);
   for (const PageBuffer& buffer : huge) EXPECT_EQ(memory::HugeFraction(buffer.data(), buffer.size()), expected);
 }

@@ -20,11 +20,6 @@ using testing::HasSubstr;
 
 constexpr std::size_t kReadBytes = std::size_t{256} << 10;
 
-bool SystemHasHugePages() {
-  const std::string mode = memory::HugePageMode();
-  return mode == "always" || mode == "madvise";
-}
-
 std::map<std::string, v1::Setting> SettingsOf(const std::string& address) {
   const auto stub = v1::ServerService::NewStub(NewChannel(address));
   grpc::ClientContext context;
@@ -69,7 +64,7 @@ TEST(SettingsTest, OfTheBinaryThatShipsAreInForce) {
   std::map<std::string, v1::Setting> settings = SettingsOf(address);
   EXPECT_EQ(settings["allocator"].state(), ATTND_TCMALLOC ? v1::SETTING_STATE_IN_FORCE : v1::SETTING_STATE_NOT_IN_FORCE)
       << settings["allocator"].detail();
-  if (SystemHasHugePages() && ATTND_TCMALLOC) {
+  if (memory::SystemHasHugePages() && ATTND_TCMALLOC) {
     EXPECT_EQ(settings["huge_pages"].state(), v1::SETTING_STATE_IN_FORCE) << settings["huge_pages"].detail();
   }
   EXPECT_EQ(settings["kernel"].state(), v1::SETTING_STATE_IN_FORCE);

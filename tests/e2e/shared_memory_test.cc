@@ -133,8 +133,7 @@ TEST_F(SharedMemoryTest, LargeBuffersLieOnHugePages) {
   close(probe);
   ASSERT_NE(probed, MAP_FAILED);
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(probed) % shm::kHugePageBytes, 0U);
-  constexpr int kCollapse = 25;  // MADV_COLLAPSE
-  const bool has_huge_pages = madvise(probed, kBytes, kCollapse) == 0;
+  const bool has_huge_pages = shm::UseHugePages(probed, kBytes);
   munmap(probed, kBytes);
 
   Client client = *Client::Create(target());

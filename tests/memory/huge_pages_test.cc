@@ -11,8 +11,6 @@ namespace {
 
 constexpr std::size_t kBytes = 4 * kHugePageBytes;
 
-bool SystemHasHugePages() { return HugePageMode() == "always" || HugePageMode() == "madvise"; }
-
 // A mapping of its own, with or without huge pages.
 class Mapping {
  public:

@@ -40,4 +40,12 @@ inline void* Map(int fd, std::size_t size, int flags) {
   return data;
 }
 
+// Moves what Map gave to huge pages, but for an end that fills none. False where the system cannot (it takes Linux 6.1,
+// whatever the mode for shared memory is), or where there is nothing to move. The memory must be resident.
+inline bool UseHugePages(void* data, std::size_t size) {
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, which Debian's headers are too old to name
+  const std::size_t whole = size / kHugePageBytes * kHugePageBytes;
+  return whole > 0 && madvise(data, whole, kCollapse) == 0;
+}
+
 }  // namespace attnd::shm
