@@ -22,8 +22,8 @@
 #include "channel_settings.h"
 #include "grpcpp/grpcpp.h"
 #include "heap/heap.h"
-#include "server/codec.h"
-#include "server/status.h"
+#include "server/rpc/status.h"
+#include "server/wire/codec.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:0", "address of the echo; port 0: any free one");
 ABSL_FLAG(std::string, empty, "127.0.0.1:0", "address of the empty calls");
@@ -33,6 +33,8 @@ namespace attnd::bench {
 namespace {
 
 using Message = grpc::ByteBuffer;
+
+constexpr std::int64_t kMaxHeaderBytes = std::int64_t{1} << 20;
 
 void AppendVarint(std::uint64_t value, std::string& to) {
   for (; value >= 0x80; value >>= 7) to.push_back(static_cast<char>(value | 0x80));
@@ -65,7 +67,7 @@ class EchoStream : public grpc::ServerBidiReactor<Message, Message> {
   EchoStream() { StartRead(&in_); }
   void OnReadDone(bool ok) override {
     if (!ok) return Finish(grpc::Status::OK);
-    auto piece = server::Decode<v1::StreamAttentionRequest>(in_);
+    auto piece = server::Decode<v1::StreamAttentionRequest>(in_, kMaxHeaderBytes);
     if (!piece.ok()) return Finish(server::ToGrpc(piece.status()));
     in_.Clear();
     v1::StreamAttentionResponse header;
@@ -92,7 +94,7 @@ class Echo final : public v1::AttentionService::WithRawCallbackMethod_ComputeAtt
   grpc::ServerUnaryReactor* ComputeAttention(grpc::CallbackServerContext* context, const Message* request,
                                              Message* response) override {
     grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    const auto call = server::Decode<v1::ComputeAttentionRequest>(*request);
+    const auto call = server::Decode<v1::ComputeAttentionRequest>(*request, kMaxHeaderBytes);
     if (call.ok()) {
       v1::ComputeAttentionResponse header;
       header.set_dtype(call->header.dtype());

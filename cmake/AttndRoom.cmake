@@ -1,26 +1,32 @@
-# attnd_room(NAME [DIR dir] SOURCES files... DEPS targets...)
+# attnd_room(PATH [FOLDER folder] [SOURCES files...] [PUBLIC targets...] [PRIVATE targets...])
 #
-# A room of the source tree as a static library target attnd_NAME whose headers are included as "NAME/file.h". Each room
-# is seen through an include folder of its own, and only by those who name it in DEPS, so an arrow that the architecture
-# does not have fails to build.
-function(attnd_room name)
-  cmake_parse_arguments(ROOM "" "DIR" "SOURCES;DEPS" ${ARGN})
-  if(NOT ROOM_DIR)
-    set(ROOM_DIR ${CMAKE_CURRENT_SOURCE_DIR})
+# A room of the source tree as a static library. Its headers are included as "PATH/file.h"; its target is PATH with
+# underscores: the room server/net is attnd_server_net. FOLDER is where it stands, if not in the current folder.
+#
+# PUBLIC are the targets that its headers include, PRIVATE those that only its sources do. Each room is seen through an
+# include folder of its own, so a room whose neighbour is not named, directly or by a header, fails to build. What a
+# header brings along is seen by everyone who includes it: tests/checks/arrows.py holds that each room names what it uses.
+function(attnd_room path)
+  cmake_parse_arguments(ROOM "" "FOLDER" "SOURCES;PUBLIC;PRIVATE;DEPS" ${ARGN})
+  if(NOT ROOM_FOLDER)
+    set(ROOM_FOLDER ${CMAKE_CURRENT_SOURCE_DIR})
   endif()
+  string(REPLACE "/" "_" name ${path})
   set(view ${PROJECT_BINARY_DIR}/rooms/${name})
-  file(MAKE_DIRECTORY ${view})
-  if(NOT EXISTS ${view}/${name})
-    file(CREATE_LINK ${ROOM_DIR} ${view}/${name} SYMBOLIC)
+  get_filename_component(parent ${view}/${path} DIRECTORY)
+  file(MAKE_DIRECTORY ${parent})
+  if(NOT EXISTS ${view}/${path})
+    file(CREATE_LINK ${ROOM_FOLDER} ${view}/${path} SYMBOLIC)
   endif()
   if(ROOM_SOURCES)
+    list(TRANSFORM ROOM_SOURCES PREPEND ${ROOM_FOLDER}/ REGEX "^[a-z0-9_]+[.]cc$")
     add_library(attnd_${name} STATIC ${ROOM_SOURCES})
     set(scope PUBLIC)
-    target_link_libraries(attnd_${name} PRIVATE attnd_warnings)
+    target_link_libraries(attnd_${name} PRIVATE attnd_warnings ${ROOM_PRIVATE})
   else()
     add_library(attnd_${name} INTERFACE)
     set(scope INTERFACE)
   endif()
   target_include_directories(attnd_${name} ${scope} $<BUILD_INTERFACE:${view}>)
-  target_link_libraries(attnd_${name} ${scope} ${ROOM_DEPS})
+  target_link_libraries(attnd_${name} ${scope} ${ROOM_DEPS} ${ROOM_PUBLIC})
 endfunction()

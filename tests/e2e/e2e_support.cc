@@ -13,8 +13,8 @@
 #include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "kernel/reference.h"
-#include "server/codec.h"
-#include "server/validate.h"
+#include "server/attention/validation.h"
+#include "server/wire/codec.h"
 
 namespace attnd::e2e {
 namespace {
@@ -149,7 +149,8 @@ v1::ErrorDetail DetailOf(const grpc::Status& status) {
 
 void ExpectMatchesReference(const v1::ComputeAttentionRequest& request, const v1::ComputeAttentionResponse& response) {
   const grpc::Slice slice(request.SerializeAsString());
-  const auto decoded = server::Decode<v1::ComputeAttentionRequest>(grpc::ByteBuffer(&slice, 1));
+  const auto decoded =
+      server::Decode<v1::ComputeAttentionRequest>(grpc::ByteBuffer(&slice, 1), server::Limits().max_header_bytes);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   const model::Model model(kModel, 1, "test", absl::UnixEpoch(),
                            {.tables = {{"decoder", Table(false)}}, .format = "", .architecture = ""}, "hash");

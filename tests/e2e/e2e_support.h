@@ -10,7 +10,7 @@
 #include "attnd/v1/model.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
 #include "grpcpp/grpcpp.h"
-#include "server/server.h"
+#include "server/serving/server.h"
 
 namespace attnd::e2e {
 

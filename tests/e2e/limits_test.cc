@@ -64,11 +64,12 @@ TEST(LimitsTest, LogSumExpCountsTowardsTheResult) {
 TEST(LimitsTest, HeaderOverTheLimit) {
   TestServer server;
   v1::ComputeAttentionRequest request = ValidRequest();
-  request.set_model(std::string(server::kMaxHeaderBytes, 'a'));
+  constexpr std::int64_t kMaxHeaderBytes = server::Limits().max_header_bytes;
+  request.set_model(std::string(kMaxHeaderBytes, 'a'));
   v1::ComputeAttentionResponse response;
   const grpc::Status refused = server.Compute(request, &response);
   EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_THAT(refused.error_message(), HasSubstr(std::to_string(server::kMaxHeaderBytes)));
+  EXPECT_THAT(refused.error_message(), HasSubstr(std::to_string(kMaxHeaderBytes)));
 }
 
 TEST(LimitsTest, MaxDim) {

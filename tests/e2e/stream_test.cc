@@ -11,7 +11,7 @@
 #include "e2e_support.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/attention_stream.h"
+#include "server/attention/stream.h"
 
 namespace attnd::e2e {
 namespace {

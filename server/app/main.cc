@@ -1,0 +1,87 @@
+// attnd: flags, server, signals.
+
+#include <cmath>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "heap/heap.h"
+#include "heap/trimmer.h"
+#include "memory/huge_pages.h"
+#include "server/app/log.h"
+#include "server/config/flags.h"
+#include "server/config/version.h"
+#include "server/serving/server.h"
+#include "server/serving/settings.h"
+#include "spdlog/spdlog.h"
+
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// The allocator, and the pages that its memory lies on: those of received messages, packed keys and values, results.
+std::vector<attnd::v1::Setting> SettingsOfTheHeap() {
+  using attnd::server::ObservedSetting;
+  constexpr std::size_t kProbeBytes = std::size_t{8} << 20;
+  const double huge = attnd::memory::HugeFractionOfHeap(kProbeBytes);
+  return {ObservedSetting("allocator", attnd::heap::IsInForce(), attnd::heap::Name()),
+          ObservedSetting("huge_pages", huge >= 0.5,
+                          absl::StrCat(std::lround(100 * huge), "% of the heap's next 8 MiB; the system's mode is ",
+                                       attnd::memory::HugePageMode()))};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  absl::StatusOr<attnd::server::Options> options = attnd::server::OptionsFromCommandLine(argc, argv);
+  if (!options.ok()) {
+    std::cerr << "attnd: " << options.status().message() << "\nTry 'attnd --help'." << std::endl;
+    return 2;
+  }
+  attnd::heap::Configure();
+  const std::vector<attnd::v1::Setting> heap_settings = SettingsOfTheHeap();
+  attnd::heap::GiveBack(0);  // what the probe has touched
+  attnd::server::SetUpLog(options->log_level);
+  // Blocked before any thread exists, so that all inherit it and sigwait below is where the signals arrive.
+  const sigset_t signals = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  const absl::StatusOr<std::unique_ptr<attnd::server::Server>> server =
+      attnd::server::Server::Start(*options, heap_settings);
+  if (!server.ok()) {
+    spdlog::error("attnd cannot start: {}", std::string(server.status().message()));
+    return 1;
+  }
+  spdlog::info("attnd {} listens on {} (kernel {}, {} threads)", attnd::server::kVersion,
+               absl::StrJoin((*server)->addresses(), ", "), (*server)->kernel_name(), (*server)->threads());
+  for (const attnd::v1::Setting& setting : (*server)->info().settings()) {
+    spdlog::log(setting.state() == attnd::v1::SETTING_STATE_NOT_IN_FORCE ? spdlog::level::warn : spdlog::level::info,
+                "setting {}", attnd::server::InWords(setting));
+  }
+  const attnd::heap::Trimmer trimmer([&server] { return (*server)->TakePeakInflightBytes(); });
+
+  int signal = 0;
+  sigwait(&signals, &signal);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second one ends the process at once
+  spdlog::info("attnd stops (signal {}): finishing the calls in flight", signal);
+  if (const std::int64_t cut_off = (*server)->Stop(); cut_off > 0) {
+    spdlog::warn("attnd stopped; {} calls were cut off after {} (--drain_seconds)", cut_off,
+                 absl::FormatDuration(options->drain));
+  } else {
+    spdlog::info("attnd stopped; every accepted call was answered");
+  }
+  return 0;
+}

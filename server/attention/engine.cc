@@ -1,0 +1,82 @@
+#include "server/attention/engine.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "schedule/attention_work.h"
+#include "server/rpc/proto_time.h"
+#include "server/rpc/status_macros.h"
+
+namespace attnd::server {
+namespace {
+
+std::int64_t SizeOf(const RequestTensors& tensors) {
+  return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size);
+}
+
+bool OutputIsShared(const ValidAttention& valid) {
+  return valid.shared != nullptr && valid.shared->output.region != nullptr;
+}
+
+}  // namespace
+
+// What a request holds from its admission until its result is handed over.
+struct AttentionEngine::Job {
+  absl::Time arrival = absl::Now();
+  std::shared_ptr<const model::Model> model;
+  ValidAttention valid;
+  AttentionResult result;
+};
+
+AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel,
+                                 int threads, const SharedMemory* memory)
+    : limits_(limits),
+      validator_(limits, memory),
+      admission_(limits.max_inflight_bytes),
+      registry_(registry),
+      kernel_(kernel),
+      scheduler_(threads) {}
+
+absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
+                                      Job& job) {
+  ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
+  ATTND_ASSIGN_OR_RETURN(job.valid, validator_.Validate(request, tensors, *job.model));
+  const ValidAttention& valid = job.valid;
+  const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
+  ATTND_ASSIGN_OR_RETURN(job.result.lease, admission_.Admit(SizeOf(tensors) + output_bytes + valid.log_sum_exp_bytes +
+                                                            valid.packed_bytes));
+  ATTND_ASSIGN_OR_RETURN(job.result.output, Buffer::Create(static_cast<std::size_t>(output_bytes)));
+  ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, Buffer::Create(static_cast<std::size_t>(valid.log_sum_exp_bytes)));
+  return absl::OkStatus();
+}
+
+void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
+                              schedule::SubmitOptions options, Done done) {
+  const auto job = std::make_shared<Job>();
+  if (absl::Status status = Prepare(request, tensors, *job); !status.ok()) return done(std::move(status));
+  kernel::Attention& attention = job->valid.attention;
+  attention.bias = &job->valid.bias;
+  attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();
+  attention.log_sum_exp = reinterpret_cast<float*>(job->result.log_sum_exp.data());
+  std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, kernel_);
+  if (work == nullptr) {
+    return done(absl::ResourceExhaustedError("the server has no memory to pack k and v"));
+  }
+  const absl::Duration prepared = absl::Now() - job->arrival;
+  scheduler_.Submit(std::move(work), std::move(options),
+                    [job, prepared, done = std::move(done)](const schedule::Outcome& outcome) {
+                      if (!outcome.status.ok()) return done(outcome.status);
+                      v1::ComputeAttentionResponse& header = job->result.header;
+                      header.set_version(job->model->version());
+                      header.set_content_hash(job->model->content_hash());
+                      header.set_dtype(job->valid.output_dtype);
+                      *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
+                      *header.mutable_compute_time() = ToProto(outcome.computed);
+                      done(std::move(job->result));
+                    });
+}
+
+}  // namespace attnd::server

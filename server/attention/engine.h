@@ -1,0 +1,60 @@
+// From a decoded request to its result: find the model, validate, admit, run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "absl/status/statusor.h"
+#include "kernel/registry.h"
+#include "model/registry.h"
+#include "schedule/scheduler.h"
+#include "server/attention/admission.h"
+#include "server/attention/validation.h"
+#include "server/config/limits.h"
+#include "server/wire/buffer.h"
+#include "server/wire/codec.h"
+
+namespace attnd::server {
+
+struct AttentionResult {
+  v1::ComputeAttentionResponse header;  // without its tensors
+  Buffer log_sum_exp;                   // empty if not asked for
+  Buffer output;                        // empty if it was written to shared memory
+  memory::Budget::Lease lease;          // to be kept until the result is sent (Buffer::Hold does that)
+};
+
+// Owns the threads that compute; borrows the registry. Thread-safe. Its destructor waits for what it was asked to
+// compute.
+class AttentionEngine {
+ public:
+  // `threads` >= 1. `memory` is what callers share, borrowed too; null if they cannot.
+  AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel, int threads,
+                  const SharedMemory* memory = nullptr);
+
+  int threads() const { return scheduler_.threads(); }
+  const Limits& limits() const { return limits_; }
+
+  // The most bytes that calls held at once since this was last called. For one caller.
+  std::int64_t TakePeakBytes() { return admission_.TakePeakBytes(); }
+
+  using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
+
+  // Computes `request`, whose tensors are `tensors`, and calls `done` exactly once: before this returns where the
+  // request is refused (or tiny), otherwise on a thread of the scheduler, which it must not block. The caller keeps
+  // `request` and `tensors` as they are until then. Errors: see AttentionService.ComputeAttention in attention.proto.
+  void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
+               schedule::SubmitOptions options, Done done);
+
+ private:
+  struct Job;
+  absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, Job& job);
+
+  const Limits limits_;
+  const AttentionValidator validator_;
+  Admission admission_;
+  model::Registry& registry_;
+  const kernel::Kernel& kernel_;
+  schedule::Scheduler scheduler_;  // last: its works use the others until they are destroyed
+};
+
+}  // namespace attnd::server

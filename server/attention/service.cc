@@ -1,0 +1,108 @@
+#include "server/attention/service.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "server/attention/stream.h"
+#include "server/rpc/status.h"
+#include "server/wire/codec.h"
+
+namespace attnd::server {
+namespace {
+
+// One call that has entered the gate. Shared by the engine's callback, until the result is there, and by the reactor of
+// a call that had to wait for it, until gRPC says that the call is over.
+class Call final : public std::enable_shared_from_this<Call> {
+ public:
+  Call(CallGate& gate, grpc::ByteBuffer* response) : gate_(gate), response_(response) {}
+
+  void Start(AttentionEngine& engine, absl::Time deadline, const grpc::ByteBuffer& message) {
+    absl::StatusOr<Decoded<v1::ComputeAttentionRequest>> decoded =
+        Decode<v1::ComputeAttentionRequest>(message, engine.limits().max_header_bytes);
+    if (!decoded.ok()) return End(decoded.status());
+    request_ = *std::move(decoded);
+    options_.deadline = deadline;
+    engine.Compute(request_.header, request_.tensors(), options_,
+                   [self = shared_from_this()](absl::StatusOr<AttentionResult> result) {
+                     if (!result.ok()) return self->End(result.status());
+                     // Held until gRPC has sent the result. One in shared memory is with its caller already.
+                     Buffer& last = result->output.size() > 0 ? result->output : result->log_sum_exp;
+                     if (last.size() > 0) last.Hold(std::move(result->lease));
+                     *self->response_ =
+                         EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output));
+                     self->End(absl::OkStatus());
+                   });
+  }
+
+  // The reactor for gRPC, once. A call that has ended takes gRPC's own, which costs no change of threads at the end.
+  grpc::ServerUnaryReactor* ReactorFor(grpc::CallbackServerContext& context) {
+    grpc::Status status;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!ended_.has_value()) return reactor_ = new Reactor(shared_from_this());
+      status = *ended_;
+    }
+    grpc::ServerUnaryReactor* const reactor = context.DefaultReactor();
+    reactor->Finish(status);
+    return reactor;
+  }
+
+ private:
+  // Tells a call that is being computed that its caller has gone.
+  class Reactor final : public grpc::ServerUnaryReactor {
+   public:
+    explicit Reactor(std::shared_ptr<Call> call) : call_(std::move(call)) {}
+    void OnCancel() override { call_->options_.cancel.Cancel(); }
+    void OnDone() override { delete this; }
+
+   private:
+    const std::shared_ptr<Call> call_;
+  };
+
+  void End(const absl::Status& status) {
+    gate_.Leave();
+    Reactor* reactor = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      reactor = reactor_;
+      if (reactor == nullptr) ended_ = ToGrpc(status);
+    }
+    // What is left is gRPC's to send; it may end the reactor's life at once.
+    if (reactor != nullptr) reactor->Finish(ToGrpc(status));
+  }
+
+  CallGate& gate_;
+  grpc::ByteBuffer* const response_;
+  schedule::SubmitOptions options_;
+  Decoded<v1::ComputeAttentionRequest> request_;
+  absl::Mutex mutex_;
+  Reactor* reactor_ ABSL_GUARDED_BY(mutex_) = nullptr;         // gRPC's; null until ReactorFor made it
+  std::optional<grpc::Status> ended_ ABSL_GUARDED_BY(mutex_);  // how, if that was before there was a reactor
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServerContext* context,
+                                                             const grpc::ByteBuffer* request,
+                                                             grpc::ByteBuffer* response) {
+  if (!gate_.Enter()) {
+    grpc::ServerUnaryReactor* const refusal = context->DefaultReactor();
+    refusal->Finish(ToGrpc(absl::UnavailableError("the server is stopping")));
+    return refusal;
+  }
+  const auto call = std::make_shared<Call>(gate_, response);
+  call->Start(engine_, absl::FromChrono(context->deadline()), *request);
+  return call->ReactorFor(*context);
+}
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::StreamAttention(
+    grpc::CallbackServerContext* context) {
+  return MakeAttentionStream(engine_, gate_, *context);
+}
+
+}  // namespace attnd::server

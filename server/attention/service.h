@@ -1,0 +1,28 @@
+// AttentionService on gRPC's callback API and on raw bytes.
+#pragma once
+
+#include "attnd/v1/attention.grpc.pb.h"
+#include "server/attention/engine.h"
+#include "server/rpc/call_gate.h"
+
+namespace attnd::server {
+
+// Thread-safe. Borrows the engine and the gate, through which every call goes.
+class AttentionService final
+    : public v1::AttentionService::WithRawCallbackMethod_ComputeAttention<
+          v1::AttentionService::WithRawCallbackMethod_StreamAttention<v1::AttentionService::Service>> {
+ public:
+  AttentionService(AttentionEngine& engine, CallGate& gate) : engine_(engine), gate_(gate) {}
+
+  grpc::ServerUnaryReactor* ComputeAttention(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                             grpc::ByteBuffer* response) override;
+
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StreamAttention(
+      grpc::CallbackServerContext* context) override;
+
+ private:
+  AttentionEngine& engine_;
+  CallGate& gate_;
+};
+
+}  // namespace attnd::server

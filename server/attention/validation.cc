@@ -1,0 +1,329 @@
+#include "server/attention/validation.h"
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
+#include "tensor/checked_size.h"
+
+namespace attnd::server {
+namespace {
+
+using Request = v1::ComputeAttentionRequest;
+
+constexpr std::int64_t kMaxPosition = std::numeric_limits<std::int32_t>::max();
+
+absl::Status CheckRange(absl::string_view field, std::int64_t value, std::int64_t low, std::int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat(low, " to ", high), value);
+}
+
+// Sizes, with the defaults of those that may be absent.
+absl::Status SetSizes(const Request& request, const Limits& limits, kernel::Attention& attention) {
+  attention.batch = request.batch();
+  attention.heads = request.heads();
+  attention.kv_heads = request.kv_heads() == 0 ? request.heads() : request.kv_heads();
+  attention.query_length = request.query_length();
+  attention.key_length = request.key_length();
+  attention.head_dim = request.head_dim();
+  attention.value_head_dim = request.value_head_dim() == 0 ? request.head_dim() : request.value_head_dim();
+  ATTND_RETURN_IF_ERROR(CheckRange("batch", attention.batch, 1, limits.max_dim));
+  ATTND_RETURN_IF_ERROR(CheckRange("heads", attention.heads, 1, limits.max_dim));
+  ATTND_RETURN_IF_ERROR(CheckRange("kv_heads", attention.kv_heads, 1, attention.heads));
+  ATTND_RETURN_IF_ERROR(CheckRange("query_length", attention.query_length, 1, limits.max_dim));
+  ATTND_RETURN_IF_ERROR(CheckRange("key_length", attention.key_length, 1, limits.max_dim));
+  ATTND_RETURN_IF_ERROR(CheckRange("head_dim", attention.head_dim, 1, limits.max_head_dim));
+  ATTND_RETURN_IF_ERROR(CheckRange("value_head_dim", attention.value_head_dim, 1, limits.max_head_dim));
+  if (attention.heads % attention.kv_heads != 0) {
+    return InvalidField("kv_heads", absl::StrCat("a divisor of heads, which is ", attention.heads), attention.kv_heads);
+  }
+  return absl::OkStatus();
+}
+
+std::optional<tensor::DType> EngineDtype(v1::Dtype dtype) {
+  switch (dtype) {
+    case v1::DTYPE_FP32:
+      return tensor::DType::kF32;
+    case v1::DTYPE_FP16:
+      return tensor::DType::kF16;
+    case v1::DTYPE_BF16:
+      return tensor::DType::kBF16;
+    default:
+      return std::nullopt;
+  }
+}
+
+// `out.dtype` and the dtype of q, k and v.
+absl::Status SetDtypes(const Request& request, ValidAttention& valid) {
+  constexpr absl::string_view kDtypes = "DTYPE_FP32, DTYPE_FP16 or DTYPE_BF16";
+  kernel::Attention& attention = valid.attention;
+  const std::optional<tensor::DType> dtype = EngineDtype(request.dtype());
+  if (!dtype.has_value()) return InvalidField("dtype", kDtypes, static_cast<int>(request.dtype()));
+  attention.q.dtype = attention.k.dtype = attention.v.dtype = *dtype;
+  const bool same = request.output_dtype() == v1::DTYPE_UNSPECIFIED;
+  valid.output_dtype = same ? request.dtype() : request.output_dtype();
+  const std::optional<tensor::DType> output_dtype = EngineDtype(valid.output_dtype);
+  if (!output_dtype.has_value()) {
+    return InvalidField("output_dtype", kDtypes, static_cast<int>(request.output_dtype()));
+  }
+  attention.out.dtype = *output_dtype;
+  switch (request.product_precision()) {
+    case v1::PRODUCT_PRECISION_UNSPECIFIED: {
+      const bool all_bf16 = *dtype == tensor::DType::kBF16 && *output_dtype == tensor::DType::kBF16;
+      attention.product_precision = all_bf16 ? kernel::ProductPrecision::kBF16 : kernel::ProductPrecision::kF32;
+      return absl::OkStatus();
+    }
+    case v1::PRODUCT_PRECISION_FP32:
+      attention.product_precision = kernel::ProductPrecision::kF32;
+      return absl::OkStatus();
+    case v1::PRODUCT_PRECISION_BF16:
+      attention.product_precision =
+          *dtype == tensor::DType::kBF16 ? kernel::ProductPrecision::kBF16 : kernel::ProductPrecision::kF32;
+      return absl::OkStatus();
+    default:
+      return InvalidField("product_precision", "PRODUCT_PRECISION_FP32, PRODUCT_PRECISION_BF16 or unset",
+                          static_cast<int>(request.product_precision()));
+  }
+}
+
+// Whether the table has the request's heads: all of them, or from first_head on.
+absl::Status CheckHeads(const Request& request, const bias::BiasTable& table, absl::string_view table_name,
+                        absl::string_view model_name) {
+  const std::string owner = absl::StrCat("table \"", table_name, "\" of model \"", model_name, "\"");
+  // A piece of a call is told what the call would be.
+  const std::int64_t taken = request.has_first_head() ? request.table_heads() : request.heads();
+  if (taken != 0 && taken != table.heads()) {
+    return InvalidField("heads", absl::StrCat(table.heads(), " (the heads of ", owner, "), or first_head to be set"),
+                        taken);
+  }
+  if (!request.has_first_head()) return absl::OkStatus();
+  if (request.heads() > table.heads()) {
+    return InvalidField("heads", absl::StrCat("at most ", table.heads(), " (the heads of ", owner, ")"),
+                        request.heads());
+  }
+  return CheckRange("first_head", request.first_head(), 0, table.heads() - request.heads());
+}
+
+// The bias table, and the mask that may follow from it.
+absl::Status SetTable(const Request& request, const model::Model& model, ValidAttention& valid) {
+  ATTND_ASSIGN_OR_RETURN(const model::Model::Found found, model.FindTable(request.table()));
+  ATTND_RETURN_IF_ERROR(CheckHeads(request, *found.table, std::string(found.name), model.name()));
+  valid.bias = ViewOf(found.table->offset_form(), request.first_head());
+  switch (request.mask()) {
+    case v1::MASK_UNSPECIFIED:
+      valid.attention.mask = found.table->bidirectional() ? kernel::Mask::kNone : kernel::Mask::kCausal;
+      return absl::OkStatus();
+    case v1::MASK_CAUSAL:
+      valid.attention.mask = kernel::Mask::kCausal;
+      return absl::OkStatus();
+    case v1::MASK_NONE:
+      valid.attention.mask = kernel::Mask::kNone;
+      return absl::OkStatus();
+    default:
+      return InvalidField("mask", "MASK_CAUSAL, MASK_NONE or unset", static_cast<int>(request.mask()));
+  }
+}
+
+absl::Status SetScaleAndOffset(const Request& request, kernel::Attention& attention) {
+  attention.scale = request.has_scale() ? request.scale() : 1.0F;
+  if (!std::isfinite(attention.scale)) return InvalidField("scale", "a finite number", attention.scale);
+  attention.query_offset =
+      request.has_query_offset() ? request.query_offset() : attention.key_length - attention.query_length;
+  return CheckRange("query_offset", attention.query_offset, -attention.query_length,
+                    kMaxPosition - attention.query_length);
+}
+
+// `lengths` of a ragged batch: none, or one per sequence.
+absl::Status SetLengths(absl::string_view field, const google::protobuf::RepeatedField<std::int64_t>& lengths,
+                        std::int64_t batch, std::int64_t longest, const std::int64_t*& out) {
+  out = nullptr;
+  if (lengths.empty()) return absl::OkStatus();
+  if (lengths.size() != batch) {
+    return InvalidField(field, absl::StrCat("none or ", batch, " (batch) values"),
+                        absl::StrCat(lengths.size(), " values"));
+  }
+  for (int i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] < 0 || lengths[i] > longest) {
+      return InvalidField(absl::StrCat(field, "[", i, "]"), absl::StrCat("0 to ", longest), lengths[i]);
+    }
+  }
+  out = lengths.data();
+  return absl::OkStatus();
+}
+
+// A tensor's shape, named for messages: [batch, heads, rows, dim] whatever the layout.
+struct Shape {
+  std::int64_t batch;
+  std::int64_t heads;
+  std::int64_t rows;
+  std::int64_t dim;
+};
+
+std::optional<std::int64_t> BytesOf(const Shape& shape, tensor::DType dtype) {
+  const std::int64_t element = static_cast<std::int64_t>(tensor::SizeOf(dtype));
+  return tensor::CheckedProduct({shape.batch, shape.heads, shape.rows, shape.dim, element});
+}
+
+std::string Described(const Shape& shape, tensor::DType dtype) {
+  return absl::StrCat("batch ", shape.batch, " x heads ", shape.heads, " x rows ", shape.rows, " x dim ", shape.dim,
+                      " of ", tensor::NameOf(dtype));
+}
+
+// Fills in the strides of `view`, a TensorView or an OutputView.
+template <typename View>
+void SetStrides(v1::Layout layout, const Shape& shape, View& view) {
+  const bool sequence_first = layout == v1::LAYOUT_BATCH_SEQUENCE_HEAD_DIM;
+  view.batch_stride = shape.heads * shape.rows * shape.dim;
+  view.head_stride = sequence_first ? shape.dim : shape.rows * shape.dim;
+  view.row_stride = sequence_first ? shape.heads * shape.dim : shape.dim;
+}
+
+absl::Status CheckBytes(absl::string_view field, std::int64_t expected, const Shape& shape, tensor::DType dtype,
+                        std::size_t got) {
+  if (static_cast<std::uint64_t>(expected) == got) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat(expected, " bytes (", Described(shape, dtype), ")"),
+                      absl::StrCat(got, " bytes"));
+}
+
+// Whether this server takes shared memory at all.
+absl::Status CheckShares(const SharedMemory* memory, absl::string_view field) {
+  if (memory != nullptr) return absl::OkStatus();
+  return FieldError(absl::StatusCode::kFailedPrecondition, field,
+                    "none (this server shares no memory: --shared_memory)", "a tensor in shared memory");
+}
+
+// Tells where one tensor is: sent, or in shared memory.
+class TensorSetter {
+ public:
+  TensorSetter(const Request& request, const SharedMemory* memory, ValidAttention& valid)
+      : layout_(request.layout()), memory_(memory), valid_(valid) {
+    if (request.has_q_shared() || request.has_k_shared() || request.has_v_shared() || request.has_output_shared()) {
+      valid.shared = std::make_shared<SharedParts>();
+    }
+  }
+
+  absl::Status Set(absl::string_view field, const TensorBytes& sent, const v1::SharedTensor* shared,
+                   SharedParts::Part SharedParts::*part, const Shape& shape, kernel::TensorView& view) {
+    const std::optional<std::int64_t> expected = BytesOf(shape, view.dtype);
+    if (!expected.has_value()) {
+      return InvalidField(field, "a size that fits 63 bits", Described(shape, view.dtype));
+    }
+    SetStrides(layout_, shape, view);
+    if (shared == nullptr) {
+      view.segments = sent.segments.data();
+      view.segment_count = static_cast<std::int64_t>(sent.segments.size());
+      return CheckBytes(field, *expected, shape, view.dtype, sent.size);
+    }
+    const std::string shared_field = absl::StrCat(field, "_shared");
+    ATTND_RETURN_IF_ERROR(CheckShares(memory_, shared_field));
+    if (sent.size != 0) {
+      return InvalidField(field, absl::StrCat("nothing beside ", shared_field), absl::StrCat(sent.size, " bytes"));
+    }
+    SharedParts::Part& place = valid_.shared.get()->*part;
+    ATTND_ASSIGN_OR_RETURN(place.bytes, memory_->Resolve(shared_field, *shared, static_cast<std::size_t>(*expected)));
+    place.segment = {place.bytes.data, place.bytes.size};
+    view.segments = &place.segment;
+    view.segment_count = 1;
+    return absl::OkStatus();
+  }
+
+  // Call last. An output over q, k or v would be written while these are read.
+  absl::Status SetOutput(const v1::SharedTensor& shared) {
+    SharedParts& parts = *valid_.shared;
+    ATTND_RETURN_IF_ERROR(CheckShares(memory_, "output_shared"));
+    ATTND_ASSIGN_OR_RETURN(parts.output,
+                           memory_->Resolve("output_shared", shared, static_cast<std::size_t>(valid_.output_bytes)));
+    for (const SharedParts::Part* part : {&parts.q, &parts.k, &parts.v}) {
+      if (part->bytes.region != parts.output.region) continue;
+      const bool apart = parts.output.data + parts.output.size <= part->bytes.data ||
+                         part->bytes.data + part->bytes.size <= parts.output.data;
+      if (!apart) return InvalidField("output_shared.offset", "bytes apart from q, k and v", shared.offset());
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const v1::Layout layout_;
+  const SharedMemory* const memory_;
+  ValidAttention& valid_;
+};
+
+// q, k and v.
+absl::Status SetTensors(const Request& request, const RequestTensors& sent, TensorSetter& setter,
+                        kernel::Attention& a) {
+  const auto shared = [](bool has, const v1::SharedTensor& tensor) { return has ? &tensor : nullptr; };
+  ATTND_RETURN_IF_ERROR(setter.Set("q", sent.q, shared(request.has_q_shared(), request.q_shared()), &SharedParts::q,
+                                   {a.batch, a.heads, a.query_length, a.head_dim}, a.q));
+  ATTND_RETURN_IF_ERROR(setter.Set("k", sent.k, shared(request.has_k_shared(), request.k_shared()), &SharedParts::k,
+                                   {a.batch, a.kv_heads, a.key_length, a.head_dim}, a.k));
+  return setter.Set("v", sent.v, shared(request.has_v_shared(), request.v_shared()), &SharedParts::v,
+                    {a.batch, a.kv_heads, a.key_length, a.value_head_dim}, a.v);
+}
+
+// The sizes of what will be allocated, refused where they exceed the limit.
+absl::Status SetResult(const Request& request, const Limits& limits, const Shape& shape, ValidAttention& valid) {
+  const std::optional<std::int64_t> output = BytesOf(shape, valid.attention.out.dtype);
+  const std::optional<std::int64_t> log_sum_exp =
+      request.return_log_sum_exp() ? BytesOf({shape.batch, shape.heads, shape.rows, 1}, tensor::DType::kF32) : 0;
+  if (!output.has_value() || !log_sum_exp.has_value() || *log_sum_exp > limits.max_result_bytes ||
+      *output > limits.max_result_bytes - *log_sum_exp) {
+    const std::string got = Described(shape, valid.attention.out.dtype);
+    return FieldError(absl::StatusCode::kResourceExhausted, "output",
+                      absl::StrCat("a result of at most ", limits.max_result_bytes, " bytes (--max_result_bytes)"),
+                      *log_sum_exp > 0 ? absl::StrCat(got, " and its log-sum-exp") : got);
+  }
+  valid.output_bytes = *output;
+  valid.log_sum_exp_bytes = *log_sum_exp;
+  SetStrides(request.layout(), shape, valid.attention.out);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& request, const RequestTensors& tensors,
+                                                            const model::Model& model) const {
+  ValidAttention valid{};
+  kernel::Attention& a = valid.attention;
+  ATTND_RETURN_IF_ERROR(SetSizes(request, limits_, a));
+  ATTND_RETURN_IF_ERROR(SetTable(request, model, valid));
+  ATTND_RETURN_IF_ERROR(SetDtypes(request, valid));
+  if (!v1::Layout_IsValid(request.layout())) {
+    return InvalidField("layout", "LAYOUT_BATCH_HEAD_SEQUENCE_DIM, LAYOUT_BATCH_SEQUENCE_HEAD_DIM or unset",
+                        static_cast<int>(request.layout()));
+  }
+  ATTND_RETURN_IF_ERROR(SetScaleAndOffset(request, a));
+  ATTND_RETURN_IF_ERROR(SetLengths("query_lengths", request.query_lengths(), a.batch, a.query_length, a.query_lengths));
+  ATTND_RETURN_IF_ERROR(SetLengths("key_lengths", request.key_lengths(), a.batch, a.key_length, a.key_lengths));
+  TensorSetter setter(request, memory_, valid);
+  ATTND_RETURN_IF_ERROR(SetTensors(request, tensors, setter, a));
+  ATTND_RETURN_IF_ERROR(SetResult(request, limits_, {a.batch, a.heads, a.query_length, a.value_head_dim}, valid));
+  if (request.has_output_shared()) ATTND_RETURN_IF_ERROR(setter.SetOutput(request.output_shared()));
+  // Their bytes were multiplied above without overflow, and packing widens them at most twofold.
+  valid.packed_bytes =
+      a.batch * a.kv_heads * a.key_length * (a.head_dim + a.value_head_dim) * static_cast<std::int64_t>(sizeof(float));
+  return valid;
+}
+
+kernel::BiasView ViewOf(const bias::OffsetForm& form, std::int64_t first_head) {
+  const std::int64_t head_stride = form.max_offset - form.min_offset + 1;
+  const auto from_head = [first_head](const std::vector<float>& per_head) {
+    return per_head.empty() ? nullptr : per_head.data() + first_head;
+  };
+  return {
+      .values = form.values.data() + first_head * head_stride,
+      .head_stride = head_stride,
+      .min_offset = form.min_offset,
+      .max_offset = form.max_offset,
+      .constant = from_head(form.constant),
+      .low_value = from_head(form.low_value),
+      .high_slope = from_head(form.high_slope),
+      .low_slope = from_head(form.low_slope),
+  };
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,61 @@
+// Checks of a ComputeAttention request against the limits and the model, before anything is allocated or computed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernel/attention.h"
+#include "model/model.h"
+#include "server/config/limits.h"
+#include "server/shm/shared_memory.h"
+#include "server/wire/codec.h"
+
+namespace attnd::server {
+
+// What a request has in shared memory. A part without a region is not shared.
+struct SharedParts {
+  struct Part {
+    SharedBytes bytes;
+    kernel::Segment segment;  // the same bytes
+  };
+  Part q, k, v;
+  SharedBytes output;
+};
+
+// A request that may run. The output, the log-sum-exp and `attention.bias` are null still: whoever runs it allocates
+// the former (unless the output is in shared memory) and lets the latter point to `bias`. Everything else borrows from
+// the request and the model.
+struct ValidAttention {
+  kernel::Attention attention;
+  kernel::BiasView bias;
+  v1::Dtype output_dtype;
+  std::int64_t output_bytes;
+  std::int64_t log_sum_exp_bytes;       // 0 if not asked for
+  std::int64_t packed_bytes;            // of K and V as the kernel packs them, for admission
+  std::shared_ptr<SharedParts> shared;  // null if nothing is
+};
+
+// Thread-safe.
+class AttentionValidator {
+ public:
+  // `memory` is what callers share, borrowed; null if they cannot.
+  explicit AttentionValidator(const Limits& limits, const SharedMemory* memory = nullptr)
+      : limits_(limits), memory_(memory) {}
+
+  // `request` without its tensors, and these. Errors: INVALID_ARGUMENT and RESOURCE_EXHAUSTED naming the field, what
+  // was expected and what it was (FieldError); NOT_FOUND for a table that the model lacks;
+  // FAILED_PRECONDITION for shared memory that this server does not know.
+  absl::StatusOr<ValidAttention> Validate(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
+                                          const model::Model& model) const;
+
+ private:
+  const Limits limits_;
+  const SharedMemory* const memory_;
+};
+
+// The view that kernels take of a table's per-offset form, which must outlive it, from `first_head` on.
+kernel::BiasView ViewOf(const bias::OffsetForm& form, std::int64_t first_head);
+
+}  // namespace attnd::server

@@ -1,0 +1,139 @@
+#include "server/config/flags.h"
+
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "absl/flags/commandlineflag.h"
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/reflection.h"
+#include "absl/flags/usage_config.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/config/byte_size.h"
+#include "server/config/version.h"
+#include "server/net/unix_socket.h"
+#include "server/rpc/status.h"
+
+using attnd::server::Limits;
+
+namespace attnd::server {
+namespace {
+
+// How the limits of each unit stand on the command line.
+struct BytesFlag {
+  using Type = ByteSize;
+  static Type From(std::int64_t value) { return {value}; }
+  static std::int64_t ValueOf(Type flag) { return flag.bytes; }
+};
+struct CountFlag {
+  using Type = std::int64_t;
+  static Type From(std::int64_t value) { return value; }
+  static std::int64_t ValueOf(Type flag) { return flag; }
+};
+
+}  // namespace
+}  // namespace attnd::server
+
+ABSL_FLAG(std::vector<std::string>, listen, {"127.0.0.1:50051"},
+          "where to listen, separated by commas: host:port (port 0: any free one), [v6]:port, unix:path");
+ABSL_FLAG(std::string, model_root, "",
+          "folder of models; what lies directly in it is loaded at start, and LoadModel may not leave it");
+ABSL_FLAG(int, threads, 0, "threads that compute; 0: the CPUs this process may use");
+ABSL_FLAG(std::string, kernel, "", "kernel to use instead of the best one for this CPU (as ATTND_KERNEL)");
+ABSL_FLAG(double, drain_seconds, 30, "how long a stopping server waits for the calls it has accepted");
+ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
+ABSL_FLAG(bool, shared_memory, false, "take tensors in memory that callers share at unix: sockets");
+ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
+
+#define ATTND_LIMIT(name, unit, value, lowest, highest, help) \
+  ABSL_FLAG(attnd::server::unit##Flag::Type, name, attnd::server::unit##Flag::From(Limits().name), help);
+#define ATTND_FIXED_LIMIT(name, value)
+#include "attnd/limits.inc"
+
+// Abseil's hook for a bad command line, called before it ends the process with status 1.
+extern "C" void ABSL_INTERNAL_C_SYMBOL(AbslInternalReportFatalUsageError)(absl::string_view) {
+  std::cerr << "Try 'attnd --help'." << std::endl;
+  std::exit(2);
+}
+
+namespace attnd::server {
+namespace {
+
+// A line of the help for each flag.
+void Describe(absl::string_view title, const std::vector<absl::string_view>& flags, std::string& help) {
+  absl::StrAppend(&help, "\n", title, ":\n");
+  for (const absl::string_view name : flags) {
+    const absl::CommandLineFlag* const flag = absl::FindCommandLineFlag(name);
+    const std::string value = flag->DefaultValue();
+    absl::StrAppend(&help, "  --", name, std::string(22 - name.size(), ' '), flag->Help(),
+                    value.empty() ? "" : absl::StrCat(" (", value, ")"), "\n");
+  }
+}
+
+std::string Help() {
+  std::string help =
+      "attnd: attention with learned relative-position bias, over gRPC\n"
+      "\n"
+      "  attnd [--listen ADDRESS,...] [--model_root FOLDER] [--threads N]\n"
+      "\n"
+      "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
+  Describe(
+      "Serving",
+      {"listen", "unix_socket_mode", "shared_memory", "model_root", "threads", "kernel", "drain_seconds", "log_level"},
+      help);
+  std::vector<absl::string_view> limits;
+  for (const LimitRow& row : LimitRows()) {
+    if (row.has_flag) limits.emplace_back(row.name);
+  }
+  Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", limits, help);
+  absl::StrAppend(&help, "\n  --flagfile=FILE         read more flags from a file\n", "  --help, --version\n");
+  return help;
+}
+
+// Abseil's own --help lists the flags of every library and fails.
+void AnswerHelpAndVersion(int argc, char** argv) {
+  for (int i = 1; i < argc && absl::string_view(argv[i]) != "--"; ++i) {
+    const absl::string_view argument = argv[i];
+    if (argument == "--help" || argument == "-help" || argument == "-h") {
+      std::cout << Help() << std::flush;
+      std::exit(0);
+    }
+    if (argument == "--version" || argument == "-version") {
+      std::cout << "attnd " << kVersion << std::endl;
+      std::exit(0);
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
+  AnswerHelpAndVersion(argc, argv);
+  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  if (positional.size() > 1) {
+    return absl::InvalidArgumentError(absl::StrCat("expected flags only, got \"", positional[1], "\""));
+  }
+  Options options;
+  options.listen = absl::GetFlag(FLAGS_listen);
+  const absl::StatusOr<mode_t> mode = ParseSocketMode(absl::GetFlag(FLAGS_unix_socket_mode));
+  if (!mode.ok())
+    return InvalidField("--unix_socket_mode", "octal permissions such as 0660", absl::GetFlag(FLAGS_unix_socket_mode));
+  options.unix_socket_mode = *mode;
+  options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
+  options.model_root = absl::GetFlag(FLAGS_model_root);
+  options.threads = absl::GetFlag(FLAGS_threads);
+  options.kernel = absl::GetFlag(FLAGS_kernel);
+  options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
+  options.log_level = absl::GetFlag(FLAGS_log_level);
+#define ATTND_LIMIT(name, unit, ...) options.limits.name = unit##Flag::ValueOf(absl::GetFlag(FLAGS_##name));
+#define ATTND_FIXED_LIMIT(name, value)
+#include "attnd/limits.inc"
+  if (absl::Status status = CheckOptions(options); !status.ok()) return status;
+  return options;
+}
+
+}  // namespace attnd::server

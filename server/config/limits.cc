@@ -1,0 +1,33 @@
+#include "server/config/limits.h"
+
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "server/rpc/status.h"
+
+namespace attnd::server {
+namespace {
+
+constexpr LimitRow kRows[] = {
+#define ATTND_LIMIT(name, unit, value, lowest, highest, help) {#name, &Limits::name, true, lowest, highest},
+#define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, false, 0, 0},
+#include "attnd/limits.inc"
+};
+
+}  // namespace
+
+absl::Span<const LimitRow> LimitRows() { return kRows; }
+
+absl::Status CheckLimits(const Limits& limits) {
+  for (const LimitRow& row : kRows) {
+    const std::int64_t value = limits.*row.value;
+    if (!row.has_flag || (value >= row.lowest && value <= row.highest)) continue;
+    const bool unbounded = row.highest == std::numeric_limits<std::int64_t>::max();
+    return InvalidField(
+        absl::StrCat("--", row.name),
+        unbounded ? absl::StrCat("at least ", row.lowest) : absl::StrCat(row.lowest, " to ", row.highest), value);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,39 @@
+#include "server/config/options.h"
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/net/address.h"
+#include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
+
+namespace attnd::server {
+namespace {
+
+constexpr std::array<absl::string_view, 6> kLogLevels = {"trace", "debug", "info", "warn", "error", "off"};
+
+}  // namespace
+
+absl::Status CheckOptions(const Options& options) {
+  if (options.listen.empty()) return InvalidField("--listen", "at least one address", "none");
+  for (const std::string& address : options.listen) {
+    ATTND_RETURN_IF_ERROR(CheckAddress(address));
+  }
+  if (options.threads < 0 || options.threads > 4096) return InvalidField("--threads", "0 to 4096", options.threads);
+  if (options.drain < absl::ZeroDuration() || options.drain == absl::InfiniteDuration()) {
+    return InvalidField("--drain_seconds", "a number from 0", absl::ToDoubleSeconds(options.drain));
+  }
+  if (std::find(kLogLevels.begin(), kLogLevels.end(), options.log_level) == kLogLevels.end()) {
+    return InvalidField("--log_level", "trace, debug, info, warn, error or off", options.log_level);
+  }
+  const bool any_unix = std::any_of(options.listen.begin(), options.listen.end(),
+                                    [](const std::string& address) { return UnixPathOf(address).has_value(); });
+  if (options.shared_memory && !any_unix) {
+    return InvalidField("--shared_memory", "a unix: address in --listen, beside which memory is handed over", "none");
+  }
+  return CheckLimits(options.limits);
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,38 @@
+// What a server is told at start: plain data, filled by flags.cc or by a test.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/config/limits.h"
+
+namespace attnd::server {
+
+struct Options {
+  // "host:port" (port 0: any free one), "[v6]:port" or "unix:path".
+  std::vector<std::string> listen = {"127.0.0.1:50051"};
+  // Permissions of Unix sockets: who may open them may use the server.
+  mode_t unix_socket_mode = 0660;
+  // Take tensors in memory that callers share at Unix sockets (docs/shared-memory.md).
+  bool shared_memory = false;
+  // Folder of models; empty: no loading from files.
+  std::string model_root;
+  // Threads that compute; 0: schedule::DefaultThreads().
+  int threads = 0;
+  // Name of the kernel; empty: the best that this CPU runs.
+  std::string kernel;
+  Limits limits;
+  // How long a stopping server waits for the calls it has accepted before it cancels them.
+  absl::Duration drain = absl::Seconds(30);
+  // trace, debug, info, warn, error or off.
+  std::string log_level = "info";
+};
+
+// Errors: INVALID_ARGUMENT naming the flag.
+absl::Status CheckOptions(const Options& options);
+
+}  // namespace attnd::server

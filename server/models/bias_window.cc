@@ -1,0 +1,94 @@
+#include "server/models/bias_window.h"
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
+#include "tensor/checked_size.h"
+
+namespace attnd::server {
+namespace {
+
+constexpr std::int64_t kMaxPosition = std::numeric_limits<std::int32_t>::max();
+
+// A run of positions: at least one, none beyond 2^31 - 1.
+absl::Status CheckRun(absl::string_view axis, std::int64_t start, std::int64_t count) {
+  if (count < 1 || count > kMaxPosition) {
+    return InvalidField(absl::StrCat(axis, "_count"), absl::StrCat("1 to ", kMaxPosition), count);
+  }
+  if (start < 0 || start > kMaxPosition - count) {
+    return InvalidField(absl::StrCat(axis, "_start"), absl::StrCat("0 to ", kMaxPosition - count), start);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckWindow(const v1::GetBiasRequest& request, std::int64_t heads, const Limits& limits) {
+  ATTND_RETURN_IF_ERROR(CheckRun("query", request.query_start(), request.query_count()));
+  ATTND_RETURN_IF_ERROR(CheckRun("key", request.key_start(), request.key_count()));
+  for (int i = 0; i < request.heads_size(); ++i) {
+    if (request.heads(i) < 0 || request.heads(i) >= heads) {
+      return InvalidField(absl::StrCat("heads[", i, "]"), absl::StrCat("0 to ", heads - 1), request.heads(i));
+    }
+  }
+  const std::int64_t shown = request.heads().empty() ? heads : request.heads_size();
+  const std::optional<std::int64_t> cells = tensor::CheckedProduct({request.query_count(), request.key_count(), shown});
+  if (cells.has_value() && *cells <= limits.max_bias_cells) return absl::OkStatus();
+  return FieldError(
+      absl::StatusCode::kResourceExhausted, "query_count",
+      absl::StrCat("a window of at most ", limits.max_bias_cells, " cells (--max_bias_cells)"),
+      absl::StrCat(request.query_count(), " queries x ", request.key_count(), " keys x ", shown, " heads"));
+}
+
+absl::StatusOr<v1::Mask> MaskOf(const v1::GetBiasRequest& request, const bias::BiasTable& table) {
+  if (!v1::Mask_IsValid(request.mask())) {
+    return InvalidField("mask", "MASK_CAUSAL, MASK_NONE or unset", static_cast<int>(request.mask()));
+  }
+  if (request.mask() != v1::MASK_UNSPECIFIED) return request.mask();
+  return table.bidirectional() ? v1::MASK_NONE : v1::MASK_CAUSAL;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request, const model::Model& model,
+                                               const Limits& limits) {
+  ATTND_ASSIGN_OR_RETURN(const model::Model::Found found, model.FindTable(request.table()));
+  const bias::BiasTable& table = *found.table;
+  ATTND_RETURN_IF_ERROR(CheckWindow(request, table.heads(), limits));
+  ATTND_ASSIGN_OR_RETURN(const v1::Mask mask, MaskOf(request, table));
+
+  v1::GetBiasResponse response;
+  response.set_version(model.version());
+  response.set_content_hash(model.content_hash());
+  response.set_table(std::string(found.name));
+  response.set_mask(mask);
+  *response.mutable_heads() = request.heads();
+  for (std::int64_t head = 0; request.heads().empty() && head < table.heads(); ++head) response.add_heads(head);
+
+  // Calls `cell(offset, masked)` for every cell in order.
+  const auto for_each_cell = [&](auto cell) {
+    for (std::int64_t i = 0; i < request.query_count(); ++i) {
+      for (std::int64_t j = 0; j < request.key_count(); ++j) {
+        const std::int64_t offset = request.query_start() + i - (request.key_start() + j);
+        cell(offset, mask == v1::MASK_CAUSAL && offset < 0);
+      }
+    }
+  };
+  for_each_cell([&](std::int64_t offset, bool masked) {
+    response.add_offsets(offset);
+    if (const std::optional<std::int64_t> bucket = table.Bucket(offset)) {
+      response.add_buckets(masked ? -1 : static_cast<std::int32_t>(*bucket));
+    }
+  });
+  for (const std::int64_t head : response.heads()) {
+    for_each_cell(
+        [&](std::int64_t offset, bool masked) { response.add_values(masked ? 0.0F : table.Value(head, offset)); });
+  }
+  return response;
+}
+
+}  // namespace attnd::server

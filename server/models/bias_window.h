@@ -1,0 +1,16 @@
+// GetBias: a table's biases over a window of queries and keys.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "attnd/v1/model.pb.h"
+#include "model/model.h"
+#include "server/config/limits.h"
+
+namespace attnd::server {
+
+// Errors: INVALID_ARGUMENT naming the field, NOT_FOUND for a table that the model lacks, RESOURCE_EXHAUSTED for a
+// window beyond limits.max_bias_cells.
+absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request, const model::Model& model,
+                                               const Limits& limits);
+
+}  // namespace attnd::server

@@ -1,0 +1,16 @@
+// What holds for every connection of the gRPC server, whatever the services.
+#pragma once
+
+#include "attnd/v1/server.pb.h"
+#include "grpcpp/server_builder.h"
+#include "server/config/options.h"
+
+namespace attnd::server {
+
+// Message sizes, compression, port sharing, read sizes, memory and threads. `options` are checked.
+void Configure(const Options& options, grpc::ServerBuilder& builder);
+
+// What GetServerInfo says of them.
+v1::Setting ReadBytesSetting();
+
+}  // namespace attnd::server

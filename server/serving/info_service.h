@@ -1,0 +1,27 @@
+// ServerService: facts about this server.
+#pragma once
+
+#include <utility>
+
+#include "attnd/v1/server.grpc.pb.h"
+
+namespace attnd::server {
+
+// Answers with facts that do not change while a server runs. Thread-safe.
+class InfoService final : public v1::ServerService::Service {
+ public:
+  explicit InfoService(v1::GetServerInfoResponse info) : info_(std::move(info)) {}
+
+  grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*,
+                             v1::GetServerInfoResponse* response) override {
+    *response = info_;
+    return grpc::Status::OK;
+  }
+
+  const v1::GetServerInfoResponse& info() const { return info_; }
+
+ private:
+  const v1::GetServerInfoResponse info_;
+};
+
+}  // namespace attnd::server

@@ -1,0 +1,82 @@
+// The server: its models, its threads, its services, and the addresses it answers on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "grpcpp/server.h"
+#include "model/registry.h"
+#include "server/attention/engine.h"
+#include "server/attention/service.h"
+#include "server/config/options.h"
+#include "server/models/service.h"
+#include "server/rpc/call_gate.h"
+#include "server/serving/info_service.h"
+#include "server/shm/listener.h"
+#include "server/shm/shared_memory.h"
+
+namespace attnd::server {
+
+// The health service's name for "the process is alive", which stays SERVING while a stopping server drains; "" and the
+// names of attnd's services tell whether it takes calls.
+inline constexpr char kLivenessName[] = "liveness";
+
+// Thread-safe but for its destruction.
+class Server {
+ public:
+  // Loads the embedded models and what the model root holds, then listens. Errors: INVALID_ARGUMENT (a flag's value),
+  // NOT_FOUND and FAILED_PRECONDITION (the kernel, the model root), UNAVAILABLE (an address that cannot be listened
+  // on).
+  // `process_settings` are what GetServerInfo says of the process beside the server's own settings (settings.h).
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options,
+                                                       const std::vector<v1::Setting>& process_settings = {});
+
+  // Stops at once: calls in flight are cancelled. Call Stop first to let them finish.
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Reports NOT_SERVING, refuses new attention calls with UNAVAILABLE, waits for those in flight, and cancels what is
+  // left after options.drain. Returns how many calls that was.
+  std::int64_t Stop();
+
+  // As given to Options.listen, with the port that was bound where it asked for any.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+  std::string kernel_name() const;
+  std::int64_t calls_in_flight() const { return gate_.inside(); }
+  int threads() const { return engine_.threads(); }
+  // The most bytes that calls held at once since this was last called. For one caller.
+  std::int64_t TakePeakInflightBytes() { return engine_.TakePeakBytes(); }
+  // As GetServerInfo lists them.
+  const v1::GetServerInfoResponse& info() const { return info_service_.info(); }
+
+  model::Registry& registry() { return registry_; }
+  grpc::Server& grpc_server() { return *grpc_server_; }
+  // Null if callers cannot share memory.
+  const SharedMemory* shared_memory() const { return shared_memory_.get(); }
+
+ private:
+  Server(const Options& options, const kernel::Kernel& kernel, const std::vector<v1::Setting>& process_settings);
+  absl::Status LoadModels();
+  absl::Status Listen();
+  absl::Status ShareMemory();
+  void SetServing(bool serving);
+
+  const Options options_;
+  const kernel::Kernel& kernel_;
+  const std::shared_ptr<SharedMemory> shared_memory_;  // null if callers cannot share memory
+  model::Registry registry_;
+  AttentionEngine engine_;
+  CallGate gate_;
+  AttentionService attention_service_;
+  ModelService model_service_;
+  InfoService info_service_;
+  std::vector<std::string> addresses_;
+  std::unique_ptr<grpc::Server> grpc_server_;
+  std::vector<std::unique_ptr<SharedMemoryListener>> shared_memory_listeners_;
+};
+
+}  // namespace attnd::server

@@ -1,0 +1,43 @@
+#include "server/serving/server_info.h"
+
+#include <string>
+
+#include "absl/time/clock.h"
+#include "kernel/registry.h"
+#include "server/config/version.h"
+#include "server/rpc/proto_time.h"
+#include "server/serving/grpc_settings.h"
+#include "server/serving/settings.h"
+
+namespace attnd::server {
+namespace {
+
+v1::Limits ToProto(const Limits& limits) {
+  v1::Limits proto;
+#define ATTND_LIMIT(name, ...) proto.set_##name(limits.name);
+#define ATTND_FIXED_LIMIT(name, value) proto.set_##name(limits.name);
+#include "attnd/limits.inc"
+  return proto;
+}
+
+}  // namespace
+
+v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& kernel, int threads,
+                                 const std::vector<v1::Setting>& process_settings) {
+  v1::GetServerInfoResponse info;
+  info.set_version(kVersion);
+  info.set_kernel(std::string(kernel::NameOf(kernel)));
+  for (const kernel::Kernel* available : kernel::AvailableKernels()) {
+    info.add_available_kernels(std::string(kernel::NameOf(*available)));
+  }
+  info.set_threads(threads);
+  *info.mutable_started_at() = ToProto(absl::Now());
+  *info.mutable_limits() = ToProto(options.limits);
+  if (!options.shared_memory) info.mutable_limits()->set_max_shared_bytes(0);
+  *info.mutable_settings() = {process_settings.begin(), process_settings.end()};
+  *info.add_settings() = KernelSetting(kernel, options.kernel);
+  *info.add_settings() = ReadBytesSetting();
+  return info;
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,176 @@
+#include "server/shm/shared_memory.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "attnd/shm/mapping.h"
+#include "server/rpc/status.h"
+
+namespace attnd::server {
+namespace {
+
+// The only files whose pages can neither vanish nor fail to come under our feet. Anything else would let a caller stop
+// the whole server with a SIGBUS: a file that can be truncated, a file of a full or broken filesystem (only a memfd can
+// carry the seal), or a memfd of huge pages (which may have none left when a hole is touched).
+absl::Status CheckKind(int fd) {
+  constexpr char kExpected[] = "a memfd sealed with F_SEAL_SHRINK";
+  const int seals = fcntl(fd, F_GET_SEALS);
+  if (seals < 0) return InvalidField("region", kExpected, "a file without seals");
+  if ((seals & F_SEAL_SHRINK) == 0) return InvalidField("region", kExpected, "one that can shrink");
+  struct statfs filesystem;
+  if (fstatfs(fd, &filesystem) != 0 || filesystem.f_type != TMPFS_MAGIC) {
+    return InvalidField("region", kExpected, "one of huge pages");
+  }
+  return absl::OkStatus();
+}
+
+// Once sealed, the size that is seen here can only grow.
+absl::Status CheckSize(int fd, std::uint64_t size) {
+  struct stat file;
+  if (fstat(fd, &file) != 0) return InvalidField("region", "a memfd", std::strerror(errno));
+  if (size == 0 || size > static_cast<std::uint64_t>(file.st_size)) {
+    return InvalidField("size", absl::StrCat("1..", file.st_size, " (the memfd's size)"), size);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<shm::Handle> RandomHandle() {
+  shm::Handle handle;
+  if (getrandom(handle.data(), handle.size(), 0) != static_cast<ssize_t>(handle.size())) {
+    return absl::InternalError("the system gave no random numbers");
+  }
+  return handle;
+}
+
+}  // namespace
+
+class SharedRegion {
+ public:
+  // Takes over a mapping and the lease of its bytes.
+  SharedRegion(std::byte* data, std::size_t size, memory::Budget::Lease lease)
+      : data_(data), size_(size), lease_(std::move(lease)) {}
+  ~SharedRegion() { munmap(data_, size_); }
+  SharedRegion(const SharedRegion&) = delete;
+  SharedRegion& operator=(const SharedRegion&) = delete;
+
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::byte* const data_;
+  const std::size_t size_;
+  const memory::Budget::Lease lease_;
+};
+
+SharedMemory::SharedMemory(const SharedMemoryLimits& limits) : limits_(limits), budget_(limits.max_total_bytes) {}
+
+absl::Status SharedMemory::CheckOwnerLimits(Owner owner, std::uint64_t size) const {
+  std::int64_t count = 0;
+  std::uint64_t bytes = 0;
+  for (const auto& [handle, entry] : regions_) {
+    if (entry.owner != owner) continue;
+    ++count;
+    bytes += entry.region->size();
+  }
+  if (count >= limits_.max_connection_regions) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("region: expected at most ", limits_.max_connection_regions, " regions of one connection"));
+  }
+  const std::uint64_t limit = static_cast<std::uint64_t>(limits_.max_connection_bytes);
+  if (size > limit || bytes > limit - size) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("size: expected at most ", limit, " bytes of one connection, got ", size, " on top of ", bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, int fd, std::uint64_t size) {
+  if (const absl::Status kind = CheckKind(fd); !kind.ok()) return kind;
+  if (const absl::Status fits = CheckSize(fd, size); !fits.ok()) return fits;
+  absl::StatusOr<shm::Handle> handle = RandomHandle();
+  if (!handle.ok()) return handle;
+
+  absl::MutexLock lock(&mutex_);
+  if (const absl::Status allowed = CheckOwnerLimits(owner, size); !allowed.ok()) return allowed;
+  // The connection's limit, an std::int64_t, has bounded it.
+  std::optional<memory::Budget::Lease> lease = budget_.Take(static_cast<std::int64_t>(size));
+  if (!lease.has_value()) {
+    return absl::ResourceExhaustedError(absl::StrCat("size: expected at most ", limits_.max_total_bytes,
+                                                     " bytes shared by all connections (--max_shared_bytes), got ",
+                                                     size, " on top of ", mapped_bytes()));
+  }
+  void* const data = shm::Map(fd, size, 0);
+  if (data == MAP_FAILED) {
+    return InvalidField("region", "a memfd that can be mapped for reading and writing", std::strerror(errno));
+  }
+  madvise(data, size, MADV_DONTDUMP);  // a caller's tensors have no place in our core file
+  regions_[*handle] = {owner,
+                       std::make_shared<const SharedRegion>(static_cast<std::byte*>(data), size, *std::move(lease))};
+  return handle;
+}
+
+absl::Status SharedMemory::Release(Owner owner, const shm::Handle& handle) {
+  std::shared_ptr<const SharedRegion> region;  // unmapped outside the lock
+  absl::MutexLock lock(&mutex_);
+  const auto found = regions_.find(handle);
+  if (found == regions_.end() || found->second.owner != owner) {
+    return absl::NotFoundError("handle: expected one of this connection's regions, got another");
+  }
+  region = std::move(found->second.region);
+  regions_.erase(found);
+  return absl::OkStatus();
+}
+
+void SharedMemory::Drop(Owner owner) {
+  std::vector<std::shared_ptr<const SharedRegion>> dropped;
+  absl::MutexLock lock(&mutex_);
+  for (auto entry = regions_.begin(); entry != regions_.end();) {
+    if (entry->second.owner != owner) {
+      ++entry;
+      continue;
+    }
+    dropped.push_back(std::move(entry->second.region));
+    entry = regions_.erase(entry);
+  }
+}
+
+absl::StatusOr<SharedBytes> SharedMemory::Resolve(absl::string_view field, const v1::SharedTensor& tensor,
+                                                  std::size_t size) const {
+  shm::Handle handle;
+  if (tensor.region().size() != handle.size()) {
+    return InvalidField(absl::StrCat(field, ".region"), absl::StrCat("a handle of ", handle.size(), " bytes"),
+                        absl::StrCat(tensor.region().size(), " bytes"));
+  }
+  std::copy(tensor.region().begin(), tensor.region().end(), handle.begin());
+  std::shared_ptr<const SharedRegion> region;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = regions_.find(handle);
+    if (found != regions_.end()) region = found->second.region;
+  }
+  if (region == nullptr) {
+    return FieldError(absl::StatusCode::kFailedPrecondition, absl::StrCat(field, ".region"),
+                      "the handle of a region whose connection lives", "a handle that names none");
+  }
+  if (tensor.offset() > region->size() || size > region->size() - tensor.offset()) {
+    return InvalidField(absl::StrCat(field, ".offset"),
+                        absl::StrCat(size, " bytes within the region's ", region->size()),
+                        absl::StrCat("offset ", tensor.offset()));
+  }
+  std::byte* const data = region->data() + tensor.offset();
+  return SharedBytes{std::move(region), data, size};
+}
+
+}  // namespace attnd::server

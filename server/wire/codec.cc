@@ -1,0 +1,130 @@
+#include "server/wire/codec.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/wire_format_lite.h"
+#include "server/wire/field_scanner.h"
+
+namespace attnd::server {
+
+static_assert(
+    static_cast<int>(v1::ComputeAttentionRequest::kQFieldNumber) == v1::StreamAttentionRequest::kQFieldNumber &&
+    static_cast<int>(v1::ComputeAttentionRequest::kKFieldNumber) == v1::StreamAttentionRequest::kKFieldNumber &&
+    static_cast<int>(v1::ComputeAttentionRequest::kVFieldNumber) == v1::StreamAttentionRequest::kVFieldNumber);
+static_assert(static_cast<int>(v1::ComputeAttentionResponse::kLogSumExpFieldNumber) ==
+                  v1::StreamAttentionResponse::kLogSumExpFieldNumber &&
+              static_cast<int>(v1::ComputeAttentionResponse::kOutputFieldNumber) ==
+                  v1::StreamAttentionResponse::kOutputFieldNumber);
+
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+
+absl::Status Malformed(std::size_t position) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("request: expected a protobuf message, got bytes that are none (from byte ", position, " on)"));
+}
+
+absl::Status HeaderTooLarge(std::int64_t max_header_bytes) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "request: the fields other than q, k and v are larger than the limit of ", max_header_bytes, " bytes"));
+}
+
+// Where the field's bytes belong; null if it is no tensor.
+TensorBytes* TensorOf(Tag tag, RequestTensors& tensors) {
+  if (tag.type != WireType::kBytes) return nullptr;
+  switch (tag.number) {
+    case v1::ComputeAttentionRequest::kQFieldNumber:
+      return &tensors.q;
+    case v1::ComputeAttentionRequest::kKFieldNumber:
+      return &tensors.k;
+    case v1::ComputeAttentionRequest::kVFieldNumber:
+      return &tensors.v;
+    default:
+      return nullptr;
+  }
+}
+
+// Reads the length and the bytes of a tensor; what was read of an earlier one with the same number goes, as protobuf
+// has it for repeated scalars.
+bool ReadTensor(SegmentCursor& cursor, TensorBytes& tensor) {
+  const std::optional<std::size_t> length = ReadLength(cursor);
+  if (!length.has_value()) return false;
+  tensor.segments.clear();
+  tensor.size = *length;
+  return cursor.Consume(*length, [&tensor](kernel::Segment piece) { tensor.segments.push_back(piece); });
+}
+
+std::vector<kernel::Segment> SegmentsOf(const std::vector<grpc::Slice>& slices) {
+  std::vector<kernel::Segment> segments;
+  segments.reserve(slices.size());
+  for (const grpc::Slice& slice : slices) {
+    segments.push_back({reinterpret_cast<const std::byte*>(slice.begin()), slice.size()});
+  }
+  return segments;
+}
+
+// The tag and length that stand before a bytes field.
+grpc::Slice BytesPrefix(int field_number, std::size_t length) {
+  std::string prefix;
+  {
+    google::protobuf::io::StringOutputStream stream(&prefix);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.WriteTag(WireFormatLite::MakeTag(field_number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+    coded.WriteVarint64(length);
+  }
+  return grpc::Slice(prefix);
+}
+
+}  // namespace
+
+absl::StatusOr<SplitMessage> Split(const grpc::ByteBuffer& message, std::int64_t max_header_bytes) {
+  SplitMessage split;
+  if (!message.Valid() || !message.Dump(&split.slices).ok()) return Malformed(0);
+  const std::vector<kernel::Segment> segments = SegmentsOf(split.slices);
+  SegmentCursor cursor(segments);
+  SegmentCursor small_from = cursor;  // the first byte that was passed and is neither copied nor a tensor's
+  const auto copy_small = [&](std::size_t end) {
+    small_from.Consume(end - small_from.position(), [&split](kernel::Segment piece) {
+      split.small_fields.append(reinterpret_cast<const char*>(piece.data), piece.size);
+    });
+  };
+  while (!cursor.AtEnd()) {
+    const std::size_t begin = cursor.position();
+    const std::optional<Tag> tag = ReadTag(cursor);
+    if (!tag.has_value()) return Malformed(begin);
+    if (TensorBytes* const tensor = TensorOf(*tag, split.tensors)) {
+      copy_small(begin);
+      if (!ReadTensor(cursor, *tensor)) return Malformed(begin);
+      small_from = cursor;
+      continue;
+    }
+    if (!SkipField(cursor, *tag)) return Malformed(begin);
+    const std::size_t small_bytes = split.small_fields.size() + (cursor.position() - small_from.position());
+    if (small_bytes > static_cast<std::size_t>(max_header_bytes)) {
+      return HeaderTooLarge(max_header_bytes);
+    }
+  }
+  copy_small(cursor.position());
+  return split;
+}
+
+grpc::ByteBuffer EncodeReply(const google::protobuf::MessageLite& header, Buffer log_sum_exp, Buffer output) {
+  std::vector<grpc::Slice> slices;
+  slices.emplace_back(header.SerializeAsString());
+  const auto append = [&slices](int field_number, Buffer buffer) {
+    if (buffer.size() == 0) return;
+    slices.push_back(BytesPrefix(field_number, buffer.size()));
+    slices.push_back(std::move(buffer).ToSlice());
+  };
+  append(v1::ComputeAttentionResponse::kLogSumExpFieldNumber, std::move(log_sum_exp));
+  append(v1::ComputeAttentionResponse::kOutputFieldNumber, std::move(output));
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
+
+}  // namespace attnd::server

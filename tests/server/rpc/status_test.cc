@@ -1,0 +1,70 @@
+#include "server/rpc/status.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "google/protobuf/any.pb.h"
+#include "google/protobuf/unknown_field_set.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+
+namespace attnd::server {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(StatusTest, EveryCodeIsKept) {
+  for (int code = 1; code <= 16; ++code) {
+    const grpc::Status status = ToGrpc(absl::Status(static_cast<absl::StatusCode>(code), "why"));
+    EXPECT_EQ(static_cast<int>(status.error_code()), code);
+    EXPECT_EQ(status.error_message(), "why");
+    EXPECT_EQ(status.error_details(), "");
+  }
+  EXPECT_TRUE(ToGrpc(absl::OkStatus()).ok());
+}
+
+// google.rpc.Status, read field by field: 1 code, 2 message, 3 details.
+TEST(StatusTest, FieldErrorTravelsAsGoogleRpcStatus) {
+  const absl::Status error = InvalidField("heads", "8", 5);
+  EXPECT_EQ(error.message(), "heads: expected 8, got 5");
+  const grpc::Status status = ToGrpc(error);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(status.error_message(), "heads: expected 8, got 5");
+
+  google::protobuf::UnknownFieldSet fields;
+  ASSERT_TRUE(fields.ParseFromString(status.error_details()));
+  ASSERT_EQ(fields.field_count(), 3);
+  EXPECT_EQ(fields.field(0).number(), 1);
+  EXPECT_EQ(fields.field(0).varint(), 3u);
+  EXPECT_EQ(fields.field(1).number(), 2);
+  EXPECT_EQ(fields.field(1).length_delimited(), "heads: expected 8, got 5");
+  EXPECT_EQ(fields.field(2).number(), 3);
+  google::protobuf::Any any;
+  ASSERT_TRUE(any.ParseFromString(fields.field(2).length_delimited()));
+  v1::ErrorDetail detail;
+  ASSERT_TRUE(any.UnpackTo(&detail)) << any.type_url();
+  EXPECT_EQ(detail.field(), "heads");
+  EXPECT_EQ(detail.expected(), "8");
+  EXPECT_EQ(detail.got(), "5");
+}
+
+TEST(StatusTest, MessagesOfTheEngineCarryTheirDetailToo) {
+  const std::string details =
+      ToGrpc(absl::NotFoundError("table: expected decoder, encoder, got \"x\"")).error_details();
+  EXPECT_THAT(details, HasSubstr("decoder, encoder"));
+  EXPECT_THAT(details, HasSubstr("attnd.v1.ErrorDetail"));
+  for (const char* plain : {"", "no such model", ": expected", "a: expected b", "a, got b: expected c"}) {
+    EXPECT_EQ(ToGrpc(absl::NotFoundError(plain)).error_details(), "") << plain;
+  }
+}
+
+TEST(StatusTest, WhatTheCallerSentIsEscapedAndCut) {
+  const absl::Status error = InvalidField("model", "a name", std::string("a\0\n", 3) + std::string(100000, 'x'));
+  EXPECT_THAT(std::string(error.message()), HasSubstr("got a\\000\\nxxx"));
+  EXPECT_LT(error.message().size(), 400u);
+  EXPECT_LT(ToGrpc(error).error_details().size(), 1000u);
+  EXPECT_LT(ToGrpc(absl::InternalError(std::string(1 << 20, 'y'))).error_message().size(), 3000u);
+}
+
+}  // namespace
+}  // namespace attnd::server

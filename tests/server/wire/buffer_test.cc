@@ -1,0 +1,93 @@
+#include "server/wire/buffer.h"
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "gtest/gtest.h"
+#include "memory/budget.h"
+
+// AddressSanitizer ends the program where malloc would return null, unless told.
+extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+
+namespace attnd::server {
+namespace {
+
+Buffer Create(std::size_t size) {
+  absl::StatusOr<Buffer> buffer = Buffer::Create(size);
+  EXPECT_TRUE(buffer.ok()) << buffer.status();
+  return *std::move(buffer);
+}
+
+TEST(BufferTest, IsAlignedMemoryOfTheSizeAskedFor) {
+  for (const std::size_t size : {1, 63, 64, 4096, 4097, 5121, 65535, 65536, 65537, 1 << 20, 1234567}) {
+    const Buffer buffer = Create(size);
+    EXPECT_EQ(buffer.size(), size);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % 64, 0u);
+    std::memset(buffer.data(), 0xab, size);
+  }
+}
+
+TEST(BufferTest, SizeZeroIsEmpty) {
+  Buffer buffer = Create(0);
+  EXPECT_EQ(buffer.size(), 0u);
+  EXPECT_EQ(buffer.data(), nullptr);
+  EXPECT_EQ(std::move(buffer).ToSlice().size(), 0u);
+}
+
+TEST(BufferTest, WhatWasMovedFromIsEmpty) {
+  Buffer first = Create(100);
+  std::byte* const data = first.data();
+  Buffer second = std::move(first);
+  EXPECT_EQ(second.data(), data);
+  EXPECT_EQ(first.data(), nullptr);  // NOLINT(bugprone-use-after-move): its state is promised
+  EXPECT_EQ(first.size(), 0u);
+  second = Create(200);
+  EXPECT_EQ(second.size(), 200u);
+}
+
+TEST(BufferTest, SliceOwnsTheMemory) {
+  Buffer buffer = Create(5000);
+  std::memset(buffer.data(), 'x', 5000);
+  const std::byte* const data = buffer.data();
+  const grpc::Slice slice = std::move(buffer).ToSlice();
+  EXPECT_EQ(buffer.size(), 0u);  // NOLINT(bugprone-use-after-move): its state is promised
+  EXPECT_EQ(reinterpret_cast<const std::byte*>(slice.begin()), data);
+  ASSERT_EQ(slice.size(), 5000u);
+  EXPECT_EQ(slice.begin()[4999], 'x');
+}
+
+TEST(BufferTest, LeaseIsGivenBackWithTheLastSlice) {
+  memory::Budget budget(100);
+  Buffer buffer = Create(5000);
+  buffer.Hold(*budget.Take(60));
+  Buffer moved = std::move(buffer);
+  buffer = Buffer();
+  EXPECT_EQ(budget.used_bytes(), 60);
+  {
+    grpc::Slice slice = std::move(moved).ToSlice();
+    moved = Buffer();
+    const grpc::Slice copy = slice;
+    slice = grpc::Slice();
+    EXPECT_EQ(budget.used_bytes(), 60);
+  }
+  EXPECT_EQ(budget.used_bytes(), 0);
+}
+
+TEST(BufferTest, LeaseIsGivenBackWithABufferThatIsNotSent) {
+  memory::Budget budget(100);
+  Buffer buffer = Create(5000);
+  buffer.Hold(*budget.Take(60));
+  buffer = Buffer();
+  EXPECT_EQ(budget.used_bytes(), 0);
+}
+
+TEST(BufferTest, AbsurdSizesAreRefused) {
+  for (const std::size_t size : {std::size_t{1} << 62, std::numeric_limits<std::size_t>::max()}) {
+    EXPECT_EQ(Buffer::Create(size).status().code(), absl::StatusCode::kResourceExhausted);
+  }
+}
+
+}  // namespace
+}  // namespace attnd::server
