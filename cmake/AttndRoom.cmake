@@ -4,8 +4,9 @@
 # underscores: the room server/net is attnd_server_net. FOLDER is where it stands, if not in the current folder.
 #
 # PUBLIC are the targets that its headers include, PRIVATE those that only its sources do. Each room is seen through an
-# include folder of its own, so a room whose neighbour is not named, directly or by a header, fails to build. What a
-# header brings along is seen by everyone who includes it: tests/checks/arrows.py holds that each room names what it uses.
+# include folder of its own, so including a room that is not named, directly or by a header, fails to build. What a
+# header brings along is visible to everyone who includes it, so tests/checks/arrows.py holds that each room names
+# itself what it includes.
 function(attnd_room path)
   cmake_parse_arguments(ROOM "" "FOLDER" "SOURCES;PUBLIC;PRIVATE;DEPS" ${ARGN})
   if(NOT ROOM_FOLDER)
@@ -29,4 +30,18 @@ function(attnd_room path)
   endif()
   target_include_directories(attnd_${name} ${scope} $<BUILD_INTERFACE:${view}>)
   target_link_libraries(attnd_${name} ${scope} ${ROOM_DEPS} ${ROOM_PUBLIC})
+  attnd_names(${path} attnd_${name} ${ROOM_DEPS} ${ROOM_PUBLIC} ${ROOM_PRIVATE})
+endfunction()
+
+# attnd_names(PATH TARGET targets...): the room PATH is TARGET and uses these targets, rooms among them.
+function(attnd_names path target)
+  string(JOIN " " line ${path} ${target} ${ARGN})
+  set_property(GLOBAL APPEND PROPERTY ATTND_ARROWS "${line}")
+endfunction()
+
+# attnd_write_arrows(FILE): a line for each room that was named: its path, its target, and the targets it uses.
+function(attnd_write_arrows file)
+  get_property(lines GLOBAL PROPERTY ATTND_ARROWS)
+  string(JOIN "\n" text ${lines})
+  file(WRITE ${file} "${text}\n")
 endfunction()

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "attnd/v1/server.pb.h"
 #include "heap/heap.h"
 #include "heap/trimmer.h"
 #include "memory/huge_pages.h"

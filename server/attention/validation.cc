@@ -1,12 +1,11 @@
 #include "server/attention/validation.h"
 
-#include <cmath>
-#include <limits>
 #include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "contract/request.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 #include "tensor/checked_size.h"
@@ -16,11 +15,12 @@ namespace {
 
 using Request = v1::ComputeAttentionRequest;
 
-constexpr std::int64_t kMaxPosition = std::numeric_limits<std::int32_t>::max();
+absl::Status Refusal(const std::optional<contract::Fault>& fault) {
+  return fault.has_value() ? InvalidField(fault->field, fault->expected, fault->got) : absl::OkStatus();
+}
 
-absl::Status CheckRange(absl::string_view field, std::int64_t value, std::int64_t low, std::int64_t high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return InvalidField(field, absl::StrCat(low, " to ", high), value);
+absl::Status CheckRange(absl::string_view field, std::int64_t value, std::int64_t lowest, std::int64_t highest) {
+  return Refusal(contract::CheckRange(field, value, lowest, highest));
 }
 
 // Sizes, with the defaults of those that may be absent.
@@ -39,10 +39,7 @@ absl::Status SetSizes(const Request& request, const Limits& limits, kernel::Atte
   ATTND_RETURN_IF_ERROR(CheckRange("key_length", attention.key_length, 1, limits.max_dim));
   ATTND_RETURN_IF_ERROR(CheckRange("head_dim", attention.head_dim, 1, limits.max_head_dim));
   ATTND_RETURN_IF_ERROR(CheckRange("value_head_dim", attention.value_head_dim, 1, limits.max_head_dim));
-  if (attention.heads % attention.kv_heads != 0) {
-    return InvalidField("kv_heads", absl::StrCat("a divisor of heads, which is ", attention.heads), attention.kv_heads);
-  }
-  return absl::OkStatus();
+  return Refusal(contract::CheckKeyHeads(attention.heads, attention.kv_heads));
 }
 
 std::optional<tensor::DType> EngineDtype(v1::Dtype dtype) {
@@ -60,16 +57,15 @@ std::optional<tensor::DType> EngineDtype(v1::Dtype dtype) {
 
 // `out.dtype` and the dtype of q, k and v.
 absl::Status SetDtypes(const Request& request, ValidAttention& valid) {
-  constexpr absl::string_view kDtypes = "DTYPE_FP32, DTYPE_FP16 or DTYPE_BF16";
   kernel::Attention& attention = valid.attention;
   const std::optional<tensor::DType> dtype = EngineDtype(request.dtype());
-  if (!dtype.has_value()) return InvalidField("dtype", kDtypes, static_cast<int>(request.dtype()));
+  if (!dtype.has_value()) return InvalidField("dtype", contract::kDtypes, static_cast<int>(request.dtype()));
   attention.q.dtype = attention.k.dtype = attention.v.dtype = *dtype;
   const bool same = request.output_dtype() == v1::DTYPE_UNSPECIFIED;
   valid.output_dtype = same ? request.dtype() : request.output_dtype();
   const std::optional<tensor::DType> output_dtype = EngineDtype(valid.output_dtype);
   if (!output_dtype.has_value()) {
-    return InvalidField("output_dtype", kDtypes, static_cast<int>(request.output_dtype()));
+    return InvalidField("output_dtype", contract::kDtypes, static_cast<int>(request.output_dtype()));
   }
   attention.out.dtype = *output_dtype;
   switch (request.product_precision()) {
@@ -131,29 +127,18 @@ absl::Status SetTable(const Request& request, const model::Model& model, ValidAt
 
 absl::Status SetScaleAndOffset(const Request& request, kernel::Attention& attention) {
   attention.scale = request.has_scale() ? request.scale() : 1.0F;
-  if (!std::isfinite(attention.scale)) return InvalidField("scale", "a finite number", attention.scale);
+  ATTND_RETURN_IF_ERROR(Refusal(contract::CheckScale(attention.scale)));
   attention.query_offset =
       request.has_query_offset() ? request.query_offset() : attention.key_length - attention.query_length;
-  return CheckRange("query_offset", attention.query_offset, -attention.query_length,
-                    kMaxPosition - attention.query_length);
+  return Refusal(contract::CheckQueryOffset(attention.query_offset, attention.query_length));
 }
 
 // `lengths` of a ragged batch: none, or one per sequence.
 absl::Status SetLengths(absl::string_view field, const google::protobuf::RepeatedField<std::int64_t>& lengths,
                         std::int64_t batch, std::int64_t longest, const std::int64_t*& out) {
-  out = nullptr;
-  if (lengths.empty()) return absl::OkStatus();
-  if (lengths.size() != batch) {
-    return InvalidField(field, absl::StrCat("none or ", batch, " (batch) values"),
-                        absl::StrCat(lengths.size(), " values"));
-  }
-  for (int i = 0; i < lengths.size(); ++i) {
-    if (lengths[i] < 0 || lengths[i] > longest) {
-      return InvalidField(absl::StrCat(field, "[", i, "]"), absl::StrCat("0 to ", longest), lengths[i]);
-    }
-  }
-  out = lengths.data();
-  return absl::OkStatus();
+  out = lengths.empty() ? nullptr : lengths.data();
+  return Refusal(
+      contract::CheckLengths(field, {lengths.data(), static_cast<std::size_t>(lengths.size())}, batch, longest));
 }
 
 // A tensor's shape, named for messages: [batch, heads, rows, dim] whatever the layout.
@@ -293,8 +278,7 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   ATTND_RETURN_IF_ERROR(SetTable(request, model, valid));
   ATTND_RETURN_IF_ERROR(SetDtypes(request, valid));
   if (!v1::Layout_IsValid(request.layout())) {
-    return InvalidField("layout", "LAYOUT_BATCH_HEAD_SEQUENCE_DIM, LAYOUT_BATCH_SEQUENCE_HEAD_DIM or unset",
-                        static_cast<int>(request.layout()));
+    return InvalidField("layout", contract::kLayouts, static_cast<int>(request.layout()));
   }
   ATTND_RETURN_IF_ERROR(SetScaleAndOffset(request, a));
   ATTND_RETURN_IF_ERROR(SetLengths("query_lengths", request.query_lengths(), a.batch, a.query_length, a.query_lengths));

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bias/offset_form.h"
 #include "kernel/attention.h"
 #include "model/model.h"
 #include "server/config/limits.h"

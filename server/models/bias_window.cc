@@ -1,12 +1,12 @@
 #include "server/models/bias_window.h"
 
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "contract/request.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 #include "tensor/checked_size.h"
@@ -14,15 +14,13 @@
 namespace attnd::server {
 namespace {
 
-constexpr std::int64_t kMaxPosition = std::numeric_limits<std::int32_t>::max();
-
 // A run of positions: at least one, none beyond 2^31 - 1.
 absl::Status CheckRun(absl::string_view axis, std::int64_t start, std::int64_t count) {
-  if (count < 1 || count > kMaxPosition) {
-    return InvalidField(absl::StrCat(axis, "_count"), absl::StrCat("1 to ", kMaxPosition), count);
+  if (count < 1 || count > contract::kMaxPosition) {
+    return InvalidField(absl::StrCat(axis, "_count"), absl::StrCat("1 to ", contract::kMaxPosition), count);
   }
-  if (start < 0 || start > kMaxPosition - count) {
-    return InvalidField(absl::StrCat(axis, "_start"), absl::StrCat("0 to ", kMaxPosition - count), start);
+  if (start < 0 || start > contract::kMaxPosition - count) {
+    return InvalidField(absl::StrCat(axis, "_start"), absl::StrCat("0 to ", contract::kMaxPosition - count), start);
   }
   return absl::OkStatus();
 }
