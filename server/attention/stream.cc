@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "platform/thread_order.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -95,10 +96,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   }
 
   void OnDone() override {
-    {
-      // Nobody else is here any more, which gRPC sees to, but by means that ThreadSanitizer cannot see.
-      absl::MutexLock lock(&mutex_);
-    }
+    platform::HappensAfter(this);  // nobody else is here any more, which gRPC sees to
     delete this;
   }
 
@@ -122,6 +120,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
       absl::MutexLock lock(&mutex_);
       change();
       next = Decide();
+      platform::HappensBefore(this);
     }
     if (next.anything()) Do(next);
   }
