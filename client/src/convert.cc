@@ -26,6 +26,14 @@ Table FromProto(const v1::Table& m) {
   return table;
 }
 
+Limits FromProto(const v1::Limits& m) {
+  Limits limits;
+#define ATTND_LIMIT(name, ...) limits.name = m.name();
+#define ATTND_FIXED_LIMIT(name, value) limits.name = m.name();
+#include "attnd/limits.inc"
+  return limits;
+}
+
 struct SetRule {
   v1::Table& m;
   void operator()(const T5Buckets& rule) const {
@@ -101,19 +109,7 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.available_kernels.assign(m.available_kernels().begin(), m.available_kernels().end());
   info.threads = m.threads();
   info.started_at = ToTime(m.started_at());
-  const v1::Limits& limits = m.limits();
-  info.limits.max_request_bytes = limits.max_request_bytes();
-  info.limits.max_result_bytes = limits.max_result_bytes();
-  info.limits.max_dim = limits.max_dim();
-  info.limits.max_head_dim = limits.max_head_dim();
-  info.limits.max_models = limits.max_models();
-  info.limits.max_table_values = limits.max_table_values();
-  info.limits.max_bias_cells = limits.max_bias_cells();
-  info.limits.max_model_file_bytes = limits.max_model_file_bytes();
-  info.limits.max_page_size = limits.max_page_size();
-  info.limits.max_inflight_bytes = limits.max_inflight_bytes();
-  info.limits.max_header_bytes = limits.max_header_bytes();
-  info.limits.max_shared_bytes = limits.max_shared_bytes();
+  info.limits = FromProto(m.limits());
   for (const v1::Setting& setting : m.settings()) {
     info.settings.push_back({setting.name(), static_cast<SettingState>(setting.state()), setting.detail()});
   }

@@ -1,6 +1,5 @@
 #include "client/src/shape.h"
 
-#include <cmath>
 #include <limits>
 #include <optional>
 #include <string>
@@ -9,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "attnd/error_detail.h"
+#include "contract/request.h"
 #include "tensor/checked_size.h"
 
 namespace attnd::client {
@@ -16,8 +16,6 @@ namespace {
 
 // What protobuf allows a message; a little is left for the small fields.
 constexpr std::int64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::max() - (1 << 20);
-
-constexpr char kDTypes[] = "DTYPE_FP32, DTYPE_FP16 or DTYPE_BF16";
 
 // A tensor's axes by name, whatever the layout.
 struct Axes {
@@ -32,6 +30,10 @@ Axes AxesOf(const TensorView& tensor, Layout layout) {
 
 absl::Status Invalid(std::string field, std::string expected, std::string got) {
   return ErrorWithDetail(absl::StatusCode::kInvalidArgument, {std::move(field), std::move(expected), std::move(got)});
+}
+
+absl::Status Refusal(const std::optional<contract::Fault>& fault) {
+  return fault.has_value() ? Invalid(fault->field, fault->expected, fault->got) : absl::OkStatus();
 }
 
 absl::Status CheckSame(const std::string& field, const char* like, std::int64_t expected, std::int64_t got) {
@@ -53,7 +55,7 @@ absl::Status CheckTensor(const std::string& name, const TensorView& tensor, Layo
   for (const auto& [axis, size] : named) {
     if (size < 1) return Invalid(absl::StrCat(name, ".", axis), "at least 1", absl::StrCat(size));
   }
-  if (!IsDType(tensor.dtype)) return Invalid("dtype", kDTypes, NameOf(tensor.dtype));
+  if (!IsDType(tensor.dtype)) return Invalid("dtype", contract::kDtypes, NameOf(tensor.dtype));
   if (tensor.dtype != dtype) return Invalid(absl::StrCat(name, ".dtype"), NameOf(dtype), NameOf(tensor.dtype));
   if (tensor.data == nullptr) return Invalid(name, "a tensor", "no data (a null pointer)");
   return absl::OkStatus();
@@ -69,46 +71,24 @@ absl::Status CheckTensors(const ComputeRequest& r) {
   if (auto s = CheckSame("k.head_dim", "q", q.dim, k.dim); !s.ok()) return s;
   if (auto s = CheckSame("v.heads", "k", k.heads, v.heads); !s.ok()) return s;
   if (auto s = CheckSame("v.sequence", "k", k.sequence, v.sequence); !s.ok()) return s;
-  if (q.heads % k.heads != 0) {
-    return Invalid("kv_heads", absl::StrCat("a divisor of heads, which is ", q.heads), absl::StrCat(k.heads));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckLengths(const std::string& field, const std::vector<std::int64_t>& lengths, std::int64_t batch,
-                          std::int64_t longest) {
-  if (lengths.empty()) return absl::OkStatus();
-  if (static_cast<std::int64_t>(lengths.size()) != batch) {
-    return Invalid(field, absl::StrCat("none or ", batch, " (batch) values"), absl::StrCat(lengths.size(), " values"));
-  }
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    if (lengths[i] < 0 || lengths[i] > longest) {
-      return Invalid(absl::StrCat(field, "[", i, "]"), absl::StrCat("0 to ", longest), absl::StrCat(lengths[i]));
-    }
-  }
-  return absl::OkStatus();
+  return Refusal(contract::CheckKeyHeads(q.heads, k.heads));
 }
 
 absl::Status CheckScalars(const ComputeRequest& r, const Shape& shape) {
   if (r.model.empty()) return Invalid("model", "the name of a loaded model", "an empty name");
-  if (r.scale.has_value() && !std::isfinite(*r.scale)) {
-    return Invalid("scale", "a finite number", absl::StrCat(*r.scale));
-  }
+  if (auto s = Refusal(contract::CheckScale(r.scale.value_or(1))); !s.ok()) return s;
   if (r.query_offset.has_value()) {
-    const std::int64_t lowest = -shape.query_length;
-    const std::int64_t highest = std::numeric_limits<std::int32_t>::max() - shape.query_length;
-    if (*r.query_offset < lowest || *r.query_offset > highest) {
-      return Invalid("query_offset", absl::StrCat(lowest, " to ", highest), absl::StrCat(*r.query_offset));
-    }
+    if (auto s = Refusal(contract::CheckQueryOffset(*r.query_offset, shape.query_length)); !s.ok()) return s;
   }
   if (r.first_head.has_value() && *r.first_head < 0) {
     return Invalid("first_head", "at least 0", absl::StrCat(*r.first_head));
   }
   if (r.output_dtype.has_value() && !IsDType(*r.output_dtype)) {
-    return Invalid("output_dtype", kDTypes, NameOf(*r.output_dtype));
+    return Invalid("output_dtype", contract::kDtypes, NameOf(*r.output_dtype));
   }
-  if (auto s = CheckLengths("query_lengths", r.query_lengths, shape.batch, shape.query_length); !s.ok()) return s;
-  return CheckLengths("key_lengths", r.key_lengths, shape.batch, shape.key_length);
+  const auto queries = contract::CheckLengths("query_lengths", r.query_lengths, shape.batch, shape.query_length);
+  if (queries.has_value()) return Refusal(queries);
+  return Refusal(contract::CheckLengths("key_lengths", r.key_lengths, shape.batch, shape.key_length));
 }
 
 absl::Status CheckDestination(const std::string& field, const Destination& to, std::int64_t bytes) {
@@ -157,8 +137,7 @@ absl::Status SetBytes(const ComputeRequest& r, Shape& s) {
 
 absl::StatusOr<Shape> CheckRequest(const ComputeRequest& request) {
   if (request.layout != Layout::kBatchHeadSequenceDim && request.layout != Layout::kBatchSequenceHeadDim) {
-    return Invalid("layout", "LAYOUT_BATCH_HEAD_SEQUENCE_DIM or LAYOUT_BATCH_SEQUENCE_HEAD_DIM",
-                   absl::StrCat(static_cast<int>(request.layout)));
+    return Invalid("layout", contract::kLayouts, absl::StrCat(static_cast<int>(request.layout)));
   }
   if (auto s = CheckTensors(request); !s.ok()) return s;
   const Axes q = AxesOf(request.q, request.layout);

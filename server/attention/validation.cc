@@ -278,7 +278,7 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   ATTND_RETURN_IF_ERROR(SetTable(request, model, valid));
   ATTND_RETURN_IF_ERROR(SetDtypes(request, valid));
   if (!v1::Layout_IsValid(request.layout())) {
-    return InvalidField("layout", contract::kLayouts, static_cast<int>(request.layout()));
+    return InvalidField("layout", absl::StrCat(contract::kLayouts, ", or unset"), static_cast<int>(request.layout()));
   }
   ATTND_RETURN_IF_ERROR(SetScaleAndOffset(request, a));
   ATTND_RETURN_IF_ERROR(SetLengths("query_lengths", request.query_lengths(), a.batch, a.query_length, a.query_lengths));

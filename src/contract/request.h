@@ -28,7 +28,7 @@ struct Fault {
 inline constexpr std::int64_t kMaxPosition = std::numeric_limits<std::int32_t>::max();
 
 inline constexpr char kDtypes[] = "DTYPE_FP32, DTYPE_FP16 or DTYPE_BF16";
-inline constexpr char kLayouts[] = "LAYOUT_BATCH_HEAD_SEQUENCE_DIM, LAYOUT_BATCH_SEQUENCE_HEAD_DIM or unset";
+inline constexpr char kLayouts[] = "LAYOUT_BATCH_HEAD_SEQUENCE_DIM or LAYOUT_BATCH_SEQUENCE_HEAD_DIM";
 
 // The functions below return the fault, or nullopt if there is none.
 

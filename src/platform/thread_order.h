@@ -1,6 +1,6 @@
 // Order between threads that a library keeps by means which ThreadSanitizer cannot see, since the library was built
-// without it: said to ThreadSanitizer, and nothing at all in other builds. For order that the library promises; it makes
-// none. (Abseil's locks are told to it by cmake/tsan.)
+// without it: said to ThreadSanitizer, and nothing at all in other builds. For order that the library promises; it
+// makes none. (Abseil's locks are told to it by cmake/tsan.)
 #pragma once
 
 #include "platform/platform.h"
