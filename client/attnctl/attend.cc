@@ -18,7 +18,7 @@
 #include "client/attnctl/parse.h"
 #include "client/attnctl/progress.h"
 #include "client/attnctl/tensors.h"
-#include "tensor/safetensors_writer.h"
+#include "files/safetensors_writer.h"
 
 namespace attnd::ctl {
 namespace {
@@ -30,7 +30,7 @@ struct Input {
 };
 
 absl::StatusOr<Input> ReadInput(const std::string& path) {
-  const absl::StatusOr<tensor::SafetensorsFile> file = OpenSafetensors(path);
+  const absl::StatusOr<files::SafetensorsFile> file = OpenSafetensors(path);
   if (!file.ok()) return file.status();
   Input input;
   for (const auto& [name, tensor] : {std::pair{"q", &input.q}, std::pair{"k", &input.k}, std::pair{"v", &input.v}}) {
@@ -112,7 +112,7 @@ std::map<std::string, std::string> Metadata(const ComputeRequest& request, const
 
 absl::Status WriteReply(const std::string& path, const ComputeRequest& request, const ComputeReply& reply) {
   const auto& sizes = reply.output.sizes();
-  std::vector<tensor::TensorToWrite> tensors = {
+  std::vector<files::TensorToWrite> tensors = {
       {"o", tensor::NameOf(ToEngine(reply.dtype)), {sizes.begin(), sizes.end()}, BytesOf(reply.output)}};
   if (request.return_log_sum_exp) {
     const bool heads_first = request.layout == Layout::kBatchHeadSequenceDim;
@@ -122,7 +122,7 @@ absl::Status WriteReply(const std::string& path, const ComputeRequest& request, 
          {sizes[0], sizes[heads_first ? 1 : 2], sizes[heads_first ? 2 : 1]},
          {reinterpret_cast<const std::byte*>(reply.log_sum_exp.data()), reply.log_sum_exp.size() * sizeof(float)}});
   }
-  return tensor::WriteSafetensors(path, tensors, Metadata(request, reply));
+  return files::WriteSafetensors(path, tensors, Metadata(request, reply));
 }
 
 // The largest difference of any element; a NaN on one side alone is infinite.

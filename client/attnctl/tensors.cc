@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "tensor/byte_source.h"
+#include "files/byte_source.h"
 #include "tensor/convert.h"
 
 namespace attnd::ctl {
@@ -25,7 +25,7 @@ DType FromEngine(tensor::DType dtype) {
   return DType::kBf16;
 }
 
-std::string Listed(const tensor::SafetensorsFile& file) {
+std::string Listed(const files::SafetensorsFile& file) {
   if (file.tensors().empty()) return "it has none";
   return absl::StrCat("it has ", absl::StrJoin(file.tensors(), ", ", [](std::string* out, const auto& entry) {
                         absl::StrAppend(out, entry.first, " ", entry.second.dtype, " [",
@@ -35,17 +35,17 @@ std::string Listed(const tensor::SafetensorsFile& file) {
 
 }  // namespace
 
-absl::StatusOr<tensor::SafetensorsFile> OpenSafetensors(const std::string& path) {
-  absl::StatusOr<std::unique_ptr<tensor::ByteSource>> source = tensor::OpenFile(path);
+absl::StatusOr<files::SafetensorsFile> OpenSafetensors(const std::string& path) {
+  absl::StatusOr<std::unique_ptr<files::ByteSource>> source = files::OpenFile(path);
   if (!source.ok()) return source.status();
-  absl::StatusOr<tensor::SafetensorsFile> file = tensor::SafetensorsFile::Open(*std::move(source));
+  absl::StatusOr<files::SafetensorsFile> file = files::SafetensorsFile::Open(*std::move(source));
   if (!file.ok()) return absl::Status(file.status().code(), absl::StrCat(path, ": ", file.status().message()));
   return file;
 }
 
-absl::StatusOr<LoadedTensor> LoadTensor(const tensor::SafetensorsFile& file, const std::string& path,
+absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, const std::string& path,
                                         const std::string& name) {
-  const tensor::StoredTensor* stored = file.Find(name);
+  const files::StoredTensor* stored = file.Find(name);
   if (stored == nullptr) return absl::NotFoundError(absl::StrCat(path, " has no tensor ", name, "; ", Listed(file)));
   const std::optional<tensor::DType> dtype = tensor::DTypeFromName(stored->dtype);
   if (!dtype.has_value()) {

@@ -9,8 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "attnd/attention.h"
+#include "files/safetensors.h"
 #include "tensor/dtype.h"
-#include "tensor/safetensors.h"
 
 namespace attnd::ctl {
 
@@ -22,10 +22,10 @@ struct LoadedTensor {
   TensorView view() const { return {bytes.data(), dtype, sizes}; }
 };
 
-absl::StatusOr<tensor::SafetensorsFile> OpenSafetensors(const std::string& path);
+absl::StatusOr<files::SafetensorsFile> OpenSafetensors(const std::string& path);
 
 // Errors: NOT_FOUND, naming the tensors that there are; INVALID_ARGUMENT for another shape or element type.
-absl::StatusOr<LoadedTensor> LoadTensor(const tensor::SafetensorsFile& file, const std::string& path,
+absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, const std::string& path,
                                         const std::string& name);
 
 tensor::DType ToEngine(DType dtype);

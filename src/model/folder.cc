@@ -46,7 +46,7 @@ std::string PathOf(int descriptor) {
 
 absl::StatusOr<Folder> Folder::OpenRoot(const std::string& path) {
   Descriptor descriptor(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (descriptor.get() < 0) return tensor::OpenError(errno, path);
+  if (descriptor.get() < 0) return files::OpenError(errno, path);
   std::string root = PathOf(descriptor.get());
   if (root.empty()) return absl::PermissionDeniedError(absl::StrCat(path, ": cannot be resolved; is /proc mounted?"));
   if (root.back() != '/') root.push_back('/');
@@ -60,37 +60,37 @@ Folder::~Folder() {
 absl::StatusOr<Folder::Entry> Folder::Open(const std::string& path) const {
   // O_PATH finds the object without opening it, so that nothing happens to a device or a FIFO.
   const Descriptor found(openat(descriptor_, path.c_str(), O_PATH | O_CLOEXEC));
-  if (found.get() < 0) return tensor::OpenError(errno, path);
+  if (found.get() < 0) return files::OpenError(errno, path);
   if (!absl::StartsWith(PathOf(found.get()), root_)) {
     return absl::PermissionDeniedError(absl::StrCat(path, ": leads out of the model root"));
   }
   struct stat info;
-  if (fstat(found.get(), &info) != 0) return tensor::OpenError(errno, path);
+  if (fstat(found.get(), &info) != 0) return files::OpenError(errno, path);
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": expected a regular file or a folder"));
   }
   const int flags = O_RDONLY | O_CLOEXEC | (S_ISDIR(info.st_mode) ? O_DIRECTORY : 0);
   Descriptor opened(open(ProcPath(found.get()).c_str(), flags));
-  if (opened.get() < 0) return tensor::OpenError(errno, path);
+  if (opened.get() < 0) return files::OpenError(errno, path);
   if (S_ISDIR(info.st_mode)) return Entry(Folder(opened.Release(), root_));
-  auto source = tensor::OpenDescriptor(opened.Release(), path);
+  auto source = files::OpenDescriptor(opened.Release(), path);
   if (!source.ok()) return source.status();
   return Entry(*std::move(source));
 }
 
-absl::StatusOr<std::unique_ptr<tensor::ByteSource>> Folder::OpenFile(const std::string& path) const {
+absl::StatusOr<std::unique_ptr<files::ByteSource>> Folder::OpenFile(const std::string& path) const {
   absl::StatusOr<Entry> entry = Open(path);
   if (!entry.ok()) return entry.status();
-  if (auto* file = std::get_if<std::unique_ptr<tensor::ByteSource>>(&*entry)) return std::move(*file);
+  if (auto* file = std::get_if<std::unique_ptr<files::ByteSource>>(&*entry)) return std::move(*file);
   return absl::InvalidArgumentError(absl::StrCat(path, ": expected a file, got a folder"));
 }
 
 absl::StatusOr<std::vector<std::string>> Folder::List() const {
   // A descriptor of its own: reading the folder moves its position.
   Descriptor copy(openat(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (copy.get() < 0) return tensor::OpenError(errno, root_);
+  if (copy.get() < 0) return files::OpenError(errno, root_);
   DIR* const stream = fdopendir(copy.get());
-  if (stream == nullptr) return tensor::OpenError(errno, root_);
+  if (stream == nullptr) return files::OpenError(errno, root_);
   copy.Release();
   std::vector<std::string> names;
   errno = 0;

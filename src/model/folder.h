@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "tensor/byte_source.h"
+#include "files/byte_source.h"
 
 namespace attnd::model {
 
@@ -27,11 +27,11 @@ class Folder {
   // A file, or a folder of the same root. `path` is relative and normalized (names.h); messages name it, and never what
   // lies above the root. Errors: NOT_FOUND, PERMISSION_DENIED (also if it leads out of the root), INVALID_ARGUMENT
   // (neither a regular file nor a folder), RESOURCE_EXHAUSTED (no file descriptors left).
-  using Entry = std::variant<Folder, std::unique_ptr<tensor::ByteSource>>;
+  using Entry = std::variant<Folder, std::unique_ptr<files::ByteSource>>;
   absl::StatusOr<Entry> Open(const std::string& path) const;
 
   // The same for a file. INVALID_ARGUMENT if it is none.
-  absl::StatusOr<std::unique_ptr<tensor::ByteSource>> OpenFile(const std::string& path) const;
+  absl::StatusOr<std::unique_ptr<files::ByteSource>> OpenFile(const std::string& path) const;
 
   // The names in the folder, in order, without those that begin with a dot. Errors: DATA_LOSS, RESOURCE_EXHAUSTED.
   absl::StatusOr<std::vector<std::string>> List() const;

@@ -198,7 +198,7 @@ std::optional<std::int64_t> AlignUp(std::int64_t value, std::int64_t alignment) 
 
 }  // namespace
 
-absl::StatusOr<GgufFile> GgufFile::Open(std::unique_ptr<tensor::ByteSource> source) {
+absl::StatusOr<GgufFile> GgufFile::Open(std::unique_ptr<files::ByteSource> source) {
   GgufCursor cursor(*source);
   if (absl::Status start = CheckStart(cursor); !start.ok()) return start;
   const auto tensor_count = cursor.Number<std::uint64_t>();

@@ -12,8 +12,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "files/byte_source.h"
 #include "model/gguf_cursor.h"
-#include "tensor/byte_source.h"
 #include "tensor/dtype.h"
 
 namespace attnd::model {
@@ -34,7 +34,7 @@ class GgufFile {
   // or lengths that the file cannot hold, keys or names given twice, an unknown type, an alignment that is no power of
   // two, a tensor whose size overflows or whose bytes do not stand where the ones before them end (aligned), or beyond
   // the file. DATA_LOSS if the source cannot be read.
-  static absl::StatusOr<GgufFile> Open(std::unique_ptr<tensor::ByteSource> source);
+  static absl::StatusOr<GgufFile> Open(std::unique_ptr<files::ByteSource> source);
 
   // Metadata that is one integer (not negative) or one string; the rest is checked and left out.
   using Value = std::variant<std::int64_t, std::string>;
@@ -51,7 +51,7 @@ class GgufFile {
   absl::Status ReadTensors(GgufCursor& cursor, std::uint64_t count, std::int64_t file_size);
   absl::StatusOr<std::int64_t> Alignment() const;
 
-  std::unique_ptr<tensor::ByteSource> source_;
+  std::unique_ptr<files::ByteSource> source_;
   std::map<std::string, Value, std::less<>> metadata_;
   std::map<std::string, GgufTensor, std::less<>> tensors_;
 };

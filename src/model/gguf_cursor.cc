@@ -13,7 +13,7 @@ constexpr std::int64_t kBlock = 64 * 1024;
 
 }  // namespace
 
-GgufCursor::GgufCursor(const tensor::ByteSource& source)
+GgufCursor::GgufCursor(const files::ByteSource& source)
     : source_(source), end_(std::min(source.size(), kMaxHeaderBytes)) {}
 
 void GgufCursor::Fail(absl::Status status) {

@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "tensor/byte_source.h"
+#include "files/byte_source.h"
 
 namespace attnd::model {
 
@@ -21,7 +21,7 @@ class GgufCursor {
   static constexpr std::int64_t kMaxHeaderBytes = std::int64_t{1} << 28;
 
   // Borrows `source`.
-  explicit GgufCursor(const tensor::ByteSource& source);
+  explicit GgufCursor(const files::ByteSource& source);
 
   // A little-endian number.
   template <typename T>
@@ -53,7 +53,7 @@ class GgufCursor {
  private:
   void Take(absl::Span<std::byte> out);
 
-  const tensor::ByteSource& source_;
+  const files::ByteSource& source_;
   const std::int64_t end_;
   std::int64_t position_ = 0;
   std::vector<std::byte> block_;

@@ -70,7 +70,7 @@ absl::Status ReadSide(const GgufFile& file, const std::string& side, const std::
 
 }  // namespace
 
-absl::StatusOr<ModelTables> ReadGguf(std::unique_ptr<tensor::ByteSource> source, const ReadLimits& limits) {
+absl::StatusOr<ModelTables> ReadGguf(std::unique_ptr<files::ByteSource> source, const ReadLimits& limits) {
   const absl::StatusOr<GgufFile> file = GgufFile::Open(std::move(source));
   if (!file.ok()) return file.status();
   const absl::StatusOr<std::int64_t> buckets = BucketsOf(*file);

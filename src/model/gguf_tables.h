@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "files/byte_source.h"
 #include "model/model.h"
 #include "model/tables.h"
-#include "tensor/byte_source.h"
 
 namespace attnd::model {
 
@@ -15,6 +15,6 @@ namespace attnd::model {
 // `*.attention.relative_buckets_count`. GGUF has no maximum distance; it is 128, as llama.cpp has it.
 //
 // Errors: INVALID_ARGUMENT with the field at fault (see also gguf.h), RESOURCE_EXHAUSTED beyond the limits, DATA_LOSS.
-absl::StatusOr<ModelTables> ReadGguf(std::unique_ptr<tensor::ByteSource> source, const ReadLimits& limits);
+absl::StatusOr<ModelTables> ReadGguf(std::unique_ptr<files::ByteSource> source, const ReadLimits& limits);
 
 }  // namespace attnd::model

@@ -9,11 +9,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "files/safetensors.h"
+#include "files/strict_json.h"
 #include "model/hf_config.h"
 #include "model/names.h"
 #include "nlohmann/json.hpp"
-#include "tensor/safetensors.h"
-#include "tensor/strict_json.h"
 
 namespace attnd::model {
 namespace {
@@ -25,8 +25,8 @@ constexpr std::int64_t kMaxConfigBytes = std::int64_t{1} << 20;
 constexpr std::int64_t kMaxIndexBytes = std::int64_t{1} << 25;
 constexpr int kIndexDepth = 16;
 
-absl::StatusOr<std::unique_ptr<tensor::ByteSource>> OpenWithin(OpenByName open, const std::string& name,
-                                                               const ReadLimits& limits) {
+absl::StatusOr<std::unique_ptr<files::ByteSource>> OpenWithin(OpenByName open, const std::string& name,
+                                                              const ReadLimits& limits) {
   auto source = open(name);
   if (!source.ok()) return source;
   if ((*source)->size() > limits.max_file_bytes) {
@@ -79,7 +79,7 @@ class Weights {
       return absl::InvalidArgumentError(absl::StrCat(kIndex, ": names ", Quoted(file_name), ", which is missing"));
     }
     if (!file.ok()) return file.status();
-    const tensor::StoredTensor* stored = (*file)->Find(name);
+    const files::StoredTensor* stored = (*file)->Find(name);
     const std::string where = absl::StrCat(Quoted(file_name), ": tensor ", Quoted(name));
     if (stored == nullptr) return absl::InvalidArgumentError(absl::StrCat(where, ": missing"));
     if (stored->shape != std::vector<std::int64_t>{config.num_buckets, config.num_heads}) {
@@ -99,12 +99,12 @@ class Weights {
  private:
   Weights(OpenByName open, const ReadLimits& limits) : open_(open), limits_(limits) {}
 
-  absl::StatusOr<const tensor::SafetensorsFile*> OpenTensors(const std::string& name) {
+  absl::StatusOr<const files::SafetensorsFile*> OpenTensors(const std::string& name) {
     const auto known = files_.find(name);
     if (known != files_.end()) return &known->second;
     auto source = OpenWithin(open_, name, limits_);
     if (!source.ok()) return source.status();
-    auto file = tensor::SafetensorsFile::Open(*std::move(source));
+    auto file = files::SafetensorsFile::Open(*std::move(source));
     if (!file.ok()) return Annotate(file.status(), Quoted(name));
     return &files_.emplace(name, *std::move(file)).first->second;
   }
@@ -118,7 +118,7 @@ class Weights {
     if (!source.ok()) return source.status();
     const auto text = ReadText(**source, kMaxIndexBytes);
     if (!text.ok()) return Annotate(text.status(), kIndex);
-    const auto json = tensor::ParseStrictJson(*text, kIndexDepth);
+    const auto json = files::ParseStrictJson(*text, kIndexDepth);
     if (!json.ok()) return Annotate(json.status(), kIndex);
     const auto map = json->find("weight_map");
     if (!json->is_object() || map == json->end() || !map->is_object()) {
@@ -142,7 +142,7 @@ class Weights {
   OpenByName open_;
   const ReadLimits limits_;
   std::map<std::string, std::string> file_of_;  // by tensor
-  std::map<std::string, tensor::SafetensorsFile> files_;
+  std::map<std::string, files::SafetensorsFile> files_;
 };
 
 // One side's tables, if the checkpoint has that side.

@@ -4,9 +4,9 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "files/strict_json.h"
 #include "model/names.h"
 #include "nlohmann/json.hpp"
-#include "tensor/strict_json.h"
 
 namespace attnd::model {
 namespace {
@@ -45,7 +45,7 @@ absl::StatusOr<std::string> ModelType(const Json& config) {
 }  // namespace
 
 absl::StatusOr<HfConfig> ParseHfConfig(std::string_view text) {
-  const absl::StatusOr<Json> json = tensor::ParseStrictJson(text, kMaxDepth);
+  const absl::StatusOr<Json> json = files::ParseStrictJson(text, kMaxDepth);
   if (!json.ok()) return json.status();
   if (!json->is_object()) return absl::InvalidArgumentError("expected an object");
   HfConfig config;

@@ -9,9 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "files/strict_json.h"
 #include "model/names.h"
 #include "nlohmann/json.hpp"
-#include "tensor/strict_json.h"
 
 namespace attnd::model {
 namespace {
@@ -144,7 +144,7 @@ absl::StatusOr<HeadsAndRule> ReadTable(const Json& table) {
 }  // namespace
 
 absl::StatusOr<ModelTables> ParseJsonModel(std::string_view text, const ReadLimits& limits) {
-  const absl::StatusOr<Json> json = tensor::ParseStrictJson(text, kMaxDepth);
+  const absl::StatusOr<Json> json = files::ParseStrictJson(text, kMaxDepth);
   if (!json.ok()) return json.status();
   if (!json->is_object()) return absl::InvalidArgumentError("expected an object");
   if (absl::Status known = CheckFields(*json, {"architecture", "tables"}); !known.ok()) return known;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::int64_t kMaxJsonBytes = std::int64_t{1} << 26;
 
-absl::StatusOr<ModelTables> ReadFile(const std::string& path, std::unique_ptr<tensor::ByteSource> source,
+absl::StatusOr<ModelTables> ReadFile(const std::string& path, std::unique_ptr<files::ByteSource> source,
                                      const ReadLimits& limits) {
   if (source->size() > limits.max_file_bytes) {
     return absl::ResourceExhaustedError(
@@ -32,7 +32,7 @@ absl::StatusOr<ModelTables> ReadFile(const std::string& path, std::unique_ptr<te
 }
 
 absl::StatusOr<ModelTables> ReadEntry(const std::string& path, Folder::Entry entry, const ReadLimits& limits) {
-  if (auto* file = std::get_if<std::unique_ptr<tensor::ByteSource>>(&entry)) {
+  if (auto* file = std::get_if<std::unique_ptr<files::ByteSource>>(&entry)) {
     return ReadFile(path, std::move(*file), limits);
   }
   const Folder& folder = std::get<Folder>(entry);

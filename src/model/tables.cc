@@ -55,7 +55,7 @@ absl::Status AddTable(std::string_view name, bias::BiasTable table, const ReadLi
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ReadText(const tensor::ByteSource& source, std::int64_t max_bytes) {
+absl::StatusOr<std::string> ReadText(const files::ByteSource& source, std::int64_t max_bytes) {
   if (source.size() > max_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat("expected at most ", max_bytes, " bytes, got ", source.size()));
   }

@@ -10,8 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bias/bias_table.h"
+#include "files/byte_source.h"
 #include "model/model.h"
-#include "tensor/byte_source.h"
 
 namespace attnd::model {
 
@@ -23,7 +23,7 @@ struct ReadLimits {
 inline constexpr std::size_t kMaxTablesPerModel = 2000;
 
 // Opens a file of a checkpoint by its name.
-using OpenByName = absl::FunctionRef<absl::StatusOr<std::unique_ptr<tensor::ByteSource>>(const std::string&)>;
+using OpenByName = absl::FunctionRef<absl::StatusOr<std::unique_ptr<files::ByteSource>>(const std::string&)>;
 
 // Makes a table and adds it to `contents` under `name`. Errors: INVALID_ARGUMENT for a bad name, a name that is taken,
 // an invalid rule, another number of heads than the tables before it; RESOURCE_EXHAUSTED beyond the limits.
@@ -34,7 +34,7 @@ absl::Status AddTable(std::string_view name, std::int64_t heads, bias::Rule rule
 absl::Status AddTable(std::string_view name, bias::BiasTable table, const ReadLimits& limits, ModelTables& contents);
 
 // A whole small file as text. Errors: RESOURCE_EXHAUSTED if it is larger than `max_bytes`, DATA_LOSS.
-absl::StatusOr<std::string> ReadText(const tensor::ByteSource& source, std::int64_t max_bytes);
+absl::StatusOr<std::string> ReadText(const files::ByteSource& source, std::int64_t max_bytes);
 
 // `status` with `where` before its message.
 absl::Status Annotate(const absl::Status& status, std::string_view where);

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 namespace attnd::tensor {
 
@@ -22,6 +24,14 @@ constexpr const char* NameOf(DType dtype) {
       return "BF16";
   }
   return "?";
+}
+
+// The type of a name as NameOf gives it; nullopt for any other.
+constexpr std::optional<DType> DTypeFromName(std::string_view name) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    if (name == NameOf(dtype)) return dtype;
+  }
+  return std::nullopt;
 }
 
 }  // namespace attnd::tensor

@@ -13,10 +13,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "attnd/client.h"
+#include "files/byte_source.h"
+#include "files/safetensors.h"
 #include "nlohmann/json.hpp"
 #include "process.h"
-#include "tensor/byte_source.h"
-#include "tensor/safetensors.h"
 
 namespace attnd::e2e {
 namespace {
@@ -27,7 +27,7 @@ const std::string kGolden = ATTND_GOLDEN_DIR;
 class Golden {
  public:
   explicit Golden(const std::string& path)
-      : file_(*tensor::SafetensorsFile::Open(*tensor::OpenFile(kGolden + "/" + path))), name_(path) {
+      : file_(*files::SafetensorsFile::Open(*files::OpenFile(kGolden + "/" + path))), name_(path) {
     const auto config = file_.metadata().find("config");
     if (config != file_.metadata().end()) config_ = nlohmann::json::parse(config->second);
     for (const auto& [bytes, name] : {std::pair{&q_, "q"}, std::pair{&k_, "k"}, std::pair{&v_, "v"}})
@@ -43,7 +43,7 @@ class Golden {
   ComputeRequest& request() { return request_; }
   const nlohmann::json& config() const { return config_; }
   std::vector<float> Floats(const std::string& name) const { return *file_.ReadFloats(*file_.Find(name)); }
-  const tensor::StoredTensor& Stored(const std::string& name) const { return *file_.Find(name); }
+  const files::StoredTensor& Stored(const std::string& name) const { return *file_.Find(name); }
 
   // The error that fp32 arithmetic may make: of a logit, its rounding by the norms of q and k (sums of d products round
   // like sqrt(d)) and by the bias; of the softmax, twice that; of the output, as much of the largest value.
@@ -77,7 +77,7 @@ class Golden {
   }
   TensorView View(const std::string& name, const std::vector<std::byte>& bytes) const {
     TensorView view{bytes.data(), DType::kFp32, {}};
-    const tensor::StoredTensor& stored = Stored(name);
+    const files::StoredTensor& stored = Stored(name);
     view.dtype = stored.dtype == "F32" ? DType::kFp32 : stored.dtype == "F16" ? DType::kFp16 : DType::kBf16;
     std::copy(stored.shape.begin(), stored.shape.end(), view.sizes.begin());
     return view;
@@ -109,7 +109,7 @@ class Golden {
     testing::Test::RecordProperty(name_, absl::StrCat(error, " of ", tolerance));
   }
 
-  tensor::SafetensorsFile file_;
+  files::SafetensorsFile file_;
   std::string name_;
   nlohmann::json config_;
   std::vector<std::byte> q_, k_, v_;

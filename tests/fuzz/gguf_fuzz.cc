@@ -9,7 +9,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using attnd::fuzz::Check;
   const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data), size);
-  const auto file = attnd::model::GgufFile::Open(attnd::tensor::OpenMemory(bytes));
+  const auto file = attnd::model::GgufFile::Open(attnd::files::OpenMemory(bytes));
   if (file.ok()) {
     for (const auto& [name, tensor] : file->tensors()) {
       Check(tensor.offset >= 0 && tensor.size >= 0, "ranges are positive");
@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       }
     }
   }
-  const auto contents = attnd::model::ReadGguf(attnd::tensor::OpenMemory(bytes), attnd::fuzz::kLimits);
+  const auto contents = attnd::model::ReadGguf(attnd::files::OpenMemory(bytes), attnd::fuzz::kLimits);
   if (contents.ok()) attnd::fuzz::CheckTables(*contents);
   return 0;
 }

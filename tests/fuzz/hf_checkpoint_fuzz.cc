@@ -20,12 +20,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     files[std::string(rest.substr(1, name_end - 1))] = rest.substr(name_end + 1, end - name_end - 1);
     rest.remove_prefix(end);
   }
-  const auto open = [&](const std::string& name) -> absl::StatusOr<std::unique_ptr<attnd::tensor::ByteSource>> {
+  const auto open = [&](const std::string& name) -> absl::StatusOr<std::unique_ptr<attnd::files::ByteSource>> {
     attnd::fuzz::Check(name.find('/') == std::string::npos && name != "..", "only names within the folder are opened");
     const auto found = files.find(name);
     if (found == files.end()) return absl::NotFoundError(name);
     const auto* bytes = reinterpret_cast<const std::byte*>(found->second.data());
-    return attnd::tensor::OpenMemory({bytes, found->second.size()});
+    return attnd::files::OpenMemory({bytes, found->second.size()});
   };
   const auto contents = attnd::model::ReadHfCheckpoint(open, attnd::fuzz::kLimits);
   if (contents.ok()) attnd::fuzz::CheckTables(*contents);

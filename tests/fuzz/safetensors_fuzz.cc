@@ -1,15 +1,16 @@
-#include "tensor/safetensors.h"
+#include "files/safetensors.h"
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "check.h"
+#include "tensor/dtype.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using attnd::fuzz::Check;
   const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data), size);
-  const auto file = attnd::tensor::SafetensorsFile::Open(attnd::tensor::OpenMemory(bytes));
+  const auto file = attnd::files::SafetensorsFile::Open(attnd::files::OpenMemory(bytes));
   if (!file.ok()) {
     Check(!file.status().message().empty(), "an error says what is wrong");
     return 0;

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "bias/bias_table.h"
+#include "files/safetensors.h"
 #include "gtest/gtest.h"
 #include "kernel/kernel.h"
 #include "problem.h"
-#include "tensor/safetensors.h"
 
 namespace attnd::kernel {
 namespace {
@@ -18,9 +18,9 @@ namespace {
 struct Tensor {
   std::vector<std::byte> bytes;
   Segment segment;
-  tensor::StoredTensor stored;
+  files::StoredTensor stored;
 
-  Tensor(const tensor::SafetensorsFile& file, const char* name) : stored(*file.Find(name)) {
+  Tensor(const files::SafetensorsFile& file, const char* name) : stored(*file.Find(name)) {
     bytes.resize(static_cast<std::size_t>(stored.size));
     EXPECT_TRUE(file.Read(stored, 0, absl::MakeSpan(bytes)).ok());
     segment = {bytes.data(), bytes.size()};
@@ -34,9 +34,9 @@ struct Tensor {
 class Golden : public testing::TestWithParam<std::string> {};
 
 TEST_P(Golden, AgreesWithHuggingFace) {
-  auto source = tensor::OpenFile(std::string(ATTND_GOLDEN_DIR) + "/attention/" + GetParam());
+  auto source = files::OpenFile(std::string(ATTND_GOLDEN_DIR) + "/attention/" + GetParam());
   ASSERT_TRUE(source.ok()) << source.status();
-  const auto file = tensor::SafetensorsFile::Open(*std::move(source));
+  const auto file = files::SafetensorsFile::Open(*std::move(source));
   ASSERT_TRUE(file.ok()) << file.status();
   const nlohmann::json config = nlohmann::json::parse(file->metadata().find("config")->second);
   const Tensor q(*file, "q"), k(*file, "k"), v(*file, "v");

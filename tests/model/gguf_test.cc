@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using ::testing::Key;
 
 absl::StatusOr<ModelTables> Read(const std::string& bytes, const ReadLimits& limits = {}) {
-  return ReadGguf(tensor::OpenMemory({reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()}), limits);
+  return ReadGguf(files::OpenMemory({reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()}), limits);
 }
 
 TEST(GgufTest, ReadsTables) {

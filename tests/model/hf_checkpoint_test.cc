@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_replace.h"
-#include "tensor/safetensors_writer.h"
+#include "files/safetensors_writer.h"
 
 namespace attnd::model {
 namespace {
@@ -47,14 +47,14 @@ Tensors ValidTensors() {
 }
 
 std::string Safetensors(const Tensors& tensors) {
-  std::vector<tensor::TensorToWrite> to_write;
+  std::vector<files::TensorToWrite> to_write;
   std::string data;
   for (const auto& [name, tensor] : tensors) {
     const auto* bytes = reinterpret_cast<const std::byte*>(tensor.bytes.data());
     to_write.push_back({name, tensor.dtype, tensor.shape, {bytes, tensor.bytes.size()}});
     data += tensor.bytes;
   }
-  const auto header = tensor::SafetensorsHeader(to_write, {});
+  const auto header = files::SafetensorsHeader(to_write, {});
   EXPECT_TRUE(header.ok()) << header.status();
   return *header + data;
 }
@@ -68,12 +68,12 @@ struct Checkpoint {
     std::map<std::string, std::string> files = {{"config.json", config}, {"model.safetensors", Safetensors(tensors)}};
     for (const auto& [name, text] : other_files) files[name] = text;
     return ReadHfCheckpoint(
-        [&](const std::string& name) -> absl::StatusOr<std::unique_ptr<tensor::ByteSource>> {
+        [&](const std::string& name) -> absl::StatusOr<std::unique_ptr<files::ByteSource>> {
           const auto found = files.find(name);
           // A file whose text is "-" is not there.
           if (found == files.end() || found->second == "-") return absl::NotFoundError(name);
           const auto* bytes = reinterpret_cast<const std::byte*>(found->second.data());
-          return tensor::OpenMemory({bytes, found->second.size()});
+          return files::OpenMemory({bytes, found->second.size()});
         },
         limits);
   }

@@ -1,4 +1,4 @@
-#include "tensor/strict_json.h"
+#include "files/strict_json.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 namespace {
 
 using Json = nlohmann::json;
@@ -89,4 +89,4 @@ absl::StatusOr<Json> ParseStrictJson(std::string_view text, int max_depth) {
   return builder.TakeResult();
 }
 
-}  // namespace attnd::tensor
+}  // namespace attnd::files

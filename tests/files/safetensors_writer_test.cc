@@ -1,4 +1,4 @@
-#include "tensor/safetensors_writer.h"
+#include "files/safetensors_writer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,9 @@
 #include <iterator>
 #include <string>
 
-#include "tensor/safetensors.h"
+#include "files/safetensors.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 namespace {
 
 using ::testing::ElementsAre;
@@ -100,4 +100,4 @@ TEST_F(SafetensorsWriterTest, ReplacesAnExistingFile) {
 }
 
 }  // namespace
-}  // namespace attnd::tensor
+}  // namespace attnd::files

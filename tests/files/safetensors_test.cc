@@ -1,4 +1,4 @@
-#include "tensor/safetensors.h"
+#include "files/safetensors.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 namespace {
 
 using ::testing::ElementsAre;
@@ -175,4 +175,4 @@ TEST(ByteSourceTest, OpensRegularFilesOnly) {
 }
 
 }  // namespace
-}  // namespace attnd::tensor
+}  // namespace attnd::files

@@ -1,4 +1,4 @@
-#include "tensor/byte_source.h"
+#include "files/byte_source.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,7 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 namespace {
 
 absl::Status CheckRange(std::int64_t offset, std::size_t count, std::int64_t size) {
@@ -103,4 +103,4 @@ std::unique_ptr<ByteSource> OpenMemory(absl::Span<const std::byte> bytes) {
   return std::make_unique<MemorySource>(bytes);
 }
 
-}  // namespace attnd::tensor
+}  // namespace attnd::files

@@ -1,4 +1,4 @@
-#include "tensor/safetensors.h"
+#include "files/safetensors.h"
 
 #include <algorithm>
 #include <limits>
@@ -6,12 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "files/strict_json.h"
 #include "nlohmann/json.hpp"
 #include "tensor/checked_size.h"
 #include "tensor/convert.h"
-#include "tensor/strict_json.h"
+#include "tensor/dtype.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 namespace {
 
 using Json = nlohmann::json;
@@ -46,7 +47,7 @@ std::optional<std::vector<std::int64_t>> Counts(const Json& value) {
 
 // Bytes of `elements` elements of `bits` bits; nullopt if too many, or no whole number of bytes.
 std::optional<std::int64_t> BytesOf(std::int64_t elements, int bits) {
-  const std::optional<std::int64_t> all_bits = CheckedProduct({elements, bits});
+  const std::optional<std::int64_t> all_bits = tensor::CheckedProduct({elements, bits});
   if (!all_bits || *all_bits % 8 != 0) return std::nullopt;
   return *all_bits / 8;
 }
@@ -69,7 +70,7 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& en
   std::optional<std::vector<std::int64_t>> dims = Counts(*shape);
   if (!dims) return Invalid(name, "shape: expected a list of integers from 0 on");
   tensor.shape = std::move(*dims);
-  const std::optional<std::int64_t> elements = CheckedProduct(tensor.shape);
+  const std::optional<std::int64_t> elements = tensor::CheckedProduct(tensor.shape);
   const std::optional<std::int64_t> bytes = elements ? BytesOf(*elements, *bits) : std::nullopt;
   if (!bytes) return Invalid(name, "shape: the product of the dims is too large, or no whole number of bytes");
   tensor.elements = *elements;
@@ -161,13 +162,6 @@ std::optional<int> SafetensorsBits(std::string_view dtype) {
   return std::nullopt;
 }
 
-std::optional<DType> DTypeFromName(std::string_view name) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    if (name == NameOf(dtype)) return dtype;
-  }
-  return std::nullopt;
-}
-
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(std::unique_ptr<ByteSource> source) {
   absl::StatusOr<std::string> header = ReadHeader(*source);
   if (!header.ok()) return header.status();
@@ -207,13 +201,13 @@ absl::Status SafetensorsFile::Read(const StoredTensor& tensor, std::int64_t firs
 }
 
 absl::StatusOr<std::vector<float>> SafetensorsFile::ReadFloats(const StoredTensor& tensor) const {
-  const std::optional<DType> dtype = DTypeFromName(tensor.dtype);
+  const std::optional<tensor::DType> dtype = tensor::DTypeFromName(tensor.dtype);
   if (!dtype) return absl::InvalidArgumentError(absl::StrCat("dtype: expected F32, F16 or BF16, got ", tensor.dtype));
   std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.size));
   if (absl::Status read = Read(tensor, 0, absl::MakeSpan(bytes)); !read.ok()) return read;
   std::vector<float> floats(static_cast<std::size_t>(tensor.elements));
-  ConvertToFloat(*dtype, bytes, absl::MakeSpan(floats));
+  tensor::ConvertToFloat(*dtype, bytes, absl::MakeSpan(floats));
   return floats;
 }
 
-}  // namespace attnd::tensor
+}  // namespace attnd::files

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 
 struct TensorToWrite {
   std::string name;
@@ -33,4 +33,4 @@ absl::StatusOr<std::string> SafetensorsHeader(absl::Span<const TensorToWrite> te
 absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata);
 
-}  // namespace attnd::tensor
+}  // namespace attnd::files

@@ -1,4 +1,4 @@
-#include "tensor/safetensors_writer.h"
+#include "files/safetensors_writer.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -11,12 +11,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "files/byte_source.h"
+#include "files/safetensors.h"
 #include "nlohmann/json.hpp"
-#include "tensor/byte_source.h"
 #include "tensor/checked_size.h"
-#include "tensor/safetensors.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 namespace {
 
 absl::Status CheckTensor(const TensorToWrite& tensor) {
@@ -26,8 +26,8 @@ absl::Status CheckTensor(const TensorToWrite& tensor) {
   if (tensor.name.empty() || tensor.name == "__metadata__") return invalid("the name is empty or reserved");
   const std::optional<int> bits = SafetensorsBits(tensor.dtype);
   if (!bits) return invalid(absl::StrCat("dtype: \"", tensor.dtype, "\" is not one of the format"));
-  const std::optional<std::int64_t> elements = CheckedProduct(tensor.shape);
-  const std::optional<std::int64_t> all_bits = elements ? CheckedProduct({*elements, *bits}) : std::nullopt;
+  const std::optional<std::int64_t> elements = tensor::CheckedProduct(tensor.shape);
+  const std::optional<std::int64_t> all_bits = elements ? tensor::CheckedProduct({*elements, *bits}) : std::nullopt;
   if (!all_bits || *all_bits % 8 != 0) return invalid("shape: too large, negative, or no whole number of bytes");
   if (static_cast<std::uint64_t>(*all_bits / 8) != tensor.bytes.size()) {
     return invalid(absl::StrCat("bytes: expected ", *all_bits / 8, " for its shape, got ", tensor.bytes.size()));
@@ -130,4 +130,4 @@ absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorTo
   return file.MoveToGoal();
 }
 
-}  // namespace attnd::tensor
+}  // namespace attnd::files

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 
 // Thread-safe.
 class ByteSource {
@@ -39,4 +39,4 @@ std::unique_ptr<ByteSource> OpenMemory(absl::Span<const std::byte> bytes);
 // What an errno of open() says, as a status that names the path.
 absl::Status OpenError(int error, const std::string& path);
 
-}  // namespace attnd::tensor
+}  // namespace attnd::files

@@ -1,11 +1,11 @@
-#include "tensor/strict_json.h"
+#include "files/strict_json.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
 
-namespace attnd::tensor {
+namespace attnd::files {
 namespace {
 
 using ::testing::HasSubstr;
@@ -56,4 +56,4 @@ TEST(StrictJsonTest, TheSameKeyMayStandInDifferentObjects) {
 }
 
 }  // namespace
-}  // namespace attnd::tensor
+}  // namespace attnd::files

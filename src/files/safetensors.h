@@ -14,16 +14,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "tensor/byte_source.h"
-#include "tensor/dtype.h"
+#include "files/byte_source.h"
 
-namespace attnd::tensor {
+namespace attnd::files {
 
 // Bits of one element of a dtype as safetensors names it ("F32", "I64", "BOOL", ...); nullopt for an unknown name.
 std::optional<int> SafetensorsBits(std::string_view dtype);
-
-// The element type of a name that converts to float: "F32", "F16", "BF16".
-std::optional<DType> DTypeFromName(std::string_view name);
 
 struct StoredTensor {
   std::string dtype;
@@ -65,4 +61,4 @@ class SafetensorsFile {
   std::map<std::string, std::string, std::less<>> metadata_;
 };
 
-}  // namespace attnd::tensor
+}  // namespace attnd::files
