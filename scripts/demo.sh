@@ -24,7 +24,7 @@ trap cleanup EXIT
 
 heading "1. Set-up"
 scripts/setup.sh
-build_attnd release build/logs attnd attnctl attend
+build_attnd release build attnd attnctl attend
 attnd=build/server/attnd attnctl=build/client/attnctl example=build/examples/attend
 mkdir -p "$out"
 

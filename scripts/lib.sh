@@ -40,13 +40,13 @@ watch_log() {
   done
 }
 
-# build_attnd PRESET LOG_DIR [TARGET...] [-- CMAKE_ARGUMENT...]
+# build_attnd PRESET BUILD_DIR [TARGET...] [-- CMAKE_ARGUMENT...]  Logs go to BUILD_DIR/logs.
 build_attnd() {
-  local preset=$1 logs=$2 targets=() cache=()
+  local preset=$1 build=$2 logs=$2/logs targets=() cache=()
   shift 2
   while [ $# -gt 0 ] && [ "$1" != -- ]; do targets+=(--target "$1"); shift; done
   [ $# -eq 0 ] || shift
   command -v ccache >/dev/null && cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-  step "Configuring ($preset)" "$logs/configure.log" cmake --preset "$preset" -S "$root" "${cache[@]}" "$@"
-  step "Building ($preset; some minutes the first time)" "$logs/build.log" cmake --build --preset "$preset" "${targets[@]}"
+  step "Configuring ($preset)" "$logs/configure.log" cmake --preset "$preset" -S "$root" -B "$build" "${cache[@]}" "$@"
+  step "Building ($preset; some minutes the first time)" "$logs/build.log" cmake --build "$build" "${targets[@]}"
 }

@@ -34,7 +34,7 @@ cmake -S . -B "$build" -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESS
   -DCMAKE_FIND_ROOT_PATH_MODE_PROGRAM=NEVER -DCMAKE_CXX_FLAGS="-isystem $sysroot/usr/include/aarch64-linux-gnu" \
   -DCMAKE_EXE_LINKER_FLAGS="-Wl,-rpath-link,$libraries" \
   -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-L;/usr/aarch64-linux-gnu;-E;LD_LIBRARY_PATH=$libraries" \
-  -DATTND_SERVER=OFF -DATTND_BENCH=OFF -DATTND_ALLOCATOR=libc -DATTND_WERROR=OFF >"$build/configure.log"
+  -DATTND_SERVER=OFF -DATTND_CLIENT=OFF -DATTND_ATTNCTL=OFF -DATTND_BENCH=OFF -DATTND_ALLOCATOR=libc -DATTND_WERROR=OFF >"$build/configure.log"
 tests=(kernel_shapes_test kernel_numbers_test kernel_invariants_test kernel_registry_test kernel_golden_test
        schedule_attention_work_test)
 cmake --build "$build" --target "${tests[@]}"

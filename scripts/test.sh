@@ -1,28 +1,30 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds attnd with all its tests, and runs them.
-#   scripts/test.sh [--preset release|dev|asan|tsan] [--werror] [--engine] [CTEST_ARGUMENT...]
-# --engine leaves out what needs gRPC.
+#   scripts/test.sh [--preset release|dev|asan|tsan] [--werror] [--engine | --client] [CTEST_ARGUMENT...]
+# --engine builds what needs no gRPC, in build-engine/; --client the C++ library alone, in build-client/.
 # For example: scripts/test.sh --preset asan -R bias
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 preset=release
+part=
 options=()
 while [ $# -gt 0 ]; do
   case $1 in
     --preset) [ $# -ge 2 ] || fail "--preset needs a name"; preset=$2; shift 2 ;;
     --werror) options+=(-DATTND_WERROR=ON); shift ;;
-    --engine) options+=(-DATTND_SERVER=OFF); shift ;;
+    --engine) part=-engine options+=(-DATTND_SERVER=OFF -DATTND_CLIENT=OFF -DATTND_ATTNCTL=OFF); shift ;;
+    --client) part=-client options+=(-DATTND_SERVER=OFF -DATTND_ATTNCTL=OFF -DATTND_BENCH=OFF); shift ;;
     -h | --help) sed -n '2,5p' "$0"; exit 0 ;;
     *) break ;;
   esac
 done
 cd "$root"
 "$root/scripts/setup.sh"
-build=$root/build
-[ "$preset" = release ] || build=$root/build-$preset
-build_attnd "$preset" "$build/logs" -- -DATTND_TESTS=ON "${options[@]}"
+build=$root/build$part
+[ "$preset" = release ] || build=$build-$preset
+build_attnd "$preset" "$build" -- -DATTND_TESTS=ON "${options[@]}"
 # An allocation that is too large fails as it does without a sanitizer.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1}
 # Undefined behaviour fails a test; by default it is only printed.
