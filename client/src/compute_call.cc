@@ -1,5 +1,6 @@
 #include "client/src/compute_call.h"
 
+#include <grpcpp/client_context.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/generic/generic_stub.h>
 
@@ -9,6 +10,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "client/src/async_runtime.h"
+#include "client/src/context.h"
+#include "client/src/decode.h"
+#include "client/src/encode.h"
 #include "client/src/status.h"
 
 namespace attnd::client {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
 
 #include <memory>
 
@@ -10,14 +9,10 @@
 #include "attnd/attention.h"
 #include "attnd/connection.h"
 #include "attnd/options.h"
-#include "client/src/codec.h"
 #include "client/src/shape.h"
+#include "client/src/wire_fields.h"
 
 namespace attnd::client {
-
-// A context with the call's options; its cancellation is registered until the returned object goes. Errors:
-// INVALID_ARGUMENT for metadata that gRPC does not allow.
-absl::StatusOr<std::shared_ptr<grpc::ClientContext>> MakeContext(const CallOptions& options);
 
 // Both send a request of the shape `shape`, with `fields` beside it.
 

@@ -1,3 +1,5 @@
+#include "client/src/context.h"
+
 #include <grpc/grpc.h>
 #include <grpcpp/support/slice.h>
 
@@ -6,7 +8,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "attnd/error_detail.h"
-#include "client/src/compute_call.h"
 
 namespace attnd::client {
 namespace {

@@ -1,3 +1,5 @@
+#include "client/src/decode.h"
+
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/wire_format_lite.h>
@@ -17,7 +19,6 @@
 #include "absl/strings/str_cat.h"
 #include "attnd/error_detail.h"
 #include "attnd/v1/attention.pb.h"
-#include "client/src/codec.h"
 
 namespace attnd::client {
 namespace {

@@ -1,3 +1,5 @@
+#include "client/src/encode.h"
+
 #include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/support/slice.h>
 
@@ -8,7 +10,6 @@
 #include <vector>
 
 #include "attnd/v1/attention.pb.h"
-#include "client/src/codec.h"
 
 namespace attnd::client {
 namespace {

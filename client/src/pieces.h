@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "attnd/attention.h"
-#include "client/src/codec.h"
 #include "client/src/shape.h"
+#include "client/src/wire_fields.h"
 
 namespace attnd::client {
 

@@ -14,9 +14,9 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "attnd/attention.h"
-#include "client/src/codec.h"
 #include "client/src/shape.h"
 #include "client/src/shared_memory.h"
+#include "client/src/wire_fields.h"
 
 namespace attnd::client {
 

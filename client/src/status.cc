@@ -4,15 +4,13 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/wire_format_lite.h>
 
-#include <optional>
 #include <string>
 
 #include "absl/strings/cord.h"
-#include "absl/strings/str_cat.h"
 #include "attnd/error_detail.h"
 #include "attnd/v1/types.pb.h"
 
-namespace attnd {
+namespace attnd::client {
 namespace {
 
 using google::protobuf::internal::WireFormatLite;
@@ -38,25 +36,6 @@ std::string FindErrorDetail(const std::string& rpc_status) {
 
 }  // namespace
 
-std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
-  const absl::optional<absl::Cord> payload = status.GetPayload(kErrorDetailUrl);
-  v1::ErrorDetail detail;
-  if (!payload.has_value() || !detail.ParseFromString(std::string(*payload))) return std::nullopt;
-  return ErrorDetail{detail.field(), detail.expected(), detail.got()};
-}
-
-absl::Status ErrorWithDetail(absl::StatusCode code, const ErrorDetail& detail) {
-  absl::Status status(code, absl::StrCat(detail.field, ": expected ", detail.expected, ", got ", detail.got));
-  v1::ErrorDetail payload;
-  payload.set_field(detail.field);
-  payload.set_expected(detail.expected);
-  payload.set_got(detail.got);
-  status.SetPayload(kErrorDetailUrl, absl::Cord(payload.SerializeAsString()));
-  return status;
-}
-
-namespace client {
-
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
@@ -66,5 +45,4 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return result;
 }
 
-}  // namespace client
-}  // namespace attnd
+}  // namespace attnd::client

@@ -17,8 +17,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "client/src/async_runtime.h"
-#include "client/src/codec.h"
-#include "client/src/compute_call.h"
+#include "client/src/context.h"
+#include "client/src/decode.h"
+#include "client/src/encode.h"
 #include "client/src/pieces.h"
 #include "client/src/status.h"
 

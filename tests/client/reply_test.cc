@@ -9,7 +9,7 @@
 
 #include "attnd/client.h"
 #include "attnd/v1/attention.pb.h"
-#include "client/src/codec.h"
+#include "client/src/decode.h"
 #include "fake_server.h"
 #include "test_request.h"
 

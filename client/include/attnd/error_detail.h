@@ -1,4 +1,4 @@
-// Why a request was refused, as data.
+// Why a request was refused, as data. The functions are thread-safe; an ErrorDetail is a plain struct.
 #pragma once
 
 #include <optional>

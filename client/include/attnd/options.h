@@ -1,4 +1,5 @@
-// Settings of a client and of its calls.
+// Settings of a client and of its calls: plain structs, which several threads may read at once. A client keeps no
+// reference to its ClientOptions, and a call that has returned keeps none to its CallOptions.
 #pragma once
 
 #include <memory>

@@ -14,6 +14,9 @@ namespace attnd {
 //   auto connection = std::make_shared<attnd::MockConnection>();
 //   EXPECT_CALL(*connection, Compute).WillOnce(testing::Return(absl::UnavailableError("stopping")));
 //   CodeUnderTest(attnd::Client(connection));
+//
+// Thread safety: several threads may call it at once, but all expectations must be set before the first call, as gMock
+// requires.
 class MockConnection : public Connection {
  public:
   MOCK_METHOD(absl::StatusOr<ComputeReply>, Compute, (const ComputeRequest& request, const CallOptions& options),

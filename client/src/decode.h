@@ -1,4 +1,4 @@
-// The attention call's messages without copies: ordinary protobuf bytes whose tensors stay where they are.
+// The attention call's replies: protobuf bytes whose tensors are copied once, or stay where they arrived.
 #pragma once
 
 #include <grpcpp/support/byte_buffer.h>
@@ -11,31 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "attnd/attention.h"
 #include "client/src/shape.h"
-#include "client/src/shared_memory.h"
+#include "client/src/wire_fields.h"
 
 namespace attnd::client {
-
-// What a message may say beside its ComputeRequest.
-struct WireFields {
-  // Tensors that the server finds in shared memory, and which are therefore not sent (or, for the output, not
-  // received).
-  std::optional<SharedPlace> q, k, v, output;
-  // ComputeAttentionRequest.table_heads; 0: left out.
-  std::int64_t table_heads = 0;
-};
-
-// A serialised ComputeAttentionRequest. Each large tensor is a slice that borrows the caller's memory and holds its
-// TensorView's owner, or `loan` if it has none, until gRPC has let go of the slice. Small tensors are copied, which is
-// cheaper than lending them.
-grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape,
-                               const std::shared_ptr<const void>& loan, const WireFields& fields = {});
-
-// A serialised StreamAttentionRequest, likewise.
-grpc::ByteBuffer EncodePiece(std::uint64_t id, const ComputeRequest& request, const Shape& shape,
-                             const std::shared_ptr<const void>& loan, const WireFields& fields = {});
 
 // A ComputeAttentionResponse to `request`: tensors are copied once, to the request's destinations or new memory, or not
 // at all if the request asks for segments. The output is not expected if `fields` says where the server put it. Errors:

@@ -1,7 +1,7 @@
+#include "attnd/attention.h"
+
 #include <cstring>
 #include <utility>
-
-#include "attnd/attention.h"
 
 namespace attnd {
 

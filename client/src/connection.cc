@@ -1,0 +1,84 @@
+#include "attnd/connection.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "attnd/error_detail.h"
+#include "client/src/attention_caller.h"
+#include "client/src/grpc_connection.h"
+
+namespace attnd {
+namespace {
+
+absl::Status CheckOptions(const std::string& target, const ClientOptions& options) {
+  const auto invalid = [](std::string field, std::string expected, std::string got) {
+    return ErrorWithDetail(absl::StatusCode::kInvalidArgument, {field, expected, got});
+  };
+  if (target.empty()) return invalid("target", "host:port, dns:///name:port or unix:///path", "an empty string");
+  if (options.load_balancing_policy != "pick_first" && options.load_balancing_policy != "round_robin") {
+    return invalid("load_balancing_policy", "pick_first or round_robin", options.load_balancing_policy);
+  }
+  for (const auto& [field, value] : {std::pair{"keepalive_time", options.keepalive_time},
+                                     std::pair{"keepalive_timeout", options.keepalive_timeout}}) {
+    if (value < absl::Milliseconds(1)) return invalid(field, "at least 1ms", absl::FormatDuration(value));
+  }
+  return absl::OkStatus();
+}
+
+int Milliseconds(absl::Duration d) {
+  return static_cast<int>(std::min<std::int64_t>(absl::ToInt64Milliseconds(d), std::numeric_limits<int>::max()));
+}
+
+bool IsLocal(const std::string& target) {
+  const absl::string_view name = target;
+  return absl::StartsWith(name, "unix:") || absl::StartsWith(name, "localhost:") || absl::StartsWith(name, "127.") ||
+         absl::StartsWith(name, "[::1]");
+}
+
+grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  arguments.SetMaxSendMessageSize(-1);
+  arguments.SetLoadBalancingPolicyName(options.load_balancing_policy);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options.keepalive_time));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(options.keepalive_timeout));
+  // As the server's: docs/performance.md, "Settings of the channel".
+  constexpr int kReadBytes = 256 << 10;
+  arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadBytes);
+  arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
+  // An http_proxy in the environment is meant for other machines.
+  if (IsLocal(target)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetUserAgentPrefix(
+      absl::StrCat(options.user_agent, options.user_agent.empty() ? "" : " ", "attnd-client/" ATTND_VERSION));
+  return arguments;
+}
+
+client::StreamPlan PlanFor(const ClientOptions& options) {
+  // A stream stays with one server. One is enough for one server; these are enough for the pieces of a call to reach
+  // every one of several.
+  constexpr int kStreamsOverServers = 8;
+  client::StreamPlan plan;
+  if (options.load_balancing_policy == "round_robin") plan.streams = kStreamsOverServers;
+  return plan;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, const ClientOptions& options) {
+  if (auto s = CheckOptions(target, options); !s.ok()) return s;
+  const auto credentials = options.credentials != nullptr ? options.credentials : grpc::InsecureChannelCredentials();
+  const auto channel = grpc::CreateCustomChannel(target, credentials, Arguments(target, options));
+  const auto memory = options.shared_memory ? client::SharedMemory::ForTarget(target) : nullptr;
+  return client::MakeGrpcConnection(channel,
+                                    std::make_shared<client::AttentionCaller>(channel, memory, PlanFor(options)));
+}
+
+}  // namespace attnd
