@@ -4,12 +4,41 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string_view>
 #include <thread>
 
+#include "platform/platform.h"
+
 namespace attnd::bench {
+
+// Each build's own, in machine_loops_impl.cc. No condition is needed: a kernel that was chosen can run here, and its
+// loops need the same instructions.
+#define ATTND_DECLARE_KERNEL(tag, supported) \
+  namespace tag {                            \
+  extern const MachineLoops kLoops;          \
+  }
+#include "kernel/builds.inc"
+#undef ATTND_DECLARE_KERNEL
+
 namespace {
+
+#define ATTND_DECLARE_KERNEL(tag, supported) &tag::kLoops,
+constexpr const MachineLoops* kAllLoops[] = {
+#include "kernel/builds.inc"
+};
+#undef ATTND_DECLARE_KERNEL
+
+const MachineLoops& LoopsOf(const kernel::Kernel& kernel) {
+  for (const MachineLoops* loops : kAllLoops) {
+    if (std::string_view(loops->kernel) == kernel.name) return *loops;
+  }
+  std::fprintf(stderr, "attnd_bench: no loops for the kernel %s\n", kernel.name);
+  std::abort();
+}
 
 constexpr std::size_t kReadBytes = std::size_t{256} << 20;
 
@@ -44,10 +73,13 @@ double TimeTogether(int threads, const std::function<float(int)>& work) {
 
 }  // namespace
 
+MachinePeak::MachinePeak(const kernel::Kernel& kernel, int threads, PageKind pages)
+    : loops_(LoopsOf(kernel)), threads_(threads), pages_(pages) {}
+
 void MachinePeak::MeasureArithmetic() {
   constexpr std::int64_t kRounds = 1 << 19;
-  const double seconds = TimeTogether(threads_, [this](int) { return kernel_.fma_loop(kRounds); });
-  const double flops = static_cast<double>(kRounds * kernel_.fma_flops) * threads_;
+  const double seconds = TimeTogether(threads_, [this](int) { return loops_.fma_loop(kRounds); });
+  const double flops = static_cast<double>(kRounds * loops_.fma_flops) * threads_;
   gflops_ = std::max(gflops_, flops / seconds / 1e9);
 }
 
@@ -58,7 +90,7 @@ void MachinePeak::MeasureReading() {
   }
   const std::size_t part = memory_.size() / static_cast<std::size_t>(threads_) / 64 * 64;
   const double seconds = TimeTogether(threads_, [this, part](int t) {
-    return kernel_.read_loop(memory_.data() + static_cast<std::size_t>(t) * part, part);
+    return loops_.read_loop(memory_.data() + static_cast<std::size_t>(t) * part, part);
   });
   const double bytes = static_cast<double>(part) * threads_;
   gigabytes_per_second_.push_back(bytes / seconds / 1e9);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernel/kernel.h"
+#include "machine_loops.h"
 #include "pages.h"
 
 namespace attnd::bench {
@@ -13,8 +14,7 @@ namespace attnd::bench {
 class MachinePeak {
  public:
   // `pages`: of the memory that is read.
-  MachinePeak(const kernel::Kernel& kernel, int threads, PageKind pages)
-      : kernel_(kernel), threads_(threads), pages_(pages) {}
+  MachinePeak(const kernel::Kernel& kernel, int threads, PageKind pages);
 
   // Times a loop of independent multiply-adds on every thread at once, for about a millisecond.
   void MeasureArithmetic();
@@ -27,7 +27,7 @@ class MachinePeak {
   double median_gigabytes_per_second() const;
 
  private:
-  const kernel::Kernel& kernel_;
+  const MachineLoops& loops_;
   const int threads_;
   const PageKind pages_;
   PageBuffer memory_;

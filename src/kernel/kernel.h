@@ -84,12 +84,6 @@ struct Kernel {
 
   // Writes zeros (log-sum-exp -inf) to the query rows [first, last) of a head.
   void (*clear)(const Attention&, std::int64_t batch, std::int64_t head, std::int64_t first, std::int64_t last);
-
-  // For the benchmark. Runs `rounds` rounds of independent multiply-adds, of `fma_flops` floating point operations
-  // each; reads `bytes` bytes. The result keeps the compiler from dropping the work.
-  float (*fma_loop)(std::int64_t rounds);
-  std::int64_t fma_flops;
-  float (*read_loop)(const std::byte* data, std::size_t bytes);
 };
 
 // Maximum, sum and unnormalised output of a row.

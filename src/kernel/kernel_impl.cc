@@ -1,6 +1,5 @@
 // One build of the kernel. CMake compiles this file once per instruction set, each time with its own ATTND_KERNEL_TAG
-// (the namespace), ATTND_KERNEL_NAME and name for Eigen's namespace.
-#include "kernel/impl/loops.h"
+// (the namespace), ATTND_KERNEL_NAME and name for Eigen's namespace (cmake/AttndIsa.cmake).
 #include "kernel/impl/merge.h"
 #include "platform/platform.h"
 
@@ -35,9 +34,6 @@ const Kernel kKernel = {
     .direct = Direct,
     .merge = Merge,
     .clear = Clear,
-    .fma_loop = FmaLoop,
-    .fma_flops = 2 * kFmaChains * kWidth,
-    .read_loop = ReadLoop,
 };
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -1,14 +1,19 @@
-// What the machine can do at most with this instruction set: measured by the benchmark, beside the kernel.
-#pragma once
-
+// One build of the loops. CMake compiles this file once per instruction set, as it does the kernel
+// (cmake/AttndIsa.cmake).
 #include "kernel/impl/packet.h"
+#include "machine_loops.h"
 
-namespace attnd::kernel::ATTND_KERNEL_TAG {
+namespace attnd::bench::ATTND_KERNEL_TAG {
+namespace {
+
+namespace ei = Eigen::internal;
+using kernel::ATTND_KERNEL_TAG::kWidth;
+using kernel::ATTND_KERNEL_TAG::Packet;
 
 // Enough independent chains to hide the latency of two multiply-adds a cycle.
-inline constexpr int kFmaChains = 12;
+constexpr int kFmaChains = 12;
 
-inline float FmaLoop(std::int64_t rounds) {
+float FmaLoop(std::int64_t rounds) {
   Packet acc[kFmaChains];
 #pragma GCC unroll 12
   for (int i = 0; i < kFmaChains; ++i) acc[i] = ei::pset1<Packet>(static_cast<float>(i));
@@ -23,7 +28,7 @@ inline float FmaLoop(std::int64_t rounds) {
   return ei::predux(acc[0]);
 }
 
-inline float ReadLoop(const std::byte* data, std::size_t bytes) {
+float ReadLoop(const std::byte* data, std::size_t bytes) {
   const float* from = reinterpret_cast<const float*>(data);
   const std::int64_t count = static_cast<std::int64_t>(bytes / sizeof(float)) / (4 * kWidth) * (4 * kWidth);
   Packet sum[4];
@@ -35,4 +40,15 @@ inline float ReadLoop(const std::byte* data, std::size_t bytes) {
   return ei::predux(ei::padd(ei::padd(sum[0], sum[1]), ei::padd(sum[2], sum[3])));
 }
 
-}  // namespace attnd::kernel::ATTND_KERNEL_TAG
+}  // namespace
+
+extern const MachineLoops kLoops;
+
+const MachineLoops kLoops = {
+    .kernel = ATTND_KERNEL_NAME,
+    .fma_loop = FmaLoop,
+    .fma_flops = 2 * kFmaChains * kWidth,
+    .read_loop = ReadLoop,
+};
+
+}  // namespace attnd::bench::ATTND_KERNEL_TAG
