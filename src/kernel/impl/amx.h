@@ -123,27 +123,28 @@ ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale,
   ei::pstore(lane_max, max);
 }
 
-inline void ScoreByAmx(const Attention& a, const RowTile& tile, const RowRange& rows, const PackedHead& packed,
-                       const KeyTile& range, const TileState& state, const TileScratch& scratch, TileUnit& unit) {
+// ScoreBlocks by AMX.
+inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
+  const Attention& a = t.attention;
   const std::int64_t places = Places(Product::kBF16, a.head_dim);
   const std::int64_t count = rows.last - rows.first;
-  const float* bias =
-      BiasSlice(a, tile.head, tile.first_row + rows.first, count, range.key, RoundUp(range.keys, kWidth), scratch.bias);
-  const float* panels = reinterpret_cast<const float*>(packed.keys_data) + (range.key - packed.first_key) * places;
+  const float* bias = BiasSlice(a, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
+                                RoundUp(keys.keys, kWidth), t.scratch.bias);
+  const float* panels = PanelsAt(t, keys, places);
   unit.SetPairs(places);
-  for (std::int64_t c = 0; c < range.keys; c += kPanel) {
+  for (std::int64_t c = 0; c < keys.keys; c += kPanel) {
     for (std::int64_t first = 0; first < count; first += kAmxRows) {
       const std::int64_t last = Min(count, first + kAmxRows);
-      const std::int64_t end = scratch.visible[last - 1] - c;
+      const std::int64_t end = t.scratch.visible[last - 1] - c;
       if (end <= 0) continue;
       const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
-      MultiplyTiles<false>({state.copies + (rows.first + first) * places, places, panels + c * places, kPanel, places,
-                            scratch.scores + first * kKeyTile + c, kKeyTile},
+      MultiplyTiles<false>({t.state.copies + (rows.first + first) * places, places, panels + c * places, kPanel, places,
+                            t.scratch.scores + first * kKeyTile + c, kKeyTile},
                            columns / kWidth);
       for (std::int64_t r = first; r < last; ++r) {
         FinishScores(
-            scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E, bias == nullptr ? nullptr : bias - r + c,
-            Max<std::int64_t>(0, Min(kPanel, scratch.visible[r] - c)), state.lane_max + (rows.first + r) * kWidth);
+            t.scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E, bias == nullptr ? nullptr : bias - r + c,
+            Max<std::int64_t>(0, Min(kPanel, t.scratch.visible[r] - c)), t.state.lane_max + (rows.first + r) * kWidth);
       }
     }
   }
@@ -161,50 +162,45 @@ inline bool AddValuesByAmx(const std::int64_t* visible, std::int64_t rows, std::
   return true;
 }
 
-inline void ValuesByAmx(const Attention& a, const RowRange& rows, const PackedHead& packed, const KeyTile& range,
-                        const TileState& state, const TileScratch& scratch, TileUnit& unit) {
-  const std::int64_t packets = ValuePackets(a);
-  const std::int64_t packed_keys = Min(kKeyTile, packed.first_key + packed.keys - range.key);
+// AddValueBlocks by AMX.
+inline void ValuesByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
+  const std::int64_t packets = ValuePackets(t.attention);
+  const std::int64_t packed_keys = Min(kKeyTile, t.packed.first_key + t.packed.keys - keys.key);
   const std::int64_t packed_pairs = Places(Product::kBF16, packed_keys);
   const std::int64_t count = rows.last - rows.first;
   for (std::int64_t r = count; r < RoundUp(count, kAmxRows); ++r) {
-    std::memset(scratch.scores + r * kKeyTile, 0, static_cast<std::size_t>(2 * kKeyTile));
+    std::memset(t.scratch.scores + r * kKeyTile, 0, static_cast<std::size_t>(2 * kKeyTile));
   }
   unit.SetPairs(packed_pairs);
   for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
     const ValueChunk chunk = ChunkAt(packets, c);
     const auto block = [&](std::int64_t row) {
-      return ValueBlockAt<Product::kBF16>(a, row, rows, packed, range, chunk.first_packet, state, scratch);
+      return ValueBlockAt<Product::kBF16>(t, keys, rows, row, chunk.first_packet);
     };
     for (std::int64_t first = 0; first < count; first += kAmxRows) {
       const std::int64_t last = Min(count, first + kAmxRows);
-      const std::int64_t* visible = scratch.visible + first;
+      const std::int64_t* visible = t.scratch.visible + first;
       if (visible[last - first - 1] == 0 ||
           AddValuesByAmx(visible, last - first, chunk.packets, packed_pairs, block(rows.first + first))) {
         continue;
       }
       for (std::int64_t r = first; r < last; ++r) {
-        AddValueGroup<Product::kBF16>(scratch.visible + r, 1, chunk.packets, block(rows.first + r));
+        AddValueGroup<Product::kBF16>(t.scratch.visible + r, 1, chunk.packets, block(rows.first + r));
       }
     }
   }
 }
 
-// Advance of a build with AMX.
+// Kernel::advance of a build with AMX.
 inline void AdvanceByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
-                         std::int64_t last_key, Ahead& ahead, std::byte* state_memory, std::byte* scratch_memory) {
-  if (ProductOf(a) != Product::kBF16) {
-    return AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, ahead, state_memory, scratch_memory);
-  }
-  Carver carver(state_memory);
-  const TileState state = CarveState(a, carver);
-  Carver scratch_carver(scratch_memory);
-  const TileScratch scratch = CarveScratch(scratch_carver);
+                         std::int64_t last_key, Ahead& ahead, std::byte* state, std::byte* scratch) {
+  const TileContext context = MakeContext(a, tile, packed, ahead, state, scratch);
+  if (ProductOf(a) != Product::kBF16) return AdvanceWith<Product::kF32>(context, first_key, last_key);
   TileUnit unit;
-  ForEachBlock<Product::kBF16>(a, tile, first_key, last_key, scratch, [&](const KeyTile& range, const RowRange& rows) {
-    ScoreByAmx(a, tile, rows, packed, range, state, scratch, unit);
-    WeighBlocks<Product::kBF16>(a, rows, state, scratch);
-    ValuesByAmx(a, rows, packed, range, state, scratch, unit);
+  ForEachBlock<Product::kBF16>(context, first_key, last_key, [&](const KeyTile& keys, const RowRange& rows) {
+    ScoreByAmx(context, keys, rows, unit);
+    WeighBlocks<Product::kBF16>(context, rows);
+    ValuesByAmx(context, keys, rows, unit);
     AskFor(ahead);
   });
 }

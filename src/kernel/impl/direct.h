@@ -195,8 +195,9 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
     ValueStep(a, rows, value_rows, visible, scratch);
   }
   for (std::int64_t r = 0; r < rows; ++r) {
-    SaveRow(a, scratch.max[r], ei::predux(ei::pload<Packet>(scratch.lane_sum + r * kWidth)),
-            scratch.output + r * packets * kWidth, partial + r * PartialFloats(a));
+    const RowResult result{scratch.max[r], ei::predux(ei::pload<Packet>(scratch.lane_sum + r * kWidth)),
+                           scratch.output + r * packets * kWidth};
+    SaveRow(a, result, partial + r * PartialFloats(a));
   }
 }
 

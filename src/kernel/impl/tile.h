@@ -99,6 +99,22 @@ struct RowRange {
   std::int64_t last;
 };
 
+// What every step of one tile's advance over a packed head shares.
+struct TileContext {
+  const Attention& attention;
+  const RowTile& tile;
+  const PackedHead& packed;
+  Ahead& ahead;
+  TileState state;
+  TileScratch scratch;
+};
+ATTND_INLINE TileContext MakeContext(const Attention& a, const RowTile& tile, const PackedHead& packed, Ahead& ahead,
+                                     std::byte* state_memory, std::byte* scratch_memory) {
+  Carver state(state_memory);
+  Carver scratch(scratch_memory);
+  return {a, tile, packed, ahead, CarveState(a, state), CarveScratch(scratch)};
+}
+
 // Asks for the next few lines of what the caller will read.
 inline void AskFor(Ahead& ahead) {
   constexpr int kLines = 32;
@@ -111,59 +127,66 @@ inline void AskFor(Ahead& ahead) {
   }
 }
 
+// The first panel of packed keys that a tile of keys needs; the tile begins at a multiple of kPanel.
+ATTND_INLINE const float* PanelsAt(const TileContext& t, const KeyTile& keys, std::int64_t places) {
+  return reinterpret_cast<const float*>(t.packed.keys_data) + (keys.key - t.packed.first_key) * places;
+}
+
+// Writes the scores of a block of rows with a tile of keys to the scratch memory and raises the running maxima.
 template <Product kProduct>
-inline void ScoreBlocks(const Attention& a, const RowTile& tile, const RowRange& block_rows, const PackedHead& packed,
-                        const KeyTile& range, Ahead& ahead, const TileState& state, const TileScratch& scratch) {
-  const std::int64_t rows = RoundUp(block_rows.last - block_rows.first, kScoreRows);
+inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRange& rows) {
+  const Attention& a = t.attention;
+  const std::int64_t* row_visible = t.scratch.visible;
+  const std::int64_t count = RoundUp(rows.last - rows.first, kScoreRows);
   const std::int64_t places = Places(kProduct, a.head_dim);
-  const float* bias = BiasSlice(a, tile.head, tile.first_row + block_rows.first, rows, range.key,
-                                RoundUp(range.keys, kWidth), scratch.bias);
-  const float* panels = reinterpret_cast<const float*>(packed.keys_data) + (range.key - packed.first_key) * places;
-  for (std::int64_t c = 0; c < range.keys; c += kPanel) {
-    for (std::int64_t r = 0; r < rows; r += kScoreRows) {
+  const float* bias = BiasSlice(a, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
+                                RoundUp(keys.keys, kWidth), t.scratch.bias);
+  const float* panels = PanelsAt(t, keys, places);
+  for (std::int64_t c = 0; c < keys.keys; c += kPanel) {
+    for (std::int64_t r = 0; r < count; r += kScoreRows) {
       // Rows see the more keys the later they are: the last row decides what is computed, the first what is masked.
-      const std::int64_t end = Min(range.keys, scratch.visible[r + kScoreRows - 1]) - c;
+      const std::int64_t end = Min(keys.keys, row_visible[r + kScoreRows - 1]) - c;
       if (end <= 0) continue;
       const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
       std::int64_t visible[kScoreRows];
-      const bool masked = scratch.visible[r] - c < columns;
+      const bool masked = row_visible[r] - c < columns;
       if (masked) {
-        for (int i = 0; i < kScoreRows; ++i) visible[i] = scratch.visible[r + i] - c;
+        for (int i = 0; i < kScoreRows; ++i) visible[i] = row_visible[r + i] - c;
       }
-      const ScoreBlock block{state.queries + block_rows.first + r,
+      const ScoreBlock block{t.state.queries + rows.first + r,
                              panels + c * places,
                              places,
                              a.scale * kLog2E,
                              bias == nullptr ? nullptr : bias - r + c,
                              masked ? visible : nullptr,
-                             scratch.scores + r * kKeyTile + c,
+                             t.scratch.scores + r * kKeyTile + c,
                              kKeyTile,
-                             state.lane_max + (block_rows.first + r) * kWidth};
+                             t.state.lane_max + (rows.first + r) * kWidth};
       ComputeScores<kProduct>(block, columns / kWidth);
-      AskFor(ahead);
+      AskFor(t.ahead);
     }
   }
 }
 
-// Rows that share a block of values read the weights of its last row's keys, so the others' must be zeros there.
+// Turns the scores of a block of rows into weights. Rows that share a block of values read the weights of its last
+// row's keys, so the others' must be zeros there.
 template <Product kProduct>
-inline void WeighBlocks(const Attention& a, const RowRange& block_rows, const TileState& state,
-                        const TileScratch& scratch) {
-  const std::int64_t packets = ValuePackets(a);
-  const std::int64_t rows = block_rows.last - block_rows.first;
+inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
+  const std::int64_t packets = ValuePackets(t.attention);
+  const std::int64_t count = rows.last - rows.first;
   const auto row = [&](std::int64_t r) {
-    const std::int64_t at = block_rows.first + r;
-    return SoftmaxRow{state.lane_max + at * kWidth, state.lane_sum + at * kWidth, state.max + at,
-                      state.output + at * packets * kWidth, packets};
+    const std::int64_t at = rows.first + r;
+    return SoftmaxRow{t.state.lane_max + at * kWidth, t.state.lane_sum + at * kWidth, t.state.max + at,
+                      t.state.output + at * packets * kWidth, packets};
   };
   constexpr std::int64_t kSharing = kUsesAmx<kProduct> ? kAmxRows : kValueRows;
   constexpr std::int64_t kKeysRead = kUsesAmx<kProduct> ? 2 * kAmxPairs : 1;
   // All maxima first: their chains of dependent shuffles then overlap.
-  for (std::int64_t r = 0; r < rows; ++r) RaiseMax(row(r));
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t last = Min(rows, r / kSharing * kSharing + kSharing) - 1;
-    WeighTileRow<kProduct>(scratch.scores + r * kKeyTile, scratch.visible[r], RoundUp(scratch.visible[last], kKeysRead),
-                           row(r));
+  for (std::int64_t r = 0; r < count; ++r) RaiseMax(row(r));
+  for (std::int64_t r = 0; r < count; ++r) {
+    const std::int64_t last = Min(count, r / kSharing * kSharing + kSharing) - 1;
+    WeighTileRow<kProduct>(t.scratch.scores + r * kKeyTile, t.scratch.visible[r],
+                           RoundUp(t.scratch.visible[last], kKeysRead), row(r));
   }
 }
 
@@ -186,83 +209,76 @@ inline void AddValueGroup(const std::int64_t* visible, std::int64_t rows, std::i
   }
 }
 
-// The block of values that rows from `row` on (row block `rows`) take of one chunk; its keys are left to be filled in.
+// The block of values that rows from `row` on (in the block `rows`) take of one chunk. The caller sets its keys.
 template <Product kProduct>
-ATTND_INLINE ValueBlock ValueBlockAt(const Attention& a, std::int64_t row, const RowRange& rows,
-                                     const PackedHead& packed, const KeyTile& range, std::int64_t first_packet,
-                                     const TileState& state, const TileScratch& scratch) {
-  const std::int64_t stride = ValuePackets(a) * kWidth;
-  const float* values = reinterpret_cast<const float*>(packed.values_data) +
-                        Places(kProduct, range.key - packed.first_key) * stride + first_packet * kWidth;
-  float* output = state.output + row * stride + first_packet * kWidth;
-  return {scratch.scores + (row - rows.first) * kKeyTile, kKeyTile, values, stride, 0, output, stride};
+ATTND_INLINE ValueBlock ValueBlockAt(const TileContext& t, const KeyTile& keys, const RowRange& rows, std::int64_t row,
+                                     std::int64_t first_packet) {
+  const std::int64_t stride = ValuePackets(t.attention) * kWidth;
+  const float* values = reinterpret_cast<const float*>(t.packed.values_data) +
+                        Places(kProduct, keys.key - t.packed.first_key) * stride + first_packet * kWidth;
+  float* output = t.state.output + row * stride + first_packet * kWidth;
+  return {t.scratch.scores + (row - rows.first) * kKeyTile, kKeyTile, values, stride, 0, output, stride};
 }
 
+// Adds the weighted values of a tile of keys to the outputs of a block of rows.
 template <Product kProduct>
-inline void AddValueBlocks(const Attention& a, const RowRange& rows, const PackedHead& packed, const KeyTile& range,
-                           Ahead& ahead, const TileState& state, const TileScratch& scratch) {
-  const std::int64_t packets = ValuePackets(a);
+inline void AddValueBlocks(const TileContext& t, const KeyTile& keys, const RowRange& rows) {
+  const std::int64_t packets = ValuePackets(t.attention);
   for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
     const ValueChunk chunk = ChunkAt(packets, c);
     for (std::int64_t r = rows.first; r < rows.last; r += kValueRows) {
       const std::int64_t group = Min<std::int64_t>(kValueRows, rows.last - r);
-      const std::int64_t* visible = scratch.visible + (r - rows.first);
+      const std::int64_t* visible = t.scratch.visible + (r - rows.first);
       if (visible[group - 1] == 0) continue;
       AddValueGroup<kProduct>(visible, group, chunk.packets,
-                              ValueBlockAt<kProduct>(a, r, rows, packed, range, chunk.first_packet, state, scratch));
-      AskFor(ahead);
+                              ValueBlockAt<kProduct>(t, keys, rows, r, chunk.first_packet));
+      AskFor(t.ahead);
     }
   }
 }
 
-// How many of a tile's keys each row of a block sees, for whole groups of kScoreRows: those beyond the tile's last row
-// see what that sees. False if none sees any.
-inline bool FindVisible(const Attention& a, const RowTile& tile, const RowRange& rows, const KeyTile& range,
-                        std::int64_t end, std::int64_t* visible) {
+// Sets scratch.visible[r] to the number of the tile's keys that row r of a block sees, for whole groups of kScoreRows:
+// rows beyond the tile's last copy the last. `end` is where the keys end. Returns false if no row sees any.
+inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRange& rows, std::int64_t end) {
+  std::int64_t* visible = t.scratch.visible;
   for (std::int64_t r = 0; r < RoundUp(rows.last - rows.first, kScoreRows); ++r) {
-    const std::int64_t row = tile.first_row + Min(rows.first + r, tile.rows - 1);
-    visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, end, row) - range.key));
+    const std::int64_t row = t.tile.first_row + Min(rows.first + r, t.tile.rows - 1);
+    visible[r] = Max<std::int64_t>(0, Min(keys.keys, VisibleKeys(t.attention, end, row) - keys.key));
   }
   return visible[rows.last - rows.first - 1] > 0;
 }
 
-// Calls step(keys, rows) for every tile of the keys [first_key, last_key) and block of rows of which some sees one, its
-// visible keys counted.
+// Calls step(keys, rows) for every tile of the keys [first_key, last_key) and block of rows of which some row sees one
+// of the keys. FindVisible has run then.
 template <Product kProduct, typename Step>
-ATTND_INLINE void ForEachBlock(const Attention& a, const RowTile& tile, std::int64_t first_key, std::int64_t last_key,
-                               const TileScratch& scratch, const Step& step) {
-  const std::int64_t end = VisibleKeys(a, last_key, tile.first_row + tile.rows - 1);
+ATTND_INLINE void ForEachBlock(const TileContext& t, std::int64_t first_key, std::int64_t last_key, const Step& step) {
+  const std::int64_t end = VisibleKeys(t.attention, last_key, t.tile.first_row + t.tile.rows - 1);
   for (std::int64_t key = first_key; key < end; key += kKeyTile) {
-    const KeyTile range{key, Min(kKeyTile, end - key)};
-    for (std::int64_t first = 0; first < tile.rows; first += kRowBlock<kProduct>) {
-      const RowRange rows{first, Min(tile.rows, first + kRowBlock<kProduct>)};
-      if (FindVisible(a, tile, rows, range, end, scratch.visible)) step(range, rows);
+    const KeyTile keys{key, Min(kKeyTile, end - key)};
+    for (std::int64_t first = 0; first < t.tile.rows; first += kRowBlock<kProduct>) {
+      const RowRange rows{first, Min(t.tile.rows, first + kRowBlock<kProduct>)};
+      if (FindVisible(t, keys, rows, end)) step(keys, rows);
     }
   }
 }
 
 template <Product kProduct>
-inline void AdvanceWith(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
-                        std::int64_t last_key, Ahead& ahead, std::byte* state_memory, std::byte* scratch_memory) {
-  Carver carver(state_memory);
-  const TileState state = CarveState(a, carver);
-  Carver scratch_carver(scratch_memory);
-  const TileScratch scratch = CarveScratch(scratch_carver);
-  ForEachBlock<kProduct>(a, tile, first_key, last_key, scratch, [&](const KeyTile& range, const RowRange& rows) {
-    ScoreBlocks<kProduct>(a, tile, rows, packed, range, ahead, state, scratch);
-    WeighBlocks<kProduct>(a, rows, state, scratch);
-    AddValueBlocks<kProduct>(a, rows, packed, range, ahead, state, scratch);
+inline void AdvanceWith(const TileContext& t, std::int64_t first_key, std::int64_t last_key) {
+  ForEachBlock<kProduct>(t, first_key, last_key, [&t](const KeyTile& keys, const RowRange& rows) {
+    ScoreBlocks<kProduct>(t, keys, rows);
+    WeighBlocks<kProduct>(t, rows);
+    AddValueBlocks<kProduct>(t, keys, rows);
   });
 }
 
+// Kernel::advance of a build without AMX.
 inline void Advance(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
                     std::int64_t last_key, Ahead& ahead, std::byte* state, std::byte* scratch) {
+  const TileContext context = MakeContext(a, tile, packed, ahead, state, scratch);
   if constexpr (kHasBf16) {
-    if (ProductOf(a) == Product::kBF16) {
-      return AdvanceWith<Product::kBF16>(a, tile, packed, first_key, last_key, ahead, state, scratch);
-    }
+    if (ProductOf(a) == Product::kBF16) return AdvanceWith<Product::kBF16>(context, first_key, last_key);
   }
-  AdvanceWith<Product::kF32>(a, tile, packed, first_key, last_key, ahead, state, scratch);
+  AdvanceWith<Product::kF32>(context, first_key, last_key);
 }
 
 // The row's log-sum-exp in natural logarithms, from its maximum (base 2) and sum.
@@ -273,37 +289,43 @@ inline float LogSumExp(const Attention& a, std::int64_t head, float max, float s
   return static_cast<float>(static_cast<double>(max) * kLn2 + __builtin_log(static_cast<double>(sum)) + constant);
 }
 
-// Writes one finished row.
-inline void FinishRow(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row, float max, float sum,
-                      const float* output) {
-  const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;
-  WriteRow(output, factor, a.value_head_dim, a.out.dtype, OutputRow(a, batch, head, row));
-  if (a.log_sum_exp != nullptr) {
-    a.log_sum_exp[(batch * a.heads + head) * a.query_length + row] = LogSumExp(a, head, max, sum);
-  }
+// A row that has taken all its keys: maximum (base 2), sum and unnormalised output.
+struct RowResult {
+  float max;
+  float sum;
+  const float* output;
+};
+ATTND_INLINE RowResult ResultOf(const Attention& a, const TileState& state, std::int64_t row) {
+  return {state.max[row], ei::predux(ei::pload<Packet>(state.lane_sum + row * kWidth)),
+          state.output + row * ValuePackets(a) * kWidth};
 }
 
 inline void Finish(const Attention& a, const RowTile& tile, std::byte* state_memory) {
   Carver carver(state_memory);
   const TileState state = CarveState(a, carver);
   for (std::int64_t r = 0; r < tile.rows; ++r) {
-    FinishRow(a, tile.batch, tile.head, tile.first_row + r, state.max[r],
-              ei::predux(ei::pload<Packet>(state.lane_sum + r * kWidth)), state.output + r * ValuePackets(a) * kWidth);
+    const RowResult result = ResultOf(a, state, r);
+    const std::int64_t row = tile.first_row + r;
+    const float factor = result.sum == 0.0f ? 0.0f : 1.0f / result.sum;
+    WriteRow(result.output, factor, a.value_head_dim, a.out.dtype, OutputRow(a, tile.batch, tile.head, row));
+    if (a.log_sum_exp == nullptr) continue;
+    a.log_sum_exp[(tile.batch * a.heads + tile.head) * a.query_length + row] =
+        LogSumExp(a, tile.head, result.max, result.sum);
   }
 }
 
-inline void SaveRow(const Attention& a, float max, float sum, const float* output, float* partial) {
-  partial[0] = max;
-  partial[1] = sum;
-  std::memcpy(partial + 2, output, static_cast<std::size_t>(a.value_head_dim) * sizeof(float));
+// Writes one row's partial result.
+inline void SaveRow(const Attention& a, const RowResult& result, float* partial) {
+  partial[0] = result.max;
+  partial[1] = result.sum;
+  std::memcpy(partial + 2, result.output, static_cast<std::size_t>(a.value_head_dim) * sizeof(float));
 }
 
 inline void Save(const Attention& a, const RowTile& tile, const std::byte* state_memory, float* partial) {
   Carver carver(const_cast<std::byte*>(state_memory));
   const TileState state = CarveState(a, carver);
   for (std::int64_t r = 0; r < tile.rows; ++r) {
-    SaveRow(a, state.max[r], ei::predux(ei::pload<Packet>(state.lane_sum + r * kWidth)),
-            state.output + r * ValuePackets(a) * kWidth, partial + r * PartialFloats(a));
+    SaveRow(a, ResultOf(a, state, r), partial + r * PartialFloats(a));
   }
 }
 
