@@ -1,0 +1,253 @@
+#include "server/config/flags.h"
+
+#include <unistd.h>
+
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "absl/flags/reflection.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/config/byte_size.h"
+#include "server/config/version.h"
+
+namespace attnd::server {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::ExitedWithCode;
+using testing::HasSubstr;
+using testing::Not;
+
+// The options of a command line that holds `arguments`. Flags keep their values until `saver_` puts them back.
+class FlagsTest : public testing::Test {
+ protected:
+  static absl::StatusOr<Options> Parse(std::vector<std::string> arguments) {
+    const absl::FlagSaver saver;
+    arguments.insert(arguments.begin(), "attnd");
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    return OptionsFromCommandLine(static_cast<int>(arguments.size()), argv.data());
+  }
+
+  // As Parse, with standard output on standard error, where a death test looks.
+  static void ParseAloud(const std::vector<std::string>& arguments) {
+    std::cout.rdbuf(std::cerr.rdbuf());
+    const absl::StatusOr<Options> options = Parse(arguments);
+    std::cerr << "went on: " << options.status() << std::endl;
+    std::_Exit(99);
+  }
+};
+
+// Expects that two sets of options differ in nothing.
+void ExpectSame(const Options& got, const Options& expected) {
+  EXPECT_EQ(got.listen, expected.listen);
+  EXPECT_EQ(got.unix_socket_mode, expected.unix_socket_mode);
+  EXPECT_EQ(got.shared_memory, expected.shared_memory);
+  EXPECT_EQ(got.model_root, expected.model_root);
+  EXPECT_EQ(got.threads, expected.threads);
+  EXPECT_EQ(got.kernel, expected.kernel);
+  EXPECT_EQ(got.drain, expected.drain);
+  EXPECT_EQ(got.log_level, expected.log_level);
+  for (const LimitRow& row : LimitRows()) {
+    EXPECT_EQ(got.limits.*row.value, expected.limits.*row.value) << row.name;
+  }
+}
+
+TEST_F(FlagsTest, WithoutFlagsEverythingIsTheDefault) {
+  const absl::StatusOr<Options> options = Parse({});
+  ASSERT_TRUE(options.ok()) << options.status();
+  ExpectSame(*options, Options());
+}
+
+TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
+  const struct {
+    std::vector<std::string> arguments;
+    std::function<void(Options&)> change;
+  } kCases[] = {
+      {{"--listen=localhost:1,[::1]:2,unix:/a"},
+       [](Options& o) {
+         o.listen = {"localhost:1", "[::1]:2", "unix:/a"};
+       }},
+      {{"--listen", "127.0.0.1:0"}, [](Options& o) { o.listen = {"127.0.0.1:0"}; }},
+      {{"--unix_socket_mode=0600"}, [](Options& o) { o.unix_socket_mode = 0600; }},
+      {{"--unix_socket_mode=777"}, [](Options& o) { o.unix_socket_mode = 0777; }},
+      {{"--listen=unix:/a", "--shared_memory"},
+       [](Options& o) {
+         o.listen = {"unix:/a"};
+         o.shared_memory = true;
+       }},
+      {{"--noshared_memory"}, [](Options& o) { o.shared_memory = false; }},
+      {{"--model_root=/models"}, [](Options& o) { o.model_root = "/models"; }},
+      {{"-model_root=a folder"}, [](Options& o) { o.model_root = "a folder"; }},
+      {{"--threads=4096"}, [](Options& o) { o.threads = 4096; }},
+      {{"--threads", "1"}, [](Options& o) { o.threads = 1; }},
+      {{"--kernel=x86-64-v2"}, [](Options& o) { o.kernel = "x86-64-v2"; }},
+      {{"--drain_seconds=0"}, [](Options& o) { o.drain = absl::ZeroDuration(); }},
+      {{"--drain_seconds=0.25"}, [](Options& o) { o.drain = absl::Milliseconds(250); }},
+      {{"--log_level=trace"}, [](Options& o) { o.log_level = "trace"; }},
+      {{"--log_level=off"}, [](Options& o) { o.log_level = "off"; }},
+      {{"--max_request_bytes=3KiB"}, [](Options& o) { o.limits.max_request_bytes = 3072; }},
+      {{"--threads=1", "--threads=2"}, [](Options& o) { o.threads = 2; }},
+  };
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(c.arguments.back());
+    const absl::StatusOr<Options> options = Parse(c.arguments);
+    ASSERT_TRUE(options.ok()) << options.status();
+    Options expected;
+    c.change(expected);
+    ExpectSame(*options, expected);
+  }
+}
+
+TEST_F(FlagsTest, EachLimitsFlagSetsItsFieldAndNoOther) {
+  for (const LimitRow& row : LimitRows()) {
+    if (!row.has_flag) continue;
+    SCOPED_TRACE(row.name);
+    Options expected;
+    const std::int64_t value = row.lowest + 1;
+    ASSERT_NE(expected.limits.*row.value, value);
+    expected.limits.*row.value = value;
+    const absl::StatusOr<Options> options = Parse({absl::StrCat("--", row.name, "=", value)});
+    ASSERT_TRUE(options.ok()) << options.status();
+    ExpectSame(*options, expected);
+  }
+}
+
+TEST_F(FlagsTest, LimitsOfBytesTakeUnitsAndCountsDoNot) {
+  int bytes = 0;
+  int counts = 0;
+  for (const LimitRow& row : LimitRows()) {
+    if (!row.has_flag) continue;
+    const std::string argument = absl::StrCat("--", row.name, "=1KiB");
+    if (absl::EndsWith(row.name, "_bytes")) {
+      ++bytes;
+      const absl::StatusOr<Options> options = Parse({argument});
+      ASSERT_TRUE(options.ok()) << argument << ": " << options.status();
+      EXPECT_EQ(options->limits.*row.value, 1024);
+    } else {
+      ++counts;
+      EXPECT_EXIT(ParseAloud({argument}), ExitedWithCode(2), HasSubstr(row.name));
+    }
+  }
+  EXPECT_GT(bytes, 0);
+  EXPECT_GT(counts, 0);
+}
+
+TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
+  const struct {
+    std::vector<std::string> arguments;
+    const char* field;
+  } kCases[] = {
+      {{"--listen="}, "--listen: "},
+      {{"--listen=nowhere"}, "--listen: "},
+      {{"--unix_socket_mode="}, "--unix_socket_mode: "},
+      {{"--unix_socket_mode=0888"}, "--unix_socket_mode: "},
+      {{"--unix_socket_mode=01777"}, "--unix_socket_mode: "},
+      {{"--unix_socket_mode=rw"}, "--unix_socket_mode: "},
+      {{"--shared_memory"}, "--shared_memory: "},
+      {{"--threads=-1"}, "--threads: "},
+      {{"--threads=4097"}, "--threads: "},
+      {{"--drain_seconds=-0.001"}, "--drain_seconds: "},
+      {{"--drain_seconds=inf"}, "--drain_seconds: "},
+      {{"--drain_seconds=-inf"}, "--drain_seconds: "},
+      {{"--drain_seconds=nan"}, "--drain_seconds: "},
+      {{"--log_level="}, "--log_level: "},
+      {{"--log_level=INFO"}, "--log_level: "},
+      {{"--max_dim=0"}, "--max_dim: "},
+      {{"--max_models=-9223372036854775808"}, "--max_models: "},
+  };
+  for (const auto& c : kCases) {
+    const absl::Status status = Parse(c.arguments).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.arguments.back();
+    EXPECT_THAT(std::string(status.message()), testing::StartsWith(c.field)) << c.arguments.back();
+  }
+}
+
+TEST_F(FlagsTest, ArgumentsThatAreNoFlagsAreRefused) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"model.json"}, {"--threads=1", "model.json"}, {"--", "model.json"}}) {
+    const absl::Status status = Parse(arguments).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("\"model.json\""));
+  }
+}
+
+TEST_F(FlagsTest, WhatIsNoFlagOrOfTheWrongTypeEndsTheProcess) {
+  const struct {
+    const char* argument;
+    const char* message;
+  } kCases[] = {
+      {"--no_such_flag", "no_such_flag"},
+      {"--no_such_flag=1", "no_such_flag"},
+      {"--max_page_size=10", "max_page_size"},
+      {"--max_header_bytes=10", "max_header_bytes"},
+      {"--threads=", "threads"},
+      {"--threads=many", "threads"},
+      {"--threads=1.5", "threads"},
+      {"--threads=4294967297", "threads"},
+      {"--drain_seconds=soon", "drain_seconds"},
+      {"--shared_memory=perhaps", "shared_memory"},
+      {"--max_dim=9223372036854775808", "max_dim"},
+      {"--max_request_bytes=1GB", "max_request_bytes"},
+      {"--max_request_bytes=-1", "max_request_bytes"},
+      {"--flagfile=/no/such/file", "/no/such/file"},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_EXIT(ParseAloud({c.argument}), ExitedWithCode(2),
+                AllOf(HasSubstr(c.message), HasSubstr("Try 'attnd --help'."), Not(HasSubstr("went on"))))
+        << c.argument;
+  }
+}
+
+TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
+  std::vector<std::string> names = {"listen",  "unix_socket_mode", "shared_memory", "model_root",
+                                    "threads", "kernel",           "drain_seconds", "log_level"};
+  for (const LimitRow& row : LimitRows()) {
+    if (row.has_flag) names.emplace_back(row.name);
+  }
+  for (const std::string& name : names) {
+    EXPECT_EXIT(ParseAloud({"--help"}), ExitedWithCode(0), HasSubstr(absl::StrCat("\n  --", name, " "))) << name;
+  }
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"-h"}, {"-help"}, {"--threads=many", "--help"}, {"--help", "--version"}}) {
+    EXPECT_EXIT(ParseAloud(arguments), ExitedWithCode(0), AllOf(HasSubstr("--max_dim"), Not(HasSubstr("undefok"))));
+  }
+}
+
+TEST_F(FlagsTest, HelpShowsDefaults) {
+  for (const LimitRow& row : LimitRows()) {
+    if (!row.has_flag) continue;
+    const std::int64_t value = Limits().*row.value;
+    const bool is_bytes = absl::EndsWith(row.name, "_bytes");
+    const std::string shown = is_bytes ? AbslUnparseFlag(ByteSize{value}) : std::to_string(value);
+    EXPECT_EXIT(ParseAloud({"--help"}), ExitedWithCode(0),
+                testing::ContainsRegex(absl::StrCat("--", row.name, " [^\n]*\\(", shown, "\\)\n")));
+  }
+}
+
+TEST_F(FlagsTest, VersionEndsTheProcess) {
+  for (const char* flag : {"--version", "-version"}) {
+    EXPECT_EXIT(ParseAloud({flag}), ExitedWithCode(0), testing::Eq(absl::StrCat("attnd ", kVersion, "\n")));
+  }
+}
+
+TEST_F(FlagsTest, FlagsAreReadFromAFileToo) {
+  const std::string path = testing::TempDir() + "/flags_test." + std::to_string(getpid());
+  std::ofstream(path) << "# a comment\n--threads=7\n\n--max_dim=5\n";
+  const absl::StatusOr<Options> options = Parse({"--flagfile=" + path, "--max_dim=6"});
+  unlink(path.c_str());
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->threads, 7);
+  EXPECT_EQ(options->limits.max_dim, 6);
+}
+
+}  // namespace
+}  // namespace attnd::server
