@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that attnd is built with, those that are missing only.
-#   scripts/setup.sh [--lint]      --lint: also what the format and lint checks need
+#   scripts/setup.sh [--LIST...]    --lint, --clang…: also those of scripts/packages-LIST.txt
 # Needs root or sudo if something is missing. Asks nothing.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 lists=("$root/scripts/packages.txt")
-if [ "${1:-}" = --lint ]; then lists+=("$root/scripts/packages-lint.txt"); shift; fi
-[ $# -eq 0 ] || { sed -n '2,4p' "$0" >&2; exit 2; }
+for option in "$@"; do
+  list=$root/scripts/packages-${option#--}.txt
+  { [[ $option = --?* ]] && [ -f "$list" ]; } || { sed -n '2,4p' "$0" >&2; exit 2; }
+  lists+=("$list")
+done
 
 mapfile -t wanted < <(cat "${lists[@]}" | sed 's/#.*//' | tr -s ' \n' '\n' | sed '/^$/d')
 command -v dpkg-query >/dev/null || fail "this is no Debian system. attnd needs what these packages hold: ${wanted[*]}"
