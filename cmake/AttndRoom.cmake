@@ -8,7 +8,7 @@
 # header brings along is visible to everyone who includes it, so tests/checks/arrows.py holds that each room names
 # itself what it includes.
 function(attnd_room path)
-  cmake_parse_arguments(ROOM "" "FOLDER" "SOURCES;PUBLIC;PRIVATE;DEPS" ${ARGN})
+  cmake_parse_arguments(ROOM "" "FOLDER" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   if(NOT ROOM_FOLDER)
     set(ROOM_FOLDER ${CMAKE_CURRENT_SOURCE_DIR})
   endif()
@@ -29,8 +29,8 @@ function(attnd_room path)
     set(scope INTERFACE)
   endif()
   target_include_directories(attnd_${name} ${scope} $<BUILD_INTERFACE:${view}>)
-  target_link_libraries(attnd_${name} ${scope} ${ROOM_DEPS} ${ROOM_PUBLIC})
-  attnd_names(${path} attnd_${name} ${ROOM_DEPS} ${ROOM_PUBLIC} ${ROOM_PRIVATE})
+  target_link_libraries(attnd_${name} ${scope} ${ROOM_PUBLIC})
+  attnd_names(${path} attnd_${name} ${ROOM_PUBLIC} ${ROOM_PRIVATE})
 endfunction()
 
 # attnd_names(PATH TARGET targets...): the room PATH is TARGET and uses these targets, rooms among them.
