@@ -87,6 +87,6 @@ struct Kernel {
 };
 
 // Maximum, sum and unnormalised output of a row.
-inline std::int64_t PartialFloats(const Attention& a) { return a.value_head_dim + 2; }
+[[gnu::always_inline]] inline std::int64_t PartialFloats(const Attention& a) { return a.value_head_dim + 2; }
 
 }  // namespace attnd::kernel

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernel/visible.h"
+
 namespace attnd::schedule {
 namespace {
 
@@ -23,22 +25,12 @@ constexpr std::int64_t kMaxPartialBytes = std::int64_t{1} << 22;
 std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t RoundUp(std::int64_t a, std::int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
 
-std::int64_t Queries(const Attention& a, std::int64_t b) {
-  return a.query_lengths != nullptr ? a.query_lengths[b] : a.query_length;
-}
-
-// Keys that query rows up to `row` see.
-std::int64_t VisibleKeys(const Attention& a, std::int64_t b, std::int64_t row) {
-  const std::int64_t keys = a.key_lengths != nullptr ? a.key_lengths[b] : a.key_length;
-  if (a.mask == kernel::Mask::kNone) return keys;
-  return std::max<std::int64_t>(0, std::min(keys, a.query_offset + row + 1));
-}
-
 // (query, key) pairs that rows [first, last) of one head see.
 double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first, std::int64_t last) {
   if (last <= first) return 0;
-  const double low = static_cast<double>(VisibleKeys(a, b, first));
-  const double high = static_cast<double>(VisibleKeys(a, b, last - 1));
+  const std::int64_t keys = kernel::KeyLength(a, b);
+  const double low = static_cast<double>(kernel::VisibleKeys(a, keys, first));
+  const double high = static_cast<double>(kernel::VisibleKeys(a, keys, last - 1));
   const double rows = static_cast<double>(last - first);
   if (high == 0 || low == high) return rows * high;
   // Rows up to the one that first sees all keys form a trapezium, those before the first key see none.
@@ -71,10 +63,10 @@ class Planner {
  private:
   void MeasureUnits() {
     for (std::int64_t b = 0; b < a_.batch; ++b) {
-      const std::int64_t queries = Queries(a_, b);
+      const std::int64_t queries = kernel::QueryLength(a_, b);
       UnitPlan unit{};
       unit.rows = queries * plan_.group;
-      unit.keys = queries == 0 ? 0 : VisibleKeys(a_, b, queries - 1);
+      unit.keys = queries == 0 ? 0 : kernel::VisibleKeys(a_, kernel::KeyLength(a_, b), queries - 1);
       unit.cost = VisiblePairs(a_, b, 0, queries) * static_cast<double>(plan_.group) * CostPerPair(a_) +
                   ReadCost(unit.keys, a_.head_dim + a_.value_head_dim);
       unit.splits = 1;
@@ -166,8 +158,8 @@ class Planner {
     const std::int64_t b = u / a_.kv_heads;
     const std::int64_t first_head = u % a_.kv_heads * plan_.group;
     for (std::int64_t head = first_head; head < first_head + plan_.group; ++head) {
-      for (std::int64_t row = 0; row < Queries(a_, b); row += kernel_.query_tile) {
-        const std::int64_t last = std::min(Queries(a_, b), row + kernel_.query_tile);
+      for (std::int64_t row = 0; row < kernel::QueryLength(a_, b); row += kernel_.query_tile) {
+        const std::int64_t last = std::min(kernel::QueryLength(a_, b), row + kernel_.query_tile);
         plan_.items.push_back({Step::kTile, u, head, row, last, VisiblePairs(a_, b, row, last) * CostPerPair(a_)});
       }
     }

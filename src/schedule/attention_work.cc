@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernel/kernel.h"
+#include "kernel/visible.h"
 #include "schedule/arena.h"
 #include "schedule/attention_plan.h"
 
@@ -115,9 +116,7 @@ class AttentionWork final : public Work {
   std::int64_t Batch(std::int64_t unit) const { return unit / a_.kv_heads; }
   std::int64_t KvHead(std::int64_t unit) const { return unit % a_.kv_heads; }
   std::int64_t FirstHead(std::int64_t unit) const { return KvHead(unit) * plan_.group; }
-  std::int64_t Queries(std::int64_t unit) const {
-    return a_.query_lengths != nullptr ? a_.query_lengths[Batch(unit)] : a_.query_length;
-  }
+  std::int64_t Queries(std::int64_t unit) const { return kernel::QueryLength(a_, Batch(unit)); }
 
   template <typename Visit>
   void ForEachArray(const Visit& visit) {

@@ -10,8 +10,9 @@ namespace attnd::tensor {
 
 enum class DType : std::uint8_t { kF32, kF16, kBF16 };
 
-// Bytes of one element.
-constexpr std::size_t SizeOf(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+// Bytes of one element. always_inline: the kernel's builds for several instruction sets use it and must not share a
+// symbol.
+[[gnu::always_inline]] constexpr std::size_t SizeOf(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 
 // The name used in messages and in safetensors headers: "F32", "F16", "BF16".
 constexpr const char* NameOf(DType dtype) {

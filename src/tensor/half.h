@@ -1,5 +1,7 @@
 // Exact conversion of single half-precision numbers, as bit patterns, from and to float. Rounding is to nearest, ties
 // to even, whatever the floating-point environment. A NaN stays a NaN of the same sign.
+//
+// always_inline: the kernel's builds for several instruction sets use these and must not share a symbol.
 #pragma once
 
 #include <bit>
@@ -8,7 +10,7 @@
 namespace attnd::tensor {
 
 // IEEE 754 binary16: 1 sign, 5 exponent (bias 15), 10 fraction bits.
-constexpr float FloatFromHalf(std::uint16_t half) {
+[[gnu::always_inline]] constexpr float FloatFromHalf(std::uint16_t half) {
   const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000U) << 16;
   const std::uint32_t exponent = (half >> 10) & 0x1FU;
   const std::uint32_t fraction = half & 0x3FFU;
@@ -20,7 +22,7 @@ constexpr float FloatFromHalf(std::uint16_t half) {
 }
 
 // Values from 65520 on become infinity.
-constexpr std::uint16_t HalfFromFloat(float value) {
+[[gnu::always_inline]] constexpr std::uint16_t HalfFromFloat(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 16) & 0x8000U;
   const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
@@ -48,11 +50,11 @@ constexpr std::uint16_t HalfFromFloat(float value) {
 }
 
 // bfloat16: the upper half of a float.
-constexpr float FloatFromBFloat16(std::uint16_t bfloat16) {
+[[gnu::always_inline]] constexpr float FloatFromBFloat16(std::uint16_t bfloat16) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bfloat16) << 16);
 }
 
-constexpr std::uint16_t BFloat16FromFloat(float value) {
+[[gnu::always_inline]] constexpr std::uint16_t BFloat16FromFloat(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
   return static_cast<std::uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);

@@ -1,11 +1,13 @@
 // Numbers at the edge: NaN and infinity stay where they belong, large logits and biases come out right.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "problem.h"
+#include "tensor/half.h"
 
 namespace attnd::kernel {
 namespace {
@@ -142,6 +144,75 @@ TEST(Numbers, HalfPrecisionOfEveryMagnitude) {
       ExpectKernelsAgree(spec);
     }
   }
+}
+
+// Attention over one key, so that each output is a value as the kernel read and wrote it: `values`, zero-padded to
+// whole heads. Zeros lose their sign.
+void ExpectValuesPassThrough(std::vector<float> values, tensor::DType dtype, tensor::DType out_dtype,
+                             std::int64_t queries) {
+  constexpr std::int64_t kDim = 1021;  // ends with a part of a packet
+  const std::int64_t heads = (static_cast<std::int64_t>(values.size()) + kDim - 1) / kDim;
+  values.resize(static_cast<std::size_t>(heads * kDim));
+  Problem problem({.heads = heads,
+                   .kv_heads = heads,
+                   .queries = queries,
+                   .head_dim = 1,
+                   .value_head_dim = kDim,
+                   .dtype = dtype,
+                   .out_dtype = out_dtype,
+                   .mask = Mask::kNone,
+                   .bias = BiasKind::kNone});
+  problem.v = values;
+  problem.Rebuild();
+  const auto rounded = [out_dtype](float value) {
+    if (out_dtype == tensor::DType::kF32) return value;
+    return out_dtype == tensor::DType::kF16 ? tensor::FloatFromHalf(tensor::HalfFromFloat(value))
+                                            : tensor::FloatFromBFloat16(tensor::BFloat16FromFloat(value));
+  };
+  for (const Kernel* kernel : TestedKernels()) {
+    problem.Spoil();
+    RunAttention(problem.attention(), *kernel);
+    const std::vector<float> out = problem.Output();
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const std::size_t head = i / static_cast<std::size_t>(queries * kDim);
+      const float expected = rounded(values[head * kDim + i % kDim]);
+      if (std::isnan(expected) && std::isnan(out[i])) continue;
+      ASSERT_EQ(out[i], expected) << NameOf(*kernel) << " at " << i;
+    }
+  }
+}
+
+// Every kernel's own conversions agree with tensor/half.h. One query is computed directly, nine as a tile.
+TEST(Numbers, EveryHalfIsReadAsTensorReadsIt) {
+  std::vector<float> f16;
+  std::vector<float> bf16;
+  for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+    f16.push_back(tensor::FloatFromHalf(static_cast<std::uint16_t>(bits)));
+    bf16.push_back(tensor::FloatFromBFloat16(static_cast<std::uint16_t>(bits)));
+  }
+  for (const std::int64_t queries : {1, 9}) {
+    ExpectValuesPassThrough(f16, tensor::DType::kF16, tensor::DType::kF32, queries);
+    ExpectValuesPassThrough(bf16, tensor::DType::kBF16, tensor::DType::kF32, queries);
+  }
+}
+
+// Every half, the middle between it and the next and the floats beside that middle; then floats of every magnitude.
+TEST(Numbers, HalvesAreWrittenAsTensorWritesThem) {
+  std::vector<float> values;
+  for (std::uint32_t bits = 0; bits < 65536; ++bits) {
+    const float value = tensor::FloatFromHalf(static_cast<std::uint16_t>(bits));
+    const float next = tensor::FloatFromHalf(static_cast<std::uint16_t>(bits + 1));
+    const float middle = std::isinf(next) ? std::copysign(65520.0f, value) : (value + next) / 2;
+    for (const float at : {value, std::nextafter(middle, 0.0f), middle, std::nextafter(middle, 2 * middle)}) {
+      values.push_back(at);
+    }
+  }
+  constexpr std::uint32_t kStep = 8191;  // a prime below 2^13, so that all low bits occur
+  for (std::uint64_t bits = 0; bits < std::uint64_t{1} << 32; bits += kStep) {
+    values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+  }
+  ExpectValuesPassThrough(values, tensor::DType::kF32, tensor::DType::kF16, 1);
+  ExpectValuesPassThrough(values, tensor::DType::kF32, tensor::DType::kBF16, 1);
 }
 
 TEST(Numbers, ScaleOfZeroAndBelow) {

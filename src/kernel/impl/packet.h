@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "kernel/kernel.h"
+#include "kernel/visible.h"
 #include "platform/platform.h"
 
 #define ATTND_INLINE inline __attribute__((always_inline))
@@ -97,20 +98,8 @@ ATTND_INLINE Packet Exp2(Packet x) {
 
 ATTND_INLINE float Exp2(float x) { return ei::pfirst(Exp2(ei::pset1<Packet>(x))); }
 
-// What a (batch, key head, ...) asks again and again.
-ATTND_INLINE std::int64_t KeyLength(const Attention& a, std::int64_t batch) {
-  return a.key_lengths == nullptr ? a.key_length : a.key_lengths[batch];
-}
-ATTND_INLINE std::int64_t QueryLength(const Attention& a, std::int64_t batch) {
-  return a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch];
-}
+// Packets of a row of values.
 ATTND_INLINE std::int64_t ValuePackets(const Attention& a) { return (a.value_head_dim + kWidth - 1) / kWidth; }
-
-// Keys that query row `row` sees are [0, this), `keys` being the sequence's length.
-ATTND_INLINE std::int64_t VisibleKeys(const Attention& a, std::int64_t keys, std::int64_t row) {
-  if (a.mask == Mask::kNone) return keys;
-  return Max<std::int64_t>(0, Min(keys, a.query_offset + row + 1));
-}
 
 // Columns of values that are accumulated together: value packets are spread evenly over the fewest chunks that hold at
 // most kValueCols packets each.

@@ -1,23 +1,19 @@
 // Reading rows of tensors as they came (any dtype, alignment and cut into segments), and writing rows of the output.
 #pragma once
 
+#include <bit>
+
 #include "kernel/impl/widen.h"
+#include "tensor/half.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-ATTND_INLINE std::int64_t ElementSize(tensor::DType dtype) { return dtype == tensor::DType::kF32 ? 4 : 2; }
+ATTND_INLINE std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
 
-// Round to nearest even.
-ATTND_INLINE std::uint16_t Bf16Of(float value) {
-  const std::uint32_t bits = BitsOf(value);
-  const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const std::uint32_t quiet = (bits >> 16) | 0x40;
-  return static_cast<std::uint16_t>(value != value ? quiet : rounded);
-}
-
-// Round to nearest even. Below the smallest normal half, adding 0.5 leaves the rounded subnormal in the low bits.
+// tensor::HalfFromFloat in a form that vectorises, and every NaN the same one: 0.23 ns a number instead of 0.59 with
+// AVX-512. Below the smallest normal half, adding 0.5 leaves the rounded subnormal in the low bits.
 ATTND_INLINE std::uint16_t HalfOf(float value) {
-  const std::uint32_t bits = BitsOf(value);
+  const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 16) & 0x8000;
   const std::uint32_t magnitude = bits & 0x7fffffff;
   std::uint32_t half;
@@ -28,7 +24,7 @@ ATTND_INLINE std::uint16_t HalfOf(float value) {
   } else if (magnitude >= 0x38800000) {
     half = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
   } else {
-    half = BitsOf(FloatOf(magnitude) + 0.5f) - 0x3f000000;
+    half = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
   }
   return static_cast<std::uint16_t>(sign | half);
 }
@@ -140,7 +136,7 @@ inline void WriteRow(const float* values, float factor, std::int64_t count, tens
       continue;
     }
     for (std::int64_t j = 0; j < n; ++j) {
-      const std::uint16_t bits = dtype == tensor::DType::kF16 ? HalfOf(block[j]) : Bf16Of(block[j]);
+      const std::uint16_t bits = dtype == tensor::DType::kF16 ? HalfOf(block[j]) : tensor::BFloat16FromFloat(block[j]);
       std::memcpy(to + 2 * (i + j), &bits, 2);
     }
   }

@@ -12,39 +12,10 @@
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-ATTND_INLINE float FloatOf(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-ATTND_INLINE std::uint32_t BitsOf(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
 ATTND_INLINE float FloatAt(const std::byte* row, std::int64_t index) {
   float value;
   std::memcpy(&value, row + 4 * index, sizeof value);
   return value;
-}
-ATTND_INLINE std::uint16_t HalfBits(const std::byte* from) {
-  std::uint16_t bits;
-  std::memcpy(&bits, from, sizeof bits);
-  return bits;
-}
-
-ATTND_INLINE float FloatOfBf16(const std::byte* from) {
-  return FloatOf(static_cast<std::uint32_t>(HalfBits(from)) << 16);
-}
-
-// Moves exponent and mantissa in place and corrects the exponent by a multiplication, which is exact for subnormals
-// too.
-ATTND_INLINE float FloatOfF16(const std::byte* from) {
-  const std::uint32_t half = HalfBits(from);
-  const std::uint32_t magnitude = (half & 0x7fff) << 13;
-  const std::uint32_t scaled = BitsOf(FloatOf(magnitude) * 0x1p112f);
-  const std::uint32_t special = (half & 0x7c00) == 0x7c00 ? 0x7f800000u | magnitude : scaled;
-  return FloatOf(special | (half & 0x8000) << 16);
 }
 
 // kWidth numbers from any address.
@@ -72,23 +43,41 @@ ATTND_INLINE Packet PacketOfF16(const std::byte* from) {
 #elif ATTND_AARCH64
   return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(reinterpret_cast<const std::uint8_t*>(from))));
 #else
-  alignas(16) float values[kWidth];
-  for (int i = 0; i < kWidth; ++i) values[i] = FloatOfF16(from + 2 * i);
-  return ei::pload<Packet>(values);
+  // Moves exponent and fraction in place and corrects the exponent by a multiplication, which is exact for subnormals
+  // too. Infinity and NaN become 2^16 and more, whose exponent is then filled with ones.
+  const __m128i bits = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)), _mm_setzero_si128());
+  const __m128i magnitude = _mm_slli_epi32(_mm_and_si128(bits, _mm_set1_epi32(0x7fff)), 13);
+  const __m128i sign = _mm_slli_epi32(_mm_andnot_si128(_mm_set1_epi32(0x7fff), bits), 16);
+  const __m128 scaled = _mm_mul_ps(_mm_castsi128_ps(magnitude), _mm_set1_ps(0x1p112f));
+  const __m128i special = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32((0x7c00 << 13) - 1));
+  const __m128i exponent = _mm_and_si128(special, _mm_set1_epi32(0x7f800000));
+  return _mm_or_ps(scaled, _mm_castsi128_ps(_mm_or_si128(sign, exponent)));
 #endif
 }
 
-// `count` numbers as floats.
+ATTND_INLINE Packet PacketOf(const std::byte* from, tensor::DType dtype) {
+  return dtype == tensor::DType::kBF16 ? PacketOfBf16(from) : PacketOfF16(from);
+}
+
+// Fewer numbers than a packet has. Never inlined: short rows are rare, and every reader of rows has this call.
+[[gnu::noinline]] inline void WidenPart(const std::byte* from, tensor::DType dtype, std::int64_t count, float* to) {
+  alignas(64) std::byte halves[2 * kWidth] = {};
+  alignas(64) float floats[kWidth];
+  std::memcpy(halves, from, static_cast<std::size_t>(2 * count));
+  ei::pstore(floats, PacketOf(halves, dtype));
+  std::memcpy(to, floats, static_cast<std::size_t>(4 * count));
+}
+
+// `count` numbers as floats. `to` must not overlap `from`.
 ATTND_INLINE void Widen(const std::byte* from, tensor::DType dtype, std::int64_t count, float* to) {
   if (dtype == tensor::DType::kF32) {
     std::memcpy(to, from, static_cast<std::size_t>(4 * count));
     return;
   }
-  const bool bf16 = dtype == tensor::DType::kBF16;
-  std::int64_t i = 0;
-  for (; i + kWidth <= count; i += kWidth)
-    ei::pstoreu(to + i, bf16 ? PacketOfBf16(from + 2 * i) : PacketOfF16(from + 2 * i));
-  for (; i < count; ++i) to[i] = bf16 ? FloatOfBf16(from + 2 * i) : FloatOfF16(from + 2 * i);
+  if (count < kWidth) return WidenPart(from, dtype, count, to);
+  const std::int64_t last = count - kWidth;
+  for (std::int64_t i = 0; i < last; i += kWidth) ei::pstoreu(to + i, PacketOf(from + 2 * i, dtype));
+  ei::pstoreu(to + last, PacketOf(from + 2 * last, dtype));  // may overlap the packet before it
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG
