@@ -7,7 +7,6 @@
 #include "gtest/gtest.h"
 #include "kernel/kernel.h"
 #include "schedule/arena.h"
-#include "schedule/attention_plan.h"
 
 namespace attnd::schedule {
 namespace {
@@ -19,78 +18,19 @@ using kernel::ProblemSpec;
 struct Case {
   const char* name;
   ProblemSpec spec;
-  Way way;
 };
 
 std::vector<Case> Cases() {
   return {
-      {"one row", {.queries = 1, .keys = 1}, Way::kDirect},
-      {"no visible key", {.queries = 5, .keys = 5, .query_offset = -9}, Way::kNothing},
-      {"decode",
-       {.batch = 2, .heads = 8, .kv_heads = 2, .queries = 1, .keys = 9000, .query_offset = 8999},
-       Way::kDirect},
-      {"many short", {.batch = 16, .heads = 8, .kv_heads = 8, .queries = 32, .keys = 32}, Way::kLocal},
-      {"chunk", {.queries = 48, .keys = 9000, .query_offset = 8952}, Way::kLocal},
-      {"long", {.heads = 2, .kv_heads = 2, .queries = 1000, .keys = 1000}, Way::kShared},
+      {"one row", {.queries = 1, .keys = 1}},
+      {"no visible key", {.queries = 5, .keys = 5, .query_offset = -9}},
+      {"decode", {.batch = 2, .heads = 8, .kv_heads = 2, .queries = 1, .keys = 9000, .query_offset = 8999}},
+      {"many short", {.batch = 16, .heads = 8, .kv_heads = 8, .queries = 32, .keys = 32}},
+      {"chunk", {.queries = 48, .keys = 9000, .query_offset = 8952}},
+      {"long", {.heads = 2, .kv_heads = 2, .queries = 1000, .keys = 1000}},
       {"ragged",
-       {.batch = 3, .queries = 600, .keys = 600, .query_lengths = {600, 0, 550}, .key_lengths = {600, 600, 590}},
-       Way::kShared},
+       {.batch = 3, .queries = 600, .keys = 600, .query_lengths = {600, 0, 550}, .key_lengths = {600, 600, 590}}},
   };
-}
-
-TEST(AttentionPlan, ChoosesTheWay) {
-  for (const Case& c : Cases()) {
-    Problem problem(c.spec);
-    const AttentionPlan plan = PlanAttention(problem.attention(), *AvailableKernels().front());
-    EXPECT_EQ(plan.units.front().way, c.way) << c.name;
-  }
-}
-
-// The rows and keys of a shared unit are covered once, by tiles no larger than the kernel's.
-TEST(AttentionPlan, TilesCoverEveryRowOnce) {
-  Problem problem({.heads = 4, .kv_heads = 2, .queries = 1000, .keys = 1000});
-  for (const kernel::Kernel* kernel : AvailableKernels()) {
-    const AttentionPlan plan = PlanAttention(problem.attention(), *kernel);
-    std::vector<std::int64_t> rows(4, 0);
-    for (const PlannedItem& item : plan.items) {
-      if (item.step != Step::kTile) continue;
-      EXPECT_EQ(item.first, rows[static_cast<std::size_t>(item.head)]);
-      EXPECT_LE(item.last - item.first, kernel->query_tile);
-      rows[static_cast<std::size_t>(item.head)] = item.last;
-    }
-    EXPECT_EQ(rows, std::vector<std::int64_t>(4, 1000));
-  }
-}
-
-// A long problem gives work to many threads: no item is more than a twentieth of it.
-TEST(AttentionPlan, NoItemHoldsUpALargeProblem) {
-  for (const ProblemSpec& spec : {ProblemSpec{.queries = 4096, .keys = 4096, .head_dim = 8, .value_head_dim = 8},
-                                  ProblemSpec{.queries = 1, .keys = 65536, .query_offset = 65535},
-                                  ProblemSpec{.queries = 100, .keys = 40000, .query_offset = 39900}}) {
-    Problem problem(spec);
-    const AttentionPlan plan = PlanAttention(problem.attention(), *AvailableKernels().front());
-    double total = 0;
-    double largest = 0;
-    for (const PlannedItem& item : plan.items) {
-      total += item.cost;
-      largest = std::max(largest, item.cost);
-    }
-    EXPECT_LT(largest, total / 20) << spec.Name();
-  }
-}
-
-// Ragged batches cost what their true lengths cost.
-TEST(AttentionPlan, CostFollowsTheTrueLengths) {
-  const auto cost = [](const ProblemSpec& spec) {
-    Problem problem(spec);
-    const AttentionPlan plan = PlanAttention(problem.attention(), *AvailableKernels().front());
-    double total = 0;
-    for (const PlannedItem& item : plan.items) total += item.cost;
-    return total;
-  };
-  const double ragged = cost(
-      {.batch = 4, .queries = 512, .keys = 512, .query_lengths = {64, 64, 64, 64}, .key_lengths = {64, 64, 64, 64}});
-  EXPECT_LT(ragged, 1.1 * cost({.batch = 4, .queries = 64, .keys = 64}));
 }
 
 TEST(AttentionWork, HandsOutEachItemOnceInAnyOrder) {

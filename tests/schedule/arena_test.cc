@@ -1,0 +1,38 @@
+#include "schedule/arena.h"
+
+#include <cstdint>
+#include <cstring>
+
+#include "gtest/gtest.h"
+
+namespace attnd::schedule {
+namespace {
+
+TEST(Arena, HoldsNothingUntilAsked) { EXPECT_EQ(Arena().capacity(), 0u); }
+
+// Every byte asked for is writable (AddressSanitizer says so), whatever was asked for before.
+TEST(Arena, GivesAlignedMemoryOfTheSizeAskedFor) {
+  Arena arena;
+  for (const std::size_t bytes : {1, 64, 65, 4096, 3, 1000003, 0, 70000}) {
+    std::byte* const block = arena.Get(bytes);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % 64, 0u) << bytes;
+    EXPECT_GE(arena.capacity(), bytes);
+    std::memset(block, 0x5a, bytes);
+  }
+}
+
+TEST(Arena, GrowsToTheLargestSizeAndStays) {
+  Arena arena;
+  arena.Get(100);
+  std::byte* const large = arena.Get(1 << 20);
+  EXPECT_EQ(arena.capacity(), std::size_t{1} << 20);
+  for (const std::size_t bytes : {1, 100, 1 << 19, 1 << 20}) {
+    EXPECT_EQ(arena.Get(bytes), large) << bytes;
+    EXPECT_EQ(arena.capacity(), std::size_t{1} << 20);
+  }
+  arena.Get((1 << 20) + 1);
+  EXPECT_EQ(arena.capacity(), (std::size_t{1} << 20) + 1);
+}
+
+}  // namespace
+}  // namespace attnd::schedule
