@@ -1,59 +1,88 @@
-// attnctl's flags, and its command line.
+// attnctl's flags: each stands here once, with its name, its value, what it does and what holds without it.
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
+#include <optional>
 
-#include "absl/flags/declare.h"
-#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
-#include "client/attnctl/command.h"
-
-ABSL_DECLARE_FLAG(std::string, server);
-ABSL_DECLARE_FLAG(absl::Duration, timeout);
-ABSL_DECLARE_FLAG(std::string, model);
-ABSL_DECLARE_FLAG(std::uint64_t, version);
-ABSL_DECLARE_FLAG(std::string, table);
-ABSL_DECLARE_FLAG(std::string, mask);
-ABSL_DECLARE_FLAG(std::string, input);
-ABSL_DECLARE_FLAG(std::string, output);
-ABSL_DECLARE_FLAG(absl::optional<float>, scale);
-ABSL_DECLARE_FLAG(absl::optional<std::int64_t>, query_offset);
-ABSL_DECLARE_FLAG(std::vector<std::string>, query_lengths);
-ABSL_DECLARE_FLAG(std::vector<std::string>, key_lengths);
-ABSL_DECLARE_FLAG(std::string, layout);
-ABSL_DECLARE_FLAG(std::string, output_dtype);
-ABSL_DECLARE_FLAG(bool, lse);
-ABSL_DECLARE_FLAG(std::string, compare);
-ABSL_DECLARE_FLAG(absl::optional<double>, tolerance);
-ABSL_DECLARE_FLAG(std::int64_t, queries);
-ABSL_DECLARE_FLAG(std::int64_t, keys);
-ABSL_DECLARE_FLAG(std::int64_t, query_start);
-ABSL_DECLARE_FLAG(std::int64_t, key_start);
-ABSL_DECLARE_FLAG(absl::optional<std::int64_t>, head);
-ABSL_DECLARE_FLAG(std::string, format);
-ABSL_DECLARE_FLAG(std::string, explain);
-ABSL_DECLARE_FLAG(std::string, out);
-ABSL_DECLARE_FLAG(std::string, name);
-ABSL_DECLARE_FLAG(bool, replace);
-ABSL_DECLARE_FLAG(bool, verbose);
-ABSL_DECLARE_FLAG(bool, json);
+#include "attnd/attention.h"
+#include "client/attnctl/flag_kinds.h"
 
 namespace attnd::ctl {
 
-// A command line, understood. Its flags are set in Abseil's registry, and only those of the command are accepted.
-struct Line {
-  const Command* command = nullptr;  // null: none was named (help then says what there is)
-  bool help = false;
-  std::vector<std::string> arguments;
+enum class Format { kText, kSvg, kJson };
+
+// One set of values, at first the defaults. Not thread-safe.
+struct Flags {
+  FlagList common;  // taken by every command
+  FlagList own;     // taken by the commands that name them
+
+  // Null if there is no such flag.
+  Flag* Find(absl::string_view name) const;
+
+  using Number = ValueFlag<std::int64_t>;
+
+  TextFlag server{common, "server", "ADDRESS", "where attnd listens: host:port, unix:/path",
+                  "ATTND_SERVER in the environment, else 127.0.0.1:50051"};
+  ValueFlag<absl::Duration> timeout{
+      common, "timeout", "DURATION", absl::Minutes(5), "give up after this long, e.g. 30s", "5m"};
+
+  // What a call is about.
+  TextFlag model{own, "model", "MODEL", "a loaded model (`attnctl models list` shows them); required"};
+  ValueFlag<std::uint64_t> version{own, "version", "N", 0, "insist on this version of the model", "the current one"};
+  TextFlag table{own, "table", "NAME", "decoder, encoder, decoder.N or encoder.N", "decoder"};
+  ChoiceFlag<Mask> mask{own,
+                        "mask",
+                        {{"causal", Mask::kCausal}, {"none", Mask::kNone}},
+                        Mask::kOfTable,
+                        "which keys a query may see",
+                        "causal, unless the table is bidirectional"};
+
+  // Attention.
+  TextFlag input{own, "input", "FILE", "safetensors with q, k and v; required"};
+  TextFlag output{own, "output", "FILE", "safetensors to write"};
+  OptionalFlag<float> scale{own, "scale", "X", "factor of q.k", "1, as T5 has it"};
+  OptionalFlag<std::int64_t> query_offset{own, "query_offset", "N", "position of the first query among the keys",
+                                          "number of keys - number of queries"};
+  NumbersFlag query_lengths{own, "query_lengths", "A,B,C", "true number of queries of each sequence", "all"};
+  NumbersFlag key_lengths{own, "key_lengths", "A,B,C", "true number of keys of each sequence", "all"};
+  ChoiceFlag<Layout> layout{own,
+                            "layout",
+                            {{"bhsd", Layout::kBatchHeadSequenceDim}, {"bshd", Layout::kBatchSequenceHeadDim}},
+                            Layout::kBatchHeadSequenceDim,
+                            "order of the axes, [batch, heads, sequence, dim] or [batch, sequence, heads, dim]",
+                            "bhsd"};
+  ChoiceFlag<std::optional<DType>> output_dtype{own,
+                                                "output_dtype",
+                                                {{"f32", DType::kFp32}, {"f16", DType::kFp16}, {"bf16", DType::kBf16}},
+                                                std::nullopt,
+                                                "element type of the output",
+                                                "that of q"};
+  Switch lse{own, "lse", "also write `lse`, the log-sum-exp of each row's logits"};
+  TextFlag compare{own, "compare", "NAME", "compare `o` with this tensor of the input and print the largest error"};
+  OptionalFlag<double> tolerance{own, "tolerance", "X", "with --compare, fail if the error is larger"};
+
+  // The window of a bias.
+  Number queries{own, "queries", "N", 8, "number of queries, the rows", "8"};
+  Number keys{own, "keys", "M", 0, "number of keys, the columns", "as many as queries"};
+  Number query_start{own, "query_start", "N", 0, "position of the first query", "0"};
+  Number key_start{own, "key_start", "N", 0, "position of the first key", "0"};
+  OptionalFlag<std::int64_t> head{own, "head", "H", "draw the values of this head instead of the buckets"};
+  ChoiceFlag<Format> format{own,
+                            "format",
+                            {{"text", Format::kText}, {"svg", Format::kSvg}, {"json", Format::kJson}},
+                            Format::kText,
+                            "form of the picture",
+                            "text"};
+  TextFlag explain{own, "explain", "Q,K", "say in a sentence what the bias of this query and key is, and why"};
+  TextFlag out{own, "out", "FILE", "write there", "standard output"};
+
+  // Models and the server.
+  TextFlag name{own, "name", "NAME", "name to give the model", "the folder's name, or the file's without its ending"};
+  Switch replace{own, "replace", "replace a table of the same name"};
+  Switch verbose{own, "verbose", "show more"};
+  Switch json{own, "json", "print JSON"};
 };
-
-// `--flag value` and `--flag=value`, before, between or after arguments; `--` ends flags. Errors: see UsageError.
-absl::StatusOr<Line> ParseLine(int argc, char** argv);
-
-std::string GeneralHelp();
-std::string HelpFor(const Command& command);
 
 }  // namespace attnd::ctl

@@ -1,45 +1,41 @@
-#include <algorithm>
-#include <map>
+#include "client/attnctl/line.h"
 
-#include "absl/flags/commandlineflag.h"
-#include "absl/flags/reflection.h"
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "client/attnctl/flags.h"
+#include "client/attnctl/commands.h"
+#include "client/attnctl/usage.h"
 
 namespace attnd::ctl {
 namespace {
 
-// What every command that calls a server takes.
-constexpr const char* kCommonFlags[] = {"server", "timeout"};
-
-bool Takes(const Command& command, absl::string_view flag) {
-  const auto is = [flag](const char* name) { return flag == name; };
-  return std::any_of(std::begin(kCommonFlags), std::end(kCommonFlags), is) ||
-         std::any_of(command.flags.begin(), command.flags.end(), is);
+bool Takes(const Command& command, const Flags& flags, const Flag* flag) {
+  return std::count(flags.common.begin(), flags.common.end(), flag) > 0 ||
+         std::count(command.flags.begin(), command.flags.end(), flag->name()) > 0;
 }
 
 // One flag as it stood on the line, its value not yet parsed.
 struct Given {
-  std::string name;
-  absl::CommandLineFlag* flag;
+  Flag* flag;
   std::string value;
 };
 
-// Reads `--name value` or `--name=value` at argv[at], moving `at` to its last word.
-absl::StatusOr<Given> ReadFlag(const std::vector<std::string>& words, std::size_t& at) {
+// Reads `--name value` or `--name=value` at words[at], moving `at` to its last word.
+absl::StatusOr<Given> ReadFlag(const Flags& flags, const std::vector<std::string>& words, std::size_t& at) {
   const absl::string_view word = words[at];
   const std::pair<std::string, std::string> parts = absl::StrSplit(word.substr(2), absl::MaxSplits('=', 1));
   const bool has_value = absl::StrContains(word, '=');
-  absl::CommandLineFlag* const flag = absl::FindCommandLineFlag(parts.first);
+  Flag* const flag = flags.Find(parts.first);
   if (flag == nullptr) return UsageError(absl::StrCat("there is no flag --", parts.first));
-  if (has_value) return Given{parts.first, flag, parts.second};
-  if (flag->IsOfType<bool>()) return Given{parts.first, flag, "true"};
+  if (has_value) return Given{flag, parts.second};
+  if (flag->is_switch()) return Given{flag, "true"};
   if (at + 1 == words.size()) return UsageError(absl::StrCat("--", parts.first, " needs a value"));
-  return Given{parts.first, flag, words[++at]};
+  return Given{flag, words[++at]};
 }
 
 // Takes the words of a command's name off the front of `arguments`.
@@ -53,75 +49,63 @@ const Command* FindCommand(std::vector<std::string>& arguments) {
   return nullptr;
 }
 
-absl::Status SetFlags(const Command& command, const std::vector<Given>& given) {
+absl::Status SetFlags(const Command& command, const Flags& flags, const std::vector<Given>& given) {
   for (const Given& g : given) {
-    if (!Takes(command, g.name)) {
-      return UsageError(absl::StrCat("`attnctl ", command.name, "` takes no --", g.name));
+    if (!Takes(command, flags, g.flag)) {
+      return UsageError(absl::StrCat("`attnctl ", command.name, "` takes no --", g.flag->name()));
     }
-    std::string error;
-    if (!g.flag->ParseFrom(g.value, &error)) {
-      return UsageError(
-          absl::StrCat("--", g.name, ": cannot understand \"", g.value, "\"", error.empty() ? "" : ": ", error));
-    }
+    if (absl::Status s = g.flag->Set(g.value); !s.ok()) return s;
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckArguments(const Line& line) {
-  const Command& command = *line.command;
-  if (line.arguments.size() >= command.fewest && line.arguments.size() <= command.most) return absl::OkStatus();
-  if (line.arguments.size() > command.most) {
-    return UsageError(
-        absl::StrCat("`attnctl ", command.name, "` does not take \"", line.arguments[command.most], "\""));
+absl::Status CheckArguments(const Command& command, const std::vector<std::string>& arguments) {
+  const std::vector<std::string> wanted = absl::StrSplit(command.arguments, ' ', absl::SkipEmpty());
+  if (arguments.size() == wanted.size()) return absl::OkStatus();
+  if (arguments.size() > wanted.size()) {
+    return UsageError(absl::StrCat("`attnctl ", command.name, "` does not take \"", arguments[wanted.size()], "\""));
   }
   return UsageError(absl::StrCat("`attnctl ", command.name, "` needs ", command.arguments));
 }
 
-// "  --name META    text", the text wrapped at 100 columns.
-std::string FlagHelp(const char* name) {
-  const absl::CommandLineFlag* flag = absl::FindCommandLineFlag(name);
-  const std::string help = flag->Help();
-  const std::vector<std::string> parts = absl::StrSplit(help, absl::MaxSplits(": ", 1));
-  const bool plain = flag->IsOfType<bool>();
-  const std::string left = plain ? absl::StrCat("--", name) : absl::StrCat("--", name, " ", parts[0]);
-  std::string text = absl::StrFormat("  %-24s", left);
-  if (left.size() > 23) absl::StrAppend(&text, "\n", std::string(26, ' '));
-  std::size_t column = 26;
-  for (const absl::string_view word : absl::StrSplit(plain ? help : parts[1], ' ')) {
-    if (column + word.size() + 1 > 100) {
-      absl::StrAppend(&text, "\n", std::string(26, ' '));
-      column = 26;
+// A line's words apart, before it is known which command they are for.
+struct Sorted {
+  bool help = false;
+  std::vector<std::string> arguments;
+  std::vector<Given> given;
+};
+
+absl::StatusOr<Sorted> Sort(const std::vector<std::string>& words, const Flags& flags) {
+  Sorted sorted;
+  for (std::size_t at = 0; at < words.size(); ++at) {
+    const std::string& word = words[at];
+    if (word == "--") {
+      sorted.arguments.insert(sorted.arguments.end(), words.begin() + static_cast<std::ptrdiff_t>(at) + 1, words.end());
+      break;
     }
-    absl::StrAppend(&text, column == 26 ? "" : " ", word);
-    column += word.size() + 1;
+    if (word == "--help" || word == "-h" || (word == "help" && at == 0)) {
+      sorted.help = true;
+    } else if (absl::StartsWith(word, "--")) {
+      absl::StatusOr<Given> flag = ReadFlag(flags, words, at);
+      if (!flag.ok()) return flag.status();
+      sorted.given.push_back(*std::move(flag));
+    } else if (word.size() > 1 && word[0] == '-') {
+      return UsageError(absl::StrCat("there is no flag ", word));
+    } else {
+      sorted.arguments.push_back(word);
+    }
   }
-  return text + "\n";
+  return sorted;
 }
 
 }  // namespace
 
-absl::StatusOr<Line> ParseLine(int argc, char** argv) {
-  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+absl::StatusOr<Line> ParseLine(const std::vector<std::string>& words, Flags& flags) {
+  absl::StatusOr<Sorted> sorted = Sort(words, flags);
+  if (!sorted.ok()) return sorted.status();
   Line line;
-  std::vector<Given> given;
-  for (std::size_t at = 0; at < words.size(); ++at) {
-    const std::string& word = words[at];
-    if (word == "--") {
-      line.arguments.insert(line.arguments.end(), words.begin() + static_cast<std::ptrdiff_t>(at) + 1, words.end());
-      break;
-    }
-    if (word == "--help" || word == "-h" || (word == "help" && at == 0)) {
-      line.help = true;
-    } else if (absl::StartsWith(word, "--")) {
-      absl::StatusOr<Given> flag = ReadFlag(words, at);
-      if (!flag.ok()) return flag.status();
-      given.push_back(*std::move(flag));
-    } else if (word.size() > 1 && word[0] == '-') {
-      return UsageError(absl::StrCat("there is no flag ", word));
-    } else {
-      line.arguments.push_back(word);
-    }
-  }
+  line.help = sorted->help;
+  line.arguments = std::move(sorted->arguments);
   line.command = FindCommand(line.arguments);
   if (line.help) return line;
   if (line.command == nullptr) {
@@ -129,35 +113,9 @@ absl::StatusOr<Line> ParseLine(int argc, char** argv) {
                           ? "what is to be done?"
                           : absl::StrCat("there is no command \"", absl::StrJoin(line.arguments, " "), "\""));
   }
-  if (absl::Status s = SetFlags(*line.command, given); !s.ok()) return s;
-  if (absl::Status s = CheckArguments(line); !s.ok()) return s;
+  if (absl::Status s = SetFlags(*line.command, flags, sorted->given); !s.ok()) return s;
+  if (absl::Status s = CheckArguments(*line.command, line.arguments); !s.ok()) return s;
   return line;
-}
-
-std::string GeneralHelp() {
-  std::string text =
-      "attnctl: talks to an attnd server, which computes attention with learned relative-position biases.\n\n"
-      "Usage: attnctl COMMAND [ARGUMENTS] [--flag value ...]\n\nCommands:\n";
-  for (const Command& command : Commands()) {
-    absl::StrAppendFormat(&text, "  %-27s%s\n", absl::StrCat(command.name, " ", command.arguments), command.summary);
-  }
-  absl::StrAppend(&text, "\nEvery command:\n");
-  for (const char* flag : kCommonFlags) absl::StrAppend(&text, FlagHelp(flag));
-  absl::StrAppend(
-      &text,
-      "\nExit codes: 0 done; 1 refused or failed; 2 the command line makes no sense; 3 the server cannot be "
-      "reached;\n4 no such model, table or file.\n\n`attnctl COMMAND --help` says more.\n");
-  return text;
-}
-
-std::string HelpFor(const Command& command) {
-  std::string text = absl::StrCat("attnctl ", command.name, ": ", command.summary, "\n\nUsage: attnctl ", command.name,
-                                  *command.arguments == '\0' ? "" : " ", command.arguments, " [--flag value ...]\n");
-  if (*command.details != '\0') absl::StrAppend(&text, "\n", command.details, "\n");
-  absl::StrAppend(&text, "\nFlags (defaults in parentheses):\n");
-  for (const char* flag : command.flags) absl::StrAppend(&text, FlagHelp(flag));
-  for (const char* flag : kCommonFlags) absl::StrAppend(&text, FlagHelp(flag));
-  return text;
 }
 
 }  // namespace attnd::ctl

@@ -1,17 +1,15 @@
-#include <algorithm>
-#include <iostream>
-#include <string>
-#include <variant>
-#include <vector>
+#include "client/attnctl/model_text.h"
 
-#include "absl/flags/flag.h"
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+#include <variant>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "client/attnctl/command.h"
-#include "client/attnctl/flags.h"
-#include "client/attnctl/progress.h"
-#include "nlohmann/json.hpp"
+#include "absl/time/time.h"
+#include "client/attnctl/output.h"
 
 namespace attnd::ctl {
 namespace {
@@ -36,7 +34,21 @@ void Put(Json& json, const PerOffset& rule) {
   if (!rule.values.empty()) json["values"] = rule.values;
 }
 
-Json ToJson(const Model& model) {
+std::string Said(const T5Buckets& rule) {
+  return absl::StrCat("T5, ", rule.num_buckets, " buckets, max distance ", rule.max_distance);
+}
+std::string Said(const AlibiSlopes&) { return "ALiBi"; }
+std::string Said(const PerOffset& rule) { return absl::StrCat("a value per offset from ", rule.min_offset, " on"); }
+
+std::string OneLine(const Model& model) {
+  return absl::StrFormat("%s version %d (%s, %d heads)\n", model.name, model.version,
+                         absl::StrJoin(model.tables, ", ", [](std::string* out, const Table& t) { *out += t.name; }),
+                         model.heads);
+}
+
+}  // namespace
+
+nlohmann::ordered_json ToJson(const Model& model) {
   Json json = {{"name", model.name},
                {"version", model.version},
                {"heads", model.heads},
@@ -54,12 +66,6 @@ Json ToJson(const Model& model) {
   return json;
 }
 
-std::string Said(const T5Buckets& rule) {
-  return absl::StrCat("T5, ", rule.num_buckets, " buckets, max distance ", rule.max_distance);
-}
-std::string Said(const AlibiSlopes&) { return "ALiBi"; }
-std::string Said(const PerOffset& rule) { return absl::StrCat("a value per offset from ", rule.min_offset, " on"); }
-
 std::string Described(const Model& model) {
   std::string text = absl::StrCat(model.name, " version ", model.version, "\n  heads         ", model.heads,
                                   "\n  source        ", model.source, " (", model.format, ")\n");
@@ -76,83 +82,10 @@ std::string Described(const Model& model) {
   return text;
 }
 
-std::string OneLine(const Model& model) {
-  return absl::StrFormat("%s version %d (%s, %d heads)\n", model.name, model.version,
-                         absl::StrJoin(model.tables, ", ", [](std::string* out, const Table& t) { *out += t.name; }),
-                         model.heads);
-}
-
-// Columns as wide as their widest cell.
-std::string Columns(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string text;
-  for (const auto& row : rows) {
-    for (std::size_t i = 0; i + 1 < row.size(); ++i) absl::StrAppendFormat(&text, "%-*s  ", widths[i], row[i]);
-    absl::StrAppend(&text, row.back(), "\n");
-  }
-  return text;
-}
-
-}  // namespace
-
-absl::Status PrintMade(const char* verb, const absl::StatusOr<Model>& model) {
+absl::Status PrintMade(const char* verb, const absl::StatusOr<Model>& model, const Flags& flags) {
   if (!model.ok()) return model.status();
-  if (absl::GetFlag(FLAGS_json)) return WriteOutput("", ToJson(*model).dump(2) + "\n");
+  if (flags.json.value()) return WriteOutput("", ToJson(*model).dump(2) + "\n");
   return WriteOutput("", absl::StrCat(verb, " ", OneLine(*model)));
-}
-
-absl::Status ListModels(const std::vector<std::string>&) {
-  absl::StatusOr<Client> client = Connect();
-  if (!client.ok()) return client.status();
-  const absl::StatusOr<std::vector<Model>> models = client->ListModels(Options());
-  if (!models.ok()) return models.status();
-  if (absl::GetFlag(FLAGS_json)) {
-    Json json = Json::array();
-    for (const Model& model : *models) json.push_back(ToJson(model));
-    return WriteOutput("", json.dump(2) + "\n");
-  }
-  std::vector<std::vector<std::string>> rows = {{"NAME", "VERSION", "HEADS", "TABLES", "FORMAT", "SOURCE"}};
-  for (const Model& m : *models) {
-    const std::string tables =
-        m.tables.size() > 3 ? absl::StrCat(m.tables.size(), " tables")
-                            : absl::StrJoin(m.tables, ",", [](std::string* out, const Table& t) { *out += t.name; });
-    rows.push_back({m.name, absl::StrCat(m.version), absl::StrCat(m.heads), tables, m.format, m.source});
-  }
-  return WriteOutput("", Columns(rows));
-}
-
-absl::Status ShowModel(const std::vector<std::string>& arguments) {
-  absl::StatusOr<Client> client = Connect();
-  if (!client.ok()) return client.status();
-  const bool json = absl::GetFlag(FLAGS_json);
-  const absl::StatusOr<Model> model = client->GetModel(arguments[0], absl::GetFlag(FLAGS_version), json, Options());
-  if (!model.ok()) return model.status();
-  return WriteOutput("", json ? ToJson(*model).dump(2) + "\n" : Described(*model));
-}
-
-absl::Status LoadModel(const std::vector<std::string>& arguments) {
-  absl::StatusOr<Client> client = Connect();
-  if (!client.ok()) return client.status();
-  Progress progress("loading " + arguments[0]);
-  return PrintMade("loaded", client->LoadModel(arguments[0], absl::GetFlag(FLAGS_name), Options()));
-}
-
-absl::Status ReloadModel(const std::vector<std::string>& arguments) {
-  absl::StatusOr<Client> client = Connect();
-  if (!client.ok()) return client.status();
-  Progress progress("reloading " + arguments[0]);
-  return PrintMade("reloaded", client->ReloadModel(arguments[0], Options()));
-}
-
-absl::Status UnloadModel(const std::vector<std::string>& arguments) {
-  absl::StatusOr<Client> client = Connect();
-  if (!client.ok()) return client.status();
-  if (absl::Status s = client->UnloadModel(arguments[0], Options()); !s.ok()) return s;
-  return WriteOutput("", absl::StrCat("unloaded ", arguments[0], "\n"));
 }
 
 }  // namespace attnd::ctl

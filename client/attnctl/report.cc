@@ -1,36 +1,29 @@
-#include <unistd.h>
+#include "client/attnctl/report.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <iostream>
+#include <string>
 
-#include "absl/flags/flag.h"
-#include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "client/attnctl/command.h"
-#include "client/attnctl/flags.h"
+#include "client/attnctl/server.h"
+#include "client/attnctl/usage.h"
 
 namespace attnd::ctl {
 namespace {
-
-// Marks a status as a usage error.
-constexpr char kUsageUrl[] = "attnctl/usage";
 
 std::string StartCommand(const std::string& address) {
   return absl::StrCat("start it with `attnd --listen ", address, "`");
 }
 
 // What to do about a failed call; empty if its message says enough.
-std::string Advice(const absl::Status& status) {
-  const std::string address = ServerAddress();
+std::string Advice(const absl::Status& status, const Flags& flags) {
+  const std::string address = ServerAddress(flags);
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
       return absl::StrCat("is attnd running there? ", StartCommand(address),
                           ", or name another address with --server or ATTND_SERVER");
     case absl::StatusCode::kDeadlineExceeded:
-      return absl::StrCat("allow it more time with --timeout (now ", absl::FormatDuration(absl::GetFlag(FLAGS_timeout)),
+      return absl::StrCat("allow it more time with --timeout (now ", absl::FormatDuration(flags.timeout.value()),
                           "), or ask less of it");
     case absl::StatusCode::kNotFound:
       return absl::StrContains(status.message(), "model") || absl::StrContains(status.message(), "table")
@@ -49,20 +42,14 @@ std::string Advice(const absl::Status& status) {
 
 ExitCode CodeOf(const absl::Status& status) {
   if (status.ok()) return kDone;
-  if (status.GetPayload(kUsageUrl).has_value()) return kUsage;
+  if (IsUsageError(status)) return kUsage;
   if (status.code() == absl::StatusCode::kUnavailable) return kUnreachable;
   return status.code() == absl::StatusCode::kNotFound ? kNotFound : kFailed;
 }
 
 }  // namespace
 
-absl::Status UsageError(const std::string& message) {
-  absl::Status status = absl::InvalidArgumentError(message);
-  status.SetPayload(kUsageUrl, absl::Cord());
-  return status;
-}
-
-ExitCode Report(const absl::Status& status) {
+ExitCode Report(const absl::Status& status, const Flags& flags) {
   const ExitCode code = CodeOf(status);
   if (code == kDone) return code;
   if (code == kUsage) {
@@ -70,22 +57,12 @@ ExitCode Report(const absl::Status& status) {
     return code;
   }
   if (code == kUnreachable) {
-    std::cerr << "attnctl: cannot reach " << ServerAddress() << ": " << status.message() << "\n";
+    std::cerr << "attnctl: cannot reach " << ServerAddress(flags) << ": " << status.message() << "\n";
   } else {
     std::cerr << "attnctl: " << status.message() << "\n";
   }
-  if (const std::string advice = Advice(status); !advice.empty()) std::cerr << advice << "\n";
+  if (const std::string advice = Advice(status, flags); !advice.empty()) std::cerr << advice << "\n";
   return code;
-}
-
-absl::Status WriteOutput(const std::string& path, const std::string& contents) {
-  const bool to_stdout = path.empty() || path == "-";
-  std::ofstream file;
-  if (!to_stdout) file.open(path, std::ios::binary | std::ios::trunc);
-  std::ostream& out = to_stdout ? std::cout : file;
-  out << contents << std::flush;
-  if (out.good()) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", to_stdout ? "standard output" : path));
 }
 
 }  // namespace attnd::ctl

@@ -1,26 +1,26 @@
+#include "client/attnctl/server.h"
+
 #include <cstdlib>
 
-#include "absl/flags/flag.h"
-#include "client/attnctl/command.h"
-#include "client/attnctl/flags.h"
+#include "absl/time/clock.h"
 
 namespace attnd::ctl {
 
-std::string ServerAddress() {
-  if (std::string flag = absl::GetFlag(FLAGS_server); !flag.empty()) return flag;
+std::string ServerAddress(const Flags& flags) {
+  if (!flags.server.value().empty()) return flags.server.value();
   const char* environment = std::getenv("ATTND_SERVER");
   return environment != nullptr && *environment != '\0' ? environment : "127.0.0.1:50051";
 }
 
-absl::StatusOr<Client> Connect() {
+absl::StatusOr<Client> Connect(const Flags& flags) {
   ClientOptions options;
   options.user_agent = "attnctl";
-  return Client::Create(ServerAddress(), options);
+  return Client::Create(ServerAddress(flags), options);
 }
 
-CallOptions Options() {
+CallOptions Options(const Flags& flags) {
   CallOptions options;
-  options.deadline = absl::Now() + absl::GetFlag(FLAGS_timeout);
+  options.deadline = absl::Now() + flags.timeout.value();
   return options;
 }
 

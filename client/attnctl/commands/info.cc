@@ -1,13 +1,16 @@
+#include "client/attnctl/commands/info.h"
+
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "client/attnctl/command.h"
-#include "client/attnctl/flags.h"
+#include "absl/time/time.h"
+#include "client/attnctl/output.h"
+#include "client/attnctl/server.h"
 #include "nlohmann/json.hpp"
 
 namespace attnd::ctl {
@@ -56,30 +59,39 @@ std::string AsJson(const ServerInfo& info) {
   return json.dump(2) + "\n";
 }
 
-std::string AsText(const ServerInfo& info, bool verbose) {
+std::string AsText(const ServerInfo& info, const Flags& flags) {
   std::string text = absl::StrFormat(
       "attnd %s at %s\n  kernel   %s (this CPU runs %s)\n  threads  %d\n  started  %s\n"
       "  limits\n",
-      info.version, ServerAddress(), info.kernel, absl::StrJoin(info.available_kernels, ", "), info.threads,
+      info.version, ServerAddress(flags), info.kernel, absl::StrJoin(info.available_kernels, ", "), info.threads,
       Stamp(info.started_at));
   for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-20s  %d\n", name, limit);
   std::string settings;
   for (const Setting& setting : info.settings) {
-    if (!verbose && setting.state != SettingState::kNotInForce) continue;
+    if (!flags.verbose.value() && setting.state != SettingState::kNotInForce) continue;
     absl::StrAppendFormat(&settings, "    %-20s  %s: %s\n", setting.name, NameOf(setting.state), setting.detail);
   }
   if (!settings.empty()) absl::StrAppend(&text, "  settings\n", settings);
   return text;
 }
 
+absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments*/) {
+  absl::StatusOr<Client> client = Connect(flags);
+  if (!client.ok()) return client.status();
+  const absl::StatusOr<ServerInfo> info = client->GetServerInfo(Options(flags));
+  if (!info.ok()) return info.status();
+  return WriteOutput("", flags.json.value() ? AsJson(*info) : AsText(*info, flags));
+}
+
 }  // namespace
 
-absl::Status Info(const std::vector<std::string>&) {
-  absl::StatusOr<Client> client = Connect();
-  if (!client.ok()) return client.status();
-  const absl::StatusOr<ServerInfo> info = client->GetServerInfo(Options());
-  if (!info.ok()) return info.status();
-  return WriteOutput("", absl::GetFlag(FLAGS_json) ? AsJson(*info) : AsText(*info, absl::GetFlag(FLAGS_verbose)));
+Command InfoCommand() {
+  return {"info",
+          "",
+          "show the server's version, kernel, threads and limits",
+          "With --verbose also what its speed rests on, and whether that is in force; without it only what is not.",
+          {"verbose", "json"},
+          Run};
 }
 
 }  // namespace attnd::ctl

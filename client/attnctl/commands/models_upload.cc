@@ -1,15 +1,15 @@
+#include "client/attnctl/commands/models_upload.h"
+
 #include <filesystem>
 #include <string>
 #include <system_error>
 #include <variant>
-#include <vector>
 
-#include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "bias/bias_table.h"
-#include "client/attnctl/command.h"
-#include "client/attnctl/flags.h"
+#include "client/attnctl/model_text.h"
 #include "client/attnctl/progress.h"
+#include "client/attnctl/server.h"
 #include "model/folder.h"
 #include "model/model_file.h"
 
@@ -38,25 +38,38 @@ struct ToClient {
   }
 };
 
-}  // namespace
-
-absl::Status UploadModel(const std::vector<std::string>& arguments) {
+absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) {
   const std::string& name = arguments[0];
   Progress progress("reading " + arguments[1]);
   const absl::StatusOr<model::ModelTables> contents = ReadLocal(arguments[1]);
   if (!contents.ok()) return contents.status();
-  absl::StatusOr<Client> client = Connect();
+  absl::StatusOr<Client> client = Connect(flags);
   if (!client.ok()) return client.status();
   progress.Next("uploading " + name);
-  const std::string only = absl::GetFlag(FLAGS_table);
+  const std::string only = flags.table.value();
   absl::StatusOr<Model> model = absl::NotFoundError(absl::StrCat(arguments[1], " has no table ", only));
   for (const auto& [table_name, table] : contents->tables) {
     if (!only.empty() && only != table_name) continue;
     const Table sent{table_name, table.heads(), table.bidirectional(), std::visit(ToClient{}, table.rule())};
-    model = client->UploadTable(name, sent, absl::GetFlag(FLAGS_replace), Options());
+    model = client->UploadTable(name, sent, flags.replace.value(), Options(flags));
     if (!model.ok()) return model.status();
   }
-  return PrintMade("uploaded", model);
+  return PrintMade("uploaded", model, flags);
+}
+
+}  // namespace
+
+Command ModelsUploadCommand() {
+  return {
+      "models upload",
+      "MODEL PATH",
+      "send a model's tables from this machine",
+      "PATH is a Hugging Face checkpoint folder, a GGUF file or a JSON table of this machine. Its tables make a new "
+      "model,\n"
+      "or with --replace new versions of an uploaded one.\n\n"
+      "  attnctl models upload mine tables.json",
+      {"table", "replace", "json"},
+      Run};
 }
 
 }  // namespace attnd::ctl

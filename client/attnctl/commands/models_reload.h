@@ -1,0 +1,10 @@
+// `attnctl models reload`: a model again from where it was loaded.
+#pragma once
+
+#include "client/attnctl/command.h"
+
+namespace attnd::ctl {
+
+Command ModelsReloadCommand();
+
+}  // namespace attnd::ctl

@@ -1,0 +1,10 @@
+// `attnctl models unload`: a model removed.
+#pragma once
+
+#include "client/attnctl/command.h"
+
+namespace attnd::ctl {
+
+Command ModelsUnloadCommand();
+
+}  // namespace attnd::ctl

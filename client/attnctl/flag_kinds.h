@@ -1,0 +1,139 @@
+// Kinds of flags, by their values. Each Set() has the errors of CannotUnderstand or NotAChoice.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/marshalling.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "client/attnctl/flag.h"
+
+namespace attnd::ctl {
+
+// A value of any type that Abseil's flags can parse.
+template <typename T>
+class ValueFlag : public Flag {
+ public:
+  ValueFlag(FlagList& list, std::string name, std::string placeholder, T initial, std::string help,
+            std::string default_words = "")
+      : Flag(list, std::move(name), std::move(placeholder), std::move(help), std::move(default_words)),
+        value_(std::move(initial)) {}
+
+  const T& value() const { return value_; }
+
+  absl::Status Set(const std::string& text) override {
+    std::string why;
+    T parsed{};
+    if (!absl::ParseFlag(absl::string_view(text), &parsed, &why)) return CannotUnderstand(*this, text, why);
+    value_ = std::move(parsed);
+    return absl::OkStatus();
+  }
+
+ private:
+  T value_;
+};
+
+// The same without a value at first, and after an empty text.
+template <typename T>
+class OptionalFlag : public Flag {
+ public:
+  OptionalFlag(FlagList& list, std::string name, std::string placeholder, std::string help,
+               std::string default_words = "")
+      : Flag(list, std::move(name), std::move(placeholder), std::move(help), std::move(default_words)) {}
+
+  const std::optional<T>& value() const { return value_; }
+
+  absl::Status Set(const std::string& text) override {
+    std::string why;
+    T parsed{};
+    if (!text.empty() && !absl::ParseFlag(absl::string_view(text), &parsed, &why)) {
+      return CannotUnderstand(*this, text, why);
+    }
+    value_ = text.empty() ? std::nullopt : std::optional<T>(parsed);
+    return absl::OkStatus();
+  }
+
+ private:
+  std::optional<T> value_;
+};
+
+// Any text; empty at first.
+class TextFlag : public ValueFlag<std::string> {
+ public:
+  TextFlag(FlagList& list, std::string name, std::string placeholder, std::string help, std::string default_words = "")
+      : ValueFlag(list, std::move(name), std::move(placeholder), "", std::move(help), std::move(default_words)) {}
+};
+
+// On or off; off at first.
+class Switch : public ValueFlag<bool> {
+ public:
+  Switch(FlagList& list, std::string name, std::string help)
+      : ValueFlag(list, std::move(name), "", false, std::move(help)) {}
+};
+
+// Whole numbers with commas between them; none at first.
+class NumbersFlag : public Flag {
+ public:
+  using Flag::Flag;
+  const std::vector<std::int64_t>& value() const { return value_; }
+  absl::Status Set(const std::string& text) override;
+
+ private:
+  std::vector<std::int64_t> value_;
+};
+
+// One of a fixed set of words, each of which stands for a value.
+template <typename T>
+class ChoiceFlag : public Flag {
+ public:
+  using Choices = std::vector<std::pair<std::string, T>>;
+
+  // `initial` need not be among the choices. If it is not, an empty text says it.
+  ChoiceFlag(FlagList& list, std::string name, const Choices& choices, T initial, std::string help,
+             std::string default_words)
+      : Flag(list, std::move(name), absl::StrJoin(Words(choices), "|"), std::move(help), std::move(default_words)),
+        choices_(choices),
+        initial_(initial),
+        value_(initial) {}
+
+  const T& value() const { return value_; }
+  // The value's word; empty if it is not among the choices.
+  std::string word() const { return WordOf(value_); }
+  std::vector<std::string> choices() const override { return Words(choices_); }
+
+  absl::Status Set(const std::string& text) override {
+    for (const auto& [word, value] : choices_) {
+      if (text != word) continue;
+      value_ = value;
+      return absl::OkStatus();
+    }
+    if (!text.empty() || !WordOf(initial_).empty()) return NotAChoice(*this, text);
+    value_ = initial_;
+    return absl::OkStatus();
+  }
+
+ private:
+  static std::vector<std::string> Words(const Choices& choices) {
+    std::vector<std::string> words;
+    for (const auto& [word, value] : choices) words.push_back(word);
+    return words;
+  }
+
+  std::string WordOf(const T& value) const {
+    for (const auto& [word, its_value] : choices_) {
+      if (its_value == value) return word;
+    }
+    return "";
+  }
+
+  const Choices choices_;
+  const T initial_;
+  T value_;
+};
+
+}  // namespace attnd::ctl

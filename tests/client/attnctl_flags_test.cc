@@ -1,0 +1,155 @@
+// The table of flags, and what the commands and their help make of it.
+#include "client/attnctl/flags.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "client/attnctl/commands.h"
+#include "client/attnctl/help.h"
+#include "client/attnctl/usage.h"
+
+namespace attnd::ctl {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+std::vector<const Flag*> All(const Flags& flags) {
+  std::vector<const Flag*> all(flags.common.begin(), flags.common.end());
+  all.insert(all.end(), flags.own.begin(), flags.own.end());
+  return all;
+}
+
+TEST(Flags, EachIsNamedOnceAndDescribed) {
+  const Flags flags;
+  std::set<std::string> names;
+  for (const Flag* flag : All(flags)) {
+    EXPECT_TRUE(names.insert(flag->name()).second) << flag->name();
+    EXPECT_EQ(flags.Find(flag->name()), flag);
+    EXPECT_FALSE(flag->help().empty()) << flag->name();
+  }
+  EXPECT_EQ(flags.Find("dance"), nullptr);
+}
+
+TEST(Flags, EveryCommandsFlagsExist) {
+  const Flags flags;
+  for (const Command& command : Commands()) {
+    for (const std::string& name : command.flags) {
+      const Flag* const flag = flags.Find(name);
+      EXPECT_TRUE(flag != nullptr && testing::Matches(testing::Contains(flag))(flags.own))
+          << command.name << " --" << name;
+    }
+  }
+}
+
+TEST(Flags, EveryFlagIsOfACommandOrOfAll) {
+  const Flags flags;
+  std::set<std::string> taken;
+  for (const Command& command : Commands()) taken.insert(command.flags.begin(), command.flags.end());
+  for (const Flag* flag : flags.own) EXPECT_EQ(taken.count(flag->name()), 1) << flag->name();
+}
+
+TEST(Flags, HelpListsACommandsFlagsAndThoseOfAll) {
+  const Flags flags;
+  for (const Command& command : Commands()) {
+    std::set<std::string> expected(command.flags.begin(), command.flags.end()), listed;
+    for (const Flag* flag : flags.common) expected.insert(flag->name());
+    const std::string help = HelpFor(command, flags);
+    for (const absl::string_view line : absl::StrSplit(help.substr(help.find("\nFlags ")), '\n')) {
+      const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+      if (!words.empty() && words[0].rfind("--", 0) == 0) listed.insert(words[0].substr(2));
+    }
+    EXPECT_EQ(listed, expected) << command.name;
+  }
+}
+
+TEST(Flags, HelpShowsPlaceholderAndDefault) {
+  const Flags flags;
+  for (const Command& command : Commands()) {
+    if (command.name != "bias") continue;
+    const std::string help = HelpFor(command, flags);
+    EXPECT_THAT(help, HasSubstr("\n  --format text|svg|json  form of the picture (text)\n"));
+    EXPECT_THAT(help, HasSubstr("\n  --keys M                number of keys, the columns (as many as queries)\n"));
+  }
+  EXPECT_THAT(GeneralHelp(flags), HasSubstr("\n  --timeout DURATION      give up after this long, e.g. 30s (5m)\n"));
+}
+
+TEST(Flags, HelpKeepsToItsWidth) {
+  const Flags flags;
+  for (const Command& command : Commands()) {
+    const std::string help = HelpFor(command, flags);
+    for (const absl::string_view line : absl::StrSplit(help, '\n')) EXPECT_LE(line.size(), 120U) << line;
+  }
+}
+
+TEST(Flags, ChoicesAreEnforced) {
+  Flags flags;
+  int with_choices = 0;
+  for (const Flag* each : All(flags)) {
+    Flag* const flag = flags.Find(each->name());
+    const std::vector<std::string> choices = flag->choices();
+    if (choices.empty()) continue;
+    ++with_choices;
+    for (const std::string& choice : choices) {
+      EXPECT_TRUE(flag->Set(choice).ok()) << flag->name();
+      EXPECT_THAT(flag->placeholder(), HasSubstr(choice));
+    }
+    const absl::Status refused = flag->Set("all");
+    EXPECT_TRUE(IsUsageError(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr(absl::StrCat("--", flag->name(), ": expected ", choices[0])));
+  }
+  EXPECT_EQ(with_choices, 4);
+}
+
+TEST(Flags, AChoiceIsAValueOrTheDefault) {
+  Flags flags;
+  EXPECT_EQ(flags.mask.value(), Mask::kOfTable);
+  EXPECT_EQ(flags.mask.word(), "");
+  ASSERT_TRUE(flags.mask.Set("none").ok());
+  EXPECT_EQ(flags.mask.value(), Mask::kNone);
+  EXPECT_EQ(flags.mask.word(), "none");
+  ASSERT_TRUE(flags.mask.Set("").ok());
+  EXPECT_EQ(flags.mask.value(), Mask::kOfTable);
+  EXPECT_EQ(flags.mask.Set("all").message(), "--mask: expected causal or none, got all");
+  // The default is among these, so an empty text says nothing.
+  EXPECT_EQ(flags.format.word(), "text");
+  EXPECT_EQ(flags.format.Set("").message(), "--format: expected text, svg or json, got ");
+}
+
+TEST(Flags, ValuesAreParsedByType) {
+  Flags flags;
+  EXPECT_TRUE(flags.scale.Set("0.125").ok());
+  EXPECT_EQ(flags.scale.value(), 0.125F);
+  EXPECT_TRUE(flags.scale.Set("").ok());
+  EXPECT_EQ(flags.scale.value(), std::nullopt);
+  EXPECT_TRUE(flags.timeout.Set("1m30s").ok());
+  EXPECT_EQ(flags.timeout.value(), absl::Seconds(90));
+  EXPECT_TRUE(flags.key_lengths.Set("3,1,2").ok());
+  EXPECT_THAT(flags.key_lengths.value(), ElementsAre(3, 1, 2));
+  EXPECT_EQ(flags.key_lengths.Set("3,x").message(),
+            "--key_lengths: expected whole numbers separated by commas, got \"x\"");
+  EXPECT_THAT(flags.key_lengths.value(), ElementsAre(3, 1, 2));
+}
+
+TEST(Flags, WhatCannotBeUnderstoodChangesNothing) {
+  for (const auto& [name, text] :
+       {std::pair{"queries", "many"}, std::pair{"queries", "1.5"}, std::pair{"version", "-1"}, std::pair{"head", "x"},
+        std::pair{"timeout", "5"}, std::pair{"json", "maybe"}}) {
+    Flags flags;
+    const absl::Status refused = flags.Find(name)->Set(text);
+    EXPECT_TRUE(IsUsageError(refused)) << name;
+    EXPECT_THAT(std::string(refused.message()),
+                HasSubstr(absl::StrCat("--", name, ": cannot understand \"", text, "\"")));
+    EXPECT_EQ(flags.queries.value(), 8);
+    EXPECT_EQ(flags.timeout.value(), absl::Minutes(5));
+  }
+}
+
+}  // namespace
+}  // namespace attnd::ctl
