@@ -43,7 +43,7 @@ void AsyncRuntime::Work() {
   void* tag = nullptr;
   bool ok = false;
   while (queue_.Next(&tag, &ok)) {
-    order_.fetch_add(0, std::memory_order_acquire);
+    platform::HappensAfter(&order_);
     static_cast<Event*>(tag)->Run(ok);
   }
 }

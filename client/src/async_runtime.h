@@ -3,9 +3,9 @@
 
 #include <grpcpp/completion_queue.h>
 
-#include <atomic>
-#include <cstdint>
 #include <functional>
+
+#include "platform/thread_order.h"
 
 namespace attnd::client {
 
@@ -26,9 +26,9 @@ class AsyncRuntime {
   // Where calls report. Every tag must be an Event*, which must live until it has run.
   grpc::CompletionQueue* queue() { return &queue_; }
 
-  // To be called right before an operation that brings an event: what was done until now happens before its Run().
-  // gRPC orders the two as well, but by means that ThreadSanitizer cannot see.
-  static void Announce() { order_.fetch_add(1, std::memory_order_release); }
+  // To be called right before an operation that brings an event: what was done until now happens before its Run(), as
+  // gRPC's queue promises.
+  static void Announce() { platform::HappensBefore(&order_); }
 
   // Runs `task` soon on a thread of the runtime. May be called from inside gRPC.
   void Post(std::function<void()> task);
@@ -38,7 +38,7 @@ class AsyncRuntime {
   void Work();
 
   grpc::CompletionQueue queue_;
-  static inline std::atomic<std::uint64_t> order_ = 0;
+  static inline char order_ = 0;  // an address for platform::HappensBefore
 };
 
 }  // namespace attnd::client

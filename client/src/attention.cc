@@ -3,7 +3,21 @@
 #include <cstring>
 #include <utility>
 
+#include "tensor/dtype.h"
+
 namespace attnd {
+
+std::size_t SizeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kFp32:
+      return tensor::SizeOf(tensor::DType::kF32);
+    case DType::kFp16:
+      return tensor::SizeOf(tensor::DType::kF16);
+    case DType::kBf16:
+      break;
+  }
+  return tensor::SizeOf(tensor::DType::kBF16);
+}
 
 Tensor::Tensor(DType dtype, std::array<std::int64_t, 4> sizes, Segment bytes, std::shared_ptr<const void> owner)
     : Tensor(dtype, sizes, std::vector<Segment>{bytes}, std::move(owner)) {}

@@ -3,13 +3,13 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/support/slice.h>
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "attnd/v1/attention.pb.h"
+#include "platform/thread_order.h"
 
 namespace attnd::client {
 namespace {
@@ -62,21 +62,19 @@ void AppendVarint(std::uint64_t value, std::string& to) {
   to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
 }
 
-// Keeps lent memory until gRPC, on a thread of its own, lets go of the slice. The flag orders the two threads' use of
-// it, which gRPC does as well, but by means that ThreadSanitizer cannot see.
+// Keeps lent memory until gRPC, on a thread of its own, lets go of the slice.
 struct Loan {
   std::shared_ptr<const void> keeper;
-  std::atomic<bool> lent = false;
 
   static void Return(void* held) {
-    auto* loan = static_cast<Loan*>(held);
-    if (loan->lent.load(std::memory_order_acquire)) delete loan;
+    platform::HappensAfter(held);  // gRPC's count of the slice's users orders the two threads
+    delete static_cast<Loan*>(held);
   }
 };
 
 grpc::Slice Lend(const void* data, std::size_t size, std::shared_ptr<const void> keeper) {
   auto* loan = new Loan{std::move(keeper)};
-  loan->lent.store(true, std::memory_order_release);
+  platform::HappensBefore(loan);
   return grpc::Slice(const_cast<void*>(data), size, &Loan::Return, loan);
 }
 

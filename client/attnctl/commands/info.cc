@@ -16,19 +16,12 @@
 namespace attnd::ctl {
 namespace {
 
-std::vector<std::pair<const char*, std::int64_t>> Named(const Limits& l) {
-  return {{"max_request_bytes", l.max_request_bytes},
-          {"max_result_bytes", l.max_result_bytes},
-          {"max_dim", l.max_dim},
-          {"max_head_dim", l.max_head_dim},
-          {"max_models", l.max_models},
-          {"max_table_values", l.max_table_values},
-          {"max_bias_cells", l.max_bias_cells},
-          {"max_model_file_bytes", l.max_model_file_bytes},
-          {"max_page_size", l.max_page_size},
-          {"max_inflight_bytes", l.max_inflight_bytes},
-          {"max_header_bytes", l.max_header_bytes},
-          {"max_shared_bytes", l.max_shared_bytes}};
+std::vector<std::pair<const char*, std::int64_t>> Named(const Limits& limits) {
+  return {
+#define ATTND_LIMIT(name, ...) {#name, limits.name},
+#define ATTND_FIXED_LIMIT(name, value) {#name, limits.name},
+#include "attnd/limits.inc"
+  };
 }
 
 std::string Stamp(absl::Time time) { return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone()); }

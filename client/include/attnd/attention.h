@@ -18,7 +18,7 @@ namespace attnd {
 enum class DType { kFp32 = 1, kFp16 = 2, kBf16 = 3 };
 
 // Bytes of one element.
-constexpr std::size_t SizeOf(DType dtype) { return dtype == DType::kFp32 ? 4 : 2; }
+std::size_t SizeOf(DType dtype);
 
 // Order of the axes of q, k, v and the output.
 enum class Layout {
