@@ -1,0 +1,86 @@
+#include "server/serving/server_info.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/descriptor.h"
+#include "gtest/gtest.h"
+#include "kernel/registry.h"
+#include "server/config/limits.h"
+#include "server/config/version.h"
+#include "server/serving/grpc_settings.h"
+#include "server/serving/settings.h"
+
+namespace attnd::server {
+namespace {
+
+const kernel::Kernel& Best() { return *kernel::AvailableKernels().front(); }
+
+std::int64_t ValueOf(const v1::Limits& limits, const std::string& name) {
+  const google::protobuf::FieldDescriptor* const field = v1::Limits::descriptor()->FindFieldByName(name);
+  EXPECT_NE(field, nullptr) << name;
+  return field == nullptr ? -1 : limits.GetReflection()->GetInt64(limits, field);
+}
+
+// Each limit with a value of its own.
+Options DistinctLimits(bool shared_memory) {
+  Options options;
+  options.shared_memory = shared_memory;
+  std::int64_t value = 1000;
+  for (const LimitRow& row : LimitRows()) options.limits.*row.value = ++value;
+  return options;
+}
+
+TEST(ServerInfoTest, HasEveryLimitWithItsValue) {
+  const Options options = DistinctLimits(/*shared_memory=*/true);
+  const v1::GetServerInfoResponse info = InfoOf(options, Best(), 1, {});
+  for (const LimitRow& row : LimitRows())
+    EXPECT_EQ(ValueOf(info.limits(), row.name), options.limits.*row.value) << row.name;
+}
+
+TEST(ServerInfoTest, WithoutSharedMemoryItsLimitIsZeroAndTheOthersStay) {
+  const Options options = DistinctLimits(/*shared_memory=*/false);
+  const v1::GetServerInfoResponse info = InfoOf(options, Best(), 1, {});
+  for (const LimitRow& row : LimitRows()) {
+    const bool shared = std::string(row.name) == "max_shared_bytes";
+    EXPECT_EQ(ValueOf(info.limits(), row.name), shared ? 0 : options.limits.*row.value) << row.name;
+  }
+}
+
+TEST(ServerInfoTest, SaysWhatRuns) {
+  for (const kernel::Kernel* kernel : kernel::AvailableKernels()) {
+    EXPECT_EQ(InfoOf(Options(), *kernel, 1, {}).kernel(), kernel::NameOf(*kernel));
+  }
+  const absl::Time before = absl::Now();
+  const v1::GetServerInfoResponse info = InfoOf(Options(), Best(), 17, {});
+  const absl::Time after = absl::Now();
+  EXPECT_EQ(info.version(), kVersion);
+  EXPECT_EQ(info.threads(), 17);
+  std::vector<std::string> available;
+  for (const kernel::Kernel* kernel : kernel::AvailableKernels()) available.emplace_back(kernel::NameOf(*kernel));
+  EXPECT_THAT(info.available_kernels(), testing::ElementsAreArray(available));
+  const absl::Time started =
+      absl::FromUnixSeconds(info.started_at().seconds()) + absl::Nanoseconds(info.started_at().nanos());
+  EXPECT_GE(started, before - absl::Nanoseconds(1));
+  EXPECT_LE(started, after);
+}
+
+TEST(ServerInfoTest, TheServersSettingsFollowTheProcesses) {
+  const std::vector<v1::Setting> of_process = {ObservedSetting("allocator", false, "none"),
+                                               RequestedSetting("other", "detail")};
+  Options options;
+  options.kernel = "another";
+  const v1::GetServerInfoResponse info = InfoOf(options, Best(), 1, of_process);
+  ASSERT_EQ(info.settings_size(), 4);
+  EXPECT_EQ(info.settings(0).DebugString(), of_process[0].DebugString());
+  EXPECT_EQ(info.settings(1).DebugString(), of_process[1].DebugString());
+  EXPECT_EQ(info.settings(2).DebugString(), KernelSetting(Best(), "another").DebugString());
+  EXPECT_EQ(info.settings(3).DebugString(), ReadBytesSetting().DebugString());
+}
+
+}  // namespace
+}  // namespace attnd::server

@@ -1,0 +1,393 @@
+// The server as a whole: what it refuses to start with, what it answers on, how it stops. What its services do is
+// tested with them; the signals and messages of the process are tested in tests/e2e.
+
+#include "server/serving/server.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "attnd/v1/attention.grpc.pb.h"
+#include "attnd/v1/server.grpc.pb.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/unknown_field_set.h"
+#include "grpc/grpc.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "kernel/registry.h"
+#include "schedule/scheduler.h"
+
+namespace attnd::server {
+namespace {
+
+namespace fs = std::filesystem;
+using grpc::StatusCode;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+// gRPC stays up until the process ends: where its last user goes just after a large write, it waits ten seconds for a
+// poller of its own.
+const bool kGrpcIsUp = (grpc_init(), true);
+
+constexpr absl::Duration kPatience = absl::Seconds(30);
+
+std::chrono::system_clock::time_point Patience() {
+  return std::chrono::system_clock::now() + absl::ToChronoSeconds(kPatience);
+}
+
+Options TestOptions() {
+  Options options;
+  options.listen = {"127.0.0.1:0"};
+  options.threads = 1;
+  options.drain = kPatience;
+  return options;
+}
+
+std::unique_ptr<Server> Started(const Options& options = TestOptions()) {
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
+  EXPECT_TRUE(server.ok()) << server.status();
+  return server.ok() ? *std::move(server) : nullptr;
+}
+
+std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// A call to the embedded model "book", which has one head.
+v1::ComputeAttentionRequest BookRequest(std::int64_t queries = 1, std::int64_t value_head_dim = 1) {
+  v1::ComputeAttentionRequest request;
+  request.set_model("book");
+  request.set_batch(1);
+  request.set_heads(1);
+  request.set_query_length(queries);
+  request.set_key_length(1);
+  request.set_head_dim(1);
+  request.set_value_head_dim(value_head_dim);
+  request.set_dtype(v1::DTYPE_FP32);
+  request.set_q(std::string(static_cast<std::size_t>(queries) * 4, '\0'));
+  request.set_k(std::string(4, '\0'));
+  request.set_v(std::string(static_cast<std::size_t>(value_head_dim) * 4, '\0'));
+  return request;
+}
+
+StatusCode Compute(const std::shared_ptr<grpc::Channel>& channel) {
+  grpc::ClientContext context;
+  context.set_deadline(Patience());
+  v1::ComputeAttentionResponse response;
+  return v1::AttentionService::NewStub(channel)->ComputeAttention(&context, BookRequest(), &response).error_code();
+}
+
+// What the health service says: SERVING, NOT_SERVING, or why it says nothing.
+std::string Health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
+  // HealthCheckRequest {string service = 1}, HealthCheckResponse {ServingStatus status = 1}.
+  google::protobuf::UnknownFieldSet fields;
+  fields.AddLengthDelimited(1, service);
+  std::string bytes;
+  fields.SerializeToString(&bytes);
+  const grpc::Slice slice(bytes);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  context.set_deadline(Patience());
+  absl::Notification ended;
+  grpc::Status status;
+  grpc::GenericStub(channel).UnaryCall(&context, "/grpc.health.v1.Health/Check", grpc::StubOptions(), &request,
+                                       &response, [&](grpc::Status s) {
+                                         status = std::move(s);
+                                         ended.Notify();
+                                       });
+  ended.WaitForNotification();
+  grpc::Slice flat;
+  if (!status.ok()) return absl::StrCat("error ", static_cast<int>(status.error_code()));
+  if (!response.DumpToSingleSlice(&flat).ok() || !fields.ParseFromArray(flat.begin(), static_cast<int>(flat.size())) ||
+      fields.field_count() != 1) {
+    return "no answer";
+  }
+  return fields.field(0).varint() == 1 ? "SERVING" : fields.field(0).varint() == 2 ? "NOT_SERVING" : "another";
+}
+
+const char* const kServingNames[] = {"", "attnd.v1.AttentionService", "attnd.v1.ModelService",
+                                     "attnd.v1.ServerService"};
+
+// A stream with a piece that the server has answered and nobody reads: it is in flight until somebody does.
+class UnreadStream {
+ public:
+  explicit UnreadStream(Server& server) : channel_(ChannelTo(server.addresses()[0])) {
+    context_.set_deadline(Patience());
+    stream_ = v1::AttentionService::NewStub(channel_)->StreamAttention(&context_);
+    // Its answer is of 16 MiB, more than the transport buffers.
+    v1::ComputeAttentionRequest request = BookRequest(4096, 1024);
+    v1::StreamAttentionRequest piece;
+    piece.set_q(request.q());
+    piece.set_k(request.k());
+    piece.set_v(request.v());
+    request.clear_q();
+    request.clear_k();
+    request.clear_v();
+    *piece.mutable_call() = request;
+    EXPECT_TRUE(stream_->Write(piece));
+    stream_->WritesDone();
+    const absl::Time deadline = absl::Now() + kPatience;
+    while (server.calls_in_flight() == 0 && absl::Now() < deadline) std::this_thread::yield();
+    EXPECT_GT(server.calls_in_flight(), 0);
+  }
+
+  // Whether the answer can be read.
+  bool Read() {
+    v1::StreamAttentionResponse answer;
+    return stream_->Read(&answer) && answer.code() == 0 && !stream_->Read(&answer);
+  }
+  grpc::Status Finish() { return stream_->Finish(); }
+
+ private:
+  const std::shared_ptr<grpc::Channel> channel_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::StreamAttentionRequest, v1::StreamAttentionResponse>> stream_;
+};
+
+class ServerTest : public testing::Test {
+ protected:
+  ServerTest() {
+    const testing::TestInfo& info = *testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = fs::path("/tmp") / absl::StrCat("server_test.", getpid(), ".", info.name());
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  ~ServerTest() override { fs::remove_all(folder_); }
+
+  fs::path folder_;
+};
+
+TEST_F(ServerTest, AnswersOnceItHasStarted) {
+  const std::unique_ptr<Server> server = Started();
+  ASSERT_NE(server, nullptr);
+  ASSERT_EQ(server->addresses().size(), 1U);
+  EXPECT_THAT(server->addresses()[0], StartsWith("127.0.0.1:"));
+  EXPECT_NE(server->addresses()[0], "127.0.0.1:0") << "the port that was bound";
+  EXPECT_EQ(server->threads(), 1);
+  EXPECT_EQ(server->kernel_name(), kernel::NameOf(**kernel::ChooseKernel("")));
+  EXPECT_EQ(server->shared_memory(), nullptr);
+  EXPECT_TRUE(server->registry().Find("book").ok());
+  EXPECT_TRUE(server->registry().Find("t5-tiny").ok());
+
+  EXPECT_EQ(server->TakePeakInflightBytes(), 0);
+  const std::shared_ptr<grpc::Channel> channel = ChannelTo(server->addresses()[0]);
+  EXPECT_EQ(Compute(channel), StatusCode::OK);
+  EXPECT_GT(server->TakePeakInflightBytes(), 0);
+  EXPECT_EQ(server->calls_in_flight(), 0);
+}
+
+TEST_F(ServerTest, InfoIsWhatGetServerInfoAnswers) {
+  v1::Setting setting;
+  setting.set_name("of the process");
+  Options options = TestOptions();
+  options.threads = 3;
+  options.limits.max_models = 77;
+  const absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options, {setting});
+  ASSERT_TRUE(server.ok()) << server.status();
+  v1::GetServerInfoResponse info;
+  grpc::ClientContext context;
+  context.set_deadline(Patience());
+  ASSERT_TRUE(
+      v1::ServerService::NewStub(ChannelTo((*server)->addresses()[0]))->GetServerInfo(&context, {}, &info).ok());
+  EXPECT_EQ(info.DebugString(), (*server)->info().DebugString());
+  EXPECT_EQ(info.threads(), 3);
+  EXPECT_EQ(info.limits().max_models(), 77);
+  EXPECT_EQ(info.kernel(), (*server)->kernel_name());
+  ASSERT_GT(info.settings_size(), 0);
+  EXPECT_EQ(info.settings(0).name(), "of the process");
+}
+
+TEST_F(ServerTest, ThreadsAreThoseOfTheMachineUnlessGiven) {
+  Options options = TestOptions();
+  options.threads = 0;
+  const std::unique_ptr<Server> server = Started(options);
+  ASSERT_NE(server, nullptr);
+  EXPECT_EQ(server->threads(), schedule::DefaultThreads());
+}
+
+TEST_F(ServerTest, TheKernelIsTheOneAskedFor) {
+  for (const kernel::Kernel* kernel : kernel::AvailableKernels()) {
+    Options options = TestOptions();
+    options.kernel = std::string(kernel::NameOf(*kernel));
+    const std::unique_ptr<Server> server = Started(options);
+    ASSERT_NE(server, nullptr);
+    EXPECT_EQ(server->kernel_name(), options.kernel);
+    EXPECT_EQ(Compute(ChannelTo(server->addresses()[0])), StatusCode::OK) << options.kernel;
+  }
+}
+
+TEST_F(ServerTest, AnswersOnEveryAddress) {
+  Options options = TestOptions();
+  const std::string socket = "unix:" + (folder_ / "socket").string();
+  options.listen = {"127.0.0.1:0", socket, "127.0.0.1:0"};
+  options.unix_socket_mode = 0600;
+  const std::unique_ptr<Server> server = Started(options);
+  ASSERT_NE(server, nullptr);
+  ASSERT_EQ(server->addresses().size(), 3U);
+  EXPECT_EQ(server->addresses()[1], socket);
+  EXPECT_NE(server->addresses()[0], server->addresses()[2]);
+  for (const std::string& address : server->addresses()) {
+    EXPECT_EQ(Compute(ChannelTo(address)), StatusCode::OK) << address;
+  }
+  struct stat file {};
+  ASSERT_EQ(stat((folder_ / "socket").c_str(), &file), 0);
+  EXPECT_EQ(file.st_mode & 07777, 0600U);
+}
+
+TEST_F(ServerTest, SharesMemoryWhereItIsAskedTo) {
+  Options options = TestOptions();
+  options.listen.push_back("unix:" + (folder_ / "socket").string());
+  options.shared_memory = true;
+  const std::unique_ptr<Server> server = Started(options);
+  ASSERT_NE(server, nullptr);
+  ASSERT_NE(server->shared_memory(), nullptr);
+  EXPECT_EQ(server->shared_memory()->mapped_bytes(), 0);
+  EXPECT_EQ(server->info().limits().max_shared_bytes(), options.limits.max_shared_bytes);
+  int sockets = 0;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) sockets += entry.is_socket() ? 1 : 0;
+  EXPECT_EQ(sockets, 2) << "gRPC's and the one beside it";
+}
+
+TEST_F(ServerTest, LoadsWhatTheModelRootHolds) {
+  std::ofstream(folder_ / "mine.json") << R"({"tables": {"decoder": {"rule": "alibi", "slopes": [0.5]}}})";
+  std::ofstream(folder_ / "broken.json") << "{";
+  Options options = TestOptions();
+  options.model_root = folder_;
+  const std::unique_ptr<Server> server = Started(options);
+  ASSERT_NE(server, nullptr) << "a broken model keeps no server from starting";
+  EXPECT_TRUE(server->registry().Find("mine").ok());
+  EXPECT_FALSE(server->registry().Find("broken").ok());
+  EXPECT_TRUE(server->registry().Find("book").ok());
+}
+
+TEST_F(ServerTest, RefusesToStart) {
+  const std::unique_ptr<Server> other = Started();
+  ASSERT_NE(other, nullptr);
+  const std::string taken = other->addresses()[0];
+  std::ofstream(folder_ / "file") << "no folder";
+  const struct {
+    std::function<void(Options&)> change;
+    absl::StatusCode code;
+    std::string message;
+  } kCases[] = {
+      {[](Options& o) { o.threads = -1; }, absl::StatusCode::kInvalidArgument, "--threads"},
+      {[](Options& o) { o.listen.clear(); }, absl::StatusCode::kInvalidArgument, "--listen"},
+      {[](Options& o) { o.log_level = "loud"; }, absl::StatusCode::kInvalidArgument, "--log_level"},
+      {[](Options& o) { o.shared_memory = true; }, absl::StatusCode::kInvalidArgument, "--shared_memory"},
+      {[](Options& o) { o.limits.max_dim = 0; }, absl::StatusCode::kInvalidArgument, "--max_dim"},
+      {[](Options& o) { o.kernel = "abacus"; }, absl::StatusCode::kNotFound, "abacus"},
+      {[](Options& o) { o.model_root = "/no/such/folder"; }, absl::StatusCode::kNotFound, "--model_root"},
+      {[&](Options& o) { o.model_root = folder_ / "file"; }, absl::StatusCode::kNotFound, "--model_root"},
+      {[&](Options& o) { o.listen = {taken}; }, absl::StatusCode::kUnavailable, taken},
+      {[&](Options& o) { o.listen.push_back(taken); }, absl::StatusCode::kUnavailable, taken},
+      {[](Options& o) { o.listen = {"unix:/no/such/folder/socket"}; }, absl::StatusCode::kUnavailable,
+       "/no/such/folder"},
+  };
+  for (const auto& c : kCases) {
+    Options options = TestOptions();
+    c.change(options);
+    const absl::Status status = Server::Start(options).status();
+    EXPECT_EQ(status.code(), c.code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
+  }
+  EXPECT_EQ(Compute(ChannelTo(taken)), StatusCode::OK) << "the other is not disturbed";
+}
+
+TEST_F(ServerTest, HealthKnowsLivenessAndTheServices) {
+  const std::unique_ptr<Server> server = Started();
+  ASSERT_NE(server, nullptr);
+  const std::shared_ptr<grpc::Channel> channel = ChannelTo(server->addresses()[0]);
+  EXPECT_EQ(Health(channel, kLivenessName), "SERVING");
+  for (const char* name : kServingNames) EXPECT_EQ(Health(channel, name), "SERVING") << name;
+  EXPECT_EQ(Health(channel, "no.such.Service"), absl::StrCat("error ", static_cast<int>(StatusCode::NOT_FOUND)));
+}
+
+TEST_F(ServerTest, WhileItDrainsItIsAliveAndTakesNoCalls) {
+  const std::unique_ptr<Server> server = Started();
+  ASSERT_NE(server, nullptr);
+  UnreadStream accepted(*server);  // keeps the server from ending before this test has looked
+  const std::shared_ptr<grpc::Channel> channel = ChannelTo(server->addresses()[0]);
+  ASSERT_EQ(Compute(channel), StatusCode::OK);
+  std::int64_t cut_off = -1;
+  std::thread stop([&] { cut_off = server->Stop(); });
+  const absl::Time deadline = absl::Now() + kPatience / 2;
+  for (const char* name : kServingNames) {
+    std::string health = Health(channel, name);
+    while (health == "SERVING" && absl::Now() < deadline) health = Health(channel, name);
+    EXPECT_EQ(health, "NOT_SERVING") << name;
+  }
+  EXPECT_EQ(Health(channel, kLivenessName), "SERVING");
+  // The gate closes a moment after health has turned.
+  StatusCode refused = Compute(channel);
+  while (refused == StatusCode::OK && absl::Now() < deadline) refused = Compute(channel);
+  EXPECT_EQ(refused, StatusCode::UNAVAILABLE);
+  EXPECT_GT(server->calls_in_flight(), 0);
+  EXPECT_TRUE(accepted.Read()) << "what was accepted is answered";
+  EXPECT_TRUE(accepted.Finish().ok());
+  stop.join();
+  EXPECT_EQ(cut_off, 0);
+  EXPECT_EQ(server->calls_in_flight(), 0);
+  EXPECT_NE(Compute(channel), StatusCode::OK);
+}
+
+TEST_F(ServerTest, CallsAreCutOffOnceTheDrainTimeIsOver) {
+  Options options = TestOptions();
+  options.drain = absl::ZeroDuration();
+  const std::unique_ptr<Server> server = Started(options);
+  ASSERT_NE(server, nullptr);
+  UnreadStream accepted(*server);
+  EXPECT_GT(server->Stop(), 0);
+  EXPECT_FALSE(accepted.Read());
+  EXPECT_FALSE(accepted.Finish().ok());
+  EXPECT_EQ(server->calls_in_flight(), 0);
+}
+
+TEST_F(ServerTest, StoppingAnIdleServerCutsNothingOff) {
+  const std::unique_ptr<Server> server = Started();
+  ASSERT_NE(server, nullptr);
+  EXPECT_EQ(server->Stop(), 0);
+}
+
+TEST_F(ServerTest, DestructionCancelsWhatIsInFlight) {
+  std::unique_ptr<Server> server = Started();
+  ASSERT_NE(server, nullptr);
+  UnreadStream accepted(*server);
+  server.reset();
+  EXPECT_FALSE(accepted.Read());
+  EXPECT_FALSE(accepted.Finish().ok());
+}
+
+TEST_F(ServerTest, AnotherMayListenWhereOneHasStopped) {
+  std::unique_ptr<Server> first = Started();
+  ASSERT_NE(first, nullptr);
+  Options options = TestOptions();
+  options.listen = first->addresses();
+  first->Stop();
+  first.reset();
+  const std::unique_ptr<Server> second = Started(options);
+  ASSERT_NE(second, nullptr);
+  EXPECT_EQ(second->addresses(), options.listen);
+  EXPECT_EQ(Compute(ChannelTo(second->addresses()[0])), StatusCode::OK);
+}
+
+}  // namespace
+}  // namespace attnd::server
