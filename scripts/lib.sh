@@ -46,6 +46,8 @@ build_attnd() {
   shift 2
   while [ $# -gt 0 ] && [ "$1" != -- ]; do targets+=(--target "$1"); shift; done
   [ $# -eq 0 ] || shift
+  # Paths below the root are relative for ccache, so that build folders and checkouts share what they compile alike.
+  export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
   command -v ccache >/dev/null && cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
   step "Configuring ($preset)" "$logs/configure.log" cmake --preset "$preset" -S "$root" -B "$build" "${cache[@]}" "$@"
   step "Building ($preset; some minutes the first time)" "$logs/build.log" cmake --build "$build" "${targets[@]}"
