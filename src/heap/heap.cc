@@ -58,7 +58,7 @@ class HugePageSource final : public SysAllocator {
     const std::size_t past = reinterpret_cast<std::uintptr_t>(mapping) % kHugePageBytes;
     next_ = static_cast<std::byte*>(mapping) + (past == 0 ? 0 : kHugePageBytes - past);
     left_ = size;
-    // Without huge pages the heap works all the same; attnd reports it (server/main.cc).
+    // Without huge pages the heap works all the same; attnd reports it (server/app/main.cc).
     madvise(next_, left_, MADV_HUGEPAGE);
     return true;
   }
