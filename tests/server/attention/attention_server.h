@@ -63,9 +63,12 @@ class AttentionServer {
   std::unique_ptr<grpc::Server> server_;
 };
 
-// The end of a call that is not to be waited for any longer.
+// The deadline of a call whose end is waited for.
 inline std::chrono::system_clock::time_point Patience() {
   return std::chrono::system_clock::now() + absl::ToChronoSeconds(kPatience);
 }
+
+// The deadline of a call that ends some other way: too late to end it while a test waits.
+inline std::chrono::system_clock::time_point FarDeadline() { return Patience() + std::chrono::minutes(10); }
 
 }  // namespace attnd::server

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "attention/attention_server.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/unknown_field_set.h"
@@ -54,25 +55,21 @@ class PendingCall {
 };
 
 // Sends bytes as they are.
-grpc::Status SendRaw(AttentionServer& server, const std::string& bytes, std::string* reply = nullptr) {
+grpc::Status SendRaw(AttentionServer& server, const std::string& bytes, grpc::ByteBuffer* reply = nullptr) {
   const grpc::Slice slice(bytes);
   const grpc::ByteBuffer request(&slice, 1);
-  grpc::ByteBuffer response;
+  grpc::ByteBuffer ignored;
   grpc::ClientContext context;
   context.set_deadline(Patience());
   absl::Notification ended;
   grpc::Status status;
   grpc::GenericStub(server.channel)
-      .UnaryCall(&context, "/attnd.v1.AttentionService/ComputeAttention", grpc::StubOptions(), &request, &response,
-                 [&](grpc::Status s) {
+      .UnaryCall(&context, "/attnd.v1.AttentionService/ComputeAttention", grpc::StubOptions(), &request,
+                 reply == nullptr ? &ignored : reply, [&](grpc::Status s) {
                    status = std::move(s);
                    ended.Notify();
                  });
   ended.WaitForNotification();
-  grpc::Slice flat;
-  if (reply != nullptr && status.ok() && response.DumpToSingleSlice(&flat).ok()) {
-    reply->assign(flat.begin(), flat.end());
-  }
   return status;
 }
 
@@ -97,10 +94,12 @@ TEST(ServiceTest, AnswersInOrderOfFieldNumbers) {
   AttentionServer server;
   TestCall call;
   call.header.set_return_log_sum_exp(true);
-  std::string reply;
+  grpc::ByteBuffer reply;
   ASSERT_TRUE(SendRaw(server, call.Message().SerializeAsString(), &reply).ok());
+  grpc::Slice flat;
+  ASSERT_TRUE(reply.DumpToSingleSlice(&flat).ok());
   google::protobuf::UnknownFieldSet fields;
-  ASSERT_TRUE(fields.ParseFromString(reply));
+  ASSERT_TRUE(fields.ParseFromArray(flat.begin(), static_cast<int>(flat.size())));
   std::vector<int> numbers;
   for (int i = 0; i < fields.field_count(); ++i) numbers.push_back(fields.field(i).number());
   EXPECT_THAT(numbers, testing::ElementsAre(1, 2, 3, 4, 5, 100, 101));
@@ -191,6 +190,18 @@ TEST(ServiceTest, ACallIsInTheGateUntilItIsAnswered) {
   server.ExpectIdle();
 }
 
+// In one process the reply that the client has got is the memory that the engine wrote.
+TEST(ServiceTest, TheReplyIsInFlightUntilGrpcLetsGoOfIt) {
+  AttentionServer server;
+  const TestCall call(kLarge);
+  grpc::ByteBuffer reply;
+  ASSERT_TRUE(SendRaw(server, call.Message().SerializeAsString(), &reply).ok());
+  EXPECT_EQ(server.gate.AwaitEmpty(absl::Now() + kPatience), 0) << "the call itself is over";
+  EXPECT_EQ(InflightBytes(server.engine), call.AdmittedBytes());
+  reply.Clear();
+  server.ExpectIdle();
+}
+
 TEST(ServiceTest, AClosedGateRefusesAndThoseInsideAreAnswered) {
   AttentionServer server;
   server.kernel.Hold();
@@ -211,9 +222,10 @@ TEST(ServiceTest, AClosedGateRefusesAndThoseInsideAreAnswered) {
 TEST(ServiceTest, CancellingEndsTheWork) {
   AttentionServer server;
   server.kernel.Hold();
-  PendingCall pending(server, TestCall(kEndless).Message());
-  ASSERT_TRUE(server.kernel.AwaitHeld());
+  PendingCall pending(server, TestCall(kEndless).Message(), FarDeadline());
+  const bool held = server.kernel.AwaitHeld();
   pending.Cancel();
+  ASSERT_TRUE(held);
   EXPECT_EQ(pending.Wait().error_code(), StatusCode::CANCELLED);
   EXPECT_EQ(server.gate.inside(), 1) << "it is being computed still";
   server.kernel.ReleaseSlowly();  // the rest would take longer than ExpectIdle waits

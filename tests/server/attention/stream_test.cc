@@ -384,7 +384,7 @@ TEST(StreamTest, MessagesThatAreNoPieceEndTheStream) {
 TEST(StreamTest, ACancelledStreamEndsItsWorkAndLeavesTheGate) {
   AttentionServer server;
   server.kernel.Hold();
-  Call call(server);
+  Call call(server, FarDeadline());
   ASSERT_TRUE(call.Write(TestCall(kEndless).Piece(1)));
   ASSERT_TRUE(server.kernel.AwaitHeld());
   for (std::uint64_t id = 2; id <= 3; ++id) ASSERT_TRUE(call.Write(TestCall(kLarge).Piece(id)));
