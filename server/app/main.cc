@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "attnd/v1/server.pb.h"
+#include "grpc/grpc.h"
 #include "heap/heap.h"
 #include "heap/trimmer.h"
 #include "memory/huge_pages.h"
@@ -60,6 +61,8 @@ int main(int argc, char** argv) {
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+  // Never shut down: gRPC's shutdown waits for its threads, one of which may sleep up to 10 s after a large answer.
+  grpc_init();
   const absl::StatusOr<std::unique_ptr<attnd::server::Server>> server =
       attnd::server::Server::Start(*options, heap_settings);
   if (!server.ok()) {

@@ -22,6 +22,10 @@ using Snapshot = std::shared_ptr<const model::Model>;
 
 constexpr std::int64_t kDefaultPageSize = 100;
 
+void LogFailure(const char* change, absl::string_view name, const absl::Status& status) {
+  spdlog::warn("not {} model {}: {}", change, absl::Utf8SafeCEscape(name), std::string(status.message()));
+}
+
 // One line for each change of what is loaded, and for each that was asked for and failed.
 void LogChange(const char* change, absl::string_view name, const absl::StatusOr<Snapshot>& outcome) {
   if (outcome.ok()) {
@@ -29,7 +33,7 @@ void LogChange(const char* change, absl::string_view name, const absl::StatusOr<
     spdlog::info("{} model {} version {} from {} ({} tables, hash {})", change, model.name(), model.version(),
                  model.source(), model.contents().tables.size(), model.content_hash().substr(0, 12));
   } else {
-    spdlog::warn("not {} model {}: {}", change, absl::Utf8SafeCEscape(name), std::string(outcome.status().message()));
+    LogFailure(change, name, outcome.status());
   }
 }
 
@@ -103,7 +107,10 @@ grpc::Status ModelService::ReloadModel(grpc::ServerContext*, const v1::ReloadMod
 grpc::Status ModelService::UnloadModel(grpc::ServerContext*, const v1::UnloadModelRequest* request,
                                        v1::UnloadModelResponse*) {
   const absl::Status status = registry_.Unload(request->name());
-  if (!status.ok()) return ToGrpc(status);
+  if (!status.ok()) {
+    LogFailure("unloaded", request->name(), status);
+    return ToGrpc(status);
+  }
   spdlog::info("unloaded model {}", request->name());
   return grpc::Status::OK;
 }

@@ -52,7 +52,7 @@ class SegmentCursor {
   std::size_t position_ = 0;
 };
 
-// The four wire types that can begin a field (5 is the fixed 32-bit one); 4 ends a group.
+// All but kEndGroup begin a field.
 enum class WireType : std::uint8_t {
   kVarint = 0,
   kFixed64 = 1,

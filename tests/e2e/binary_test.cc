@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "e2e_support.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -40,6 +42,38 @@ TEST(BinaryTest, HelpShowsOurFlagsAndTheirDefaults) {
     }
     EXPECT_THAT(help.output, Not(HasSubstr("undefok"))) << "no flags of libraries";
     EXPECT_LT(help.output.size(), 4000u);
+  }
+}
+
+// gRPC's last user gone, its shutdown waited up to 10 s for a thread that had just sent a large answer: as long as
+// container runtimes wait before they kill.
+TEST(BinaryTest, EndsSoonAfterItsLastLineAlsoAfterLargeAnswers) {
+  for (int round = 0; round < 3; ++round) {
+    Process process({"--listen=127.0.0.1:0", "--threads=1"});
+    const auto stub = v1::AttentionService::NewStub(NewChannel(process.WaitForAddress()));
+    v1::ComputeAttentionRequest request;
+    request.set_model("book");
+    request.set_batch(1);
+    request.set_heads(1);
+    request.set_query_length(4096);
+    request.set_key_length(1);
+    request.set_head_dim(1);
+    request.set_value_head_dim(2048);
+    request.set_dtype(v1::DTYPE_FP32);
+    request.set_q(RandomFloats(4096, 1));
+    request.set_k(RandomFloats(1, 2));
+    request.set_v(RandomFloats(2048, 3));
+    for (int call = 0; call < 3; ++call) {
+      grpc::ClientContext context;
+      v1::ComputeAttentionResponse response;
+      const grpc::Status status = stub->ComputeAttention(&context, request, &response);
+      ASSERT_TRUE(status.ok()) << status.error_message();
+    }
+    process.Signal(SIGTERM);
+    ASSERT_TRUE(process.WaitForOutput("attnd stopped"));
+    const absl::Time stopped = absl::Now();
+    EXPECT_EQ(process.Wait(), 0);
+    EXPECT_LT(absl::Now() - stopped, absl::Seconds(3));
   }
 }
 
