@@ -9,5 +9,8 @@ if(ATTND_SANITIZE MATCHES thread)
   # What Abseil's locks do, said to ThreadSanitizer.
   add_library(attnd_tsan OBJECT ${CMAKE_CURRENT_LIST_DIR}/tsan/absl_synchronization.cc
                                 ${CMAKE_CURRENT_LIST_DIR}/tsan/grpc.cc)
-  link_libraries($<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:$<TARGET_OBJECTS:attnd_tsan>>)
+  # For every executable but those with the property ATTND_TSAN_BARE.
+  set(executable $<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>)
+  set(bare $<BOOL:$<TARGET_PROPERTY:ATTND_TSAN_BARE>>)
+  link_libraries($<$<AND:${executable},$<NOT:${bare}>>:$<TARGET_OBJECTS:attnd_tsan>>)
 endif()

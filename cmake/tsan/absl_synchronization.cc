@@ -1,14 +1,13 @@
 // Linked into everything that is built with ThreadSanitizer. The system's Abseil is built without it, so its locks
 // order nothing in ThreadSanitizer's eyes and every guarded field would look like a race. The functions below stand in
 // front of Abseil's own for the whole process, gRPC's libraries too (a program's symbols come before its libraries'),
-// and tell ThreadSanitizer what they do.
+// and tell ThreadSanitizer what they do. tests/checks/tsan holds that they do, and that a race is still seen.
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
 #include <cstdint>
 
-// Mangled names of Abseil's lts_2022_06_23 as Debian bookworm names it.
-#define ABSL_MUTEX(name) _ZN4absl7debian35Mutex##name
+namespace {
 
 // Abseil's own function behind the one of the same name and type here.
 template <typename Function>
@@ -19,74 +18,151 @@ Function* Real(const char* name, Function*) {
 #define NAME(symbol) NAME_(symbol)
 #define REAL(symbol) static const auto real = Real(NAME(symbol), &symbol)
 
-#define WRAP_ACQUIRE(symbol)           \
-  extern "C" void symbol(void* self) { \
-    REAL(symbol);                      \
-    real(self);                        \
-    __tsan_acquire(self);              \
+// What a mutex orders: a writer comes after all who had it before, a reader after the writers only. So readers have an
+// address of their own, inside the mutex.
+enum class Lock { kNone, kRead, kWrite };
+
+void* ForReaders(void* mutex) { return static_cast<char*>(mutex) + 1; }
+
+void Acquired(void* mutex, Lock lock) {
+  if (lock == Lock::kNone) return;
+  __tsan_acquire(mutex);
+  if (lock == Lock::kWrite) __tsan_acquire(ForReaders(mutex));
+}
+
+void Release(void* mutex, Lock lock) {
+  if (lock == Lock::kNone) return;
+  __tsan_release(lock == Lock::kWrite ? mutex : ForReaders(mutex));
+}
+
+// The mutex that this thread is inside a function of. Whoever unlocks a mutex evaluates the conditions of those who
+// wait for it, and does so before others can lock it; whoever waits evaluates its own whenever it wakes. Neither goes
+// through the functions here, so Condition::Eval (below) says that its thread holds this mutex.
+thread_local void* evaluating = nullptr;
+
+// Around a call that holds `before` when it begins and `after` when it ends.
+template <typename Call>
+auto Inside(void* mutex, Lock before, Lock after, Call call) {
+  struct Scope {
+    ~Scope() {
+      evaluating = outer;
+      Acquired(mutex, after);
+    }
+    void* mutex;
+    Lock after;
+    void* outer;
+  };
+  Release(mutex, before);
+  const Scope scope{mutex, after, evaluating};
+  evaluating = mutex;
+  return call();
+}
+
+}  // namespace
+
+// Mangled names of Abseil's lts_2022_06_23 as Debian bookworm names it. A Condition is passed by address; an absl::Time
+// or absl::Duration, a trivial class of 12 bytes, in two registers.
+#define ABSL(name) _ZN4absl7debian3##name
+#define ABSL_CONST(name) _ZNK4absl7debian3##name
+
+#define WRAP(symbol, before, after)                               \
+  extern "C" void symbol(void* self) {                            \
+    REAL(symbol);                                                 \
+    Inside(self, Lock::before, Lock::after, [&] { real(self); }); \
   }
-#define WRAP_RELEASE(symbol)           \
-  extern "C" void symbol(void* self) { \
-    REAL(symbol);                      \
-    __tsan_release(self);              \
-    real(self);                        \
+#define WRAP_CONDITION(symbol, before, after)                                \
+  extern "C" void symbol(void* self, void* condition) {                      \
+    REAL(symbol);                                                            \
+    Inside(self, Lock::before, Lock::after, [&] { real(self, condition); }); \
   }
-#define WRAP_TRY(symbol)               \
-  extern "C" bool symbol(void* self) { \
-    REAL(symbol);                      \
-    const bool locked = real(self);    \
-    if (locked) __tsan_acquire(self);  \
-    return locked;                     \
+#define WRAP_TIMED_CONDITION(symbol, before, after)                                                   \
+  extern "C" bool symbol(void* self, void* condition, std::uint64_t low, std::uint64_t high) {        \
+    REAL(symbol);                                                                                     \
+    return Inside(self, Lock::before, Lock::after, [&] { return real(self, condition, low, high); }); \
   }
-// Releases, waits and locks again.
-#define WRAP_WAIT(symbol)                           \
-  extern "C" void symbol(void* self, void* other) { \
-    REAL(symbol);                                   \
-    __tsan_release(self);                           \
-    __tsan_release(other);                          \
-    real(self, other);                              \
-    __tsan_acquire(self);                           \
-    __tsan_acquire(other);                          \
-  }
-// Waits until a time, given in two registers (absl::Time and absl::Duration are 12-byte trivial classes).
-#define WRAP_TIMED(symbol)                                                                           \
-  extern "C" bool symbol(void* self, void* other, std::uint64_t time_low, std::uint64_t time_high) { \
-    REAL(symbol);                                                                                    \
-    __tsan_release(self);                                                                            \
-    __tsan_release(other);                                                                           \
-    const bool result = real(self, other, time_low, time_high);                                      \
-    __tsan_acquire(self);                                                                            \
-    __tsan_acquire(other);                                                                           \
-    return result;                                                                                   \
+#define WRAP_TRY(symbol, after)              \
+  extern "C" bool symbol(void* self) {       \
+    REAL(symbol);                            \
+    const bool locked = real(self);          \
+    if (locked) Acquired(self, Lock::after); \
+    return locked;                           \
   }
 
-WRAP_ACQUIRE(ABSL_MUTEX(4LockEv))
-WRAP_ACQUIRE(ABSL_MUTEX(10ReaderLockEv))
-WRAP_RELEASE(ABSL_MUTEX(6UnlockEv))
-WRAP_RELEASE(ABSL_MUTEX(12ReaderUnlockEv))
-WRAP_TRY(ABSL_MUTEX(7TryLockEv))
-WRAP_TRY(ABSL_MUTEX(13ReaderTryLockEv))
-WRAP_WAIT(_ZN4absl7debian37CondVar4WaitEPNS0_5MutexE)
-WRAP_TIMED(_ZN4absl7debian37CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE)
-WRAP_TIMED(_ZN4absl7debian37CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE)
-WRAP_RELEASE(_ZN4absl7debian312Notification6NotifyEv)
-WRAP_ACQUIRE(_ZNK4absl7debian312Notification19WaitForNotificationEv)
+WRAP(ABSL(5Mutex4LockEv), kNone, kWrite)
+WRAP(ABSL(5Mutex6UnlockEv), kWrite, kNone)
+WRAP(ABSL(5Mutex10ReaderLockEv), kNone, kRead)
+WRAP(ABSL(5Mutex12ReaderUnlockEv), kRead, kNone)
+WRAP_TRY(ABSL(5Mutex7TryLockEv), kWrite)
+WRAP_TRY(ABSL(5Mutex13ReaderTryLockEv), kRead)
+WRAP_CONDITION(ABSL(5Mutex8LockWhenERKNS0_9ConditionE), kNone, kWrite)
+WRAP_CONDITION(ABSL(5Mutex14ReaderLockWhenERKNS0_9ConditionE), kNone, kRead)
+WRAP_TIMED_CONDITION(ABSL(5Mutex19LockWhenWithTimeoutERKNS0_9ConditionENS0_8DurationE), kNone, kWrite)
+WRAP_TIMED_CONDITION(ABSL(5Mutex20LockWhenWithDeadlineERKNS0_9ConditionENS0_4TimeE), kNone, kWrite)
+WRAP_TIMED_CONDITION(ABSL(5Mutex25ReaderLockWhenWithTimeoutERKNS0_9ConditionENS0_8DurationE), kNone, kRead)
+WRAP_TIMED_CONDITION(ABSL(5Mutex26ReaderLockWhenWithDeadlineERKNS0_9ConditionENS0_4TimeE), kNone, kRead)
+// These work for a reader too. To be taken for a writer hides a race of two readers, and reports none that is not
+// there.
+WRAP_CONDITION(ABSL(5Mutex5AwaitERKNS0_9ConditionE), kWrite, kWrite)
+WRAP_TIMED_CONDITION(ABSL(5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE), kWrite, kWrite)
+WRAP_TIMED_CONDITION(ABSL(5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE), kWrite, kWrite)
 
-// Notification's timed waits: no mutex among the arguments.
-#define WRAP_NOTIFIED(symbol)                                                           \
-  extern "C" bool symbol(void* self, std::uint64_t time_low, std::uint64_t time_high) { \
-    REAL(symbol);                                                                       \
-    const bool notified = real(self, time_low, time_high);                              \
-    if (notified) __tsan_acquire(self);                                                 \
-    return notified;                                                                    \
+extern "C" bool ABSL_CONST(9Condition4EvalEv)(void* self) {
+  REAL(ABSL_CONST(9Condition4EvalEv));
+  void* const mutex = evaluating;
+  if (mutex == nullptr) return real(self);
+  Acquired(mutex, Lock::kWrite);
+  evaluating = nullptr;
+  const bool result = real(self);
+  evaluating = mutex;
+  Release(mutex, Lock::kWrite);
+  return result;
+}
+
+// A condition variable's waits unlock the mutex, wait, and lock it again; what signals is always ordered by the mutex.
+extern "C" void ABSL(7CondVar4WaitEPNS0_5MutexE)(void* self, void* mutex) {
+  REAL(ABSL(7CondVar4WaitEPNS0_5MutexE));
+  Inside(mutex, Lock::kWrite, Lock::kWrite, [&] { real(self, mutex); });
+}
+#define WRAP_TIMED_WAIT(symbol)                                                                     \
+  extern "C" bool symbol(void* self, void* mutex, std::uint64_t low, std::uint64_t high) {          \
+    REAL(symbol);                                                                                   \
+    return Inside(mutex, Lock::kWrite, Lock::kWrite, [&] { return real(self, mutex, low, high); }); \
   }
-WRAP_NOTIFIED(_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE)
-WRAP_NOTIFIED(_ZNK4absl7debian312Notification31WaitForNotificationWithDeadlineENS0_4TimeE)
+WRAP_TIMED_WAIT(ABSL(7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE))
+WRAP_TIMED_WAIT(ABSL(7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE))
+
+// Notification: a wait may return on its flag alone, without its mutex. HasBeenNotified reads the flag in code compiled
+// here, so the flag's address is what orders.
+static void* Flag(void* notification) { return static_cast<char*>(notification) + sizeof(void*); }
+
+extern "C" void ABSL(12Notification6NotifyEv)(void* self) {
+  REAL(ABSL(12Notification6NotifyEv));
+  __tsan_release(Flag(self));
+  real(self);
+}
+extern "C" void ABSL_CONST(12Notification19WaitForNotificationEv)(void* self) {
+  REAL(ABSL_CONST(12Notification19WaitForNotificationEv));
+  real(self);
+  __tsan_acquire(Flag(self));
+}
+#define WRAP_NOTIFIED(symbol)                                                 \
+  extern "C" bool symbol(void* self, std::uint64_t low, std::uint64_t high) { \
+    REAL(symbol);                                                             \
+    const bool notified = real(self, low, high);                              \
+    if (notified) __tsan_acquire(Flag(self));                                 \
+    return notified;                                                          \
+  }
+WRAP_NOTIFIED(ABSL_CONST(12Notification30WaitForNotificationWithTimeoutENS0_8DurationE))
+WRAP_NOTIFIED(ABSL_CONST(12Notification31WaitForNotificationWithDeadlineENS0_4TimeE))
 
 // BlockingCounter.
-extern "C" bool _ZN4absl7debian315BlockingCounter14DecrementCountEv(void* self) {
-  REAL(_ZN4absl7debian315BlockingCounter14DecrementCountEv);
+extern "C" bool ABSL(15BlockingCounter14DecrementCountEv)(void* self) {
+  REAL(ABSL(15BlockingCounter14DecrementCountEv));
   __tsan_release(self);
   return real(self);
 }
-WRAP_ACQUIRE(_ZN4absl7debian315BlockingCounter4WaitEv)
+extern "C" void ABSL(15BlockingCounter4WaitEv)(void* self) {
+  REAL(ABSL(15BlockingCounter4WaitEv));
+  real(self);
+  __tsan_acquire(self);
+}

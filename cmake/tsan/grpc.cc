@@ -1,16 +1,108 @@
-// Linked into everything that is built with ThreadSanitizer. The system's gRPC is built without it: what its threads
-// and locks order is invisible, and every object that crosses from one of its threads to ours would look like a race.
+// Linked into everything that is built with ThreadSanitizer. The system's gRPC is built without it. Its locks are seen
+// (absl_synchronization.cc); its atomic counters and queues are not, and what crosses from one of its threads to ours
+// by those would look like a race. The functions below stand in front of gRPC's own, as those of Abseil do, and tell
+// ThreadSanitizer what is handed over: an operation's tag, and a slice's memory. The code that is checked needs nothing
+// for ThreadSanitizer's sake.
+#include <dlfcn.h>
+#include <sanitizer/tsan_interface.h>
+
+#include <cstddef>
+#include <cstdint>
+
 // And an allocation that is too large fails as it does without a sanitizer.
 extern "C" const char* __tsan_default_options() {
   return "ignore_noninstrumented_modules=1:allocator_may_return_null=1";
 }
 
-// Its locks are seen (absl_synchronization.cc), its atomic counters and queues are not. gRPC's headers are compiled
-// with us: what they do to their own objects, between a call's start and its completion on another thread, is ordered
-// by those. Only the innermost function counts (race_top), so that our handlers, which gRPC calls, are not left out.
+// gRPC's headers are compiled with us: what they do to their own objects, between a call's start and its completion on
+// another thread, is ordered by gRPC. Only the innermost function counts (race_top), so that our handlers, which gRPC
+// calls, are not left out.
 extern "C" const char* __tsan_default_suppressions() {
   return "race_top:grpc::\n"
-         // These end in std::function and call nothing of ours.
+         // These end in std::function and call nothing of ours. Some are inlined, and then named without their class.
          "race:grpc::internal::InterceptorBatchMethodsImpl::\n"
-         "race:grpc::internal::CallbackWithSuccessTag::Clear\n";
+         "race:~InterceptorBatchMethodsImpl\n"
+         "race:SetFinishInterceptionHookPoint\n"
+         "race:grpc::internal::CallbackWithSuccessTag::Clear\n"
+         // A reactor's end, after everything that it started: gRPC counts what is under way.
+         "race:ServerCallbackReaderWriterImpl::CallOnDone\n";
+}
+
+namespace {
+
+// gRPC's own types as they are passed: see grpc/impl/codegen/grpc_types.h and gpr_types.h.
+struct Timespec {
+  std::int64_t seconds;
+  std::int32_t nanoseconds;
+  std::int32_t clock;
+};
+struct Event {
+  std::int32_t type;
+  std::int32_t success;
+  void* tag;
+};
+struct Slice {
+  void* words[4];
+};
+
+template <typename Function>
+Function* Real(const char* name, Function*) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+}
+#define NAME_(symbol) #symbol
+#define NAME(symbol) NAME_(symbol)
+#define REAL(symbol) static const auto real = Real(NAME(symbol), &symbol)
+
+// A slice's owner with the function that lets it go.
+struct Loan {
+  void (*destroy)(void*);
+  void* owner;
+
+  static void Return(void* self) {
+    const auto* loan = static_cast<Loan*>(self);
+    __tsan_acquire(self);
+    loan->destroy(loan->owner);
+    delete loan;
+  }
+};
+
+}  // namespace
+
+// What is done before an operation starts happens before its tag comes out of the completion queue.
+extern "C" int grpc_call_start_batch(void* call, const void* operations, std::size_t count, void* tag, void* reserved) {
+  REAL(grpc_call_start_batch);
+  __tsan_release(tag);
+  return real(call, operations, count, tag, reserved);
+}
+extern "C" Event grpc_completion_queue_next(void* queue, Timespec deadline, void* reserved) {
+  REAL(grpc_completion_queue_next);
+  const Event event = real(queue, deadline, reserved);
+  constexpr std::int32_t kOperationComplete = 2;
+  if (event.type == kOperationComplete) __tsan_acquire(event.tag);  // otherwise it has no tag
+  return event;
+}
+
+// grpc::Alarm::SetInternal(CompletionQueue*, gpr_timespec, void* tag), whose tag gRPC wraps, and
+// grpc::CompletionQueue::AsyncNextInternal(void** tag, bool* ok, gpr_timespec deadline), which unwraps it.
+#define ALARM_SET _ZN4grpc5Alarm11SetInternalEPNS_15CompletionQueueE12gpr_timespecPv
+extern "C" void ALARM_SET(void* self, void* queue, Timespec time, void* tag) {
+  REAL(ALARM_SET);
+  __tsan_release(tag);
+  real(self, queue, time, tag);
+}
+#define QUEUE_NEXT _ZN4grpc15CompletionQueue17AsyncNextInternalEPPvPb12gpr_timespec
+extern "C" int QUEUE_NEXT(void* self, void** tag, bool* ok, Timespec deadline) {
+  REAL(QUEUE_NEXT);
+  const int status = real(self, tag, ok, deadline);
+  constexpr int kGotEvent = 1;
+  if (status == kGotEvent) __tsan_acquire(*tag);
+  return status;
+}
+
+// What is done before a slice is made of lent memory happens before the memory comes back.
+extern "C" Slice grpc_slice_new_with_user_data(void* data, std::size_t size, void (*destroy)(void*), void* owner) {
+  REAL(grpc_slice_new_with_user_data);
+  auto* loan = new Loan{destroy, owner};
+  __tsan_release(loan);
+  return real(data, size, &Loan::Return, loan);
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <thread>
 
+#include "absl/synchronization/mutex.h"
 #include "attnd/client.h"
 #include "fake_server.h"
 #include "test_request.h"
@@ -25,7 +26,10 @@ class ComputeTest : public testing::TestWithParam<bool> {
   ComputeTest() : server_({&service_}), client_(*Client::Create(server_.target())) {
     service_.handler = [this](grpc::ServerContext* context, const v1::ComputeAttentionRequest& request,
                               v1::ComputeAttentionResponse& response) {
-      seen_ = request;
+      {
+        absl::MutexLock lock(&mutex_);
+        seen_ = request;
+      }
       FakeAttention plain;
       return plain.ComputeAttention(context, &request, &response);
     };
@@ -34,6 +38,7 @@ class ComputeTest : public testing::TestWithParam<bool> {
   // What the formula gives for the request that was seen.
   std::string Expected() {
     std::string output, log_sum_exp;
+    absl::MutexLock lock(&mutex_);
     PlainAttention(seen_, output, log_sum_exp);
     return output;
   }
@@ -41,6 +46,7 @@ class ComputeTest : public testing::TestWithParam<bool> {
   FakeAttention service_;
   FakeServer server_;
   Client client_;
+  absl::Mutex mutex_;  // calls may run at once
   v1::ComputeAttentionRequest seen_;
 };
 

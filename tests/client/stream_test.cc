@@ -59,7 +59,7 @@ class StreamTest : public testing::TestWithParam<bool> {
 
 TEST_P(StreamTest, ALargeCallComesBackWhole) {
   TestRequest t(Cuttable());
-  for (const std::size_t at_once : {1, 3, 4}) {
+  for (const std::size_t at_once : std::initializer_list<std::size_t>{1, 3, 4}) {
     service_.pieces_at_once = at_once;
     service_.pieces = 0;
     const auto reply = Call(client_, t.request, GetParam());

@@ -21,7 +21,8 @@ Buffer Create(std::size_t size) {
 }
 
 TEST(BufferTest, IsAlignedMemoryOfTheSizeAskedFor) {
-  for (const std::size_t size : {1, 63, 64, 4096, 4097, 5121, 65535, 65536, 65537, 1 << 20, 1234567}) {
+  for (const std::size_t size :
+       std::initializer_list<std::size_t>{1, 63, 64, 4096, 4097, 5121, 65535, 65536, 65537, 1 << 20, 1234567}) {
     const Buffer buffer = Create(size);
     EXPECT_EQ(buffer.size(), size);
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % 64, 0u);

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Builds what locks and schedules with Clang, warnings (Clang's thread-safety analysis among them) as errors, and runs its
+# tests under ThreadSanitizer.
+#   scripts/test-threads.sh [CTEST_ARGUMENT...]
+# The other tests run under the other sanitizers; clang-tidy compiles everything else with the same warnings.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$root"
+
+tests=(
+  # the engine
+  heap_libc_test memory_budget_test registry_test registry_threads_test
+  schedule_attention_work_test schedule_cpu_limit_test schedule_scheduler_test
+  # the server
+  server_attention_admission_test server_rpc_call_gate_test server_shm_listener_test server_shm_shared_memory_test
+  server_wire_buffer_test
+  # the client
+  client_compute_test client_lifetime_test client_staging_test client_stream_test
+  # both
+  e2e_cancel_test e2e_limits_test e2e_load_test e2e_models_test e2e_shared_memory_test e2e_stop_test e2e_stream_test
+)
+checks=(tsan_locks tsan_locks_unseen) # that ThreadSanitizer works: tests/checks/tsan
+
+scripts/setup.sh --clang
+build=$root/build-tsan
+build_attnd tsan "$build/logs" "${tests[@]}" "${checks[@]}" -- -DATTND_TESTS=ON
+pattern="^($(IFS='|'; echo "${tests[*]}")|tsan_.*)\$"
+ctest --test-dir "$build" --output-on-failure --no-tests=error --output-log "$build/logs/ctest.log" -j "$(nproc)" \
+  -R "$pattern" "$@"
