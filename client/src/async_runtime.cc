@@ -13,10 +13,7 @@ namespace {
 class Posted : public AsyncRuntime::Event {
  public:
   explicit Posted(std::function<void()> task) : task_(std::move(task)) {}
-  void Start(AsyncRuntime& runtime) {
-    AsyncRuntime::Announce();
-    alarm_.Set(runtime.queue(), std::chrono::system_clock::time_point(), this);
-  }
+  void Start(AsyncRuntime& runtime) { alarm_.Set(runtime.queue(), std::chrono::system_clock::time_point(), this); }
   void Run(bool /*ok*/) override {
     task_();
     delete this;
@@ -43,7 +40,6 @@ void AsyncRuntime::Work() {
   void* tag = nullptr;
   bool ok = false;
   while (queue_.Next(&tag, &ok)) {
-    platform::HappensAfter(&order_);
     static_cast<Event*>(tag)->Run(ok);
   }
 }

@@ -5,8 +5,6 @@
 
 #include <functional>
 
-#include "platform/thread_order.h"
-
 namespace attnd::client {
 
 // One per process, started by the first use and never stopped: so a call outlives the client that made it, and a client
@@ -26,10 +24,6 @@ class AsyncRuntime {
   // Where calls report. Every tag must be an Event*, which must live until it has run.
   grpc::CompletionQueue* queue() { return &queue_; }
 
-  // To be called right before an operation that brings an event: what was done until now happens before its Run(), as
-  // gRPC's queue promises.
-  static void Announce() { platform::HappensBefore(&order_); }
-
   // Runs `task` soon on a thread of the runtime. May be called from inside gRPC.
   void Post(std::function<void()> task);
 
@@ -38,7 +32,6 @@ class AsyncRuntime {
   void Work();
 
   grpc::CompletionQueue queue_;
-  static inline char order_ = 0;  // an address for platform::HappensBefore
 };
 
 }  // namespace attnd::client

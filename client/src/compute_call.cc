@@ -50,7 +50,6 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
     // The slices share this pointer; its deleter runs with the last of them. It has no object, only a moment.
     std::shared_ptr<const void> loan(nullptr, [call = self_](std::nullptr_t) { call->MemoryReturned(); });
     rpc_ = client::Start(channel, context_.get(), EncodeRequest(request_, shape_, loan, fields_), runtime.queue());
-    AsyncRuntime::Announce();
     rpc_->Finish(&bytes_, &status_, static_cast<AsyncRuntime::Event*>(this));
   }
 

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "attnd/v1/attention.pb.h"
-#include "platform/thread_order.h"
 
 namespace attnd::client {
 namespace {
@@ -62,20 +61,12 @@ void AppendVarint(std::uint64_t value, std::string& to) {
   to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
 }
 
-// Keeps lent memory until gRPC, on a thread of its own, lets go of the slice.
-struct Loan {
-  std::shared_ptr<const void> keeper;
-
-  static void Return(void* held) {
-    platform::HappensAfter(held);  // gRPC's count of the slice's users orders the two threads
-    delete static_cast<Loan*>(held);
-  }
-};
-
+// A slice of memory that `keeper` keeps alive until gRPC, on a thread of its own, lets go of it.
 grpc::Slice Lend(const void* data, std::size_t size, std::shared_ptr<const void> keeper) {
-  auto* loan = new Loan{std::move(keeper)};
-  platform::HappensBefore(loan);
-  return grpc::Slice(const_cast<void*>(data), size, &Loan::Return, loan);
+  using Keeper = std::shared_ptr<const void>;
+  return grpc::Slice(
+      const_cast<void*>(data), size, [](void* held) { delete static_cast<Keeper*>(held); },
+      new Keeper(std::move(keeper)));
 }
 
 // `copied` are the fields that stand before the tensors, which have the same numbers in both messages.

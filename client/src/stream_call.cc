@@ -211,14 +211,12 @@ void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::Completi
     absl::MutexLock lock(&mutex_);
     Write();
   }
-  AsyncRuntime::Announce();
   rpc_->Read(&answer_, static_cast<AsyncRuntime::Event*>(&read_));
 }
 
 void Stream::Write() {
   if (writing_ || last_written_ || over_ || sent_.size() >= max_in_flight_) return;
   AsyncRuntime::Event* const tag = &written_;
-  AsyncRuntime::Announce();
   const std::optional<std::uint64_t> id = job_.Next();
   if (!id.has_value()) {
     writing_ = last_written_ = true;
@@ -253,7 +251,6 @@ bool Stream::WasSent(std::uint64_t id) {
 
 void Stream::OnRead(bool ok) {
   if (!ok) {
-    AsyncRuntime::Announce();
     return rpc_->Finish(&status_, static_cast<AsyncRuntime::Event*>(&finished_));
   }
   absl::StatusOr<PieceReply> answer = PieceReply::Read(answer_);
@@ -270,7 +267,6 @@ void Stream::OnRead(bool ok) {
     status = job_.Accept(*answer);
   }
   if (!status.ok()) call_.Fail(status);
-  AsyncRuntime::Announce();
   rpc_->Read(&answer_, static_cast<AsyncRuntime::Event*>(&read_));
 }
 

@@ -10,7 +10,6 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "platform/thread_order.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -95,10 +94,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     });
   }
 
-  void OnDone() override {
-    platform::HappensAfter(this);  // nobody else is here any more, which gRPC sees to
-    delete this;
-  }
+  void OnDone() override { delete this; }
 
  private:
   // What to do, as decided under the lock.
@@ -120,7 +116,6 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
       absl::MutexLock lock(&mutex_);
       change();
       next = Decide();
-      platform::HappensBefore(this);
     }
     if (next.anything()) Do(next);
   }

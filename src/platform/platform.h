@@ -31,15 +31,6 @@
 #define ATTND_CLANG 0
 #endif
 
-// ThreadSanitizer: GCC defines a macro, Clang has a feature.
-#ifdef __SANITIZE_THREAD__
-#define ATTND_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#define ATTND_THREAD_SANITIZER __has_feature(thread_sanitizer)
-#else
-#define ATTND_THREAD_SANITIZER 0
-#endif
-
 // The instruction sets that this translation unit may use without asking the CPU.
 
 #ifdef __AVX2__
