@@ -32,12 +32,17 @@ PATH = re.compile(r"^[A-Za-z0-9_.*{},+-]+(/[A-Za-z0-9_.*{},+-]+)*/?$")
 BRACES = re.compile(r"\{([^{}]*)\}")
 
 
-def documents(root: pathlib.Path) -> list[pathlib.Path]:
-    def is_source(path: pathlib.Path) -> bool:
-        top = path.relative_to(root).parts[0]
-        return not (top == ".git" or top == "build" or top.startswith("build-"))
+def is_source(top: str) -> bool:
+    """Whether a name at the top of the tree is part of it, not Git's or a build's."""
+    return top not in ("", ".", "..", ".git", "build") and not top.startswith("build-")
 
-    return sorted(path for path in root.rglob("*.md") if is_source(path))
+
+def documents(root: pathlib.Path) -> list[pathlib.Path]:
+    found = list(root.glob("*.md"))
+    for folder in root.iterdir():
+        if folder.is_dir() and is_source(folder.name):
+            found += folder.rglob("*.md")
+    return sorted(found)
 
 
 def split(text: str) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
@@ -110,7 +115,7 @@ def paths(root: pathlib.Path, code: str) -> list[tuple[str, bool]]:
         word = re.sub(r":\d+$", "", word.strip("\"'()[];,:")).removesuffix(".")
         for path in expand(word) if PATH.match(word) else []:
             top = path.partition("/")[0]
-            in_tree = "/" in path and top not in ("", ".", "..") and (root / top).exists()
+            in_tree = "/" in path and is_source(top) and (root / top).exists()
             if in_tree or (path.endswith(SOURCE_ENDINGS) and not path.startswith(("-", "*."))):
                 found.append((path, in_tree))
     return found
