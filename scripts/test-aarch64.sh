@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Cross-compiles the engine for aarch64 and runs the kernel's tests under qemu-user. Installs nothing but the
-# cross compiler and qemu (scripts/packages-aarch64.txt), which must be there: the arm64 libraries are unpacked into
+# Cross-compiles the engine for aarch64, warnings as errors, and runs all its tests under qemu-user. Installs nothing but
+# the cross compiler and qemu (scripts/packages-aarch64.txt), which must be there: the arm64 libraries are unpacked into
 # build-aarch64/sysroot, by an apt with a state of its own.
 #   scripts/test-aarch64.sh [CTEST-ARGUMENTS...]
 set -euo pipefail
@@ -21,21 +21,28 @@ if [ ! -e "$sysroot/.complete" ]; then
            -o Dir::State::status=/dev/null -o Debug::NoLocking=1 -o APT::Sandbox::User=)
   apt-get "${options[@]}" -qq update
   (cd "$apt/debs" && apt-get "${options[@]}" -qq download libabsl-dev libabsl20220623 libeigen3-dev libgmock-dev \
-    libgtest-dev libssl-dev libssl3 nlohmann-json3-dev)
+    libgoogle-perftools-dev libgtest-dev libssl-dev libssl3 libtcmalloc-minimal4 nlohmann-json3-dev)
   for package in "$apt"/debs/*.deb; do dpkg-deb -x "$package" "$sysroot"; done
   touch "$sysroot/.complete"
 fi
 
 libraries=$sysroot/usr/lib/aarch64-linux-gnu
-cmake -S . -B "$build" -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+cache=()
+if command -v ccache >/dev/null; then cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
+# With the benchmarks, which bring the server's allocator along.
+step "Configuring (aarch64)" "$build/logs/configure.log" cmake -S . -B "$build" -G Ninja "${cache[@]}" \
+  -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
   -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_LIBRARY_ARCHITECTURE=aarch64-linux-gnu \
   -DCMAKE_FIND_ROOT_PATH="$sysroot;/usr/aarch64-linux-gnu" -DCMAKE_FIND_ROOT_PATH_MODE_PACKAGE=ONLY \
   -DCMAKE_FIND_ROOT_PATH_MODE_LIBRARY=ONLY -DCMAKE_FIND_ROOT_PATH_MODE_INCLUDE=ONLY \
   -DCMAKE_FIND_ROOT_PATH_MODE_PROGRAM=NEVER -DCMAKE_CXX_FLAGS="-isystem $sysroot/usr/include/aarch64-linux-gnu" \
   -DCMAKE_EXE_LINKER_FLAGS="-Wl,-rpath-link,$libraries" \
   -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-L;/usr/aarch64-linux-gnu;-E;LD_LIBRARY_PATH=$libraries" \
-  -DATTND_SERVER=OFF -DATTND_CLIENT=OFF -DATTND_ATTNCTL=OFF -DATTND_BENCH=OFF -DATTND_ALLOCATOR=libc -DATTND_WERROR=OFF >"$build/configure.log"
-tests=(kernel_shapes_test kernel_numbers_test kernel_invariants_test kernel_registry_test kernel_golden_test
-       schedule_attention_work_test)
-cmake --build "$build" --target "${tests[@]}"
-ctest --test-dir "$build" --output-on-failure -R '^(kernel_|schedule_attention_work)' "$@"
+  -DATTND_SERVER=OFF -DATTND_CLIENT=OFF -DATTND_ATTNCTL=OFF -DATTND_BENCH=ON -DATTND_TESTS=ON -DATTND_WERROR=ON
+step "Building (aarch64)" "$build/logs/build.log" cmake --build "$build"
+# qemu-user makes up /proc/self/smaps and leaves huge pages out of it, so nothing can be seen of them.
+unseen=HugeFractionTest.TellsHugeFromSmall:PageBufferTest.HugeIsHuge:PageBufferTest.CountsEachBufferByItself:HeapTest.LiesOnHugePages
+echo "left out under emulation: ${unseen//:/, }"
+export GTEST_FILTER=-$unseen
+ctest --test-dir "$build" --output-on-failure --no-tests=error --output-log "$build/logs/ctest.log" -j "$(nproc)" "$@"
