@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Builds attnd and its client, and measures by the clock how long a call waits for a server that does not answer any
+# more: the default keepalive settings, which the tests scale down. About a minute and a half.
+#   scripts/keepalive.sh
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$root"
+
+scripts/setup.sh
+build=$root/build
+build_attnd release "$build/logs" attnd keepalive_check -- -DATTND_TESTS=ON
+log=$build/logs/keepalive.log
+build/server/attnd --listen=127.0.0.1:0 2>"$log" &
+server=$!
+trap 'kill -CONT "$server" 2>/dev/null; kill -KILL "$server" 2>/dev/null || true' EXIT
+address=''
+for _ in $(seq 200); do
+  address=$(grep -oE '127\.0\.0\.1:[1-9][0-9]*' "$log" | head -n 1) || true
+  [ -z "$address" ] && kill -0 "$server" 2>/dev/null || break
+  sleep 0.05
+done
+[ -n "$address" ] || fail "the server did not start: $(tail -n 3 "$log")"
+build/tests/soak/keepalive_check --server="$address" --pid="$server"

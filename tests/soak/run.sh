@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Starts attnd, drives mixed load, and samples what attnd holds; called by scripts/soak.sh and by the tests.
+#   run.sh ROOT BUILD ATTND DRIVER NAME SECONDS [DRIVER-FLAG...]
+# Samples are in BUILD/soak/NAME.csv, the server's log beside them. Fails if the driver does, or if the server does not
+# end well.
+set -euo pipefail
+[ $# -ge 6 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
+root=$1 build=$2 attnd=$3 driver=$4 name=$5 seconds=$6
+shift 6
+every=10 # seconds between samples
+out=$build/soak
+mkdir -p "$out"
+samples=$out/$name.csv log=$out/$name.log
+
+folder=$(mktemp -d)
+server='' load=''
+cleanup() {
+  for pid in $load $server; do kill -KILL "$pid" 2>/dev/null || true; done
+  rm -rf "$folder"
+}
+trap cleanup EXIT
+
+mkdir "$folder/models"
+cp "$root/src/model/embedded/t5-tiny.json" "$folder/models/loaded.json"
+"$attnd" --listen="127.0.0.1:0,unix:$folder/attnd.sock" --model_root="$folder/models" --shared_memory 2>"$log" &
+server=$!
+address=''
+for _ in $(seq 200); do
+  address=$(grep -oE '127\.0\.0\.1:[1-9][0-9]*' "$log" | head -n 1) || true
+  [ -z "$address" ] && kill -0 "$server" 2>/dev/null || break
+  sleep 0.05
+done
+[ -n "$address" ] || { cat "$log" >&2; echo "the server did not start" >&2; exit 1; }
+
+"$driver" --servers="$address,unix:$folder/attnd.sock" --seconds="$seconds" \
+  --golden="$root/tests/golden/trained/t5-tiny_decoder0_512.safetensors" "$@" &
+load=$!
+: >"$samples"
+started=$SECONDS
+while kill -0 "$load" 2>/dev/null; do
+  resident=$(awk '/^VmRSS:/ { print $2 }' "/proc/$server/status")
+  threads=$(awk '/^Threads:/ { print $2 }' "/proc/$server/status")
+  descriptors=$(find "/proc/$server/fd" -mindepth 1 2>/dev/null | wc -l)
+  echo "$((SECONDS - started)),$resident,$descriptors,$threads" >>"$samples"
+  for _ in $(seq $((every * 5))); do
+    kill -0 "$load" 2>/dev/null || break
+    sleep 0.2
+  done
+done
+status=0
+wait "$load" || status=$?
+load=''
+kill -TERM "$server"
+wait "$server" || { echo "the server ended with status $?: $(tail -n 3 "$log")" >&2; status=1; }
+server=''
+exit "$status"
