@@ -14,6 +14,6 @@ case ${1:-} in
 esac
 command -v clang-format >/dev/null || "$root/scripts/setup.sh" --lint
 cd "$root"
-mapfile -t sources < <(find src server client proto tests bench examples -name '*.cc' -o -name '*.h' 2>/dev/null | sort)
+mapfile -t sources < <(find src server client proto cmake tests bench examples -name '*.cc' -o -name '*.h' 2>/dev/null | sort)
 clang-format "${mode[@]}" "${sources[@]}"
 echo "clang-format: ${#sources[@]} files"
