@@ -30,7 +30,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "attnd/client.h"
-#include "tensor/safetensors.h"
+#include "files/safetensors.h"
 
 ABSL_FLAG(std::vector<std::string>, servers, {}, "the server's addresses, each used by some of the threads");
 ABSL_FLAG(std::string, golden, "", "q, k, v and o of the model t5-tiny");
@@ -50,7 +50,7 @@ struct Golden {
 };
 
 Golden ReadGolden(const std::string& path) {
-  const auto file = tensor::SafetensorsFile::Open(*tensor::OpenFile(path));
+  const auto file = files::SafetensorsFile::Open(*files::OpenFile(path));
   if (!file.ok()) {
     std::fprintf(stderr, "%s: %s\n", path.c_str(), file.status().ToString().c_str());
     std::exit(2);
