@@ -4,9 +4,9 @@
 Fails if a room includes a header of a room that its CMake target does not name, names one that it does not include, if
 arrows lead in a circle, or if the pictures in docs/architecture.md are not those of the includes.
 
-  arrows.py ROOT ARROWS [--write] [--pretend FILE=INCLUDE]
+  arrows.py [--arrows FILE] [--write] [--pretend FILE=INCLUDE]
 
-ARROWS is build/rooms/arrows.txt, written by CMake. --write mends the pictures; --pretend takes FILE as if it had one more
+--arrows is what CMake wrote, build/rooms/arrows.txt unless told. --write mends the pictures; --pretend takes FILE as if it had one more
 #include "INCLUDE", to see that the check fails.
 """
 
@@ -156,8 +156,8 @@ def draw(root: pathlib.Path, graph: dict[str, set[str]], write: bool) -> list[st
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("root", type=pathlib.Path)
-    parser.add_argument("arrows", type=pathlib.Path)
+    root = pathlib.Path(__file__).resolve().parents[2]
+    parser.add_argument("--arrows", type=pathlib.Path, default=root / "build/rooms/arrows.txt")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--pretend", default="=")
     options = parser.parse_args()
@@ -165,11 +165,11 @@ def main() -> int:
     if len(names) < 15:
         sys.exit(f"only {len(names)} rooms: configure with the server, the client and attnctl")
     pretend = tuple(options.pretend.split("=", 1))
-    used = {room: includes(options.root, room, set(names), pretend) for room in names}
+    used = {room: includes(root, room, set(names), pretend) for room in names}
     graph = {room: set(others) for room, others in used.items()}
-    problems = differences(names, used) + shape_of_server(options.root, graph)
+    problems = differences(names, used) + shape_of_server(root, graph)
     try:
-        problems += draw(options.root, graph, options.write)
+        problems += draw(root, graph, options.write)
     except ValueError as circle:
         problems.append(str(circle))
     print("\n".join(problems) or f"{len(names)} rooms: every arrow is named, none leads in a circle")
