@@ -9,7 +9,7 @@ cd "$root"
 
 scripts/setup.sh
 build=$root/build
-build_attnd release "$build/logs" attnd keepalive_check -- -DATTND_TESTS=ON
+build_attnd release "$build" attnd keepalive_check -- -DATTND_TESTS=ON
 log=$build/logs/keepalive.log
 build/server/attnd --listen=127.0.0.1:0 2>"$log" &
 server=$!

@@ -13,7 +13,7 @@ seconds=${1:-3600}
 [[ $seconds =~ ^[0-9]+$ ]] && [ "$seconds" -ge 90 ] || { sed -n '2,6p' "$0" >&2; exit 2; }
 scripts/setup.sh
 build=$root/build
-build_attnd release "$build/logs" attnd soak_driver -- -DATTND_TESTS=ON
+build_attnd release "$build" attnd soak_driver -- -DATTND_TESTS=ON
 heading "Load for $seconds s, on $(nproc) CPUs"
 "tests/soak/run.sh" "$root" "$build" "$build/server/attnd" "$build/tests/soak/soak_driver" soak "$seconds"
 heading "What the server held ($(wc -l <build/soak/soak.csv) samples)"

@@ -25,7 +25,7 @@ checks=(tsan_locks tsan_locks_unseen) # that ThreadSanitizer works: tests/checks
 
 scripts/setup.sh --clang
 build=$root/build-tsan
-build_attnd tsan "$build/logs" "${tests[@]}" "${checks[@]}" -- -DATTND_TESTS=ON
+build_attnd tsan "$build" "${tests[@]}" "${checks[@]}" -- -DATTND_TESTS=ON
 pattern="^($(IFS='|'; echo "${tests[*]}")|tsan_.*)\$"
 ctest --test-dir "$build" --output-on-failure --no-tests=error --output-log "$build/logs/ctest.log" -j "$(nproc)" \
   -R "$pattern" "$@"

@@ -14,14 +14,22 @@ Table FromProto(const v1::Table& m) {
   table.name = m.name();
   table.heads = m.heads();
   table.bidirectional = m.bidirectional();
-  if (m.has_t5()) {
-    const auto& t5 = m.t5();
-    table.rule = T5Buckets{t5.num_buckets(), t5.max_distance(), {t5.values().begin(), t5.values().end()}};
-  } else if (m.has_alibi()) {
-    table.rule = AlibiSlopes{{m.alibi().slopes().begin(), m.alibi().slopes().end()}};
-  } else {
-    const auto& each = m.per_offset();
-    table.rule = PerOffset{each.min_offset(), {each.values().begin(), each.values().end()}};
+  switch (m.rule_case()) {
+    case v1::Table::kT5: {
+      const auto& t5 = m.t5();
+      table.rule = T5Buckets{t5.num_buckets(), t5.max_distance(), {t5.values().begin(), t5.values().end()}};
+      break;
+    }
+    case v1::Table::kAlibi:
+      table.rule = AlibiSlopes{{m.alibi().slopes().begin(), m.alibi().slopes().end()}};
+      break;
+    case v1::Table::kPerOffset: {
+      const auto& each = m.per_offset();
+      table.rule = PerOffset{each.min_offset(), {each.values().begin(), each.values().end()}};
+      break;
+    }
+    case v1::Table::RULE_NOT_SET:  // a server that is newer than this client
+      break;
   }
   return table;
 }
@@ -94,7 +102,7 @@ BiasReply FromProto(const v1::GetBiasResponse& m) {
   reply.version = m.version();
   reply.content_hash = m.content_hash();
   reply.table = m.table();
-  reply.mask = m.mask() == v1::MASK_CAUSAL ? Mask::kCausal : Mask::kNone;
+  reply.mask = static_cast<Mask>(m.mask());
   reply.offsets.assign(m.offsets().begin(), m.offsets().end());
   reply.buckets.assign(m.buckets().begin(), m.buckets().end());
   reply.heads.assign(m.heads().begin(), m.heads().end());

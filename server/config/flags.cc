@@ -1,5 +1,7 @@
 #include "server/config/flags.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
@@ -63,13 +65,25 @@ extern "C" void ABSL_INTERNAL_C_SYMBOL(AbslInternalReportFatalUsageError)(absl::
 namespace attnd::server {
 namespace {
 
-// A line of the help for each flag.
-void Describe(absl::string_view title, const std::vector<absl::string_view>& flags, std::string& help) {
+using Names = std::vector<absl::string_view>;
+
+Names NamesOfLimits() {
+  Names names;
+  for (const LimitRow& row : LimitRows()) {
+    if (row.has_flag) names.emplace_back(row.name);
+  }
+  return names;
+}
+
+// A line of the help for each flag; their descriptions begin at one column.
+void Describe(absl::string_view title, const Names& flags, std::string& help) {
   absl::StrAppend(&help, "\n", title, ":\n");
+  std::size_t longest = 0;
+  for (const absl::string_view name : flags) longest = std::max(longest, name.size());
   for (const absl::string_view name : flags) {
     const absl::CommandLineFlag* const flag = absl::FindCommandLineFlag(name);
     const std::string value = flag->DefaultValue();
-    absl::StrAppend(&help, "  --", name, std::string(22 - name.size(), ' '), flag->Help(),
+    absl::StrAppend(&help, "  --", name, std::string(longest + 2 - name.size(), ' '), flag->Help(),
                     value.empty() ? "" : absl::StrCat(" (", value, ")"), "\n");
   }
 }
@@ -85,12 +99,8 @@ std::string Help() {
       "Serving",
       {"listen", "unix_socket_mode", "shared_memory", "model_root", "threads", "kernel", "drain_seconds", "log_level"},
       help);
-  std::vector<absl::string_view> limits;
-  for (const LimitRow& row : LimitRows()) {
-    if (row.has_flag) limits.emplace_back(row.name);
-  }
-  Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", limits, help);
-  absl::StrAppend(&help, "\n  --flagfile=FILE         read more flags from a file\n", "  --help, --version\n");
+  Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", NamesOfLimits(), help);
+  absl::StrAppend(&help, "\n  --flagfile=FILE  read more flags from a file\n", "  --help, --version\n");
   return help;
 }
 

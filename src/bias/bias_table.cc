@@ -69,6 +69,29 @@ std::int64_t Distance(std::int64_t offset) {
   return std::abs(std::max(offset, -std::numeric_limits<std::int64_t>::max()));
 }
 
+struct IsBidirectional {
+  bool operator()(const T5Rule& rule) const { return rule.bidirectional; }
+  bool operator()(const AlibiRule& rule) const { return rule.bidirectional; }
+  bool operator()(const PerOffsetRule& rule) const { return rule.min_offset < 0; }
+};
+
+struct ValueAt {
+  std::int64_t heads;
+  std::int64_t head;
+  std::int64_t offset;
+  std::int64_t bucket;  // of the offset, where the rule has buckets
+
+  float operator()(const T5Rule& rule) const { return rule.values[static_cast<std::size_t>(bucket * heads + head)]; }
+  float operator()(const AlibiRule& rule) const {
+    return 0.0F - rule.slopes[static_cast<std::size_t>(head)] * static_cast<float>(Distance(offset));
+  }
+  float operator()(const PerOffsetRule& rule) const {
+    const std::int64_t count = static_cast<std::int64_t>(rule.values.size()) / heads;
+    const std::int64_t nearest = std::clamp(offset, rule.min_offset, rule.min_offset + count - 1);
+    return rule.values[static_cast<std::size_t>(head * count + nearest - rule.min_offset)];
+  }
+};
+
 }  // namespace
 
 absl::StatusOr<BiasTable> BiasTable::Create(std::int64_t heads, Rule rule, std::int64_t max_values) {
@@ -87,11 +110,7 @@ absl::StatusOr<BiasTable> BiasTable::Create(std::int64_t heads, Rule rule, std::
   return table;
 }
 
-bool BiasTable::bidirectional() const {
-  if (const T5Rule* t5 = std::get_if<T5Rule>(&rule_)) return t5->bidirectional;
-  if (const AlibiRule* alibi = std::get_if<AlibiRule>(&rule_)) return alibi->bidirectional;
-  return std::get<PerOffsetRule>(rule_).min_offset < 0;
-}
+bool BiasTable::bidirectional() const { return std::visit(IsBidirectional{}, rule_); }
 
 std::optional<std::int64_t> BiasTable::Bucket(std::int64_t offset) const {
   const T5Rule* t5 = std::get_if<T5Rule>(&rule_);
@@ -102,16 +121,8 @@ std::optional<std::int64_t> BiasTable::Bucket(std::int64_t offset) const {
 }
 
 float BiasTable::Value(std::int64_t head, std::int64_t offset) const {
-  if (const T5Rule* t5 = std::get_if<T5Rule>(&rule_)) {
-    return t5->values[static_cast<std::size_t>(*Bucket(offset) * heads_ + head)];
-  }
-  if (const AlibiRule* alibi = std::get_if<AlibiRule>(&rule_)) {
-    return 0.0F - alibi->slopes[static_cast<std::size_t>(head)] * static_cast<float>(Distance(offset));
-  }
-  const auto& per_offset = std::get<PerOffsetRule>(rule_);
-  const std::int64_t count = static_cast<std::int64_t>(per_offset.values.size()) / heads_;
-  const std::int64_t nearest = std::clamp(offset, per_offset.min_offset, per_offset.min_offset + count - 1);
-  return per_offset.values[static_cast<std::size_t>(head * count + nearest - per_offset.min_offset)];
+  const std::int64_t bucket = Bucket(offset).value_or(0);
+  return std::visit(ValueAt{heads_, head, offset, bucket}, rule_);
 }
 
 }  // namespace attnd::bias

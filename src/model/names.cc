@@ -72,8 +72,8 @@ absl::StatusOr<std::string> NormalizePath(std::string_view path) {
 
 std::string Stem(std::string_view path) {
   std::string name(path.substr(path.rfind('/') + 1));
-  for (const char* extension : {".gguf", ".json"}) {
-    if (absl::EndsWith(name, extension)) return name.substr(0, name.size() - 5);
+  for (const absl::string_view ending : {".gguf", ".json"}) {
+    if (absl::EndsWith(name, ending)) return name.substr(0, name.size() - ending.size());
   }
   return name;
 }

@@ -109,18 +109,10 @@ class FakeInfo : public v1::ServerService::Service {
     response->set_threads(2);
     response->mutable_started_at()->set_seconds(1000);
     v1::Limits& limits = *response->mutable_limits();
-    limits.set_max_request_bytes(1);
-    limits.set_max_result_bytes(2);
-    limits.set_max_dim(3);
-    limits.set_max_head_dim(4);
-    limits.set_max_models(5);
-    limits.set_max_table_values(6);
-    limits.set_max_bias_cells(7);
-    limits.set_max_model_file_bytes(8);
-    limits.set_max_page_size(9);
-    limits.set_max_inflight_bytes(10);
-    limits.set_max_header_bytes(11);
-    limits.set_max_shared_bytes(12);
+    std::int64_t next = 1;
+#define ATTND_LIMIT(name, ...) limits.set_##name(next++);
+#define ATTND_FIXED_LIMIT(name, value) limits.set_##name(next++);
+#include "attnd/limits.inc"
     return grpc::Status::OK;
   }
 };
@@ -209,12 +201,11 @@ TEST_F(ModelsTest, TellsTheServersFacts) {
   EXPECT_THAT(info->available_kernels, ElementsAre("x86-64-v3", "x86-64-v2"));
   EXPECT_EQ(info->threads, 2);
   EXPECT_EQ(info->started_at, absl::FromUnixSeconds(1000));
-  const Limits& l = info->limits;
-  EXPECT_THAT(
-      (std::vector<std::int64_t>{l.max_request_bytes, l.max_result_bytes, l.max_dim, l.max_head_dim, l.max_models,
-                                 l.max_table_values, l.max_bias_cells, l.max_model_file_bytes, l.max_page_size,
-                                 l.max_inflight_bytes, l.max_header_bytes, l.max_shared_bytes}),
-      ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
+  std::int64_t next = 1;
+#define ATTND_LIMIT(name, ...) EXPECT_EQ(info->limits.name, next++);
+#define ATTND_FIXED_LIMIT(name, value) EXPECT_EQ(info->limits.name, next++);
+#include "attnd/limits.inc"
+  EXPECT_EQ(info->limits.max_head_dim, 4) << "the numbers of attnd.v1.Limits";
 }
 
 }  // namespace

@@ -284,7 +284,7 @@ TEST_F(ModelsTest, BadWindows) {
          r.add_heads(kHeads);
        }},
       {"heads[0]", [](v1::GetBiasRequest& r) { r.add_heads(-1); }},
-      {"mask", [](v1::GetBiasRequest& r) { r.set_mask(static_cast<v1::Mask>(3)); }},
+      {"mask", [](v1::GetBiasRequest& r) { r.set_mask(static_cast<v1::Mask>(99)); }},
   };
   for (const auto& c : kCases) {
     v1::GetBiasRequest request;

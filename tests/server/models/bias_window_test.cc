@@ -211,7 +211,7 @@ TEST_F(BiasWindowTest, RefusesByField) {
          r.add_heads(kHeads);
        },
        "heads[1]"},
-      {[](Request& r) { r.set_mask(static_cast<v1::Mask>(3)); }, "mask"},
+      {[](Request& r) { r.set_mask(static_cast<v1::Mask>(99)); }, "mask"},
       {[](Request& r) { r.set_mask(static_cast<v1::Mask>(-1)); }, "mask"},
   };
   for (const auto& c : kCases) {
