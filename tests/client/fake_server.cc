@@ -62,7 +62,7 @@ void PlainAttention(const v1::ComputeAttentionRequest& r, std::string& output, s
 
 grpc::Status FakeAttention::ComputeAttention(grpc::ServerContext* context, const v1::ComputeAttentionRequest* request,
                                              v1::ComputeAttentionResponse* response) {
-  if (handler) return handler(context, *request, *response);
+  if (const Handler current = handler.get()) return current(context, *request, *response);
   PlainAttention(*request, *response->mutable_output(), *response->mutable_log_sum_exp());
   if (!request->return_log_sum_exp()) response->clear_log_sum_exp();
   response->set_version(7);

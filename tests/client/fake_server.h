@@ -9,8 +9,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "attnd/v1/attention.grpc.pb.h"
 
 namespace attnd::client {
@@ -23,8 +26,26 @@ class FakeAttention : public v1::AttentionService::Service {
   using Pieces = grpc::ServerReaderWriter<v1::StreamAttentionResponse, v1::StreamAttentionRequest>;
   using Handler = std::function<grpc::Status(grpc::ServerContext*, const v1::ComputeAttentionRequest&,
                                              v1::ComputeAttentionResponse&)>;
+  // A handler that may be assigned while the server runs: what the assigning thread did before is done for the handler.
+  class HandlerSlot {
+   public:
+    HandlerSlot& operator=(Handler handler) {
+      absl::MutexLock lock(&mutex_);
+      handler_ = std::move(handler);
+      return *this;
+    }
+    Handler get() const {
+      absl::MutexLock lock(&mutex_);
+      return handler_;
+    }
+
+   private:
+    mutable absl::Mutex mutex_;
+    Handler handler_ ABSL_GUARDED_BY(mutex_);
+  };
+
   // What to answer; by default PlainAttention.
-  Handler handler;
+  HandlerSlot handler;
 
   // Pieces to read before the first is answered; they are then answered last first. 1: each at once.
   std::size_t pieces_at_once = 1;
