@@ -9,7 +9,7 @@ GitHub spells it. Links to other places (https:, mailto:) are not followed.
 A word in `code` or in a code block is a path in two cases; wildcards and {h,cc} stand for what they match:
   - its first part is a file or folder at the top of ROOT (src/..., scripts/..., .ci/run): it exists there;
   - it ends like a source file (.sh, .py, .cc, .h, .md, .cmake, .proto): it exists beside the document, in ROOT, or in one
-    of the folders that sources are included from.
+    of the folders that sources are included from. If none of these has even its first part, it is somebody else's.
 """
 
 import itertools
@@ -123,6 +123,8 @@ def paths(root: pathlib.Path, code: str) -> list[tuple[str, bool]]:
 
 def missing_path(root: pathlib.Path, document: pathlib.Path, path: str, in_tree: bool) -> str | None:
     folders = [root] if in_tree else [document.parent, root, *(root / folder for folder in INCLUDE_FOLDERS)]
+    if "/" in path and not any((folder / path.partition("/")[0]).exists() for folder in folders):
+        return None
     return None if any(exists(folder, path) for folder in folders) else f"no file {path}"
 
 

@@ -42,7 +42,7 @@ CASES = [
     ("`scripts/gone.sh --preset dev`", ["1: no file scripts/gone.sh"]),
     ("Run\n\n    scripts/gone.sh x\n", ["3: no file scripts/gone.sh"]),
     ("```sh\nscripts/gone.sh x\n```\n", ["2: no file scripts/gone.sh"]),
-    ("`config.json` `/dev/shm` `grpc.v1.Health/Check` `a/b` `build/peers` `Health/Check` `-Isrc/x` `*.h`", []),
+    ("`config.json` `/dev/shm` `grpc.v1.Health/Check` `a/b` `build/peers` `Health/Check` `google/any.h` `-Isrc/x` `*.h`", []),
 ]
 
 
