@@ -31,6 +31,13 @@
 #define ATTND_CLANG 0
 #endif
 
+// gRPC and protobuf log through Abseil, which comes with those that do; before, through functions of their own.
+#if __has_include("absl/log/log_sink_registry.h")
+#define ATTND_ABSL_LOG 1
+#else
+#define ATTND_ABSL_LOG 0
+#endif
+
 // The instruction sets that this translation unit may use without asking the CPU.
 
 #ifdef __AVX2__

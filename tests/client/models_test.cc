@@ -1,5 +1,6 @@
 // The other calls: every field of the messages and of the library's structs meets its counterpart.
 #include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
 #include <utility>
@@ -180,9 +181,12 @@ TEST_F(ModelsTest, UploadsWhatItWasGiven) {
 TEST_F(ModelsTest, AsksForABias) {
   const auto bias = client_.GetBias({"m", 1, "decoder", 2, 3, 4, 5, Mask::kCausal, {1}});
   ASSERT_TRUE(bias.ok()) << bias.status();
-  EXPECT_EQ(models_.bias.ShortDebugString(),
-            "model: \"m\" version: 1 table: \"decoder\" query_start: 2 query_count: 3 key_start: 4 key_count: 5 "
-            "mask: MASK_CAUSAL heads: 1");
+  v1::GetBiasRequest expected;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
+      "model: 'm' version: 1 table: 'decoder' query_start: 2 query_count: 3 key_start: 4 key_count: 5 "
+      "mask: MASK_CAUSAL heads: 1",
+      &expected));
+  EXPECT_EQ(models_.bias.SerializeAsString(), expected.SerializeAsString());
   EXPECT_EQ(bias->version, 3U);
   EXPECT_EQ(bias->content_hash, "cafe");
   EXPECT_EQ(bias->table, "decoder");

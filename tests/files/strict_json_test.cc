@@ -22,7 +22,7 @@ TEST(StrictJsonTest, RefusesWhatItMust) {
     std::string says;
   };
   const Case cases[] = {
-      {"", "unexpected end"},
+      {"", "input"},
       {"{", "unexpected end"},
       {"{} {}", "unexpected"},
       {R"({"a": 1, "a": 1})", R"(key "a" is given twice)"},

@@ -8,11 +8,10 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
-#include "google/protobuf/stubs/logging.h"
 #include "wire/codec_check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const google::protobuf::LogSilencer silencer;
+  static const attnd::server::SilentProtobuf silent;
   if (size == 0) return 0;
   absl::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
   const absl::string_view cuts = rest.substr(0, data[0]);

@@ -8,9 +8,15 @@
 
 #include "gmock/gmock.h"
 #include "google/protobuf/type.pb.h"
-#include "grpc/support/log.h"
 #include "gtest/gtest.h"
+#include "platform/platform.h"
 #include "spdlog/spdlog.h"
+
+#if ATTND_ABSL_LOG
+#include "absl/log/log.h"
+#else
+#include "grpc/support/log.h"
+#endif
 
 namespace attnd::server {
 namespace {
@@ -59,14 +65,23 @@ TEST(LogTest, ALineHasTimeLevelAndText) {
                                           "[+-][0-9]{2}:[0-9]{2} warning what happened\n"));
 }
 
+// gRPC's lines, as it writes them.
+#if ATTND_ABSL_LOG
+using GrpcLogTest = testing::Test;
+void GrpcError(const std::string& text) { LOG(ERROR) << text; }
+void GrpcInfo(const std::string& text) { LOG(INFO) << text; }
+#else
 class GrpcLogTest : public testing::Test {
  protected:
   GrpcLogTest() { gpr_set_log_verbosity(GPR_LOG_SEVERITY_DEBUG); }
   ~GrpcLogTest() override { gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR); }
 };
+void GrpcError(const std::string& text) { gpr_log(GPR_ERROR, "%s", text.c_str()); }
+void GrpcInfo(const std::string& text) { gpr_log(GPR_INFO, "%s", text.c_str()); }
+#endif
 
 TEST_F(GrpcLogTest, ErrorsAreWarningsOfOurs) {
-  const auto error = [] { gpr_log(GPR_ERROR, "connection %d broke", 7); };
+  const auto error = [] { GrpcError("connection 7 broke"); };
   for (const char* level : {"trace", "debug", "info", "warn"}) {
     const std::string line = Logged(level, error);
     EXPECT_THAT(line, HasSubstr(" warning grpc: connection 7 broke\n")) << level;
@@ -78,8 +93,8 @@ TEST_F(GrpcLogTest, ErrorsAreWarningsOfOurs) {
 
 TEST_F(GrpcLogTest, OtherLinesAreForDebugging) {
   const auto others = [] {
-    gpr_log(GPR_INFO, "told");
-    gpr_log(GPR_DEBUG, "traced");
+    GrpcInfo("told");
+    GrpcInfo("traced");
   };
   for (const char* level : {"trace", "debug"}) {
     const std::string lines = Logged(level, others);
@@ -90,7 +105,7 @@ TEST_F(GrpcLogTest, OtherLinesAreForDebugging) {
 }
 
 TEST_F(GrpcLogTest, PercentSignsAndBracesOfALineAreItsOwn) {
-  EXPECT_THAT(Logged("warn", [] { gpr_log(GPR_ERROR, "%s", "{} %s {0}"); }), HasSubstr("grpc: {} %s {0}\n"));
+  EXPECT_THAT(Logged("warn", [] { GrpcError("{} %s {0}"); }), HasSubstr("grpc: {} %s {0}\n"));
 }
 
 TEST(LogTest, ProtobufsComplaintsAreForDebugging) {

@@ -8,7 +8,6 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "google/protobuf/stubs/logging.h"
 #include "gtest/gtest.h"
 #include "wire/codec_check.h"
 
@@ -35,9 +34,8 @@ std::string Groups(int depth) {
   return bytes;
 }
 
-// protobuf writes a line about each string that is no UTF-8.
 class CodecTest : public testing::Test {
-  google::protobuf::LogSilencer silencer_;
+  SilentProtobuf silent_;
 };
 
 struct Case {

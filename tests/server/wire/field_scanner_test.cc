@@ -12,8 +12,8 @@
 
 #include "absl/strings/escaping.h"
 #include "google/protobuf/empty.pb.h"
-#include "google/protobuf/stubs/logging.h"
 #include "gtest/gtest.h"
+#include "wire/codec_check.h"
 
 namespace attnd::server {
 namespace {
@@ -198,7 +198,7 @@ std::string Groups(int depth) {
 
 // What protobuf says of these bytes, all whose fields are unknown to it.
 bool ProtobufTakes(const std::string& bytes) {
-  const google::protobuf::LogSilencer silencer;
+  const SilentProtobuf silent;
   return google::protobuf::Empty().ParseFromString(bytes);
 }
 
