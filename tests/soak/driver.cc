@@ -12,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <future>
+#include <iostream>
 #include <map>
 #include <memory>
 #include <random>
@@ -256,7 +257,13 @@ int Main() {
   Load load;
   const std::vector<std::string> servers = absl::GetFlag(FLAGS_servers);
   for (const std::string& server : servers) {
-    const auto client = [&] { return std::make_shared<Client>(NewClient(server)); };
+    // Connected, so that what is cut short are calls and not connections that are being made.
+    const auto client = [&] {
+      auto connected = std::make_shared<Client>(NewClient(server));
+      if (const auto info = connected->GetServerInfo(); !info.ok())
+        std::cerr << server << ": " << info.status() << "\n";
+      return connected;
+    };
     load.Add("one token, " + server, [&, c = client()](Load::Random&) { return ComputeAndCheck(*c, token, kModel); });
     load.Add("128 rows, " + server, [&, c = client()](Load::Random&) { return ComputeAndCheck(*c, middle, kModel); });
     load.Add("512 rows, four at once, " + server, [&, c = client()](Load::Random&) {
