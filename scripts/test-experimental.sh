@@ -2,8 +2,9 @@
 # Builds attnd and runs its tests with the next gRPC, protobuf and compiler: Debian sid, with gRPC and protobuf from
 # experimental, in a root of its own under build-experimental/. Needs root and mmdebstrap.
 #   scripts/test-experimental.sh [CTEST_ARGUMENT...]
-# Eigen is this machine's. Warnings are not errors: a newer compiler has new ones. Everything is built even if something fails (ninja -k 0), and the
-# tests that could be built run; the script fails at the end. Logs are in build-experimental/logs.
+# Eigen is this machine's. Warnings are not errors: a newer compiler has new ones. Everything is built even if something
+# fails (ninja -k 0), and the tests that could be built run; the script fails at the end. Logs are in
+# build-experimental/logs.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -50,7 +51,7 @@ build=/src/build-experimental/build
 inside() { chroot "$system" env HOME=/root CCACHE_BASEDIR=/src CCACHE_DIR=/src/build-experimental/ccache "$@"; }
 step "Configuring" "$logs/configure.log" inside cmake -S /src -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DATTND_TESTS=ON \
-  -DCMAKE_FIND_PACKAGE_PREFER_CONFIG=ON -DEigen3_DIR=/opt/eigen/usr/share/eigen3/cmake
+  -DEigen3_DIR=/opt/eigen/usr/share/eigen3/cmake
 status=0
 step_build() { inside cmake --build "$build" -- -k 0; }
 (step "Building" "$logs/build.log" step_build) || status=$?
