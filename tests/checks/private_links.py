@@ -41,7 +41,8 @@ def main() -> int:
         entry = entries[str(root / source)]
         if error := preprocess(entry, named):
             problems.append(f"{source} cannot include {named}: {error}")
-        if f"{other}: No such file" not in preprocess(entry, other):
+        error = preprocess(entry, other)
+        if f"{other}: No such file" not in error and f"'{other}' file not found" not in error:  # GCC's words, Clang's
             problems.append(f"{source} can include {other}, which its room does not name")
     print("\n".join(problems) or f"{len(CASES)} wrong includes do not compile")
     return 1 if problems else 0
