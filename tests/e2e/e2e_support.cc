@@ -1,18 +1,13 @@
 #include "e2e_support.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <future>
-#include <limits>
 #include <random>
 #include <utility>
 
 #include "google/protobuf/any.pb.h"
 #include "google/protobuf/unknown_field_set.h"
-#include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
-#include "kernel/reference.h"
+#include "reference_check.h"
 #include "server/attention/validation.h"
 #include "server/wire/codec.h"
 
@@ -28,18 +23,6 @@ bias::BiasTable Table(bool bidirectional) {
   return *std::move(table);
 }
 
-std::vector<float> Floats(const std::string& bytes) {
-  std::vector<float> values(bytes.size() / sizeof(float));
-  if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
-}
-
-float LargestOf(const std::string& bytes) {
-  float largest = 0;
-  for (const float value : Floats(bytes)) largest = std::max(largest, std::abs(value));
-  return largest;
-}
-
 }  // namespace
 
 server::Options TestOptions() {
@@ -48,14 +31,6 @@ server::Options TestOptions() {
   options.threads = 2;
   options.drain = absl::Seconds(60);
   return options;
-}
-
-std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  arguments.SetMaxSendMessageSize(-1);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
 TestServer::TestServer(server::Options options) {
@@ -80,42 +55,26 @@ grpc::Status TestServer::Compute(const v1::ComputeAttentionRequest& request, v1:
 
 grpc::Status RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
                      const std::vector<grpc::Slice>& slices, std::string* reply) {
-  const grpc::ByteBuffer request(slices.data(), slices.size());
-  grpc::ByteBuffer response;
   grpc::ClientContext context;
-  std::promise<grpc::Status> done;
-  grpc::GenericStub stub(channel);
-  stub.UnaryCall(&context, method, grpc::StubOptions(), &request, &response,
-                 [&done](const grpc::Status& status) { done.set_value(status); });
-  const grpc::Status status = done.get_future().get();
+  grpc::ByteBuffer response;
+  const grpc::Status status =
+      test::RawCall(channel, method, context, grpc::ByteBuffer(slices.data(), slices.size()), &response);
   grpc::Slice flat;
   if (status.ok() && response.DumpToSingleSlice(&flat).ok()) reply->assign(flat.begin(), flat.end());
   return status;
 }
 
 Health HealthOf(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
-  // HealthCheckRequest {string service = 1}, HealthCheckResponse {ServingStatus status = 1}: 1 SERVING, 2 NOT_SERVING.
-  google::protobuf::UnknownFieldSet request;
-  request.AddLengthDelimited(1, service);
-  std::string bytes;
-  request.SerializeToString(&bytes);
-  std::string reply;
-  const grpc::Status status = RawCall(channel, "/grpc.health.v1.Health/Check", {grpc::Slice(bytes)}, &reply);
-  if (status.error_code() == grpc::StatusCode::NOT_FOUND) return Health::kUnknown;
-  google::protobuf::UnknownFieldSet response;
-  if (!status.ok() || !response.ParseFromString(reply) || response.field_count() != 1) return Health::kFailed;
-  return response.field(0).varint() == 1 ? Health::kServing : Health::kNotServing;
+  grpc::ClientContext context;
+  const absl::StatusOr<std::int64_t> status = test::ServingStatusOf(channel, service, context);
+  if (absl::IsNotFound(status.status())) return Health::kUnknown;
+  if (!status.ok()) return Health::kFailed;
+  return *status == 1 ? Health::kServing : Health::kNotServing;
 }
 
 std::string RandomFloats(std::int64_t count, unsigned seed) {
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::string bytes(static_cast<std::size_t>(count) * sizeof(float), '\0');
-  for (std::size_t i = 0; i < bytes.size(); i += sizeof(float)) {
-    const float value = normal(random);
-    std::memcpy(&bytes[i], &value, sizeof(float));
-  }
-  return bytes;
+  return test::RandomFloats(count, random);
 }
 
 v1::ComputeAttentionRequest ValidRequest(const Shape& shape, unsigned seed) {
@@ -158,25 +117,9 @@ void ExpectMatchesReference(const v1::ComputeAttentionRequest& request, const v1
       server::AttentionValidator(server::Limits()).Validate(decoded->header, decoded->tensors(), model);
   ASSERT_TRUE(valid.ok()) << valid.status();
   valid->attention.bias = &valid->bias;
-  const std::vector<float> output = Floats(response.output());
-  ASSERT_EQ(output.size() * sizeof(float), static_cast<std::size_t>(valid->output_bytes));
-  std::vector<double> expected(output.size());
-  std::vector<double> log_sum_exp(Floats(response.log_sum_exp()).size());
-  kernel::Reference(valid->attention, expected.data(), log_sum_exp.empty() ? nullptr : log_sum_exp.data());
-
-  // A logit is a sum of head_dim products, wrong by at most (head_dim + 2) epsilon times their sizes, and the bias; its
-  // error is a relative error of the weight. The sum over the keys adds one epsilon a key, and all is scaled by v.
-  const double epsilon = std::numeric_limits<float>::epsilon();
-  const double dim = static_cast<double>(request.head_dim());
-  const double logit = dim * LargestOf(request.q()) * LargestOf(request.k()) + 2;
-  const double logit_error = (dim + 4) * epsilon * logit;
-  const double weight_error = 2 * logit_error + (static_cast<double>(request.key_length()) + 4) * epsilon;
-  for (std::size_t i = 0; i < output.size(); ++i) {
-    ASSERT_NEAR(output[i], expected[i], weight_error * LargestOf(request.v())) << "output element " << i;
-  }
-  for (std::size_t i = 0; i < log_sum_exp.size(); ++i) {
-    ASSERT_NEAR(Floats(response.log_sum_exp())[i], log_sum_exp[i], weight_error + logit_error) << "row " << i;
-  }
+  ASSERT_EQ(response.output().size(), static_cast<std::size_t>(valid->output_bytes));
+  test::ExpectIsReference(valid->attention, request.q(), request.k(), request.v(), response.output(),
+                          response.log_sum_exp());
 }
 
 }  // namespace attnd::e2e

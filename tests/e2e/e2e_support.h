@@ -9,6 +9,7 @@
 #include "attnd/v1/attention.grpc.pb.h"
 #include "attnd/v1/model.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "grpc_calls.h"
 #include "grpcpp/grpcpp.h"
 #include "server/serving/server.h"
 
@@ -43,8 +44,7 @@ class TestServer {
   std::unique_ptr<v1::ServerService::Stub> info_;
 };
 
-// A channel without message limits, shared with nobody.
-std::shared_ptr<grpc::Channel> NewChannel(const std::string& address);
+using test::NewChannel;
 
 // Calls any method with the bytes of `slices` as its message; `reply` gets the bytes of the answer's.
 grpc::Status RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,

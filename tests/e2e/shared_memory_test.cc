@@ -22,21 +22,14 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "memory/huge_pages.h"
+#include "temp_folder.h"
 
 namespace attnd::e2e {
 namespace {
 
 class SharedMemoryTest : public testing::Test {
  protected:
-  SharedMemoryTest() {
-    std::string folder = testing::TempDir() + "/attnd-XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    Start();
-  }
-  ~SharedMemoryTest() override {
-    server_.reset();
-    std::filesystem::remove_all(folder_);
-  }
+  SharedMemoryTest() { Start(); }
 
   void Start(bool shared_memory = true) {
     server::Options options = TestOptions();
@@ -46,10 +39,10 @@ class SharedMemoryTest : public testing::Test {
     server_.reset();
     server_ = std::make_unique<TestServer>(options);
   }
-  std::string path() const { return folder_ + "/attnd.sock"; }
+  std::string path() const { return folder_.path() + "/attnd.sock"; }
   std::string target() const { return "unix:" + path(); }
 
-  std::string folder_;
+  const test::TempFolder folder_;
   std::unique_ptr<TestServer> server_;
 };
 

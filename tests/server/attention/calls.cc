@@ -1,42 +1,17 @@
 #include "attention/calls.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <random>
 #include <thread>
 
 #include "absl/time/clock.h"
 #include "attention/held_kernel.h"
 #include "gtest/gtest.h"
-#include "kernel/reference.h"
+#include "reference_check.h"
 #include "server/attention/validation.h"
 
 namespace attnd::server {
 namespace {
-
-std::string RandomFloats(std::int64_t count, std::mt19937& random) {
-  std::normal_distribution<float> normal;
-  std::string bytes(static_cast<std::size_t>(count) * sizeof(float), '\0');
-  for (std::size_t i = 0; i < bytes.size(); i += sizeof(float)) {
-    const float value = normal(random);
-    std::memcpy(&bytes[i], &value, sizeof(float));
-  }
-  return bytes;
-}
-
-std::vector<float> FloatsOf(std::string_view bytes) {
-  std::vector<float> values(bytes.size() / sizeof(float));
-  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
-  return values;
-}
-
-float LargestOf(std::string_view bytes) {
-  float largest = 0;
-  for (const float value : FloatsOf(bytes)) largest = std::max(largest, std::abs(value));
-  return largest;
-}
 
 kernel::Segment SegmentOf(std::string_view bytes) {
   return {reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()};
@@ -86,9 +61,9 @@ TestCall::TestCall(const CallSizes& sizes, unsigned seed) {
   header.set_value_head_dim(sizes.value_head_dim);
   header.set_dtype(v1::DTYPE_FP32);
   std::mt19937 random(seed);
-  q = RandomFloats(sizes.batch * sizes.heads * sizes.queries * sizes.head_dim, random);
-  k = RandomFloats(sizes.batch * sizes.kv_heads * sizes.keys * sizes.head_dim, random);
-  v = RandomFloats(sizes.batch * sizes.kv_heads * sizes.keys * sizes.value_head_dim, random);
+  q = test::RandomFloats(sizes.batch * sizes.heads * sizes.queries * sizes.head_dim, random);
+  k = test::RandomFloats(sizes.batch * sizes.kv_heads * sizes.keys * sizes.head_dim, random);
+  v = test::RandomFloats(sizes.batch * sizes.kv_heads * sizes.keys * sizes.value_head_dim, random);
 }
 
 RequestTensors TestCall::Tensors() const { return {Cut(q), Cut(k), Cut(v)}; }
@@ -145,31 +120,8 @@ void ExpectIsTheFormula(const TestCall& call, const bias::BiasTable& table, std:
   attention.bias = &bias;
 
   const std::int64_t rows = attention.batch * attention.heads * attention.query_length;
-  std::vector<double> expected(static_cast<std::size_t>(rows * attention.value_head_dim));
-  std::vector<double> expected_log_sum_exp(header.return_log_sum_exp() ? static_cast<std::size_t>(rows) : 0);
-  kernel::Reference(attention, expected.data(), expected_log_sum_exp.empty() ? nullptr : expected_log_sum_exp.data());
-  const std::vector<float> got = FloatsOf(output);
-  const std::vector<float> got_log_sum_exp = FloatsOf(log_sum_exp);
-  ASSERT_EQ(got.size(), expected.size());
-  ASSERT_EQ(got_log_sum_exp.size(), expected_log_sum_exp.size());
-
-  // A logit is a sum of head_dim products, wrong by at most (head_dim + 2) epsilon times their sizes, and the bias; its
-  // error is a relative error of the weight. The sum over the keys adds one epsilon a key, and all is scaled by v.
-  const double epsilon = std::numeric_limits<float>::epsilon();
-  const double dim = static_cast<double>(attention.head_dim);
-  const double logit = std::abs(attention.scale) * dim * LargestOf(call.q) * LargestOf(call.k) + 2;
-  const double logit_error = (dim + 4) * epsilon * logit;
-  const double weight_error = 2 * logit_error + (static_cast<double>(attention.key_length) + 4) * epsilon;
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    ASSERT_NEAR(got[i], expected[i], weight_error * LargestOf(call.v)) << "output element " << i;
-  }
-  for (std::size_t i = 0; i < got_log_sum_exp.size(); ++i) {
-    if (std::isinf(expected_log_sum_exp[i])) {
-      ASSERT_EQ(got_log_sum_exp[i], expected_log_sum_exp[i]) << "row " << i;
-    } else {
-      ASSERT_NEAR(got_log_sum_exp[i], expected_log_sum_exp[i], weight_error + logit_error) << "row " << i;
-    }
-  }
+  ASSERT_EQ(log_sum_exp.size(), header.return_log_sum_exp() ? static_cast<std::size_t>(rows) * sizeof(float) : 0);
+  test::ExpectIsReference(attention, call.q, call.k, call.v, output, log_sum_exp);
 }
 
 std::int64_t InflightBytes(AttentionEngine& engine) {

@@ -33,7 +33,7 @@ struct CallSizes {
 // Large enough that it is computed on a thread of the scheduler, through a HeldKernel.
 inline constexpr CallSizes kLarge = {.queries = 192, .keys = 192, .head_dim = 32, .value_head_dim = 32};
 
-// So many tiles that a slow HeldKernel is not done with them while a test waits.
+// More tiles than a slow HeldKernel computes while a test waits.
 inline constexpr CallSizes kEndless = {.batch = 16, .queries = 4096, .keys = 2048, .head_dim = 8, .value_head_dim = 8};
 
 // A call to kModel with FP32 tensors. Not copyable: the tensors of Tensors() are views of it.

@@ -15,7 +15,7 @@
 #include "attention/attention_server.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/unknown_field_set.h"
-#include "grpcpp/generic/generic_stub.h"
+#include "grpc_calls.h"
 #include "gtest/gtest.h"
 
 namespace attnd::server {
@@ -57,20 +57,11 @@ class PendingCall {
 // Sends bytes as they are.
 grpc::Status SendRaw(AttentionServer& server, const std::string& bytes, grpc::ByteBuffer* reply = nullptr) {
   const grpc::Slice slice(bytes);
-  const grpc::ByteBuffer request(&slice, 1);
   grpc::ByteBuffer ignored;
   grpc::ClientContext context;
   context.set_deadline(Patience());
-  absl::Notification ended;
-  grpc::Status status;
-  grpc::GenericStub(server.channel)
-      .UnaryCall(&context, "/attnd.v1.AttentionService/ComputeAttention", grpc::StubOptions(), &request,
-                 reply == nullptr ? &ignored : reply, [&](grpc::Status s) {
-                   status = std::move(s);
-                   ended.Notify();
-                 });
-  ended.WaitForNotification();
-  return status;
+  return test::RawCall(server.channel, "/attnd.v1.AttentionService/ComputeAttention", context,
+                       grpc::ByteBuffer(&slice, 1), reply == nullptr ? &ignored : reply);
 }
 
 TEST(ServiceTest, AnswersWithWhatTheEngineComputes) {

@@ -3,7 +3,6 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include <filesystem>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/net/unix_socket.h"
+#include "temp_folder.h"
 
 namespace attnd::server {
 namespace {
@@ -74,9 +74,8 @@ TEST(CanListenTest, Tcp) {
 }
 
 TEST(CanListenTest, Unix) {
-  std::string folder = testing::TempDir() + "/attnd-XXXXXX";
-  folder = mkdtemp(folder.data());
-  const std::string path = folder + "/s";
+  const test::TempFolder folder;
+  const std::string path = folder.path() + "/s";
   EXPECT_TRUE(CheckCanListen("unix:" + path).ok());
   {
     const auto listener = ListenSeqpacket(path, 0600);
@@ -85,9 +84,8 @@ TEST(CanListenTest, Unix) {
     EXPECT_THAT(std::string(CheckCanListen("unix://" + path).message()), HasSubstr("another process listens on it"));
   }
   EXPECT_TRUE(CheckCanListen("unix:" + path).ok()) << "a stale socket is no obstacle";
-  EXPECT_THAT(std::string(CheckCanListen("unix:" + folder + "/none/s").message()), HasSubstr("No such file"));
+  EXPECT_THAT(std::string(CheckCanListen("unix:" + folder.path() + "/none/s").message()), HasSubstr("No such file"));
   EXPECT_THAT(std::string(CheckCanListen("unix:").message()), HasSubstr("expected a path of 1 to 107 bytes"));
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

@@ -10,20 +10,15 @@
 
 #include "attnd/shm/unique_fd.h"
 #include "gtest/gtest.h"
+#include "temp_folder.h"
 
 namespace attnd::server {
 namespace {
 
 class UnixSocketTest : public testing::Test {
  protected:
-  UnixSocketTest() {
-    std::string name = testing::TempDir() + "/attnd-XXXXXX";
-    folder_ = mkdtemp(name.data());
-    path_ = folder_ + "/s";
-  }
-  ~UnixSocketTest() override { std::filesystem::remove_all(folder_); }
-
-  std::string folder_, path_;
+  const test::TempFolder folder_;
+  const std::string path_ = folder_.path() + "/s";
 };
 
 TEST(SocketModeTest, OctalDigits) {
@@ -86,7 +81,7 @@ TEST_F(UnixSocketTest, OnlySocketsThatNobodyAnswersAtAreRemoved) {
   EXPECT_TRUE(RemoveStaleSocket(path_).ok());
   EXPECT_FALSE(std::filesystem::exists(path_));
 
-  EXPECT_EQ(RemoveStaleSocket(folder_).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(RemoveStaleSocket(folder_.path()).code(), absl::StatusCode::kAlreadyExists);
   std::ofstream(path_) << "a file";
   EXPECT_EQ(RemoveStaleSocket(path_).code(), absl::StatusCode::kAlreadyExists);
   EXPECT_TRUE(std::filesystem::exists(path_));

@@ -4,7 +4,6 @@
 #include "server/serving/server.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdint>
@@ -17,20 +16,20 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "attnd/v1/attention.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/unknown_field_set.h"
 #include "grpc/grpc.h"
-#include "grpcpp/generic/generic_stub.h"
+#include "grpc_calls.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "kernel/registry.h"
 #include "schedule/scheduler.h"
+#include "temp_folder.h"
 
 namespace attnd::server {
 namespace {
@@ -64,13 +63,6 @@ std::unique_ptr<Server> Started(const Options& options = TestOptions()) {
   return server.ok() ? *std::move(server) : nullptr;
 }
 
-std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-}
-
 // A call to the embedded model "book", which has one head.
 v1::ComputeAttentionRequest BookRequest(std::int64_t queries = 1, std::int64_t value_head_dim = 1) {
   v1::ComputeAttentionRequest request;
@@ -97,31 +89,11 @@ StatusCode Compute(const std::shared_ptr<grpc::Channel>& channel) {
 
 // What the health service says: SERVING, NOT_SERVING, or why it says nothing.
 std::string Health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
-  // HealthCheckRequest {string service = 1}, HealthCheckResponse {ServingStatus status = 1}.
-  google::protobuf::UnknownFieldSet fields;
-  fields.AddLengthDelimited(1, service);
-  std::string bytes;
-  fields.SerializeToString(&bytes);
-  const grpc::Slice slice(bytes);
-  const grpc::ByteBuffer request(&slice, 1);
-  grpc::ByteBuffer response;
   grpc::ClientContext context;
   context.set_deadline(Patience());
-  absl::Notification ended;
-  grpc::Status status;
-  grpc::GenericStub(channel).UnaryCall(&context, "/grpc.health.v1.Health/Check", grpc::StubOptions(), &request,
-                                       &response, [&](grpc::Status s) {
-                                         status = std::move(s);
-                                         ended.Notify();
-                                       });
-  ended.WaitForNotification();
-  grpc::Slice flat;
-  if (!status.ok()) return absl::StrCat("error ", static_cast<int>(status.error_code()));
-  if (!response.DumpToSingleSlice(&flat).ok() || !fields.ParseFromArray(flat.begin(), static_cast<int>(flat.size())) ||
-      fields.field_count() != 1) {
-    return "no answer";
-  }
-  return fields.field(0).varint() == 1 ? "SERVING" : fields.field(0).varint() == 2 ? "NOT_SERVING" : "another";
+  const absl::StatusOr<std::int64_t> status = test::ServingStatusOf(channel, service, context);
+  if (!status.ok()) return absl::StrCat("error ", static_cast<int>(status.status().code()));
+  return *status == 1 ? "SERVING" : *status == 2 ? "NOT_SERVING" : "another";
 }
 
 const char* const kServingNames[] = {"", "attnd.v1.AttentionService", "attnd.v1.ModelService",
@@ -130,7 +102,7 @@ const char* const kServingNames[] = {"", "attnd.v1.AttentionService", "attnd.v1.
 // A stream with a piece that the server has answered and nobody reads: it is in flight until somebody does.
 class UnreadStream {
  public:
-  explicit UnreadStream(Server& server) : channel_(ChannelTo(server.addresses()[0])) {
+  explicit UnreadStream(Server& server) : channel_(test::NewChannel(server.addresses()[0])) {
     context_.set_deadline(Patience());
     stream_ = v1::AttentionService::NewStub(channel_)->StreamAttention(&context_);
     // Its answer is of 16 MiB, more than the transport buffers.
@@ -165,15 +137,8 @@ class UnreadStream {
 
 class ServerTest : public testing::Test {
  protected:
-  ServerTest() {
-    const testing::TestInfo& info = *testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path("/tmp") / absl::StrCat("server_test.", getpid(), ".", info.name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~ServerTest() override { fs::remove_all(folder_); }
-
-  fs::path folder_;
+  const test::TempFolder temp_;
+  const fs::path folder_ = temp_.path();
 };
 
 TEST_F(ServerTest, AnswersOnceItHasStarted) {
@@ -189,7 +154,7 @@ TEST_F(ServerTest, AnswersOnceItHasStarted) {
   EXPECT_TRUE(server->registry().Find("t5-tiny").ok());
 
   EXPECT_EQ(server->TakePeakInflightBytes(), 0);
-  const std::shared_ptr<grpc::Channel> channel = ChannelTo(server->addresses()[0]);
+  const std::shared_ptr<grpc::Channel> channel = test::NewChannel(server->addresses()[0]);
   EXPECT_EQ(Compute(channel), StatusCode::OK);
   EXPECT_GT(server->TakePeakInflightBytes(), 0);
   EXPECT_EQ(server->calls_in_flight(), 0);
@@ -207,7 +172,7 @@ TEST_F(ServerTest, InfoIsWhatGetServerInfoAnswers) {
   grpc::ClientContext context;
   context.set_deadline(Patience());
   ASSERT_TRUE(
-      v1::ServerService::NewStub(ChannelTo((*server)->addresses()[0]))->GetServerInfo(&context, {}, &info).ok());
+      v1::ServerService::NewStub(test::NewChannel((*server)->addresses()[0]))->GetServerInfo(&context, {}, &info).ok());
   EXPECT_EQ(info.DebugString(), (*server)->info().DebugString());
   EXPECT_EQ(info.threads(), 3);
   EXPECT_EQ(info.limits().max_models(), 77);
@@ -231,7 +196,7 @@ TEST_F(ServerTest, TheKernelIsTheOneAskedFor) {
     const std::unique_ptr<Server> server = Started(options);
     ASSERT_NE(server, nullptr);
     EXPECT_EQ(server->kernel_name(), options.kernel);
-    EXPECT_EQ(Compute(ChannelTo(server->addresses()[0])), StatusCode::OK) << options.kernel;
+    EXPECT_EQ(Compute(test::NewChannel(server->addresses()[0])), StatusCode::OK) << options.kernel;
   }
 }
 
@@ -246,7 +211,7 @@ TEST_F(ServerTest, AnswersOnEveryAddress) {
   EXPECT_EQ(server->addresses()[1], socket);
   EXPECT_NE(server->addresses()[0], server->addresses()[2]);
   for (const std::string& address : server->addresses()) {
-    EXPECT_EQ(Compute(ChannelTo(address)), StatusCode::OK) << address;
+    EXPECT_EQ(Compute(test::NewChannel(address)), StatusCode::OK) << address;
   }
   struct stat file {};
   ASSERT_EQ(stat((folder_ / "socket").c_str(), &file), 0);
@@ -309,13 +274,13 @@ TEST_F(ServerTest, RefusesToStart) {
     EXPECT_EQ(status.code(), c.code) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
   }
-  EXPECT_EQ(Compute(ChannelTo(taken)), StatusCode::OK) << "the other is not disturbed";
+  EXPECT_EQ(Compute(test::NewChannel(taken)), StatusCode::OK) << "the other is not disturbed";
 }
 
 TEST_F(ServerTest, HealthKnowsLivenessAndTheServices) {
   const std::unique_ptr<Server> server = Started();
   ASSERT_NE(server, nullptr);
-  const std::shared_ptr<grpc::Channel> channel = ChannelTo(server->addresses()[0]);
+  const std::shared_ptr<grpc::Channel> channel = test::NewChannel(server->addresses()[0]);
   EXPECT_EQ(Health(channel, kLivenessName), "SERVING");
   for (const char* name : kServingNames) EXPECT_EQ(Health(channel, name), "SERVING") << name;
   EXPECT_EQ(Health(channel, "no.such.Service"), absl::StrCat("error ", static_cast<int>(StatusCode::NOT_FOUND)));
@@ -325,7 +290,7 @@ TEST_F(ServerTest, WhileItDrainsItIsAliveAndTakesNoCalls) {
   const std::unique_ptr<Server> server = Started();
   ASSERT_NE(server, nullptr);
   UnreadStream accepted(*server);  // keeps the server from ending before this test has looked
-  const std::shared_ptr<grpc::Channel> channel = ChannelTo(server->addresses()[0]);
+  const std::shared_ptr<grpc::Channel> channel = test::NewChannel(server->addresses()[0]);
   ASSERT_EQ(Compute(channel), StatusCode::OK);
   std::int64_t cut_off = -1;
   std::thread stop([&] { cut_off = server->Stop(); });
@@ -386,7 +351,7 @@ TEST_F(ServerTest, AnotherMayListenWhereOneHasStopped) {
   const std::unique_ptr<Server> second = Started(options);
   ASSERT_NE(second, nullptr);
   EXPECT_EQ(second->addresses(), options.listen);
-  EXPECT_EQ(Compute(ChannelTo(second->addresses()[0])), StatusCode::OK);
+  EXPECT_EQ(Compute(test::NewChannel(second->addresses()[0])), StatusCode::OK);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/net/unix_socket.h"
+#include "temp_folder.h"
 
 namespace attnd::server {
 namespace {
@@ -98,21 +99,13 @@ shm::UniqueFd SealedMemory() {
 
 class SharedMemoryListenerTest : public testing::Test {
  protected:
-  SharedMemoryListenerTest() {
-    std::string folder = testing::TempDir() + "/attnd-XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    Start();
-  }
-  ~SharedMemoryListenerTest() override {
-    listener_.reset();
-    std::filesystem::remove_all(folder_);
-  }
+  SharedMemoryListenerTest() { Start(); }
   void Start() {
     auto listener = SharedMemoryListener::Create(path(), 0600, memory_);
     ASSERT_TRUE(listener.ok()) << listener.status();
     listener_ = *std::move(listener);
   }
-  std::string path() const { return folder_ + "/s.shm"; }
+  std::string path() const { return folder_.path() + "/s.shm"; }
 
   std::optional<shm::Handle> Register(RawCaller& caller) {
     const shm::UniqueFd fd = SealedMemory();
@@ -126,7 +119,7 @@ class SharedMemoryListenerTest : public testing::Test {
   // Returns once the server has closed the caller's connection, which it does after dropping the regions.
   static void AwaitClosed(RawCaller& caller) { EXPECT_FALSE(caller.Receive().has_value()); }
 
-  std::string folder_;
+  const test::TempFolder folder_;
   const std::shared_ptr<SharedMemory> memory_ = std::make_shared<SharedMemory>(SharedMemoryLimits{});
   std::unique_ptr<SharedMemoryListener> listener_;
 };
