@@ -14,11 +14,5 @@ log=$build/logs/keepalive.log
 build/server/attnd --listen=127.0.0.1:0 2>"$log" &
 server=$!
 trap 'kill -CONT "$server" 2>/dev/null; kill -KILL "$server" 2>/dev/null || true' EXIT
-address=''
-for _ in $(seq 200); do
-  address=$(grep -oE '127\.0\.0\.1:[1-9][0-9]*' "$log" | head -n 1) || true
-  [ -z "$address" ] && kill -0 "$server" 2>/dev/null || break
-  sleep 0.05
-done
-[ -n "$address" ] || fail "the server did not start: $(tail -n 3 "$log")"
+address=$(await_address "$log" "$server") || fail "the server did not start: $(tail -n 3 "$log")"
 build/tests/soak/keepalive_check --server="$address" --pid="$server"

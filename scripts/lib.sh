@@ -40,6 +40,18 @@ watch_log() {
   done
 }
 
+# await_address LOG PID  Prints the loopback address that a starting attnd logs; fails if it ends, or logs none in ten
+# seconds.
+await_address() {
+  local log=$1 pid=$2 address=''
+  for _ in $(seq 200); do
+    address=$(grep -oE '127\.0\.0\.1:[1-9][0-9]*' "$log" | head -n 1) || true
+    [ -z "$address" ] && kill -0 "$pid" 2>/dev/null || break
+    sleep 0.05
+  done
+  [ -n "$address" ] && echo "$address"
+}
+
 # build_attnd PRESET BUILD_DIR [TARGET...] [-- CMAKE_ARGUMENT...]  Logs go to BUILD_DIR/logs.
 build_attnd() {
   local preset=$1 build=$2 logs=$2/logs targets=() cache=()

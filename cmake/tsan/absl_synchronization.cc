@@ -2,21 +2,13 @@
 // order nothing in ThreadSanitizer's eyes and every guarded field would look like a race. The functions below stand in
 // front of Abseil's own for the whole process, gRPC's libraries too (a program's symbols come before its libraries'),
 // and tell ThreadSanitizer what they do. tests/checks/tsan holds that they do, and that a race is still seen.
-#include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
 #include <cstdint>
 
-namespace {
+#include "real.h"
 
-// Abseil's own function behind the one of the same name and type here.
-template <typename Function>
-Function* Real(const char* name, Function*) {
-  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-}
-#define NAME_(symbol) #symbol
-#define NAME(symbol) NAME_(symbol)
-#define REAL(symbol) static const auto real = Real(NAME(symbol), &symbol)
+namespace {
 
 // What a mutex orders: a writer comes after all who had it before, a reader after the writers only. So readers have an
 // address of their own, inside the mutex.

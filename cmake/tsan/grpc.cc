@@ -3,11 +3,12 @@
 // by those would look like a race. The functions below stand in front of gRPC's own, as those of Abseil do, and tell
 // ThreadSanitizer what is handed over: an operation's tag, and a slice's memory. The code that is checked needs nothing
 // for ThreadSanitizer's sake.
-#include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
 #include <cstddef>
 #include <cstdint>
+
+#include "real.h"
 
 // And an allocation that is too large fails as it does without a sanitizer.
 extern "C" const char* __tsan_default_options() {
@@ -44,14 +45,6 @@ struct Event {
 struct Slice {
   void* words[4];
 };
-
-template <typename Function>
-Function* Real(const char* name, Function*) {
-  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-}
-#define NAME_(symbol) #symbol
-#define NAME(symbol) NAME_(symbol)
-#define REAL(symbol) static const auto real = Real(NAME(symbol), &symbol)
 
 // A slice's owner with the function that lets it go.
 struct Loan {

@@ -33,8 +33,7 @@ struct AttentionEngine::Job {
 
 AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel,
                                  int threads, const SharedMemory* memory)
-    : limits_(limits),
-      validator_(limits, memory),
+    : validator_(limits, memory),
       admission_(limits.max_inflight_bytes),
       registry_(registry),
       kernel_(kernel),

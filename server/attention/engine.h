@@ -32,7 +32,7 @@ class AttentionEngine {
                   const SharedMemory* memory = nullptr);
 
   int threads() const { return scheduler_.threads(); }
-  const Limits& limits() const { return limits_; }
+  const Limits& limits() const { return validator_.limits(); }
 
   // The most bytes that calls held at once since this was last called. For one caller.
   std::int64_t TakePeakBytes() { return admission_.TakePeakBytes(); }
@@ -49,7 +49,6 @@ class AttentionEngine {
   struct Job;
   absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, Job& job);
 
-  const Limits limits_;
   const AttentionValidator validator_;
   Admission admission_;
   model::Registry& registry_;

@@ -45,6 +45,8 @@ class AttentionValidator {
   explicit AttentionValidator(const Limits& limits, const SharedMemory* memory = nullptr)
       : limits_(limits), memory_(memory) {}
 
+  const Limits& limits() const { return limits_; }
+
   // `request` without its tensors, and these. Errors: INVALID_ARGUMENT and RESOURCE_EXHAUSTED naming the field, what
   // was expected and what it was (FieldError); NOT_FOUND for a table that the model lacks;
   // FAILED_PRECONDITION for shared memory that this server does not know.

@@ -4,6 +4,8 @@
 # Samples are in BUILD/soak/NAME.csv, the server's log beside them. Fails if the driver does, or if the server does not
 # end well.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/../../scripts/lib.sh"
 [ $# -ge 6 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
 root=$1 build=$2 attnd=$3 driver=$4 name=$5 seconds=$6
 shift 6
@@ -24,13 +26,7 @@ mkdir "$folder/models"
 cp "$root/src/model/embedded/t5-tiny.json" "$folder/models/loaded.json"
 "$attnd" --listen="127.0.0.1:0,unix:$folder/attnd.sock" --model_root="$folder/models" --shared_memory 2>"$log" &
 server=$!
-address=''
-for _ in $(seq 200); do
-  address=$(grep -oE '127\.0\.0\.1:[1-9][0-9]*' "$log" | head -n 1) || true
-  [ -z "$address" ] && kill -0 "$server" 2>/dev/null || break
-  sleep 0.05
-done
-[ -n "$address" ] || { cat "$log" >&2; echo "the server did not start" >&2; exit 1; }
+address=$(await_address "$log" "$server") || { cat "$log" >&2; echo "the server did not start" >&2; exit 1; }
 
 "$driver" --servers="$address,unix:$folder/attnd.sock" --seconds="$seconds" \
   --golden="$root/tests/golden/trained/t5-tiny_decoder0_512.safetensors" "$@" &

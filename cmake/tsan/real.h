@@ -1,0 +1,13 @@
+// A library's own function behind the one of the same name and type that stands before it.
+#pragma once
+
+#include <dlfcn.h>
+
+template <typename Function>
+Function* Real(const char* name, Function*) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+}
+#define NAME_(symbol) #symbol
+#define NAME(symbol) NAME_(symbol)
+// Defines `real`, in the function `symbol`.
+#define REAL(symbol) static const auto real = Real(NAME(symbol), &symbol)
