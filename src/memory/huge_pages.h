@@ -1,5 +1,5 @@
-// Transparent huge pages: whether the system gives them, and which memory lies on them. On other systems than Linux, none
-// is found. Source: Linux Documentation/admin-guide/mm/transhuge.rst and proc(5).
+// Transparent huge pages: whether the system gives them, and which memory lies on them. On other systems than Linux,
+// none is found. Source: Linux Documentation/admin-guide/mm/transhuge.rst and proc(5).
 #pragma once
 
 #include <cstddef>
