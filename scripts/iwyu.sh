@@ -15,7 +15,7 @@ mkdir -p "$out"
 if [ ! -f "$build/compile_commands.json" ]; then
   scripts/setup.sh --clang
   step "Configuring (coverage)" "$out/configure.log" cmake --preset coverage
-  step "Generating code" "$out/build.log" cmake --build --preset coverage --target attnd_proto
+  step "Generating code" "$out/build.log" cmake --build --preset coverage --target attnd_proto attnd_client_messages
 fi
 mapfile -t sources < <(grep -oE '"file": "[^"]+' "$build/compile_commands.json" | cut -c 10- | sort -u |
   sed -n "s#^$root/##p" | grep -E "$pattern" | grep -v '^build')

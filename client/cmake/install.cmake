@@ -1,8 +1,7 @@
 # The library for users: find_package(attnd CONFIG) gives attnd::client; pkg-config knows it as attnd-client.
 include(CMakePackageConfigHelpers)
 
-set_target_properties(attnd_proto PROPERTIES EXPORT_NAME proto)
-install(TARGETS attnd_client attnd_proto EXPORT attndTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+install(TARGETS attnd_client EXPORT attndTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
         COMPONENT client)
 install(DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/include/attnd DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT client)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/proto/attnd DESTINATION ${CMAKE_INSTALL_DATADIR}/attnd/proto COMPONENT client

@@ -13,19 +13,18 @@
 #include "client/src/context.h"
 #include "client/src/decode.h"
 #include "client/src/encode.h"
+#include "client/src/methods.h"
 #include "client/src/status.h"
 
 namespace attnd::client {
 namespace {
-
-constexpr char kMethod[] = "/attnd.v1.AttentionService/ComputeAttention";
 
 using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
 using Rpc = grpc::ClientAsyncResponseReader<grpc::ByteBuffer>;
 
 std::unique_ptr<Rpc> Start(const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext* context,
                            const grpc::ByteBuffer& bytes, grpc::CompletionQueue* queue) {
-  std::unique_ptr<Rpc> rpc = Stub(channel).PrepareUnaryCall(context, kMethod, bytes, queue);
+  std::unique_ptr<Rpc> rpc = Stub(channel).PrepareUnaryCall(context, method::kComputeAttention, bytes, queue);
   rpc->StartCall();
   return rpc;
 }

@@ -5,9 +5,7 @@
 namespace attnd::client {
 namespace {
 
-absl::Time ToTime(const google::protobuf::Timestamp& t) {
-  return absl::FromUnixSeconds(t.seconds()) + absl::Nanoseconds(t.nanos());
-}
+absl::Time ToTime(const v1::Timestamp& t) { return absl::FromUnixSeconds(t.seconds()) + absl::Nanoseconds(t.nanos()); }
 
 Table FromProto(const v1::Table& m) {
   Table table;

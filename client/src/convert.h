@@ -2,8 +2,8 @@
 #pragma once
 
 #include "attnd/models.h"
-#include "attnd/v1/model.pb.h"
-#include "attnd/v1/server.pb.h"
+#include "client/messages/model.pb.h"
+#include "client/messages/server.pb.h"
 
 namespace attnd::client {
 

@@ -18,7 +18,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "attnd/error_detail.h"
-#include "attnd/v1/attention.pb.h"
+#include "client/messages/attention.pb.h"
 
 namespace attnd::client {
 namespace {
@@ -40,9 +40,7 @@ absl::Status NotAReply(absl::string_view why) {
   return absl::InternalError(absl::StrCat("the server's reply is not an answer to the request: ", why));
 }
 
-absl::Duration ToDuration(const google::protobuf::Duration& d) {
-  return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos());
-}
+absl::Duration ToDuration(const v1::Duration& d) { return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos()); }
 
 // The length of a bytes field, whose bytes are skipped.
 bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "attnd/v1/attention.pb.h"
+#include "client/messages/attention.pb.h"
 
 namespace attnd::client {
 namespace {

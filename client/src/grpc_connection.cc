@@ -2,11 +2,11 @@
 
 #include <utility>
 
-#include "attnd/v1/model.grpc.pb.h"
-#include "attnd/v1/server.grpc.pb.h"
-#include "client/src/context.h"
+#include "client/messages/model.pb.h"
+#include "client/messages/server.pb.h"
 #include "client/src/convert.h"
-#include "client/src/status.h"
+#include "client/src/message_call.h"
+#include "client/src/methods.h"
 
 namespace attnd::client {
 namespace {
@@ -14,7 +14,7 @@ namespace {
 class GrpcConnection : public Connection {
  public:
   GrpcConnection(const std::shared_ptr<grpc::Channel>& channel, std::shared_ptr<AttentionCaller> attention)
-      : attention_(std::move(attention)), models_(channel), server_(channel) {}
+      : attention_(std::move(attention)), channel_(channel) {}
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) override {
     return attention_->Compute(request, options);
@@ -30,7 +30,7 @@ class GrpcConnection : public Connection {
     std::vector<Model> models;
     v1::ListModelsRequest request;
     do {
-      absl::StatusOr<v1::ListModelsResponse> page = Call(models_, &ModelStub::ListModels, request, options);
+      const auto page = Call<v1::ListModelsResponse>(method::kListModels, request, options);
       if (!page.ok()) return page.status();
       for (const v1::Model& model : page->models()) models.push_back(FromProto(model));
       request.set_page_token(page->next_page_token());
@@ -44,7 +44,7 @@ class GrpcConnection : public Connection {
     request.set_name(name);
     request.set_version(version);
     request.set_include_values(include_values);
-    return ModelOf(Call(models_, &ModelStub::GetModel, request, options));
+    return ModelOf(Call<v1::GetModelResponse>(method::kGetModel, request, options));
   }
 
   absl::StatusOr<Model> LoadModel(const std::string& path, const std::string& name,
@@ -52,19 +52,19 @@ class GrpcConnection : public Connection {
     v1::LoadModelRequest request;
     request.set_path(path);
     request.set_name(name);
-    return ModelOf(Call(models_, &ModelStub::LoadModel, request, options));
+    return ModelOf(Call<v1::LoadModelResponse>(method::kLoadModel, request, options));
   }
 
   absl::StatusOr<Model> ReloadModel(const std::string& name, const CallOptions& options) override {
     v1::ReloadModelRequest request;
     request.set_name(name);
-    return ModelOf(Call(models_, &ModelStub::ReloadModel, request, options));
+    return ModelOf(Call<v1::ReloadModelResponse>(method::kReloadModel, request, options));
   }
 
   absl::Status UnloadModel(const std::string& name, const CallOptions& options) override {
     v1::UnloadModelRequest request;
     request.set_name(name);
-    return Call(models_, &ModelStub::UnloadModel, request, options).status();
+    return Call<v1::UnloadModelResponse>(method::kUnloadModel, request, options).status();
   }
 
   absl::StatusOr<Model> UploadTable(const std::string& model, const Table& table, bool replace,
@@ -73,34 +73,27 @@ class GrpcConnection : public Connection {
     request.set_model(model);
     *request.mutable_table() = ToProto(table);
     request.set_replace(replace);
-    return ModelOf(Call(models_, &ModelStub::UploadTable, request, options));
+    return ModelOf(Call<v1::UploadTableResponse>(method::kUploadTable, request, options));
   }
 
   absl::StatusOr<BiasReply> GetBias(const BiasRequest& request, const CallOptions& options) override {
-    const auto response = Call(models_, &ModelStub::GetBias, ToProto(request), options);
+    const auto response = Call<v1::GetBiasResponse>(method::kGetBias, ToProto(request), options);
     if (!response.ok()) return response.status();
     return FromProto(*response);
   }
 
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options) override {
-    const auto response = Call(server_, &ServerStub::GetServerInfo, v1::GetServerInfoRequest(), options);
+    const auto response = Call<v1::GetServerInfoResponse>(method::kGetServerInfo, v1::GetServerInfoRequest(), options);
     if (!response.ok()) return response.status();
     return FromProto(*response);
   }
 
  private:
-  using ModelStub = v1::ModelService::Stub;
-  using ServerStub = v1::ServerService::Stub;
-
-  template <typename Stub, typename Request, typename Response>
-  static absl::StatusOr<Response> Call(Stub& stub,
-                                       grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                                       const Request& request, const CallOptions& options) {
-    const auto context = MakeContext(options);
-    if (!context.ok()) return context.status();
+  template <typename Response>
+  absl::StatusOr<Response> Call(const char* method, const google::protobuf::MessageLite& request,
+                                const CallOptions& options) const {
     Response response;
-    const grpc::Status status = (stub.*method)(context->get(), request, &response);
-    if (!status.ok()) return FromGrpc(status);
+    if (auto s = CallMessage(channel_, method, request, response, options); !s.ok()) return s;
     return response;
   }
 
@@ -111,8 +104,7 @@ class GrpcConnection : public Connection {
   }
 
   const std::shared_ptr<AttentionCaller> attention_;
-  ModelStub models_;
-  ServerStub server_;
+  const std::shared_ptr<grpc::Channel> channel_;
 };
 
 }  // namespace

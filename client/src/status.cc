@@ -1,14 +1,14 @@
 #include "client/src/status.h"
 
-#include <google/protobuf/any.pb.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/wire_format_lite.h>
 
 #include <string>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "attnd/error_detail.h"
-#include "attnd/v1/types.pb.h"
+#include "client/messages/any.pb.h"
 
 namespace attnd::client {
 namespace {
@@ -27,9 +27,9 @@ std::string FindErrorDetail(const std::string& rpc_status) {
       continue;
     }
     std::string bytes;
-    google::protobuf::Any any;
+    v1::Any any;
     if (!WireFormatLite::ReadBytes(&input, &bytes) || !any.ParseFromString(bytes)) return "";
-    if (any.Is<v1::ErrorDetail>()) return any.value();
+    if (absl::EndsWith(any.type_url(), "/attnd.v1.ErrorDetail")) return any.value();
   }
   return "";
 }

@@ -20,13 +20,12 @@
 #include "client/src/context.h"
 #include "client/src/decode.h"
 #include "client/src/encode.h"
+#include "client/src/methods.h"
 #include "client/src/pieces.h"
 #include "client/src/status.h"
 
 namespace attnd::client {
 namespace {
-
-constexpr char kMethod[] = "/attnd.v1.AttentionService/StreamAttention";
 
 using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
 using Rpc = grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
@@ -205,7 +204,7 @@ class StreamCall {
 
 void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue) {
   context_->set_initial_metadata_corked(true);  // it travels with the first piece, and has no event of its own
-  rpc_ = Stub(channel).PrepareCall(context_.get(), kMethod, queue);
+  rpc_ = Stub(channel).PrepareCall(context_.get(), method::kStreamAttention, queue);
   rpc_->StartCall(nullptr);
   {
     absl::MutexLock lock(&mutex_);

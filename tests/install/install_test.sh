@@ -17,9 +17,10 @@ if grep -rlE "#include.*(google/protobuf|grpc|\.pb\.h)" "$work/prefix/include"; 
 fi
 
 "$cmake" -S "$consumer" -B "$work/build" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_CXX_COMPILER="$cxx" \
-  -DCMAKE_CXX_STANDARD=17 >/dev/null
+  -DCMAKE_CXX_STANDARD=17 -DATTND_PROTOS="$work/prefix/share/attnd/proto" >/dev/null
 "$cmake" --build "$work/build"
 "$work/build/consumer"
+"$work/build/own_messages"
 
 PKG_CONFIG_PATH=$work/prefix/$libdir/pkgconfig
 export PKG_CONFIG_PATH

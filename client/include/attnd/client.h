@@ -37,6 +37,10 @@ namespace attnd {
 //
 // Thread safety: all methods may be called from several threads at once, on one Client or on copies of it.
 //
+// Linking: the library shares no symbol and no registered message with the rest of the process. Several plugins may
+// each link it, beside a program that links it too or compiles attnd's .proto files itself. Its threads run until the
+// process ends, so dlclose leaves a plugin that links it in memory.
+//
 // Errors: what the server can refuse by shape alone is refused here with the same words before anything is sent
 // (INVALID_ARGUMENT). Otherwise a call has the server's code and message; attnd/v1/*.proto lists the codes of each.
 // UNAVAILABLE: the server was not reached or is stopping, and the call can be repeated (here or later).
