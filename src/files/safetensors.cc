@@ -17,8 +17,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-// {name: {dtype, shape: [...], data_offsets: [...]}} is three levels deep; one more for a hint of the future.
-constexpr int kMaxDepth = 4;
+// {name: {dtype, shape: [...], data_offsets: [...]}} is three levels deep; a tensor may have further fields of any
+// kind.
+constexpr int kMaxDepth = 64;
 constexpr std::int64_t kLengthBytes = 8;
 
 absl::Status Invalid(absl::string_view tensor, absl::string_view problem) {
@@ -64,33 +65,36 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& en
   StoredTensor tensor;
   if (!dtype->is_string()) return Invalid(name, "dtype: expected a string");
   tensor.dtype = dtype->get<std::string>();
-  const std::optional<int> bits = SafetensorsBits(tensor.dtype);
-  if (!bits) return Invalid(name, absl::StrCat("dtype: \"", tensor.dtype, "\" is not one of the format"));
-
   std::optional<std::vector<std::int64_t>> dims = Counts(*shape);
   if (!dims) return Invalid(name, "shape: expected a list of integers from 0 on");
   tensor.shape = std::move(*dims);
   const std::optional<std::int64_t> elements = tensor::CheckedProduct(tensor.shape);
-  const std::optional<std::int64_t> bytes = elements ? BytesOf(*elements, *bits) : std::nullopt;
-  if (!bytes) return Invalid(name, "shape: the product of the dims is too large, or no whole number of bytes");
+  if (!elements) return Invalid(name, "shape: the product of the dims is too large");
   tensor.elements = *elements;
-  tensor.size = *bytes;
 
   const std::optional<std::vector<std::int64_t>> range = Counts(*offsets);
   if (!range || range->size() != 2) return Invalid(name, "data_offsets: expected two integers from 0 on");
   const std::int64_t begin = (*range)[0];
   const std::int64_t end = (*range)[1];
-  if (end < begin || end - begin != tensor.size) {
-    return Invalid(name, absl::StrCat("data_offsets: expected ", tensor.size, " bytes for its shape and dtype, got ",
-                                      begin, " to ", end));
+  if (end < begin) return Invalid(name, absl::StrCat("data_offsets: expected a range, got ", begin, " to ", end));
+  // Of an unknown dtype the range alone is known.
+  if (const std::optional<int> bits = SafetensorsBits(tensor.dtype)) {
+    const std::optional<std::int64_t> bytes = BytesOf(*elements, *bits);
+    if (!bytes) return Invalid(name, "shape: the product of the dims is too large, or no whole number of bytes");
+    if (end - begin != *bytes) {
+      return Invalid(name, absl::StrCat("data_offsets: expected ", *bytes, " bytes for its shape and dtype, got ",
+                                        begin, " to ", end));
+    }
   }
+  tensor.size = end - begin;
   tensor.offset = begin;
   return tensor;
 }
 
 absl::StatusOr<std::map<std::string, std::string, std::less<>>> ParseMetadata(const Json& object) {
-  if (!object.is_object()) return absl::InvalidArgumentError("__metadata__: expected an object of strings");
   std::map<std::string, std::string, std::less<>> metadata;
+  if (object.is_null()) return metadata;  // as the format's own reader has it
+  if (!object.is_object()) return absl::InvalidArgumentError("__metadata__: expected an object of strings");
   for (const auto& [key, value] : object.items()) {
     if (!value.is_string()) {
       return absl::InvalidArgumentError(absl::StrCat("__metadata__: \"", key, "\": expected a string"));
@@ -152,9 +156,10 @@ absl::StatusOr<std::string> ReadHeader(const ByteSource& source) {
 
 std::optional<int> SafetensorsBits(std::string_view dtype) {
   static constexpr std::pair<std::string_view, int> kBits[] = {
-      {"BOOL", 8},    {"U8", 8},      {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F4", 4},
-      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"I16", 16}, {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},
-      {"U32", 32},    {"F32", 32},    {"I64", 64}, {"U64", 64},    {"F64", 64},    {"C64", 64},
+      {"BOOL", 8},  {"U8", 8},      {"I8", 8},          {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8},
+      {"F4", 4},    {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"I16", 16},        {"U16", 16},    {"F16", 16},
+      {"BF16", 16}, {"I32", 32},    {"U32", 32},        {"F32", 32},        {"I64", 64},    {"U64", 64},
+      {"F64", 64},  {"C64", 64},    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
   };
   for (const auto& [name, bits] : kBits) {
     if (name == dtype) return bits;

@@ -22,7 +22,7 @@ namespace attnd::files {
 std::optional<int> SafetensorsBits(std::string_view dtype);
 
 struct StoredTensor {
-  std::string dtype;
+  std::string dtype;                // as the file has it; of any name
   std::vector<std::int64_t> shape;  // empty: a scalar
   std::int64_t elements;
   std::int64_t offset;  // of the first byte, from the file's start
@@ -36,9 +36,9 @@ class SafetensorsFile {
   static constexpr std::int64_t kMaxHeaderBytes = std::int64_t{1} << 25;
 
   // Reads and checks the header alone. Errors: INVALID_ARGUMENT with what is wrong: a length beyond the file or
-  // kMaxHeaderBytes, JSON that is not strict (see strict_json.h), metadata that is not strings, a dtype that the format
-  // does not have, a shape whose size is not the byte range's, ranges that overlap, leave a hole, or do not end where
-  // the file does. DATA_LOSS if the source cannot be read.
+  // kMaxHeaderBytes, JSON that is not strict (see strict_json.h), metadata that is not strings, a shape whose size is
+  // not the byte range's (where the dtype is known: a tensor may have any), ranges that overlap, leave a hole, or do
+  // not end where the file does. DATA_LOSS if the source cannot be read.
   static absl::StatusOr<SafetensorsFile> Open(std::unique_ptr<ByteSource> source);
 
   const std::map<std::string, StoredTensor, std::less<>>& tensors() const { return tensors_; }

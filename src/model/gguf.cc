@@ -4,7 +4,6 @@
 #include <array>
 #include <bit>
 #include <limits>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,7 +20,7 @@ constexpr std::uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr std::int64_t kMaxKey = 65535;
 constexpr std::int64_t kMaxTensorName = 1024;
 constexpr std::int64_t kMaxText = 1024;
-constexpr std::uint32_t kMaxDims = 4;
+constexpr int kMaxNesting = 16;  // of arrays
 constexpr std::int64_t kMaxMetadata = 1 << 16;
 constexpr std::int64_t kMaxTensors = 1 << 17;
 constexpr std::int64_t kDefaultAlignment = 32;
@@ -40,7 +39,8 @@ std::int64_t FixedSize(std::uint32_t type) {
   return type < kSizes.size() ? kSizes[type] : 0;
 }
 
-// ggml's tensor types: blocks of `elements` in `bytes`. Sorted by number.
+// ggml's tensor types: blocks of `elements` in `bytes`, both 0 where writers disagree or the layout is not known here.
+// Sorted by number. Others may follow: a tensor that is not read may have any number.
 struct TensorType {
   std::uint32_t number;
   const char* name;
@@ -55,7 +55,10 @@ constexpr TensorType kTensorTypes[] = {
     {18, "IQ3_XXS", 256, 98}, {19, "IQ1_S", 256, 50},   {20, "IQ4_NL", 32, 18},   {21, "IQ3_S", 256, 110},
     {22, "IQ2_S", 256, 82},   {23, "IQ4_XS", 256, 136}, {24, "I8", 1, 1},         {25, "I16", 1, 2},
     {26, "I32", 1, 4},        {27, "I64", 1, 8},        {28, "F64", 1, 8},        {29, "IQ1_M", 256, 56},
-    {30, "BF16", 1, 2},       {34, "TQ1_0", 256, 54},   {35, "TQ2_0", 256, 66},   {39, "MXFP4", 32, 17},
+    {30, "BF16", 1, 2},       {31, "Q4_0_4_4", 0, 0},   {32, "Q4_0_4_8", 0, 0},   {33, "Q4_0_8_8", 0, 0},
+    {34, "TQ1_0", 256, 54},   {35, "TQ2_0", 256, 66},   {36, "IQ4_NL_4_4", 0, 0}, {37, "IQ4_NL_4_8", 0, 0},
+    {38, "IQ4_NL_8_8", 0, 0}, {39, "MXFP4", 32, 17},    {40, "NVFP4", 0, 0},      {41, "Q1_0", 0, 0},
+    {42, "Q2_0", 0, 0},
 };
 
 const TensorType* FindTensorType(std::uint32_t number) {
@@ -65,42 +68,57 @@ const TensorType* FindTensorType(std::uint32_t number) {
   return nullptr;
 }
 
-std::optional<tensor::DType> DTypeOf(const TensorType& type) {
+std::optional<tensor::DType> DTypeOf(std::string_view type) {
   for (const tensor::DType dtype : {tensor::DType::kF32, tensor::DType::kF16, tensor::DType::kBF16}) {
-    if (std::string_view(tensor::NameOf(dtype)) == type.name) return dtype;
+    if (std::string_view(tensor::NameOf(dtype)) == type) return dtype;
   }
   return std::nullopt;
 }
 
 template <typename T>
-std::optional<GgufFile::Value> Integer(GgufCursor& cursor) {
+GgufFile::Value Integer(GgufCursor& cursor) {
   const T value = cursor.Number<T>();
   if (value < 0 || static_cast<std::uint64_t>(value) > std::uint64_t{std::numeric_limits<std::int64_t>::max()}) {
-    return std::nullopt;
+    return {};
   }
   return static_cast<std::int64_t>(value);
 }
 
+// Skips an array, which may hold arrays.
 void SkipArray(GgufCursor& cursor) {
-  const auto type = cursor.Number<std::uint32_t>();
-  const auto count = cursor.Number<std::uint64_t>();
-  if (type != kString && FixedSize(type) == 0) {
-    return cursor.Fail(Invalid(absl::StrCat("metadata: unknown type ", type, " of an array's elements")));
+  std::vector<std::uint64_t> open = {1};  // arrays that still follow, of each array that has begun
+  while (!open.empty() && cursor.status().ok()) {
+    if (open.back() == 0) {
+      open.pop_back();
+      continue;
+    }
+    --open.back();
+    const auto type = cursor.Number<std::uint32_t>();
+    const auto count = cursor.Number<std::uint64_t>();
+    if (type == kArray) {
+      if (open.size() > kMaxNesting) {
+        cursor.Fail(Invalid(absl::StrCat("metadata: arrays are nested deeper than ", kMaxNesting)));
+      }
+      open.push_back(count);
+    } else if (type == kString) {
+      for (std::uint64_t i = 0; i < count && cursor.status().ok(); ++i) cursor.SkipString();
+    } else if (FixedSize(type) != 0) {
+      cursor.Skip(count, FixedSize(type));
+    } else {
+      cursor.Fail(Invalid(absl::StrCat("metadata: unknown type ", type, " of an array's elements")));
+    }
   }
-  if (type != kString) return cursor.Skip(count, FixedSize(type));
-  for (std::uint64_t i = 0; i < count && cursor.status().ok(); ++i) cursor.SkipString();
 }
 
 // A string of up to kMaxText bytes; longer ones (templates, licences) are skipped.
-std::optional<GgufFile::Value> ShortString(GgufCursor& cursor) {
+GgufFile::Value ShortString(GgufCursor& cursor) {
   const auto size = cursor.Number<std::uint64_t>();
   if (size <= kMaxText) return cursor.Text(size, kMaxText);
   cursor.Skip(size, 1);
-  return std::nullopt;
+  return {};
 }
 
-// One value; nullopt if it is none that callers ask for.
-std::optional<GgufFile::Value> ReadValue(GgufCursor& cursor) {
+GgufFile::Value ReadValue(GgufCursor& cursor) {
   const auto type = cursor.Number<std::uint32_t>();
   switch (type) {
     case kU8:
@@ -123,17 +141,17 @@ std::optional<GgufFile::Value> ReadValue(GgufCursor& cursor) {
       return ShortString(cursor);
     case kArray:
       SkipArray(cursor);
-      return std::nullopt;
+      return {};
     case kBool:
       if (cursor.Number<std::uint8_t>() > 1) cursor.Fail(Invalid("metadata: expected a bool of 0 or 1"));
-      return std::nullopt;
+      return {};
     case kF32:
     case kF64:
       cursor.Skip(1, FixedSize(type));
-      return std::nullopt;
+      return {};
     default:
       cursor.Fail(Invalid(absl::StrCat("metadata: unknown type ", type)));
-      return std::nullopt;
+      return {};
   }
 }
 
@@ -154,11 +172,25 @@ absl::Status CheckCount(absl::string_view what, std::uint64_t count, std::int64_
   return Invalid(absl::StrCat(what, " count: expected at most ", most, " in a file of this size, got ", count));
 }
 
+// Bytes of a tensor. Errors: INVALID_ARGUMENT for rows that are not whole blocks, or a size that overflows.
+absl::StatusOr<std::int64_t> SizeOf(const GgufTensor& tensor, const TensorType& type) {
+  const std::int64_t row = tensor.dims.empty() ? 1 : tensor.dims.front();
+  if (row % type.elements != 0) {
+    return Invalid(
+        absl::StrCat("dims: expected rows of a multiple of ", type.elements, " for ", type.name, ", got ", row));
+  }
+  const std::optional<std::int64_t> size = tensor::CheckedProduct({tensor.elements / type.elements, type.bytes});
+  if (!size) return Invalid("dims: their product is too large");
+  return *size;
+}
+
 // One tensor, its offset still counted from the beginning of the data.
 absl::StatusOr<GgufTensor> ReadTensor(GgufCursor& cursor) {
   GgufTensor tensor;
   const auto dim_count = cursor.Number<std::uint32_t>();
-  if (dim_count > kMaxDims) return Invalid(absl::StrCat("dims: expected at most ", kMaxDims, ", got ", dim_count));
+  if (dim_count > cursor.remaining() / 8) {
+    return Invalid(absl::StrCat("dims: expected at most ", cursor.remaining() / 8, ", got ", dim_count));
+  }
   for (std::uint32_t i = 0; i < dim_count; ++i) {
     const auto dim = cursor.Number<std::uint64_t>();
     if (dim > std::uint64_t{std::numeric_limits<std::int64_t>::max()}) return Invalid("dims: too large");
@@ -169,23 +201,20 @@ absl::StatusOr<GgufTensor> ReadTensor(GgufCursor& cursor) {
   if (!cursor.status().ok()) return cursor.status();
 
   const TensorType* type = FindTensorType(type_number);
-  if (type == nullptr) return Invalid(absl::StrCat("unknown type ", type_number));
-  tensor.type = type->name;
-  tensor.dtype = DTypeOf(*type);
-  const std::int64_t row = tensor.dims.empty() ? 1 : tensor.dims.front();
+  tensor.type = type == nullptr ? absl::StrCat(type_number) : type->name;
+  tensor.dtype = DTypeOf(tensor.type);
   const std::optional<std::int64_t> elements = tensor::CheckedProduct(tensor.dims);
-  const std::optional<std::int64_t> size =
-      elements ? tensor::CheckedProduct({*elements / type->elements, type->bytes}) : std::nullopt;
-  if (!size) return Invalid("dims: their product is too large");
-  if (row % type->elements != 0) {
-    return Invalid(
-        absl::StrCat("dims: expected rows of a multiple of ", type->elements, " for ", type->name, ", got ", row));
-  }
+  if (!elements) return Invalid("dims: their product is too large");
   tensor.elements = *elements;
-  tensor.size = *size;
-  // One that does not fit a signed number is beyond any file; the caller compares it with what it expects.
-  tensor.offset =
-      offset > std::uint64_t{std::numeric_limits<std::int64_t>::max()} ? -1 : static_cast<std::int64_t>(offset);
+  if (type != nullptr && type->bytes != 0) {
+    const absl::StatusOr<std::int64_t> size = SizeOf(tensor, *type);
+    if (!size.ok()) return size.status();
+    tensor.size = *size;
+  }
+  if (offset > std::uint64_t{std::numeric_limits<std::int64_t>::max()}) {
+    return Invalid(absl::StrCat("offset: ", offset, " is beyond the file"));
+  }
+  tensor.offset = static_cast<std::int64_t>(offset);
   return tensor;
 }
 
@@ -215,59 +244,79 @@ absl::StatusOr<GgufFile> GgufFile::Open(std::unique_ptr<files::ByteSource> sourc
 }
 
 absl::Status GgufFile::ReadMetadata(GgufCursor& cursor, std::uint64_t count) {
-  std::set<std::string> keys;
   for (std::uint64_t i = 0; i < count; ++i) {
     std::string key = cursor.String(kMaxKey);
-    std::optional<Value> value = ReadValue(cursor);
+    Value value = ReadValue(cursor);
     if (!cursor.status().ok()) return cursor.status();
-    if (!keys.insert(key).second) return Invalid(absl::StrCat("metadata: key ", Quoted(key), " is given twice"));
-    if (value) metadata_.emplace(std::move(key), *std::move(value));
+    if (!metadata_.emplace(key, std::move(value)).second) {
+      return Invalid(absl::StrCat("metadata: key ", Quoted(key), " is given twice"));
+    }
   }
   return absl::OkStatus();
 }
 
+// The format says a multiple of 8, ggml a power of two: files have either.
 absl::StatusOr<std::int64_t> GgufFile::Alignment() const {
   const auto found = metadata_.find("general.alignment");
   if (found == metadata_.end()) return kDefaultAlignment;
   const std::int64_t* alignment = std::get_if<std::int64_t>(&found->second);
-  if (alignment != nullptr && *alignment <= (1 << 20) && std::has_single_bit(static_cast<std::uint64_t>(*alignment))) {
+  if (alignment != nullptr && *alignment > 0 &&
+      (*alignment % 8 == 0 || std::has_single_bit(static_cast<std::uint64_t>(*alignment)))) {
     return *alignment;
   }
-  return Invalid("general.alignment: expected a power of two up to 2^20");
+  return Invalid("general.alignment: expected a multiple of 8, or a power of two");
 }
 
 absl::Status GgufFile::ReadTensors(GgufCursor& cursor, std::uint64_t count, std::int64_t file_size) {
   const absl::StatusOr<std::int64_t> alignment = Alignment();
   if (!alignment.ok()) return alignment.status();
-  std::int64_t data_end = 0;
   for (std::uint64_t i = 0; i < count; ++i) {
     std::string name = cursor.String(kMaxTensorName);
     absl::StatusOr<GgufTensor> tensor = ReadTensor(cursor);
     if (!cursor.status().ok()) return cursor.status();
     if (!tensor.ok()) return Invalid(absl::StrCat("tensor ", Quoted(name), ": ", tensor.status().message()));
-    const std::optional<std::int64_t> expected = AlignUp(data_end, *alignment);
-    if (tensor->offset != expected || *expected > file_size - tensor->size) {
-      return Invalid(absl::StrCat("tensor ", Quoted(name), ": offset: expected ", expected.value_or(-1),
-                                  " (the aligned end of the one before it) and ", tensor->size,
-                                  " bytes from there inside the file, got ", tensor->offset));
-    }
-    data_end = *expected + tensor->size;
     if (!tensors_.emplace(name, *std::move(tensor)).second) {
       return Invalid(absl::StrCat("tensor ", Quoted(name), " is given twice"));
     }
   }
+  if (count == 0) return absl::OkStatus();
   const std::optional<std::int64_t> data_begin = AlignUp(cursor.position(), *alignment);
-  if (count > 0 && (!data_begin || *data_begin > file_size - data_end)) {
-    return Invalid(absl::StrCat("the file ends before its tensors: expected ", data_begin.value_or(-1), " + ", data_end,
-                                " bytes, got ", file_size));
+  if (!data_begin || *data_begin > file_size) {
+    return Invalid(absl::StrCat("the file ends before its tensors: expected them from byte ", data_begin.value_or(-1),
+                                " on, got ", file_size, " bytes"));
   }
+  if (absl::Status ranges = CheckRanges(file_size - *data_begin, *alignment); !ranges.ok()) return ranges;
   for (auto& [name, tensor] : tensors_) tensor.offset += *data_begin;
+  return absl::OkStatus();
+}
+
+// Each tensor begins aligned and not before the one before it has ended, and ends inside the data. One of unknown size
+// ends where the next begins, or with the data.
+absl::Status GgufFile::CheckRanges(std::int64_t data_size, std::int64_t alignment) const {
+  using Entry = std::pair<const std::string, GgufTensor>;
+  std::vector<const Entry*> by_offset;
+  by_offset.reserve(tensors_.size());
+  for (const Entry& entry : tensors_) by_offset.push_back(&entry);
+  std::sort(by_offset.begin(), by_offset.end(), [](const Entry* a, const Entry* b) {
+    return std::pair(a->second.offset, a->second.size) < std::pair(b->second.offset, b->second.size);
+  });
+  std::int64_t end = 0;
+  for (const Entry* entry : by_offset) {
+    const auto& [name, tensor] = *entry;
+    const std::int64_t size = tensor.size.value_or(0);
+    if (tensor.offset % alignment != 0 || tensor.offset < end || size > data_size || tensor.offset > data_size - size) {
+      return Invalid(absl::StrCat("tensor ", Quoted(name), ": offset: expected a multiple of ", alignment, " from ",
+                                  end, " on (the end of the one before it) and ", size, " bytes from there inside the ",
+                                  data_size, " bytes of data, got ", tensor.offset));
+    }
+    end = tensor.offset + size;
+  }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<float>> GgufFile::ReadFloats(const GgufTensor& tensor) const {
   if (!tensor.dtype) return Invalid(absl::StrCat("type: expected F32, F16 or BF16, got ", tensor.type));
-  std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.size));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.size.value_or(0)));
   if (absl::Status read = source_->ReadAt(tensor.offset, absl::MakeSpan(bytes)); !read.ok()) return read;
   std::vector<float> floats(static_cast<std::size_t>(tensor.elements));
   tensor::ConvertToFloat(*tensor.dtype, bytes, absl::MakeSpan(floats));

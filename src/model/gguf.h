@@ -20,24 +20,25 @@ namespace attnd::model {
 
 struct GgufTensor {
   std::vector<std::int64_t> dims;      // the fastest first, as GGUF has them
-  std::string type;                    // ggml's name: "F32", "Q8_0", ...
+  std::string type;                    // ggml's name: "F32", "Q8_0", ...; "77" for an unknown number
   std::optional<tensor::DType> dtype;  // of types that convert to float
   std::int64_t elements;
-  std::int64_t offset;  // of the first byte, from the file's start
-  std::int64_t size;    // in bytes
+  std::int64_t offset;               // of the first byte, from the file's start
+  std::optional<std::int64_t> size;  // in bytes; nullopt where the type's size is not known
 };
 
 // A checked file. Immutable and thread-safe.
 class GgufFile {
  public:
-  // Reads and checks the header alone. Errors: INVALID_ARGUMENT with what is wrong: magic, version, big-endian, counts
-  // or lengths that the file cannot hold, keys or names given twice, an unknown type, an alignment that is no power of
-  // two, a tensor whose size overflows or whose bytes do not stand where the ones before them end (aligned), or beyond
-  // the file. DATA_LOSS if the source cannot be read.
+  // Reads and checks the header alone. A tensor may have any type, and there may be space between tensors. Errors:
+  // INVALID_ARGUMENT with what is wrong: magic, version, big-endian, counts or lengths that the file cannot hold, keys
+  // or names given twice, an unknown type of metadata (its end is not known), an alignment that is neither a multiple
+  // of 8 nor a power of two, a tensor whose size overflows, or whose bytes are not aligned, overlap another's or lie
+  // beyond the file. DATA_LOSS if the source cannot be read.
   static absl::StatusOr<GgufFile> Open(std::unique_ptr<files::ByteSource> source);
 
-  // Metadata that is one integer (not negative) or one string; the rest is checked and left out.
-  using Value = std::variant<std::int64_t, std::string>;
+  // Metadata: an integer (not negative), or a string that is not long; of any other value its presence alone.
+  using Value = std::variant<std::monostate, std::int64_t, std::string>;
   const std::map<std::string, Value, std::less<>>& metadata() const { return metadata_; }
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }
 
@@ -49,6 +50,7 @@ class GgufFile {
   GgufFile() = default;
   absl::Status ReadMetadata(GgufCursor& cursor, std::uint64_t count);
   absl::Status ReadTensors(GgufCursor& cursor, std::uint64_t count, std::int64_t file_size);
+  absl::Status CheckRanges(std::int64_t data_size, std::int64_t alignment) const;
   absl::StatusOr<std::int64_t> Alignment() const;
 
   std::unique_ptr<files::ByteSource> source_;

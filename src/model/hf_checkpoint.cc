@@ -9,8 +9,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "files/python_json.h"
 #include "files/safetensors.h"
-#include "files/strict_json.h"
 #include "model/hf_config.h"
 #include "model/names.h"
 #include "nlohmann/json.hpp"
@@ -23,18 +23,7 @@ constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
 constexpr std::int64_t kMaxConfigBytes = std::int64_t{1} << 20;
 constexpr std::int64_t kMaxIndexBytes = std::int64_t{1} << 25;
-constexpr int kIndexDepth = 16;
-
-absl::StatusOr<std::unique_ptr<files::ByteSource>> OpenWithin(OpenByName open, const std::string& name,
-                                                              const ReadLimits& limits) {
-  auto source = open(name);
-  if (!source.ok()) return source;
-  if ((*source)->size() > limits.max_file_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        name, ": has ", (*source)->size(), " bytes, more than max_model_file_bytes, ", limits.max_file_bytes));
-  }
-  return source;
-}
+constexpr int kIndexDepth = 500;
 
 absl::StatusOr<HfConfig> ReadConfig(OpenByName open, const ReadLimits& limits) {
   auto source = OpenWithin(open, kConfig, limits);
@@ -74,6 +63,10 @@ class Weights {
   // A tensor [num_buckets, num_heads].
   absl::StatusOr<std::vector<float>> ReadTable(const std::string& name, const HfConfig& config) {
     const std::string& file_name = file_of_.at(name);
+    if (!IsShardName(file_name)) {
+      return absl::InvalidArgumentError(absl::StrCat(kIndex, ": weight_map: ", Quoted(name),
+                                                     ": expected the name of a .safetensors file in the same folder"));
+    }
     auto file = OpenTensors(file_name);
     if (absl::IsNotFound(file.status())) {
       return absl::InvalidArgumentError(absl::StrCat(kIndex, ": names ", Quoted(file_name), ", which is missing"));
@@ -118,18 +111,15 @@ class Weights {
     if (!source.ok()) return source.status();
     const auto text = ReadText(**source, kMaxIndexBytes);
     if (!text.ok()) return Annotate(text.status(), kIndex);
-    const auto json = files::ParseStrictJson(*text, kIndexDepth);
+    const auto json = files::ParsePythonJson(*text, kIndexDepth, files::DuplicateKeys::kRefused);
     if (!json.ok()) return Annotate(json.status(), kIndex);
     const auto map = json->find("weight_map");
     if (!json->is_object() || map == json->end() || !map->is_object()) {
       return absl::InvalidArgumentError(absl::StrCat(kIndex, ": weight_map: expected an object"));
     }
+    // The entries of tensors that are not read may be anything: ReadTable checks the name.
     for (const auto& [name, file] : map->items()) {
-      if (!file.is_string() || !IsShardName(file.get_ref<const std::string&>())) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            kIndex, ": weight_map: ", Quoted(name), ": expected the name of a .safetensors file in the same folder"));
-      }
-      file_of_.emplace(name, file.get<std::string>());
+      file_of_.emplace(name, file.is_string() ? file.get<std::string>() : "");
     }
     return absl::OkStatus();
   }

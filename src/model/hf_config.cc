@@ -1,10 +1,11 @@
 #include "model/hf_config.h"
 
 #include <array>
+#include <cmath>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "files/strict_json.h"
+#include "files/python_json.h"
 #include "model/names.h"
 #include "nlohmann/json.hpp"
 
@@ -13,9 +14,18 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kMaxDepth = 32;
+constexpr int kMaxDepth = 500;
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxLayers = 1000;
+
+// A value for a message.
+std::string Said(const Json& value) {
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+    const auto number = value.get<double>();
+    return std::isnan(number) ? "NaN" : number > 0 ? "Infinity" : "-Infinity";
+  }
+  return Quoted(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
 
 // A field from 1 to `max`; where it is missing or null, `fallback`, or an error if there is none.
 absl::StatusOr<std::int64_t> Count(const Json& config, const char* field, std::int64_t max,
@@ -28,8 +38,8 @@ absl::StatusOr<std::int64_t> Count(const Json& config, const char* field, std::i
   const bool valid = found->is_number_unsigned() && found->get<std::uint64_t>() >= 1 &&
                      found->get<std::uint64_t>() <= static_cast<std::uint64_t>(max);
   if (valid) return found->get<std::int64_t>();
-  return absl::InvalidArgumentError(absl::StrCat(field, ": expected an integer from 1 to ", max, ", got ",
-                                                 Quoted(found->dump(-1, ' ', false, Json::error_handler_t::replace))));
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, ": expected an integer from 1 to ", max, ", got ", Said(*found)));
 }
 
 absl::StatusOr<std::string> ModelType(const Json& config) {
@@ -38,14 +48,13 @@ absl::StatusOr<std::string> ModelType(const Json& config) {
   for (const char* known : {"t5", "mt5", "umt5"}) {
     if (*found == known) return std::string(known);
   }
-  return absl::InvalidArgumentError(absl::StrCat("model_type: expected t5, mt5 or umt5, got ",
-                                                 Quoted(found->dump(-1, ' ', false, Json::error_handler_t::replace))));
+  return absl::InvalidArgumentError(absl::StrCat("model_type: expected t5, mt5 or umt5, got ", Said(*found)));
 }
 
 }  // namespace
 
 absl::StatusOr<HfConfig> ParseHfConfig(std::string_view text) {
-  const absl::StatusOr<Json> json = files::ParseStrictJson(text, kMaxDepth);
+  const absl::StatusOr<Json> json = files::ParsePythonJson(text, kMaxDepth, files::DuplicateKeys::kLastCounts);
   if (!json.ok()) return json.status();
   if (!json->is_object()) return absl::InvalidArgumentError("expected an object");
   HfConfig config;

@@ -21,8 +21,9 @@ struct HfConfig {
   bool table_per_layer() const { return model_type == "umt5"; }
 };
 
-// Errors: INVALID_ARGUMENT: not strict JSON, another kind of model, a field that is missing, of another type or out of
-// range.
+// Reads what Python's json reads (python_json.h), as Hugging Face does: of a field given twice the last counts, and
+// fields that are not listed above may be anything. Errors: INVALID_ARGUMENT: not such JSON, another kind of model, a
+// field that is missing, of another type or out of range.
 absl::StatusOr<HfConfig> ParseHfConfig(std::string_view text);
 
 }  // namespace attnd::model

@@ -16,27 +16,17 @@ namespace {
 
 constexpr std::int64_t kMaxJsonBytes = std::int64_t{1} << 26;
 
-absl::StatusOr<ModelTables> ReadFile(const std::string& path, std::unique_ptr<files::ByteSource> source,
-                                     const ReadLimits& limits) {
-  if (source->size() > limits.max_file_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("has ", source->size(), " bytes, more than max_model_file_bytes, ", limits.max_file_bytes));
-  }
-  if (absl::EndsWith(path, ".gguf")) return ReadGguf(std::move(source), limits);
+absl::StatusOr<ModelTables> ReadFile(const std::string& path, OpenByName open, const ReadLimits& limits) {
+  const std::string name = path.substr(path.rfind('/') + 1);
+  if (absl::EndsWith(path, ".gguf")) return ReadGguf(open, name, limits);
   if (absl::EndsWith(path, ".json")) {
-    const auto text = ReadText(*source, kMaxJsonBytes);
+    const auto source = OpenWithin(open, name, limits);
+    if (!source.ok()) return source.status();
+    const auto text = ReadText(**source, kMaxJsonBytes);
     if (!text.ok()) return text.status();
     return ParseJsonModel(*text, limits);
   }
   return absl::InvalidArgumentError("expected a Hugging Face checkpoint folder, a .gguf file or a .json file");
-}
-
-absl::StatusOr<ModelTables> ReadEntry(const std::string& path, Folder::Entry entry, const ReadLimits& limits) {
-  if (auto* file = std::get_if<std::unique_ptr<files::ByteSource>>(&entry)) {
-    return ReadFile(path, std::move(*file), limits);
-  }
-  const Folder& folder = std::get<Folder>(entry);
-  return ReadHfCheckpoint([&folder](const std::string& name) { return folder.OpenFile(name); }, limits);
 }
 
 }  // namespace
@@ -44,7 +34,13 @@ absl::StatusOr<ModelTables> ReadEntry(const std::string& path, Folder::Entry ent
 absl::StatusOr<ModelTables> ReadModel(const Folder& root, const std::string& path, const ReadLimits& limits) {
   absl::StatusOr<Folder::Entry> entry = root.Open(path);
   if (!entry.ok()) return entry.status();
-  auto contents = ReadEntry(path, *std::move(entry), limits);
+  const auto* folder = std::get_if<Folder>(&*entry);
+  // A file's neighbours are those of its own name, not of what it may be a link to.
+  const std::string parent = path.substr(0, path.rfind('/') + 1);
+  const auto open = [&](const std::string& name) {
+    return folder != nullptr ? folder->OpenFile(name) : root.OpenFile(parent + name);
+  };
+  const auto contents = folder != nullptr ? ReadHfCheckpoint(open, limits) : ReadFile(path, open, limits);
   if (!contents.ok()) return Annotate(contents.status(), path);
   return contents;
 }

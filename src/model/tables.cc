@@ -27,6 +27,17 @@ absl::Status CheckSize(std::string_view name, std::int64_t values, const ReadLim
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<files::ByteSource>> OpenWithin(OpenByName open, const std::string& name,
+                                                              const ReadLimits& limits) {
+  auto source = open(name);
+  if (!source.ok()) return source;
+  if ((*source)->size() > limits.max_file_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        name, ": has ", (*source)->size(), " bytes, more than max_model_file_bytes, ", limits.max_file_bytes));
+  }
+  return source;
+}
+
 absl::Status AddTable(std::string_view name, std::int64_t heads, bias::Rule rule, const ReadLimits& limits,
                       ModelTables& contents) {
   if (absl::Status size = CheckSize(name, ValuesOf(rule), limits); !size.ok()) return size;

@@ -25,6 +25,10 @@ inline constexpr std::size_t kMaxTablesPerModel = 2000;
 // Opens a file of a checkpoint by its name.
 using OpenByName = absl::FunctionRef<absl::StatusOr<std::unique_ptr<files::ByteSource>>(const std::string&)>;
 
+// Opens `name`. Errors: RESOURCE_EXHAUSTED if it is larger than the limits allow; what `open` returns.
+absl::StatusOr<std::unique_ptr<files::ByteSource>> OpenWithin(OpenByName open, const std::string& name,
+                                                              const ReadLimits& limits);
+
 // Makes a table and adds it to `contents` under `name`. Errors: INVALID_ARGUMENT for a bad name, a name that is taken,
 // an invalid rule, another number of heads than the tables before it; RESOURCE_EXHAUSTED beyond the limits.
 absl::Status AddTable(std::string_view name, std::int64_t heads, bias::Rule rule, const ReadLimits& limits,

@@ -37,6 +37,27 @@ write("safetensors", "mixed", safetensors(
 for name in ("t5_f32_tables", "t5_bf16_tables", "umt5_f32_tables"):
     write("gguf", name, (GOLDEN / f"{name}.gguf").read_bytes())
 
+write("safetensors", "unknown_dtypes", safetensors(
+    {"a": ("F8_E4M3FNUZ", [3], b"\0" * 3), "b": ("F31", [7, 9], b"\0" * 5), "c": ("F6_E2M3", [4], b"\0" * 3),
+     "d": ("F32", [1], b"\0" * 4)}))
+for shard in sorted((HERE.parent / "golden" / "gguf_split").glob("*.gguf")):
+    write("gguf", shard.stem.replace("-", "_"), shard.read_bytes())
+
+
+def gguf_text(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+# Tensors of unknown types around a table, nested arrays, an alignment that is no power of two, space between tensors.
+write("gguf", "whatever_is_allowed", (lambda header: header + b"\0" * (-len(header) % 24) + b"\0" * 96)(
+    b"GGUF" + struct.pack("<IQQ", 3, 3, 3)
+    + gguf_text(b"x.attention.relative_buckets_count") + struct.pack("<II", 4, 2)
+    + gguf_text(b"general.alignment") + struct.pack("<II", 4, 24)
+    + gguf_text(b"nested") + struct.pack("<IIQIQB", 9, 9, 1, 7, 1, 1)
+    + gguf_text(b"a") + struct.pack("<IQIQ", 1, 256, 77, 0)
+    + gguf_text(b"enc.blk.0.attn_rel_b.weight") + struct.pack("<IQQIQ", 2, 1, 2, 0, 24)
+    + gguf_text(b"b") + struct.pack("<IQQQQQIQ", 5, 2, 1, 1, 1, 2, 40, 72)))
+
 write("json_model", "book", (EMBEDDED / "book.json").read_bytes())
 write("json_model", "others", json.dumps({"tables": {
     "decoder.0": {"rule": "alibi", "slopes": [0.5, 1e-3]},
@@ -54,5 +75,8 @@ write("hf_checkpoint", "sharded", checkpoint({
     "config.json": CONFIG, "a.safetensors": safetensors(ENCODER), "b.safetensors": safetensors(DECODER),
     "model.safetensors.index.json": json.dumps({"weight_map": {
         next(iter(ENCODER)): "a.safetensors", next(iter(DECODER)): "b.safetensors"}}).encode()}))
+PYTHONS = CONFIG[:-1] + b', "a": [NaN, Infinity, -Infinity, 1E400, "\\ud800"], "b": 1, "b": 2}'
+write("hf_checkpoint", "config_as_python_writes", checkpoint({
+    "config.json": PYTHONS, "model.safetensors": safetensors(ENCODER | {"x": ("F8_E5M2FNUZ", [2], b"\0\0")})}))
 for name in ("umt5_fp32", "mt5_bf16", "t5_old_config"):
     write("hf_checkpoint", f"config_{name}", checkpoint({"config.json": (GOLDEN / name / "config.json").read_bytes()}))

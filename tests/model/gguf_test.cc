@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gguf_builder.h"
 #include "model/gguf.h"
@@ -17,7 +20,10 @@ using ::testing::HasSubstr;
 using ::testing::Key;
 
 absl::StatusOr<ModelTables> Read(const std::string& bytes, const ReadLimits& limits = {}) {
-  return ReadGguf(files::OpenMemory({reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()}), limits);
+  const auto open = [&](const std::string&) -> absl::StatusOr<std::unique_ptr<files::ByteSource>> {
+    return files::OpenMemory({reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()});
+  };
+  return ReadGguf(open, "model.gguf", limits);
 }
 
 TEST(GgufTest, ReadsTables) {
@@ -76,7 +82,11 @@ TEST(GgufTest, RefusesOneBrokenThing) {
       {"key \"general.architecture\" is given twice", [](GgufBuilder& b) { b.metadata[5] = b.metadata[0]; }},
       {"count: expected at most",
        [](GgufBuilder& b) { b.metadata[3].value = Raw<std::uint32_t>(8) + Raw<std::uint64_t>(1) + Raw(kHuge); }},
-      {"array's elements", [](GgufBuilder& b) { b.metadata[3].value = Raw<std::uint32_t>(9) + Raw<std::uint64_t>(1); }},
+      {"nested deeper",
+       [](GgufBuilder& b) {
+         b.metadata[3].value.clear();
+         for (int i = 0; i < 20; ++i) b.metadata[3].value += Raw<std::uint32_t>(9) + Raw<std::uint64_t>(1);
+       }},
       {"array's elements",
        [](GgufBuilder& b) { b.metadata[3].value = Raw<std::uint32_t>(77) + Raw<std::uint64_t>(1); }},
       {"count: expected at most", [](GgufBuilder& b) { b.metadata[4].value = Raw<std::uint32_t>(6) + Raw(kHuge); }},
@@ -90,19 +100,19 @@ TEST(GgufTest, RefusesOneBrokenThing) {
       {"general.architecture", [](GgufBuilder& b) { b.metadata[0].value = GgufString("t5\xff"); }},
       {"general.architecture", [](GgufBuilder& b) { b.metadata[0].value = GgufString(std::string(65, 'x')); }},
       {"general.alignment", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(0); }},
-      {"general.alignment", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(48); }},
-      {"general.alignment", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(1U << 31); }},
+      {"general.alignment", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(12); }},
+      {"ends before its tensors", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(1U << 31); }},
       {"general.alignment",
        [](GgufBuilder& b) {
          b.metadata[1] = {"general.alignment", 8, GgufString("64")};
        }},
-      {"offset: expected 128", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(128); }},
+      {"offset: expected a multiple of 128", [](GgufBuilder& b) { b.metadata[1].value = Raw<std::uint32_t>(128); }},
       {"relative_buckets_count: missing", [](GgufBuilder& b) { b.metadata.erase(b.metadata.begin() + 2); }},
       {"relative_buckets_count: expected an integer",
        [](GgufBuilder& b) {
          b.metadata[2] = {"t5.attention.relative_buckets_count", 8, GgufString("4")};
        }},
-      {"relative_buckets_count: missing",
+      {"relative_buckets_count: expected an integer",
        [](GgufBuilder& b) {
          b.metadata[2] = {"t5.attention.relative_buckets_count", 5, Raw(-4)};
        }},
@@ -113,7 +123,7 @@ TEST(GgufTest, RefusesOneBrokenThing) {
       {"dims: expected [heads, 5], got [2, 4]", [](GgufBuilder& b) { b.metadata[2].value = Raw<std::uint32_t>(5); }},
       {"string: expected at most", [](GgufBuilder& b) { b.metadata[0].key = std::string(70000, 'k'); }},
       {"string: expected at most", [](GgufBuilder& b) { b.tensors[0].name = std::string(2000, 'n'); }},
-      {"dims: expected at most 4, got 5",
+      {"dims: expected [heads, 4], got [2, 4, 1, 1, 1]",
        [](GgufBuilder& b) {
          b.tensors[0].dims = {2, 4, 1, 1, 1};
        }},
@@ -133,7 +143,7 @@ TEST(GgufTest, RefusesOneBrokenThing) {
        [](GgufBuilder& b) {
          b.tensors[0].dims = {kHuge >> 1, 4};
        }},
-      {"inside the file",
+      {"inside the 332 bytes of data",
        [](GgufBuilder& b) {
          b.tensors[2].dims = {32 << 20, 1 << 20};
        }},
@@ -141,14 +151,25 @@ TEST(GgufTest, RefusesOneBrokenThing) {
        [](GgufBuilder& b) {
          b.tensors[2].dims = {65, 3};
        }},
-      {"unknown type 4", [](GgufBuilder& b) { b.tensors[2].type = 4; }},
-      {"unknown type 4294967295", [](GgufBuilder& b) { b.tensors[2].type = 0xFFFFFFFF; }},
+      {"weight\": type: expected F32, F16 or BF16, got NVFP4", [](GgufBuilder& b) { b.tensors[0].type = 40; }},
+      {"weight\": type: expected F32, F16 or BF16, got 77", [](GgufBuilder& b) { b.tensors[0].type = 77; }},
       {"type: expected F32, F16 or BF16, got I32", [](GgufBuilder& b) { b.tensors[0].type = 26; }},
-      {"offset: expected 64", [](GgufBuilder& b) { b.tensors[1].offset = 0; }},    // overlaps
-      {"offset: expected 64", [](GgufBuilder& b) { b.tensors[1].offset = 65; }},   // not aligned
-      {"offset: expected 64", [](GgufBuilder& b) { b.tensors[1].offset = 128; }},  // leaves a hole
-      {"offset: expected 128", [](GgufBuilder& b) { b.tensors[2].offset = kHuge; }},
-      {"offset: expected 128", [](GgufBuilder& b) { b.tensors[2].offset = ~std::uint64_t{0}; }},
+      {"offset: expected a multiple of 64 from 16 on", [](GgufBuilder& b) { b.tensors[1].offset = 0; }},  // overlaps
+      {"offset: expected a multiple of 64", [](GgufBuilder& b) { b.tensors[1].offset = 65; }},
+      {"from 332 on", [](GgufBuilder& b) { b.tensors[1].offset = 192; }},  // inside the last one
+      {"inside the 332 bytes of data", [](GgufBuilder& b) { b.tensors[1].offset = 384; }},
+      {"offset: 9223372036854775808 is beyond", [](GgufBuilder& b) { b.tensors[2].offset = kHuge; }},
+      {"is beyond the file", [](GgufBuilder& b) { b.tensors[2].offset = ~std::uint64_t{0}; }},
+      {"inside the 332 bytes",
+       [](GgufBuilder& b) {
+         b.tensors[2].type = 77;
+         b.tensors[2].offset = 384;
+       }},
+      {"from 204 on",  // a table inside a tensor whose size is known, before one whose size is not
+       [](GgufBuilder& b) {
+         b.tensors[2].offset = 0;
+         b.tensors[0].offset = 128;
+       }},
       {"\"enc.blk.0.attn_rel_b.weight\" is given twice", [](GgufBuilder& b) { b.tensors[1].name = b.tensors[0].name; }},
       {"\"enc.blk.0.attn_rel_b.weight\": missing",
        [](GgufBuilder& b) { b.tensors[0].name = "enc.blk.1.attn_rel_b.weight"; }},
@@ -172,6 +193,103 @@ TEST(GgufTest, RefusesOneBrokenThing) {
     const absl::Status status = Read(builder.Build()).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.says;
     EXPECT_THAT(std::string(status.message()), HasSubstr(c.says));
+  }
+}
+
+// What is not read may be whatever the format allows, and more of it than is known here.
+TEST(GgufTest, WhatIsNotReadMayBeAnything) {
+  const auto nested = Raw<std::uint32_t>(9) + Raw<std::uint64_t>(3) +                         // three arrays:
+                      Raw<std::uint32_t>(9) + Raw<std::uint64_t>(1) +                         // of an array
+                      Raw<std::uint32_t>(8) + Raw<std::uint64_t>(1) + GgufString("deep") +    //   of a string,
+                      Raw<std::uint32_t>(7) + Raw<std::uint64_t>(2) + std::string(2, '\1') +  // of bools,
+                      Raw<std::uint32_t>(9) + Raw<std::uint64_t>(0);                          // of nothing
+  struct Case {
+    std::string what;
+    std::function<void(GgufBuilder&)> change;
+  };
+  std::vector<Case> cases = {
+      {"nested arrays", [&](GgufBuilder& b) { b.metadata[3].value = nested; }},
+      {"an alignment that is no power of two",
+       [](GgufBuilder& b) {
+         b.metadata[1].value = Raw<std::uint32_t>(64 * 3);
+         b.alignment = std::size_t{64} * 3;
+         b.tensors[1].offset = 192;
+         b.tensors[2].offset = 384;
+         b.data = b.data.substr(0, 64) + std::string(128, '\0') + b.data.substr(64, 64) + std::string(128, '\0') +
+                  b.data.substr(128);
+       }},
+      {"an alignment of 64 bits",
+       [](GgufBuilder& b) {
+         b.metadata[1] = {"general.alignment", 10, Raw<std::uint64_t>(64)};
+       }},
+      {"space between tensors",
+       [](GgufBuilder& b) {
+         b.tensors[2].offset = 192;
+         b.data.resize(b.data.size() + 64);
+       }},
+      {"tensors in another order", [](GgufBuilder& b) { std::swap(b.tensors[0], b.tensors[2]); }},
+      {"five dimensions",
+       [](GgufBuilder& b) {
+         b.tensors[2].dims = {32, 1, 2, 1, 3};
+       }},
+      {"a tensor of nothing", [](GgufBuilder& b) { b.tensors[2].dims = {0}; }},
+      {"bytes behind the last tensor", [](GgufBuilder& b) { b.data += "behind"; }},
+  };
+  for (const std::uint32_t type : {4U, 31U, 33U, 36U, 40U, 41U, 42U, 43U, 1000U, 0xFFFFFFFFU}) {
+    cases.push_back({"type " + std::to_string(type), [type](GgufBuilder& b) { b.tensors[2].type = type; }});
+    cases.push_back({"type " + std::to_string(type) + " before the tables", [type](GgufBuilder& b) {
+                       b.tensors = {{"token_embd.weight", {64, 3}, type, 0},
+                                    {"enc.blk.0.attn_rel_b.weight", {2, 4}, 0, 256},
+                                    {"dec.blk.0.attn_rel_b.weight", {2, 4}, 1, 320}};
+                       b.data = std::string(256, '\7') + GgufBuilder::Data().substr(0, 128);
+                     }});
+  }
+  for (const Case& c : cases) {
+    GgufBuilder builder;
+    c.change(builder);
+    const auto contents = Read(builder.Build());
+    ASSERT_TRUE(contents.ok()) << c.what << ": " << contents.status();
+    EXPECT_EQ(contents->tables.at("decoder").Value(1, 0), 1.0F) << c.what;
+    EXPECT_THAT(std::get<bias::T5Rule>(contents->tables.at("encoder").rule()).values,
+                ElementsAre(0, 1, 2, 3, 4, 5, 6, 7))
+        << c.what;
+  }
+}
+
+// Layers share a table where llama.cpp shares it, and not because the others' are missing.
+TEST(GgufTest, LayersShareATableOnlyWhereTheFileSaysSo) {
+  struct Case {
+    std::string architecture;
+    std::vector<std::pair<std::string, std::uint32_t>> counts;
+    std::vector<int> encoder_layers;  // that have a table, two at most
+    std::vector<std::string> tables;  // empty: refused
+  };
+  const Case cases[] = {
+      {"t5", {}, {0}, {"encoder"}},
+      {"t5", {{"t5.block_count", 4}}, {0}, {"encoder"}},
+      {"t5", {{"t5.block_count", 2}}, {0, 1}, {"encoder.0", "encoder.1"}},
+      {"t5", {{"t5.block_count", 4}}, {0, 1}, {}},
+      {"t5", {{"t5.block_count", 1}}, {0, 1}, {}},
+      {"t5", {{"t5.block_count", 2}}, {1}, {}},
+      {"umt5", {{"umt5.block_count", 4}}, {0}, {}},
+      {"umt5", {{"umt5.block_count", 1}}, {0}, {"encoder.0"}},
+      {"umt5", {}, {0}, {"encoder.0"}},
+  };
+  for (const Case& c : cases) {
+    GgufBuilder builder;
+    builder.metadata[0].value = GgufString(c.architecture);
+    for (const auto& [key, count] : c.counts) builder.metadata.push_back({key, 4, Raw(count)});
+    builder.tensors[0].name = "enc.blk." + std::to_string(c.encoder_layers[0]) + ".attn_rel_b.weight";
+    builder.tensors[1].name = c.encoder_layers.size() == 1
+                                  ? "other"
+                                  : "enc.blk." + std::to_string(c.encoder_layers[1]) + ".attn_rel_b.weight";
+    const auto contents = Read(builder.Build());
+    std::vector<std::string> names;
+    if (contents.ok()) {
+      for (const auto& [name, table] : contents->tables) names.push_back(name);
+    }
+    EXPECT_EQ(names, c.tables) << c.architecture << " " << contents.status();
+    EXPECT_EQ(contents.ok(), !c.tables.empty()) << c.architecture;
   }
 }
 

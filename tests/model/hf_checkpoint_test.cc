@@ -131,6 +131,31 @@ TEST(HfCheckpointTest, UmT5NeedsEveryLayer) {
   EXPECT_NE(contents->tables.at("decoder.0").Value(0, 0), contents->tables.at("decoder.1").Value(0, 0));
 }
 
+// What Python's json, with which Hugging Face writes and reads config.json, has beyond JSON.
+TEST(HfCheckpointTest, FieldsThatAreNotReadMayBeAnything) {
+  for (const std::string value :
+       {"NaN", "[0.0, Infinity]", "-Infinity", "1E400", "123456789012345678901234567890", R"("\ud800")",
+        R"({"__float__": "Infinity"})", "1, \"other\": 2",
+        "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"}) {
+    Checkpoint checkpoint;
+    checkpoint.config.replace(0, 1, "{\"other\": " + value + ", ");
+    const auto contents = checkpoint.Read();
+    ASSERT_TRUE(contents.ok()) << value << ": " << contents.status();
+    EXPECT_EQ(contents->tables.at("decoder").Value(0, 0), -1.0F) << value;
+  }
+}
+
+// Another tensor may have any dtype; a table's is named.
+TEST(HfCheckpointTest, DtypesThatDoNotConvert) {
+  Checkpoint checkpoint;
+  checkpoint.tensors["shared.weight"] = {"F8_E4M3FNUZ", {3, 2}, std::string(6, '\1')};
+  EXPECT_TRUE(checkpoint.Read().ok()) << checkpoint.Read().status();
+  checkpoint.tensors[kEncoder] = {"F8_E4M3", {4, 2}, std::string(8, '\1')};
+  const absl::Status status = checkpoint.Read().status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr(kEncoder));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("dtype: expected F32, F16 or BF16, got F8_E4M3"));
+}
+
 TEST(HfCheckpointTest, RefusesABrokenConfig) {
   struct Case {
     std::string from;
@@ -148,11 +173,21 @@ TEST(HfCheckpointTest, RefusesABrokenConfig) {
       {"\"num_heads\": 2", "\"num_heads\": \"2\"", "num_heads"},
       {"\"num_heads\": 2", "\"num_heads\": 18446744073709551615", "num_heads"},
       {"\"num_heads\": 2", "\"num_heads\": 3", "shape: expected [4, 3] (buckets and heads in config.json), got [4, 2]"},
-      {"\"num_heads\": 2", "\"num_heads\": 2, \"num_heads\": 2", "given twice"},
+      {"\"num_heads\": 2", "\"num_heads\": 2, \"num_heads\": 3", "shape: expected [4, 3]"},  // the last counts
+      {"\"num_heads\": 2", "\"num_heads\": NaN", "num_heads: expected an integer from 1 to 2147483648, got NaN"},
+      {"num_buckets\": 4", "num_buckets\": Infinity",
+       "num_buckets: expected an integer from 1 to 2147483648, got Infinity"},
+      {"max_distance\": 10", "max_distance\": -Infinity",
+       "max_distance: expected an integer from 1 to 2147483648, got -Inf"},
+      {"\"num_layers\": 1", "\"num_layers\": 1E400", "num_layers: expected an integer from 1 to 1000, got Infinity"},
+      {"\"num_heads\": 2", "\"num_heads\": 123456789012345678901234567890", "num_heads: expected an integer"},
+      {"\"t5\"", "NaN", "model_type: expected t5, mt5 or umt5, got NaN"},
+      {"{\"model_type", "\xEF\xBB\xBF{\"model_type",
+       "config.json: not JSON as Python reads it: begins with a byte-order"},
       {"num_buckets\": 4", "num_buckets\": 5", "shape: expected [5, 2]"},
       {"max_distance\": 10", "max_distance\": 1", "max_distance: expected more than"},
       {"\"num_layers\": 1", "\"num_layers\": 1000000000", "num_layers"},
-      {"{\"model_type", "[{\"model_type", "config.json: not strict JSON"},
+      {"{\"model_type", "[{\"model_type", "config.json: not JSON as Python reads it"},
       {kConfig, "[]", "config.json: expected an object"},
       {kConfig, "-", "no config.json"},
       {kConfig, std::string(2 << 20, ' '), "config.json: expected at most"},
@@ -256,6 +291,13 @@ TEST(HfCheckpointTest, ReadsShards) {
   EXPECT_THAT(contents->tables, ElementsAre(Key("decoder"), Key("encoder")));
 }
 
+TEST(HfCheckpointTest, TheIndexOfTensorsThatAreNotReadMayBeAnything) {
+  for (const std::string entry : {R"("other": "sub/model.safetensors")", R"("other": 2)", R"("other": NaN)"}) {
+    const auto contents = Sharded(Index(R"("model-1.safetensors")", R"("model-2.safetensors", )" + entry)).Read();
+    EXPECT_TRUE(contents.ok()) << entry << ": " << contents.status();
+  }
+}
+
 TEST(HfCheckpointTest, RefusesABrokenIndex) {
   struct Case {
     std::string index;
@@ -277,7 +319,7 @@ TEST(HfCheckpointTest, RefusesABrokenIndex) {
       {R"({})", "weight_map: expected an object"},
       {R"([])", "weight_map: expected an object"},
       {R"({"weight_map": {"a": "b.safetensors", "a": "b.safetensors"}})", "given twice"},
-      {R"({"weight_map": )", "not strict JSON"},
+      {R"({"weight_map": )", "not JSON as Python reads it"},
       {R"({"weight_map": {}})", "neither encoder.block."},
   };
   for (const Case& c : cases) {
