@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <iostream>
 #include <map>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "client/attnctl/output.h"
 #include "files/safetensors_writer.h"
 
 namespace attnd::ctl {
@@ -62,11 +62,11 @@ absl::Status WriteReply(const std::string& path, const ComputeRequest& request, 
          {sizes[0], sizes[heads_first ? 1 : 2], sizes[heads_first ? 2 : 1]},
          {reinterpret_cast<const std::byte*>(reply.log_sum_exp.data()), reply.log_sum_exp.size() * sizeof(float)}});
   }
-  return files::WriteSafetensors(path, tensors, Metadata(request, reply));
+  return OutputError(files::WriteSafetensors(path, tensors, Metadata(request, reply)));
 }
 
 absl::Status Compare(const ComputeReply& reply, const LoadedTensor& reference, const std::string& name,
-                     std::optional<double> tolerance) {
+                     std::optional<double> tolerance, absl::FunctionRef<absl::Status(const std::string&)> say) {
   if (reference.sizes != reply.output.sizes()) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": expected the shape of o, [",
                                                    absl::StrJoin(reply.output.sizes(), ", "), "], got [",
@@ -74,7 +74,8 @@ absl::Status Compare(const ComputeReply& reply, const LoadedTensor& reference, c
   }
   const double error =
       LargestError(Widened(reply.dtype, BytesOf(reply.output)), Widened(reference.dtype, reference.bytes));
-  std::cout << absl::StrFormat("max abs error against %s: %.3g\n", name, error);
+  const std::string line = absl::StrFormat("max abs error against %s: %.3g\n", name, error);
+  if (absl::Status said = say(line); !said.ok()) return said;
   if (!tolerance.has_value() || error <= *tolerance) return absl::OkStatus();
   return absl::OutOfRangeError(
       absl::StrFormat("o differs from %s by up to %.3g, more than the tolerance %.3g", name, error, *tolerance));

@@ -32,6 +32,8 @@ std::string FlagHelp(const Flag& flag) {
 
 }  // namespace
 
+std::string VersionText() { return "attnctl " ATTND_VERSION "\n"; }
+
 std::string GeneralHelp(const Flags& flags) {
   std::string text =
       "attnctl: talks to an attnd server, which computes attention with learned relative-position biases.\n\n"
@@ -44,7 +46,8 @@ std::string GeneralHelp(const Flags& flags) {
   absl::StrAppend(
       &text,
       "\nExit codes: 0 done; 1 refused or failed; 2 the command line makes no sense; 3 the server cannot be "
-      "reached;\n4 no such model, table or file.\n\n`attnctl COMMAND --help` says more.\n");
+      "reached;\n4 no such model, table or file.\n\n`attnctl COMMAND --help` says more, `attnctl --version` which one "
+      "this is.\n");
   return text;
 }
 

@@ -1,4 +1,4 @@
-// What --help prints.
+// What --help and --version print.
 #pragma once
 
 #include <string>
@@ -7,6 +7,9 @@
 #include "client/attnctl/flags.h"
 
 namespace attnd::ctl {
+
+// What --version prints.
+std::string VersionText();
 
 // The commands, the flags that all of them take, and the exit codes.
 std::string GeneralHelp(const Flags& flags);

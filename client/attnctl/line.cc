@@ -101,9 +101,11 @@ absl::StatusOr<Sorted> Sort(const std::vector<std::string>& words, const Flags& 
 }  // namespace
 
 absl::StatusOr<Line> ParseLine(const std::vector<std::string>& words, Flags& flags) {
+  Line line;
+  line.version = words.size() == 1 && words[0] == "--version";
+  if (line.version) return line;
   absl::StatusOr<Sorted> sorted = Sort(words, flags);
   if (!sorted.ok()) return sorted.status();
-  Line line;
   line.help = sorted->help;
   line.arguments = std::move(sorted->arguments);
   line.command = FindCommand(line.arguments);

@@ -14,6 +14,7 @@ namespace attnd::ctl {
 struct Line {
   const Command* command = nullptr;  // null: none was named (help then says what there is)
   bool help = false;                 // with it neither flags nor arguments are judged
+  bool version = false;              // `--version` alone
   std::vector<std::string> arguments;
 };
 

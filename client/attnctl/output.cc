@@ -1,21 +1,30 @@
 #include "client/attnctl/output.h"
 
-#include <cerrno>
-#include <fstream>
-#include <iostream>
+#include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/cord.h"
+#include "files/output_file.h"
 
 namespace attnd::ctl {
+namespace {
+
+// Marks a status as an error of writing.
+constexpr char kOutputUrl[] = "attnctl/output";
+
+}  // namespace
 
 absl::Status WriteOutput(const std::string& path, const std::string& contents) {
-  const bool to_stdout = path.empty() || path == "-";
-  std::ofstream file;
-  if (!to_stdout) file.open(path, std::ios::binary | std::ios::trunc);
-  std::ostream& out = to_stdout ? std::cout : file;
-  out << contents << std::flush;
-  if (out.good()) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", to_stdout ? "standard output" : path));
+  const files::Bytes bytes(reinterpret_cast<const std::byte*>(contents.data()), contents.size());
+  return OutputError(files::WriteFile(path.empty() ? "-" : path, {bytes}));
 }
+
+bool IsStandardOutput(const std::string& path) { return files::IsStandardOutput(path); }
+
+absl::Status OutputError(absl::Status status) {
+  if (!status.ok()) status.SetPayload(kOutputUrl, absl::Cord());
+  return status;
+}
+
+bool IsOutputError(const absl::Status& status) { return status.GetPayload(kOutputUrl).has_value(); }
 
 }  // namespace attnd::ctl

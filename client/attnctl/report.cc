@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/attnctl/output.h"
 #include "client/attnctl/server.h"
 #include "client/attnctl/usage.h"
 
@@ -17,6 +18,9 @@ std::string StartCommand(const std::string& address) {
 
 // What to do about a failed call; empty if its message says enough.
 std::string Advice(const absl::Status& status, const Flags& flags) {
+  if (IsOutputError(status)) {
+    return absl::IsResourceExhausted(status) ? "is the disk full? make room there, or write elsewhere" : "";
+  }
   const std::string address = ServerAddress(flags);
   switch (status.code()) {
     case absl::StatusCode::kUnavailable:
@@ -43,6 +47,7 @@ std::string Advice(const absl::Status& status, const Flags& flags) {
 ExitCode CodeOf(const absl::Status& status) {
   if (status.ok()) return kDone;
   if (IsUsageError(status)) return kUsage;
+  if (IsOutputError(status)) return kFailed;
   if (status.code() == absl::StatusCode::kUnavailable) return kUnreachable;
   return status.code() == absl::StatusCode::kNotFound ? kNotFound : kFailed;
 }

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "attnd/v1/server.pb.h"
+#include "files/standard_streams.h"
 #include "grpc/grpc.h"
 #include "heap/heap.h"
 #include "heap/trimmer.h"
@@ -48,6 +49,7 @@ std::vector<attnd::v1::Setting> SettingsOfTheHeap() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  attnd::files::HoldStandardStreams();
   absl::StatusOr<attnd::server::Options> options = attnd::server::OptionsFromCommandLine(argc, argv);
   if (!options.ok()) {
     std::cerr << "attnd: " << options.status().message() << "\nTry 'attnd --help'." << std::endl;

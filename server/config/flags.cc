@@ -15,6 +15,7 @@
 #include "absl/flags/usage_config.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "files/standard_streams.h"
 #include "server/config/byte_size.h"
 #include "server/config/version.h"
 #include "server/net/unix_socket.h"
@@ -104,17 +105,22 @@ std::string Help() {
   return help;
 }
 
+// Prints what was asked for, and ends the process.
+[[noreturn]] void Answer(const std::string& text) {
+  const absl::Status written = files::WriteStandardOutput(text);
+  if (!written.ok()) std::cerr << "attnd: " << written.message() << std::endl;
+  std::exit(written.ok() ? 0 : 1);
+}
+
 // Abseil's own --help lists the flags of every library and fails.
 void AnswerHelpAndVersion(int argc, char** argv) {
   for (int i = 1; i < argc && absl::string_view(argv[i]) != "--"; ++i) {
     const absl::string_view argument = argv[i];
     if (argument == "--help" || argument == "-help" || argument == "-h") {
-      std::cout << Help() << std::flush;
-      std::exit(0);
+      Answer(Help());
     }
     if (argument == "--version" || argument == "-version") {
-      std::cout << "attnd " << kVersion << std::endl;
-      std::exit(0);
+      Answer(absl::StrCat("attnd ", kVersion, "\n"));
     }
   }
 }

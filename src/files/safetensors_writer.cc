@@ -1,17 +1,11 @@
 #include "files/safetensors_writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <optional>
-#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "files/byte_source.h"
+#include "files/output_file.h"
 #include "files/safetensors.h"
 #include "nlohmann/json.hpp"
 #include "tensor/checked_size.h"
@@ -34,62 +28,6 @@ absl::Status CheckTensor(const TensorToWrite& tensor) {
   }
   return absl::OkStatus();
 }
-
-// A file under a name of its own beside its goal, removed unless it is moved there.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& goal) : goal_(goal) {
-    std::random_device random;
-    do {
-      name_ = absl::StrCat(goal, ".", absl::Hex(random(), absl::kZeroPad8), ".tmp");
-      descriptor_ = open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    } while (descriptor_ < 0 && errno == EEXIST);
-    if (descriptor_ < 0) status_ = Error(errno);
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() {
-    if (descriptor_ < 0) return;
-    close(descriptor_);
-    unlink(name_.c_str());
-  }
-
-  // After the first error nothing more is written; MoveToGoal returns it.
-  void Write(const void* data, std::size_t size) {
-    const char* at = static_cast<const char*>(data);
-    while (status_.ok() && size > 0) {
-      const ssize_t count = write(descriptor_, at, size);
-      if (count < 0) {
-        if (errno != EINTR) status_ = Error(errno);
-        continue;
-      }
-      at += count;
-      size -= static_cast<std::size_t>(count);
-    }
-  }
-
-  absl::Status MoveToGoal() {
-    if (status_.ok() && fsync(descriptor_) != 0) status_ = Error(errno);
-    if (status_.ok() && std::rename(name_.c_str(), goal_.c_str()) != 0) status_ = Error(errno);
-    if (!status_.ok()) return status_;
-    close(descriptor_);
-    descriptor_ = -1;
-    return status_;
-  }
-
- private:
-  absl::Status Error(int error) const {
-    if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-      return absl::ResourceExhaustedError(absl::StrCat(goal_, ": ", std::strerror(error)));
-    }
-    return OpenError(error, goal_);
-  }
-
-  const std::string goal_;
-  std::string name_;
-  int descriptor_ = -1;
-  absl::Status status_;
-};
 
 }  // namespace
 
@@ -124,10 +62,9 @@ absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorTo
                               const std::map<std::string, std::string>& metadata) {
   absl::StatusOr<std::string> header = SafetensorsHeader(tensors, metadata);
   if (!header.ok()) return header.status();
-  TemporaryFile file(path);
-  file.Write(header->data(), header->size());
-  for (const TensorToWrite& tensor : tensors) file.Write(tensor.bytes.data(), tensor.bytes.size());
-  return file.MoveToGoal();
+  std::vector<Bytes> pieces = {{reinterpret_cast<const std::byte*>(header->data()), header->size()}};
+  for (const TensorToWrite& tensor : tensors) pieces.push_back(tensor.bytes);
+  return WriteFile(path, pieces);
 }
 
 }  // namespace attnd::files

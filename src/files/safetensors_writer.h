@@ -27,9 +27,7 @@ struct TensorToWrite {
 absl::StatusOr<std::string> SafetensorsHeader(absl::Span<const TensorToWrite> tensors,
                                               const std::map<std::string, std::string>& metadata);
 
-// Writes `path` whole or not at all: a new file beside it takes its place when it is complete and on disk. Errors: as
-// SafetensorsHeader; NOT_FOUND (no such folder), PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full); an existing file is
-// left as it was.
+// Writes `path`, as WriteFile does (output_file.h). Errors: as SafetensorsHeader and WriteFile.
 absl::Status WriteSafetensors(const std::string& path, absl::Span<const TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata);
 

@@ -35,6 +35,21 @@ until "$attnctl" info >/dev/null 2>&1; do
   kill -0 "$server" || { cat "$work/log"; exit 1; }
 done
 
+# status OF COMMAND...: the command's exit code, its standard output as the caller set it.
+status() {
+  code=$1
+  shift
+  got=0
+  "$@" 2>"$work/said" || got=$?
+  [ "$got" = "$code" ] || { echo "FAILED: $*: expected exit code $code, got $got"; cat "$work/said"; failures=$((failures + 1)); } >&2
+}
+# holds WHAT CONDITION...
+holds() {
+  what=$1
+  shift
+  "$@" || { echo "FAILED: $what"; failures=$((failures + 1)); }
+}
+
 # Help and usage.
 expect 0 '^Commands:' "$attnctl" --help
 expect 0 '^Usage: attnctl attend' "$attnctl" attend --help
@@ -58,6 +73,21 @@ expect 1 'models reload' "$attnctl" models load t5_fp32 --name mine
 expect 0 'reloaded mine version 2' "$attnctl" --server "$ATTND_SERVER" models reload mine
 expect 0 'unloaded mine' "$attnctl" models unload mine
 expect 4 'no such file|cannot open|ENOENT|No such' "$attnctl" models upload up "$work/absent"
+# As Hugging Face's cache keeps them: links to blobs without an ending.
+mkdir -p "$work/hub/blobs" "$work/hub/snapshots/main"
+for file in umt5-two-first-00001-of-00002.gguf umt5-two-first-00002-of-00002.gguf; do
+  cp "$golden/gguf_split/$file" "$work/hub/blobs/blob-$file.blob"
+  ln -s "../../blobs/blob-$file.blob" "$work/hub/snapshots/main/$file"
+done
+cp "$golden/checkpoints/t5_fp32/model.safetensors" "$work/hub/blobs/weights"
+ln -s ../../blobs/weights "$work/hub/snapshots/main/model.safetensors"
+cp "$golden/checkpoints/t5_fp32/config.json" "$work/hub/snapshots/main"
+expect 0 'uploaded cached version 2 \(decoder, encoder' "$attnctl" models upload cached "$work/hub/snapshots/main"
+expect 0 'uploaded shards version 4 ' "$attnctl" models upload shards \
+  "$work/hub/snapshots/main/umt5-two-first-00001-of-00002.gguf"
+rm "$work/hub/snapshots/main/umt5-two-first-00002-of-00002.gguf"
+expect 1 'umt5-two-first-00002-of-00002.gguf" is missing' "$attnctl" models upload fewer \
+  "$work/hub/snapshots/main/umt5-two-first-00001-of-00002.gguf"
 expect 0 'uploaded up version 2 \(decoder, encoder' "$attnctl" models upload up "$golden/checkpoints/t5_fp32"
 expect 0 'kernel' "$attnctl" info
 expect 0 'max_inflight_bytes +1073741824$' "$attnctl" info
@@ -94,6 +124,90 @@ expect 1 'expected' "$attnctl" bias book --head 7
 expect 1 "server's limits" "$attnctl" bias book --queries 100000
 expect 0 '' "$attnctl" bias book --format svg --out "$work/book.svg"
 grep -q '</svg>' "$work/book.svg" || { echo "FAILED: no picture"; failures=1; }
+
+# Output goes where the user said: to what a path leads to, which stays what it is.
+attend="$attnctl attend --model t5-tiny --input $input"
+"$attnctl" bias book --format svg --out "$work/picture.svg"
+mkfifo "$work/fifo"
+ln -s picture.svg "$work/link"
+ln -s /proc/self/fd/1 "$work/to_stdout"
+# Devices of its own: what replaced one would not replace the machine's. Who may not make them may not replace any.
+null=$work/null full=$work/full
+{ mknod "$null" c 1 3 && mknod "$full" c 1 7 && : >"$null"; } 2>"$work/said" || null=/dev/null full=/dev/full
+timeout 60 cat "$work/fifo" >"$work/through" &
+reader=$!
+status 0 "$attnctl" bias book --format svg --out "$work/fifo"
+wait "$reader"
+printf old >"$work/picture.svg"
+status 0 "$attnctl" bias book --format svg --out "$work/link"
+holds "a FIFO stays one, and is written through" test -p "$work/fifo"
+holds "a link stays one" test -L "$work/link"
+holds "a FIFO and a link get the whole picture" cmp "$work/through" "$work/picture.svg"
+$attend --output "$work/o" >"$work/summary"
+holds "the summary goes to standard output" grep -q 'whole call' "$work/summary"
+for path in - "$work/to_stdout" /proc/self/fd/1; do
+  status 0 $attend --output "$path" >"$work/piped"
+  holds "the tensors alone in standard output ($path)" cmp "$work/o" "$work/piped"
+  holds "the summary goes to standard error ($path)" grep -q 'whole call' "$work/said"
+  $attend --output "$path" 2>"$work/said" | cat >"$work/piped"
+  holds "the same into a pipe ($path)" cmp "$work/o" "$work/piped"
+done
+(echo before; $attend --output "$work/to_stdout") 2>"$work/said" >"$work/appended"
+holds "standard output goes on where it was" test "$(head -c 6 "$work/appended")" = before
+holds "and is the same file" test "$(tail -c +8 "$work/appended" | cmp - "$work/o" && echo same)" = same
+status 0 $attend --output "$null" >"$work/summary"
+holds "a device stays one" test -c "$null"
+chmod 640 "$work/o"
+status 0 $attend --output "$work/o" >"$work/summary"
+holds "permissions are kept" test "$(stat -c %a "$work/o")" = 640
+expect 1 'cannot write .*/none/o: No such file' $attend --output "$work/none/o"
+expect 1 'cannot write .*: it is a folder' $attend --output "$work"
+
+# A full disk: exit 1, words about the disk and not about the server, nothing half written.
+for output in "attend --model t5-tiny --input $input --output" "bias book --format svg --out"; do
+  # shellcheck disable=SC2086
+  expect 1 'is the disk full' "$attnctl" $output "$full"
+  holds "a full device stays one" test -c "$full"
+done
+for command in --help --version 'help bias' 'models list' 'models show book' 'models show book --json' \
+  "models upload full$$ $golden/checkpoints/t5_fp32" info 'info --json' 'bias book' 'bias book --explain 5,2' \
+  "attend --model t5-tiny --input $input --compare o_hf" "attend --model t5-tiny --input $input --output -"; do
+  # shellcheck disable=SC2086
+  status 1 "$attnctl" $command >/dev/full
+  holds "$command says what is full" grep -q 'cannot write .*: No space left' "$work/said"
+  holds "$command blames the disk" grep -q 'is the disk full' "$work/said"
+  case $command in *upload*) continue ;; esac  # there is such a model now
+  # shellcheck disable=SC2086
+  status 1 "$attnctl" $command >&-
+  holds "$command says what is closed" grep -q 'cannot write .*: Bad file descriptor' "$work/said"
+done
+for flag in --help --version; do
+  status 1 "$attnd" $flag >/dev/full
+  holds "attnd $flag says what is full" grep -q 'attnd: cannot write standard output: No space' "$work/said"
+  status 1 "$attnd" $flag >&-
+  status 0 "$attnd" $flag >"$work/said_out"
+  holds "attnd $flag says something" test -s "$work/said_out"
+done
+expect 0 '^attnctl [0-9]' "$attnctl" --version
+# A reader that has seen enough ends attnctl silently, as it ends any tool.
+{ env --default-signal=PIPE "$attnctl" bias book --queries 256 --format json 2>"$work/said"; echo $? >"$work/code"; } | head -c 1 >"$work/head"
+holds "ended by the closed pipe" test "$(cat "$work/code")" = 141
+holds "silently" test ! -s "$work/said"
+# A full file system of 64 KiB, where one can be mounted.
+mkdir "$work/small"
+if mount -t tmpfs -o size=64k tmpfs "$work/small" 2>"$work/said"; then
+  printf old >"$work/small/o"
+  expect 1 'is the disk full' $attend --output "$work/small/o"
+  expect 1 'is the disk full' $attend --output "$work/small/new"
+  ln "$work/small/o" "$work/small/second"
+  expect 1 'is the disk full' $attend --output "$work/small/o"
+  holds "the old file stays" test "$(cat "$work/small/second")" = old
+  rm "$work/small/second"
+  holds "no stump is left" test "$(ls -A "$work/small")" = o
+  umount "$work/small"
+else
+  echo "no tmpfs can be mounted here: left out"
+fi
 
 kill -TERM "$server"
 wait "$server" || { echo "FAILED: the server ended with $?"; failures=1; }

@@ -8,6 +8,7 @@
 
 #include "absl/time/clock.h"
 #include "client/attnctl/attention_result.h"
+#include "client/attnctl/output.h"
 #include "client/attnctl/progress.h"
 #include "client/attnctl/server.h"
 #include "client/attnctl/tensors.h"
@@ -92,9 +93,16 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
     progress.Next("writing " + path);
     if (absl::Status s = WriteReply(path, request, *reply); !s.ok()) return s;
   }
-  std::cout << Summary(request, *reply, call);
+  // Not into the tensors, if those went to standard output.
+  const bool to_stderr = !flags.output.value().empty() && IsStandardOutput(flags.output.value());
+  const auto say = [to_stderr](const std::string& line) -> absl::Status {
+    if (!to_stderr) return WriteOutput("", line);
+    std::cerr << line;
+    return absl::OkStatus();
+  };
+  if (absl::Status s = say(Summary(request, *reply, call)); !s.ok()) return s;
   if (!input->reference.has_value()) return absl::OkStatus();
-  return Compare(*reply, *input->reference, flags.compare.value(), flags.tolerance.value());
+  return Compare(*reply, *input->reference, flags.compare.value(), flags.tolerance.value(), say);
 }
 
 }  // namespace

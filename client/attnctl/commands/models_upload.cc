@@ -16,14 +16,17 @@
 namespace attnd::ctl {
 namespace {
 
-// A model's tables from a file or folder of this machine, read as the server reads them.
+// A model's tables from a file or folder of this machine, read as the server reads them. Links may lead anywhere, as
+// those of Hugging Face's cache do, so the root is the file system's.
 absl::StatusOr<model::ModelTables> ReadLocal(const std::string& path) {
   std::error_code error;
-  const std::filesystem::path whole = std::filesystem::canonical(path, error);
+  const std::filesystem::path whole = std::filesystem::absolute(path, error);
   if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot open ", path));
-  const absl::StatusOr<model::Folder> parent = model::Folder::OpenRoot(whole.parent_path().string());
-  if (!parent.ok()) return parent.status();
-  return model::ReadModel(*parent, whole.filename().string(), {});
+  const absl::StatusOr<model::Folder> root = model::Folder::OpenRoot("/");
+  if (!root.ok()) return root.status();
+  absl::StatusOr<model::ModelTables> contents = model::ReadModel(*root, whole.relative_path().string(), {});
+  if (contents.ok()) return contents;
+  return absl::Status(contents.status().code(), absl::StrCat("/", contents.status().message()));
 }
 
 struct ToClient {

@@ -1,0 +1,24 @@
+#include "files/standard_streams.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "files/output_file.h"
+
+namespace attnd::files {
+
+absl::Status WriteStandardOutput(std::string_view text) {
+  return WriteFile("-", {{reinterpret_cast<const std::byte*>(text.data()), text.size()}});
+}
+
+void HoldStandardStreams() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest free number, and open for neither reading nor writing, also where it is opened again by its name.
+    open("/", O_PATH | O_DIRECTORY);
+  }
+}
+
+}  // namespace attnd::files
