@@ -41,7 +41,7 @@ struct Flags {
 
   // Attention.
   TextFlag input{own, "input", "FILE", "safetensors with q, k and v; required"};
-  TextFlag output{own, "output", "FILE", "safetensors to write"};
+  TextFlag output{own, "output", "FILE", "safetensors to write; `-` is standard output"};
   OptionalFlag<float> scale{own, "scale", "X", "factor of q.k", "1, as T5 has it"};
   OptionalFlag<std::int64_t> query_offset{own, "query_offset", "N", "position of the first query among the keys",
                                           "number of keys - number of queries"};

@@ -16,11 +16,13 @@
 #include <vector>
 
 #include "model/gguf_tables.h"
+#include "model/registry.h"
 #include "npy.h"
 
 namespace attnd::model {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Key;
@@ -124,6 +126,19 @@ TEST(GgufSplitTest, ACountOfOneIsAWholeModel) {
   // The layers are counted all the same.
   EXPECT_THAT(std::string(Read(files, kFirst).status().message()),
               HasSubstr("\"enc.blk.2.attn_rel_b.weight\": missing"));
+}
+
+// At start-up the first shard stands for all; the others are skipped with words.
+TEST(GgufSplitTest, AFolderOfShardsHasEachModelOnce) {
+  std::vector<std::string> skipped;
+  RegistryOptions options;
+  options.model_root = kFolder;
+  options.log = [&](const std::string& line) { skipped.push_back(line); };
+  Registry registry(options);
+  EXPECT_EQ(registry.LoadRoot(), 5);
+  EXPECT_TRUE(registry.Find("umt5-two-first-00001-of-00002", 0).ok());
+  EXPECT_EQ(registry.Find("umt5-two-first-00002-of-00002", 0).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(skipped, Contains(HasSubstr("split.no: expected 0, the first shard")));
 }
 
 }  // namespace
