@@ -1,133 +1,140 @@
 #include "server/models/service.h"
 
-#include <algorithm>
-#include <memory>
-#include <string>
-#include <utility>
-#include <vector>
+#include <cstdint>
+#include <optional>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/string_view.h"
-#include "server/models/bias_window.h"
-#include "server/models/model_proto.h"
-#include "server/models/page_token.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "grpcpp/impl/codegen/proto_utils.h"
 #include "server/rpc/status.h"
-#include "server/rpc/status_macros.h"
-#include "spdlog/spdlog.h"
 
 namespace attnd::server {
 namespace {
 
-using Snapshot = std::shared_ptr<const model::Model>;
+// What gRPC keeps of a call that waits, beside its message.
+constexpr std::int64_t kCallBytes = 16 << 10;
 
-constexpr std::int64_t kDefaultPageSize = 100;
+template <typename Request, typename Response>
+using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
 
-void LogFailure(const char* change, absl::string_view name, const absl::Status& status) {
-  spdlog::warn("not {} model {}: {}", change, absl::Utf8SafeCEscape(name), std::string(status.message()));
-}
-
-// One line for each change of what is loaded, and for each that was asked for and failed.
-void LogChange(const char* change, absl::string_view name, const absl::StatusOr<Snapshot>& outcome) {
-  if (outcome.ok()) {
-    const model::Model& model = **outcome;
-    spdlog::info("{} model {} version {} from {} ({} tables, hash {})", change, model.name(), model.version(),
-                 model.source(), model.contents().tables.size(), model.content_hash().substr(0, 12));
-  } else {
-    LogFailure(change, name, outcome.status());
+// Parses, calls the method, serialises.
+template <typename Request, typename Response>
+grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const grpc::ByteBuffer& request,
+                    grpc::ByteBuffer* response) {
+  Request parsed;
+  grpc::ByteBuffer bytes = request;  // parsing takes its own reference away
+  if (!grpc::SerializationTraits<Request>::Deserialize(&bytes, &parsed).ok()) {
+    return ToGrpc(
+        InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
   }
+  Response answer;
+  const grpc::Status status = (methods.*method)(&parsed, &answer);
+  if (!status.ok()) return status;
+  bool own = false;
+  return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
 }
 
-// Ends a call that changed a model: logs it and fills in the reply.
-template <typename Response>
-grpc::Status FinishChange(const char* change, absl::string_view name, const absl::StatusOr<Snapshot>& outcome,
-                          Response* response) {
-  LogChange(change, name, outcome);
-  if (!outcome.ok()) return ToGrpc(outcome.status());
-  *response->mutable_model() = ToProto(**outcome, /*include_values=*/false);
-  return grpc::Status::OK;
+grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext& context, const grpc::Status& status) {
+  grpc::ServerUnaryReactor* const reactor = context.DefaultReactor();
+  reactor->Finish(status);
+  return reactor;
 }
 
-absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request, const model::Registry& registry,
-                                            std::int64_t max_page_size) {
-  if (request.page_size() < 0 || request.page_size() > max_page_size) {
-    return InvalidField("page_size", absl::StrCat("0 to ", max_page_size), request.page_size());
+// A call that is answered by an executor's thread.
+template <typename Request, typename Response>
+class SlowCall final : public grpc::ServerUnaryReactor {
+ public:
+  SlowCall(Executor& executor, const ModelMethods& methods, Method<Request, Response> method,
+           const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
+      : executor_(executor) {
+    const auto run = [this, &methods, method, &request, response] {
+      const grpc::Status status = Answer(methods, method, request, response);
+      result_bytes_ = static_cast<std::int64_t>(response->Length());
+      executor_.Hold(result_bytes_);
+      Finish(status);  // after this the reactor may be gone
+    };
+    const std::int64_t bytes = kCallBytes + static_cast<std::int64_t>(request.Length());
+    ticket_ = executor.Submit(bytes, run);
+    if (ticket_.has_value()) return;
+    Finish(ToGrpc(FieldError(absl::StatusCode::kResourceExhausted, "model calls",
+                             absl::StrCat("at most ", executor.max_bytes(), " bytes of them waiting"),
+                             absl::StrCat(bytes, " bytes more"))));
   }
-  ATTND_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(request.page_token()));
-  const std::int64_t page_size =
-      request.page_size() > 0 ? request.page_size() : std::min(kDefaultPageSize, max_page_size);
-  const std::vector<Snapshot> models = registry.List(after, page_size + 1);
-  v1::ListModelsResponse response;
-  for (const Snapshot& model : models) {
-    if (response.models_size() == page_size) {
-      response.set_next_page_token(MakePageToken(response.models().rbegin()->name()));
-      break;
-    }
-    *response.add_models() = ToProto(*model, /*include_values=*/false);
-  }
-  return response;
-}
 
-absl::StatusOr<Snapshot> Upload(const v1::UploadTableRequest& request, model::Registry& registry,
-                                std::int64_t max_table_values) {
-  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table, TableFromProto(request.table(), max_table_values));
-  const std::string default_name = table.bidirectional() ? "encoder" : "decoder";
-  const std::string& name = request.table().name().empty() ? default_name : request.table().name();
-  return registry.Upload(request.model(), name, std::move(table), request.replace());
+  // gRPC calls this at the deadline too. A call that runs already is answered as if nothing had happened.
+  void OnCancel() override {
+    if (ticket_.has_value() && executor_.Drop(*ticket_)) Finish(grpc::Status::CANCELLED);
+  }
+
+  void OnDone() override {
+    executor_.Release(result_bytes_);
+    delete this;
+  }
+
+ private:
+  Executor& executor_;
+  std::optional<std::uint64_t> ticket_;
+  std::int64_t result_bytes_ = 0;
+};
+
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Later(Executor& executor, const ModelMethods& methods, Method<Request, Response> method,
+                                const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
+  return new SlowCall<Request, Response>(executor, methods, method, request, response);
 }
 
 }  // namespace
 
-grpc::Status ModelService::ListModels(grpc::ServerContext*, const v1::ListModelsRequest* request,
-                                      v1::ListModelsResponse* response) {
-  absl::StatusOr<v1::ListModelsResponse> page = List(*request, registry_, limits_.max_page_size);
-  if (!page.ok()) return ToGrpc(page.status());
-  *response = *std::move(page);
-  return grpc::Status::OK;
+ModelService::ModelService(const Limits& limits, model::Registry& registry)
+    : methods_(limits, registry),
+      files_(kFileThreads, MaxWaitingBytes(limits)),
+      tables_(kTableThreads, MaxWaitingBytes(limits)) {}
+
+std::int64_t ModelService::MaxWaitingBytes(const Limits& limits) {
+  // The largest request, and some thousand small ones.
+  return limits.max_request_bytes + (std::int64_t{64} << 20);
 }
 
-grpc::Status ModelService::GetModel(grpc::ServerContext*, const v1::GetModelRequest* request,
-                                    v1::GetModelResponse* response) {
-  const absl::StatusOr<Snapshot> model = registry_.Find(request->name(), request->version());
-  if (!model.ok()) return ToGrpc(model.status());
-  *response->mutable_model() = ToProto(**model, request->include_values());
-  return grpc::Status::OK;
+grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
+                                                   const v1::ListModelsRequest* request,
+                                                   v1::ListModelsResponse* response) {
+  return FinishNow(*context, methods_.ListModels(request, response));
 }
 
-grpc::Status ModelService::LoadModel(grpc::ServerContext*, const v1::LoadModelRequest* request,
-                                     v1::LoadModelResponse* response) {
-  const std::string& name = request->name().empty() ? request->path() : request->name();
-  return FinishChange("loaded", name, registry_.Load(request->name(), request->path()), response);
-}
-
-grpc::Status ModelService::ReloadModel(grpc::ServerContext*, const v1::ReloadModelRequest* request,
-                                       v1::ReloadModelResponse* response) {
-  return FinishChange("reloaded", request->name(), registry_.Reload(request->name()), response);
-}
-
-grpc::Status ModelService::UnloadModel(grpc::ServerContext*, const v1::UnloadModelRequest* request,
-                                       v1::UnloadModelResponse*) {
-  const absl::Status status = registry_.Unload(request->name());
-  if (!status.ok()) {
-    LogFailure("unloaded", request->name(), status);
-    return ToGrpc(status);
+grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                 grpc::ByteBuffer* response) {
+  v1::GetModelRequest parsed;
+  grpc::ByteBuffer bytes = *request;
+  const bool readable = grpc::SerializationTraits<v1::GetModelRequest>::Deserialize(&bytes, &parsed).ok();
+  if (readable && parsed.include_values()) {
+    return Later(tables_, methods_, &ModelMethods::GetModel, *request, response);
   }
-  spdlog::info("unloaded model {}", request->name());
-  return grpc::Status::OK;
+  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, *request, response));
 }
 
-grpc::Status ModelService::UploadTable(grpc::ServerContext*, const v1::UploadTableRequest* request,
-                                       v1::UploadTableResponse* response) {
-  return FinishChange("uploaded", request->model(), Upload(*request, registry_, limits_.max_table_values), response);
+grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* /*context*/,
+                                                  const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return Later(files_, methods_, &ModelMethods::LoadModel, *request, response);
 }
 
-grpc::Status ModelService::GetBias(grpc::ServerContext*, const v1::GetBiasRequest* request,
-                                   v1::GetBiasResponse* response) {
-  const absl::StatusOr<Snapshot> model = registry_.Find(request->model(), request->version());
-  if (!model.ok()) return ToGrpc(model.status());
-  absl::StatusOr<v1::GetBiasResponse> window = BiasWindow(*request, **model, limits_);
-  if (!window.ok()) return ToGrpc(window.status());
-  *response = *std::move(window);
-  return grpc::Status::OK;
+grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext* /*context*/,
+                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return Later(tables_, methods_, &ModelMethods::UnloadModel, *request, response);
+}
+
+grpc::ServerUnaryReactor* ModelService::ReloadModel(grpc::CallbackServerContext* /*context*/,
+                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return Later(files_, methods_, &ModelMethods::ReloadModel, *request, response);
+}
+
+grpc::ServerUnaryReactor* ModelService::UploadTable(grpc::CallbackServerContext* /*context*/,
+                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return Later(tables_, methods_, &ModelMethods::UploadTable, *request, response);
+}
+
+grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* /*context*/,
+                                                const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return Later(tables_, methods_, &ModelMethods::GetBias, *request, response);
 }
 
 }  // namespace attnd::server

@@ -2,35 +2,56 @@
 #pragma once
 
 #include "attnd/v1/model.grpc.pb.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
 #include "model/registry.h"
 #include "server/config/limits.h"
+#include "server/models/executor.h"
+#include "server/models/methods.h"
 
 namespace attnd::server {
 
-// Thread-safe. Borrows the registry. On gRPC's synchronous API, since loading reads files and may take long: its calls
-// run on threads of their own, a bounded number of them, and never on those that carry attention calls.
-class ModelService final : public v1::ModelService::Service {
- public:
-  ModelService(const Limits& limits, model::Registry& registry) : limits_(limits), registry_(registry) {}
+// The methods that may block or take long take messages as bytes: parsing and serialising them is part of the work,
+// which is done on threads of this service and never on gRPC's.
+using ModelServiceBase =
+    v1::ModelService::WithCallbackMethod_ListModels<v1::ModelService::WithRawCallbackMethod_GetModel<
+        v1::ModelService::WithRawCallbackMethod_LoadModel<v1::ModelService::WithRawCallbackMethod_UnloadModel<
+            v1::ModelService::WithRawCallbackMethod_ReloadModel<v1::ModelService::WithRawCallbackMethod_UploadTable<
+                v1::ModelService::WithRawCallbackMethod_GetBias<v1::ModelService::Service>>>>>>>;
 
-  grpc::Status ListModels(grpc::ServerContext* context, const v1::ListModelsRequest* request,
-                          v1::ListModelsResponse* response) override;
-  grpc::Status GetModel(grpc::ServerContext* context, const v1::GetModelRequest* request,
-                        v1::GetModelResponse* response) override;
-  grpc::Status LoadModel(grpc::ServerContext* context, const v1::LoadModelRequest* request,
-                         v1::LoadModelResponse* response) override;
-  grpc::Status UnloadModel(grpc::ServerContext* context, const v1::UnloadModelRequest* request,
-                           v1::UnloadModelResponse* response) override;
-  grpc::Status ReloadModel(grpc::ServerContext* context, const v1::ReloadModelRequest* request,
-                           v1::ReloadModelResponse* response) override;
-  grpc::Status UploadTable(grpc::ServerContext* context, const v1::UploadTableRequest* request,
-                           v1::UploadTableResponse* response) override;
-  grpc::Status GetBias(grpc::ServerContext* context, const v1::GetBiasRequest* request,
-                       v1::GetBiasResponse* response) override;
+// Thread-safe. Borrows the registry. ListModels, and GetModel without values, are answered at once. Calls that read
+// files wait for each other only, and so do the rest; a call that is cancelled or past its deadline while it waits is
+// dropped. A call is refused with RESOURCE_EXHAUSTED where those that wait hold MaxWaitingBytes().
+class ModelService final : public ModelServiceBase {
+ public:
+  // Threads that the service starts.
+  static constexpr int kFileThreads = 2;
+  static constexpr int kTableThreads = 2;
+
+  ModelService(const Limits& limits, model::Registry& registry);
+
+  // Of each of the two kinds: requests that wait, and results that callers have not read yet.
+  static std::int64_t MaxWaitingBytes(const Limits& limits);
+
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+                                       v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* LoadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* UnloadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* ReloadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* UploadTable(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                        grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* GetBias(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                    grpc::ByteBuffer* response) override;
 
  private:
-  const Limits limits_;
-  model::Registry& registry_;
+  const ModelMethods methods_;
+  Executor files_;   // what reads files
+  Executor tables_;  // the rest
 };
 
 }  // namespace attnd::server

@@ -9,9 +9,6 @@
 namespace attnd::server {
 namespace {
 
-// Threads for calls that may block (loading a model, reflection), beside those that compute.
-constexpr int kBlockingThreads = 8;
-
 // What gRPC reads from a connection at a time, at least: fewer calls of the system for each message. Measured in
 // docs/performance.md, "Settings of the channel"; tests/e2e/settings_test.cc sees it in force.
 constexpr int kReadBytes = 256 << 10;
@@ -32,9 +29,7 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   // the limit on those in flight first.
   grpc::ResourceQuota quota("attnd");
   quota.Resize(static_cast<std::size_t>(options.limits.max_inflight_bytes + options.limits.max_request_bytes));
-  quota.SetMaxThreads(kBlockingThreads);
   builder.SetResourceQuota(quota);
-  builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
 }
 
 v1::Setting ReadBytesSetting() {

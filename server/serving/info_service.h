@@ -7,15 +7,17 @@
 
 namespace attnd::server {
 
-// Answers with facts that do not change while a server runs. Thread-safe.
-class InfoService final : public v1::ServerService::Service {
+// Answers with facts that do not change while a server runs, on gRPC's thread: it waits for nothing. Thread-safe.
+class InfoService final : public v1::ServerService::CallbackService {
  public:
   explicit InfoService(v1::GetServerInfoResponse info) : info_(std::move(info)) {}
 
-  grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*,
-                             v1::GetServerInfoResponse* response) override {
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const v1::GetServerInfoRequest*,
+                                          v1::GetServerInfoResponse* response) override {
     *response = info_;
-    return grpc::Status::OK;
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
   }
 
   const v1::GetServerInfoResponse& info() const { return info_; }

@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
@@ -30,6 +29,9 @@ namespace {
 // of whether they may be tried again. For this long before, they get UNAVAILABLE, and clients that heed it turn
 // elsewhere.
 constexpr absl::Duration kRefusing = absl::Milliseconds(500);
+
+// How long watches and reflection streams have for their end before they are cancelled.
+constexpr absl::Duration kProbesEnd = absl::Seconds(1);
 
 model::RegistryOptions RegistryOptionsOf(const Options& options) {
   model::RegistryOptions registry;
@@ -59,7 +61,9 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
               shared_memory_.get()),
       attention_service_(engine_, gate_),
       model_service_(options.limits, registry_),
-      info_service_(InfoOf(options, kernel, engine_.threads(), process_settings)) {}
+      info_service_(InfoOf(options, kernel, engine_.threads(), process_settings)),
+      probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
+               v1::ServerService::service_full_name()}) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const std::vector<v1::Setting>& process_settings) {
@@ -89,8 +93,7 @@ absl::Status Server::LoadModels() {
 
 absl::Status Server::Listen() {
   for (const std::string& address : options_.listen) ATTND_RETURN_IF_ERROR(CheckCanListen(address));
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   Configure(options_, builder);
   std::vector<int> ports(options_.listen.size(), 0);
@@ -100,6 +103,7 @@ absl::Status Server::Listen() {
   builder.RegisterService(&attention_service_);
   builder.RegisterService(&model_service_);
   builder.RegisterService(&info_service_);
+  probes_.Register(builder);
   {
     const SocketModeScope scope(options_.unix_socket_mode);
     grpc_server_ = builder.BuildAndStart();
@@ -107,8 +111,8 @@ absl::Status Server::Listen() {
   if (grpc_server_ == nullptr) return absl::UnavailableError("cannot listen on the addresses of --listen");
   for (std::size_t i = 0; i < ports.size(); ++i) addresses_.push_back(WithPort(options_.listen[i], ports[i]));
   ATTND_RETURN_IF_ERROR(ShareMemory());
-  grpc_server_->GetHealthCheckService()->SetServingStatus(kLivenessName, true);
-  SetServing(true);
+  probes_.health().Set(kLivenessName, true);
+  probes_.SetServing(true);
   return absl::OkStatus();
 }
 
@@ -124,21 +128,14 @@ absl::Status Server::ShareMemory() {
   return absl::OkStatus();
 }
 
-void Server::SetServing(bool serving) {
-  // One name after another: the interface's own Shutdown would say the process is dead.
-  for (const char* name : {"", v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
-                           v1::ServerService::service_full_name()}) {
-    grpc_server_->GetHealthCheckService()->SetServingStatus(name, serving);
-  }
-}
-
 std::int64_t Server::Stop() {
   const absl::Time deadline = absl::Now() + options_.drain;
-  SetServing(false);
+  probes_.SetServing(false);
   gate_.Close();
   const absl::Time refused_long_enough = std::min(absl::Now() + kRefusing, deadline);
   const std::int64_t left = gate_.AwaitEmpty(deadline);
   absl::SleepFor(refused_long_enough - absl::Now());
+  probes_.End(kProbesEnd);
   grpc_server_->Shutdown(absl::ToChronoTime(deadline));
   grpc_server_->Wait();
   return left;

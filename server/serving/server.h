@@ -13,6 +13,7 @@
 #include "server/attention/service.h"
 #include "server/config/options.h"
 #include "server/models/service.h"
+#include "server/probes/probes.h"
 #include "server/rpc/call_gate.h"
 #include "server/serving/info_service.h"
 #include "server/shm/listener.h"
@@ -63,7 +64,6 @@ class Server {
   absl::Status LoadModels();
   absl::Status Listen();
   absl::Status ShareMemory();
-  void SetServing(bool serving);
 
   const Options options_;
   const kernel::Kernel& kernel_;
@@ -74,6 +74,7 @@ class Server {
   AttentionService attention_service_;
   ModelService model_service_;
   InfoService info_service_;
+  Probes probes_;
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> grpc_server_;
   std::vector<std::unique_ptr<SharedMemoryListener>> shared_memory_listeners_;

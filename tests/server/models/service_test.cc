@@ -1,421 +1,227 @@
-// The methods themselves, without a server between; tests/e2e/models_test.cc has them over the wire.
+// What waits for what, over gRPC in this process; tests/server/models/methods_test.cc has what the methods answer.
 
 #include "server/models/service.h"
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <cstdint>
-#include <filesystem>
-#include <fstream>
-#include <functional>
+#include <chrono>
 #include <memory>
-#include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
-#include "grpcpp/server_context.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
-#include "server/models/page_token.h"
-#include "spdlog/sinks/ostream_sink.h"
+#include "spdlog/sinks/base_sink.h"
 #include "spdlog/spdlog.h"
 
 namespace attnd::server {
 namespace {
 
-namespace fs = std::filesystem;
 using grpc::StatusCode;
-using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr char kJson[] = R"({"tables": {"decoder": {"rule": "t5", "nb": 3, "dist_max": 5,
-                             "values": [[1], [2], [3], [4]]}}})";
+constexpr std::chrono::seconds kPatience{60};
 
-v1::Table Table(bool bidirectional = false, std::int64_t heads = 1) {
-  v1::Table table;
-  table.set_heads(heads);
-  table.set_bidirectional(bidirectional);
-  table.mutable_t5()->set_num_buckets(4);
-  table.mutable_t5()->set_max_distance(6);
-  for (std::int64_t i = 0; i < 4 * heads; ++i) table.mutable_t5()->add_values(static_cast<float>(i));
-  return table;
-}
+// A log whose reader has stopped: who writes a line waits until Go.
+class StuckLog final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+ public:
+  void AwaitWriters(int count) {
+    absl::MutexLock lock(&mutex_);
+    wanted_ = count;
+    mutex_.Await(absl::Condition(this, &StuckLog::AllThere));
+  }
+  void Go() {
+    absl::MutexLock lock(&mutex_);
+    go_ = true;
+  }
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg&) override {
+    absl::MutexLock lock(&mutex_);
+    ++writers_;
+    mutex_.Await(absl::Condition(&go_));
+  }
+  void flush_() override {}
+
+ private:
+  bool AllThere() const { return writers_ >= wanted_; }
+
+  absl::Mutex mutex_;
+  int writers_ = 0;
+  int wanted_ = 0;
+  bool go_ = false;
+};
 
 class ModelServiceTest : public testing::Test {
  protected:
-  ModelServiceTest() {
-    const testing::TestInfo& info = *testing::UnitTest::GetInstance()->current_test_info();
-    root_ = fs::path(testing::TempDir()) / absl::StrCat("model_service_test.", getpid(), ".", info.name());
-    fs::create_directories(root_);
-    limits_.max_models = 12;
-    limits_.max_table_values = 100;
-    limits_.max_page_size = 5;
-    Start(root_);
-    logger_before_ = spdlog::default_logger();
-    spdlog::set_default_logger(
-        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_st>(log_)));
+  explicit ModelServiceTest(const Limits& limits = {})
+      : service_(limits, registry_), logger_before_(spdlog::default_logger()) {
+    EXPECT_TRUE(registry_.AddEmbedded().ok());
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>("test", log_));
+    grpc::ServerBuilder builder;
+    builder.SetMaxReceiveMessageSize(-1);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(-1);
+    channel_ = server_->InProcessChannel(arguments);
+    stub_ = v1::ModelService::NewStub(channel_);
   }
   ~ModelServiceTest() override {
+    log_->Go();
+    for (std::thread& thread : threads_) thread.join();
+    server_->Shutdown(std::chrono::system_clock::now());
+    server_->Wait();
     spdlog::set_default_logger(logger_before_);
-    fs::remove_all(root_);
   }
 
-  // A service whose registry is empty.
-  void Start(const std::string& root) {
-    service_ = nullptr;
-    model::RegistryOptions options;
-    options.model_root = root;
-    options.max_models = limits_.max_models;
-    options.max_table_values = limits_.max_table_values;
-    registry_ = std::make_unique<model::Registry>(options);
-    service_ = std::make_unique<ModelService>(limits_, *registry_);
+  // Unloads a model that is not there, whose line in the log holds a thread.
+  void HoldTableThreads() {
+    for (int i = 0; i < ModelService::kTableThreads; ++i) {
+      threads_.emplace_back([this] {
+        grpc::ClientContext context;
+        v1::UnloadModelRequest request;
+        request.set_name("no-such");
+        v1::UnloadModelResponse response;
+        EXPECT_EQ(stub_->UnloadModel(&context, request, &response).error_code(), StatusCode::NOT_FOUND);
+      });
+    }
+    log_->AwaitWriters(ModelService::kTableThreads);
   }
 
-  void Write(const std::string& path, const std::string& text = kJson) {
-    std::ofstream(root_ / path, std::ios::trunc) << text;
-  }
-
-  grpc::Status List(std::int64_t page_size, const std::string& token = "") {
-    v1::ListModelsRequest request;
-    request.set_page_size(page_size);
-    request.set_page_token(token);
-    page_.Clear();
-    return service_->ListModels(&context_, &request, &page_);
-  }
-
-  grpc::Status Get(const std::string& name, std::uint64_t version = 0, bool include_values = false) {
-    v1::GetModelRequest request;
-    request.set_name(name);
-    request.set_version(version);
-    request.set_include_values(include_values);
-    v1::GetModelResponse response;
-    return Keep(service_->GetModel(&context_, &request, &response), response);
-  }
-
-  grpc::Status Load(const std::string& name, const std::string& path) {
-    v1::LoadModelRequest request;
-    request.set_name(name);
-    request.set_path(path);
-    v1::LoadModelResponse response;
-    return Keep(service_->LoadModel(&context_, &request, &response), response);
-  }
-
-  grpc::Status Reload(const std::string& name) {
-    v1::ReloadModelRequest request;
-    request.set_name(name);
-    v1::ReloadModelResponse response;
-    return Keep(service_->ReloadModel(&context_, &request, &response), response);
-  }
-
-  grpc::Status Unload(const std::string& name) {
-    v1::UnloadModelRequest request;
-    request.set_name(name);
-    v1::UnloadModelResponse response;
-    return service_->UnloadModel(&context_, &request, &response);
-  }
-
-  grpc::Status Upload(const std::string& model, const v1::Table& table, bool replace = false) {
-    v1::UploadTableRequest request;
-    request.set_model(model);
-    *request.mutable_table() = table;
-    request.set_replace(replace);
-    v1::UploadTableResponse response;
-    return Keep(service_->UploadTable(&context_, &request, &response), response);
-  }
-
-  grpc::Status Bias(const std::string& model, std::uint64_t version, std::int64_t count, v1::GetBiasResponse* window) {
+  grpc::Status Bias(std::chrono::milliseconds timeout = kPatience) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
     v1::GetBiasRequest request;
-    request.set_model(model);
-    request.set_version(version);
-    request.set_query_count(count);
-    request.set_key_count(count);
-    return service_->GetBias(&context_, &request, window);
+    request.set_model("book");
+    request.set_query_count(3);
+    request.set_key_count(3);
+    v1::GetBiasResponse response;
+    return stub_->GetBias(&context, request, &response);
   }
 
-  std::vector<std::string> NamesOfPage() const {
-    std::vector<std::string> names;
-    for (const v1::Model& model : page_.models()) names.push_back(model.name());
-    return names;
-  }
-
-  Limits limits_;
-  fs::path root_;
-  grpc::ServerContext context_;
-  std::unique_ptr<model::Registry> registry_;
-  std::unique_ptr<ModelService> service_;
-  std::ostringstream log_;
-  v1::ListModelsResponse page_;  // of the last List
-  v1::Model model_;              // of the last call that answers with one; empty if it failed
+  const std::shared_ptr<StuckLog> log_ = std::make_shared<StuckLog>();
+  model::Registry registry_{model::RegistryOptions{}};
+  ModelService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::ModelService::Stub> stub_;
+  std::vector<std::thread> threads_;
 
  private:
-  template <typename Response>
-  grpc::Status Keep(grpc::Status status, const Response& response) {
-    model_ = response.model();
-    return status;
-  }
-
   std::shared_ptr<spdlog::logger> logger_before_;
 };
 
-TEST_F(ModelServiceTest, PagesCoverEveryModelOnceInOrder) {
-  std::vector<std::string> expected;
-  for (const char* name : {"k", "c", "a", "j", "b", "i", "d", "h", "e", "g", "f"}) {
-    ASSERT_TRUE(Upload(name, Table()).ok());
-    expected.emplace_back(name);
-  }
-  std::sort(expected.begin(), expected.end());
-  for (std::int64_t page_size = 0; page_size <= limits_.max_page_size; ++page_size) {
-    SCOPED_TRACE(page_size);
-    const std::int64_t size = page_size == 0 ? limits_.max_page_size : page_size;  // 100 at most
-    std::vector<std::string> names;
-    std::string token;
-    do {
-      ASSERT_TRUE(List(page_size, token).ok());
-      token = page_.next_page_token();
-      ASSERT_GT(page_.models_size(), 0);
-      EXPECT_LE(page_.models_size(), size);
-      EXPECT_TRUE(token.empty() || page_.models_size() == size) << page_.models_size();
-      for (const std::string& name : NamesOfPage()) names.push_back(name);
-      for (const v1::Model& model : page_.models()) EXPECT_EQ(model.tables(0).t5().values_size(), 0);
-      ASSERT_LE(names.size(), expected.size());
-    } while (!token.empty());
-    EXPECT_EQ(names, expected);
+TEST_F(ModelServiceTest, WhatProbesAskIsAnsweredWhileAllThreadsAreHeld) {
+  HoldTableThreads();
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext list;
+    list.set_deadline(std::chrono::system_clock::now() + kPatience);
+    v1::ListModelsResponse page;
+    EXPECT_TRUE(stub_->ListModels(&list, {}, &page).ok());
+    EXPECT_GT(page.models_size(), 0);
+    grpc::ClientContext get;
+    get.set_deadline(std::chrono::system_clock::now() + kPatience);
+    v1::GetModelRequest request;
+    request.set_name("book");
+    v1::GetModelResponse response;
+    EXPECT_TRUE(stub_->GetModel(&get, request, &response).ok());
+    EXPECT_EQ(response.model().name(), "book");
   }
 }
 
-TEST_F(ModelServiceTest, TheLastPageHasNoTokenAlsoWhereItIsFull) {
-  ASSERT_TRUE(List(3).ok());
-  EXPECT_EQ(page_.models_size(), 0);
-  EXPECT_EQ(page_.next_page_token(), "");
-  for (const char* name : {"a", "b", "c"}) ASSERT_TRUE(Upload(name, Table()).ok());
-  ASSERT_TRUE(List(3).ok());
-  EXPECT_THAT(NamesOfPage(), ElementsAre("a", "b", "c"));
-  EXPECT_EQ(page_.next_page_token(), "");
-  ASSERT_TRUE(List(2).ok());
-  EXPECT_THAT(NamesOfPage(), ElementsAre("a", "b"));
-  EXPECT_NE(page_.next_page_token(), "");
+TEST_F(ModelServiceTest, LoadsDoNotWaitForTables) {
+  HoldTableThreads();
+  threads_.emplace_back([this] {
+    grpc::ClientContext context;
+    v1::LoadModelRequest request;
+    request.set_path("no-such.json");
+    v1::LoadModelResponse response;
+    EXPECT_EQ(stub_->LoadModel(&context, request, &response).error_code(), StatusCode::FAILED_PRECONDITION);
+  });
+  log_->AwaitWriters(ModelService::kTableThreads + 1);  // it has got as far as its line
 }
 
-TEST_F(ModelServiceTest, PagesGoOnWhereTheLastEndedWhateverComesAndGoes) {
-  for (const char* name : {"b", "d", "f"}) ASSERT_TRUE(Upload(name, Table()).ok());
-  ASSERT_TRUE(List(2).ok());
-  const std::string token = page_.next_page_token();
-  ASSERT_TRUE(Unload("d").ok());  // the one that the token names
-  for (const char* name : {"a", "e"}) ASSERT_TRUE(Upload(name, Table()).ok());
-  ASSERT_TRUE(List(2, token).ok());
-  EXPECT_THAT(NamesOfPage(), ElementsAre("e", "f"));
+TEST_F(ModelServiceTest, ManyCallsWaitTheirTurn) {
+  HoldTableThreads();
+  for (int i = 0; i < 32; ++i) threads_.emplace_back([this] { EXPECT_TRUE(Bias().ok()); });
+  log_->Go();
 }
 
-TEST_F(ModelServiceTest, BadPagesAreRefused) {
-  for (const std::int64_t size : {std::int64_t{-1}, limits_.max_page_size + 1, std::int64_t{1} << 62}) {
-    const grpc::Status status = List(size);
-    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << size;
-    EXPECT_THAT(status.error_message(), HasSubstr("page_size"));
+class SmallModelServiceTest : public ModelServiceTest {
+ protected:
+  static Limits Small() {
+    Limits limits;
+    limits.max_request_bytes = 1;
+    return limits;
   }
-  for (const std::string& token : {std::string("b"), std::string("!"), MakePageToken("")}) {
-    const grpc::Status status = List(1, token);
-    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << token;
-    EXPECT_THAT(status.error_message(), HasSubstr("page_token"));
+  SmallModelServiceTest() : ModelServiceTest(Small()) {}
+
+  // What may wait together.
+  static constexpr std::size_t kMost = (std::size_t{64} << 20) + 1;
+  static constexpr std::chrono::milliseconds kShort{300};
+
+  grpc::Status Upload(std::size_t bytes, std::chrono::milliseconds timeout, grpc::ClientContext& context) {
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
+    v1::UploadTableRequest request;
+    request.set_model(std::string(bytes, 'm'));
+    v1::UploadTableResponse response;
+    return stub_->UploadTable(&context, request, &response);
   }
-  EXPECT_TRUE(List(limits_.max_page_size, MakePageToken("no-such")).ok()) << "a page begins after any name";
-}
-
-TEST_F(ModelServiceTest, LoadsReloadsAndUnloads) {
-  Write("one.json");
-  ASSERT_TRUE(Load("", "one.json").ok());
-  EXPECT_EQ(model_.name(), "one");
-  EXPECT_EQ(model_.version(), 1U);
-  EXPECT_EQ(model_.source(), "one.json");
-  EXPECT_EQ(model_.tables(0).t5().values_size(), 0);
-  const std::string hash = model_.content_hash();
-  ASSERT_TRUE(Load("other", "./one.json").ok());
-  EXPECT_EQ(model_.name(), "other");
-
-  Write("one.json", R"({"tables": {"decoder": {"rule": "alibi", "slopes": [0.5]}}})");
-  ASSERT_TRUE(Reload("one").ok());
-  EXPECT_EQ(model_.version(), 2U);
-  EXPECT_NE(model_.content_hash(), hash);
-  EXPECT_TRUE(model_.tables(0).has_alibi());
-  EXPECT_EQ(Get("one", 1).error_code(), StatusCode::NOT_FOUND);
-  ASSERT_TRUE(Get("one", 2, /*include_values=*/true).ok());
-  EXPECT_THAT(model_.tables(0).alibi().slopes(), ElementsAre(0.5F));
-  ASSERT_TRUE(Get("other").ok());
-  EXPECT_EQ(model_.content_hash(), hash) << "the other is not touched";
-
-  ASSERT_TRUE(Unload("one").ok());
-  EXPECT_EQ(Get("one").error_code(), StatusCode::NOT_FOUND);
-  EXPECT_EQ(Unload("one").error_code(), StatusCode::NOT_FOUND);
-  ASSERT_TRUE(Load("one", "one.json").ok());
-  EXPECT_EQ(model_.version(), 3U) << "versions are used once";
-}
-
-TEST_F(ModelServiceTest, LoadingIsRefused) {
-  Write("good.json");
-  Write("bad.json", "{");
-  ASSERT_TRUE(Load("there", "good.json").ok());
-  const struct {
-    const char* name;
-    const char* path;
-    StatusCode code;
-  } kCases[] = {
-      {"", "", StatusCode::INVALID_ARGUMENT},
-      {"", ".", StatusCode::INVALID_ARGUMENT},
-      {"", "bad.json", StatusCode::INVALID_ARGUMENT},
-      {"a b", "good.json", StatusCode::INVALID_ARGUMENT},
-      {".a", "good.json", StatusCode::INVALID_ARGUMENT},
-      {"new", "no-such.json", StatusCode::NOT_FOUND},
-      {"there", "good.json", StatusCode::ALREADY_EXISTS},
-      {"new", "../good.json", StatusCode::PERMISSION_DENIED},
-      {"new", "/etc/passwd", StatusCode::PERMISSION_DENIED},
-  };
-  for (const auto& c : kCases) {
-    const grpc::Status status = Load(c.name, c.path);
-    EXPECT_EQ(status.error_code(), c.code) << c.path << ": " << status.error_message();
-    EXPECT_NE(status.error_message(), "");
-    EXPECT_EQ(model_.name(), "") << "a refusal has no model";
+  grpc::Status Upload(std::size_t bytes, std::chrono::milliseconds timeout) {
+    grpc::ClientContext context;
+    return Upload(bytes, timeout, context);
   }
-  ASSERT_TRUE(List(0).ok());
-  EXPECT_THAT(NamesOfPage(), ElementsAre("there"));
-  Start("");
-  EXPECT_EQ(Load("new", "good.json").error_code(), StatusCode::FAILED_PRECONDITION);
+};
+
+TEST_F(SmallModelServiceTest, WhatWaitsIsBounded) {
+  HoldTableThreads();
+  EXPECT_EQ(Upload(kMost * 3 / 4, kShort).error_code(), StatusCode::DEADLINE_EXCEEDED);
+  const grpc::Status refused = Upload(kMost, kPatience);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("model calls: expected at most"));
 }
 
-TEST_F(ModelServiceTest, ReloadingIsRefusedAndTheOldVersionStays) {
-  Write("a.json");
-  ASSERT_TRUE(Load("", "a.json").ok());
-  const std::string hash = model_.content_hash();
-  Write("a.json", "{");
-  EXPECT_EQ(Reload("a").error_code(), StatusCode::INVALID_ARGUMENT);
-  fs::remove(root_ / "a.json");
-  EXPECT_EQ(Reload("a").error_code(), StatusCode::NOT_FOUND);
-  ASSERT_TRUE(Get("a").ok());
-  EXPECT_EQ(model_.version(), 1U);
-  EXPECT_EQ(model_.content_hash(), hash);
-  ASSERT_TRUE(Upload("uploaded", Table()).ok());
-  EXPECT_EQ(Reload("uploaded").error_code(), StatusCode::FAILED_PRECONDITION);
-  EXPECT_EQ(Reload("no-such").error_code(), StatusCode::NOT_FOUND);
-  EXPECT_EQ(Reload("").error_code(), StatusCode::INVALID_ARGUMENT);
-}
-
-TEST_F(ModelServiceTest, NamesThatAreNone) {
-  for (const std::string& name : {std::string(), std::string("."), std::string("a/b"), std::string(129, 'a')}) {
-    EXPECT_EQ(Get(name).error_code(), StatusCode::INVALID_ARGUMENT) << name;
-    EXPECT_EQ(Unload(name).error_code(), StatusCode::INVALID_ARGUMENT) << name;
-    EXPECT_EQ(Reload(name).error_code(), StatusCode::INVALID_ARGUMENT) << name;
-    EXPECT_EQ(Upload(name, Table()).error_code(), StatusCode::INVALID_ARGUMENT) << name;
+// Whether a call waits shows in whether another one has room.
+TEST_F(SmallModelServiceTest, AWaitingCallLeavesTheQueueWhenItIsCancelledOrItsTimeIsOver) {
+  HoldTableThreads();
+  grpc::ClientContext cancelled;
+  std::thread waiting(
+      [&] { EXPECT_EQ(Upload(kMost * 3 / 4, kPatience, cancelled).error_code(), StatusCode::CANCELLED); });
+  while (Upload(kMost * 3 / 4, kShort).error_code() != StatusCode::RESOURCE_EXHAUSTED) continue;
+  cancelled.TryCancel();
+  waiting.join();
+  // Each has room once the one before it has gone.
+  for (int i = 0; i < 3; ++i) {
+    while (Upload(kMost * 3 / 4, kShort).error_code() != StatusCode::DEADLINE_EXCEEDED) continue;
   }
 }
 
-TEST_F(ModelServiceTest, UploadsMakeAModelAndAddToIt) {
-  ASSERT_TRUE(Upload("m", Table(false)).ok());
-  EXPECT_EQ(model_.version(), 1U);
-  EXPECT_EQ(model_.source(), "upload");
-  EXPECT_EQ(model_.tables(0).name(), "decoder");
-  EXPECT_EQ(model_.tables(0).t5().values_size(), 0);
-  ASSERT_TRUE(Upload("m", Table(true)).ok());
-  EXPECT_EQ(model_.version(), 2U);
-  ASSERT_EQ(model_.tables_size(), 2);
-  EXPECT_EQ(model_.tables(1).name(), "encoder") << "what has no name is called by its direction";
-  v1::Table named = Table(true);
-  named.set_name("decoder.3");
-  ASSERT_TRUE(Upload("m", named).ok());
-  EXPECT_EQ(model_.tables_size(), 3);
-  EXPECT_EQ(Upload("m", named).error_code(), StatusCode::ALREADY_EXISTS);
-  named.mutable_t5()->set_values(0, 77);
-  ASSERT_TRUE(Upload("m", named, /*replace=*/true).ok());
-  EXPECT_EQ(model_.version(), 4U);
-  ASSERT_TRUE(Get("m", 4, /*include_values=*/true).ok());
-  EXPECT_EQ(model_.tables(1).name(), "decoder.3");
-  EXPECT_EQ(model_.tables(1).t5().values(0), 77);
-}
-
-TEST_F(ModelServiceTest, UploadsAreRefusedAndChangeNothing) {
-  Write("file.json");
-  ASSERT_TRUE(Load("", "file.json").ok());
-  ASSERT_TRUE(Upload("m", Table()).ok());
-  const std::string before = model_.content_hash();
-  const struct {
-    const char* model;
-    std::function<void(v1::Table&)> change;
-    StatusCode code;
-  } kCases[] = {
-      {"m", [](v1::Table&) {}, StatusCode::ALREADY_EXISTS},
-      {"file", [](v1::Table&) {}, StatusCode::ALREADY_EXISTS},
-      {"m", [](v1::Table& t) { t.clear_rule(); }, StatusCode::INVALID_ARGUMENT},
-      {"m", [](v1::Table& t) { t.set_name("middle"); }, StatusCode::INVALID_ARGUMENT},
-      {"m", [](v1::Table& t) { t.mutable_t5()->add_values(1); }, StatusCode::INVALID_ARGUMENT},
-      {"m", [](v1::Table& t) { t.mutable_t5()->set_max_distance(1 << 20); }, StatusCode::RESOURCE_EXHAUSTED},
-      {"m", [](v1::Table& t) { t.mutable_t5()->mutable_values()->Resize(101, 1); }, StatusCode::RESOURCE_EXHAUSTED},
-      {"m",
-       [](v1::Table& t) {  // other heads than the model has
-         t = Table(true, 2);
-       },
-       StatusCode::INVALID_ARGUMENT},
-  };
-  for (const auto& c : kCases) {
-    v1::Table table = Table();
-    c.change(table);
-    const grpc::Status status = Upload(c.model, table);
-    EXPECT_EQ(status.error_code(), c.code) << table.ShortDebugString() << ": " << status.error_message();
-    EXPECT_EQ(model_.name(), "");
+TEST_F(ModelServiceTest, MalformedMessagesAreRefused) {
+  log_->Go();
+  for (const char* method : {"GetModel", "LoadModel", "UnloadModel", "ReloadModel", "UploadTable", "GetBias"}) {
+    const grpc::Slice slice("\x0a\x7f");  // a string of 127 bytes that are not there
+    const grpc::ByteBuffer request(&slice, 1);
+    grpc::ByteBuffer response;
+    grpc::ClientContext context;
+    absl::Mutex mutex;
+    bool ended = false;
+    grpc::Status status;
+    grpc::GenericStub(channel_).UnaryCall(&context, std::string("/attnd.v1.ModelService/") + method,
+                                          grpc::StubOptions(), &request, &response, [&](const grpc::Status& got) {
+                                            absl::MutexLock lock(&mutex);
+                                            status = got;
+                                            ended = true;
+                                          });
+    absl::MutexLock lock(&mutex);
+    mutex.Await(absl::Condition(&ended));
+    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << method;
+    EXPECT_THAT(status.error_message(), HasSubstr("request: expected an attnd.v1.")) << method;
   }
-  ASSERT_TRUE(Get("m").ok());
-  EXPECT_EQ(model_.content_hash(), before);
-  EXPECT_EQ(model_.version(), 1U);
-}
-
-TEST_F(ModelServiceTest, ModelsUpToTheLimit) {
-  Write("a.json");
-  for (std::int64_t i = 0; i < limits_.max_models; ++i) ASSERT_TRUE(Upload(absl::StrCat("m", i), Table()).ok()) << i;
-  EXPECT_EQ(Upload("more", Table()).error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_EQ(Load("more", "a.json").error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_TRUE(Upload("m0", Table(true)).ok()) << "a new version is no new model";
-  ASSERT_TRUE(Unload("m0").ok());
-  EXPECT_TRUE(Load("more", "a.json").ok());
-}
-
-TEST_F(ModelServiceTest, BiasIsThatOfTheVersionAskedFor) {
-  limits_.max_bias_cells = 9;
-  Start(root_);
-  ASSERT_TRUE(Upload("m", Table()).ok());
-  ASSERT_TRUE(Upload("m", Table(), /*replace=*/true).ok());
-  v1::GetBiasResponse window;
-  EXPECT_EQ(Bias("m", 1, 3, &window).error_code(), StatusCode::NOT_FOUND);
-  EXPECT_EQ(Bias("no-such", 0, 3, &window).error_code(), StatusCode::NOT_FOUND);
-  EXPECT_EQ(Bias("", 0, 3, &window).error_code(), StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(Bias("m", 0, 0, &window).error_code(), StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(Bias("m", 0, 4, &window).error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_EQ(window.values_size(), 0);
-  ASSERT_TRUE(Bias("m", 2, 3, &window).ok());
-  EXPECT_EQ(window.version(), 2U);
-  EXPECT_THAT(window.offsets(), ElementsAre(0, -1, -2, 1, 0, -1, 2, 1, 0));
-}
-
-TEST_F(ModelServiceTest, EachChangeIsALineInTheLog) {
-  const auto line = [this] {
-    const std::string lines = log_.str();
-    log_.str("");
-    EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 1) << lines;
-    return lines;
-  };
-  Write("a.json");
-  ASSERT_TRUE(Load("", "a.json").ok());
-  EXPECT_THAT(line(), HasSubstr("loaded model a version 1 from a.json"));
-  ASSERT_TRUE(Reload("a").ok());
-  EXPECT_THAT(line(), HasSubstr("reloaded model a version 2"));
-  ASSERT_TRUE(Unload("a").ok());
-  EXPECT_THAT(line(), HasSubstr("unloaded model a"));
-  ASSERT_TRUE(Upload("m", Table()).ok());
-  EXPECT_THAT(line(), HasSubstr("uploaded model m version 1 from upload"));
-  ASSERT_FALSE(Load("", "no-such.json").ok());
-  EXPECT_THAT(line(), HasSubstr("not loaded model no-such.json: "));
-  ASSERT_FALSE(Upload("a\nforged line", Table()).ok());
-  EXPECT_THAT(line(), HasSubstr("not uploaded model a\\nforged line: "));
-  ASSERT_TRUE(List(0).ok());
-  ASSERT_TRUE(Get("m").ok());
-  EXPECT_EQ(log_.str(), "") << "what changes nothing is not logged";
 }
 
 }  // namespace

@@ -1,0 +1,126 @@
+#include "server/models/methods.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/string_view.h"
+#include "server/models/bias_window.h"
+#include "server/models/model_proto.h"
+#include "server/models/page_token.h"
+#include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
+#include "spdlog/spdlog.h"
+
+namespace attnd::server {
+namespace {
+
+using Snapshot = std::shared_ptr<const model::Model>;
+
+constexpr std::int64_t kDefaultPageSize = 100;
+
+void LogFailure(const char* change, absl::string_view name, const absl::Status& status) {
+  spdlog::warn("not {} model {}: {}", change, absl::Utf8SafeCEscape(name), std::string(status.message()));
+}
+
+// One line for each change of what is loaded, and for each that was asked for and failed.
+void LogChange(const char* change, absl::string_view name, const absl::StatusOr<Snapshot>& outcome) {
+  if (outcome.ok()) {
+    const model::Model& model = **outcome;
+    spdlog::info("{} model {} version {} from {} ({} tables, hash {})", change, model.name(), model.version(),
+                 model.source(), model.contents().tables.size(), model.content_hash().substr(0, 12));
+  } else {
+    LogFailure(change, name, outcome.status());
+  }
+}
+
+// Ends a call that changed a model: logs it and fills in the reply.
+template <typename Response>
+grpc::Status FinishChange(const char* change, absl::string_view name, const absl::StatusOr<Snapshot>& outcome,
+                          Response* response) {
+  LogChange(change, name, outcome);
+  if (!outcome.ok()) return ToGrpc(outcome.status());
+  *response->mutable_model() = ToProto(**outcome, /*include_values=*/false);
+  return grpc::Status::OK;
+}
+
+absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request, const model::Registry& registry,
+                                            std::int64_t max_page_size) {
+  if (request.page_size() < 0 || request.page_size() > max_page_size) {
+    return InvalidField("page_size", absl::StrCat("0 to ", max_page_size), request.page_size());
+  }
+  ATTND_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(request.page_token()));
+  const std::int64_t page_size =
+      request.page_size() > 0 ? request.page_size() : std::min(kDefaultPageSize, max_page_size);
+  const std::vector<Snapshot> models = registry.List(after, page_size + 1);
+  v1::ListModelsResponse response;
+  for (const Snapshot& model : models) {
+    if (response.models_size() == page_size) {
+      response.set_next_page_token(MakePageToken(response.models().rbegin()->name()));
+      break;
+    }
+    *response.add_models() = ToProto(*model, /*include_values=*/false);
+  }
+  return response;
+}
+
+absl::StatusOr<Snapshot> Upload(const v1::UploadTableRequest& request, model::Registry& registry,
+                                std::int64_t max_table_values) {
+  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table, TableFromProto(request.table(), max_table_values));
+  const std::string default_name = table.bidirectional() ? "encoder" : "decoder";
+  const std::string& name = request.table().name().empty() ? default_name : request.table().name();
+  return registry.Upload(request.model(), name, std::move(table), request.replace());
+}
+
+}  // namespace
+
+grpc::Status ModelMethods::ListModels(const v1::ListModelsRequest* request, v1::ListModelsResponse* response) const {
+  absl::StatusOr<v1::ListModelsResponse> page = List(*request, registry_, limits_.max_page_size);
+  if (!page.ok()) return ToGrpc(page.status());
+  *response = *std::move(page);
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelMethods::GetModel(const v1::GetModelRequest* request, v1::GetModelResponse* response) const {
+  const absl::StatusOr<Snapshot> model = registry_.Find(request->name(), request->version());
+  if (!model.ok()) return ToGrpc(model.status());
+  *response->mutable_model() = ToProto(**model, request->include_values());
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelMethods::LoadModel(const v1::LoadModelRequest* request, v1::LoadModelResponse* response) const {
+  const std::string& name = request->name().empty() ? request->path() : request->name();
+  return FinishChange("loaded", name, registry_.Load(request->name(), request->path()), response);
+}
+
+grpc::Status ModelMethods::ReloadModel(const v1::ReloadModelRequest* request, v1::ReloadModelResponse* response) const {
+  return FinishChange("reloaded", request->name(), registry_.Reload(request->name()), response);
+}
+
+grpc::Status ModelMethods::UnloadModel(const v1::UnloadModelRequest* request, v1::UnloadModelResponse*) const {
+  const absl::Status status = registry_.Unload(request->name());
+  if (!status.ok()) {
+    LogFailure("unloaded", request->name(), status);
+    return ToGrpc(status);
+  }
+  spdlog::info("unloaded model {}", request->name());
+  return grpc::Status::OK;
+}
+
+grpc::Status ModelMethods::UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const {
+  return FinishChange("uploaded", request->model(), Upload(*request, registry_, limits_.max_table_values), response);
+}
+
+grpc::Status ModelMethods::GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const {
+  const absl::StatusOr<Snapshot> model = registry_.Find(request->model(), request->version());
+  if (!model.ok()) return ToGrpc(model.status());
+  absl::StatusOr<v1::GetBiasResponse> window = BiasWindow(*request, **model, limits_);
+  if (!window.ok()) return ToGrpc(window.status());
+  *response = *std::move(window);
+  return grpc::Status::OK;
+}
+
+}  // namespace attnd::server

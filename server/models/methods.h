@@ -1,0 +1,31 @@
+// What the methods of ModelService do, without a server around them.
+#pragma once
+
+#include "attnd/v1/model.pb.h"
+#include "grpcpp/support/status.h"
+#include "model/registry.h"
+#include "server/config/limits.h"
+
+namespace attnd::server {
+
+// Thread-safe. Borrows the registry. Statuses: see ModelService in proto/attnd/v1/model.proto. LoadModel and
+// ReloadModel read files, UploadTable and GetBias may compute for long, and what changes a model writes a line to the
+// log.
+class ModelMethods {
+ public:
+  ModelMethods(const Limits& limits, model::Registry& registry) : limits_(limits), registry_(registry) {}
+
+  grpc::Status ListModels(const v1::ListModelsRequest* request, v1::ListModelsResponse* response) const;
+  grpc::Status GetModel(const v1::GetModelRequest* request, v1::GetModelResponse* response) const;
+  grpc::Status LoadModel(const v1::LoadModelRequest* request, v1::LoadModelResponse* response) const;
+  grpc::Status UnloadModel(const v1::UnloadModelRequest* request, v1::UnloadModelResponse* response) const;
+  grpc::Status ReloadModel(const v1::ReloadModelRequest* request, v1::ReloadModelResponse* response) const;
+  grpc::Status UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const;
+  grpc::Status GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const;
+
+ private:
+  const Limits limits_;
+  model::Registry& registry_;
+};
+
+}  // namespace attnd::server

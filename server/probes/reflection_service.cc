@@ -1,0 +1,98 @@
+#include "server/probes/reflection_service.h"
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "grpcpp/impl/codegen/proto_utils.h"
+#include "server/probes/describe.h"
+
+namespace attnd::server {
+namespace {
+
+using grpc::StatusCode;
+using grpc::reflection::v1::ServerReflectionRequest;
+using grpc::reflection::v1::ServerReflectionResponse;
+
+// Reads and writes take turns, so a caller that does not read holds one answer.
+class Stream final : public ReflectionReactor, public OpenStream {
+ public:
+  Stream(const std::vector<std::string>& services, OpenStreams& streams, grpc::CallbackServerContext& context)
+      : services_(services), streams_(streams), context_(context) {
+    StartRead(&incoming_);
+    streams_.Add(this);
+  }
+
+  void OnReadDone(bool ok) override {
+    absl::MutexLock lock(&mutex_);
+    if (finished_) return;
+    if (!ok) return FinishWith(grpc::Status::OK);
+    if (const grpc::Status status = Answer(); !status.ok()) return FinishWith(status);
+    writing_ = true;
+    StartWrite(&outgoing_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    outgoing_.Clear();
+    if (ending_ || !ok) return FinishWith(grpc::Status(StatusCode::UNAVAILABLE, "the server is stopping"));
+    StartRead(&incoming_);
+  }
+
+  void OnCancel() override { End(); }
+
+  void End() override {
+    absl::MutexLock lock(&mutex_);
+    ending_ = true;
+    if (!writing_ && !finished_) FinishWith(grpc::Status(StatusCode::UNAVAILABLE, "the server is stopping"));
+  }
+
+  void Cancel() override { context_.TryCancel(); }
+
+  void OnDone() override {
+    streams_.Remove(this);
+    delete this;
+  }
+
+ private:
+  // Makes the answer to what was read.
+  grpc::Status Answer() {
+    if (incoming_.Length() > kMaxReflectionRequestBytes) {
+      return grpc::Status(
+          StatusCode::RESOURCE_EXHAUSTED,
+          absl::StrCat("request: expected at most ", kMaxReflectionRequestBytes, " bytes, got ", incoming_.Length()));
+    }
+    ServerReflectionRequest request;
+    if (!grpc::SerializationTraits<ServerReflectionRequest>::Deserialize(&incoming_, &request).ok()) {
+      return grpc::Status(StatusCode::INVALID_ARGUMENT,
+                          "request: expected a ServerReflectionRequest, got malformed protobuf");
+    }
+    bool own = false;
+    return grpc::SerializationTraits<ServerReflectionResponse>::Serialize(
+        Describe(request, services_, *google::protobuf::DescriptorPool::generated_pool()), &outgoing_, &own);
+  }
+
+  void FinishWith(const grpc::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    finished_ = true;
+    Finish(status);
+  }
+
+  const std::vector<std::string>& services_;
+  OpenStreams& streams_;
+  grpc::CallbackServerContext& context_;
+  grpc::ByteBuffer incoming_;  // the read's, while one is under way
+  grpc::ByteBuffer outgoing_;  // the write's
+  absl::Mutex mutex_;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace
+
+ReflectionReactor* NewReflectionStream(const std::vector<std::string>& services, OpenStreams& streams,
+                                       grpc::CallbackServerContext& context) {
+  return new Stream(services, streams, context);
+}
+
+}  // namespace attnd::server
