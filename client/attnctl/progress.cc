@@ -30,10 +30,17 @@ void Progress::Next(std::string what) {
 void Progress::Show() {
   const absl::Time start = absl::Now();
   bool shown = false;
-  absl::MutexLock lock(&mutex_);
-  while (!mutex_.AwaitWithTimeout(absl::Condition(&done_), shown ? absl::Milliseconds(200) : absl::Seconds(1))) {
-    // Back to the line's start; the rest of a longer line before is erased.
-    std::fprintf(stderr, "\r%s, %.0f s\x1b[K", what_.c_str(), absl::ToDoubleSeconds(absl::Now() - start));
+  while (true) {
+    std::string what;
+    {
+      absl::MutexLock lock(&mutex_);
+      const absl::Duration wait = shown ? absl::Milliseconds(200) : absl::Seconds(1);
+      if (mutex_.AwaitWithTimeout(absl::Condition(&done_), wait)) break;
+      what = what_;
+    }
+    // Outside the lock, since a terminal may block. Back to the line's start; the rest of a longer line before is
+    // erased.
+    std::fprintf(stderr, "\r%s, %.0f s\x1b[K", what.c_str(), absl::ToDoubleSeconds(absl::Now() - start));
     shown = true;
   }
   if (shown) std::fprintf(stderr, "\r\x1b[K");

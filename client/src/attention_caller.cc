@@ -54,7 +54,7 @@ absl::StatusOr<ComputeReply> AttentionCaller::Compute(const ComputeRequest& requ
   if (!shape.ok()) return shape.status();
   for (int attempt = 1;; ++attempt) {
     const bool plain = attempt == kMaxAttempts;
-    std::optional<Staged> staged = plain ? std::nullopt : Staged::Make(staging_, request, *shape);
+    std::optional<Staged> staged = plain ? std::nullopt : Staged::MakeNow(staging_, request, *shape, options.deadline);
     const bool streamed = !plain && !staged.has_value() && InPieces(*shape);
     absl::StatusOr<ComputeReply> reply =
         streamed ? StreamNow(channel_, request, *shape, plan_, options)
@@ -72,9 +72,22 @@ void AttentionCaller::ComputeAsync(ComputeRequest request, CallOptions options, 
 
 void AttentionCaller::Attempt(int attempt, ComputeRequest request, const Shape& shape, CallOptions options,
                               ComputeCallback done) {
+  if (attempt == kMaxAttempts || staging_ == nullptr) {
+    return Send(attempt, std::nullopt, std::move(request), shape, std::move(options), std::move(done));
+  }
+  const auto kept = std::make_shared<ComputeRequest>(std::move(request));
+  const absl::Time deadline = options.deadline;
+  auto made = [self = shared_from_this(), attempt, kept, shape, options = std::move(options),
+               done = std::move(done)](std::optional<Staged> staged) {
+    self->Send(attempt, std::move(staged), std::move(*kept), shape, options, done);
+  };
+  Staged::MakeLater(staging_, *kept, shape, deadline, std::move(made));
+}
+
+void AttentionCaller::Send(int attempt, std::optional<Staged> made, ComputeRequest request, const Shape& shape,
+                           CallOptions options, ComputeCallback done) {
   const bool plain = attempt == kMaxAttempts;
-  const auto staged = std::make_shared<std::optional<Staged>>();
-  if (!plain) *staged = Staged::Make(staging_, request, shape);
+  const auto staged = std::make_shared<std::optional<Staged>>(std::move(made));
   const bool streamed = !plain && !staged->has_value() && InPieces(shape);
   const WireFields fields = staged->has_value() ? (*staged)->fields() : WireFields();
   ComputeCallback ended = [self = shared_from_this(), attempt, plain, staged, streamed, request, shape, options,

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "attnd/attention.h"
@@ -33,6 +34,9 @@ class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
   // Whether the call is worth repeating another way; takes note of what was learnt.
   bool Repeat(const absl::Status& status, bool shared, bool streamed);
   void Attempt(int attempt, ComputeRequest request, const Shape& shape, CallOptions options, ComputeCallback done);
+  // Attempt's second half: the tensors are staged, or there is nothing to stage.
+  void Send(int attempt, std::optional<Staged> made, ComputeRequest request, const Shape& shape, CallOptions options,
+            ComputeCallback done);
 
   const std::shared_ptr<grpc::Channel> channel_;
   const std::shared_ptr<SharedMemory> memory_;

@@ -3,18 +3,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "attnd/shm/protocol.h"
-#include "attnd/shm/unique_fd.h"
+#include "client/src/region_keeper.h"
 
 namespace attnd::client {
 
@@ -32,7 +34,9 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   static std::shared_ptr<SharedMemory> ForTarget(const std::string& target);
 
   // The server's socket is at `path`.
-  explicit SharedMemory(std::string path) : path_(std::move(path)) {}
+  explicit SharedMemory(std::string path) : keeper_(std::make_shared<RegionKeeper>(std::move(path))) {}
+  ~SharedMemory() { keeper_->Stop(); }
+  SharedMemory(const SharedMemory&) = delete;
 
   // kHuge is for memory that is used for long: the server reads it faster (docs/performance.md, "What huge
   // pages bring"), and making it takes some two milliseconds a MiB, ten times as long.
@@ -43,34 +47,42 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   absl::StatusOr<std::shared_ptr<void>> Allocate(std::size_t size, Pages pages = Pages::kSmall)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The name of `size` bytes at `data`; nullopt if they are not all in one region, or the server does not share it.
-  std::optional<SharedPlace> Find(const void* data, std::size_t size) ABSL_LOCKS_EXCLUDED(mutex_);
-
-  // Whether the server offers to share memory: connects if that has not been done.
-  bool Offered() ABSL_LOCKS_EXCLUDED(mutex_);
-
-  // Takes note that the server knows a handle no more.
-  void Forget() ABSL_LOCKS_EXCLUDED(mutex_);
-
- private:
-  struct Region {
-    shm::UniqueFd fd;
+  struct Range {
+    const void* data;
     std::size_t size;
-    std::uint64_t asked = 0;            // the connection that it was offered to last
-    std::optional<shm::Handle> handle;  // what that answered; none: refused
   };
 
-  bool Connected() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Register(Region& region) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Free(std::uintptr_t address) ABSL_LOCKS_EXCLUDED(mutex_);
-  std::optional<shm::Reply> Exchange(const shm::Request& request, int fd) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The name of a range; nullopt if its bytes are not all in one region, or it is not known (see Settle) that the
+  // server shares it. Does not wait.
+  std::optional<SharedPlace> Find(const Range& range) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  const std::string path_;
+  // Whether the server is known to share memory. Does not wait.
+  bool Offered() { return keeper_->Offered(); }
+
+  // True if the server's answers are there for the regions that `ranges` lie in. Otherwise registers those and calls
+  // `settled` once, on a thread that must not be blocked, when the answers are there: at the latest at `deadline`, and
+  // after RegionKeeper::kPatience.
+  bool Settle(const std::vector<Range>& ranges, absl::Time deadline, std::function<void()> settled)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The same, and waits for it.
+  void SettleNow(const std::vector<Range>& ranges, absl::Time deadline);
+
+  // Takes note that the server knows a handle no more.
+  void Forget() { keeper_->Forget(); }
+
+ private:
+  struct Place {
+    std::shared_ptr<RegionKeeper::Region> region;
+    std::uint64_t offset;
+  };
+
+  std::optional<Place> RegionOf(const Range& range) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Free(std::uintptr_t address) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const std::shared_ptr<RegionKeeper> keeper_;
   absl::Mutex mutex_;
-  shm::UniqueFd socket_ ABSL_GUARDED_BY(mutex_);
-  std::uint64_t connection_ ABSL_GUARDED_BY(mutex_) = 0;  // counts connections
-  absl::Time next_attempt_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
-  std::map<std::uintptr_t, Region> regions_ ABSL_GUARDED_BY(mutex_);  // by address
+  std::map<std::uintptr_t, std::shared_ptr<RegionKeeper::Region>> regions_ ABSL_GUARDED_BY(mutex_);  // by address
 };
 
 }  // namespace attnd::client

@@ -1,10 +1,12 @@
 #include "client/src/staging.h"
 
+#include <array>
 #include <cstring>
 #include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/src/async_runtime.h"
 
 namespace attnd::client {
 namespace {
@@ -20,10 +22,25 @@ std::size_t Aligned(std::int64_t bytes) {
   return (static_cast<std::size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// A tensor of a call, and where the server finds it.
+struct Part {
+  const void* data;
+  std::int64_t bytes;
+  std::optional<SharedPlace>* place;
+  bool input;
+};
+
+std::array<Part, 4> Parts(const ComputeRequest& request, const Shape& shape, WireFields& fields) {
+  return {{{request.q.data, shape.q_bytes, &fields.q, true},
+           {request.k.data, shape.k_bytes, &fields.k, true},
+           {request.v.data, shape.v_bytes, &fields.v, true},
+           {request.output.data, shape.output_bytes, &fields.output, false}}};
+}
+
 }  // namespace
 
 std::optional<StagingPool::Block> StagingPool::Get(std::size_t size) {
-  std::vector<Block> surplus;  // freed outside the lock: to free a region costs a message to the server
+  std::vector<Block> surplus;  // freed outside the lock: to unmap a region takes long
   {
     absl::MutexLock lock(&mutex_);
     surplus = TakeSurplus();
@@ -70,24 +87,29 @@ std::size_t StagingPool::idle_bytes() {
   return idle_bytes_;
 }
 
-std::optional<Staged> Staged::Make(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
-                                   const Shape& shape) {
-  if (pool == nullptr || !pool->memory().Offered()) return std::nullopt;
+std::vector<SharedMemory::Range> Staged::CallersRanges(const ComputeRequest& request, const Shape& shape) {
+  WireFields none;
+  std::vector<SharedMemory::Range> ranges;
+  for (const Part& part : Parts(request, shape, none)) {
+    if (part.data != nullptr) ranges.push_back({part.data, static_cast<std::size_t>(part.bytes)});
+  }
+  return ranges;
+}
+
+std::vector<SharedMemory::Range> Staged::BlocksRange() const {
+  if (!block_.has_value()) return {};
+  return {{block_->data.get(), block_->size}};
+}
+
+std::optional<Staged> Staged::Begin(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
+                                    const Shape& shape) {
+  if (!pool->memory().Offered()) return std::nullopt;
   Staged staged;
   staged.pool_ = pool;
-  struct Part {
-    const void* data;
-    std::int64_t bytes;
-    std::optional<SharedPlace>* place;
-    bool input;
-  };
-  Part parts[] = {{request.q.data, shape.q_bytes, &staged.fields_.q, true},
-                  {request.k.data, shape.k_bytes, &staged.fields_.k, true},
-                  {request.v.data, shape.v_bytes, &staged.fields_.v, true},
-                  {request.output.data, shape.output_bytes, &staged.fields_.output, false}};
   std::size_t to_copy = 0;
-  for (const Part& part : parts) {
-    if (part.data != nullptr) *part.place = pool->memory().Find(part.data, static_cast<std::size_t>(part.bytes));
+  for (const Part& part : Parts(request, shape, staged.fields_)) {
+    const SharedMemory::Range range{part.data, static_cast<std::size_t>(part.bytes)};
+    if (part.data != nullptr) *part.place = pool->memory().Find(range);
     if (!part.place->has_value()) to_copy += Aligned(part.bytes);
   }
   if (to_copy == 0) return staged;
@@ -98,19 +120,52 @@ std::optional<Staged> Staged::Make(const std::shared_ptr<StagingPool>& pool, con
   }
   staged.block_ = pool->Get(to_copy);
   if (!staged.block_.has_value()) return std::nullopt;
+  return staged;
+}
+
+std::optional<Staged> Staged::Copy(Staged staged, const ComputeRequest& request, const Shape& shape) {
+  if (!staged.block_.has_value()) return staged;
   auto* at = static_cast<unsigned char*>(staged.block_->data.get());
-  for (const Part& part : parts) {
+  for (const Part& part : Parts(request, shape, staged.fields_)) {
     if (part.place->has_value()) continue;
-    *part.place = pool->memory().Find(at, static_cast<std::size_t>(part.bytes));
+    const auto bytes = static_cast<std::size_t>(part.bytes);
+    *part.place = staged.pool_->memory().Find({at, bytes});
     if (!part.place->has_value()) return std::nullopt;  // the server does not take this region
     if (part.input) {
-      std::memcpy(at, part.data, static_cast<std::size_t>(part.bytes));
+      std::memcpy(at, part.data, bytes);
     } else {
       staged.output_ = at;
     }
     at += Aligned(part.bytes);
   }
   return staged;
+}
+
+std::optional<Staged> Staged::MakeNow(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
+                                      const Shape& shape, absl::Time deadline) {
+  if (pool == nullptr) return std::nullopt;
+  pool->memory().SettleNow(CallersRanges(request, shape), deadline);
+  std::optional<Staged> staged = Begin(pool, request, shape);
+  if (!staged.has_value()) return std::nullopt;
+  pool->memory().SettleNow(staged->BlocksRange(), deadline);
+  return Copy(*std::move(staged), request, shape);
+}
+
+void Staged::MakeLater(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
+                       absl::Time deadline, std::function<void(std::optional<Staged>)> made) {
+  if (pool == nullptr) return made(std::nullopt);
+  // Tensors are copied and calls start on a thread of the runtime, since SharedMemory's must not be held up.
+  const auto later = [](std::function<void()> step) {
+    return [step = std::move(step)] { AsyncRuntime::Get().Post(step); };
+  };
+  const auto begin = [pool, &request, shape, deadline, made = std::move(made), later] {
+    std::optional<Staged> begun = Begin(pool, request, shape);
+    if (!begun.has_value()) return made(std::nullopt);
+    const std::shared_ptr<Staged> staged(new Staged(*std::move(begun)));
+    const auto copy = [staged, &request, shape, made] { made(Copy(std::move(*staged), request, shape)); };
+    if (pool->memory().Settle(staged->BlocksRange(), deadline, later(copy))) copy();
+  };
+  if (pool->memory().Settle(CallersRanges(request, shape), deadline, later(begin))) begin();
 }
 
 absl::StatusOr<ComputeReply> Staged::Finish(absl::StatusOr<ComputeReply> reply, const ComputeRequest& request,

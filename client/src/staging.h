@@ -62,9 +62,14 @@ class StagingPool {
 class Staged {
  public:
   // Finds q, k, v and the output's destination in shared memory, and copies what is not there to the pool's. nullopt if
-  // the server shares no memory, or it would not pay.
-  static std::optional<Staged> Make(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
-                                    const Shape& shape);
+  // the server shares no memory, it would not pay, or the server has not answered by `deadline`. Waits for the server.
+  static std::optional<Staged> MakeNow(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
+                                       const Shape& shape, absl::Time deadline);
+
+  // The same without waiting: calls `made` once, on this thread if the server knows all regions already, otherwise on
+  // one of AsyncRuntime. `request` must stay until then.
+  static void MakeLater(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
+                        absl::Time deadline, std::function<void(std::optional<Staged>)> made);
 
   const WireFields& fields() const { return fields_; }
 
@@ -75,6 +80,14 @@ class Staged {
 
  private:
   Staged() = default;
+  // MakeNow and MakeLater in two steps, each after it is settled which of these regions the server shares: those of the
+  // caller, and then that of the block, if there is one.
+  static std::vector<SharedMemory::Range> CallersRanges(const ComputeRequest& request, const Shape& shape);
+  static std::optional<Staged> Begin(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
+                                     const Shape& shape);
+  std::vector<SharedMemory::Range> BlocksRange() const;
+  static std::optional<Staged> Copy(Staged staged, const ComputeRequest& request, const Shape& shape);
+
   std::shared_ptr<StagingPool> pool_;
   WireFields fields_;
   std::optional<StagingPool::Block> block_;

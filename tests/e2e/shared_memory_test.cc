@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "memory/huge_pages.h"
+#include "signals.h"
 #include "temp_folder.h"
 
 namespace attnd::e2e {
@@ -142,6 +144,28 @@ TEST_F(SharedMemoryTest, LargeBuffersLieOnHugePages) {
   EXPECT_GE(HugeSharedBytes(), at_client + shm::kHugePageBytes) << "the server reads it through small pages";
 }
 
+TEST_F(SharedMemoryTest, SignalsCostNoCallAndNoRegion) {
+  const v1::ComputeAttentionRequest message = ValidRequest(kShape);
+  Client client = *Client::Create(target());
+  const SharedBuffer buffer = *client.AllocateBuffer(message.q().size());
+  ComputeRequest request = ViewOf(message);
+  std::memcpy(buffer.data(), request.q.data, buffer.size());
+  request.q.data = buffer.data();
+  const test::Signals signals;
+  for (int i = 0; i < 200; ++i) {
+    // A new region for each call, beside the one that stays.
+    const SharedBuffer output = *client.AllocateBuffer(1 << 20);
+    const auto reply = i % 2 == 0 ? client.Compute(request) : client.ComputeFuture(request).get();
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    request.output = {output.data(), reply->output.size_bytes()};
+    ASSERT_TRUE(client.Compute(request).ok());
+    request.output = {};
+    EXPECT_GE(server_->server().shared_memory()->mapped_bytes(),
+              static_cast<std::int64_t>(buffer.size() + output.size()))
+        << "regions were lost in call " << i;
+  }
+}
+
 TEST_F(SharedMemoryTest, ANewServerIsJoinedWithoutAWord) {
   const v1::ComputeAttentionRequest message = ValidRequest(kShape);
   Client client = *Client::Create(target());
@@ -186,8 +210,15 @@ class LyingTest : public SharedMemoryTest {
 
   LyingTest() : client_(std::make_shared<client::SharedMemory>(path() + ".shm")) {
     memory_ = *client_->Allocate(kRegion);
-    const client::SharedPlace place = *client_->Find(memory_.get(), kRegion);
+    const client::SharedPlace place = *Registered(*client_, memory_);
     handle_.assign(place.region.begin(), place.region.end());
+  }
+
+  // The region's name, once the server has it.
+  static std::optional<client::SharedPlace> Registered(client::SharedMemory& client,
+                                                       const std::shared_ptr<void>& memory) {
+    client.SettleNow({{memory.get(), kRegion}}, absl::InfiniteFuture());
+    return client.Find({memory.get(), kRegion});
   }
 
   v1::SharedTensor At(std::uint64_t offset) const {
@@ -306,7 +337,7 @@ TEST_F(LyingTest, ARegionReleasedDuringCallsIsHarmless) {
     while (!stop.load()) {
       const auto other = std::make_shared<client::SharedMemory>(path() + ".shm");
       const std::shared_ptr<void> memory = *other->Allocate(kRegion);
-      const auto place = other->Find(memory.get(), kRegion);
+      const auto place = Registered(*other, memory);
       if (!place.has_value()) continue;
       v1::ComputeAttentionRequest request = Shared();
       const std::string handle(place->region.begin(), place->region.end());

@@ -40,9 +40,10 @@ enum class ProductPrecision { kOfDtype = 0, kFp32 = 1, kBf16 = 2 };
 // where they are.
 //
 // The memory is borrowed until the call has ended, or, if `owner` is set, kept alive by it for as long as it is needed.
-// A call does not end while gRPC holds on to borrowed memory. So a call that is cut short (by its deadline or a
-// cancellation) just as its bytes are being written to a peer that does not read ends when they are written, or the
-// connection is given up (ClientOptions::keepalive_timeout).
+// The last reference to `owner` may be dropped on a thread of gRPC, so its deleter must not block. A call does not end
+// while gRPC holds on to borrowed memory. So a call that is cut short (by its deadline or a cancellation) just as its
+// bytes are being written to a peer that does not read ends when they are written, or the connection is given up
+// (ClientOptions::keepalive_timeout).
 struct TensorView {
   const void* data = nullptr;
   DType dtype = DType::kFp32;

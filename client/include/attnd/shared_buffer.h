@@ -12,9 +12,10 @@ namespace attnd {
 // for every server that does not share it. Aligned to a page, zeros at first; on huge pages from 2 MiB on where the
 // system has them. Making it takes some milliseconds a MiB, so buffers are for reuse.
 //
-// Copies name the same memory; it is freed with the last of them, which must not be before the calls that use it have
-// ended. A call that ended early (deadline, cancellation, lost connection) may leave the server reading and writing for
-// a short while: a destination that is to be used again at once is better allocated anew. Thread-safe.
+// Copies name the same memory; it is freed with the last of them, on any thread and without waiting for the server.
+// That must not be before the calls that use it have ended. A call that ended early (deadline, cancellation, lost
+// connection) may leave the server reading and writing for a short while: a destination that is to be used again at
+// once is better allocated anew. Thread-safe.
 class SharedBuffer {
  public:
   SharedBuffer() = default;

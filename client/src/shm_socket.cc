@@ -1,0 +1,77 @@
+#include "client/src/shm_socket.h"
+
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+namespace attnd::client {
+namespace {
+
+// The result of a call that is repeated for as long as signals interrupt it.
+template <typename Call>
+ssize_t Uninterrupted(const Call& call) {
+  ssize_t result;
+  do {
+    result = call();
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
+
+Transfer Outcome(ssize_t transferred, std::size_t expected) {
+  if (transferred == static_cast<ssize_t>(expected)) return Transfer::kDone;
+  return transferred < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? Transfer::kNotYet : Transfer::kBroken;
+}
+
+}  // namespace
+
+shm::UniqueFd ConnectSeqpacket(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) return {};
+  std::copy(path.begin(), path.end(), address.sun_path);
+  shm::UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.valid()) return {};
+  // A Unix socket connects at once or not at all.
+  const auto connected =
+      Uninterrupted([&] { return connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)); });
+  if (connected != 0) return {};
+  return fd;
+}
+
+Transfer SendRequest(int socket, const shm::Request& request, int fd) {
+  shm::Request copy = request;
+  iovec data{&copy, sizeof(copy)};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* const part = CMSG_FIRSTHDR(&message);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(part), &fd, sizeof(fd));
+  }
+  return Outcome(Uninterrupted([&] { return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT); }), sizeof(copy));
+}
+
+Transfer ReceiveReply(int socket, shm::Reply& reply) {
+  const Transfer transfer =
+      Outcome(Uninterrupted([&] { return recv(socket, &reply, sizeof(reply), MSG_DONTWAIT); }), sizeof(reply));
+  return transfer == Transfer::kDone && reply.magic != shm::kMagic ? Transfer::kBroken : transfer;
+}
+
+bool HasEnded(int socket) {
+  char byte;
+  const ssize_t peeked = Uninterrupted([&] { return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT); });
+  return peeked == 0 || (peeked < 0 && errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+}  // namespace attnd::client

@@ -1,0 +1,49 @@
+// Signals that interrupt whatever waits.
+#pragma once
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+#include <thread>
+
+namespace attnd::test {
+
+// While it lives, every thread of the process gets signals all the time, with an empty handler and without SA_RESTART:
+// a system call that can be interrupted is.
+class Signals {
+ public:
+  Signals() {
+    struct sigaction action {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGUSR1, &action, &before_);
+    thread_ = std::thread([this] { Send(); });
+  }
+  ~Signals() {
+    stop_ = true;
+    thread_.join();
+    sigaction(SIGUSR1, &before_, nullptr);
+  }
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+
+ private:
+  void Send() {
+    while (!stop_.load()) {
+      std::error_code ended;
+      for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task", ended)) {
+        const pid_t thread = std::stoi(entry.path().filename().string());
+        if (thread != gettid()) tgkill(getpid(), thread, SIGUSR1);
+      }
+    }
+  }
+
+  struct sigaction before_ {};
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace attnd::test
