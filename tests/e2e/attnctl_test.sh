@@ -126,7 +126,7 @@ expect 0 '' "$attnctl" bias book --format svg --out "$work/book.svg"
 grep -q '</svg>' "$work/book.svg" || { echo "FAILED: no picture"; failures=1; }
 
 # Output goes where the user said: to what a path leads to, which stays what it is.
-attend="$attnctl attend --model t5-tiny --input $input"
+attend() { "$attnctl" attend --model t5-tiny --input "$input" "$@"; }
 "$attnctl" bias book --format svg --out "$work/picture.svg"
 mkfifo "$work/fifo"
 ln -s picture.svg "$work/link"
@@ -143,25 +143,25 @@ status 0 "$attnctl" bias book --format svg --out "$work/link"
 holds "a FIFO stays one, and is written through" test -p "$work/fifo"
 holds "a link stays one" test -L "$work/link"
 holds "a FIFO and a link get the whole picture" cmp "$work/through" "$work/picture.svg"
-$attend --output "$work/o" >"$work/summary"
+attend --output "$work/o" >"$work/summary"
 holds "the summary goes to standard output" grep -q 'whole call' "$work/summary"
 for path in - "$work/to_stdout" /proc/self/fd/1; do
-  status 0 $attend --output "$path" >"$work/piped"
+  status 0 attend --output "$path" >"$work/piped"
   holds "the tensors alone in standard output ($path)" cmp "$work/o" "$work/piped"
   holds "the summary goes to standard error ($path)" grep -q 'whole call' "$work/said"
-  $attend --output "$path" 2>"$work/said" | cat >"$work/piped"
+  attend --output "$path" 2>"$work/said" | cat >"$work/piped"
   holds "the same into a pipe ($path)" cmp "$work/o" "$work/piped"
 done
-(echo before; $attend --output "$work/to_stdout") 2>"$work/said" >"$work/appended"
+(echo before; attend --output "$work/to_stdout") 2>"$work/said" >"$work/appended"
 holds "standard output goes on where it was" test "$(head -c 6 "$work/appended")" = before
 holds "and is the same file" test "$(tail -c +8 "$work/appended" | cmp - "$work/o" && echo same)" = same
-status 0 $attend --output "$null" >"$work/summary"
+status 0 attend --output "$null" >"$work/summary"
 holds "a device stays one" test -c "$null"
 chmod 640 "$work/o"
-status 0 $attend --output "$work/o" >"$work/summary"
+status 0 attend --output "$work/o" >"$work/summary"
 holds "permissions are kept" test "$(stat -c %a "$work/o")" = 640
-expect 1 'cannot write .*/none/o: No such file' $attend --output "$work/none/o"
-expect 1 'cannot write .*: it is a folder' $attend --output "$work"
+expect 1 'cannot write .*/none/o: No such file' attend --output "$work/none/o"
+expect 1 'cannot write .*: it is a folder' attend --output "$work"
 
 # A full disk: exit 1, words about the disk and not about the server, nothing half written.
 for output in "attend --model t5-tiny --input $input --output" "bias book --format svg --out"; do
@@ -197,10 +197,10 @@ holds "silently" test ! -s "$work/said"
 mkdir "$work/small"
 if mount -t tmpfs -o size=64k tmpfs "$work/small" 2>"$work/said"; then
   printf old >"$work/small/o"
-  expect 1 'is the disk full' $attend --output "$work/small/o"
-  expect 1 'is the disk full' $attend --output "$work/small/new"
+  expect 1 'is the disk full' attend --output "$work/small/o"
+  expect 1 'is the disk full' attend --output "$work/small/new"
   ln "$work/small/o" "$work/small/second"
-  expect 1 'is the disk full' $attend --output "$work/small/o"
+  expect 1 'is the disk full' attend --output "$work/small/o"
   holds "the old file stays" test "$(cat "$work/small/second")" = old
   rm "$work/small/second"
   holds "no stump is left" test "$(ls -A "$work/small")" = o
