@@ -1,5 +1,7 @@
 // attnd: flags, server, signals.
 
+#include <unistd.h>
+
 #include <cmath>
 #include <csignal>
 #include <cstddef>
@@ -8,6 +10,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -46,6 +49,15 @@ std::vector<attnd::v1::Setting> SettingsOfTheHeap() {
                                        attnd::memory::HugePageMode()))};
 }
 
+// Waits for a second signal and ends the process. By default the signal would do that, but not where the process is the
+// first of its PID namespace, as in containers: there the kernel ignores a signal whose action is the default.
+void EndAtOnce(sigset_t signals) {
+  int signal = 0;
+  sigwait(&signals, &signal);
+  spdlog::warn("attnd ends at once (signal {}); calls in flight are lost", signal);
+  _exit(128 + signal);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -81,10 +93,14 @@ int main(int argc, char** argv) {
 
   int signal = 0;
   sigwait(&signals, &signal);
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second one ends the process at once
+  std::thread(EndAtOnce, signals).detach();
   spdlog::info("attnd stops (signal {}): finishing the calls in flight", signal);
-  if (const std::int64_t cut_off = (*server)->Stop(); cut_off > 0) {
-    spdlog::warn("attnd stopped; {} calls were cut off after {} (--drain_seconds)", cut_off,
+  const attnd::server::Stopped stopped = (*server)->Stop();
+  if (stopped.not_begun > 0) {
+    spdlog::info("{} calls came before their clients knew of the stop: CANCELLED, not begun", stopped.not_begun);
+  }
+  if (stopped.cut_off > 0) {
+    spdlog::warn("attnd stopped; {} calls were cut off after {} (--drain_seconds)", stopped.cut_off,
                  absl::FormatDuration(options->drain));
   } else {
     spdlog::info("attnd stopped; every accepted call was answered");

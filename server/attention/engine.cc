@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "schedule/attention_work.h"
 #include "server/rpc/proto_time.h"
@@ -25,7 +24,7 @@ bool OutputIsShared(const ValidAttention& valid) {
 
 // What a request holds from its admission until its result is handed over.
 struct AttentionEngine::Job {
-  absl::Time arrival = absl::Now();
+  schedule::Clock::time_point arrival = schedule::Clock::now();
   std::shared_ptr<const model::Model> model;
   ValidAttention valid;
   AttentionResult result;
@@ -64,7 +63,7 @@ void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const 
   if (work == nullptr) {
     return done(absl::ResourceExhaustedError("the server has no memory to pack k and v"));
   }
-  const absl::Duration prepared = absl::Now() - job->arrival;
+  const absl::Duration prepared = absl::FromChrono(schedule::Clock::now() - job->arrival);
   scheduler_.Submit(std::move(work), std::move(options),
                     [job, prepared, done = std::move(done)](const schedule::Outcome& outcome) {
                       if (!outcome.status.ok()) return done(outcome.status);

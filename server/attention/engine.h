@@ -36,6 +36,8 @@ class AttentionEngine {
 
   // The most bytes that calls held at once since this was last called. For one caller.
   std::int64_t TakePeakBytes() { return admission_.TakePeakBytes(); }
+  // What calls hold now; those whose answers gRPC is still sending are among them.
+  std::int64_t inflight_bytes() const { return admission_.inflight_bytes(); }
 
   using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
 

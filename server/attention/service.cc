@@ -7,8 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
-#include "server/attention/stream.h"
+#include "server/rpc/deadline.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -21,7 +20,7 @@ class Call final : public std::enable_shared_from_this<Call> {
  public:
   Call(CallGate& gate, grpc::ByteBuffer* response) : gate_(gate), response_(response) {}
 
-  void Start(AttentionEngine& engine, absl::Time deadline, const grpc::ByteBuffer& message) {
+  void Start(AttentionEngine& engine, schedule::Clock::time_point deadline, const grpc::ByteBuffer& message) {
     absl::StatusOr<Decoded<v1::ComputeAttentionRequest>> decoded =
         Decode<v1::ComputeAttentionRequest>(message, engine.limits().max_header_bytes);
     if (!decoded.ok()) return End(decoded.status());
@@ -92,17 +91,17 @@ grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServe
                                                              grpc::ByteBuffer* response) {
   if (!gate_.Enter()) {
     grpc::ServerUnaryReactor* const refusal = context->DefaultReactor();
-    refusal->Finish(ToGrpc(absl::UnavailableError("the server is stopping")));
+    refusal->Finish(ToGrpc(StoppingError()));
     return refusal;
   }
   const auto call = std::make_shared<Call>(gate_, response);
-  call->Start(engine_, absl::FromChrono(context->deadline()), *request);
+  call->Start(engine_, SteadyDeadline(context->raw_deadline()), *request);
   return call->ReactorFor(*context);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::StreamAttention(
     grpc::CallbackServerContext* context) {
-  return MakeAttentionStream(engine_, gate_, *context);
+  return MakeAttentionStream(engine_, gate_, streams_, *context);
 }
 
 }  // namespace attnd::server

@@ -1,8 +1,11 @@
 // AttentionService on gRPC's callback API and on raw bytes.
 #pragma once
 
+#include <chrono>
+
 #include "attnd/v1/attention.grpc.pb.h"
 #include "server/attention/engine.h"
+#include "server/attention/stream.h"
 #include "server/rpc/call_gate.h"
 
 namespace attnd::server {
@@ -20,9 +23,13 @@ class AttentionService final
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StreamAttention(
       grpc::CallbackServerContext* context) override;
 
+  // For a server that stops: ends streams of which nothing has been under way for `quiet`.
+  void EndStreamsQuietFor(std::chrono::steady_clock::duration quiet) { streams_.EndThoseQuietFor(quiet); }
+
  private:
   AttentionEngine& engine_;
   CallGate& gate_;
+  OpenStreams streams_;
 };
 
 }  // namespace attnd::server

@@ -5,11 +5,12 @@
 #include <memory>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
+#include "server/rpc/deadline.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -61,11 +62,26 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
 // Pieces are read one at a time and computed in any number; answers are written one at a time, as they come. Whatever
 // happens changes the state and decides what is to be done next, both under the lock; what was decided is then done
 // without it. The stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
-class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public OpenStream {
  public:
-  Stream(AttentionEngine& engine, CallGate& gate, grpc::CallbackServerContext& context) : engine_(engine), gate_(gate) {
-    options_.deadline = absl::FromChrono(context.deadline());
+  Stream(AttentionEngine& engine, CallGate& gate, OpenStreams& streams, grpc::CallbackServerContext& context)
+      : engine_(engine), gate_(gate), streams_(streams) {
+    options_.deadline = SteadyDeadline(context.raw_deadline());
+  }
+
+  // Once, before gRPC has the reactor.
+  void Start(const std::shared_ptr<Stream>& self) {
+    self_ = self;
+    streams_.Add(self);
     StartRead(&incoming_);
+  }
+
+  void EndIfQuietFor(std::chrono::steady_clock::duration quiet) override {
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      if (busy() || schedule::Clock::now() - quiet_since_ < quiet) return;
+      ending_ = true;
+      failure_.Update(StoppingError());
+    });
   }
 
   void OnReadDone(bool ok) override {
@@ -94,7 +110,10 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     });
   }
 
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    streams_.Remove(this);
+    const std::shared_ptr<Stream> self = std::move(self_);
+  }
 
  private:
   // What to do, as decided under the lock.
@@ -114,8 +133,10 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     Next next;
     {
       absl::MutexLock lock(&mutex_);
+      const bool was_busy = busy();
       change();
       next = Decide();
+      if (was_busy || busy()) quiet_since_ = schedule::Clock::now();
     }
     if (next.anything()) Do(next);
   }
@@ -133,11 +154,13 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     }
     const bool may_read = !all_read_ && failure_.ok();
     if (may_read && !reading_ && held_bytes_ < kStreamWindowBytes) next.read = reading_ = true;
-    const bool nothing_to_come = !may_read && !reading_ && computing_ == 0 && answers_.empty();
+    const bool nothing_to_come = !may_read && (!reading_ || ending_) && computing_ == 0 && answers_.empty();
     // The last answer takes the stream's end along.
     if (nothing_to_come && (next.write || !writing_)) next.finish = finished_ = true;
     return next;
   }
+
+  bool busy() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return computing_ > 0 || !answers_.empty() || writing_; }
 
   void Do(const Next& next) {
     if (next.write && next.finish) return StartWriteAndFinish(&outgoing_.message, grpc::WriteOptions(), FinalStatus());
@@ -168,23 +191,30 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     incoming_.Clear();
     if (!decoded.ok()) return Fail(decoded.status());
     piece->request = *std::move(decoded);
-    if (!Enter(*piece)) {
-      return Fail(InvalidField("id", "one that no unanswered piece has", piece->request.header.id()));
+    switch (Enter(*piece)) {
+      case Entry::kOver:
+        return;
+      case Entry::kIdInUse:
+        return Fail(InvalidField("id", "one that no unanswered piece has", piece->request.header.id()));
+      case Entry::kEntered:
+        break;
     }
-    if (!gate_.Enter()) return Leave(*piece, absl::UnavailableError("the server is stopping"));
+    gate_.EnterMore();
     piece->pass.reset(&gate_);
     if (absl::Status status = CheckCall(piece->request.header.call()); !status.ok()) return Leave(*piece, status);
     engine_.Compute(piece->request.header.call(), piece->request.tensors(), options_,
                     [this, piece](absl::StatusOr<AttentionResult> result) { Leave(*piece, std::move(result)); });
   }
 
-  // False if its id is in use.
-  bool Enter(const Piece& piece) {
+  enum class Entry { kEntered, kIdInUse, kOver };
+  // kOver: the stream has been ended while the piece was on its way.
+  Entry Enter(const Piece& piece) {
     absl::MutexLock lock(&mutex_);
-    if (!ids_.insert(piece.request.header.id()).second) return false;
+    if (ending_) return Entry::kOver;
+    if (!ids_.insert(piece.request.header.id()).second) return Entry::kIdInUse;
     ++computing_;
     held_bytes_ += piece.bytes;
-    return true;
+    return Entry::kEntered;
   }
 
   void Leave(Piece& piece, absl::StatusOr<AttentionResult> result) {
@@ -201,6 +231,8 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   AttentionEngine& engine_;
   CallGate& gate_;
+  OpenStreams& streams_;
+  std::shared_ptr<Stream> self_;     // until gRPC is done with the reactor
   schedule::SubmitOptions options_;  // constant; its token is shared by all pieces
   grpc::ByteBuffer incoming_;        // the read's, while one is under way
   Answer outgoing_;                  // the write's
@@ -214,16 +246,42 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // by us, whether or not a read is under way
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  schedule::Clock::time_point quiet_since_ ABSL_GUARDED_BY(mutex_) = schedule::Clock::now();
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace
 
+void OpenStreams::Add(const std::shared_ptr<OpenStream>& stream) {
+  absl::MutexLock lock(&mutex_);
+  streams_.emplace(stream.get(), stream);
+}
+
+void OpenStreams::Remove(const OpenStream* stream) {
+  absl::MutexLock lock(&mutex_);
+  streams_.erase(stream);
+}
+
+void OpenStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
+  // Asked without the lock, since an end may remove the stream at once.
+  std::vector<std::shared_ptr<OpenStream>> streams;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, stream] : streams_) streams.push_back(stream.lock());
+  }
+  for (const std::shared_ptr<OpenStream>& stream : streams) {
+    if (stream != nullptr) stream->EndIfQuietFor(quiet);
+  }
+}
+
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate,
+                                                                                 CallGate& gate, OpenStreams& streams,
                                                                                  grpc::CallbackServerContext& context) {
-  return new Stream(engine, gate, context);
+  const auto stream = std::make_shared<Stream>(engine, gate, streams, context);
+  stream->Start(stream);
+  return stream.get();
 }
 
 }  // namespace attnd::server

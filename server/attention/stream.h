@@ -1,8 +1,13 @@
 // StreamAttention: the pieces of a job over one stream.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <map>
+#include <memory>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
@@ -16,10 +21,32 @@ namespace attnd::server {
 // pieces that the client library has under way (4 of about 1 MiB) several times over.
 inline constexpr std::size_t kStreamWindowBytes = std::size_t{16} << 20;
 
-// The reactor of one stream, which deletes itself when the stream is over. Each piece goes through the gate as a call
-// does: once it is closed further pieces are answered with UNAVAILABLE. Borrows the engine and the gate.
+// A stream that is open.
+class OpenStream {
+ public:
+  virtual ~OpenStream() = default;
+  // Ends the stream with UNAVAILABLE if nothing of it has been read, computed or written for `quiet`: all that it was
+  // sent is answered then, and what is on its way is not begun.
+  virtual void EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
+};
+
+// The streams that are open. Thread-safe; outlives them.
+class OpenStreams {
+ public:
+  void Add(const std::shared_ptr<OpenStream>& stream);
+  void Remove(const OpenStream* stream);
+  void EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
+
+ private:
+  absl::Mutex mutex_;
+  std::map<const OpenStream*, std::weak_ptr<OpenStream>> streams_ ABSL_GUARDED_BY(mutex_);
+};
+
+// The reactor of one stream, which is in `streams` until it is over and then gone. Each of its pieces is in the gate
+// until its answer is with the transport; a closed gate lets them through, so that a job that has begun is finished.
+// Borrows the engine, the gate and the streams.
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate,
+                                                                                 CallGate& gate, OpenStreams& streams,
                                                                                  grpc::CallbackServerContext& context);
 
 }  // namespace attnd::server

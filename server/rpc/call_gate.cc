@@ -9,6 +9,11 @@ bool CallGate::Enter() {
   return true;
 }
 
+void CallGate::EnterMore() {
+  absl::MutexLock lock(&mutex_);
+  ++inside_;
+}
+
 void CallGate::Leave() {
   absl::MutexLock lock(&mutex_);
   --inside_;
@@ -22,13 +27,6 @@ std::int64_t CallGate::inside() const {
 void CallGate::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;
-}
-
-std::int64_t CallGate::AwaitEmpty(absl::Time deadline) {
-  absl::MutexLock lock(&mutex_);
-  const auto empty = +[](std::int64_t* inside) { return *inside == 0; };
-  mutex_.AwaitWithDeadline(absl::Condition(empty, &inside_), deadline);
-  return inside_;
 }
 
 }  // namespace attnd::server

@@ -5,7 +5,6 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 
 namespace attnd::server {
 
@@ -14,15 +13,14 @@ class CallGate {
  public:
   // False once closed: the call is to be refused with UNAVAILABLE. Otherwise Leave must follow when it is over.
   [[nodiscard]] bool Enter();
+  // For more of a call that has begun (a piece of a stream), also once closed. Leave must follow.
+  void EnterMore();
   void Leave();
 
   std::int64_t inside() const;
 
   // Lets nobody in from now on.
   void Close();
-
-  // Waits until all have left or the deadline is past; returns how many are left.
-  std::int64_t AwaitEmpty(absl::Time deadline);
 
  private:
   mutable absl::Mutex mutex_;

@@ -72,6 +72,8 @@ absl::Status FieldError(absl::StatusCode code, absl::string_view field, absl::st
   return status;
 }
 
+absl::Status StoppingError() { return absl::UnavailableError("the server is stopping; the call was not begun"); }
+
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
   const absl::optional<absl::Cord> payload = status.GetPayload(kErrorDetailUrl);
   v1::ErrorDetail detail;

@@ -22,6 +22,9 @@ absl::Status InvalidField(absl::string_view field, absl::string_view expected, c
   return FieldError(absl::StatusCode::kInvalidArgument, field, expected, absl::StrCat(got));
 }
 
+// UNAVAILABLE: this server stops, and the call was not begun, so it may be sent again elsewhere.
+absl::Status StoppingError();
+
 // The ErrorDetail that FieldError put into a status; nullopt if it has none.
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 

@@ -1,14 +1,17 @@
 #include "server/serving/server.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <optional>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "grpc/grpc.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
@@ -18,6 +21,7 @@
 #include "server/net/unix_socket.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
+#include "server/serving/grpc_calls.h"
 #include "server/serving/grpc_settings.h"
 #include "server/serving/server_info.h"
 #include "spdlog/spdlog.h"
@@ -25,10 +29,18 @@
 namespace attnd::server {
 namespace {
 
-// From its shutdown until a client has heard of it, gRPC answers that client's calls with CANCELLED, which says nothing
-// of whether they may be tried again. For this long before, they get UNAVAILABLE, and clients that heed it turn
-// elsewhere.
-constexpr absl::Duration kRefusing = absl::Milliseconds(500);
+using SteadyClock = std::chrono::steady_clock;
+
+// Longer than any server runs, and within the steady clock's range.
+constexpr absl::Duration kYears = absl::Hours(24 * 365 * 100);
+
+// How often a stopping server looks at what is left.
+constexpr std::chrono::milliseconds kLook(10);
+// A stream of which nothing has been under way for this long has no piece on its way to here either.
+constexpr std::chrono::milliseconds kQuietStream(250);
+// From the end of the last call until connections are closed whose clients have not. A client without a thread of its
+// own (gRPC's synchronous one) reads of the end only with its next call, or after five seconds.
+constexpr std::chrono::milliseconds kLastWord(400);
 
 // How long watches and reflection streams have for their end before they are cancelled.
 constexpr absl::Duration kProbesEnd = absl::Seconds(1);
@@ -109,6 +121,7 @@ absl::Status Server::Listen() {
     grpc_server_ = builder.BuildAndStart();
   }
   if (grpc_server_ == nullptr) return absl::UnavailableError("cannot listen on the addresses of --listen");
+  channelz_name_ = NewestGrpcServer();
   for (std::size_t i = 0; i < ports.size(); ++i) addresses_.push_back(WithPort(options_.listen[i], ports[i]));
   ATTND_RETURN_IF_ERROR(ShareMemory());
   probes_.health().Set(kLivenessName, true);
@@ -128,17 +141,46 @@ absl::Status Server::ShareMemory() {
   return absl::OkStatus();
 }
 
-std::int64_t Server::Stop() {
-  const absl::Time deadline = absl::Now() + options_.drain;
+Stopped Server::Stop() {
+  const SteadyClock::time_point deadline =
+      SteadyClock::now() + absl::ToChronoNanoseconds(std::min(options_.drain, kYears));
   probes_.SetServing(false);
+  // Every connection gets a GOAWAY at once. A call that a client had sent before it read that never reaches a service:
+  // gRPC ends it with CANCELLED.
+  const std::int64_t begun = CountGrpcCalls(channelz_name_).begun;
+  std::atomic<bool> closed{false};
+  std::thread closing([this, &closed] {
+    grpc_server_->Shutdown();
+    closed.store(true);
+  });
+  probes_.End(std::min(kProbesEnd, options_.drain));
+  Stopped stopped;
+  stopped.cut_off = AwaitClosed(deadline, begun, closed);
   gate_.Close();
-  const absl::Time refused_long_enough = std::min(absl::Now() + kRefusing, deadline);
-  const std::int64_t left = gate_.AwaitEmpty(deadline);
-  absl::SleepFor(refused_long_enough - absl::Now());
-  probes_.End(kProbesEnd);
-  grpc_server_->Shutdown(absl::ToChronoTime(deadline));
-  grpc_server_->Wait();
-  return left;
+  closing.join();
+  stopped.not_begun = CountGrpcCalls(channelz_name_).begun - begun;
+  return stopped;
+}
+
+std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline, std::int64_t begun,
+                                 const std::atomic<bool>& closed) {
+  const auto at_work = [&] {
+    return gate_.inside() > 0 || engine_.inflight_bytes() > 0 || CountGrpcCalls(channelz_name_).ended < begun;
+  };
+  SteadyClock::time_point last_busy = SteadyClock::now();
+  while (!closed.load()) {
+    const SteadyClock::time_point now = SteadyClock::now();
+    // Of every service: streams that wait for their clients would hold the connections open.
+    attention_service_.EndStreamsQuietFor(kQuietStream);
+    if (at_work()) last_busy = now;
+    if (now >= deadline || now - last_busy >= kLastWord) {
+      const std::int64_t left = at_work() ? std::max<std::int64_t>(gate_.inside(), 1) : 0;
+      grpc_server_cancel_all_calls(grpc_server_->c_server());
+      return left;
+    }
+    std::this_thread::sleep_for(kLook);
+  }
+  return 0;
 }
 
 std::string Server::kernel_name() const { return std::string(kernel::NameOf(kernel_)); }

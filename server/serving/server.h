@@ -1,6 +1,8 @@
 // The server: its models, its threads, its services, and the addresses it answers on.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -25,6 +27,12 @@ namespace attnd::server {
 // names of attnd's services tell whether it takes calls.
 inline constexpr char kLivenessName[] = "liveness";
 
+// How a server has stopped.
+struct Stopped {
+  std::int64_t cut_off = 0;    // calls that were cancelled before they were answered
+  std::int64_t not_begun = 0;  // calls that came before their clients knew of the stop: gRPC ended them with CANCELLED
+};
+
 // Thread-safe but for its destruction.
 class Server {
  public:
@@ -40,9 +48,10 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Reports NOT_SERVING, refuses new attention calls with UNAVAILABLE, waits for those in flight, and cancels what is
-  // left after options.drain. Returns how many calls that was.
-  std::int64_t Stop();
+  // Reports NOT_SERVING, listens no more, tells every client to turn elsewhere (GOAWAY), and takes no new call. Calls
+  // in flight, and jobs in streams, are finished; streams without pieces are ended with UNAVAILABLE. What is left after
+  // options.drain is cancelled. Connections that are left without calls are closed.
+  Stopped Stop();
 
   // As given to Options.listen, with the port that was bound where it asked for any.
   const std::vector<std::string>& addresses() const { return addresses_; }
@@ -64,6 +73,10 @@ class Server {
   absl::Status LoadModels();
   absl::Status Listen();
   absl::Status ShareMemory();
+  // Until gRPC has closed all connections; closes them itself at the deadline, or soon after the last call. `begun`:
+  // how many calls gRPC had counted when the stop began. Returns how many calls that cut off.
+  std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline, std::int64_t begun,
+                           const std::atomic<bool>& closed);
 
   const Options options_;
   const kernel::Kernel& kernel_;
@@ -77,6 +90,7 @@ class Server {
   Probes probes_;
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> grpc_server_;
+  std::int64_t channelz_name_ = 0;  // of grpc_server_
   std::vector<std::unique_ptr<SharedMemoryListener>> shared_memory_listeners_;
 };
 

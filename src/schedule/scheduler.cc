@@ -12,7 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "schedule/arena.h"
 
 namespace attnd::schedule {
@@ -29,14 +29,14 @@ struct Job {
   std::unique_ptr<Work> work;
   SubmitOptions options;
   std::function<void(const Outcome&)> done;
-  absl::Time submitted = absl::Now();
+  Clock::time_point submitted = Clock::now();
 
   std::vector<Item> ready;      // a heap by RunsLater
   std::int64_t unfinished = 0;  // items that have not run
   int running = 0;
   double served = 0;           // virtual time: cost given so far, from the clock's value when the job came
   std::uint64_t sequence = 0;  // breaks ties by arrival
-  std::optional<absl::Time> started;
+  std::optional<Clock::time_point> started;
   absl::Status status;
 
   void Push(const Item& item) {
@@ -55,7 +55,7 @@ struct Job {
 
 absl::Status Interruption(const SubmitOptions& options) {
   if (options.cancel.cancelled()) return absl::CancelledError("the call was cancelled");
-  if (options.deadline != absl::InfiniteFuture() && absl::Now() > options.deadline) {
+  if (options.deadline != Clock::time_point::max() && Clock::now() > options.deadline) {
     return absl::DeadlineExceededError("the call's deadline passed while it was being computed");
   }
   return absl::OkStatus();
@@ -63,9 +63,9 @@ absl::Status Interruption(const SubmitOptions& options) {
 
 // Tells the submitter. Destroys the job.
 void Finish(std::unique_ptr<Job> job) {
-  const absl::Time now = absl::Now();
-  const absl::Time started = job->started.value_or(now);
-  job->done(Outcome{job->status, started - job->submitted, now - started});
+  const Clock::time_point now = Clock::now();
+  const Clock::time_point started = job->started.value_or(now);
+  job->done(Outcome{job->status, absl::FromChrono(started - job->submitted), absl::FromChrono(now - started)});
 }
 
 }  // namespace
@@ -114,7 +114,7 @@ class Scheduler::Impl {
       job.status = Interruption(job.options);
       if (!job.status.ok()) return;
       const Item item = job.Pop();
-      if (!job.started) job.started = absl::Now();
+      if (!job.started) job.started = Clock::now();
       job.work->Run(item.id, arena, [&job](Item unlocked) { job.Push(unlocked); });
       --job.unfinished;
       spent += item.cost;
@@ -176,7 +176,7 @@ class Scheduler::Impl {
       job->ready.clear();
       return std::nullopt;
     }
-    if (!job->started) job->started = absl::Now();
+    if (!job->started) job->started = Clock::now();
     const Item item = job->Pop();
     clock_ = std::max(clock_, job->served);
     job->served += item.cost;

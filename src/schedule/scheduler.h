@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,6 +16,9 @@ namespace attnd::schedule {
 // Threads to use when none are asked for: the CPUs that this process may run on (affinity), but no more than the
 // cgroup's CPU limit (v1 and v2), rounded up; at least 1.
 int DefaultThreads();
+
+// What deadlines and durations go by: never set, unlike the time of day.
+using Clock = std::chrono::steady_clock;
 
 // A submitted work's outcome.
 struct Outcome {
@@ -35,7 +39,7 @@ class CancelToken {
 };
 
 struct SubmitOptions {
-  absl::Time deadline = absl::InfiniteFuture();
+  Clock::time_point deadline = Clock::time_point::max();  // max(): none
   CancelToken cancel;
 };
 

@@ -13,6 +13,8 @@
 
 namespace attnd::e2e {
 
+std::string AttndBinary() { return ATTND_BINARY; }
+
 Process::Process(const std::vector<std::string>& arguments, const Program& program) {
   std::vector<std::string> words = {program.path.empty() ? ATTND_BINARY : program.path};
   words.insert(words.end(), arguments.begin(), arguments.end());

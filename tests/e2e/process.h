@@ -14,6 +14,9 @@ struct Program {
   std::vector<std::string> environment;  // NAME=value, beside what this process has
 };
 
+// The attnd of this build.
+std::string AttndBinary();
+
 // Starts a program with `arguments`; its standard output and error arrive in one text. Killed if still running when
 // destroyed. Not thread-safe.
 class Process {
@@ -28,6 +31,7 @@ class Process {
   // The address of the line that says what the process listens on; empty if it ended without one.
   std::string WaitForAddress();
   void Signal(int signal);
+  pid_t pid() const { return pid_; }
   // Reads the rest of the output and waits. The exit code; minus the signal that ended it.
   int Wait();
   const std::string& output() const { return output_; }

@@ -1,12 +1,17 @@
 // A server that stops: what it has accepted is answered, within the time it is given.
 
+#include <atomic>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "e2e_support.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "relay.h"
 
 namespace attnd::e2e {
 namespace {
@@ -47,7 +52,7 @@ server::Options OneThread(absl::Duration drain) {
 TEST(StopTest, AcceptedCallIsAnsweredAndNewOnesAreNot) {
   TestServer server(OneThread(absl::Seconds(600)));
   PendingCall accepted(server, {.batch = 1, .query_length = 4000, .key_length = 4000, .head_dim = 32});
-  std::thread stop([&server] { EXPECT_EQ(server.server().Stop(), 0); });
+  std::thread stop([&server] { EXPECT_EQ(server.server().Stop().cut_off, 0); });
   const grpc::Status& status = accepted.Wait();
   EXPECT_TRUE(status.ok()) << status.error_message();
   v1::ComputeAttentionResponse response;
@@ -58,7 +63,7 @@ TEST(StopTest, AcceptedCallIsAnsweredAndNewOnesAreNot) {
 TEST(StopTest, WhatIsLeftAfterTheDrainTimeIsCutOff) {
   TestServer server(OneThread(absl::ZeroDuration()));
   PendingCall accepted(server, {.batch = 8, .query_length = 16000, .key_length = 16000, .head_dim = 32});
-  EXPECT_EQ(server.server().Stop(), 1);
+  EXPECT_EQ(server.server().Stop().cut_off, 1);
   EXPECT_FALSE(accepted.Wait().ok());
 }
 
@@ -75,6 +80,74 @@ TEST(StopTest, HealthSaysSoMeanwhile) {
   }
   EXPECT_TRUE(accepted.Wait().ok());
   stop.join();
+}
+
+TEST(StopTest, AStreamWithoutPiecesIsEndedAndHoldsNothingUp) {
+  TestServer server(OneThread(absl::Hours(24)));
+  grpc::ClientContext context;
+  const auto stream = server.attention().StreamAttention(&context);
+  v1::StreamAttentionRequest piece;
+  piece.mutable_call()->set_model("no-such");
+  ASSERT_TRUE(stream->Write(piece));
+  v1::StreamAttentionResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  EXPECT_EQ(server.server().Stop().cut_off, 0);
+  EXPECT_FALSE(stream->Read(&answer));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+// Callers without pause over two servers, of which one stops while it has a long call: they turn to the other. Only
+// calls that they had sent before they knew of the stop fail, at most one a caller, and the server counts these.
+TEST(StopTest, CallersTurnElsewhereAtOnce) {
+  TestServer stays;
+  TestServer stops(OneThread(absl::Hours(24)));
+  const std::string both = absl::StrCat("ipv4:", stays.address(), ",", stops.address());
+  PendingCall accepted(stops, {.batch = 1, .query_length = 12000, .key_length = 12000, .head_dim = 32});
+  constexpr int kCallers = 8;
+  std::atomic<bool> over{false};
+  std::atomic<int> failed{0};
+  std::atomic<int> answered{0};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < kCallers; ++i) {
+    callers.emplace_back([&] {
+      grpc::ChannelArguments arguments;
+      arguments.SetLoadBalancingPolicyName("round_robin");
+      arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+      const auto stub =
+          v1::AttentionService::NewStub(grpc::CreateCustomChannel(both, grpc::InsecureChannelCredentials(), arguments));
+      const v1::ComputeAttentionRequest request = ValidRequest();
+      while (!over.load()) {
+        grpc::ClientContext context;
+        v1::ComputeAttentionResponse response;
+        const grpc::Status status = stub->ComputeAttention(&context, request, &response);
+        ++(status.ok() ? answered : failed);
+        if (status.ok()) continue;
+        EXPECT_THAT(status.error_code(), testing::AnyOf(grpc::StatusCode::CANCELLED, grpc::StatusCode::UNAVAILABLE))
+            << status.error_message();
+      }
+    });
+  }
+  while (answered.load() < 100) std::this_thread::yield();
+  const server::Stopped stopped = stops.server().Stop();
+  EXPECT_TRUE(accepted.Wait().ok()) << accepted.Wait().error_message();
+  EXPECT_EQ(stopped.cut_off, 0);
+  const int before = answered.load();
+  while (answered.load() < before + 100) std::this_thread::yield();
+  over.store(true);
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_LE(failed.load(), 2 * kCallers);
+  EXPECT_LE(stopped.not_begun, failed.load());
+}
+
+// The client reads of the stop only with its next call: it has no thread of its own that looks.
+TEST(StopTest, AnIdleConnectionHoldsNothingUp) {
+  TestServer server(OneThread(absl::Hours(24)));
+  Relay relay(server.address());
+  EXPECT_EQ(HealthOf(NewChannel(relay.address()), ""), Health::kServing);
+  const auto channel = NewChannel(relay.address());
+  EXPECT_EQ(HealthOf(channel, ""), Health::kServing);
+  relay.FallSilent();
+  EXPECT_EQ(server.server().Stop().cut_off, 0);
 }
 
 }  // namespace

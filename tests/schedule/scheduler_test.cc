@@ -181,7 +181,7 @@ TEST(SchedulerTest, APastDeadlineRunsNothing) {
     Scheduler scheduler(2);
     std::atomic<int> runs = 0;
     SubmitOptions options;
-    options.deadline = absl::Now() - absl::Seconds(1);
+    options.deadline = Clock::now() - std::chrono::seconds(1);
     const Outcome outcome = RunAndWait(scheduler, Simple(Items(10, cost), [&](std::int64_t) { ++runs; }), options);
     EXPECT_EQ(outcome.status.code(), absl::StatusCode::kDeadlineExceeded);
     EXPECT_EQ(runs, 0);

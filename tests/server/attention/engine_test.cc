@@ -366,7 +366,7 @@ TEST_F(EngineTest, DeadlinePassedBeforeItBegins) {
     const TestCall call(sizes);
     const RequestTensors tensors = call.Tensors();
     schedule::SubmitOptions options;
-    options.deadline = absl::Now() - absl::Seconds(1);
+    options.deadline = schedule::Clock::now() - std::chrono::seconds(1);
     Answer answer;
     Compute(call, tensors, answer, options);
     EXPECT_EQ(answer.WaitForCode(), absl::StatusCode::kDeadlineExceeded);
@@ -380,11 +380,11 @@ TEST_F(EngineTest, DeadlinePassesWhileItIsComputed) {
   const TestCall call(kEndless);
   const RequestTensors tensors = call.Tensors();
   schedule::SubmitOptions options;
-  options.deadline = absl::Now() + absl::Seconds(2);  // by then it is being computed
+  options.deadline = schedule::Clock::now() + std::chrono::seconds(2);  // by then it is being computed
   Answer answer;
   Compute(call, tensors, answer, options);
   ASSERT_TRUE(held_.AwaitHeld());
-  while (absl::Now() <= options.deadline) std::this_thread::yield();
+  while (schedule::Clock::now() <= options.deadline) std::this_thread::yield();
   held_.ReleaseSlowly();
   EXPECT_EQ(answer.WaitForCode(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(AwaitNothingInflight(*engine_), 0);

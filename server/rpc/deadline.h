@@ -1,0 +1,15 @@
+// When a call is to be over.
+#pragma once
+
+#include <chrono>
+
+#include "grpc/support/time.h"
+
+namespace attnd::server {
+
+// `deadline` (a context's raw_deadline()) by the steady clock; max() if the call has none. gRPC takes a call's
+// remaining time at its arrival and keeps the end by its own monotonic clock. Its deadline() adds the time of day to
+// what is left, and what is made from that moves when the clock is set.
+std::chrono::steady_clock::time_point SteadyDeadline(gpr_timespec deadline);
+
+}  // namespace attnd::server
