@@ -50,6 +50,8 @@ grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions&
   arguments.SetLoadBalancingPolicyName(options.load_balancing_policy);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options.keepalive_time));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(options.keepalive_timeout));
+  // Ping for as long as calls wait: by default gRPC stops after two pings without data.
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // As the server's: docs/performance.md, "Settings of the channel".
   constexpr int kReadBytes = 256 << 10;
   arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadBytes);

@@ -48,6 +48,16 @@ ABSL_FLAG(std::string, model_root, "",
 ABSL_FLAG(int, threads, 0, "threads that compute; 0: the CPUs this process may use");
 ABSL_FLAG(std::string, kernel, "", "kernel to use instead of the best one for this CPU (as ATTND_KERNEL)");
 ABSL_FLAG(double, drain_seconds, 30, "how long a stopping server waits for the calls it has accepted");
+ABSL_FLAG(absl::Duration, keepalive_time, attnd::server::Options().keepalive_time,
+          "silence after which a client is pinged; inf: never");
+ABSL_FLAG(absl::Duration, keepalive_timeout, attnd::server::Options().keepalive_timeout,
+          "how long a pinged client may stay silent before its connection is closed");
+ABSL_FLAG(absl::Duration, min_ping_interval, attnd::server::Options().min_ping_interval,
+          "clients that ping more often are disconnected");
+ABSL_FLAG(absl::Duration, max_connection_age, attnd::server::Options().max_connection_age,
+          "when a client is to make a new connection, give or take 10%; inf: never");
+ABSL_FLAG(absl::Duration, max_connection_age_grace, attnd::server::Options().max_connection_age_grace,
+          "how long calls may go on then, on the old one; inf: until they end");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
 ABSL_FLAG(bool, shared_memory, false, "take tensors in memory that callers share at unix: sockets");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
@@ -100,6 +110,10 @@ std::string Help() {
       "Serving",
       {"listen", "unix_socket_mode", "shared_memory", "model_root", "threads", "kernel", "drain_seconds", "log_level"},
       help);
+  Describe(
+      "Connections (times such as 500ms, 30s, 5m or inf)",
+      {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age", "max_connection_age_grace"},
+      help);
   Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", NamesOfLimits(), help);
   absl::StrAppend(&help, "\n  --flagfile=FILE  read more flags from a file\n", "  --help, --version\n");
   return help;
@@ -144,6 +158,11 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.threads = absl::GetFlag(FLAGS_threads);
   options.kernel = absl::GetFlag(FLAGS_kernel);
   options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));
+  options.keepalive_time = absl::GetFlag(FLAGS_keepalive_time);
+  options.keepalive_timeout = absl::GetFlag(FLAGS_keepalive_timeout);
+  options.min_ping_interval = absl::GetFlag(FLAGS_min_ping_interval);
+  options.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  options.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
   options.log_level = absl::GetFlag(FLAGS_log_level);
 #define ATTND_LIMIT(name, unit, ...) options.limits.name = unit##Flag::ValueOf(absl::GetFlag(FLAGS_##name));
 #define ATTND_FIXED_LIMIT(name, value)

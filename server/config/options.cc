@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -24,6 +25,13 @@ absl::Status CheckOptions(const Options& options) {
   if (options.threads < 0 || options.threads > 4096) return InvalidField("--threads", "0 to 4096", options.threads);
   if (options.drain < absl::ZeroDuration() || options.drain == absl::InfiniteDuration()) {
     return InvalidField("--drain_seconds", "a number from 0", absl::ToDoubleSeconds(options.drain));
+  }
+  for (const auto& [flag, value] : {std::pair{"--keepalive_time", options.keepalive_time},
+                                    {"--keepalive_timeout", options.keepalive_timeout},
+                                    {"--min_ping_interval", options.min_ping_interval},
+                                    {"--max_connection_age", options.max_connection_age},
+                                    {"--max_connection_age_grace", options.max_connection_age_grace}}) {
+    if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
   if (std::find(kLogLevels.begin(), kLogLevels.end(), options.log_level) == kLogLevels.end()) {
     return InvalidField("--log_level", "trace, debug, info, warn, error or off", options.log_level);

@@ -28,6 +28,17 @@ struct Options {
   Limits limits;
   // How long a stopping server waits for the calls it has accepted before it cancels them.
   absl::Duration drain = absl::Seconds(30);
+  // A client from which nothing has arrived for keepalive_time is asked for a sign of life (an HTTP/2 ping), calls or
+  // not, and its connection is closed if none comes within keepalive_timeout. An infinite keepalive_time: never.
+  absl::Duration keepalive_time = absl::Seconds(30);
+  absl::Duration keepalive_timeout = absl::Seconds(20);
+  // What clients may ask: pings closer together than this, three times without an answer or data in between, close the
+  // connection ("too many pings"). Half of the second that gRPC's own clients keep at least, since pings jitter.
+  absl::Duration min_ping_interval = absl::Milliseconds(500);
+  // After this time, give or take a tenth, a connection's client is told to make a new one (GOAWAY), so that it looks
+  // its server's name up again; calls that have begun go on for max_connection_age_grace, and are cut off then.
+  absl::Duration max_connection_age = absl::InfiniteDuration();
+  absl::Duration max_connection_age_grace = absl::InfiniteDuration();
   // trace, debug, info, warn, error or off.
   std::string log_level = "info";
 };

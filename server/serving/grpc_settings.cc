@@ -1,8 +1,12 @@
 #include "server/serving/grpc_settings.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "grpcpp/resource_quota.h"
 #include "server/serving/settings.h"
 
@@ -12,6 +16,22 @@ namespace {
 // What gRPC reads from a connection at a time, at least: fewer calls of the system for each message. Measured in
 // docs/performance.md, "Settings of the channel"; tests/e2e/settings_test.cc sees it in force.
 constexpr int kReadBytes = 256 << 10;
+
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(std::min<std::int64_t>(absl::ToInt64Milliseconds(duration), std::numeric_limits<int>::max()));
+}
+
+// docs/decisions/0016-how-connections-end.md says which of gRPC's settings are obeyed, and why these.
+void SetTimes(const Options& options, grpc::ServerBuilder& builder) {
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options.keepalive_time));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(options.keepalive_timeout));
+  // For both sides: the server pings idle clients, and these may ping the server.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             Milliseconds(options.min_ping_interval));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, Milliseconds(options.max_connection_age));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Milliseconds(options.max_connection_age_grace));
+}
 
 }  // namespace
 
@@ -25,6 +45,7 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadBytes);
   builder.AddChannelArgument(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
+  SetTimes(options, builder);
   // Bounds what has been received and not admitted yet. Beyond it gRPC drops whole connections, so calls should meet
   // the limit on those in flight first.
   grpc::ResourceQuota quota("attnd");

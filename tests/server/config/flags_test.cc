@@ -55,6 +55,11 @@ void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.threads, expected.threads);
   EXPECT_EQ(got.kernel, expected.kernel);
   EXPECT_EQ(got.drain, expected.drain);
+  EXPECT_EQ(got.keepalive_time, expected.keepalive_time);
+  EXPECT_EQ(got.keepalive_timeout, expected.keepalive_timeout);
+  EXPECT_EQ(got.min_ping_interval, expected.min_ping_interval);
+  EXPECT_EQ(got.max_connection_age, expected.max_connection_age);
+  EXPECT_EQ(got.max_connection_age_grace, expected.max_connection_age_grace);
   EXPECT_EQ(got.log_level, expected.log_level);
   for (const LimitRow& row : LimitRows()) {
     EXPECT_EQ(got.limits.*row.value, expected.limits.*row.value) << row.name;
@@ -92,6 +97,11 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
       {{"--kernel=x86-64-v2"}, [](Options& o) { o.kernel = "x86-64-v2"; }},
       {{"--drain_seconds=0"}, [](Options& o) { o.drain = absl::ZeroDuration(); }},
       {{"--drain_seconds=0.25"}, [](Options& o) { o.drain = absl::Milliseconds(250); }},
+      {{"--keepalive_time=inf"}, [](Options& o) { o.keepalive_time = absl::InfiniteDuration(); }},
+      {{"--keepalive_timeout=5s"}, [](Options& o) { o.keepalive_timeout = absl::Seconds(5); }},
+      {{"--min_ping_interval=10ms"}, [](Options& o) { o.min_ping_interval = absl::Milliseconds(10); }},
+      {{"--max_connection_age=5m"}, [](Options& o) { o.max_connection_age = absl::Minutes(5); }},
+      {{"--max_connection_age_grace=1h"}, [](Options& o) { o.max_connection_age_grace = absl::Hours(1); }},
       {{"--log_level=trace"}, [](Options& o) { o.log_level = "trace"; }},
       {{"--log_level=off"}, [](Options& o) { o.log_level = "off"; }},
       {{"--max_request_bytes=3KiB"}, [](Options& o) { o.limits.max_request_bytes = 3072; }},
@@ -156,6 +166,8 @@ TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
       {{"--threads=-1"}, "--threads: "},
       {{"--threads=4097"}, "--threads: "},
       {{"--drain_seconds=-0.001"}, "--drain_seconds: "},
+      {{"--max_connection_age=0"}, "--max_connection_age: "},
+      {{"--min_ping_interval=-1s"}, "--min_ping_interval: "},
       {{"--drain_seconds=inf"}, "--drain_seconds: "},
       {{"--drain_seconds=-inf"}, "--drain_seconds: "},
       {{"--drain_seconds=nan"}, "--drain_seconds: "},
@@ -208,8 +220,19 @@ TEST_F(FlagsTest, WhatIsNoFlagOrOfTheWrongTypeEndsTheProcess) {
 }
 
 TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
-  std::vector<std::string> names = {"listen",  "unix_socket_mode", "shared_memory", "model_root",
-                                    "threads", "kernel",           "drain_seconds", "log_level"};
+  std::vector<std::string> names = {"listen",
+                                    "unix_socket_mode",
+                                    "shared_memory",
+                                    "model_root",
+                                    "threads",
+                                    "kernel",
+                                    "drain_seconds",
+                                    "log_level",
+                                    "keepalive_time",
+                                    "keepalive_timeout",
+                                    "min_ping_interval",
+                                    "max_connection_age",
+                                    "max_connection_age_grace"};
   for (const LimitRow& row : LimitRows()) {
     if (row.has_flag) names.emplace_back(row.name);
   }
