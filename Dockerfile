@@ -30,5 +30,5 @@ EXPOSE 50051
 # Flags after the image's name are added to these; the last of a kind wins.
 ENTRYPOINT ["attnd", "--listen=0.0.0.0:50051", "--model_root=/models"]
 # At 127.0.0.1:50051, or where ATTND_SERVER says that the server listens.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["attnctl", "info"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["attnctl", "health"]
 STOPSIGNAL SIGTERM

@@ -81,6 +81,8 @@ struct Flags {
   // Models and the server.
   TextFlag name{own, "name", "NAME", "name to give the model", "the folder's name, or the file's without its ending"};
   Switch replace{own, "replace", "replace a table of the same name"};
+  TextFlag service{own, "service", "NAME", "ask about this service, e.g. attnd.v1.AttentionService or liveness",
+                   "the server as a whole"};
   Switch verbose{own, "verbose", "show more"};
   Switch json{own, "json", "print JSON"};
 };

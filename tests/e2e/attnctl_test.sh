@@ -93,6 +93,14 @@ expect 0 'kernel' "$attnctl" info
 expect 0 'max_inflight_bytes +1073741824$' "$attnctl" info
 expect 0 'max_shared_bytes +0$' "$attnctl" info
 
+# Health.
+expect 0 '^SERVING$' "$attnctl" health
+expect 0 '^SERVING$' "$attnctl" health --service attnd.v1.AttentionService
+expect 0 '^SERVING$' "$attnctl" health --service liveness
+expect 4 'unknown service' "$attnctl" health --service nobody
+expect 3 'cannot reach' "$attnctl" health --server "unix:$work/absent.sock"
+expect 2 'takes no --model' "$attnctl" health --model book
+
 # Attention.
 input=$golden/trained/t5-tiny_decoder0_512.safetensors
 expect 0 'max abs error against o_hf' "$attnctl" attend --model t5-tiny --input "$input" --output "$work/o" --lse \

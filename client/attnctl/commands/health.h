@@ -1,0 +1,9 @@
+#pragma once
+
+#include "client/attnctl/command.h"
+
+namespace attnd::ctl {
+
+Command HealthCommand();
+
+}  // namespace attnd::ctl
