@@ -26,6 +26,7 @@
 #include "server/config/version.h"
 #include "server/serving/server.h"
 #include "server/serving/settings.h"
+#include "server/serving/threads.h"
 #include "spdlog/spdlog.h"
 
 namespace {
@@ -75,6 +76,10 @@ int main(int argc, char** argv) {
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+  if (const absl::Status enough = attnd::server::CheckThreads(attnd::server::ThreadsOf(*options)); !enough.ok()) {
+    spdlog::error("attnd cannot start: {}", std::string(enough.message()));
+    return 1;
+  }
   // Never shut down: gRPC's shutdown waits for its threads, one of which may sleep up to 10 s after a large answer.
   grpc_init();
   const absl::StatusOr<std::unique_ptr<attnd::server::Server>> server =
