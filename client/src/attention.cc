@@ -1,5 +1,6 @@
 #include "attnd/attention.h"
 
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -26,6 +27,12 @@ Tensor::Tensor(DType dtype, std::array<std::int64_t, 4> sizes, std::vector<Segme
                std::shared_ptr<const void> owner)
     : dtype_(dtype), sizes_(sizes), segments_(std::move(segments)), owner_(std::move(owner)) {
   for (const Segment& segment : segments_) size_bytes_ += segment.size();
+}
+
+const void* Tensor::data() const {
+  if (segments_.size() != 1) return nullptr;
+  const unsigned char* const data = segments_[0].data();
+  return reinterpret_cast<std::uintptr_t>(data) % SizeOf(dtype_) == 0 ? data : nullptr;
 }
 
 void Tensor::CopyTo(void* destination) const {

@@ -1,5 +1,7 @@
 #include "client/src/attention_caller.h"
 
+#include <unistd.h>
+
 #include <cstring>
 #include <new>
 #include <optional>
@@ -109,11 +111,11 @@ absl::StatusOr<SharedBuffer> AttentionCaller::AllocateBuffer(std::size_t bytes) 
     if (!memory.ok()) return memory.status();
     return SharedBuffer(*std::move(memory), bytes);
   }
-  constexpr std::align_val_t kPage{4096};
-  void* const data = ::operator new(bytes, kPage, std::nothrow);
+  const auto page = static_cast<std::align_val_t>(sysconf(_SC_PAGESIZE));
+  void* const data = ::operator new(bytes, page, std::nothrow);
   if (data == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes, " bytes"));
   std::memset(data, 0, bytes);
-  return SharedBuffer(std::shared_ptr<void>(data, [](void* p) { ::operator delete(p, kPage); }), bytes);
+  return SharedBuffer(std::shared_ptr<void>(data, [page](void* p) { ::operator delete(p, page); }), bytes);
 }
 
 }  // namespace attnd::client

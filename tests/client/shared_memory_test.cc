@@ -125,6 +125,16 @@ TEST_F(SilentTest, ACallWithTimeSendsItsTensorsAndTheNextOneAsksNoMore) {
   EXPECT_EQ(poll(&polled, 1, 0), 0) << "the client connected again";
 }
 
+TEST_F(SilentTest, AClientThatMayNotShareNeverAsks) {
+  ClientOptions options;
+  options.shared_memory = false;
+  Client client = *Client::Create("unix:" + path(), options);
+  TestRequest t(Large());
+  EXPECT_TRUE(client.Compute(t.request).ok());
+  pollfd polled{listener_.get(), POLLIN, 0};
+  EXPECT_EQ(poll(&polled, 1, 0), 0);
+}
+
 // A second socket that answers each message, as many times as the kernel lets it.
 class AnsweringTest : public SharedMemoryTest {
  protected:

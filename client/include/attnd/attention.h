@@ -36,8 +36,9 @@ enum class Mask {
 // Arithmetic of the two products; see ProductPrecision in attnd/v1/attention.proto.
 enum class ProductPrecision { kOfDtype = 0, kFp32 = 1, kBf16 = 2 };
 
-// A tensor in the caller's memory: row-major, contiguous, of any alignment. Nothing is copied: the bytes travel from
-// where they are.
+// A tensor in the caller's memory: row-major, contiguous, of any alignment. The bytes travel from where they are; only
+// a tensor of a few KiB, rows that a piece of a large call takes out of [batch, sequence, heads, head_dim], and what
+// goes to a server that shares memory from elsewhere than a SharedBuffer are copied once.
 //
 // The memory is borrowed until the call has ended, or, if `owner` is set, kept alive by it for as long as it is needed.
 // The last reference to `owner` may be dropped on a thread of gRPC, so its deleter must not block. A call does not end
@@ -73,8 +74,9 @@ class Tensor {
   const std::array<std::int64_t, 4>& sizes() const { return sizes_; }  // in the order of the request's layout
   std::size_t size_bytes() const { return size_bytes_; }
 
-  // The elements, aligned for their type; null if empty or in several pieces.
-  const void* data() const { return segments_.size() == 1 ? segments_[0].data() : nullptr; }
+  // The elements, aligned for their type; null if empty, or (only with ComputeRequest::output_in_segments) in several
+  // pieces or at an address that is not aligned for them.
+  const void* data() const;
 
   // The bytes in order, in one or more pieces. A piece may begin and end inside of an element.
   absl::Span<const Segment> segments() const { return segments_; }
@@ -118,7 +120,8 @@ struct ComputeRequest {
   // and batch * heads * query_length floats.
   Destination output;
   Destination log_sum_exp;
-  // Without a destination: hand the output over in the pieces that it arrived in instead of gathering them.
+  // Without a destination: hand the output over in the pieces that it arrived in instead of gathering them. (A call
+  // that travels in pieces, or through shared memory, has its output in one piece all the same.)
   bool output_in_segments = false;
 };
 

@@ -30,10 +30,11 @@ namespace attnd {
 //   absl::StatusOr<attnd::ComputeReply> reply = client->Compute(request);
 //
 // Performance: making a client is expensive and connects lazily; make one and share it. Copies are cheap and share the
-// connection. Tensors are sent from the caller's memory without a copy and a result is copied once, into its
-// destination. A large call travels in pieces, over all servers that the target's name stands for if the policy is
-// round_robin. A server on the same host that shares memory (docs/shared-memory.md) is handed tensors in memory: from
-// AllocateBuffer without any copy. There is no limit on the size of messages here; the server has its own (see Info).
+// connection. Tensors are sent from the caller's memory without a copy (but see TensorView) and a result is copied
+// once, into its destination. A large call travels in pieces, over all servers that the target's name stands for if the
+// policy is round_robin. A server on the same host that shares memory (docs/shared-memory.md) is handed tensors in
+// memory: from AllocateBuffer without any copy. There is no limit on the size of messages here; the server has its own
+// (see Info).
 //
 // Thread safety: all methods may be called from several threads at once, on one Client or on copies of it.
 //
