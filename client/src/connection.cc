@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -14,6 +15,7 @@
 #include "attnd/error_detail.h"
 #include "client/src/attention_caller.h"
 #include "client/src/grpc_connection.h"
+#include "contract/unix_name.h"
 
 namespace attnd {
 namespace {
@@ -23,6 +25,9 @@ absl::Status CheckOptions(const std::string& target, const ClientOptions& option
     return ErrorWithDetail(absl::StatusCode::kInvalidArgument, {field, expected, got});
   };
   if (target.empty()) return invalid("target", "host:port, dns:///name:port or unix:///path", "an empty string");
+  if (contract::IsUnixName(target) && !contract::UnixPath(target).has_value()) {
+    return invalid("target", contract::kUnixNames, target);
+  }
   if (options.load_balancing_policy != "pick_first" && options.load_balancing_policy != "round_robin") {
     return invalid("load_balancing_policy", "pick_first or round_robin", options.load_balancing_policy);
   }
@@ -31,6 +36,12 @@ absl::Status CheckOptions(const std::string& target, const ClientOptions& option
     if (value < absl::Milliseconds(1)) return invalid(field, "at least 1ms", absl::FormatDuration(value));
   }
   return absl::OkStatus();
+}
+
+// gRPC refuses a name with a space in it, for one.
+std::string TargetOf(const std::string& target) {
+  const std::optional<std::string> path = contract::UnixPath(target);
+  return path.has_value() ? contract::UnixName(*path) : target;
 }
 
 int Milliseconds(absl::Duration d) {
@@ -77,7 +88,7 @@ client::StreamPlan PlanFor(const ClientOptions& options) {
 absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, const ClientOptions& options) {
   if (auto s = CheckOptions(target, options); !s.ok()) return s;
   const auto credentials = options.credentials != nullptr ? options.credentials : grpc::InsecureChannelCredentials();
-  const auto channel = grpc::CreateCustomChannel(target, credentials, Arguments(target, options));
+  const auto channel = grpc::CreateCustomChannel(TargetOf(target), credentials, Arguments(target, options));
   const auto memory = options.shared_memory ? client::SharedMemory::ForTarget(target) : nullptr;
   return client::MakeGrpcConnection(channel,
                                     std::make_shared<client::AttentionCaller>(channel, memory, PlanFor(options)));

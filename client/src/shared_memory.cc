@@ -13,6 +13,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "attnd/shm/mapping.h"
+#include "contract/unix_name.h"
 
 namespace attnd::client {
 namespace {
@@ -33,12 +34,9 @@ shm::UniqueFd MakeMemory(std::size_t size) {
 }  // namespace
 
 std::shared_ptr<SharedMemory> SharedMemory::ForTarget(const std::string& target) {
-  constexpr char kScheme[] = "unix:";
-  constexpr std::size_t kSchemeSize = sizeof(kScheme) - 1;
-  if (target.compare(0, kSchemeSize, kScheme) != 0) return nullptr;
-  std::string path = target.substr(kSchemeSize);
-  if (path.compare(0, 2, "//") == 0) path.erase(0, 2);
-  return std::make_shared<SharedMemory>(path + shm::kSocketSuffix);
+  const std::optional<std::string> path = contract::UnixPath(target);
+  if (!path.has_value()) return nullptr;
+  return std::make_shared<SharedMemory>(*path + shm::kSocketSuffix);
 }
 
 absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size, Pages pages) {
