@@ -59,6 +59,9 @@ ABSL_FLAG(absl::Duration, max_connection_age, attnd::server::Options().max_conne
 ABSL_FLAG(absl::Duration, max_connection_age_grace, attnd::server::Options().max_connection_age_grace,
           "how long calls may go on then, on the old one; inf: until they end");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
+ABSL_FLAG(
+    std::int64_t, max_connections, 0,
+    "most connections at once, further ones are closed; 0: three quarters of the descriptors that ulimit -n leaves");
 ABSL_FLAG(bool, shared_memory, false, "take tensors in memory that callers share at unix: sockets");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
 
@@ -106,10 +109,10 @@ std::string Help() {
       "  attnd [--listen ADDRESS,...] [--model_root FOLDER] [--threads N]\n"
       "\n"
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
-  Describe(
-      "Serving",
-      {"listen", "unix_socket_mode", "shared_memory", "model_root", "threads", "kernel", "drain_seconds", "log_level"},
-      help);
+  Describe("Serving",
+           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "model_root", "threads", "kernel",
+            "drain_seconds", "log_level"},
+           help);
   Describe(
       "Connections (times such as 500ms, 30s, 5m or inf)",
       {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age", "max_connection_age_grace"},
@@ -153,6 +156,7 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   if (!mode.ok())
     return InvalidField("--unix_socket_mode", "octal permissions such as 0660", absl::GetFlag(FLAGS_unix_socket_mode));
   options.unix_socket_mode = *mode;
+  options.max_connections = absl::GetFlag(FLAGS_max_connections);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
   options.model_root = absl::GetFlag(FLAGS_model_root);
   options.threads = absl::GetFlag(FLAGS_threads);

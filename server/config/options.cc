@@ -20,9 +20,10 @@ constexpr std::array<absl::string_view, 6> kLogLevels = {"trace", "debug", "info
 absl::Status CheckOptions(const Options& options) {
   if (options.listen.empty()) return InvalidField("--listen", "at least one address", "none");
   for (const std::string& address : options.listen) {
-    ATTND_RETURN_IF_ERROR(CheckAddress(address));
+    ATTND_RETURN_IF_ERROR(ParseAddress(address).status());
   }
   if (options.threads < 0 || options.threads > 4096) return InvalidField("--threads", "0 to 4096", options.threads);
+  if (options.max_connections < 0) return InvalidField("--max_connections", "a number from 0", options.max_connections);
   if (options.drain < absl::ZeroDuration() || options.drain == absl::InfiniteDuration()) {
     return InvalidField("--drain_seconds", "a number from 0", absl::ToDoubleSeconds(options.drain));
   }

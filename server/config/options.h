@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct Options {
   std::vector<std::string> listen = {"127.0.0.1:50051"};
   // Permissions of Unix sockets: who may open them may use the server.
   mode_t unix_socket_mode = 0660;
+  // Most connections at once; 0: what the limit on descriptors leaves (DefaultMaxConnections).
+  std::int64_t max_connections = 0;
   // Take tensors in memory that callers share at Unix sockets (docs/shared-memory.md).
   bool shared_memory = false;
   // Folder of models; empty: no loading from files.

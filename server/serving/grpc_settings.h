@@ -7,7 +7,7 @@
 
 namespace attnd::server {
 
-// Message sizes, compression, port sharing, read sizes, keepalive and age, and memory. `options` are checked.
+// Message sizes, compression, read sizes, keepalive and age, and memory. `options` are checked.
 void Configure(const Options& options, grpc::ServerBuilder& builder);
 
 // What GetServerInfo says of them.

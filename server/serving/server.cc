@@ -17,8 +17,9 @@
 #include "grpcpp/server_builder.h"
 #include "kernel/registry.h"
 #include "schedule/scheduler.h"
+#include "server/net/acceptor.h"
 #include "server/net/address.h"
-#include "server/net/unix_socket.h"
+#include "server/net/listen.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 #include "server/serving/grpc_calls.h"
@@ -44,6 +45,9 @@ constexpr std::chrono::milliseconds kLastWord(400);
 
 // How long watches and reflection streams have for their end before they are cancelled.
 constexpr absl::Duration kProbesEnd = absl::Seconds(1);
+
+// How long a client that has vanished may leave data unacknowledged before its connection is given up.
+constexpr absl::Duration kTcpUserTimeout = absl::Seconds(20);
 
 model::RegistryOptions RegistryOptionsOf(const Options& options) {
   model::RegistryOptions registry;
@@ -88,6 +92,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
 }
 
 Server::~Server() {
+  if (acceptor_ != nullptr) acceptor_->Stop();
   if (grpc_server_ != nullptr) grpc_server_->Shutdown(std::chrono::system_clock::now());
 }
 
@@ -104,29 +109,37 @@ absl::Status Server::LoadModels() {
 }
 
 absl::Status Server::Listen() {
-  for (const std::string& address : options_.listen) ATTND_RETURN_IF_ERROR(CheckCanListen(address));
+  ListenOptions listen;
+  listen.unix_mode = options_.unix_socket_mode;
+  listen.tcp_user_timeout = kTcpUserTimeout;
+  ATTND_ASSIGN_OR_RETURN(Listening listening, ListenAt(options_.listen, listen));
+  addresses_ = listening.addresses;
+  const std::int64_t max_connections =
+      options_.max_connections > 0 ? options_.max_connections : DefaultMaxConnections();
+  ATTND_ASSIGN_OR_RETURN(acceptor_, Acceptor::Create(std::move(listening.sockets), max_connections));
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   Configure(options_, builder);
-  std::vector<int> ports(options_.listen.size(), 0);
-  for (std::size_t i = 0; i < ports.size(); ++i) {
-    builder.AddListeningPort(options_.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
-  }
+  std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> to_grpc =
+      builder.experimental().AddExternalConnectionAcceptor(
+          grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
   builder.RegisterService(&attention_service_);
   builder.RegisterService(&model_service_);
   builder.RegisterService(&info_service_);
   probes_.Register(builder);
-  {
-    const SocketModeScope scope(options_.unix_socket_mode);
-    grpc_server_ = builder.BuildAndStart();
-  }
-  if (grpc_server_ == nullptr) return absl::UnavailableError("cannot listen on the addresses of --listen");
+  grpc_server_ = builder.BuildAndStart();
+  if (grpc_server_ == nullptr) return absl::InternalError("gRPC cannot start its server");
   channelz_name_ = NewestGrpcServer();
-  for (std::size_t i = 0; i < ports.size(); ++i) addresses_.push_back(WithPort(options_.listen[i], ports[i]));
   ATTND_RETURN_IF_ERROR(ShareMemory());
   probes_.health().Set(kLivenessName, true);
   probes_.SetServing(true);
-  return absl::OkStatus();
+  spdlog::debug("takes up to {} connections", max_connections);
+  return acceptor_->Start([to_grpc](shm::UniqueFd connection) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+    parameters.listener_fd = -1;
+    parameters.fd = connection.release();
+    to_grpc->HandleNewConnection(&parameters);
+  });
 }
 
 absl::Status Server::ShareMemory() {
@@ -145,6 +158,7 @@ Stopped Server::Stop() {
   const SteadyClock::time_point deadline =
       SteadyClock::now() + absl::ToChronoNanoseconds(std::min(options_.drain, kYears));
   probes_.SetServing(false);
+  acceptor_->Stop();  // gRPC would neither take nor close what comes after its shutdown
   // Every connection gets a GOAWAY at once. A call that a client had sent before it read that never reaches a service:
   // gRPC ends it with CANCELLED.
   const std::int64_t begun = CountGrpcCalls(channelz_name_).begun;

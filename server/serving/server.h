@@ -23,6 +23,8 @@
 
 namespace attnd::server {
 
+class Acceptor;
+
 // The health service's name for "the process is alive", which stays SERVING while a stopping server drains; "" and the
 // names of attnd's services tell whether it takes calls.
 inline constexpr char kLivenessName[] = "liveness";
@@ -91,6 +93,7 @@ class Server {
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> grpc_server_;
   std::int64_t channelz_name_ = 0;  // of grpc_server_
+  std::unique_ptr<Acceptor> acceptor_;
   std::vector<std::unique_ptr<SharedMemoryListener>> shared_memory_listeners_;
 };
 

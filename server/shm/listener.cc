@@ -47,22 +47,20 @@ shm::UniqueFd DescriptorIn(msghdr& message) {
 
 absl::StatusOr<std::unique_ptr<SharedMemoryListener>> SharedMemoryListener::Create(
     const std::string& path, mode_t mode, std::shared_ptr<SharedMemory> memory) {
-  absl::StatusOr<shm::UniqueFd> listener = ListenSeqpacket(path, mode);
+  absl::StatusOr<ListeningSocket> listener = ListenUnix(path, SOCK_SEQPACKET, mode);
   if (!listener.ok()) return listener.status();
   shm::UniqueFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   shm::UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!stop.valid() || !epoll.valid() || !Watch(epoll, stop.get(), EPOLLIN)) {
-    unlink(path.c_str());
     return absl::ErrnoToStatus(errno, "cannot wait for connections");
   }
-  return std::unique_ptr<SharedMemoryListener>(
-      new SharedMemoryListener(path, std::move(*listener), std::move(stop), std::move(epoll), std::move(memory)));
+  return std::unique_ptr<SharedMemoryListener>(new SharedMemoryListener(
+      std::make_unique<ListeningSocket>(*std::move(listener)), std::move(stop), std::move(epoll), std::move(memory)));
 }
 
-SharedMemoryListener::SharedMemoryListener(std::string path, shm::UniqueFd listener, shm::UniqueFd stop,
+SharedMemoryListener::SharedMemoryListener(std::unique_ptr<ListeningSocket> listener, shm::UniqueFd stop,
                                            shm::UniqueFd epoll, std::shared_ptr<SharedMemory> memory)
-    : path_(std::move(path)),
-      listener_(std::move(listener)),
+    : listener_(std::move(listener)),
       stop_(std::move(stop)),
       epoll_(std::move(epoll)),
       memory_(std::move(memory)),
@@ -71,16 +69,16 @@ SharedMemoryListener::SharedMemoryListener(std::string path, shm::UniqueFd liste
 SharedMemoryListener::~SharedMemoryListener() {
   eventfd_write(stop_.get(), 1);
   thread_.join();
-  unlink(path_.c_str());
+  listener_->Close();
   for (const auto& [fd, connection] : connections_) memory_->Drop(connection.owner);
 }
 
 void SharedMemoryListener::WatchListener(bool watch) {
   if (watch == accepting_) return;
   if (watch) {
-    accepting_ = Watch(epoll_, listener_.get(), EPOLLIN);
+    accepting_ = Watch(epoll_, listener_->fd.get(), EPOLLIN);
   } else {
-    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_->fd.get(), nullptr);
     accepting_ = false;
   }
 }
@@ -93,7 +91,7 @@ void SharedMemoryListener::Run() {
     for (int i = 0; i < count; ++i) {
       const int fd = events[static_cast<std::size_t>(i)].data.fd;
       if (fd == stop_.get()) return;
-      if (fd == listener_.get()) {
+      if (fd == listener_->fd.get()) {
         Accept();
       } else if (const auto found = connections_.find(fd); found != connections_.end() && !Serve(found->second)) {
         Close(fd);
@@ -104,7 +102,7 @@ void SharedMemoryListener::Run() {
 }
 
 void SharedMemoryListener::Accept() {
-  shm::UniqueFd fd(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  shm::UniqueFd fd(accept4(listener_->fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!fd.valid()) {
     // Without a rest a waiting connection would wake us again at once, over and over.
     if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) WatchListener(false);

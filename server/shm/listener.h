@@ -14,6 +14,8 @@
 
 namespace attnd::server {
 
+struct ListeningSocket;
+
 // Serves one such socket on a thread of its own: takes descriptors, answers with handles, and drops a connection's
 // regions when the connection goes. A connection that says anything else than a whole, well-formed request, or does not
 // read its answers, is closed. Thread-safe.
@@ -22,7 +24,7 @@ class SharedMemoryListener {
   // Most connections at once; further ones are closed, and their clients send their tensors instead.
   static constexpr std::size_t kMaxConnections = 1024;
 
-  // Listens at `path` with the permissions `mode`. Errors: as ListenSeqpacket.
+  // Listens at `path` with the permissions `mode`. Errors: as ListenUnix.
   static absl::StatusOr<std::unique_ptr<SharedMemoryListener>> Create(const std::string& path, mode_t mode,
                                                                       std::shared_ptr<SharedMemory> memory);
 
@@ -37,7 +39,7 @@ class SharedMemoryListener {
     SharedMemory::Owner owner;
   };
 
-  SharedMemoryListener(std::string path, shm::UniqueFd listener, shm::UniqueFd stop, shm::UniqueFd epoll,
+  SharedMemoryListener(std::unique_ptr<ListeningSocket> listener, shm::UniqueFd stop, shm::UniqueFd epoll,
                        std::shared_ptr<SharedMemory> memory);
   void Run();
   // What follows runs on the listener's thread.
@@ -48,8 +50,7 @@ class SharedMemoryListener {
   shm::Reply Answer(SharedMemory::Owner owner, const shm::Request& request, shm::UniqueFd memory);
   void WatchListener(bool watch);
 
-  const std::string path_;
-  const shm::UniqueFd listener_;
+  const std::unique_ptr<ListeningSocket> listener_;
   const shm::UniqueFd stop_;
   const shm::UniqueFd epoll_;
   const std::shared_ptr<SharedMemory> memory_;

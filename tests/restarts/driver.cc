@@ -1,6 +1,7 @@
-// Small calls on an attnd that is stopped, killed and started again meanwhile; scripts/restarts.sh and its test run this.
-//   restart_driver --target TARGET [--policy P] [--callers N] [--seconds S]       small calls, paced, until S have passed
-//   restart_driver --target TARGET --long LENGTH                                  one call of that many rows
+// Small calls on an attnd that is stopped, killed and started again meanwhile; scripts/restarts.sh and its test run
+// this.
+//   restart_driver --target TARGET [--policy P] [--callers N] [--seconds S]       small calls, paced, until S have
+//   passed restart_driver --target TARGET --long LENGTH                                  one call of that many rows
 // Prints one line of JSON: calls, failures by code and the first message of each, and in seconds the median and the
 // longest call, the longest beyond what the server says that it took ("over"), and the longest time without success.
 #include <algorithm>

@@ -23,6 +23,8 @@ class UniqueFd {
 
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
+  // The descriptor, which the caller closes.
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_ = -1;

@@ -49,6 +49,7 @@ class FlagsTest : public testing::Test {
 // Expects that two sets of options differ in nothing.
 void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.listen, expected.listen);
+  EXPECT_EQ(got.max_connections, expected.max_connections);
   EXPECT_EQ(got.unix_socket_mode, expected.unix_socket_mode);
   EXPECT_EQ(got.shared_memory, expected.shared_memory);
   EXPECT_EQ(got.model_root, expected.model_root);
@@ -82,6 +83,7 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
          o.listen = {"localhost:1", "[::1]:2", "unix:/a"};
        }},
       {{"--listen", "127.0.0.1:0"}, [](Options& o) { o.listen = {"127.0.0.1:0"}; }},
+      {{"--max_connections=7"}, [](Options& o) { o.max_connections = 7; }},
       {{"--unix_socket_mode=0600"}, [](Options& o) { o.unix_socket_mode = 0600; }},
       {{"--unix_socket_mode=777"}, [](Options& o) { o.unix_socket_mode = 0777; }},
       {{"--listen=unix:/a", "--shared_memory"},
@@ -158,6 +160,7 @@ TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
   } kCases[] = {
       {{"--listen="}, "--listen: "},
       {{"--listen=nowhere"}, "--listen: "},
+      {{"--max_connections=-1"}, "--max_connections: "},
       {{"--unix_socket_mode="}, "--unix_socket_mode: "},
       {{"--unix_socket_mode=0888"}, "--unix_socket_mode: "},
       {{"--unix_socket_mode=01777"}, "--unix_socket_mode: "},
@@ -221,6 +224,7 @@ TEST_F(FlagsTest, WhatIsNoFlagOrOfTheWrongTypeEndsTheProcess) {
 
 TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
   std::vector<std::string> names = {"listen",
+                                    "max_connections",
                                     "unix_socket_mode",
                                     "shared_memory",
                                     "model_root",

@@ -1,0 +1,147 @@
+#include "server/net/acceptor.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "spdlog/spdlog.h"
+
+namespace attnd::server {
+namespace {
+
+// How long the sockets rest after the system could not give a connection. Without a rest the one that waits would wake
+// the thread again at once, over and over.
+constexpr int kRestMilliseconds = 100;
+
+// How many connections are taken at one socket before the others have their turn.
+constexpr int kTurn = 64;
+
+// Descriptors of the server itself: sockets that listen, gRPC's and the allocator's, files of models.
+constexpr std::int64_t kOwnDescriptors = 32;
+
+// What accept reports of a connection that has gone meanwhile, or of the network below it: the next one may be fine.
+bool IsOfOneConnection(int error) {
+  constexpr int kErrors[] = {EINTR,     ECONNABORTED, EPROTO,     EPERM,        ENETDOWN,   ENOPROTOOPT,
+                             EHOSTDOWN, ENONET,       EOPNOTSUPP, EHOSTUNREACH, ENETUNREACH};
+  return std::find(std::begin(kErrors), std::end(kErrors), error) != std::end(kErrors);
+}
+
+// gRPC takes no connection whose other end cannot be named any more, and logs an error.
+bool HasPeer(int fd) {
+  sockaddr_storage address;
+  socklen_t size = sizeof(address);
+  return getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+}
+
+}  // namespace
+
+class Acceptor::Complaint {
+ public:
+  void Make(const std::string& words) {
+    ++times_;
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return;
+    spdlog::warn("{} ({} times since this was said last)", words, times_);
+    times_ = 0;
+    next_ = now + std::chrono::seconds(1);
+  }
+
+ private:
+  std::int64_t times_ = 0;
+  std::chrono::steady_clock::time_point next_;
+};
+
+std::int64_t DefaultMaxConnections() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > std::numeric_limits<int>::max()) {
+    return std::numeric_limits<int>::max();
+  }
+  return std::max<std::int64_t>(1, (static_cast<std::int64_t>(limit.rlim_cur) - kOwnDescriptors) * 3 / 4);
+}
+
+absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Create(std::vector<ListeningSocket> sockets,
+                                                           std::int64_t max_connections) {
+  shm::UniqueFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop.valid()) return absl::ErrnoToStatus(errno, "cannot wait for connections");
+  return std::unique_ptr<Acceptor>(new Acceptor(std::move(sockets), std::move(stop), max_connections));
+}
+
+Acceptor::Acceptor(std::vector<ListeningSocket> sockets, shm::UniqueFd stop, std::int64_t max_connections)
+    : sockets_(std::move(sockets)),
+      stop_(std::move(stop)),
+      max_connections_(max_connections),
+      too_many_(std::make_unique<Complaint>()),
+      cannot_accept_(std::make_unique<Complaint>()) {}
+
+Acceptor::~Acceptor() { Stop(); }
+
+absl::Status Acceptor::Start(Handler handler) {
+  handler_ = std::move(handler);
+  try {
+    thread_ = std::thread([this] { Run(); });
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot start the thread that takes connections: ", error.what()));
+  }
+  return absl::OkStatus();
+}
+
+void Acceptor::Stop() {
+  eventfd_write(stop_.get(), 1);
+  if (thread_.joinable()) thread_.join();
+  for (ListeningSocket& socket : sockets_) socket.Close();
+}
+
+void Acceptor::Run() {
+  std::vector<pollfd> watched = {{stop_.get(), POLLIN, 0}};
+  for (const ListeningSocket& socket : sockets_) watched.push_back({socket.fd.get(), POLLIN, 0});
+  bool resting = false;
+  while (true) {
+    const int count = poll(watched.data(), resting ? 1 : watched.size(), resting ? kRestMilliseconds : -1);
+    if (count > 0 && watched[0].revents != 0) return;
+    const bool rested = resting;
+    resting = count < 0 && errno != EINTR;
+    if (count <= 0 || rested) continue;
+    for (std::size_t i = 1; i < watched.size(); ++i) {
+      if (watched[i].revents != 0 && !AcceptAt(watched[i].fd)) resting = true;
+    }
+  }
+}
+
+bool Acceptor::AcceptAt(int socket) {
+  for (int i = 0; i < kTurn; ++i) {
+    shm::UniqueFd connection(accept4(socket, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (connection.valid()) {
+      Admit(std::move(connection));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      return true;
+    } else if (!IsOfOneConnection(errno)) {
+      cannot_accept_->Make(absl::StrCat("new connections wait: ", std::strerror(errno)));
+      return false;
+    }
+  }
+  return true;
+}
+
+void Acceptor::Admit(shm::UniqueFd connection) {
+  const auto full = [this] { return static_cast<std::int64_t>(connections_.size()) >= max_connections_; };
+  if (full()) connections_.Sweep();
+  if (full()) {
+    too_many_->Make(absl::StrCat("a new connection is closed: --max_connections ", max_connections_, " are open"));
+    return;
+  }
+  if (!HasPeer(connection.get())) return;
+  connections_.Add(connection.get());
+  handler_(std::move(connection));
+}
+
+}  // namespace attnd::server

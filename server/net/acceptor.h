@@ -1,0 +1,69 @@
+// Takes connections at listening sockets and hands them on. gRPC's own listener stops for good when the process has run
+// out of descriptors once (CVE-2023-4785), and knows no limit on connections.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "attnd/shm/unique_fd.h"
+#include "server/net/connection_table.h"
+#include "server/net/unix_socket.h"
+
+namespace attnd::server {
+
+// Most connections at once where nobody says: three quarters of the descriptors that this process may have open, beside
+// 32 for the server itself.
+std::int64_t DefaultMaxConnections();
+
+// One thread for all sockets. Where descriptors or memory run out the connections wait in the system's queue and are
+// taken soon after there are some again. Start and Stop are for one thread.
+class Acceptor {
+ public:
+  // Gets an open connection that does not block and is closed on exec, and must close it sometime. Runs on the
+  // acceptor's thread.
+  using Handler = std::function<void(shm::UniqueFd)>;
+
+  // Connections beyond `max_connections` are closed at once; those that are open live on. Errors: what the system says
+  // where it has no descriptor left.
+  static absl::StatusOr<std::unique_ptr<Acceptor>> Create(std::vector<ListeningSocket> sockets,
+                                                          std::int64_t max_connections);
+
+  ~Acceptor();
+  Acceptor(const Acceptor&) = delete;
+  Acceptor& operator=(const Acceptor&) = delete;
+
+  // Begins to take connections. Errors: RESOURCE_EXHAUSTED if the system has no thread left.
+  absl::Status Start(Handler handler);
+
+  // Listens no more: connections that come from now on, and those that nobody has taken yet, are closed or refused by
+  // the system, and Unix sockets lose their names. The handler does not run any more once this returns. Connections
+  // that were handed on are not touched.
+  void Stop();
+
+ private:
+  // Says a thing at most once a second, with how often it has happened.
+  class Complaint;
+
+  Acceptor(std::vector<ListeningSocket> sockets, shm::UniqueFd stop, std::int64_t max_connections);
+  void Run();
+  // Takes what waits at a socket; false if the system cannot give more now.
+  bool AcceptAt(int socket);
+  void Admit(shm::UniqueFd connection);
+
+  std::vector<ListeningSocket> sockets_;
+  const shm::UniqueFd stop_;
+  const std::int64_t max_connections_;
+  const std::unique_ptr<Complaint> too_many_;
+  const std::unique_ptr<Complaint> cannot_accept_;
+  ConnectionTable connections_;
+  Handler handler_;
+  std::thread thread_;
+};
+
+}  // namespace attnd::server

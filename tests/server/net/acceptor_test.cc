@@ -1,0 +1,196 @@
+#include "server/net/acceptor.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "attnd/shm/unique_fd.h"
+#include "gtest/gtest.h"
+#include "server/net/listen.h"
+#include "temp_folder.h"
+
+namespace attnd::server {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(30);
+
+// What an acceptor hands on.
+class Taken {
+ public:
+  Acceptor::Handler handler() {
+    return [this](shm::UniqueFd connection) {
+      absl::MutexLock lock(&mutex_);
+      connections_.push_back(std::move(connection));
+    };
+  }
+  // Waits until there are at least `count`; how many there are.
+  std::size_t Await(std::size_t count) {
+    absl::MutexLock lock(&mutex_);
+    const auto enough = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return connections_.size() >= count; };
+    mutex_.AwaitWithTimeout(absl::Condition(&enough), kPatience);
+    return connections_.size();
+  }
+  shm::UniqueFd Take() {
+    absl::MutexLock lock(&mutex_);
+    shm::UniqueFd last = std::move(connections_.back());
+    connections_.pop_back();
+    return last;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<shm::UniqueFd> connections_;
+};
+
+// Both kinds of sockets.
+class AcceptorTest : public testing::TestWithParam<bool> {
+ protected:
+  AcceptorTest() {
+    absl::StatusOr<Listening> listening = ListenAt({unix_ ? "unix:" + path_ : "127.0.0.1:0"}, {0600, absl::Seconds(7)});
+    EXPECT_TRUE(listening.ok()) << listening.status();
+    size_ = sizeof(address_);
+    getsockname(listening->sockets[0].fd.get(), reinterpret_cast<sockaddr*>(&address_), &size_);
+    sockets_ = std::move(listening->sockets);
+  }
+
+  void Start(std::int64_t max_connections) {
+    acceptor_ = *Acceptor::Create(std::move(sockets_), max_connections);
+    ASSERT_TRUE(acceptor_->Start(taken_.handler()).ok());
+  }
+
+  shm::UniqueFd Socket() const { return shm::UniqueFd(socket(address_.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)); }
+  int Connect(const shm::UniqueFd& fd) const {
+    return connect(fd.get(), reinterpret_cast<const sockaddr*>(&address_), size_) == 0 ? 0 : errno;
+  }
+  shm::UniqueFd Connected() const {
+    shm::UniqueFd fd = Socket();
+    EXPECT_EQ(Connect(fd), 0);
+    return fd;
+  }
+  // Waits until the other end has closed the connection.
+  static bool IsClosed(const shm::UniqueFd& fd) {
+    pollfd watched{fd.get(), POLLIN, 0};
+    char byte;
+    return poll(&watched, 1, static_cast<int>(absl::ToInt64Milliseconds(kPatience))) == 1 &&
+           recv(fd.get(), &byte, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN;
+  }
+
+  const bool unix_ = GetParam();
+  const test::TempFolder folder_;
+  const std::string path_ = folder_.path() + "/s";
+  sockaddr_storage address_{};
+  socklen_t size_ = 0;
+  std::vector<ListeningSocket> sockets_;
+  Taken taken_;
+  std::unique_ptr<Acceptor> acceptor_;
+};
+
+INSTANTIATE_TEST_SUITE_P(TcpAndUnix, AcceptorTest, testing::Bool(),
+                         [](const auto& name) { return name.param ? "Unix" : "Tcp"; });
+
+TEST_P(AcceptorTest, HandsOnWhatGrpcExpectsOfAConnection) {
+  Start(10);
+  const shm::UniqueFd client = Connected();
+  ASSERT_EQ(taken_.Await(1), 1U);
+  const shm::UniqueFd connection = taken_.Take();
+  EXPECT_NE(fcntl(connection.get(), F_GETFL) & O_NONBLOCK, 0);
+  EXPECT_NE(fcntl(connection.get(), F_GETFD) & FD_CLOEXEC, 0);
+  if (!unix_) {
+    for (const auto& [option, expected] : {std::pair{TCP_NODELAY, 1}, std::pair{TCP_USER_TIMEOUT, 7000}}) {
+      int value = 0;
+      socklen_t size = sizeof(value);
+      ASSERT_EQ(getsockopt(connection.get(), IPPROTO_TCP, option, &value, &size), 0);
+      EXPECT_EQ(value, expected) << option;
+    }
+  }
+}
+
+TEST_P(AcceptorTest, TakesConnectionsAgainOnceThereAreDescriptors) {
+  Start(1000);
+  std::vector<shm::UniqueFd> clients;
+  for (int i = 0; i < 10; ++i) clients.push_back(Socket());
+  const int next = Socket().get();  // the lowest free number
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  rlimit lower = limit;
+  lower.rlim_cur = static_cast<rlim_t>(next) + 3;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
+  for (const shm::UniqueFd& client : clients) EXPECT_EQ(Connect(client), 0);
+  EXPECT_EQ(taken_.Await(3), 3U);
+  // Nothing shows that the acceptor has failed at the fourth; its rest is over and begins anew meanwhile.
+  const shm::UniqueFd stays = taken_.Take();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(taken_.Await(9), 9U);
+  clients.push_back(Connected());
+  EXPECT_EQ(taken_.Await(10), 10U);
+}
+
+TEST_P(AcceptorTest, ClosesWhatIsBeyondTheLimitUntilAnotherHasGone) {
+  Start(2);
+  const shm::UniqueFd first = Connected(), second = Connected();
+  ASSERT_EQ(taken_.Await(2), 2U);
+  EXPECT_TRUE(IsClosed(Connected()));
+  EXPECT_TRUE(IsClosed(Connected()));
+  char byte = 'x';
+  EXPECT_EQ(send(first.get(), &byte, 1, MSG_NOSIGNAL), 1);
+  EXPECT_EQ(recv(first.get(), &byte, 1, MSG_DONTWAIT), -1) << "the earlier ones live on";
+  EXPECT_EQ(taken_.Await(2), 2U);
+  { const shm::UniqueFd gone = taken_.Take(); }
+  // Room shows when the acceptor looks; it looks at a new connection, and not at every one.
+  std::vector<shm::UniqueFd> clients;
+  while (taken_.Await(0) < 2 && clients.size() < 100000) {
+    clients.push_back(Connected());
+    if (clients.size() > 8) clients.erase(clients.begin());
+  }
+  EXPECT_EQ(taken_.Await(2), 2U);
+}
+
+TEST_P(AcceptorTest, StopClosesWhatComesLater) {
+  Start(10);
+  const shm::UniqueFd before = Connected();
+  ASSERT_EQ(taken_.Await(1), 1U);
+  acceptor_->Stop();
+  acceptor_->Stop();
+  EXPECT_NE(Connect(Socket()), 0);
+  EXPECT_EQ(std::filesystem::exists(path_), false);
+  char byte;
+  EXPECT_EQ(recv(before.get(), &byte, 1, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, EAGAIN) << "what was handed on stays";
+}
+
+TEST_P(AcceptorTest, StopClosesWhatNobodyHasTaken) {
+  acceptor_ = *Acceptor::Create(std::move(sockets_), 10);
+  const shm::UniqueFd waiting = Connected();
+  acceptor_->Stop();
+  EXPECT_TRUE(IsClosed(waiting));
+}
+
+TEST(DefaultMaxConnectionsTest, LeavesDescriptorsForOthers) {
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const std::pair<rlim_t, std::int64_t> cases[] = {{64, 24}, {512, 360}, {20, 1}};
+  for (const auto& [descriptors, expected] : cases) {
+    if (descriptors > limit.rlim_max) continue;
+    rlimit lower = limit;
+    lower.rlim_cur = descriptors;
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
+    EXPECT_EQ(DefaultMaxConnections(), expected);
+  }
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+}  // namespace
+}  // namespace attnd::server
