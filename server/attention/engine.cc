@@ -53,7 +53,7 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
 
 void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                               schedule::SubmitOptions options, Done done) {
-  const auto job = std::make_shared<Job>();
+  auto job = std::make_shared<Job>();
   if (absl::Status status = Prepare(request, tensors, *job); !status.ok()) return done(std::move(status));
   kernel::Attention& attention = job->valid.attention;
   attention.bias = &job->valid.bias;
@@ -65,15 +65,21 @@ void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const 
   }
   const absl::Duration prepared = absl::FromChrono(schedule::Clock::now() - job->arrival);
   scheduler_.Submit(std::move(work), std::move(options),
-                    [job, prepared, done = std::move(done)](const schedule::Outcome& outcome) {
-                      if (!outcome.status.ok()) return done(outcome.status);
-                      v1::ComputeAttentionResponse& header = job->result.header;
-                      header.set_version(job->model->version());
-                      header.set_content_hash(job->model->content_hash());
-                      header.set_dtype(job->valid.output_dtype);
-                      *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
-                      *header.mutable_compute_time() = ToProto(outcome.computed);
-                      done(std::move(job->result));
+                    [job = std::move(job), prepared, done = std::move(done)](const schedule::Outcome& outcome) mutable {
+                      absl::StatusOr<AttentionResult> result = AttentionResult();
+                      if (outcome.status.ok()) {
+                        v1::ComputeAttentionResponse& header = job->result.header;
+                        header.set_version(job->model->version());
+                        header.set_content_hash(job->model->content_hash());
+                        header.set_dtype(job->valid.output_dtype);
+                        *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
+                        *header.mutable_compute_time() = ToProto(outcome.computed);
+                        result = std::move(job->result);
+                      } else {
+                        result = outcome.status;
+                      }
+                      job.reset();  // whoever is told finds nothing held but the result
+                      done(std::move(result));
                     });
 }
 

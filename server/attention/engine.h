@@ -17,10 +17,10 @@
 namespace attnd::server {
 
 struct AttentionResult {
+  memory::Budget::Lease lease;          // to be kept until the result is sent (Buffer::Hold does that); goes last
   v1::ComputeAttentionResponse header;  // without its tensors
   Buffer log_sum_exp;                   // empty if not asked for
   Buffer output;                        // empty if it was written to shared memory
-  memory::Budget::Lease lease;          // to be kept until the result is sent (Buffer::Hold does that)
 };
 
 // Owns the threads that compute; borrows the registry. Thread-safe. Its destructor waits for what it was asked to

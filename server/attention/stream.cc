@@ -30,12 +30,13 @@ struct Piece {
   Pass pass;
 };
 
-// A piece from then until its answer is with the transport.
+// A piece from then until its answer is with the transport. The message goes before its lease, and that before the
+// pass.
 struct Answer {
   std::uint64_t id = 0;
-  grpc::ByteBuffer message;
-  memory::Budget::Lease lease;
   Pass pass;
+  memory::Budget::Lease lease;
+  grpc::ByteBuffer message;
 };
 
 absl::Status CheckCall(const v1::ComputeAttentionRequest& call) {
@@ -52,11 +53,11 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
     header.set_code(status.error_code());
     header.set_message(status.error_message());
     if (auto detail = DetailOf(result.status()); detail.has_value()) *header.mutable_detail() = *std::move(detail);
-    return {id, EncodeReply(header, {}, {}), {}, {}};
+    return {id, {}, {}, EncodeReply(header, {}, {})};
   }
   *header.mutable_result() = std::move(result->header);
   return {
-      id, EncodeReply(header, std::move(result->log_sum_exp), std::move(result->output)), std::move(result->lease), {}};
+      id, {}, std::move(result->lease), EncodeReply(header, std::move(result->log_sum_exp), std::move(result->output))};
 }
 
 // Pieces are read one at a time and computed in any number; answers are written one at a time, as they come. Whatever
@@ -104,10 +105,12 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   }
 
   void OnCancel() override {
-    options_.cancel.Cancel();
+    // Known first: what is cancelled then ends here, and is not answered any more.
+    schedule::CancelToken cancel = options_.cancel;
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       failure_.Update(absl::CancelledError("the caller cancelled the stream"));
     });
+    cancel.Cancel();
   }
 
   void OnDone() override {

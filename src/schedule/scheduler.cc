@@ -24,13 +24,16 @@ constexpr double kInlineCost = 1 << 19;
 
 using Unlocked = absl::InlinedVector<Item, 16>;
 
-// One submitted work. All but `work`, `options`, `done` and `submitted` belongs to the scheduler's lock.
+// One submitted work. What follows `on_cancel` belongs to the scheduler's lock.
 struct Job {
   std::unique_ptr<Work> work;
   SubmitOptions options;
   std::function<void(const Outcome&)> done;
   Clock::time_point submitted = Clock::now();
+  // Its destructor waits for the callback if another thread runs it.
+  std::optional<std::stop_callback<std::function<void()>>> on_cancel;
 
+  bool queued = false;          // the scheduler has it, until whoever sees that it is finished takes it
   std::vector<Item> ready;      // a heap by RunsLater
   std::int64_t unfinished = 0;  // items that have not run
   int running = 0;
@@ -61,11 +64,15 @@ absl::Status Interruption(const SubmitOptions& options) {
   return absl::OkStatus();
 }
 
-// Tells the submitter. Destroys the job.
+// Destroys the job, then tells the submitter.
 void Finish(std::unique_ptr<Job> job) {
+  job->on_cancel.reset();
   const Clock::time_point now = Clock::now();
   const Clock::time_point started = job->started.value_or(now);
-  job->done(Outcome{job->status, absl::FromChrono(started - job->submitted), absl::FromChrono(now - started)});
+  const Outcome outcome{job->status, absl::FromChrono(started - job->submitted), absl::FromChrono(now - started)};
+  const std::function<void(const Outcome&)> done = std::move(job->done);
+  job.reset();
+  done(outcome);
 }
 
 }  // namespace
@@ -82,7 +89,7 @@ class Scheduler::Impl {
 
   int threads() const { return threads_; }
 
-  void Submit(std::unique_ptr<Job> job) {
+  void Submit(std::unique_ptr<Job> job, const std::stop_source& cancel) {
     job->unfinished = job->work->item_count();
     for (const Item& item : job->work->initial_items()) job->Push(item);
     RunCheapItems(*job);
@@ -90,15 +97,51 @@ class Scheduler::Impl {
       Finish(std::move(job));
       return;
     }
+    // Before it is queued, since it may be finished and destroyed from then on.
+    job->on_cancel.emplace(cancel.get_token(), [this, waiting = job.get()] { Cancelled(waiting); });
+    if (!Enqueue(job)) Finish(std::move(job));
+  }
+
+ private:
+  // Takes the job over, or returns false if it has been cancelled: then Cancelled came too early to see to it.
+  bool Enqueue(std::unique_ptr<Job>& job) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
+    if (job->options.cancel.cancelled()) {
+      job->status = Interruption(job->options);
+      return false;
+    }
     ++jobs_;
+    job->queued = true;
     job->sequence = next_sequence_++;
     job->served = clock_;
     Queue(job.release());
     WakeRunners();
+    return true;
   }
 
- private:
+  // Gives the job up. It lives until this returns, unless this finishes it; this is the last that its callback does.
+  void Cancelled(Job* job) ABSL_LOCKS_EXCLUDED(mutex_) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!job->queued || !job->status.ok() || job->unfinished == 0) return;
+      Unqueue(job);
+      job->ready.clear();
+      job->status = Interruption(job->options);
+      if (!TakeIfFinished(job)) return;
+    }
+    Finish(std::unique_ptr<Job>(job));
+    absl::MutexLock lock(&mutex_);
+    --jobs_;
+    if (jobs_ == 0 && runners_ == 0) idle_.SignalAll();
+  }
+
+  // True for the one caller that is to finish the job.
+  bool TakeIfFinished(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!job->queued || !job->finished()) return false;
+    job->queued = false;
+    return true;
+  }
+
   // Jobs that have ready items, least served first.
   struct LeastServed {
     bool operator()(const Job* a, const Job* b) const {
@@ -156,7 +199,7 @@ class Scheduler::Impl {
         mutex_.Lock();
         ReturnItem(job, unlocked);
       }
-      if (job->finished()) {
+      if (TakeIfFinished(job)) {
         mutex_.Unlock();
         Finish(std::unique_ptr<Job>(job));
         mutex_.Lock();
@@ -218,9 +261,10 @@ int Scheduler::threads() const { return impl_->threads(); }
 void Scheduler::Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done) {
   auto job = std::make_unique<Job>();
   job->work = std::move(work);
+  const std::stop_source cancel = options.cancel.source_;
   job->options = std::move(options);
   job->done = std::move(done);
-  impl_->Submit(std::move(job));
+  impl_->Submit(std::move(job), cancel);
 }
 
 }  // namespace attnd::schedule

@@ -1,11 +1,11 @@
 // Runs many requests' works on one pool of threads, fairly.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -27,15 +27,17 @@ struct Outcome {
   absl::Duration computed;  // from then until its last item ended
 };
 
-// Lets the submitter take a work back. Thread-safe; cheap to copy.
+// Lets the submitter take back the works that it was given with. Thread-safe; cheap to copy.
 class CancelToken {
  public:
-  CancelToken() : cancelled_(std::make_shared<std::atomic<bool>>(false)) {}
-  void Cancel() { cancelled_->store(true, std::memory_order_relaxed); }
-  bool cancelled() const { return cancelled_->load(std::memory_order_relaxed); }
+  // Works of which nothing runs are destroyed, and their `done` called, before this returns; call it without a lock
+  // that a `done` takes. Of the others nothing more is begun.
+  void Cancel() { source_.request_stop(); }
+  bool cancelled() const { return source_.stop_requested(); }
 
  private:
-  std::shared_ptr<std::atomic<bool>> cancelled_;
+  friend class Scheduler;
+  std::stop_source source_;
 };
 
 struct SubmitOptions {
@@ -45,7 +47,8 @@ struct SubmitOptions {
 
 // Interleaves the items of all submitted works: the next item always comes from the work that has been given least
 // compute so far (fair queueing by cost), and within a work the most costly ready item goes first. So a small request
-// beside a huge one waits for no more than one item per thread. Deadlines and cancellation are seen between items.
+// beside a huge one waits for no more than one item per thread. Deadlines and cancellation are seen between items, and
+// the cancellation of a work that waits at once.
 //
 // Thread-safe. No call blocks on a work, and no item ever waits for another inside the pool. The destructor waits for
 // every submitted work.
@@ -59,9 +62,9 @@ class Scheduler {
 
   int threads() const;
 
-  // Runs `work` and then calls `done` exactly once. `work` lives until `done` has returned. A work whose cost is below
-  // a small threshold may run, and `done` be called, on the calling thread before Submit returns; otherwise `done` runs
-  // on a pool thread and must not block.
+  // Runs `work`, destroys it, and then calls `done` exactly once: what `done` gives back or hands over is in no work's
+  // use any more. A work whose cost is below a small threshold may run, and `done` be called, on the calling thread
+  // before Submit returns; otherwise `done` runs on a pool thread, or on the one that cancels, and must not block.
   void Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done);
 
  private:

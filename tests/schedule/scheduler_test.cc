@@ -188,6 +188,118 @@ TEST(SchedulerTest, APastDeadlineRunsNothing) {
   }
 }
 
+// What a work holds is free when `done` is called, however the work ended and wherever it ran.
+TEST(SchedulerTest, AWorkIsDestroyedBeforeItIsDone) {
+  Scheduler scheduler(2);
+  for (const double cost : {1.0, kHeavy}) {
+    for (const bool cancel : {false, true}) {
+      const auto held = std::make_shared<int>();
+      SubmitOptions options;
+      CancelToken token = options.cancel;
+      absl::Notification finished;
+      std::atomic<long> uses = 0;
+      scheduler.Submit(Simple(Items(3, cost),
+                              [copy = held, token, cancel](std::int64_t) mutable {
+                                if (cancel) token.Cancel();
+                              }),
+                       options, [&](const Outcome& outcome) {
+                         EXPECT_EQ(outcome.status.ok(), !cancel);
+                         uses = held.use_count();
+                         finished.Notify();
+                       });
+      finished.WaitForNotification();
+      EXPECT_EQ(uses, 1) << cost << " " << cancel;
+    }
+  }
+}
+
+// The only thread is busy from beginning to end: nobody's turn comes.
+TEST(SchedulerTest, AWaitingWorkIsGivenBackWhenItIsCancelled) {
+  absl::Notification busy, release;
+  std::atomic<int> runs = 0;
+  Scheduler scheduler(1);
+  scheduler.Submit(Simple(Items(1, kHeavy),
+                          [&](std::int64_t) {
+                            busy.Notify();
+                            release.WaitForNotification();
+                          }),
+                   {}, [](const Outcome& outcome) { EXPECT_TRUE(outcome.status.ok()); });
+  busy.WaitForNotification();
+  SubmitOptions options;  // of several works, as a stream's pieces have it
+  const auto held = std::make_shared<int>();
+  int cancelled = 0;
+  for (int i = 0; i < 3; ++i) {
+    scheduler.Submit(Simple(Items(5, kHeavy), [&runs, copy = held](std::int64_t) { ++runs; }), options,
+                     [&](const Outcome& outcome) {
+                       EXPECT_EQ(outcome.status.code(), absl::StatusCode::kCancelled);
+                       ++cancelled;
+                     });
+  }
+  EXPECT_EQ(held.use_count(), 4);
+  options.cancel.Cancel();
+  EXPECT_EQ(cancelled, 3);
+  EXPECT_EQ(held.use_count(), 1);
+  // One that comes with a token that is cancelled already does not wait either.
+  scheduler.Submit(Simple(Items(5, kHeavy), [&](std::int64_t) { ++runs; }), options, [&](const Outcome& outcome) {
+    EXPECT_EQ(outcome.status.code(), absl::StatusCode::kCancelled);
+    ++cancelled;
+  });
+  EXPECT_EQ(cancelled, 4);
+  release.Notify();
+  EXPECT_TRUE(RunAndWait(scheduler, Simple(Items(2, kHeavy), [](std::int64_t) {})).status.ok());
+  EXPECT_EQ(runs, 0);
+}
+
+// Of a work that is being run, what waits is not begun, and the last item that runs ends it.
+TEST(SchedulerTest, ARunningWorkEndsWithTheItemsThatRun) {
+  absl::Notification running[2], release[2], finished;
+  std::atomic<int> runs = 0;
+  Scheduler scheduler(2);
+  SubmitOptions options;
+  scheduler.Submit(Simple(Items(10, kHeavy),
+                          [&](std::int64_t) {
+                            const int run = runs++;
+                            running[run].Notify();
+                            release[run].WaitForNotification();
+                          }),
+                   options, [&](const Outcome& outcome) {
+                     EXPECT_EQ(outcome.status.code(), absl::StatusCode::kCancelled);
+                     finished.Notify();
+                   });
+  for (auto& notification : running) notification.WaitForNotification();
+  options.cancel.Cancel();
+  release[0].Notify();
+  EXPECT_FALSE(finished.HasBeenNotified()) << "the other item still runs";
+  release[1].Notify();
+  finished.WaitForNotification();
+  EXPECT_EQ(runs, 2);
+}
+
+// Works that end by themselves and by cancellation at the same time, each exactly once.
+TEST_P(ThreadsTest, CancellationRacesWithTheEnd) {
+  constexpr int kWorks = 2000;
+  std::atomic<int> finished = 0;
+  {
+    Scheduler scheduler(GetParam());
+    std::vector<std::thread> submitters;
+    for (int t = 0; t < 3; ++t) {
+      submitters.emplace_back([&] {
+        for (int i = 0; i < kWorks; ++i) {
+          SubmitOptions options;
+          scheduler.Submit(Simple(Items(1 + i % 4, i % 5 == 0 ? 1.0 : kHeavy), [](std::int64_t) {}), options,
+                           [&](const Outcome& outcome) {
+                             EXPECT_TRUE(outcome.status.ok() || absl::IsCancelled(outcome.status));
+                             ++finished;
+                           });
+          if (i % 3 != 0) options.cancel.Cancel();
+        }
+      });
+    }
+    for (auto& thread : submitters) thread.join();
+  }
+  EXPECT_EQ(finished, 3 * kWorks);
+}
+
 // One work's end leaves the others as they are.
 TEST(SchedulerTest, ACancelledWorkDoesNotDisturbAnother) {
   Scheduler scheduler(3);
