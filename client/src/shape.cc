@@ -41,6 +41,23 @@ absl::Status CheckSame(const std::string& field, const char* like, std::int64_t 
   return Invalid(field, absl::StrCat(expected, " as ", like, " has"), absl::StrCat(got));
 }
 
+// q, k and v must agree: if two do, the third is to blame, and otherwise k.
+absl::Status CheckAllSame(const char* axis, std::int64_t q, std::int64_t k, std::int64_t v) {
+  if (k == v) return CheckSame(absl::StrCat("q.", axis), "k and v", k, q);
+  if (q == k) return CheckSame(absl::StrCat("v.", axis), "q and k", q, v);
+  return CheckSame(absl::StrCat("k.", axis), q == v ? "q and v" : "q", q, k);
+}
+
+// k and v must have the same heads, of which each serves as many of q's as any other. If only one of them can be right,
+// it is.
+absl::Status CheckKeyHeads(std::int64_t q, std::int64_t k, std::int64_t v) {
+  if (k == v) return Refusal(contract::CheckKeyHeads(q, k));
+  if (q == v) return CheckSame("k.heads", "q and v", v, k);
+  if (q == k) return CheckSame("v.heads", "q and k", k, v);
+  const bool only_v = q % v == 0 && q % k != 0;
+  return only_v ? CheckSame("k.heads", "v", v, k) : CheckSame("v.heads", "k", k, v);
+}
+
 bool IsDType(DType dtype) { return dtype == DType::kFp32 || dtype == DType::kFp16 || dtype == DType::kBf16; }
 
 std::string NameOf(DType dtype) {
@@ -66,12 +83,10 @@ absl::Status CheckTensors(const ComputeRequest& r) {
     if (auto s = CheckTensor(name, *tensor, r.layout, r.q.dtype); !s.ok()) return s;
   }
   const Axes q = AxesOf(r.q, r.layout), k = AxesOf(r.k, r.layout), v = AxesOf(r.v, r.layout);
-  if (auto s = CheckSame("k.batch", "q", q.batch, k.batch); !s.ok()) return s;
-  if (auto s = CheckSame("v.batch", "q", q.batch, v.batch); !s.ok()) return s;
+  if (auto s = CheckAllSame("batch", q.batch, k.batch, v.batch); !s.ok()) return s;
   if (auto s = CheckSame("k.head_dim", "q", q.dim, k.dim); !s.ok()) return s;
-  if (auto s = CheckSame("v.heads", "k", k.heads, v.heads); !s.ok()) return s;
   if (auto s = CheckSame("v.sequence", "k", k.sequence, v.sequence); !s.ok()) return s;
-  return Refusal(contract::CheckKeyHeads(q.heads, k.heads));
+  return CheckKeyHeads(q.heads, k.heads, v.heads);
 }
 
 absl::Status CheckScalars(const ComputeRequest& r, const Shape& shape) {

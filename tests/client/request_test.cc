@@ -52,6 +52,15 @@ INSTANTIATE_TEST_SUITE_P(
          "q.head_dim"},
         {"OtherBatchOfK", [](ComputeRequest& r) { r.k.sizes[0] = 3; }, "k.batch"},
         {"OtherBatchOfV", [](ComputeRequest& r) { r.v.sizes[0] = 3; }, "v.batch"},
+        {"OtherBatchOfQ", [](ComputeRequest& r) { r.q.sizes[0] = 3; }, "q.batch"},
+        {"OtherHeadsOfK", [](ComputeRequest& r) { r.q.sizes[1] = r.v.sizes[1] = 3; }, "k.heads"},
+        {"OtherHeadsOfVThanAllOthers", [](ComputeRequest& r) { r.q.sizes[1] = r.k.sizes[1] = 3; }, "v.heads"},
+        {"HeadsOfKNotDivided",
+         [](ComputeRequest& r) {
+           r.q.sizes[1] = 6;
+           r.k.sizes[1] = 4;
+         },
+         "k.heads"},
         {"OtherDimOfK", [](ComputeRequest& r) { r.k.sizes[3] = 9; }, "k.head_dim"},
         {"OtherHeadsOfV", [](ComputeRequest& r) { r.v.sizes[1] = 1; }, "v.heads"},
         {"OtherLengthOfV", [](ComputeRequest& r) { r.v.sizes[2] = 6; }, "v.sequence"},
