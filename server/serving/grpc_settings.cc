@@ -47,7 +47,9 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   // Bounds what has been received and not admitted yet. Beyond it gRPC drops whole connections, so calls should meet
   // the limit on those in flight first.
   grpc::ResourceQuota quota("attnd");
-  quota.Resize(static_cast<std::size_t>(options.limits.max_inflight_bytes + options.limits.max_request_bytes));
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max() - options.limits.max_request_bytes;
+  quota.Resize(
+      static_cast<std::size_t>(std::min(options.limits.max_inflight_bytes, most) + options.limits.max_request_bytes));
   builder.SetResourceQuota(quota);
 }
 

@@ -62,7 +62,7 @@ model::RegistryOptions RegistryOptionsOf(const Options& options) {
 SharedMemoryLimits SharedLimits(const Options& options) {
   SharedMemoryLimits limits;
   limits.max_total_bytes = options.limits.max_shared_bytes;
-  limits.max_connection_bytes = (options.limits.max_shared_bytes + 1) / 2;
+  limits.max_connection_bytes = options.limits.max_shared_bytes / 2 + options.limits.max_shared_bytes % 2;
   return limits;
 }
 

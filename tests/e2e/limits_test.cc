@@ -118,6 +118,20 @@ TEST(LimitsTest, CallsInFlight) {
   EXPECT_TRUE(server.Compute(request, &response).ok());
 }
 
+// No sum of limits overflows (seen by UBSan, and by gRPC, which would have no memory for a call).
+TEST(LimitsTest, EachAtItsHighest) {
+  server::Options options = TestOptions();
+  for (const server::LimitRow& row : server::LimitRows()) {
+    if (row.has_flag) options.limits.*row.value = row.highest;
+  }
+  options.listen.push_back(std::string("unix:") + testing::TempDir() + "attnd_limits_test.sock");
+  options.shared_memory = true;
+  TestServer server(options);
+  v1::ComputeAttentionResponse response;
+  const grpc::Status status = server.Compute(ValidRequest(), &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
 // A kilobyte of gzip may become a megabyte of message: what is compressed is refused before it is unpacked.
 TEST(LimitsTest, CompressedRequestsAreRefused) {
   TestServer server;
