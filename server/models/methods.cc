@@ -8,6 +8,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
+#include "errors/field_error.h"
 #include "server/models/bias_window.h"
 #include "server/models/model_proto.h"
 #include "server/models/page_token.h"
@@ -37,12 +38,17 @@ void LogChange(const char* change, absl::string_view name, const absl::StatusOr<
   }
 }
 
-// Ends a call that changed a model: logs it and fills in the reply.
+// The error of a call whose request has the model's name in `field`; the registry calls it "model".
+grpc::Status Refusal(absl::string_view field, const absl::Status& status) {
+  return ToGrpc(errors::Renamed("model", field, status));
+}
+
+// Ends a call that changed a model, whose name is in `field`: logs it and fills in the reply.
 template <typename Response>
-grpc::Status FinishChange(const char* change, absl::string_view name, const absl::StatusOr<Snapshot>& outcome,
-                          Response* response) {
+grpc::Status FinishChange(const char* change, absl::string_view field, absl::string_view name,
+                          const absl::StatusOr<Snapshot>& outcome, Response* response) {
   LogChange(change, name, outcome);
-  if (!outcome.ok()) return ToGrpc(outcome.status());
+  if (!outcome.ok()) return Refusal(field, outcome.status());
   *response->mutable_model() = ToProto(**outcome, /*include_values=*/false);
   return grpc::Status::OK;
 }
@@ -86,32 +92,33 @@ grpc::Status ModelMethods::ListModels(const v1::ListModelsRequest* request, v1::
 
 grpc::Status ModelMethods::GetModel(const v1::GetModelRequest* request, v1::GetModelResponse* response) const {
   const absl::StatusOr<Snapshot> model = registry_.Find(request->name(), request->version());
-  if (!model.ok()) return ToGrpc(model.status());
+  if (!model.ok()) return Refusal("name", model.status());
   *response->mutable_model() = ToProto(**model, request->include_values());
   return grpc::Status::OK;
 }
 
 grpc::Status ModelMethods::LoadModel(const v1::LoadModelRequest* request, v1::LoadModelResponse* response) const {
   const std::string& name = request->name().empty() ? request->path() : request->name();
-  return FinishChange("loaded", name, registry_.Load(request->name(), request->path()), response);
+  return FinishChange("loaded", "name", name, registry_.Load(request->name(), request->path()), response);
 }
 
 grpc::Status ModelMethods::ReloadModel(const v1::ReloadModelRequest* request, v1::ReloadModelResponse* response) const {
-  return FinishChange("reloaded", request->name(), registry_.Reload(request->name()), response);
+  return FinishChange("reloaded", "name", request->name(), registry_.Reload(request->name()), response);
 }
 
 grpc::Status ModelMethods::UnloadModel(const v1::UnloadModelRequest* request, v1::UnloadModelResponse*) const {
   const absl::Status status = registry_.Unload(request->name());
   if (!status.ok()) {
     LogFailure("unloaded", request->name(), status);
-    return ToGrpc(status);
+    return Refusal("name", status);
   }
   spdlog::info("unloaded model {}", request->name());
   return grpc::Status::OK;
 }
 
 grpc::Status ModelMethods::UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const {
-  return FinishChange("uploaded", request->model(), Upload(*request, registry_, limits_.max_table_values), response);
+  return FinishChange("uploaded", "model", request->model(), Upload(*request, registry_, limits_.max_table_values),
+                      response);
 }
 
 grpc::Status ModelMethods::GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "errors/field_error.h"
 #include "server/rpc/proto_time.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
@@ -40,6 +41,13 @@ struct RuleToProto {
     if (include_values) *per_offset.mutable_values() = ToRepeated(rule.values);
   }
 };
+
+// Where the fields of the table's rule are; "table." if it has none.
+std::string RulePath(const v1::Table& table) {
+  const auto* const rule =
+      table.GetReflection()->GetOneofFieldDescriptor(table, v1::Table::descriptor()->FindOneofByName("rule"));
+  return rule == nullptr ? "table." : absl::StrCat("table.", rule->name(), ".");
+}
 
 absl::Status CheckCount(absl::string_view field, std::int64_t count, std::int64_t max_table_values) {
   if (count <= max_table_values) return absl::OkStatus();
@@ -100,8 +108,12 @@ v1::Model ToProto(const model::Model& model, bool include_values) {
 }
 
 absl::StatusOr<bias::BiasTable> TableFromProto(const v1::Table& table, std::int64_t max_table_values) {
+  if (table.heads() < 1) return InvalidField("table.heads", "at least 1", table.heads());
   ATTND_ASSIGN_OR_RETURN(bias::Rule rule, RuleFromProto(table, max_table_values));
-  return bias::BiasTable::Create(table.heads(), std::move(rule), max_table_values);
+  absl::StatusOr<bias::BiasTable> made = bias::BiasTable::Create(table.heads(), std::move(rule), max_table_values);
+  // Whatever is wrong now is a field of the rule.
+  if (!made.ok()) return errors::Under(RulePath(table), made.status());
+  return made;
 }
 
 }  // namespace attnd::server

@@ -14,6 +14,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "errors/shown.h"
 #include "server/net/unix_socket.h"
 
 namespace attnd::server {
@@ -156,8 +158,8 @@ shm::Reply SharedMemoryListener::Answer(SharedMemory::Owner owner, const shm::Re
                                                    static_cast<std::uint32_t>(request.operation)));
   }
   reply.code = static_cast<std::int32_t>(status.code());
-  const std::size_t length = std::min(status.message().size(), sizeof(reply.message) - 1);
-  std::copy_n(status.message().begin(), length, reply.message);
+  const absl::string_view message = errors::CutAtCharacter(status.message(), sizeof(reply.message) - 1);
+  std::copy(message.begin(), message.end(), reply.message);
   return reply;
 }
 

@@ -5,8 +5,12 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "errors/field_error.h"
+#include "errors/shown.h"
+#include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/unknown_field_set.h"
 #include "google/protobuf/wire_format_lite.h"
 #include "server/wire/field_scanner.h"
 
@@ -26,13 +30,32 @@ namespace {
 using google::protobuf::internal::WireFormatLite;
 
 absl::Status Malformed(std::size_t position) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("request: expected a protobuf message, got bytes that are none (from byte ", position, " on)"));
+  return errors::InvalidField("request", "a protobuf message", absl::StrCat("malformed protobuf at byte ", position));
 }
 
 absl::Status HeaderTooLarge(std::int64_t max_header_bytes) {
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "request: the fields other than q, k and v are larger than the limit of ", max_header_bytes, " bytes"));
+  return errors::FieldError(absl::StatusCode::kResourceExhausted, "request",
+                            absl::StrCat("at most ", max_header_bytes, " bytes beside q, k and v (max_header_bytes)"),
+                            "more");
+}
+
+// The path of the first string among `fields`, which are those of a `type`, that is no UTF-8; empty if there is none.
+std::string FieldWithoutUtf8(const google::protobuf::Descriptor& type,
+                             const google::protobuf::UnknownFieldSet& fields) {
+  for (int i = 0; i < fields.field_count(); ++i) {
+    const google::protobuf::UnknownField& field = fields.field(i);
+    const google::protobuf::FieldDescriptor* const known = type.FindFieldByNumber(field.number());
+    if (known == nullptr || field.type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) continue;
+    const std::string& bytes = field.length_delimited();
+    if (known->type() == google::protobuf::FieldDescriptor::TYPE_STRING && errors::Utf8Prefix(bytes) < bytes.size()) {
+      return known->name();
+    }
+    google::protobuf::UnknownFieldSet inner;
+    if (known->message_type() == nullptr || !inner.ParseFromString(bytes)) continue;
+    const std::string path = FieldWithoutUtf8(*known->message_type(), inner);
+    if (!path.empty()) return absl::StrCat(known->name(), ".", path);
+  }
+  return "";
 }
 
 // Where the field's bytes belong; null if it is no tensor.
@@ -112,6 +135,15 @@ absl::StatusOr<SplitMessage> Split(const grpc::ByteBuffer& message, std::int64_t
   }
   copy_small(cursor.position());
   return split;
+}
+
+absl::Status NotParsed(const google::protobuf::Descriptor& type, const std::string& small_fields) {
+  google::protobuf::UnknownFieldSet fields;
+  if (fields.ParseFromString(small_fields)) {
+    const std::string path = FieldWithoutUtf8(type, fields);
+    if (!path.empty()) return errors::InvalidField(path, "UTF-8", "a string that is not");
+  }
+  return errors::InvalidField("request", absl::StrCat("a ", type.name()), "malformed protobuf");
 }
 
 grpc::ByteBuffer EncodeReply(const google::protobuf::MessageLite& header, Buffer log_sum_exp, Buffer output) {

@@ -12,8 +12,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "attnd/v1/attention.pb.h"
+#include "google/protobuf/descriptor.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
 #include "kernel/attention.h"
@@ -53,6 +53,10 @@ struct Decoded {
   const RequestTensors& tensors() const { return split.tensors; }
 };
 
+// Why `small_fields` are no message of `type`, as INVALID_ARGUMENT: a string that is no UTF-8, by its path, or
+// "request".
+absl::Status NotParsed(const google::protobuf::Descriptor& type, const std::string& small_fields);
+
 // Errors: as Split, and INVALID_ARGUMENT where protobuf's own parser would fail.
 template <typename Message>
 absl::StatusOr<Decoded<Message>> Decode(const grpc::ByteBuffer& message, std::int64_t max_header_bytes) {
@@ -60,8 +64,7 @@ absl::StatusOr<Decoded<Message>> Decode(const grpc::ByteBuffer& message, std::in
   if (!split.ok()) return std::move(split).status();
   Decoded<Message> decoded{*std::move(split), {}};
   if (!decoded.header.ParseFromString(decoded.split.small_fields)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("request: expected a ", Message::descriptor()->name(), ", got bytes that are none"));
+    return NotParsed(*Message::descriptor(), decoded.split.small_fields);
   }
   decoded.split.small_fields.clear();
   return decoded;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "bias/offset_form.h"
 #include "bias/t5_buckets.h"
+#include "errors/field_error.h"
 #include "tensor/checked_size.h"
 
 namespace attnd::bias {
@@ -18,14 +19,10 @@ constexpr std::int64_t kMaxStart = std::int64_t{1} << 32;
 // A slope times any offset stays finite.
 constexpr float kMaxSlope = 0x1p64F;
 
-absl::Status Mismatch(absl::string_view field, absl::string_view expected, std::int64_t got) {
-  return absl::InvalidArgumentError(absl::StrCat(field, ": expected ", expected, ", got ", got));
-}
-
 absl::Status CheckFinite(absl::string_view field, const std::vector<float>& values) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(values[i])) continue;
-    return absl::InvalidArgumentError(absl::StrCat(field, "[", i, "]: expected a finite value, got ", values[i]));
+    return errors::InvalidField(absl::StrCat(field, "[", i, "]"), "a finite value", values[i]);
   }
   return absl::OkStatus();
 }
@@ -37,17 +34,17 @@ struct Validator {
     if (absl::Status t5 = CheckT5(rule.num_buckets, rule.max_distance, rule.bidirectional); !t5.ok()) return t5;
     const auto size = static_cast<std::int64_t>(rule.values.size());
     if (tensor::CheckedProduct({rule.num_buckets, heads}) != size) {
-      return Mismatch("values", absl::StrCat(rule.num_buckets, " buckets x ", heads, " heads"), size);
+      return errors::InvalidField("values", absl::StrCat(rule.num_buckets, " buckets x ", heads, " heads"), size);
     }
     return CheckFinite("values", rule.values);
   }
 
   absl::Status operator()(const AlibiRule& rule) const {
     const auto size = static_cast<std::int64_t>(rule.slopes.size());
-    if (size != heads) return Mismatch("slopes", absl::StrCat(heads, " (one per head)"), size);
-    for (const float slope : rule.slopes) {
-      if (std::abs(slope) <= kMaxSlope) continue;
-      return absl::InvalidArgumentError(absl::StrCat("slopes: expected finite values up to 2^64, got ", slope));
+    if (size != heads) return errors::InvalidField("slopes", absl::StrCat(heads, " (one per head)"), size);
+    for (std::size_t i = 0; i < rule.slopes.size(); ++i) {
+      if (std::abs(rule.slopes[i]) <= kMaxSlope) continue;
+      return errors::InvalidField(absl::StrCat("slopes[", i, "]"), "a finite value up to 2^64", rule.slopes[i]);
     }
     return absl::OkStatus();
   }
@@ -55,10 +52,10 @@ struct Validator {
   absl::Status operator()(const PerOffsetRule& rule) const {
     const auto size = static_cast<std::int64_t>(rule.values.size());
     if (size == 0 || size % heads != 0) {
-      return Mismatch("values", absl::StrCat("a multiple of ", heads, " heads, at least one offset"), size);
+      return errors::InvalidField("values", absl::StrCat("a multiple of ", heads, " heads, at least one offset"), size);
     }
     if (rule.min_offset < -kMaxStart || rule.min_offset > kMaxStart) {
-      return Mismatch("min_offset", absl::StrCat("at most ", kMaxStart, " either way"), rule.min_offset);
+      return errors::InvalidField("min_offset", absl::StrCat("at most ", kMaxStart, " either way"), rule.min_offset);
     }
     return CheckFinite("values", rule.values);
   }
@@ -95,7 +92,7 @@ struct ValueAt {
 }  // namespace
 
 absl::StatusOr<BiasTable> BiasTable::Create(std::int64_t heads, Rule rule, std::int64_t max_values) {
-  if (heads < 1) return Mismatch("heads", "at least 1", heads);
+  if (heads < 1) return errors::InvalidField("heads", "at least 1", heads);
   if (absl::Status valid = std::visit(Validator{heads}, rule); !valid.ok()) return valid;
   BiasTable table;
   if (const T5Rule* t5 = std::get_if<T5Rule>(&rule)) {

@@ -5,19 +5,22 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "errors/field_error.h"
 #include "tensor/checked_size.h"
 
 namespace attnd::bias {
 namespace {
 
-// A form of `heads` heads from min_offset to max_offset, all zeros.
-absl::StatusOr<OffsetForm> Zeros(std::int64_t heads, std::int64_t min_offset, std::int64_t max_offset,
-                                 std::int64_t max_values) {
+// A form of `heads` heads from min_offset to max_offset, all zeros. `field` of the rule is what makes it long.
+absl::StatusOr<OffsetForm> Zeros(absl::string_view field, std::int64_t heads, std::int64_t min_offset,
+                                 std::int64_t max_offset, std::int64_t max_values) {
   const std::int64_t count = max_offset - min_offset + 1;
   const std::optional<std::int64_t> values = tensor::CheckedProduct({heads, count});
   if (!values || *values > max_values) {
-    return absl::ResourceExhaustedError(absl::StrCat("the table has ", count, " different offsets for each of ", heads,
-                                                     " heads: expected at most ", max_values, " values"));
+    return errors::FieldError(absl::StatusCode::kResourceExhausted, field,
+                              absl::StrCat("a table of at most ", max_values, " values (max_table_values)"),
+                              absl::StrCat(count, " different offsets for each of ", heads, " heads"));
   }
   OffsetForm form;
   form.min_offset = min_offset;
@@ -42,7 +45,8 @@ absl::Status Fill(OffsetForm& form, const Value& value) {
       const auto relative =
           static_cast<float>(static_cast<double>(value(head, offset)) - static_cast<double>(constant));
       if (!std::isfinite(relative)) {
-        return absl::InvalidArgumentError(absl::StrCat("values: head ", head, " differs by more than a float holds"));
+        return errors::InvalidField("values", "differences within a head that a float holds",
+                                    absl::StrCat("head ", head, " with a larger one"));
       }
       form.values[next++] = relative;
     }
@@ -58,7 +62,7 @@ struct Maker {
 
   absl::StatusOr<OffsetForm> operator()(const T5Rule& rule) const {
     const std::int64_t last = first_distances.back();
-    absl::StatusOr<OffsetForm> form = Zeros(heads, rule.bidirectional ? -last : 0, last, max_values);
+    absl::StatusOr<OffsetForm> form = Zeros("max_distance", heads, rule.bidirectional ? -last : 0, last, max_values);
     if (!form.ok()) return form;
     // Buckets by distance, so that filling in looks none up.
     std::vector<std::size_t> bucket_of(static_cast<std::size_t>(last) + 1);
@@ -80,7 +84,7 @@ struct Maker {
   }
 
   absl::StatusOr<OffsetForm> operator()(const AlibiRule& rule) const {
-    absl::StatusOr<OffsetForm> form = Zeros(heads, 0, 0, max_values);
+    absl::StatusOr<OffsetForm> form = Zeros("slopes", heads, 0, 0, max_values);
     if (!form.ok()) return form;
     form->high_slope = rule.slopes;
     form->low_slope = rule.slopes;
@@ -90,7 +94,7 @@ struct Maker {
   absl::StatusOr<OffsetForm> operator()(const PerOffsetRule& rule) const {
     const std::size_t count = rule.values.size() / static_cast<std::size_t>(heads);
     const std::int64_t max_offset = rule.min_offset + static_cast<std::int64_t>(count) - 1;
-    absl::StatusOr<OffsetForm> form = Zeros(heads, rule.min_offset, max_offset, max_values);
+    absl::StatusOr<OffsetForm> form = Zeros("values", heads, rule.min_offset, max_offset, max_values);
     if (!form.ok()) return form;
     const absl::Status filled = Fill(*form, [&](std::size_t head, std::int64_t offset) {
       return rule.values[head * count + static_cast<std::size_t>(offset - rule.min_offset)];

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bias/hf_log.h"
+#include "errors/field_error.h"
 
 namespace attnd::bias {
 namespace {
@@ -59,17 +60,16 @@ class LogBuckets {
 absl::Status CheckT5(std::int64_t num_buckets, std::int64_t max_distance, bool bidirectional) {
   const std::int64_t least = bidirectional ? 4 : 2;
   if (num_buckets < least) {
-    return absl::InvalidArgumentError(absl::StrCat("num_buckets: expected at least ", least,
-                                                   bidirectional ? " (bidirectional)" : "", ", got ", num_buckets));
+    return errors::InvalidField("num_buckets",
+                                absl::StrCat("at least ", least, bidirectional ? " (bidirectional)" : ""), num_buckets);
   }
   const std::int64_t max_exact = BucketsPerSide(num_buckets, bidirectional) / 2;
   if (max_distance <= max_exact) {
-    return absl::InvalidArgumentError(absl::StrCat("max_distance: expected more than ", max_exact,
-                                                   " (the distances with a bucket each), got ", max_distance));
+    return errors::InvalidField(
+        "max_distance", absl::StrCat("more than ", max_exact, " (the distances with a bucket each)"), max_distance);
   }
   if (max_distance > kMaxDistance) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("max_distance: expected at most ", kMaxDistance, ", got ", max_distance));
+    return errors::InvalidField("max_distance", absl::StrCat("at most ", kMaxDistance), max_distance);
   }
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "errors/field_error.h"
 #include "model/names.h"
 
 namespace attnd::model {
@@ -31,8 +32,9 @@ absl::StatusOr<Model::Found> Model::FindTable(std::string_view name) const {
   }
   std::vector<std::string> names;
   for (const auto& [table_name, table] : contents_.tables) names.push_back(table_name);
-  return absl::NotFoundError(absl::StrCat("table: model ", Quoted(name_), " has ", absl::StrJoin(names, ", "), ", got ",
-                                          name.empty() ? "none, and has no decoder's" : Quoted(name)));
+  return errors::FieldError(absl::StatusCode::kNotFound, "table",
+                            absl::StrCat("one of model ", Quoted(name_), "'s: ", absl::StrJoin(names, ", ")),
+                            name.empty() ? "none, and the model has no decoder's" : Quoted(name));
 }
 
 }  // namespace attnd::model

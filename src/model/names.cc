@@ -10,6 +10,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "errors/field_error.h"
+#include "errors/shown.h"
 
 namespace attnd::model {
 namespace {
@@ -36,14 +38,13 @@ absl::Status CheckModelName(std::string_view name) {
   const bool valid = !name.empty() && name.size() <= kMaxName && name.front() != '.' &&
                      std::all_of(name.begin(), name.end(), IsNameCharacter);
   if (valid) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "model name: expected 1 to 128 letters, digits, '_', '-' and '.', not starting with '.', got ", Quoted(name)));
+  return errors::InvalidField("model", "1 to 128 letters, digits, '_', '-' and '.', not starting with '.'",
+                              Quoted(name));
 }
 
 absl::Status CheckTableName(std::string_view name) {
   if (name == "decoder" || name == "encoder" || !SharedTableName(name).empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("table name: expected decoder, encoder, decoder.N or encoder.N, got ", Quoted(name)));
+  return errors::InvalidField("table.name", "decoder, encoder, decoder.N or encoder.N", Quoted(name));
 }
 
 std::string_view SharedTableName(std::string_view name) {
@@ -55,18 +56,20 @@ std::string_view SharedTableName(std::string_view name) {
 
 absl::StatusOr<std::string> NormalizePath(std::string_view path) {
   if (path.find('\0') != std::string_view::npos) {
-    return absl::InvalidArgumentError(absl::StrCat("path: holds a NUL: ", Quoted(path)));
+    return errors::InvalidField("path", "no NUL in it", Quoted(path));
   }
   if (!path.empty() && path.front() == '/') {
-    return absl::PermissionDeniedError(
-        absl::StrCat("path: expected one relative to the model root, got ", Quoted(path)));
+    return errors::FieldError(absl::StatusCode::kPermissionDenied, "path", "one relative to the model root",
+                              Quoted(path));
   }
   std::vector<absl::string_view> parts;
   for (const absl::string_view part : absl::StrSplit(View(path), '/', absl::SkipEmpty())) {
-    if (part == "..") return absl::PermissionDeniedError(absl::StrCat("path: leaves the model root: ", Quoted(path)));
+    if (part == "..") {
+      return errors::FieldError(absl::StatusCode::kPermissionDenied, "path", "one within the model root", Quoted(path));
+    }
     if (part != ".") parts.push_back(part);
   }
-  if (parts.empty()) return absl::InvalidArgumentError(absl::StrCat("path: names no file: ", Quoted(path)));
+  if (parts.empty()) return errors::InvalidField("path", "the name of a file or folder", Quoted(path));
   return absl::StrJoin(parts, "/");
 }
 
@@ -79,8 +82,9 @@ std::string Stem(std::string_view path) {
 }
 
 std::string Quoted(std::string_view text) {
-  const bool cut = text.size() > kMaxQuoted;
-  return absl::StrCat("\"", absl::CHexEscape(View(text.substr(0, kMaxQuoted))), cut ? "..." : "", "\"");
+  const absl::string_view whole = View(text);
+  const absl::string_view kept = errors::CutAtCharacter(whole, kMaxQuoted);
+  return absl::StrCat("\"", absl::CHexEscape(kept), kept.size() < whole.size() ? "..." : "", "\"");
 }
 
 }  // namespace attnd::model

@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "contract/request.h"
+#include "errors/field_error.h"
 #include "model/content_hash.h"
 #include "model/embedded.h"
 #include "model/folder.h"
@@ -22,7 +24,7 @@ constexpr char kUpload[] = "upload";
 ReadLimits LimitsOf(const RegistryOptions& options) { return {options.max_table_values, options.max_model_file_bytes}; }
 
 absl::Status NotLoaded(std::string_view name) {
-  return absl::NotFoundError(absl::StrCat("model: ", Quoted(name), " is not loaded"));
+  return errors::FieldError(absl::StatusCode::kNotFound, "model", "a loaded model", Quoted(name));
 }
 
 }  // namespace
@@ -36,8 +38,9 @@ absl::StatusOr<ModelPtr> Registry::Find(std::string_view name, std::uint64_t ver
   if (found == models_.end()) return NotLoaded(name);
   const ModelPtr& current = found->second.model;
   if (version == 0 || version == current->version()) return current;
-  return absl::NotFoundError(absl::StrCat("version: the current version of model ", Quoted(name), " is ",
-                                          current->version(), ", got ", version));
+  return errors::FieldError(absl::StatusCode::kNotFound, "version",
+                            absl::StrCat(current->version(), " (the current version of model ", Quoted(name), ") or 0"),
+                            absl::StrCat(version));
 }
 
 std::vector<ModelPtr> Registry::List(std::string_view after, std::int64_t count) const {
@@ -50,22 +53,26 @@ std::vector<ModelPtr> Registry::List(std::string_view after, std::int64_t count)
   return models;
 }
 
-absl::StatusOr<ModelTables> Registry::Read(const std::string& path) const {
+absl::StatusOr<ModelTables> Registry::Read(absl::string_view field, const std::string& path) const {
   if (options_.model_root.empty()) {
     return absl::FailedPreconditionError("the server has no model root: models cannot be loaded from files");
   }
   const absl::StatusOr<Folder> root = Folder::OpenRoot(options_.model_root);
   if (!root.ok()) return absl::FailedPreconditionError(absl::StrCat("model root: ", root.status().message()));
-  return ReadModel(*root, path, LimitsOf(options_));
+  absl::StatusOr<ModelTables> tables = ReadModel(*root, path, LimitsOf(options_));
+  if (!tables.ok()) return errors::Blame(field, "a model that can be read", tables.status());
+  return tables;
 }
 
 absl::Status Registry::CheckRoom(std::string_view name) const {
   if (models_.count(name) != 0) {
-    return absl::AlreadyExistsError(absl::StrCat("model: ", Quoted(name), " is loaded already"));
+    return errors::FieldError(absl::StatusCode::kAlreadyExists, "model", "a name that no loaded model has",
+                              Quoted(name));
   }
   if (static_cast<std::int64_t>(models_.size()) < options_.max_models) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("models: there are ", models_.size(), ", the limit max_models is ", options_.max_models));
+  return errors::FieldError(absl::StatusCode::kResourceExhausted, "model",
+                            absl::StrCat("one of at most ", options_.max_models, " models (max_models)"),
+                            absl::StrCat("one more than the ", models_.size(), " that are loaded"));
 }
 
 ModelPtr Registry::MakeCurrent(const std::string& name, const std::string& source, std::optional<std::string> path,
@@ -111,7 +118,9 @@ std::int64_t Registry::LoadRoot() {
     if (model.ok()) {
       ++loaded;
     } else {
-      log(absl::StrCat("skipped ", Quoted(path), ": ", model.status().message()));
+      const std::optional<contract::Fault> fault = errors::FaultOf(model.status());
+      const bool read = fault.has_value() && fault->field == "path";
+      log(absl::StrCat("skipped ", Quoted(path), ": ", read ? fault->got : std::string(model.status().message())));
     }
   }
   return loaded;
@@ -126,7 +135,7 @@ absl::StatusOr<ModelPtr> Registry::Load(std::string_view name, std::string_view 
     absl::ReaderMutexLock lock(&mutex_);
     if (absl::Status room = CheckRoom(chosen); !room.ok()) return room;
   }
-  return Add(chosen, *normalized, *normalized, Read(*normalized));
+  return Add(chosen, *normalized, *normalized, Read("path", *normalized));
 }
 
 absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
@@ -138,13 +147,13 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
     const auto found = models_.find(name);
     if (found == models_.end()) return NotLoaded(name);
     if (!found->second.path) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("model: ", Quoted(name), " did not come from a file (", found->second.model->source(), ")"));
+      return errors::FieldError(absl::StatusCode::kFailedPrecondition, "model", "one that came from a file",
+                                absl::StrCat(Quoted(name), " (", found->second.model->source(), ")"));
     }
     path = *found->second.path;
     read_order = ++reads_;
   }
-  absl::StatusOr<ModelTables> contents = Read(path);
+  absl::StatusOr<ModelTables> contents = Read("model", path);
   if (!contents.ok()) return contents.status();
   std::string hash = ContentHash(contents->tables);
 
@@ -152,7 +161,8 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
   absl::MutexLock lock(&mutex_);
   const auto found = models_.find(name);
   if (found == models_.end() || found->second.path != path) {
-    return absl::NotFoundError(absl::StrCat("model: ", Quoted(name), " was unloaded while it was read again"));
+    return errors::FieldError(absl::StatusCode::kNotFound, "model", "a model that stays loaded while it is read",
+                              absl::StrCat(Quoted(name), ", which was unloaded"));
   }
   old = found->second.model;
   if (found->second.read_order > read_order) return old;  // somebody has read it since
@@ -186,12 +196,14 @@ absl::StatusOr<ModelPtr> Registry::Upload(std::string_view name, std::string_vie
     ModelTables contents;
     if (base != nullptr) {
       if (base->source() != kUpload || base->contents().format != kUpload) {
-        return absl::AlreadyExistsError(absl::StrCat("model: ", Quoted(name), " was not made by uploads"));
+        return errors::FieldError(absl::StatusCode::kAlreadyExists, "model", "a new one, or one made by uploads",
+                                  absl::StrCat(Quoted(name), " (", base->source(), ")"));
       }
       contents = base->contents();
       if (!replace && contents.tables.count(chosen) != 0) {
-        return absl::AlreadyExistsError(
-            absl::StrCat("table: model ", Quoted(name), " has ", Quoted(chosen), " already, and replace is not set"));
+        return errors::FieldError(absl::StatusCode::kAlreadyExists, "table.name",
+                                  absl::StrCat("one that model ", Quoted(name), " has not, or replace to be set"),
+                                  Quoted(chosen));
       }
       contents.tables.erase(chosen);
     }

@@ -13,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "model/model.h"
 
@@ -42,7 +43,8 @@ class Registry {
   // be loaded is logged and skipped. Returns how many were loaded.
   std::int64_t LoadRoot();
 
-  // Errors of the following: see ModelService in proto/attnd/v1/model.proto.
+  // Errors of the following: see ModelService in proto/attnd/v1/model.proto. Their fields are "model", "version",
+  // "path", "table.name", "table.heads" and "table".
 
   // version 0: the current one.
   absl::StatusOr<std::shared_ptr<const Model>> Find(std::string_view name, std::uint64_t version = 0) const;
@@ -65,7 +67,8 @@ class Registry {
   };
 
   // The model at `path`, read outside the lock.
-  absl::StatusOr<ModelTables> Read(const std::string& path) const;
+  // Blames `field` of the request where the file cannot be read.
+  absl::StatusOr<ModelTables> Read(absl::string_view field, const std::string& path) const;
   absl::Status CheckRoom(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Reads, hashes and adds a model that is not there yet.
   absl::StatusOr<std::shared_ptr<const Model>> Add(const std::string& name, const std::string& source,

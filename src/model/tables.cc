@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "errors/field_error.h"
 #include "model/names.h"
 
 namespace attnd::model {
@@ -21,8 +22,9 @@ std::int64_t ValuesOf(const bias::Rule& rule) {
 
 absl::Status CheckSize(std::string_view name, std::int64_t values, const ReadLimits& limits) {
   if (values <= limits.max_table_values) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat("table ", Quoted(name), ": has ", values,
-                                                   " values, more than max_table_values, ", limits.max_table_values));
+  return errors::FieldError(absl::StatusCode::kResourceExhausted, "table",
+                            absl::StrCat("at most ", limits.max_table_values, " values (max_table_values)"),
+                            absl::StrCat(values, " in table ", Quoted(name)));
 }
 
 }  // namespace
@@ -53,15 +55,16 @@ absl::Status AddTable(std::string_view name, bias::BiasTable table, const ReadLi
     if (absl::Status size = CheckSize(name, values, limits); !size.ok()) return size;
   }
   if (contents.tables.size() >= kMaxTablesPerModel) {
-    return absl::ResourceExhaustedError(absl::StrCat("the model has more than ", kMaxTablesPerModel, " tables"));
+    return errors::FieldError(absl::StatusCode::kResourceExhausted, "table",
+                              absl::StrCat("at most ", kMaxTablesPerModel, " tables in a model"), "one more");
   }
   if (!contents.tables.empty() && contents.tables.begin()->second.heads() != table.heads()) {
-    return absl::InvalidArgumentError(absl::StrCat("table ", Quoted(name), ": heads: expected ",
-                                                   contents.tables.begin()->second.heads(),
-                                                   " as in the model's other tables, got ", table.heads()));
+    return errors::InvalidField(
+        "table.heads", absl::StrCat(contents.tables.begin()->second.heads(), " as in the model's other tables"),
+        absl::StrCat(table.heads(), " in table ", Quoted(name)));
   }
   if (!contents.tables.emplace(name, std::move(table)).second) {
-    return absl::InvalidArgumentError(absl::StrCat("table ", Quoted(name), " is given twice"));
+    return errors::InvalidField("table.name", "one that no other table has", Quoted(name));
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,7 @@ using Request = v1::ComputeAttentionRequest;
 struct Case {
   const char* name;
   std::function<void(Request&)> spoil;
-  const char* field;  // of the ErrorDetail; null: the error has none
+  const char* field;  // of the ErrorDetail
   grpc::StatusCode code = grpc::StatusCode::INVALID_ARGUMENT;
 };
 
@@ -43,6 +44,12 @@ std::vector<Case> Sizes() {
          r.set_heads(3);
        },
        "heads"},
+      {"table_heads_other_than_the_table_has",
+       [](Request& r) {
+         r.set_first_head(0);
+         r.set_table_heads(3);
+       },
+       "heads"},  // as the whole call, of which this is a piece, would be told
       {"kv_heads_no_divisor",
        [](Request& r) {
          r.set_heads(2);
@@ -100,6 +107,8 @@ std::vector<Case> Tensors() {
       {"mask_unknown", [](Request& r) { r.set_mask(static_cast<v1::Mask>(9)); }, "mask"},
       {"product_precision_unknown", [](Request& r) { r.set_product_precision(static_cast<v1::ProductPrecision>(5)); },
        "product_precision"},
+      {"k_shared", [](Request& r) { r.mutable_k_shared(); }, "k_shared", grpc::StatusCode::FAILED_PRECONDITION},
+      {"v_shared", [](Request& r) { r.mutable_v_shared(); }, "v_shared", grpc::StatusCode::FAILED_PRECONDITION},
       {"q_shared", [](Request& r) { r.mutable_q_shared()->set_offset(1); }, "q_shared",
        grpc::StatusCode::FAILED_PRECONDITION},
       {"output_shared", [](Request& r) { r.mutable_output_shared(); }, "output_shared",
@@ -147,17 +156,17 @@ std::vector<Case> Positions() {
 std::vector<Case> Names() {
   using grpc::StatusCode;
   return {
-      {"model_unknown", [](Request& r) { r.set_model("nobody"); }, nullptr, StatusCode::NOT_FOUND},
-      {"model_empty", [](Request& r) { r.clear_model(); }, nullptr},
-      {"model_with_slash", [](Request& r) { r.set_model("a/b"); }, nullptr},
-      {"model_dotdot", [](Request& r) { r.set_model(".."); }, nullptr},
-      {"model_hidden", [](Request& r) { r.set_model(".test"); }, nullptr},
-      {"model_with_nul", [](Request& r) { r.set_model(std::string("test\0", 5)); }, nullptr},
-      {"model_too_long", [](Request& r) { r.set_model(std::string(129, 'a')); }, nullptr},
-      {"model_of_a_megabyte", [](Request& r) { r.set_model(std::string(1000000, 'a')); }, nullptr},
-      {"version_unknown", [](Request& r) { r.set_version(99); }, nullptr, StatusCode::NOT_FOUND},
-      {"table_unknown", [](Request& r) { r.set_table("middle"); }, nullptr, StatusCode::NOT_FOUND},
-      {"table_with_nul", [](Request& r) { r.set_table(std::string("decoder\0", 8)); }, nullptr, StatusCode::NOT_FOUND},
+      {"model_unknown", [](Request& r) { r.set_model("nobody"); }, "model", StatusCode::NOT_FOUND},
+      {"model_empty", [](Request& r) { r.clear_model(); }, "model"},
+      {"model_with_slash", [](Request& r) { r.set_model("a/b"); }, "model"},
+      {"model_dotdot", [](Request& r) { r.set_model(".."); }, "model"},
+      {"model_hidden", [](Request& r) { r.set_model(".test"); }, "model"},
+      {"model_with_nul", [](Request& r) { r.set_model(std::string("test\0", 5)); }, "model"},
+      {"model_too_long", [](Request& r) { r.set_model(std::string(129, 'a')); }, "model"},
+      {"model_of_a_megabyte", [](Request& r) { r.set_model(std::string(1000000, 'a')); }, "model"},
+      {"version_unknown", [](Request& r) { r.set_version(99); }, "version", StatusCode::NOT_FOUND},
+      {"table_unknown", [](Request& r) { r.set_table("middle"); }, "table", StatusCode::NOT_FOUND},
+      {"table_with_nul", [](Request& r) { r.set_table(std::string("decoder\0", 8)); }, "table", StatusCode::NOT_FOUND},
   };
 }
 
@@ -177,17 +186,39 @@ class BadInputTest : public testing::Test {
       v1::ComputeAttentionResponse response;
       const grpc::Status status = server_->Compute(bad, &response);
       EXPECT_EQ(status.error_code(), c.code) << status.error_message();
-      if (c.field != nullptr) {
-        const v1::ErrorDetail detail = DetailOf(status);
-        EXPECT_EQ(detail.field(), c.field);
-        EXPECT_NE(detail.expected(), "");
-        EXPECT_EQ(status.error_message(), detail.field() + ": expected " + detail.expected() + ", got " + detail.got());
-      }
+      const v1::ErrorDetail detail = DetailOf(status);
+      EXPECT_EQ(detail.field(), c.field);
+      EXPECT_NE(detail.expected(), "");
+      EXPECT_EQ(status.error_message(), detail.field() + ": expected " + detail.expected() + ", got " + detail.got());
       EXPECT_LT(status.error_message().size(), 600u);
+      const v1::StreamAttentionResponse answer = AsPiece(bad);
+      EXPECT_EQ(answer.code(), c.code);
+      EXPECT_EQ(answer.message(), status.error_message());
+      EXPECT_EQ(answer.detail().SerializeAsString(), detail.SerializeAsString());
       v1::ComputeAttentionResponse again;
       ASSERT_TRUE(server_->Compute(good, &again).ok());
       EXPECT_EQ(again.output(), first.output());
     }
+  }
+
+  // The answer to the same as a piece of a stream.
+  v1::StreamAttentionResponse AsPiece(const Request& request) {
+    grpc::ClientContext context;
+    const auto stream = server_->attention().StreamAttention(&context);
+    v1::StreamAttentionRequest piece;
+    piece.set_q(request.q());
+    piece.set_k(request.k());
+    piece.set_v(request.v());
+    *piece.mutable_call() = request;
+    piece.mutable_call()->clear_q();
+    piece.mutable_call()->clear_k();
+    piece.mutable_call()->clear_v();
+    v1::StreamAttentionResponse answer;
+    EXPECT_TRUE(stream->Write(piece));
+    EXPECT_TRUE(stream->Read(&answer));
+    stream->WritesDone();
+    EXPECT_TRUE(stream->Finish().ok());
+    return answer;
   }
 
   static TestServer* server_;
@@ -199,6 +230,46 @@ TEST_F(BadInputTest, Sizes) { Run(Sizes()); }
 TEST_F(BadInputTest, Tensors) { Run(Tensors()); }
 TEST_F(BadInputTest, Positions) { Run(Positions()); }
 TEST_F(BadInputTest, Names) { Run(Names()); }
+
+// A new field needs a case, or a reason why it needs none.
+TEST_F(BadInputTest, EveryFieldHasACase) {
+  // Of the first every value is right; table_heads is told as heads.
+  std::set<std::string> named = {"return_log_sum_exp", "table_heads"};
+  for (const auto& cases : {Sizes(), Tensors(), Positions(), Names()}) {
+    for (const Case& c : cases) {
+      const std::string field = c.field;
+      named.insert(field.substr(0, field.find('[')));
+    }
+  }
+  for (int i = 0; i < Request::descriptor()->field_count(); ++i) {
+    EXPECT_TRUE(named.contains(Request::descriptor()->field(i)->name())) << Request::descriptor()->field(i)->name();
+  }
+}
+
+// Bytes that protobuf's own classes would not send.
+TEST_F(BadInputTest, WhatIsNoMessage) {
+  const std::string call = ValidRequest().SerializeAsString();
+  const struct {
+    const char* method;
+    std::string bytes;
+    const char* field;
+    const char* got;
+  } kCases[] = {
+      {"ComputeAttention", call + "\x0a\x02\xc3(", "model", "a string that is not"},
+      {"ComputeAttention", call + "\x1a\x01\xff", "table", "a string that is not"},
+      {"ComputeAttention", call + "\x07", "request", "malformed protobuf at byte "},
+      {"ComputeAttention", "\x82\x01\x01\xff" + call, "request", "malformed protobuf"},  // a length, cut
+      {"StreamAttention", "\x12\x03\x0a\x01\xff", "call.model", "a string that is not"},
+  };
+  for (const auto& c : kCases) {
+    std::string reply;
+    const grpc::Status status = RawCall(server_->channel(), std::string("/attnd.v1.AttentionService/") + c.method,
+                                        {grpc::Slice(c.bytes)}, &reply);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+    EXPECT_EQ(DetailOf(status).field(), c.field) << status.error_message();
+    EXPECT_EQ(DetailOf(status).got().substr(0, std::string(c.got).size()), c.got);
+  }
+}
 
 TEST_F(BadInputTest, MessageSaysFieldExpectedAndGot) {
   Request request = ValidRequest();

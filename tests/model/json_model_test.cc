@@ -70,8 +70,8 @@ TEST(JsonModelTest, RefusesOneBrokenThing) {
       {R"("architecture")", R"("arquitecture")", "unknown field \"arquitecture\""},
       {R"("t5", "tables")", R"(5, "tables")", "architecture: expected a string"},
       {R"({"decoder")", R"({"a": 1, "decoder")", "tables.\"a\": table: expected an object"},
-      {"\"decoder\"", "\"middle\"", "table name: expected decoder"},
-      {"\"decoder\"", "\"../decoder\"", "table name"},
+      {"\"decoder\"", "\"middle\"", "table.name: expected decoder"},
+      {"\"decoder\"", "\"../decoder\"", "table.name"},
       {table, "[]", "table: expected an object"},
       {R"("tables": {"decoder": )" + table + "}", R"("tables": {})",
        "tables: expected an object of at least one table"},
@@ -100,7 +100,7 @@ TEST(JsonModelTest, RefusesOneBrokenThing) {
       {table, table + R"(, "encoder": {"rule": "alibi", "slopes": [1]})", "heads: expected 2 as in the model's other"},
       {table, R"({"rule": "alibi", "slopes": []})", "heads: expected at least 1, got 0"},
       {table, R"({"rule": "alibi"})", "slopes: expected a list of numbers"},
-      {table, R"({"rule": "alibi", "slopes": [1e20]})", "slopes: expected finite values up to 2^64"},
+      {table, R"({"rule": "alibi", "slopes": [1e20]})", "slopes[0]: expected a finite value up to 2^64"},
       {table, R"({"rule": "per_offset", "values": [[1]]})", "min_offset: expected an integer"},
       {table, R"({"rule": "per_offset", "min_offset": 9223372036854775807, "values": [[1]]})",
        "min_offset: expected at most"},
@@ -121,7 +121,7 @@ TEST(JsonModelTest, LimitsAreNamed) {
   limits.max_table_values = 7;
   const absl::Status status = ParseJsonModel(kT5, limits).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("has 8 values, more than max_table_values, 7"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("at most 7 values (max_table_values), got 8"));
 }
 
 }  // namespace

@@ -190,8 +190,8 @@ TEST_F(RegistryTest, LoadsEverythingUnderTheRootAndLogsTheRest) {
                   AllOf(HasSubstr("skipped \"README.md\""), HasSubstr("expected a Hugging Face checkpoint folder")),
                   AllOf(HasSubstr("skipped \"empty-folder\""), HasSubstr("no config.json")),
                   AllOf(HasSubstr("skipped \"deep\""), HasSubstr("no config.json")),
-                  AllOf(HasSubstr("skipped \"bad name.json\""), HasSubstr("model name")),
-                  AllOf(HasSubstr("skipped \"t5.gguf\""), HasSubstr("loaded already")),
+                  AllOf(HasSubstr("skipped \"bad name.json\""), HasSubstr("model: expected 1 to 128 letters")),
+                  AllOf(HasSubstr("skipped \"t5.gguf\""), HasSubstr("no loaded model has")),
                   AllOf(HasSubstr("skipped \"out\""), HasSubstr("leads out of the model root"))));
 }
 
@@ -272,7 +272,7 @@ TEST_F(RegistryTest, LimitsAreNamed) {
   ASSERT_TRUE(registry.Load("", "a.json").ok());
   absl::Status status = registry.Load("b", "a.json").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("max_models is 1"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("at most 1 models (max_models)"));
   EXPECT_EQ(registry.Upload("b", "", Table(false), false).status().code(), absl::StatusCode::kResourceExhausted);
   ASSERT_TRUE(registry.Unload("a").ok());
   EXPECT_EQ(registry.Upload("b", "", Table(false, 2), false).status().code(), absl::StatusCode::kResourceExhausted);

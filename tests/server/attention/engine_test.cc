@@ -192,7 +192,7 @@ TEST_F(EngineTest, RefusesBeforeItReturnsOnceAndForNothing) {
     const char* message;
   } kCases[] = {
       {[](TestCall& c) { c.header.set_model("no-such"); }, absl::StatusCode::kNotFound, "model: "},
-      {[](TestCall& c) { c.header.set_model(""); }, absl::StatusCode::kInvalidArgument, "model name: "},
+      {[](TestCall& c) { c.header.set_model(""); }, absl::StatusCode::kInvalidArgument, "model: "},
       {[](TestCall& c) { c.header.set_version(99); }, absl::StatusCode::kNotFound, "version: "},
       {[](TestCall& c) { c.header.set_table("no-such"); }, absl::StatusCode::kNotFound, "table: "},
       {[](TestCall& c) { c.header.set_heads(3); }, absl::StatusCode::kInvalidArgument, ""},
