@@ -29,7 +29,7 @@ class AttentionService final
  private:
   AttentionEngine& engine_;
   CallGate& gate_;
-  OpenStreams streams_;
+  AttentionStreams streams_;
 };
 
 }  // namespace attnd::server

@@ -17,6 +17,10 @@ namespace {
 // docs/performance.md, "Settings of the channel"; tests/e2e/settings_test.cc sees it in force.
 constexpr int kReadBytes = 256 << 10;
 
+// Metadata of one call. gRPC ends the connection with all its calls where this is exceeded, so it is far above what
+// callers send by accident.
+constexpr int kMetadataBytes = 256 << 10;
+
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(std::min<std::int64_t>(absl::ToInt64Milliseconds(duration), std::numeric_limits<int>::max()));
 }
@@ -43,6 +47,7 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder.AddChannelArgument(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadBytes);
   builder.AddChannelArgument(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytes);
   SetTimes(options, builder);
   // Bounds what has been received and not admitted yet. Beyond it gRPC drops whole connections, so calls should meet
   // the limit on those in flight first.

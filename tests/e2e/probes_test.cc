@@ -146,6 +146,21 @@ TEST(ProbesTest, IdleStreamsHinderNobody) {
   EXPECT_TRUE(server.Compute(ValidRequest(), &response).ok());
 }
 
+// By default gRPC takes 8 KiB of metadata, and ends the connection's other calls for more.
+TEST(ProbesTest, MuchMetadataHarmsNoOtherCallOfTheConnection) {
+  TestServer server;
+  IdleStreams idle(server.channel(), 1);
+  for (const std::size_t bytes : {10 << 10, 200 << 10}) {
+    grpc::ClientContext context;
+    context.AddMetadata("x-much", std::string(bytes, 'm'));
+    v1::GetServerInfoResponse facts;
+    const grpc::Status status = server.info().GetServerInfo(&WithDeadline(context), {}, &facts);
+    EXPECT_TRUE(status.ok()) << bytes << ": " << status.error_message();
+  }
+  server.server().Stop();
+  idle.ExpectStopped();
+}
+
 // With hours to drain, a stream that held the stop up would hold this test up.
 TEST(ProbesTest, IdleStreamsEndAtTheStop) {
   server::Options options = TestOptions();
