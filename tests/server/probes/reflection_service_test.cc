@@ -70,9 +70,8 @@ TYPED_TEST_SUITE(ReflectionServiceTest, Versions);
 TYPED_TEST(ReflectionServiceTest, HealthAndReflectionDescribeThemselves) {
   auto stream = this->NewStream();
   std::vector<std::string> names;
-  for (const auto& service : stream.Ask(this->Listing()).list_services_response().service()) {
-    names.push_back(service.name());
-  }
+  const auto list = stream.Ask(this->Listing());
+  for (const auto& service : list.list_services_response().service()) names.push_back(service.name());
   EXPECT_THAT(names,
               UnorderedElementsAre("a.Service", "another.Service", "grpc.health.v1.Health",
                                    "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"));
