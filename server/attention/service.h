@@ -29,7 +29,7 @@ class AttentionService final
  private:
   AttentionEngine& engine_;
   CallGate& gate_;
-  AttentionStreams streams_;
+  JobStreams streams_;
 };
 
 }  // namespace attnd::server

@@ -63,9 +63,9 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
 // Pieces are read one at a time and computed in any number; answers are written one at a time, as they come. Whatever
 // happens changes the state and decides what is to be done next, both under the lock; what was decided is then done
 // without it. The stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
-class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public AttentionStream {
+class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public JobStream {
  public:
-  Stream(AttentionEngine& engine, CallGate& gate, AttentionStreams& streams, grpc::CallbackServerContext& context)
+  Stream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, grpc::CallbackServerContext& context)
       : engine_(engine), gate_(gate), streams_(streams) {
     options_.deadline = SteadyDeadline(context.raw_deadline());
   }
@@ -234,7 +234,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   AttentionEngine& engine_;
   CallGate& gate_;
-  AttentionStreams& streams_;
+  JobStreams& streams_;
   std::shared_ptr<Stream> self_;     // until gRPC is done with the reactor
   schedule::SubmitOptions options_;  // constant; its token is shared by all pieces
   grpc::ByteBuffer incoming_;        // the read's, while one is under way
@@ -257,30 +257,30 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
 }  // namespace
 
-void AttentionStreams::Add(const std::shared_ptr<AttentionStream>& stream) {
+void JobStreams::Add(const std::shared_ptr<JobStream>& stream) {
   absl::MutexLock lock(&mutex_);
   streams_.emplace(stream.get(), stream);
 }
 
-void AttentionStreams::Remove(const AttentionStream* stream) {
+void JobStreams::Remove(const JobStream* stream) {
   absl::MutexLock lock(&mutex_);
   streams_.erase(stream);
 }
 
-void AttentionStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
+void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
   // Asked without the lock, since an end may remove the stream at once.
-  std::vector<std::shared_ptr<AttentionStream>> streams;
+  std::vector<std::shared_ptr<JobStream>> streams;
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [key, stream] : streams_) streams.push_back(stream.lock());
   }
-  for (const std::shared_ptr<AttentionStream>& stream : streams) {
+  for (const std::shared_ptr<JobStream>& stream : streams) {
     if (stream != nullptr) stream->EndIfQuietFor(quiet);
   }
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate, AttentionStreams& streams,
+                                                                                 CallGate& gate, JobStreams& streams,
                                                                                  grpc::CallbackServerContext& context) {
   const auto stream = std::make_shared<Stream>(engine, gate, streams, context);
   stream->Start(stream);

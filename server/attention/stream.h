@@ -22,31 +22,31 @@ namespace attnd::server {
 inline constexpr std::size_t kStreamWindowBytes = std::size_t{16} << 20;
 
 // A stream that is open.
-class AttentionStream {
+class JobStream {
  public:
-  virtual ~AttentionStream() = default;
+  virtual ~JobStream() = default;
   // Ends the stream with UNAVAILABLE if nothing of it has been read, computed or written for `quiet`: all that it was
   // sent is answered then, and what is on its way is not begun.
   virtual void EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
 };
 
 // The streams that are open. Thread-safe; outlives them.
-class AttentionStreams {
+class JobStreams {
  public:
-  void Add(const std::shared_ptr<AttentionStream>& stream);
-  void Remove(const AttentionStream* stream);
+  void Add(const std::shared_ptr<JobStream>& stream);
+  void Remove(const JobStream* stream);
   void EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
 
  private:
   absl::Mutex mutex_;
-  std::map<const AttentionStream*, std::weak_ptr<AttentionStream>> streams_ ABSL_GUARDED_BY(mutex_);
+  std::map<const JobStream*, std::weak_ptr<JobStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
 
 // The reactor of one stream, which is in `streams` until it is over and then gone. Each of its pieces is in the gate
 // until its answer is with the transport; a closed gate lets them through, so that a job that has begun is finished.
 // Borrows the engine, the gate and the streams.
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate, AttentionStreams& streams,
+                                                                                 CallGate& gate, JobStreams& streams,
                                                                                  grpc::CallbackServerContext& context);
 
 }  // namespace attnd::server
