@@ -27,6 +27,12 @@ struct Flags {
                   "ATTND_SERVER in the environment, else 127.0.0.1:50051"};
   ValueFlag<absl::Duration> timeout{
       common, "timeout", "DURATION", absl::Minutes(5), "give up after this long, e.g. 30s", "5m"};
+  ValueFlag<absl::Duration> retry_for{common,
+                                      "retry_for",
+                                      "DURATION",
+                                      absl::ZeroDuration(),
+                                      "keep trying for this long while the server cannot be reached or is restarting",
+                                      "0: one attempt"};
 
   // What a call is about.
   TextFlag model{own, "model", "MODEL", "a loaded model (`attnctl models list` shows them); required"};

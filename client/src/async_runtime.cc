@@ -7,13 +7,17 @@
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
+
 namespace attnd::client {
 namespace {
 
 class Posted : public AsyncRuntime::Event {
  public:
   explicit Posted(std::function<void()> task) : task_(std::move(task)) {}
-  void Start(AsyncRuntime& runtime) { alarm_.Set(runtime.queue(), std::chrono::system_clock::time_point(), this); }
+  void Start(AsyncRuntime& runtime, std::chrono::system_clock::time_point when = {}) {
+    alarm_.Set(runtime.queue(), when, this);
+  }
   void Run(bool /*ok*/) override {
     task_();
     delete this;
@@ -45,5 +49,9 @@ void AsyncRuntime::Work() {
 }
 
 void AsyncRuntime::Post(std::function<void()> task) { (new Posted(std::move(task)))->Start(*this); }
+
+void AsyncRuntime::PostAfter(absl::Duration delay, std::function<void()> task) {
+  (new Posted(std::move(task)))->Start(*this, absl::ToChronoTime(absl::Now() + delay));
+}
 
 }  // namespace attnd::client

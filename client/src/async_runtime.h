@@ -5,6 +5,8 @@
 
 #include <functional>
 
+#include "absl/time/time.h"
+
 namespace attnd::client {
 
 // One per process, started by the first use and never stopped: so a call outlives the client that made it, and a client
@@ -26,6 +28,9 @@ class AsyncRuntime {
 
   // Runs `task` soon on a thread of the runtime. May be called from inside gRPC.
   void Post(std::function<void()> task);
+
+  // Runs `task` after about `delay`, likewise.
+  void PostAfter(absl::Duration delay, std::function<void()> task);
 
  private:
   AsyncRuntime();

@@ -9,14 +9,16 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "attnd/error_detail.h"
+#include "client/src/async_runtime.h"
 #include "client/src/compute_call.h"
 
 namespace attnd::client {
 namespace {
 
-// How often a call may be repeated because of what was learnt of the server. The last attempt is the plainest.
-constexpr int kMaxAttempts = 3;
+// How often a call may be repeated because of what was learnt of the server. After that it goes the plainest way.
+constexpr int kMaxLessons = 2;
 
 // The server does not know a region any more: it was started anew, or the connection that registered it broke.
 bool IsLostRegion(const absl::Status& status) {
@@ -27,9 +29,19 @@ bool IsLostRegion(const absl::Status& status) {
 
 }  // namespace
 
-AttentionCaller::AttentionCaller(std::shared_ptr<grpc::Channel> channel, std::shared_ptr<SharedMemory> memory,
+struct AttentionCaller::LaterCall {
+  ComputeRequest request;
+  Shape shape;
+  CallOptions options;
+  ComputeCallback done;
+  Tries tries;
+  int lessons = 0;
+  std::optional<Staged> staged;
+};
+
+AttentionCaller::AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory,
                                  StreamPlan plan)
-    : channel_(std::move(channel)),
+    : retry_(std::move(retry)),
       memory_(std::move(memory)),
       staging_(memory_ == nullptr ? nullptr : std::make_shared<StagingPool>(memory_)),
       plan_(plan) {}
@@ -39,7 +51,7 @@ bool AttentionCaller::InPieces(const Shape& shape) const {
   return bytes >= 2 * plan_.piece_bytes && shape.batch * shape.kv_heads > 1 && !streams_unknown_.load();
 }
 
-bool AttentionCaller::Repeat(const absl::Status& status, bool shared, bool streamed) {
+bool AttentionCaller::Learn(const absl::Status& status, bool shared, bool streamed) {
   if (shared && IsLostRegion(status)) {
     memory_->Forget();
     return true;
@@ -54,55 +66,76 @@ bool AttentionCaller::Repeat(const absl::Status& status, bool shared, bool strea
 absl::StatusOr<ComputeReply> AttentionCaller::Compute(const ComputeRequest& request, const CallOptions& options) {
   const absl::StatusOr<Shape> shape = CheckRequest(request);
   if (!shape.ok()) return shape.status();
-  for (int attempt = 1;; ++attempt) {
-    const bool plain = attempt == kMaxAttempts;
+  Tries tries(retry_, options);
+  for (int lessons = 0;;) {
+    const bool plain = lessons == kMaxLessons;
     std::optional<Staged> staged = plain ? std::nullopt : Staged::MakeNow(staging_, request, *shape, options.deadline);
     const bool streamed = !plain && !staged.has_value() && InPieces(*shape);
     absl::StatusOr<ComputeReply> reply =
-        streamed ? StreamNow(channel_, request, *shape, plan_, options)
-                 : ComputeNow(channel_, request, *shape, staged.has_value() ? staged->fields() : WireFields(), options);
+        streamed ? StreamNow(retry_->channel, request, *shape, plan_, options)
+                 : ComputeNow(retry_->channel, request, *shape, staged.has_value() ? staged->fields() : WireFields(),
+                              options);
     if (staged.has_value()) reply = std::move(*staged).Finish(std::move(reply), request, *shape);
-    if (plain || !Repeat(reply.status(), staged.has_value(), streamed)) return reply;
+    if (reply.ok()) return reply;
+    if (!plain && Learn(reply.status(), staged.has_value(), streamed)) {
+      ++lessons;
+      continue;
+    }
+    if (!tries.Again(reply.status())) return tries.Explain(reply.status());
+    while (const std::optional<absl::Duration> wait = tries.Wait()) absl::SleepFor(*wait);
+    if (tries.over()) return tries.Explain(tries.last());
   }
 }
 
 void AttentionCaller::ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) {
   const absl::StatusOr<Shape> shape = CheckRequest(request);
   if (!shape.ok()) return done(shape.status());
-  Attempt(1, std::move(request), *shape, std::move(options), std::move(done));
+  Tries tries(retry_, options);
+  Attempt(std::make_shared<LaterCall>(
+      LaterCall{std::move(request), *shape, std::move(options), std::move(done), std::move(tries), 0, std::nullopt}));
 }
 
-void AttentionCaller::Attempt(int attempt, ComputeRequest request, const Shape& shape, CallOptions options,
-                              ComputeCallback done) {
-  if (attempt == kMaxAttempts || staging_ == nullptr) {
-    return Send(attempt, std::nullopt, std::move(request), shape, std::move(options), std::move(done));
-  }
-  const auto kept = std::make_shared<ComputeRequest>(std::move(request));
-  const absl::Time deadline = options.deadline;
-  auto made = [self = shared_from_this(), attempt, kept, shape, options = std::move(options),
-               done = std::move(done)](std::optional<Staged> staged) {
-    self->Send(attempt, std::move(staged), std::move(*kept), shape, options, done);
-  };
-  Staged::MakeLater(staging_, *kept, shape, deadline, std::move(made));
+void AttentionCaller::Attempt(std::shared_ptr<LaterCall> call) {
+  if (call->lessons == kMaxLessons || staging_ == nullptr) return Send(std::move(call), std::nullopt);
+  auto made = [self = shared_from_this(), call](std::optional<Staged> staged) { self->Send(call, std::move(staged)); };
+  Staged::MakeLater(staging_, call->request, call->shape, call->options.deadline, std::move(made));
 }
 
-void AttentionCaller::Send(int attempt, std::optional<Staged> made, ComputeRequest request, const Shape& shape,
-                           CallOptions options, ComputeCallback done) {
-  const bool plain = attempt == kMaxAttempts;
-  const auto staged = std::make_shared<std::optional<Staged>>(std::move(made));
-  const bool streamed = !plain && !staged->has_value() && InPieces(shape);
-  const WireFields fields = staged->has_value() ? (*staged)->fields() : WireFields();
-  ComputeCallback ended = [self = shared_from_this(), attempt, plain, staged, streamed, request, shape, options,
-                           done = std::move(done)](absl::StatusOr<ComputeReply> reply) mutable {
-    if (staged->has_value()) reply = std::move(**staged).Finish(std::move(reply), request, shape);
-    if (plain || !self->Repeat(reply.status(), staged->has_value(), streamed)) return done(std::move(reply));
-    self->Attempt(attempt + 1, std::move(request), shape, std::move(options), std::move(done));
+void AttentionCaller::Send(std::shared_ptr<LaterCall> call, std::optional<Staged> staged) {
+  call->staged = std::move(staged);
+  const bool shared = call->staged.has_value();
+  const bool streamed = call->lessons < kMaxLessons && !shared && InPieces(call->shape);
+  ComputeCallback ended = [self = shared_from_this(), call, shared, streamed](absl::StatusOr<ComputeReply> reply) {
+    self->Ended(call, shared, streamed, std::move(reply));
   };
   if (streamed) {
-    StreamLater(channel_, std::move(request), shape, plan_, options, std::move(ended));
+    StreamLater(retry_->channel, call->request, call->shape, plan_, call->options, std::move(ended));
   } else {
-    ComputeLater(channel_, std::move(request), shape, fields, options, std::move(ended));
+    ComputeLater(retry_->channel, call->request, call->shape, shared ? call->staged->fields() : WireFields(),
+                 call->options, std::move(ended));
   }
+}
+
+void AttentionCaller::Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed,
+                            absl::StatusOr<ComputeReply> reply) {
+  if (shared) reply = std::move(*call->staged).Finish(std::move(reply), call->request, call->shape);
+  if (reply.ok()) return call->done(std::move(reply));
+  if (call->lessons < kMaxLessons && Learn(reply.status(), shared, streamed)) {
+    ++call->lessons;
+    return Attempt(std::move(call));
+  }
+  if (!call->tries.Again(reply.status())) return call->done(call->tries.Explain(reply.status()));
+  AttemptWhenTime(std::move(call));
+}
+
+void AttentionCaller::AttemptWhenTime(std::shared_ptr<LaterCall> call) {
+  if (const std::optional<absl::Duration> wait = call->tries.Wait()) {
+    AsyncRuntime::Get().PostAfter(*wait,
+                                  [self = shared_from_this(), call = std::move(call)] { self->AttemptWhenTime(call); });
+    return;
+  }
+  if (call->tries.over()) return call->done(call->tries.Explain(call->tries.last()));
+  Attempt(std::move(call));
 }
 
 absl::StatusOr<SharedBuffer> AttentionCaller::AllocateBuffer(std::size_t bytes) {

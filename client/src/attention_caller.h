@@ -1,8 +1,6 @@
 // Chooses how a call reaches the server: through shared memory, in pieces over streams, or as one message.
 #pragma once
 
-#include <grpcpp/channel.h>
-
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -13,6 +11,7 @@
 #include "attnd/connection.h"
 #include "attnd/options.h"
 #include "attnd/shared_buffer.h"
+#include "client/src/retry.h"
 #include "client/src/shape.h"
 #include "client/src/staging.h"
 #include "client/src/stream_call.h"
@@ -23,22 +22,26 @@ namespace attnd::client {
 class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
  public:
   // `memory` is null where the target is no Unix socket.
-  AttentionCaller(std::shared_ptr<grpc::Channel> channel, std::shared_ptr<SharedMemory> memory, StreamPlan plan);
+  AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory, StreamPlan plan);
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options);
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
   absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes);
 
  private:
+  // One call with what its attempts need.
+  struct LaterCall;
+
   bool InPieces(const Shape& shape) const;
   // Whether the call is worth repeating another way; takes note of what was learnt.
-  bool Repeat(const absl::Status& status, bool shared, bool streamed);
-  void Attempt(int attempt, ComputeRequest request, const Shape& shape, CallOptions options, ComputeCallback done);
+  bool Learn(const absl::Status& status, bool shared, bool streamed);
+  void Attempt(std::shared_ptr<LaterCall> call);
   // Attempt's second half: the tensors are staged, or there is nothing to stage.
-  void Send(int attempt, std::optional<Staged> made, ComputeRequest request, const Shape& shape, CallOptions options,
-            ComputeCallback done);
+  void Send(std::shared_ptr<LaterCall> call, std::optional<Staged> staged);
+  void Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed, absl::StatusOr<ComputeReply> reply);
+  void AttemptWhenTime(std::shared_ptr<LaterCall> call);
 
-  const std::shared_ptr<grpc::Channel> channel_;
+  const std::shared_ptr<RetryPolicy> retry_;
   const std::shared_ptr<SharedMemory> memory_;
   const std::shared_ptr<StagingPool> staging_;
   const StreamPlan plan_;

@@ -10,11 +10,13 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "attnd/error_detail.h"
 #include "client/src/attention_caller.h"
 #include "client/src/grpc_connection.h"
+#include "client/src/process.h"
+#include "client/src/retry.h"
+#include "client/src/target.h"
 #include "contract/unix_name.h"
 
 namespace attnd {
@@ -35,6 +37,18 @@ absl::Status CheckOptions(const std::string& target, const ClientOptions& option
                                      std::pair{"keepalive_timeout", options.keepalive_timeout}}) {
     if (value < absl::Milliseconds(1)) return invalid(field, "at least 1ms", absl::FormatDuration(value));
   }
+  const RetryOptions& retry = options.retry;
+  for (const auto& [field, value] :
+       {std::pair{"retry.initial_backoff", retry.initial_backoff}, std::pair{"retry.max_backoff", retry.max_backoff}}) {
+    if (value < absl::Milliseconds(1)) return invalid(field, "at least 1ms", absl::FormatDuration(value));
+  }
+  if (retry.max_time < absl::ZeroDuration()) {
+    return invalid("retry.max_time", "at least 0", absl::FormatDuration(retry.max_time));
+  }
+  for (const auto& [field, value] :
+       {std::pair{"retry.budget", retry.budget}, std::pair{"retry.reserve_per_second", retry.reserve_per_second}}) {
+    if (!(value >= 0)) return invalid(field, "at least 0", absl::StrCat(value));
+  }
   return absl::OkStatus();
 }
 
@@ -48,17 +62,20 @@ int Milliseconds(absl::Duration d) {
   return static_cast<int>(std::min<std::int64_t>(absl::ToInt64Milliseconds(d), std::numeric_limits<int>::max()));
 }
 
-bool IsLocal(const std::string& target) {
-  const absl::string_view name = target;
-  return absl::StartsWith(name, "unix:") || absl::StartsWith(name, "localhost:") || absl::StartsWith(name, "127.") ||
-         absl::StartsWith(name, "[::1]");
-}
-
 grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetMaxSendMessageSize(-1);
   arguments.SetLoadBalancingPolicyName(options.load_balancing_policy);
+  // A server that restarts is looked for, and connected to, soon: gRPC's own values (30 s between look-ups of a name,
+  // 1 to 120 s between attempts) let a client miss a rolling update.
+  arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, 1000);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  // This limits one attempt to connect, handshakes included (gRPC: 20 s). An address that is silent holds up the next.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
+  // The client repeats calls by itself (retry.h); gRPC adds only the repeats of what was never sent.
+  arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options.keepalive_time));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(options.keepalive_timeout));
   // Ping for as long as calls wait: by default gRPC stops after two pings without data.
@@ -68,7 +85,7 @@ grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions&
   arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadBytes);
   arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
   // An http_proxy in the environment is meant for other machines.
-  if (IsLocal(target)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  if (client::IsLocalTarget(target)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetUserAgentPrefix(
       absl::StrCat(options.user_agent, options.user_agent.empty() ? "" : " ", "attnd-client/" ATTND_VERSION));
   return arguments;
@@ -87,11 +104,12 @@ client::StreamPlan PlanFor(const ClientOptions& options) {
 
 absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, const ClientOptions& options) {
   if (auto s = CheckOptions(target, options); !s.ok()) return s;
+  if (auto s = client::CheckProcess(); !s.ok()) return s;
   const auto credentials = options.credentials != nullptr ? options.credentials : grpc::InsecureChannelCredentials();
   const auto channel = grpc::CreateCustomChannel(TargetOf(target), credentials, Arguments(target, options));
   const auto memory = options.shared_memory ? client::SharedMemory::ForTarget(target) : nullptr;
-  return client::MakeGrpcConnection(channel,
-                                    std::make_shared<client::AttentionCaller>(channel, memory, PlanFor(options)));
+  const auto retry = std::make_shared<client::RetryPolicy>(options.retry, channel);
+  return client::MakeGrpcConnection(retry, std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options)));
 }
 
 }  // namespace attnd

@@ -1,30 +1,38 @@
 #include "client/src/grpc_connection.h"
 
+#include <optional>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "client/messages/model.pb.h"
 #include "client/messages/server.pb.h"
 #include "client/src/convert.h"
 #include "client/src/message_call.h"
 #include "client/src/methods.h"
+#include "client/src/process.h"
 
 namespace attnd::client {
 namespace {
 
 class GrpcConnection : public Connection {
  public:
-  GrpcConnection(const std::shared_ptr<grpc::Channel>& channel, std::shared_ptr<AttentionCaller> attention)
-      : attention_(std::move(attention)), channel_(channel) {}
+  GrpcConnection(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<AttentionCaller> attention)
+      : retry_(std::move(retry)), attention_(std::move(attention)) {}
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) override {
+    if (auto s = CheckProcess(); !s.ok()) return s;
     return attention_->Compute(request, options);
   }
 
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) override {
+    if (auto s = CheckProcess(); !s.ok()) return done(s);
     attention_->ComputeAsync(std::move(request), std::move(options), std::move(done));
   }
 
-  absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes) override { return attention_->AllocateBuffer(bytes); }
+  absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes) override {
+    if (auto s = CheckProcess(); !s.ok()) return s;
+    return attention_->AllocateBuffer(bytes);
+  }
 
   absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) override {
     std::vector<Model> models;
@@ -52,19 +60,19 @@ class GrpcConnection : public Connection {
     v1::LoadModelRequest request;
     request.set_path(path);
     request.set_name(name);
-    return ModelOf(Call<v1::LoadModelResponse>(method::kLoadModel, request, options));
+    return ModelOf(CallOnce<v1::LoadModelResponse>(method::kLoadModel, request, options));
   }
 
   absl::StatusOr<Model> ReloadModel(const std::string& name, const CallOptions& options) override {
     v1::ReloadModelRequest request;
     request.set_name(name);
-    return ModelOf(Call<v1::ReloadModelResponse>(method::kReloadModel, request, options));
+    return ModelOf(CallOnce<v1::ReloadModelResponse>(method::kReloadModel, request, options));
   }
 
   absl::Status UnloadModel(const std::string& name, const CallOptions& options) override {
     v1::UnloadModelRequest request;
     request.set_name(name);
-    return Call<v1::UnloadModelResponse>(method::kUnloadModel, request, options).status();
+    return CallOnce<v1::UnloadModelResponse>(method::kUnloadModel, request, options).status();
   }
 
   absl::StatusOr<Model> UploadTable(const std::string& model, const Table& table, bool replace,
@@ -73,7 +81,7 @@ class GrpcConnection : public Connection {
     request.set_model(model);
     *request.mutable_table() = ToProto(table);
     request.set_replace(replace);
-    return ModelOf(Call<v1::UploadTableResponse>(method::kUploadTable, request, options));
+    return ModelOf(CallOnce<v1::UploadTableResponse>(method::kUploadTable, request, options));
   }
 
   absl::StatusOr<BiasReply> GetBias(const BiasRequest& request, const CallOptions& options) override {
@@ -90,11 +98,35 @@ class GrpcConnection : public Connection {
 
  private:
   template <typename Response>
+  absl::StatusOr<Response> Attempt(const char* method, const google::protobuf::MessageLite& request,
+                                   const CallOptions& options) const {
+    Response response;
+    if (auto s = CallMessage(retry_->channel, method, request, response, options); !s.ok()) return s;
+    return response;
+  }
+
+  // For methods without effects.
+  template <typename Response>
   absl::StatusOr<Response> Call(const char* method, const google::protobuf::MessageLite& request,
                                 const CallOptions& options) const {
-    Response response;
-    if (auto s = CallMessage(channel_, method, request, response, options); !s.ok()) return s;
-    return response;
+    if (auto s = CheckProcess(); !s.ok()) return s;
+    Tries tries(retry_, options);
+    while (true) {
+      absl::StatusOr<Response> response = Attempt<Response>(method, request, options);
+      if (response.ok()) return response;
+      if (!tries.Again(response.status())) return tries.Explain(response.status());
+      while (const std::optional<absl::Duration> wait = tries.Wait()) absl::SleepFor(*wait);
+      if (tries.over()) return tries.Explain(tries.last());
+    }
+  }
+
+  // For methods with effects: after an error nobody knows whether the server began.
+  template <typename Response>
+  absl::StatusOr<Response> CallOnce(const char* method, const google::protobuf::MessageLite& request,
+                                    const CallOptions& options) const {
+    if (auto s = CheckProcess(); !s.ok()) return s;
+    WaitUntilConnected(*retry_, options);
+    return Attempt<Response>(method, request, options);
   }
 
   template <typename Response>
@@ -103,15 +135,19 @@ class GrpcConnection : public Connection {
     return FromProto(response->model());
   }
 
+  const std::shared_ptr<RetryPolicy> retry_;
   const std::shared_ptr<AttentionCaller> attention_;
-  const std::shared_ptr<grpc::Channel> channel_;
 };
 
 }  // namespace
 
-std::shared_ptr<Connection> MakeGrpcConnection(const std::shared_ptr<grpc::Channel>& channel,
+std::shared_ptr<Connection> MakeGrpcConnection(std::shared_ptr<RetryPolicy> retry,
                                                std::shared_ptr<AttentionCaller> attention) {
-  return std::make_shared<GrpcConnection>(channel, std::move(attention));
+  // In a forked child it stays: to destroy a channel shuts down the parent's sockets.
+  return std::shared_ptr<Connection>(new GrpcConnection(std::move(retry), std::move(attention)),
+                                     [](GrpcConnection* connection) {
+                                       if (!Forked()) delete connection;
+                                     });
 }
 
 }  // namespace attnd::client

@@ -114,10 +114,13 @@ TEST(Client, MayGoInItsLastCallback) {
   done.WaitForNotification();
 }
 
-TEST(Client, RefusesAtOnceWhenNobodyListensAndWaitsIfAsked) {
+TEST(Client, RefusesAtOnceWhenNobodyEverListenedAndWaitsIfAsked) {
   Client client = *Client::Create("unix:///nonexistent/attnd.sock");
   TestRequest t(Large());
-  EXPECT_EQ(client.Compute(t.request).status().code(), absl::StatusCode::kUnavailable);
+  const absl::Status refused = client.Compute(t.request).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(refused.message().find("attempt"), std::string::npos) << refused;
+  EXPECT_EQ(client.UnloadModel("m").code(), absl::StatusCode::kUnavailable);
   CallOptions options = DeadlineIn(absl::Milliseconds(100));
   options.wait_for_ready = true;
   EXPECT_EQ(client.Compute(t.request, options).status().code(), absl::StatusCode::kDeadlineExceeded);

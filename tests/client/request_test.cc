@@ -22,10 +22,16 @@ struct Broken {
 // Nobody listens here; a request that passes the checks fails with another code.
 constexpr char kNobody[] = "unix:///nonexistent/attnd.sock";
 
+ClientOptions Once() {
+  ClientOptions options;
+  options.retry.enabled = false;
+  return options;
+}
+
 class RefusedRequest : public testing::TestWithParam<Broken> {};
 
 TEST_P(RefusedRequest, NamesTheField) {
-  Client client = *Client::Create(kNobody);
+  Client client = *Client::Create(kNobody, Once());
   TestRequest t;
   ASSERT_EQ(client.Compute(t.request).status().code(), absl::StatusCode::kUnavailable);
   GetParam().how(t.request);

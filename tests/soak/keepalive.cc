@@ -28,6 +28,7 @@ constexpr absl::Duration kSlack = absl::Seconds(8);
 absl::Status Call(const std::string& name, std::int64_t rows, absl::Duration least, absl::Duration most) {
   ClientOptions options;
   options.user_agent = name;  // a connection of its own
+  options.retry.enabled = false;
   Client client = *Client::Create(absl::GetFlag(FLAGS_server), options);
   if (const auto info = client.GetServerInfo(); !info.ok()) return info.status();
 

@@ -42,15 +42,23 @@ namespace attnd {
 // each link it, beside a program that links it too or compiles attnd's .proto files itself. Its threads run until the
 // process ends, so dlclose leaves a plugin that links it in memory.
 //
+// Fork: a process may fork before its first Client is made, or fork and exec at any time. In a child that was forked
+// later every method, and Create, fails at once with FAILED_PRECONDITION; the parent's clients go on.
+//
+// Repeats: what a server refuses or loses is sent again as RetryOptions says, so that a restart shows as a delay.
+//
+// Time: deadlines are times of the system's clock, which gRPC translates when a call begins. A clock that is set back
+// afterwards makes calls with a deadline end later by as much.
+//
 // Errors: what the server can refuse by shape alone is refused here with the same words before anything is sent
 // (INVALID_ARGUMENT). Otherwise a call has the server's code and message; attnd/v1/*.proto lists the codes of each.
-// UNAVAILABLE: the server was not reached or is stopping, and the call can be repeated (here or later).
+// UNAVAILABLE: the server was not reached or is stopping, and the repeats did not help; the message says how many.
 // GetErrorDetail(status) tells the field at fault.
 class Client {
  public:
   // `target` is a gRPC name: "host:port", "dns:///name:port", "unix:///run/attnd/attnd.sock". Does not wait for a
   // connection: a server that is not there shows in the first call. Errors: INVALID_ARGUMENT for an empty target, an
-  // unknown policy, or timeouts that are not positive.
+  // unknown policy, or timeouts that are not positive; FAILED_PRECONDITION in a forked child (see Fork).
   static absl::StatusOr<Client> Create(const std::string& target, const ClientOptions& options = {});
 
   // Over any connection, e.g. a MockConnection. `connection` is not null.

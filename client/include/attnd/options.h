@@ -16,6 +16,27 @@ class ChannelCredentials;
 
 namespace attnd {
 
+// How a client sends calls again that a server refused or lost (UNAVAILABLE, or CANCELLED that nobody asked for), as
+// they are while servers restart. Compute, GetBias, ListModels, GetModel and GetServerInfo change nothing on the server
+// and are repeated, on another server if there is one. LoadModel, ReloadModel, UploadTable and UnloadModel are sent
+// once, since their fate is not known after a failure; they wait for a connection first.
+struct RetryOptions {
+  bool enabled = true;
+
+  // No attempt begins later than this after the call's start, nor after the call's deadline. For so long a call waits
+  // for a server that this client has reached before and cannot reach now. The error is then that of the last attempt.
+  absl::Duration max_time = absl::Seconds(30);
+
+  // Time before the first repeat; each next one waits twice as long, up to the maximum. Half of it is random.
+  absl::Duration initial_backoff = absl::Milliseconds(50);
+  absl::Duration max_backoff = absl::Seconds(1);
+
+  // Repeats in all, as a share of the client's calls; beside these so many per second, of which ten seconds' worth can
+  // be saved up. So a server in trouble gets little more than its calls, and a lone caller still gets its repeats.
+  double budget = 0.2;
+  double reserve_per_second = 10;
+};
+
 struct ClientOptions {
   // null: no encryption. Otherwise e.g. grpc::SslCredentials(...), from <grpcpp/security/credentials.h>.
   std::shared_ptr<grpc::ChannelCredentials> credentials;
@@ -35,6 +56,8 @@ struct ClientOptions {
   // a second, however short keepalive_time is; attnd allows that (--min_ping_interval), other servers may not.
   absl::Duration keepalive_time = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
+
+  RetryOptions retry;
 };
 
 struct CallOptions {
@@ -44,7 +67,8 @@ struct CallOptions {
   // harm; one that is set between the making of `deadline` and the call's begin does.
   absl::Time deadline = absl::InfiniteFuture();
 
-  // Wait, until the deadline, for a server that cannot be reached yet. Otherwise that is UNAVAILABLE at once.
+  // Wait, until the deadline, also for a server that this client has never reached. Otherwise that is UNAVAILABLE at
+  // once.
   bool wait_for_ready = false;
 
   // Sent along as gRPC metadata. Keys are lower case.

@@ -1,0 +1,131 @@
+#include "client/src/retry.h"
+
+#include <algorithm>
+#include <random>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace attnd::client {
+namespace {
+
+// The longest wait before the caller's cancellation and the connection are looked at again.
+constexpr absl::Duration kStep = absl::Milliseconds(20);
+
+absl::Time EndOf(const RetryOptions& retry, const CallOptions& call, absl::Time start) {
+  return std::min(start + retry.max_time, call.deadline);
+}
+
+}  // namespace
+
+RetryBudget::RetryBudget(double share, double per_second, std::function<absl::Time()> now)
+    : share_(share),
+      per_second_(per_second),
+      now_(std::move(now)),
+      reserve_(per_second * absl::ToDoubleSeconds(kReserveTime)),
+      refilled_(now_()) {}
+
+void RetryBudget::Earn() {
+  absl::MutexLock lock(&mutex_);
+  earned_ = std::min(kMaxEarned, earned_ + share_);
+}
+
+bool RetryBudget::Spend() {
+  absl::MutexLock lock(&mutex_);
+  const absl::Time now = now_();
+  // The clock may have been set back.
+  const double seconds = std::max(0.0, absl::ToDoubleSeconds(now - refilled_));
+  reserve_ = std::min(per_second_ * absl::ToDoubleSeconds(kReserveTime), reserve_ + seconds * per_second_);
+  refilled_ = now;
+  for (double* const tokens : {&earned_, &reserve_}) {
+    // A fifth has no exact form: five of them may be a little less than one.
+    if (*tokens < 1 - 1e-9) continue;
+    *tokens = std::max(0.0, *tokens - 1);
+    return true;
+  }
+  return false;
+}
+
+bool RetryPolicy::EverConnected(bool after_attempt) {
+  const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/false);
+  // After an attempt a channel that found nobody is failing, and one that lost its connection is idle or connecting.
+  if (after_attempt ? state != GRPC_CHANNEL_TRANSIENT_FAILURE : state == GRPC_CHANNEL_READY)
+    ever_connected_.store(true);
+  return ever_connected_.load();
+}
+
+Tries::Tries(std::shared_ptr<RetryPolicy> policy, const CallOptions& options)
+    : policy_(std::move(policy)),
+      cancellation_(options.cancellation),
+      start_(absl::Now()),
+      end_(EndOf(policy_->options, options, start_)),
+      backoff_(policy_->options.initial_backoff) {
+  if (!policy_->options.enabled) return;
+  policy_->budget.Earn();
+  policy_->EverConnected(/*after_attempt=*/false);
+}
+
+bool Tries::Again(const absl::Status& status) {
+  ++attempts_;
+  const bool lost = status.code() == absl::StatusCode::kUnavailable ||
+                    (status.code() == absl::StatusCode::kCancelled && !CallerGone());
+  if (!lost || !policy_->options.enabled || !policy_->EverConnected(/*after_attempt=*/true)) return false;
+  last_ = status;
+  static thread_local std::minstd_rand random{std::random_device()()};
+  // Between half and the whole of the backoff, so that callers that were refused together come back apart.
+  next_ = absl::Now() + backoff_ * std::uniform_real_distribution<>(0.5, 1.0)(random);
+  backoff_ = std::min(backoff_ * 2, policy_->options.max_backoff);
+  return true;
+}
+
+std::optional<absl::Duration> Tries::Wait() {
+  const absl::Time now = absl::Now();
+  if (CallerGone()) {
+    last_ = absl::CancelledError("cancelled by the caller between two attempts");
+    over_ = true;
+    return std::nullopt;
+  }
+  if (std::max(now, next_) >= end_) {
+    why_ = ", and there is no time for another";
+    over_ = true;
+    return std::nullopt;
+  }
+  if (now < next_) return std::min(next_ - now, kStep);
+  if (policy_->channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+    return std::min(end_ - now, kStep);
+  }
+  if (!policy_->budget.Spend()) {
+    why_ = ", and the budget of repeats is used up";
+    over_ = true;
+  }
+  return std::nullopt;
+}
+
+absl::Status Tries::Explain(const absl::Status& status) const {
+  if (status.ok() || (attempts_ <= 1 && *why_ == '\0')) return status;
+  std::string message = absl::StrCat(status.message(), " (attempt ", attempts_, " in ",
+                                     absl::FormatDuration(absl::Trunc(absl::Now() - start_, absl::Milliseconds(1))));
+  if (!last_.ok() && last_ != status) {
+    absl::StrAppend(&message, "; the one before: ", absl::StatusCodeToString(last_.code()), ": ", last_.message());
+  }
+  absl::StrAppend(&message, why_, ")");
+  absl::Status explained(status.code(), message);
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { explained.SetPayload(url, payload); });
+  return explained;
+}
+
+void WaitUntilConnected(RetryPolicy& policy, const CallOptions& options) {
+  if (!policy.options.enabled) return;
+  const absl::Time end = EndOf(policy.options, options, absl::Now());
+  while (!policy.EverConnected(/*after_attempt=*/false) ||
+         policy.channel->GetState(/*try_to_connect=*/true) != GRPC_CHANNEL_READY) {
+    const grpc_connectivity_state state = policy.channel->GetState(/*try_to_connect=*/true);
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && !policy.EverConnected(/*after_attempt=*/true)) return;
+    const absl::Time now = absl::Now();
+    if (now >= end || (options.cancellation != nullptr && options.cancellation->cancelled())) return;
+    absl::SleepFor(std::min(end - now, kStep));
+  }
+}
+
+}  // namespace attnd::client

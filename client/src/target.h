@@ -1,0 +1,12 @@
+// What a target (a gRPC name) stands for, as far as the client must know it.
+#pragma once
+
+#include "absl/strings/string_view.h"
+
+namespace attnd::client {
+
+// Whether every address of `target` is on this host: a Unix socket, "localhost", 127.0.0.0/8 or ::1, in any of the
+// forms that gRPC accepts. Names are not looked up: one that /etc/hosts gives a loopback address counts as remote.
+bool IsLocalTarget(absl::string_view target);
+
+}  // namespace attnd::client
