@@ -40,6 +40,7 @@
 #include "attnd/v1/server.grpc.pb.h"
 #include "channel_settings.h"
 #include "client/src/attention_caller.h"
+#include "client/src/retry.h"
 #include "grpcpp/grpcpp.h"
 #include "memory/huge_pages.h"
 #include "pages.h"
@@ -151,7 +152,8 @@ class Caller {
     for (const auto& [name, value] : *settings) arguments.SetInt(name, value);
     const bool shared = absl::GetFlag(FLAGS_transport) == "shm";
     caller_ = std::make_shared<client::AttentionCaller>(
-        grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments),
+        std::make_shared<client::RetryPolicy>(
+            RetryOptions(), grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments)),
         shared ? client::SharedMemory::ForTarget(target) : nullptr, plan);
     const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * SizeOf(dtype);
     const bool in_place = shared && !absl::GetFlag(FLAGS_copy);

@@ -5,13 +5,18 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace attnd::client {
 namespace {
 
 // The longest wait before the caller's cancellation and the connection are looked at again.
 constexpr absl::Duration kStep = absl::Milliseconds(20);
+
+// What gRPC itself says of a call whose connection closed before any status had come, a proxy's mostly.
+constexpr absl::string_view kStreamRemoved = "Stream removed";
 
 absl::Time EndOf(const RetryOptions& retry, const CallOptions& call, absl::Time start) {
   return std::min(start + retry.max_time, call.deadline);
@@ -66,11 +71,22 @@ Tries::Tries(std::shared_ptr<RetryPolicy> policy, const CallOptions& options)
   policy_->EverConnected(/*after_attempt=*/false);
 }
 
+bool Tries::Lost(const absl::Status& status) const {
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+      return true;
+    case absl::StatusCode::kCancelled:
+      return !CallerGone();
+    case absl::StatusCode::kUnknown:
+      return absl::StartsWith(status.message(), kStreamRemoved);
+    default:
+      return false;
+  }
+}
+
 bool Tries::Again(const absl::Status& status) {
   ++attempts_;
-  const bool lost = status.code() == absl::StatusCode::kUnavailable ||
-                    (status.code() == absl::StatusCode::kCancelled && !CallerGone());
-  if (!lost || !policy_->options.enabled || !policy_->EverConnected(/*after_attempt=*/true)) return false;
+  if (!Lost(status) || !policy_->options.enabled || !policy_->EverConnected(/*after_attempt=*/true)) return false;
   last_ = status;
   static thread_local std::minstd_rand random{std::random_device()()};
   // Between half and the whole of the backoff, so that callers that were refused together come back apart.

@@ -84,6 +84,8 @@ class Tries {
   absl::Status Explain(const absl::Status& status) const;
 
  private:
+  // Whether the call was refused, or its answer lost, so that it is worth sending again.
+  bool Lost(const absl::Status& status) const;
   bool CallerGone() const { return cancellation_ != nullptr && cancellation_->cancelled(); }
 
   const std::shared_ptr<RetryPolicy> policy_;

@@ -43,10 +43,11 @@ TEST(RetryBudget, IsAShareOfTheCallsAndAReserve) {
 
 // Refuses the first `refusals` calls.
 struct Refusing {
-  explicit Refusing(int refusals, grpc::StatusCode code = grpc::StatusCode::UNAVAILABLE) {
-    service.handler = [this, refusals, code](grpc::ServerContext*, const v1::ComputeAttentionRequest& request,
-                                             v1::ComputeAttentionResponse& response) {
-      if (calls++ < refusals) return grpc::Status(code, "refused");
+  explicit Refusing(int refusals, grpc::StatusCode code = grpc::StatusCode::UNAVAILABLE,
+                    const std::string& message = "refused") {
+    service.handler = [this, refusals, code, message](grpc::ServerContext*, const v1::ComputeAttentionRequest& request,
+                                                      v1::ComputeAttentionResponse& response) {
+      if (calls++ < refusals) return grpc::Status(code, message);
       response.set_output(request.v());
       response.set_dtype(v1::DTYPE_FP32);
       response.set_content_hash("abc");
@@ -128,6 +129,16 @@ TEST_P(RetryTest, WhatIsNotRefusedAsAWholeIsNotRepeated) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(status.message(), "refused");
   EXPECT_EQ(refusing.calls, 1);
+}
+
+TEST_P(RetryTest, AConnectionThatClosedBeforeTheAnswerIsAnotherTry) {
+  Refusing refusing(2, grpc::StatusCode::UNKNOWN, "Stream removed");
+  FakeServer server({&refusing.service});
+  Client client = *Client::Create(server.target(), Quick());
+  TestRequest t(OneMessage());
+  const auto reply = Call(client, t.request);
+  EXPECT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(refusing.calls, 3);
 }
 
 TEST_P(RetryTest, SwitchedOffThereAreNone) {

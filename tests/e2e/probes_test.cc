@@ -167,7 +167,7 @@ TEST(ProbesTest, IdleStreamsEndAtTheStop) {
   options.drain = absl::Hours(10);
   TestServer server(options);
   IdleStreams idle(NewChannel(server.address()), 20);
-  EXPECT_EQ(server.server().Stop(), 0);
+  EXPECT_EQ(server.server().Stop().cut_off, 0);
   idle.ExpectStopped();
 }
 
