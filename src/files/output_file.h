@@ -16,8 +16,8 @@ using Bytes = absl::Span<const std::byte>;
 // stands there, links followed:
 // - nothing: a new file appears when it is complete and on disk, and not before;
 // - a regular file: the same, with the old file's owner and permissions. Where that cannot be done (it has several
-// names,
-//   another owner, or stands in a folder that cannot be written) its space is reserved and it is overwritten in place;
+//   names, another owner, or stands in a folder that cannot be written) its space is reserved, and it is overwritten in
+//   place;
 // - a file or pipe that is this process's standard output or error: they are written there, after what was;
 // - a device, FIFO or terminal: they are written to it.
 // Descriptors that do not block are waited for. Nothing but a regular file is ever replaced. A regular file is left as

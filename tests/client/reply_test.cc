@@ -131,7 +131,9 @@ std::string RpcStatus(const google::protobuf::Message& detail) {
 TEST(Errors, KeepCodeMessageAndDetail) {
   FakeAttention service;
   FakeServer server({&service});
-  Client client = *Client::Create(server.target());
+  ClientOptions once;
+  once.retry.enabled = false;
+  Client client = *Client::Create(server.target(), once);
   v1::ErrorDetail detail;
   detail.set_field("heads");
   detail.set_expected("8");

@@ -193,22 +193,29 @@ TEST_P(RetryTest, AServerThatIsAwayIsWaitedForAndCostsNoBudget) {
   options.shared_memory = false;
   Client client = *Client::Create(address, options);
   Refusing serving(0);
-  std::unique_ptr<FakeServer> server;
+  const std::vector<grpc::Service*> services{&serving.service};
+  auto server = std::make_unique<FakeServer>(services, address);
+  TestRequest t(OneMessage());
+  ASSERT_TRUE(Call(client, t.request).ok());
+  server.reset();
   std::thread starter([&] {
     absl::SleepFor(absl::Milliseconds(500));
-    server = std::make_unique<FakeServer>(std::vector<grpc::Service*>{&serving.service}, address);
+    server = std::make_unique<FakeServer>(services, address);
   });
-  TestRequest t(OneMessage());
   const auto reply = Call(client, t.request);
   starter.join();
   EXPECT_TRUE(reply.ok()) << reply.status();
 }
 
-TEST_P(RetryTest, AServerThatNeverComesIsGivenUp) {
+TEST_P(RetryTest, AServerThatDoesNotComeBackIsGivenUp) {
   ClientOptions options = Quick();
   options.retry.max_time = absl::Milliseconds(300);
-  Client client = *Client::Create("unix:///nonexistent/attnd.sock", options);
+  Refusing serving(0);
+  auto server = std::make_unique<FakeServer>(std::vector<grpc::Service*>{&serving.service});
+  Client client = *Client::Create(server->target(), options);
   TestRequest t(OneMessage());
+  ASSERT_TRUE(Call(client, t.request).ok());
+  server.reset();
   const absl::Status status = Call(client, t.request).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("no time for another"));
@@ -264,10 +271,13 @@ TEST(RetryOfModels, WhatHasEffectsWaitsForAConnection) {
   Client client = *Client::Create(address);
   RefusingModels models;
   models.unloads = 1;
-  std::unique_ptr<FakeServer> server;
+  const std::vector<grpc::Service*> services{&models};
+  auto server = std::make_unique<FakeServer>(services, address);
+  ASSERT_TRUE(client.ListModels().ok());
+  server.reset();
   std::thread starter([&] {
     absl::SleepFor(absl::Milliseconds(300));
-    server = std::make_unique<FakeServer>(std::vector<grpc::Service*>{&models}, address);
+    server = std::make_unique<FakeServer>(services, address);
   });
   const absl::Status status = client.UnloadModel("m");
   starter.join();

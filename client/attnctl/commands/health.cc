@@ -52,7 +52,7 @@ Command HealthCommand() {
       "health",
       "",
       "ask whether the server, or one of its services, can be called",
-      "Prints SERVING and exits with 0 if so; exits with 1 for any other status. The service `liveness` stays SERVING "
+      "Prints SERVING and exits with 0 if so; exits with 1 for any other status. The service `liveness` stays SERVING\n"
       "while a stopping server answers the calls that it has accepted.",
       {"service"},
       Run};

@@ -39,7 +39,7 @@ class FlagsTest : public testing::Test {
 
   // As Parse, with standard output on standard error, where a death test looks.
   static void ParseAloud(const std::vector<std::string>& arguments) {
-    std::cout.rdbuf(std::cerr.rdbuf());
+    dup2(STDERR_FILENO, STDOUT_FILENO);
     const absl::StatusOr<Options> options = Parse(arguments);
     std::cerr << "went on: " << options.status() << std::endl;
     std::_Exit(99);

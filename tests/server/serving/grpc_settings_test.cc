@@ -113,12 +113,6 @@ TEST(GrpcSettingsTest, CompressedRequestsAreRefused) {
   EXPECT_EQ(server.Call(10000).error_code(), StatusCode::OK);
 }
 
-TEST(GrpcSettingsTest, NoTwoServersShareAPort) {
-  const ConfiguredServer first(Options(), "127.0.0.1:0");
-  ASSERT_TRUE(first.listens());
-  EXPECT_FALSE(ConfiguredServer(Options(), first.address()).listens());
-}
-
 TEST(GrpcSettingsTest, ReadSizeIsReportedAsAskedFor) {
   const v1::Setting setting = ReadBytesSetting();
   EXPECT_EQ(setting.name(), "grpc_read_bytes");
