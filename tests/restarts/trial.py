@@ -28,13 +28,13 @@ import sys
 import time
 
 import proxies
+import report
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 HEADS, LENGTH, DIM = 4, 64, 32  # as driver.cc
 OUTPUT_BYTES = HEADS * LENGTH * DIM * 4
 LONG_ROWS = 24576
-SLACK = 2.0  # seconds beyond a call's own time
 POLICIES = ("round_robin", "pick_first")
 
 
@@ -158,10 +158,10 @@ def run(front: str, scenario: str, options: argparse.Namespace) -> list[dict]:
             text = process.communicate(timeout=600)[0]
             if process.returncode != 0:
                 sys.exit(f"{name} ended with status {process.returncode}: see {folder}")
-            rows.append({"front": front, "scenario": scenario, "client": name} | json.loads(text))
+            rows.append({"servers": front, "scenario": scenario, "client": name} | json.loads(text))
         for record in long_calls:
             name = "cpp, the long call" + ("" if record.pop("computing") else " (ended before the stop)")
-            rows.append({"front": front, "scenario": scenario, "client": name, "gap": 0} | record)
+            rows.append({"servers": front, "scenario": scenario, "client": name, "gap": 0} | record)
     finally:
         for _, process in clients:
             process.kill()
@@ -173,29 +173,6 @@ def run(front: str, scenario: str, options: argparse.Namespace) -> list[dict]:
     stops = max(server.longest_stop for server in servers)
     print(f"{front}, {scenario}: done; the longest stop took {stops:.1f} s", flush=True)
     return rows
-
-
-def faults(row: dict) -> list[str]:
-    """What our client promises and did not keep."""
-    if not row["client"].startswith("cpp"):
-        return []
-    where = f"{row['front']}, {row['scenario']}, {row['client']}"
-    found = [f"{where}: {n} failed with {code}: {row['words'][code]}" for code, n in row["failed"].items()]
-    if row["over"] > SLACK:
-        found.append(f"{where}: a call took {row['over']:.1f} s more than its own time")
-    return found
-
-
-def table(rows: list[dict]) -> str:
-    lines = ["| servers | what happens | client | calls | failed | longest call | longest gap |"]
-    lines.append("|---|---|---|---:|---|---:|---:|")
-    for row in rows:
-        failed = ", ".join(f"{n} {code}" for code, n in sorted(row["failed"].items())) or "0"
-        lines.append(
-            f"| {row['front']} | {row['scenario']} | {row['client']} | {row['calls']} | {failed} | "
-            f"{row['longest']:.2f} s | {row['gap']:.2f} s |"
-        )
-    return "\n".join(lines)
 
 
 def main() -> int:
@@ -221,12 +198,7 @@ def main() -> int:
     for front in options.fronts:
         for scenario in options.scenarios:
             rows += run(front, scenario, options)
-    (options.out / "results.json").write_text(json.dumps(rows, indent=1))
-    (options.out / "results.md").write_text(table(rows) + "\n")
-    print(f"\n{table(rows)}\n")
-    wrong = [line for row in rows for line in faults(row)]
-    print("\n".join(wrong) or "None of our client's calls failed or was late.")
-    return 1 if wrong else 0
+    return report.conclude(rows, options.out)
 
 
 if __name__ == "__main__":
