@@ -1,7 +1,10 @@
-// Small calls on an attnd that is stopped, killed and started again meanwhile; scripts/restarts.sh and its test run
-// this.
-//   restart_driver --target TARGET [--policy P] [--callers N] [--seconds S]       small calls, paced, until S have
-//   passed restart_driver --target TARGET --long LENGTH                                  one call of that many rows
+// Small calls on an attnd that is stopped, killed and started again meanwhile; scripts/restarts.sh runs this.
+//
+//   restart_driver --target TARGET [--policy P] [--callers N] [--seconds S]
+//     small calls, paced, until S have passed
+//   restart_driver --target TARGET --long LENGTH [--pieces]
+//     one call of that many rows
+//
 // Prints one line of JSON: calls, failures by code and the first message of each, and in seconds the median and the
 // longest call, the longest beyond what the server says that it took ("over"), and the longest time without success.
 #include <algorithm>
@@ -31,6 +34,7 @@ ABSL_FLAG(absl::Duration, pause, absl::Milliseconds(50), "what each waits after 
 ABSL_FLAG(double, seconds, 10, "how long");
 ABSL_FLAG(absl::Duration, deadline, absl::Seconds(60), "of each call");
 ABSL_FLAG(std::int64_t, long, 0, "make one call of this many rows instead");
+ABSL_FLAG(bool, pieces, false, "of the long call: with keys and values for each head, so that it travels in pieces");
 
 namespace attnd::restarts {
 namespace {
@@ -112,7 +116,7 @@ int Main() {
   }
   Tally tally;
   if (const std::int64_t length = absl::GetFlag(FLAGS_long); length > 0) {
-    Call(*client, Problem(kHeads, 1, length, 16), tally);
+    Call(*client, Problem(kHeads, absl::GetFlag(FLAGS_pieces) ? kHeads : 1, length, 16), tally);
   } else {
     const Problem problem(4, 4, 64, 32);
     const absl::Time end = absl::Now() + absl::Seconds(absl::GetFlag(FLAGS_seconds));

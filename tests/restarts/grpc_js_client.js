@@ -1,18 +1,18 @@
-// What driver.cc does, with @grpc/grpc-js and its defaults.
-//   grpc_js_client.js TARGET POLICY REQUEST OUTPUT_BYTES SECONDS [CALLERS [PAUSE_SECONDS]]
+// What driver.cc does, with @grpc/grpc-js.
+//   grpc_js_client.js TARGET SERVICE_CONFIG REQUEST OUTPUT_BYTES SECONDS
 // The arguments are those of python_client.py. NODE_PATH names the folder that has @grpc/grpc-js.
 'use strict';
 const fs = require('fs');
 const grpc = require('@grpc/grpc-js');
 
 const METHOD = '/attnd.v1.AttentionService/ComputeAttention';
-const DEADLINE = 60;
+const DEADLINE = 60;  // seconds
+const CALLERS = 8;
+const PAUSE = 50;  // milliseconds
 
-const [target, policy, requestFile, outputBytes, seconds, callers = '8', pause = '0.05'] = process.argv.slice(2);
+const [target, config, requestFile, outputBytes, seconds] = process.argv.slice(2);
 const request = fs.readFileSync(requestFile);
-const client = new grpc.Client(target, grpc.credentials.createInsecure(), {
-  'grpc.service_config': JSON.stringify({loadBalancingConfig: [{[policy]: {}}]}),
-});
+const client = new grpc.Client(target, grpc.credentials.createInsecure(), {'grpc.service_config': config});
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 const end = now() + Number(seconds);
 const times = [];
@@ -50,11 +50,11 @@ function call(done) {
 async function caller() {
   while (now() < end) {
     await new Promise(call);
-    await new Promise((done) => setTimeout(done, 1000 * Number(pause)));
+    await new Promise((done) => setTimeout(done, PAUSE));
   }
 }
 
-Promise.all(Array.from({length: Number(callers)}, caller)).then(() => {
+Promise.all(Array.from({length: CALLERS}, caller)).then(() => {
   times.sort((a, b) => a - b);
   gap = Math.max(gap, now() - lastSuccess);
   console.log(JSON.stringify({calls: times.length, failed, words, median: times[Math.floor(times.length / 2)],

@@ -1,9 +1,12 @@
-"""nginx and HAProxy before several attnd, each with its own defaults but for what gRPC needs."""
+"""nginx and HAProxy before two attnd, with the files of deploy/proxies."""
 
 import pathlib
 import subprocess
 import time
 
+DEPLOY = pathlib.Path(__file__).parents[2] / "deploy/proxies"
+
+# What surrounds deploy/proxies/nginx.conf where nginx does not run as the system's.
 NGINX = """
 daemon off;
 worker_processes 1;
@@ -12,50 +15,36 @@ error_log {folder}/nginx.log;
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
-  client_max_body_size 0;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
-  upstream attnd {{
-{backends}
-    keepalive 16;
-  }}
-  server {{
-    listen 127.0.0.1:{listen} http2;
-    location / {{ grpc_pass grpc://attnd; }}
-  }}
+  include {folder}/attnd.conf;
 }}
 """
 
-HAPROXY = """
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-frontend clients
-  bind 127.0.0.1:{listen} proto h2
-  default_backend attnd
-backend attnd
-  balance roundrobin
-{backends}
-"""
+
+def replaced(text: str, new: dict[str, str]) -> str:
+    for old, value in new.items():
+        if old not in text:
+            raise RuntimeError(f"deploy/proxies: nothing says {old!r}")
+        text = text.replace(old, value)
+    return text
 
 
 def start(name: str, listen: int, ports: list[int], folder: pathlib.Path) -> subprocess.Popen:
-    """Starts the proxy `name` at the loopback port `listen`; its files are in `folder`."""
-    config = folder / f"{name}.conf"
+    """Starts the proxy `name` at the loopback port `listen`; its files are in `folder`. One port stands for both."""
+    addresses = {f"attnd-{i + 1}:50051": f"127.0.0.1:{ports[i % len(ports)]}" for i in range(2)}
     if name == "nginx":
-        backends = "\n".join(f"    server 127.0.0.1:{port};" for port in ports)
-        command = ["nginx", "-e", folder / "nginx.log", "-c", config]
-        text = NGINX
+        text = replaced((DEPLOY / "nginx.conf").read_text(), addresses | {"listen 50051": f"listen 127.0.0.1:{listen}"})
+        (folder / "attnd.conf").write_text(text)
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
+        command = ["nginx", "-e", folder / "nginx.log", "-c", folder / "nginx.conf"]
     else:
-        backends = "\n".join(f"  server attnd{i} 127.0.0.1:{port} proto h2 check" for i, port in enumerate(ports))
-        command = ["haproxy", "-db", "-f", config]
-        text = HAPROXY
-    config.write_text(text.format(folder=folder, listen=listen, backends=backends))
+        text = replaced((DEPLOY / "haproxy.cfg").read_text(), addresses | {"bind :50051": f"bind 127.0.0.1:{listen}"})
+        (folder / "haproxy.cfg").write_text(text)
+        command = ["haproxy", "-db", "-f", folder / "haproxy.cfg"]
     with (folder / f"{name}.out.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     time.sleep(1)

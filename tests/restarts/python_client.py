@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What driver.cc does, with Python's grpcio and its defaults.
+"""What driver.cc does, with Python's grpcio.
 
-  python_client.py TARGET POLICY REQUEST OUTPUT_BYTES SECONDS [CALLERS [PAUSE_SECONDS]]
+  python_client.py TARGET SERVICE_CONFIG REQUEST OUTPUT_BYTES SECONDS
 
-REQUEST is a file with a serialised ComputeAttentionRequest; an answer's last OUTPUT_BYTES bytes, its output, must be
-the same each time.
+SERVICE_CONFIG is gRPC's, in JSON. REQUEST is a file with a serialised ComputeAttentionRequest; an answer's last
+OUTPUT_BYTES bytes, its output, must be the same each time.
 """
 
 import json
@@ -16,7 +16,8 @@ import time
 import grpc
 
 METHOD = "/attnd.v1.AttentionService/ComputeAttention"
-DEADLINE = 60
+DEADLINE = 60  # seconds
+CALLERS, PAUSE = 8, 0.05
 
 
 class Tally:
@@ -50,14 +51,11 @@ class Tally:
 
 
 def main() -> int:
-    if not 6 <= len(sys.argv) <= 8:
+    if len(sys.argv) != 6:
         sys.exit(__doc__)
-    target, policy, request_file, output_bytes, seconds = sys.argv[1:6]
-    callers = int(sys.argv[6]) if len(sys.argv) > 6 else 8
-    pause = float(sys.argv[7]) if len(sys.argv) > 7 else 0.05
+    target, config, request_file, output_bytes, seconds = sys.argv[1:]
     request = pathlib.Path(request_file).read_bytes()
     size = int(output_bytes)
-    config = json.dumps({"loadBalancingConfig": [{policy: {}}]})
     channel = grpc.insecure_channel(target, options=[("grpc.service_config", config)])
     call = channel.unary_unary(METHOD)
     tally = Tally()
@@ -71,9 +69,9 @@ def main() -> int:
                 tally.add(start, "WRONG_ANSWER" if len(outputs) > 1 else "", "another output than before")
             except grpc.RpcError as error:
                 tally.add(start, error.code().name, error.details())
-            time.sleep(pause)
+            time.sleep(PAUSE)
 
-    threads = [threading.Thread(target=calls) for _ in range(callers)]
+    threads = [threading.Thread(target=calls) for _ in range(CALLERS)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -2,19 +2,21 @@
 """Stops, kills and starts attnd under load of several clients, and counts what fails.
 
   trial.py --attnd BINARY --driver BINARY [--python PYTHON] [--out FOLDER]
-           [--fronts direct,nginx,haproxy] [--scenarios restart,long,kill,single] [--clients cpp,python,js]
+           [--fronts direct,nginx,haproxy] [--scenarios restart,long,kill,single] [--clients cpp,python,js,python-set,js-set]
            [--times N] [--down SECONDS] [--deadline SECONDS]
 
-Two servers, directly or behind a proxy with its defaults (proxies.py); one in the scenario "single". All clients call
+Two servers, directly or behind a proxy as deploy/proxies sets it up; one in the scenario "single". All clients call
 at the same time, eight callers each, a small call every 50 ms:
 
   restart  SIGTERM, and a start once the process has ended; one server after the other, N times
-  long     the same, while the server that stops computes a call of some seconds
+  long     the same, while the server that stops computes a call of some seconds; every other one travels in pieces
   kill     kill -9 and a start, N times
   single   as restart, with one server that is away for --down seconds
 
+The foreign clients have their defaults, or, with "-set", the settings that docs/operations.md recommends.
+
 Prints a table. Fails if a call of our client (cpp) fails or takes more than two seconds beyond its own time, whatever the
-others count: how they try again is not ours to set. Fails also if a server ends with another status than 0.
+others count: how they try again is theirs to say. Fails also if a server ends with another status than 0.
 """
 
 import argparse
@@ -36,6 +38,21 @@ HEADS, LENGTH, DIM = 4, 64, 32  # as driver.cc
 OUTPUT_BYTES = HEADS * LENGTH * DIM * 4
 LONG_ROWS = 24576
 POLICIES = ("round_robin", "pick_first")
+# As in docs/operations.md, "Clients of other languages".
+RECOMMENDED = {
+    "methodConfig": [
+        {
+            "name": [{"service": "attnd.v1.AttentionService"}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
 
 
 def free_port() -> int:
@@ -93,13 +110,16 @@ def client_command(options: argparse.Namespace, kind: str, target: str, policy: 
     if kind == "cpp":
         deadline = f"--deadline={options.deadline}s"
         return [options.driver, f"--target={target}", f"--policy={policy}", f"--seconds={seconds}", deadline]
-    program = {"python": [options.python, HERE / "python_client.py"], "js": ["node", HERE / "grpc_js_client.js"]}[kind]
-    return [*program, target, policy, options.out / "request.bin", str(OUTPUT_BYTES), str(seconds)]
+    language, _, settings = kind.partition("-")
+    program = {"python": [options.python, HERE / "python_client.py"], "js": ["node", HERE / "grpc_js_client.js"]}
+    config = {"loadBalancingConfig": [{policy: {}}]} | (RECOMMENDED if settings else {})
+    request = options.out / "request.bin"
+    return [*program[language], target, json.dumps(config), request, str(OUTPUT_BYTES), str(seconds)]
 
 
-def disturb(scenario: str, servers: list[Server], options: argparse.Namespace) -> list[str]:
-    """What happens to the servers; returns lines about it."""
-    lines = []
+def disturb(scenario: str, servers: list[Server], options: argparse.Namespace) -> list[dict]:
+    """What happens to the servers; returns the long calls."""
+    calls = []
     for turn in range(options.times):
         server = servers[turn % len(servers)]
         time.sleep(1)
@@ -107,20 +127,23 @@ def disturb(scenario: str, servers: list[Server], options: argparse.Namespace) -
             server.kill()
             time.sleep(0.5)
         elif scenario == "long":
+            pieces = turn // len(servers) % 2 == 1
             command = [options.driver, f"--target=127.0.0.1:{server.port}", f"--long={LONG_ROWS}"]
+            command += ["--pieces"] if pieces else []
             call = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             time.sleep(1)
             computing = call.poll() is None
             server.stop()
             record = json.loads(call.communicate()[0])
-            record["computing"] = computing
-            lines.append(record)
+            name = "cpp, a long call" + (" in pieces" if pieces else "")
+            record["client"] = name + ("" if computing else " (ended before the stop)")
+            calls.append(record)
         else:
             server.stop()
             time.sleep(options.down if scenario == "single" else 0)
         server.start()
     time.sleep(1)
-    return lines
+    return calls
 
 
 def duration(scenario: str, options: argparse.Namespace) -> float:
@@ -159,9 +182,7 @@ def run(front: str, scenario: str, options: argparse.Namespace) -> list[dict]:
             if process.returncode != 0:
                 sys.exit(f"{name} ended with status {process.returncode}: see {folder}")
             rows.append({"servers": front, "scenario": scenario, "client": name} | json.loads(text))
-        for record in long_calls:
-            name = "cpp, the long call" + ("" if record.pop("computing") else " (ended before the stop)")
-            rows.append({"servers": front, "scenario": scenario, "client": name, "gap": 0} | record)
+        rows += [{"servers": front, "scenario": scenario} | record for record in long_calls]
     finally:
         for _, process in clients:
             process.kill()
@@ -184,7 +205,7 @@ def main() -> int:
     for name, values in (
         ("fronts", ["direct", "nginx", "haproxy"]),
         ("scenarios", ["restart", "long", "kill", "single"]),
-        ("clients", ["cpp", "python", "js"]),
+        ("clients", ["cpp", "python", "js", "python-set", "js-set"]),
     ):
         parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=values)
     parser.add_argument("--times", type=int, default=4)
