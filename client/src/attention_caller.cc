@@ -76,7 +76,10 @@ absl::StatusOr<ComputeReply> AttentionCaller::Compute(const ComputeRequest& requ
                  : ComputeNow(retry_->channel, request, *shape, staged.has_value() ? staged->fields() : WireFields(),
                               options);
     if (staged.has_value()) reply = std::move(*staged).Finish(std::move(reply), request, *shape);
-    if (reply.ok()) return reply;
+    if (reply.ok()) {
+      tries.Answered();
+      return reply;
+    }
     if (!plain && Learn(reply.status(), staged.has_value(), streamed)) {
       ++lessons;
       continue;
@@ -119,7 +122,10 @@ void AttentionCaller::Send(std::shared_ptr<LaterCall> call, std::optional<Staged
 void AttentionCaller::Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed,
                             absl::StatusOr<ComputeReply> reply) {
   if (shared) reply = std::move(*call->staged).Finish(std::move(reply), call->request, call->shape);
-  if (reply.ok()) return call->done(std::move(reply));
+  if (reply.ok()) {
+    call->tries.Answered();
+    return call->done(std::move(reply));
+  }
   if (call->lessons < kMaxLessons && Learn(reply.status(), shared, streamed)) {
     ++call->lessons;
     return Attempt(std::move(call));

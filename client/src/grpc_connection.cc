@@ -113,7 +113,10 @@ class GrpcConnection : public Connection {
     Tries tries(retry_, options);
     while (true) {
       absl::StatusOr<Response> response = Attempt<Response>(method, request, options);
-      if (response.ok()) return response;
+      if (response.ok()) {
+        tries.Answered();
+        return response;
+      }
       if (!tries.Again(response.status())) return tries.Explain(response.status());
       while (const std::optional<absl::Duration> wait = tries.Wait()) absl::SleepFor(*wait);
       if (tries.over()) return tries.Explain(tries.last());

@@ -52,23 +52,13 @@ bool RetryBudget::Spend() {
   return false;
 }
 
-bool RetryPolicy::EverConnected(bool after_attempt) {
-  const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/false);
-  // After an attempt a channel that found nobody is failing, and one that lost its connection is idle or connecting.
-  if (after_attempt ? state != GRPC_CHANNEL_TRANSIENT_FAILURE : state == GRPC_CHANNEL_READY)
-    ever_connected_.store(true);
-  return ever_connected_.load();
-}
-
 Tries::Tries(std::shared_ptr<RetryPolicy> policy, const CallOptions& options)
     : policy_(std::move(policy)),
       cancellation_(options.cancellation),
       start_(absl::Now()),
       end_(EndOf(policy_->options, options, start_)),
       backoff_(policy_->options.initial_backoff) {
-  if (!policy_->options.enabled) return;
-  policy_->budget.Earn();
-  policy_->EverConnected(/*after_attempt=*/false);
+  if (policy_->options.enabled) policy_->budget.Earn();
 }
 
 bool Tries::Lost(const absl::Status& status) const {
@@ -86,7 +76,9 @@ bool Tries::Lost(const absl::Status& status) const {
 
 bool Tries::Again(const absl::Status& status) {
   ++attempts_;
-  if (!Lost(status) || !policy_->options.enabled || !policy_->EverConnected(/*after_attempt=*/true)) return false;
+  // A channel that found nobody is failing now; one that lost its connection is idle or connecting.
+  if (policy_->channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_TRANSIENT_FAILURE) policy_->NoteConnected();
+  if (!Lost(status) || !policy_->options.enabled || !policy_->ever_connected()) return false;
   last_ = status;
   static thread_local std::minstd_rand random{std::random_device()()};
   // Between half and the whole of the backoff, so that callers that were refused together come back apart.
@@ -134,10 +126,10 @@ absl::Status Tries::Explain(const absl::Status& status) const {
 void WaitUntilConnected(RetryPolicy& policy, const CallOptions& options) {
   if (!policy.options.enabled) return;
   const absl::Time end = EndOf(policy.options, options, absl::Now());
-  while (!policy.EverConnected(/*after_attempt=*/false) ||
-         policy.channel->GetState(/*try_to_connect=*/true) != GRPC_CHANNEL_READY) {
+  while (true) {
     const grpc_connectivity_state state = policy.channel->GetState(/*try_to_connect=*/true);
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && !policy.EverConnected(/*after_attempt=*/true)) return;
+    if (state == GRPC_CHANNEL_READY) return policy.NoteConnected();
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && !policy.ever_connected()) return;
     const absl::Time now = absl::Now();
     if (now >= end || (options.cancellation != nullptr && options.cancellation->cancelled())) return;
     absl::SleepFor(std::min(end - now, kStep));

@@ -45,9 +45,10 @@ struct RetryPolicy {
   RetryPolicy(const RetryOptions& options, std::shared_ptr<grpc::Channel> channel)
       : options(options), budget(options.budget, options.reserve_per_second), channel(std::move(channel)) {}
 
-  // Whether a server has ever been connected: from then on there is one to wait for. Before, an address at which nobody
-  // listens is an error at once. `after_attempt`: a call has just failed, and not the caller's.
-  bool EverConnected(bool after_attempt);
+  // A server was connected: from now on there is one to wait for. Before, an address at which nobody listens is an
+  // error at once.
+  void NoteConnected() { ever_connected_.store(true, std::memory_order_relaxed); }
+  bool ever_connected() const { return ever_connected_.load(std::memory_order_relaxed); }
 
   const RetryOptions options;
   RetryBudget budget;
@@ -60,6 +61,7 @@ struct RetryPolicy {
 // The attempts of one call without lasting effect on the server. Not thread-safe. Use:
 //   while (true) {
 //     status = ...;
+//     if (status.ok()) return tries.Answered();
 //     if (!tries.Again(status)) return tries.Explain(status);
 //     while (std::optional<absl::Duration> wait = tries.Wait()) sleep(*wait);
 //     if (tries.over()) return tries.Explain(tries.last());
@@ -68,7 +70,10 @@ class Tries {
  public:
   Tries(std::shared_ptr<RetryPolicy> policy, const CallOptions& options);
 
-  // The attempt ended with `status`. Whether that is worth another one: UNAVAILABLE, or CANCELLED that the caller did
+  // The attempt was answered.
+  void Answered() { policy_->NoteConnected(); }
+
+  // The attempt failed with `status`. Whether that is worth another one: UNAVAILABLE, or CANCELLED that the caller did
   // not ask for, from a server that was connected once.
   bool Again(const absl::Status& status);
 
