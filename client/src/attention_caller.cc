@@ -9,7 +9,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "attnd/error_detail.h"
 #include "client/src/async_runtime.h"
 #include "client/src/compute_call.h"
@@ -85,7 +84,7 @@ absl::StatusOr<ComputeReply> AttentionCaller::Compute(const ComputeRequest& requ
       continue;
     }
     if (!tries.Again(reply.status())) return tries.Explain(reply.status());
-    while (const std::optional<absl::Duration> wait = tries.Wait()) absl::SleepFor(*wait);
+    while (const std::optional<absl::Duration> wait = tries.Wait()) Pause(*retry_->channel, *wait);
     if (tries.over()) return tries.Explain(tries.last());
   }
 }

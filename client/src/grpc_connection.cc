@@ -3,7 +3,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "client/messages/model.pb.h"
 #include "client/messages/server.pb.h"
 #include "client/src/convert.h"
@@ -118,7 +117,7 @@ class GrpcConnection : public Connection {
         return response;
       }
       if (!tries.Again(response.status())) return tries.Explain(response.status());
-      while (const std::optional<absl::Duration> wait = tries.Wait()) absl::SleepFor(*wait);
+      while (const std::optional<absl::Duration> wait = tries.Wait()) Pause(*retry_->channel, *wait);
       if (tries.over()) return tries.Explain(tries.last());
     }
   }

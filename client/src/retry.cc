@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
 
 namespace attnd::client {
 namespace {
@@ -123,6 +124,10 @@ absl::Status Tries::Explain(const absl::Status& status) const {
   return explained;
 }
 
+void Pause(grpc::Channel& channel, absl::Duration time) {
+  channel.WaitForStateChange(channel.GetState(/*try_to_connect=*/false), absl::ToChronoTime(absl::Now() + time));
+}
+
 void WaitUntilConnected(RetryPolicy& policy, const CallOptions& options) {
   if (!policy.options.enabled) return;
   const absl::Time end = EndOf(policy.options, options, absl::Now());
@@ -132,7 +137,7 @@ void WaitUntilConnected(RetryPolicy& policy, const CallOptions& options) {
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && !policy.ever_connected()) return;
     const absl::Time now = absl::Now();
     if (now >= end || (options.cancellation != nullptr && options.cancellation->cancelled())) return;
-    absl::SleepFor(std::min(end - now, kStep));
+    Pause(*policy.channel, std::min(end - now, kStep));
   }
 }
 

@@ -63,7 +63,7 @@ struct RetryPolicy {
 //     status = ...;
 //     if (status.ok()) return tries.Answered();
 //     if (!tries.Again(status)) return tries.Explain(status);
-//     while (std::optional<absl::Duration> wait = tries.Wait()) sleep(*wait);
+//     while (std::optional<absl::Duration> wait = tries.Wait()) Pause(channel, *wait);
 //     if (tries.over()) return tries.Explain(tries.last());
 //   }
 class Tries {
@@ -104,6 +104,10 @@ class Tries {
   const char* why_ = "";
   absl::Status last_;
 };
+
+// Waits on this thread for `time`, or until the channel's state changes, and lets gRPC connect meanwhile: where no call
+// is open and no thread waits in gRPC, gRPC 1.51 looks at its sockets every five seconds only.
+void Pause(grpc::Channel& channel, absl::Duration time);
 
 // Waits, on this thread, until a server is connected, the call's time is over, or it is cancelled. For calls that are
 // sent once because they have effects: what waits here has not been sent. Does nothing if repeats are off, or if nobody

@@ -116,11 +116,14 @@ class Cluster:
 
     def client_record(self) -> dict:
         self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{CLIENT}", "--timeout=300s")
+        log = ""
         for _ in range(50):  # the log may lag behind the phase
-            if log := self.kubectl("logs", CLIENT):
-                return json.loads(log)
+            log = self.kubectl("logs", CLIENT)
+            for line in log.splitlines():  # gRPC's own lines are there too
+                if line.startswith("{"):
+                    return json.loads(line)
             time.sleep(0.2)
-        sys.exit("the client wrote nothing")
+        sys.exit(f"the client wrote no record: {log}")
 
 
 def rollout(cluster: Cluster) -> dict:
