@@ -61,7 +61,7 @@ TEST(Restart, ASynchronousCallConnectsAgain) {
   std::unique_ptr<Process> server = Start("127.0.0.1:0");
   const std::string address = server->WaitForAddress();
   ASSERT_NE(address, "");
-  Client client = *Client::Create(address);
+  Client client = *Client::Create("ipv4:" + address);  // not looked up again
   ASSERT_TRUE(client.GetServerInfo().ok());
   server->Signal(SIGTERM);
   server->Wait();
