@@ -28,8 +28,7 @@ grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> metho
         InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
   }
   Response answer;
-  const grpc::Status status = (methods.*method)(&parsed, &answer);
-  if (!status.ok()) return status;
+  if (grpc::Status status = (methods.*method)(&parsed, &answer); !status.ok()) return status;
   bool own = false;
   return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
 }
