@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the files under deploy/ and the proto files with what is at hand: kustomize (or a kubectl that has it), docker
-# compose, buf. Says what it leaves out.
+# compose, nginx, HAProxy, buf. Says what it leaves out.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -14,7 +14,8 @@ if command -v kustomize >/dev/null || { command -v kubectl >/dev/null && kubectl
   for folder in deploy/kubernetes/base deploy/kubernetes/overlays/*; do
     out=$(render "$folder")
     for must in 'kind: Deployment' 'clusterIP: None' 'runAsNonRoot: true' 'readOnlyRootFilesystem: true' \
-      'type: RuntimeDefault' 'readinessProbe:' 'livenessProbe:' 'startupProbe:'; do
+      'type: RuntimeDefault' 'readinessProbe:' 'livenessProbe:' 'startupProbe:' \
+      'kind: PodDisruptionBudget' 'max_connection_age'; do
       grep -q "$must" <<<"$out" || fail "$folder renders without '$must'"
     done
     if command -v kubeconform >/dev/null; then kubeconform -strict -summary <<<"$out"; fi

@@ -8,7 +8,9 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 cd "$root"
 
-scripts/setup.sh --restarts
+lists=(--restarts)
+command -v npm >/dev/null || lists+=(--npm)
+scripts/setup.sh "${lists[@]}"
 build=$root/build out=$root/build/restarts
 build_attnd release "$build" attnd restart_driver -- -DATTND_TESTS=ON
 install_clients() {
