@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks the files under deploy/ and the proto files with what is at hand: kustomize (or a kubectl that has it), docker
-# compose, nginx, HAProxy, buf. Says what it leaves out.
+# compose, buf. Says what it leaves out.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
