@@ -36,11 +36,11 @@ start() {
 attnctl() { docker exec "$name" attnctl "$@"; }
 
 cp tests/golden/trained/t5-tiny_decoder0_512.safetensors "$folder/golden.safetensors"
-# 65536 zeros a head: some half a minute for one thread. One head of keys, so that the call travels as one message.
-header='{"q":{"dtype":"F32","shape":[1,8,65536,1],"data_offsets":[0,2097152]},'
-header+='"k":{"dtype":"F32","shape":[1,1,65536,1],"data_offsets":[2097152,2359296]},'
-header+='"v":{"dtype":"F32","shape":[1,1,65536,1],"data_offsets":[2359296,2621440]}}'
-{ printf "\\x$(printf %x ${#header})\\0\\0\\0\\0\\0\\0\\0%s" "$header"; head -c 2621440 /dev/zero; } >"$folder/long.safetensors"
+# 262144 zeros a head: longer than the drain for one thread. One head of keys, so that the call travels as one message.
+header='{"q":{"dtype":"F32","shape":[1,8,262144,1],"data_offsets":[0,8388608]},'
+header+='"k":{"dtype":"F32","shape":[1,1,262144,1],"data_offsets":[8388608,9437184]},'
+header+='"v":{"dtype":"F32","shape":[1,1,262144,1],"data_offsets":[9437184,10485760]}}'
+{ printf "\\x$(printf %x ${#header})\\0\\0\\0\\0\\0\\0\\0%s" "$header"; head -c 10485760 /dev/zero; } >"$folder/long.safetensors"
 chmod -R a+rX "$folder"
 
 start

@@ -78,7 +78,7 @@ std::string Followed(std::string path) {
     const ssize_t size = readlink(path.c_str(), target.data(), target.size());
     if (size < 0) break;
     target.resize(static_cast<std::size_t>(size));
-    path = target.front() == '/' ? target : FolderOf(path) + target;
+    path = target.front() == '/' ? target : absl::StrCat(FolderOf(path), target);
   }
   return path;
 }

@@ -25,6 +25,10 @@ class Signals {
   ~Signals() {
     stop_ = true;
     thread_.join();
+    // To ignore a signal discards it where a thread has it pending still; the action of before may end the process.
+    struct sigaction ignore {};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGUSR1, &ignore, nullptr);
     sigaction(SIGUSR1, &before_, nullptr);
   }
   Signals(const Signals&) = delete;

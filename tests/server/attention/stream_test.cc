@@ -171,10 +171,10 @@ TEST(StreamTest, ARefusedPieceIsAnsweredWithItsErrorAndTheStreamGoesOn) {
     const char* field;
   } kExpected[] = {
       {1, StatusCode::OK, ""},
-      {2, StatusCode::NOT_FOUND, ""},
+      {2, StatusCode::NOT_FOUND, "model"},
       {3, StatusCode::INVALID_ARGUMENT, "head_dim"},
       {4, StatusCode::INVALID_ARGUMENT, "call"},
-      {5, StatusCode::INVALID_ARGUMENT, ""},
+      {5, StatusCode::INVALID_ARGUMENT, "model"},
       {6, StatusCode::RESOURCE_EXHAUSTED, "output"},
       {7, StatusCode::OK, ""},
   };

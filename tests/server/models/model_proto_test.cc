@@ -201,7 +201,7 @@ TEST(ModelProtoTest, RefusesWhatIsNoTable) {
       {"slopes", Alibi(false), [](v1::Table& t) { t.set_heads(3); }},
       {"slopes", Alibi(false), [](v1::Table& t) { t.mutable_alibi()->add_slopes(1); }},
       {"slopes[0]", Alibi(false), [](v1::Table& t) { t.mutable_alibi()->set_slopes(0, std::nanf("")); }},
-      {"slopes[0]", Alibi(false), [](v1::Table& t) { t.mutable_alibi()->set_slopes(1, -kInfinity); }},
+      {"slopes[1]", Alibi(false), [](v1::Table& t) { t.mutable_alibi()->set_slopes(1, -kInfinity); }},
       {"values", PerOffset(0), [](v1::Table& t) { t.mutable_per_offset()->add_values(1); }},
       {"values", PerOffset(0), [](v1::Table& t) { t.mutable_per_offset()->clear_values(); }},
       {"values[0]", PerOffset(-2), [](v1::Table& t) { t.mutable_per_offset()->set_values(0, kInfinity); }},
