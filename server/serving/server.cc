@@ -172,7 +172,10 @@ Stopped Server::Stop() {
   stopped.cut_off = AwaitClosed(deadline, begun, closed);
   gate_.Close();
   closing.join();
-  stopped.not_begun = CountGrpcCalls(channelz_name_).begun - begun;
+  // Those that came after the count above and reached a service before gRPC's shutdown have been answered, and have
+  // ended.
+  const GrpcCalls calls = CountGrpcCalls(channelz_name_);
+  stopped.not_begun = std::min(calls.begun - begun, calls.begun - calls.ended);
   return stopped;
 }
 
