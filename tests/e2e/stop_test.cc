@@ -55,9 +55,9 @@ TEST(StopTest, AcceptedCallIsAnsweredAndNewOnesAreNot) {
   std::thread stop([&server] { EXPECT_EQ(server.server().Stop().cut_off, 0); });
   const grpc::Status& status = accepted.Wait();
   EXPECT_TRUE(status.ok()) << status.error_message();
+  stop.join();  // which may begin as late as the accepted call ends
   v1::ComputeAttentionResponse response;
   EXPECT_FALSE(server.Compute(ValidRequest(), &response).ok());
-  stop.join();
 }
 
 TEST(StopTest, WhatIsLeftAfterTheDrainTimeIsCutOff) {
