@@ -45,6 +45,11 @@ void Executor::Release(std::int64_t result_bytes) {
   result_bytes_ -= result_bytes;
 }
 
+bool Executor::busy() const {
+  absl::MutexLock lock(&mutex_);
+  return !waiting_.empty() || running_ > 0 || result_bytes_ > 0;
+}
+
 void Executor::Work() {
   while (true) {
     Job job;
@@ -56,8 +61,11 @@ void Executor::Work() {
       job = std::move(first->second);
       waiting_.erase(first);
       waiting_bytes_ -= job.bytes;
+      ++running_;
     }
     job.run();
+    absl::MutexLock lock(&mutex_);
+    --running_;
   }
 }
 

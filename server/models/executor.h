@@ -34,6 +34,9 @@ class Executor {
   void Hold(std::int64_t result_bytes);
   void Release(std::int64_t result_bytes);
 
+  // Whether jobs wait or run, or results wait to be sent.
+  bool busy() const;
+
   std::int64_t max_bytes() const { return max_bytes_; }
 
  private:
@@ -48,10 +51,11 @@ class Executor {
   }
 
   const std::int64_t max_bytes_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::map<std::uint64_t, Job> waiting_ ABSL_GUARDED_BY(mutex_);  // by arrival
   std::uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   std::int64_t waiting_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;
   std::int64_t result_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;

@@ -33,6 +33,9 @@ class ModelService final : public ModelServiceBase {
   // Of each of the two kinds: requests that wait, and results that callers have not read yet.
   static std::int64_t MaxWaitingBytes(const Limits& limits);
 
+  // Whether calls wait, run, or have results that are not sent yet.
+  bool busy() const { return files_.busy() || tables_.busy(); }
+
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,

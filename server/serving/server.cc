@@ -169,7 +169,7 @@ Stopped Server::Stop() {
   });
   probes_.End(std::min(kProbesEnd, options_.drain));
   Stopped stopped;
-  stopped.cut_off = AwaitClosed(deadline, begun, closed);
+  stopped.cut_off = AwaitClosed(deadline, closed);
   gate_.Close();
   closing.join();
   // Those that came after the count above and reached a service before gRPC's shutdown have been answered, and have
@@ -179,11 +179,9 @@ Stopped Server::Stop() {
   return stopped;
 }
 
-std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline, std::int64_t begun,
-                                 const std::atomic<bool>& closed) {
-  const auto at_work = [&] {
-    return gate_.inside() > 0 || engine_.inflight_bytes() > 0 || CountGrpcCalls(channelz_name_).ended < begun;
-  };
+std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline, const std::atomic<bool>& closed) {
+  // As the services count. gRPC's own count never ends a call that reached none of them.
+  const auto at_work = [&] { return gate_.inside() > 0 || engine_.inflight_bytes() > 0 || model_service_.busy(); };
   SteadyClock::time_point last_busy = SteadyClock::now();
   while (!closed.load()) {
     const SteadyClock::time_point now = SteadyClock::now();

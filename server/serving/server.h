@@ -75,10 +75,9 @@ class Server {
   absl::Status LoadModels();
   absl::Status Listen();
   absl::Status ShareMemory();
-  // Until gRPC has closed all connections; closes them itself at the deadline, or soon after the last call. `begun`:
-  // how many calls gRPC had counted when the stop began. Returns how many calls that cut off.
-  std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline, std::int64_t begun,
-                           const std::atomic<bool>& closed);
+  // Until gRPC has closed all connections; closes them itself at the deadline, or soon after the last call. Returns how
+  // many calls that cut off.
+  std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline, const std::atomic<bool>& closed);
 
   const Options options_;
   const kernel::Kernel& kernel_;

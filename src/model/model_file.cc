@@ -40,7 +40,7 @@ absl::StatusOr<ModelTables> ReadModel(const Folder& root, const std::string& pat
   const auto open = [&](const std::string& name) {
     return folder != nullptr ? folder->OpenFile(name) : root.OpenFile(parent + name);
   };
-  const auto contents = folder != nullptr ? ReadHfCheckpoint(open, limits) : ReadFile(path, open, limits);
+  auto contents = folder != nullptr ? ReadHfCheckpoint(open, limits) : ReadFile(path, open, limits);
   if (!contents.ok()) return Annotate(contents.status(), path);
   return contents;
 }

@@ -1,6 +1,12 @@
 // A server that stops: what it has accepted is answered, within the time it is given.
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <utility>
@@ -47,6 +53,40 @@ server::Options OneThread(absl::Duration drain) {
   options.threads = 1;
   options.drain = drain;
   return options;
+}
+
+// HTTP/2 by hand: a header field that no table has, and a frame.
+std::string Field(const std::string& name, const std::string& value) {
+  return std::string(1, '\0') + static_cast<char>(name.size()) + name + static_cast<char>(value.size()) + value;
+}
+std::string Frame(char type, char flags, char stream, const std::string& payload) {
+  return std::string("\0\0", 2) + static_cast<char>(payload.size()) + type + flags + std::string("\0\0\0", 3) + stream +
+         payload;
+}
+
+// Such a call reaches no service, and its connection stays open.
+TEST(StopTest, ACallThatGrpcDropsHoldsNoStop) {
+  TestServer server(OneThread(absl::Seconds(600)));
+  const std::string& address = server.server().addresses()[0];
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+  const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ASSERT_EQ(connect(connection, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+  constexpr char kSettings = 4, kHeaders = 1, kEndOfStreamAndHeaders = 5;
+  const std::string no_path = Field(":method", "POST") + Field(":scheme", "http") + Field(":authority", "x") +
+                              Field("te", "trailers") + Field("content-type", "application/grpc");
+  const std::string bytes = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, "") +
+                            Frame(kHeaders, kEndOfStreamAndHeaders, 1, no_path);
+  ASSERT_EQ(send(connection, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  v1::ComputeAttentionResponse response;
+  EXPECT_TRUE(server.Compute(ValidRequest(), &response).ok());  // after it the frames have most likely been read
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(server.server().Stop().cut_off, 0);
+  // gRPC by itself waits 20 s for the connection's answer.
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(15));
+  close(connection);
 }
 
 TEST(StopTest, AcceptedCallIsAnsweredAndNewOnesAreNot) {
