@@ -64,9 +64,10 @@ struct Maker {
     const std::int64_t last = first_distances.back();
     absl::StatusOr<OffsetForm> form = Zeros("max_distance", heads, rule.bidirectional ? -last : 0, last, max_values);
     if (!form.ok()) return form;
-    // Buckets by distance, so that filling in looks none up.
-    std::vector<std::size_t> bucket_of(static_cast<std::size_t>(last) + 1);
-    for (std::size_t bucket = 0, distance = 0; distance < bucket_of.size(); ++distance) {
+    // Buckets by distance, so that filling in looks none up. They are fewer than the values in memory.
+    std::vector<std::uint32_t> bucket_of(static_cast<std::size_t>(last) + 1);
+    std::uint32_t bucket = 0;
+    for (std::size_t distance = 0; distance < bucket_of.size(); ++distance) {
       while (bucket + 1 < first_distances.size() &&
              first_distances[bucket + 1] <= static_cast<std::int64_t>(distance)) {
         ++bucket;

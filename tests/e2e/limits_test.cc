@@ -130,6 +130,20 @@ TEST(LimitsTest, EachAtItsHighest) {
   v1::ComputeAttentionResponse response;
   const grpc::Status status = server.Compute(ValidRequest(), &response);
   EXPECT_TRUE(status.ok()) << status.error_message();
+
+  // A table of a few bytes that reaches as far as T5's formula allows is still refused before it is allocated.
+  v1::UploadTableRequest upload;
+  upload.set_model("far");
+  upload.mutable_table()->set_heads(1);
+  v1::T5Buckets& t5 = *upload.mutable_table()->mutable_t5();
+  t5.set_num_buckets(32);
+  t5.set_max_distance(std::int64_t{1} << 48);
+  for (int i = 0; i < 32; ++i) t5.add_values(0);
+  grpc::ClientContext context;
+  v1::UploadTableResponse uploaded;
+  const grpc::Status refused = server.models().UploadTable(&context, upload, &uploaded);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED) << refused.error_message();
+  EXPECT_EQ(DetailOf(refused).field(), "table.t5.max_distance");
 }
 
 // A kilobyte of gzip may become a megabyte of message: what is compressed is refused before it is unpacked.
