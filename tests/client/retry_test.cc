@@ -275,6 +275,9 @@ TEST(RetryOfModels, WhatHasEffectsWaitsForAConnection) {
   auto server = std::make_unique<FakeServer>(services, address);
   ASSERT_TRUE(client.ListModels().ok());
   server.reset();
+  CallOptions soon;
+  soon.deadline = absl::Now() + absl::Milliseconds(100);
+  EXPECT_FALSE(client.ListModels(soon).ok());  // after this the client knows that the connection is lost
   std::thread starter([&] {
     absl::SleepFor(absl::Milliseconds(300));
     server = std::make_unique<FakeServer>(services, address);
