@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "files/system_error.h"
 
 namespace attnd::files {
 namespace {
@@ -66,21 +67,7 @@ class MemorySource final : public ByteSource {
 }  // namespace
 
 absl::Status OpenError(int error, const std::string& path) {
-  const std::string message = absl::StrCat(path, ": ", std::strerror(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(message);
-    case EACCES:
-    case EPERM:
-      return absl::PermissionDeniedError(message);
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-      return absl::ResourceExhaustedError(message);
-    default:
-      return absl::InvalidArgumentError(message);
-  }
+  return SystemError(error, path, absl::StatusCode::kInvalidArgument);
 }
 
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenDescriptor(int descriptor, const std::string& path) {

@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <random>
@@ -19,30 +18,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "files/descriptor.h"
+#include "files/system_error.h"
 
 namespace attnd::files {
 namespace {
 
 constexpr int kMaxLinks = 40;
-
-// A descriptor that is closed unless it is negative.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() { Close(); }
-  int get() const { return value_; }
-
-  // Some file systems report a failed write only here.
-  bool Close() {
-    const int value = std::exchange(value_, -1);
-    return value < 0 || close(value) == 0 || errno == EINTR;
-  }
-
- private:
-  int value_;
-};
 
 absl::Status WriteDescriptor(int descriptor, Bytes bytes, const std::string& name) {
   while (!bytes.empty()) {
@@ -185,25 +167,7 @@ int StandardStream(const struct stat& there) {
 }  // namespace
 
 absl::Status WriteError(int error, std::string_view name) {
-  const std::string message = absl::StrCat("cannot write ", std::string(name), ": ", std::strerror(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(message);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return absl::PermissionDeniedError(message);
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-      return absl::ResourceExhaustedError(message);
-    default:
-      return absl::FailedPreconditionError(message);
-  }
+  return SystemError(error, absl::StrCat("cannot write ", std::string(name)), absl::StatusCode::kFailedPrecondition);
 }
 
 bool IsStandardOutput(const std::string& path) {

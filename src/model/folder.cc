@@ -12,25 +12,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "files/descriptor.h"
 
 namespace attnd::model {
 namespace {
 
-// A descriptor that is closed unless it is released.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (value_ >= 0) close(value_);
-  }
-  int get() const { return value_; }
-  int Release() { return std::exchange(value_, -1); }
-
- private:
-  int value_;
-};
+using files::Descriptor;
 
 std::string ProcPath(int descriptor) { return absl::StrCat("/proc/self/fd/", descriptor); }
 
