@@ -83,9 +83,7 @@ absl::StatusOr<ComputeReply> AttentionCaller::Compute(const ComputeRequest& requ
       ++lessons;
       continue;
     }
-    if (!tries.Again(reply.status())) return tries.Explain(reply.status());
-    while (const std::optional<absl::Duration> wait = tries.Wait()) Pause(*retry_->channel, *wait);
-    if (tries.over()) return tries.Explain(tries.last());
+    if (auto end = tries.AwaitNext(reply.status())) return *std::move(end);
   }
 }
 

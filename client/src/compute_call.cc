@@ -1,8 +1,6 @@
 #include "client/src/compute_call.h"
 
 #include <grpcpp/client_context.h>
-#include <grpcpp/completion_queue.h>
-#include <grpcpp/generic/generic_stub.h>
 
 #include <utility>
 
@@ -15,19 +13,10 @@
 #include "client/src/encode.h"
 #include "client/src/methods.h"
 #include "client/src/status.h"
+#include "client/src/unary.h"
 
 namespace attnd::client {
 namespace {
-
-using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
-using Rpc = grpc::ClientAsyncResponseReader<grpc::ByteBuffer>;
-
-std::unique_ptr<Rpc> Start(const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext* context,
-                           const grpc::ByteBuffer& bytes, grpc::CompletionQueue* queue) {
-  std::unique_ptr<Rpc> rpc = Stub(channel).PrepareUnaryCall(context, method::kComputeAttention, bytes, queue);
-  rpc->StartCall();
-  return rpc;
-}
 
 absl::StatusOr<ComputeReply> Decode(const grpc::Status& status, grpc::ByteBuffer& bytes, const ComputeRequest& request,
                                     const Shape& shape, const WireFields& fields) {
@@ -48,7 +37,8 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
     AsyncRuntime& runtime = AsyncRuntime::Get();
     // The slices share this pointer; its deleter runs with the last of them. It has no object, only a moment.
     std::shared_ptr<const void> loan(nullptr, [call = self_](std::nullptr_t) { call->MemoryReturned(); });
-    rpc_ = client::Start(channel, context_.get(), EncodeRequest(request_, shape_, loan, fields_), runtime.queue());
+    rpc_ = StartUnary(channel, context_.get(), method::kComputeAttention,
+                      EncodeRequest(request_, shape_, loan, fields_), runtime.queue());
     rpc_->Finish(&bytes_, &status_, static_cast<AsyncRuntime::Event*>(this));
   }
 
@@ -87,7 +77,7 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
   ComputeCallback done_;
   std::shared_ptr<LaterCall> self_;
   std::shared_ptr<grpc::ClientContext> context_;
-  std::unique_ptr<Rpc> rpc_;
+  std::unique_ptr<UnaryRpc> rpc_;
   grpc::ByteBuffer bytes_;
   grpc::Status status_;
   absl::Mutex mutex_;
@@ -103,19 +93,11 @@ absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& ch
   if (!context.ok()) return context.status();
 
   grpc::ByteBuffer bytes;
-  grpc::Status status;
   absl::Notification memory_returned;
-  {
-    std::shared_ptr<const void> loan(nullptr, [&](std::nullptr_t) { memory_returned.Notify(); });
-    // A queue of its own: this thread does the polling, with no hop to another.
-    grpc::CompletionQueue queue;
-    std::unique_ptr<Rpc> rpc = Start(channel, context->get(), EncodeRequest(request, shape, loan, fields), &queue);
-    loan.reset();
-    rpc->Finish(&bytes, &status, nullptr);
-    void* tag = nullptr;
-    bool ok = false;
-    queue.Next(&tag, &ok);
-  }
+  std::shared_ptr<const void> loan(nullptr, [&](std::nullptr_t) { memory_returned.Notify(); });
+  grpc::ByteBuffer encoded = EncodeRequest(request, shape, loan, fields);
+  loan.reset();
+  const grpc::Status status = CallUnary(channel, context->get(), method::kComputeAttention, &encoded, &bytes);
   context->reset();  // with it gRPC's call goes, and what that still held
   memory_returned.WaitForNotification();
   return Decode(status, bytes, request, shape, fields);

@@ -1,6 +1,5 @@
 #include "client/src/grpc_connection.h"
 
-#include <optional>
 #include <utility>
 
 #include "client/messages/model.pb.h"
@@ -116,9 +115,7 @@ class GrpcConnection : public Connection {
         tries.Answered();
         return response;
       }
-      if (!tries.Again(response.status())) return tries.Explain(response.status());
-      while (const std::optional<absl::Duration> wait = tries.Wait()) Pause(*retry_->channel, *wait);
-      if (tries.over()) return tries.Explain(tries.last());
+      if (auto end = tries.AwaitNext(response.status())) return *std::move(end);
     }
   }
 

@@ -1,8 +1,6 @@
 #include "client/src/message_call.h"
 
 #include <grpcpp/client_context.h>
-#include <grpcpp/completion_queue.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/slice.h>
@@ -14,11 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "client/src/context.h"
 #include "client/src/status.h"
+#include "client/src/unary.h"
 
 namespace attnd::client {
 namespace {
-
-using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 absl::StatusOr<grpc::ByteBuffer> Encode(const google::protobuf::MessageLite& message) {
   const std::size_t size = message.ByteSizeLong();
@@ -37,20 +34,11 @@ absl::Status CallMessage(const std::shared_ptr<grpc::Channel>& channel, const ch
                          const CallOptions& options) {
   const absl::StatusOr<std::shared_ptr<grpc::ClientContext>> context = MakeContext(options);
   if (!context.ok()) return context.status();
-  const absl::StatusOr<grpc::ByteBuffer> bytes = Encode(request);
+  absl::StatusOr<grpc::ByteBuffer> bytes = Encode(request);
   if (!bytes.ok()) return bytes.status();
 
   grpc::ByteBuffer answer;
-  grpc::Status status;
-  {
-    grpc::CompletionQueue queue;  // of its own: this thread does the polling
-    const auto rpc = Stub(channel).PrepareUnaryCall(context->get(), method, *bytes, &queue);
-    rpc->StartCall();
-    rpc->Finish(&answer, &status, nullptr);
-    void* tag = nullptr;
-    bool ok = false;
-    queue.Next(&tag, &ok);
-  }
+  const grpc::Status status = CallUnary(channel, context->get(), method, &*bytes, &answer);
   if (!status.ok()) return FromGrpc(status);
   grpc::ProtoBufferReader source(&answer);
   if (!response.ParseFromZeroCopyStream(&source)) {

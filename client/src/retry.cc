@@ -75,6 +75,13 @@ bool Tries::Lost(const absl::Status& status) const {
   }
 }
 
+std::optional<absl::Status> Tries::AwaitNext(const absl::Status& status) {
+  if (!Again(status)) return Explain(status);
+  while (const std::optional<absl::Duration> wait = Wait()) Pause(*policy_->channel, *wait);
+  if (over_) return Explain(last_);
+  return std::nullopt;
+}
+
 bool Tries::Again(const absl::Status& status) {
   ++attempts_;
   // A channel that found nobody is failing now; one that lost its connection is idle or connecting.

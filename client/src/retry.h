@@ -58,13 +58,11 @@ struct RetryPolicy {
   std::atomic<bool> ever_connected_{false};
 };
 
-// The attempts of one call without lasting effect on the server. Not thread-safe. Use:
+// The attempts of one call without lasting effect on the server. Not thread-safe. On a thread that may wait:
 //   while (true) {
 //     status = ...;
 //     if (status.ok()) return tries.Answered();
-//     if (!tries.Again(status)) return tries.Explain(status);
-//     while (std::optional<absl::Duration> wait = tries.Wait()) Pause(channel, *wait);
-//     if (tries.over()) return tries.Explain(tries.last());
+//     if (auto end = tries.AwaitNext(status)) return *end;
 //   }
 class Tries {
  public:
@@ -72,6 +70,10 @@ class Tries {
 
   // The attempt was answered.
   void Answered() { policy_->NoteConnected(); }
+
+  // The attempt failed with `status`. Waits until it is time for another one, or returns the call's error. The three
+  // below in one.
+  std::optional<absl::Status> AwaitNext(const absl::Status& status);
 
   // The attempt failed with `status`. Whether that is worth another one: UNAVAILABLE, or CANCELLED that the caller did
   // not ask for, from a server that was connected once.
