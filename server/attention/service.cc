@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "server/rpc/deadline.h"
+#include "server/rpc/finish_now.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -46,9 +47,7 @@ class Call final : public std::enable_shared_from_this<Call> {
       if (!ended_.has_value()) return reactor_ = new Reactor(shared_from_this());
       status = *ended_;
     }
-    grpc::ServerUnaryReactor* const reactor = context.DefaultReactor();
-    reactor->Finish(status);
-    return reactor;
+    return FinishNow(context, status);
   }
 
  private:
@@ -89,11 +88,7 @@ class Call final : public std::enable_shared_from_this<Call> {
 grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServerContext* context,
                                                              const grpc::ByteBuffer* request,
                                                              grpc::ByteBuffer* response) {
-  if (!gate_.Enter()) {
-    grpc::ServerUnaryReactor* const refusal = context->DefaultReactor();
-    refusal->Finish(ToGrpc(StoppingError()));
-    return refusal;
-  }
+  if (!gate_.Enter()) return FinishNow(*context, ToGrpc(StoppingError()));
   const auto call = std::make_shared<Call>(gate_, response);
   call->Start(engine_, SteadyDeadline(context->raw_deadline()), *request);
   return call->ReactorFor(*context);

@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
+#include "server/rpc/finish_now.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -17,26 +18,21 @@ constexpr std::int64_t kCallBytes = 16 << 10;
 template <typename Request, typename Response>
 using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
 
-// Parses, calls the method, serialises.
-template <typename Request, typename Response>
-grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const grpc::ByteBuffer& request,
-                    grpc::ByteBuffer* response) {
-  Request parsed;
+template <typename Request>
+grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
   grpc::ByteBuffer bytes = request;  // parsing takes its own reference away
-  if (!grpc::SerializationTraits<Request>::Deserialize(&bytes, &parsed).ok()) {
-    return ToGrpc(
-        InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
-  }
-  Response answer;
-  if (grpc::Status status = (methods.*method)(&parsed, &answer); !status.ok()) return status;
-  bool own = false;
-  return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
+  if (grpc::SerializationTraits<Request>::Deserialize(&bytes, parsed).ok()) return grpc::Status::OK;
+  return ToGrpc(InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
 }
 
-grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext& context, const grpc::Status& status) {
-  grpc::ServerUnaryReactor* const reactor = context.DefaultReactor();
-  reactor->Finish(status);
-  return reactor;
+// Calls the method, and serialises.
+template <typename Request, typename Response>
+grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const Request& request,
+                    grpc::ByteBuffer* response) {
+  Response answer;
+  if (grpc::Status status = (methods.*method)(&request, &answer); !status.ok()) return status;
+  bool own = false;
+  return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
 }
 
 // A call that is answered by an executor's thread.
@@ -47,7 +43,9 @@ class SlowCall final : public grpc::ServerUnaryReactor {
            const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
       : executor_(executor) {
     const auto run = [this, &methods, method, &request, response] {
-      const grpc::Status status = Answer(methods, method, request, response);
+      Request parsed;
+      grpc::Status status = Parse(request, &parsed);
+      if (status.ok()) status = Answer(methods, method, parsed, response);
       result_bytes_ = static_cast<std::int64_t>(response->Length());
       executor_.Hold(result_bytes_);
       Finish(status);  // after this the reactor may be gone
@@ -103,12 +101,9 @@ grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                  grpc::ByteBuffer* response) {
   v1::GetModelRequest parsed;
-  grpc::ByteBuffer bytes = *request;
-  const bool readable = grpc::SerializationTraits<v1::GetModelRequest>::Deserialize(&bytes, &parsed).ok();
-  if (readable && parsed.include_values()) {
-    return Later(tables_, methods_, &ModelMethods::GetModel, *request, response);
-  }
-  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, *request, response));
+  if (const grpc::Status status = Parse(*request, &parsed); !status.ok()) return FinishNow(*context, status);
+  if (parsed.include_values()) return Later(tables_, methods_, &ModelMethods::GetModel, *request, response);
+  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, parsed, response));
 }
 
 grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* /*context*/,

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "attnd/v1/server.grpc.pb.h"
+#include "server/rpc/finish_now.h"
 
 namespace attnd::server {
 
@@ -15,9 +16,7 @@ class InfoService final : public v1::ServerService::CallbackService {
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const v1::GetServerInfoRequest*,
                                           v1::GetServerInfoResponse* response) override {
     *response = info_;
-    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
+    return FinishNow(*context, grpc::Status::OK);
   }
 
   const v1::GetServerInfoResponse& info() const { return info_; }

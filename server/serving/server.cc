@@ -16,7 +16,6 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "kernel/registry.h"
-#include "schedule/scheduler.h"
 #include "server/net/acceptor.h"
 #include "server/net/address.h"
 #include "server/net/listen.h"
@@ -25,6 +24,7 @@
 #include "server/serving/grpc_calls.h"
 #include "server/serving/grpc_settings.h"
 #include "server/serving/server_info.h"
+#include "server/serving/threads.h"
 #include "spdlog/spdlog.h"
 
 namespace attnd::server {
@@ -73,8 +73,7 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       kernel_(kernel),
       shared_memory_(options.shared_memory ? std::make_shared<SharedMemory>(SharedLimits(options)) : nullptr),
       registry_(RegistryOptionsOf(options)),
-      engine_(options.limits, registry_, kernel, options.threads > 0 ? options.threads : schedule::DefaultThreads(),
-              shared_memory_.get()),
+      engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get()),
       attention_service_(engine_, gate_),
       model_service_(options.limits, registry_),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings)),

@@ -28,10 +28,13 @@ int ThreadsOfGrpc() {
 
 }  // namespace
 
+int ComputingThreads(const Options& options) {
+  return options.threads > 0 ? options.threads : schedule::DefaultThreads();
+}
+
 int ThreadsOf(const Options& options) {
-  const int computing = options.threads > 0 ? options.threads : schedule::DefaultThreads();
   // One more gives memory back, and one for each address hands shared memory over.
-  return computing + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 1 +
+  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 1 +
          static_cast<int>(options.listen.size());
 }
 

@@ -6,6 +6,9 @@
 
 namespace attnd::server {
 
+// The threads that compute: as the options say, otherwise as many as the process has CPUs.
+int ComputingThreads(const Options& options);
+
 // Upper bound of the threads that a server with these options starts, gRPC's among them.
 int ThreadsOf(const Options& options);
 
