@@ -19,7 +19,7 @@ namespace {
 
 // For what must happen, and sooner.
 constexpr absl::Duration kPatience = absl::Minutes(2);
-// More than gRPC sends without data unless told (2), and more than a server forgives (2 strikes).
+// By default gRPC's client stops after two pings without data, and its server disconnects at the third ping too many.
 constexpr int kSeveralPings = 5;
 
 [[nodiscard]] bool AwaitPings(const Relay& relay, int count) {

@@ -76,7 +76,7 @@ TEST(StopTest, ACallThatGrpcDropsHoldsNoStop) {
   ASSERT_EQ(connect(connection, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
   constexpr char kSettings = 4, kHeaders = 1, kEndOfStreamAndHeaders = 5;
   const std::string no_path = Field(":method", "POST") + Field(":scheme", "http") + Field(":authority", "x") +
-                              Field("te", "trailers") + Field("content-type", "application/grpc");
+                              Field("content-type", "application/grpc");
   const std::string bytes = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, "") +
                             Frame(kHeaders, kEndOfStreamAndHeaders, 1, no_path);
   ASSERT_EQ(send(connection, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));

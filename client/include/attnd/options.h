@@ -23,16 +23,18 @@ namespace attnd {
 struct RetryOptions {
   bool enabled = true;
 
-  // No attempt begins later than this after the call's start, nor after the call's deadline. For so long a call waits
-  // for a server that this client has reached before and cannot reach now. The error is then that of the last attempt.
+  // A call begins its last attempt within this time of its start, and before its deadline. Until then it waits for a
+  // server that this client has reached before and cannot reach now. If none answers, the call ends with the error of
+  // its last attempt.
   absl::Duration max_time = absl::Seconds(30);
 
   // Time before the first repeat; each next one waits twice as long, up to the maximum. Half of it is random.
   absl::Duration initial_backoff = absl::Milliseconds(50);
   absl::Duration max_backoff = absl::Seconds(1);
 
-  // Repeats in all, as a share of the client's calls; beside these so many per second, of which ten seconds' worth can
-  // be saved up. So a server in trouble gets little more than its calls, and a lone caller still gets its repeats.
+  // The client may send as many repeats as `budget` times its calls, and beside these `reserve_per_second` every
+  // second, saved up for at most ten seconds. A server in trouble then gets few calls more than without repeats, and a
+  // lone caller still gets its repeats.
   double budget = 0.2;
   double reserve_per_second = 10;
 };
@@ -52,8 +54,9 @@ struct ClientOptions {
 
   // While calls wait, a connection on which nothing has arrived for keepalive_time is asked for a sign of life, and is
   // given up (its calls fail with UNAVAILABLE) if none comes within keepalive_timeout; so is a TCP connection whose
-  // peer accepts none of the bytes sent for so long. An infinite keepalive_time turns both off. gRPC pings at most once
-  // a second, however short keepalive_time is; attnd allows that (--min_ping_interval), other servers may not.
+  // peer accepts none of the sent bytes for keepalive_timeout. An infinite keepalive_time turns both off. gRPC pings at
+  // most once a second, however short keepalive_time is; attnd allows that (--min_ping_interval), other servers may
+  // not.
   absl::Duration keepalive_time = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
 

@@ -453,7 +453,7 @@ TEST(StreamTest, AQuietStreamIsEndedAndWhatComesThenIsNotBegun) {
   v1::StreamAttentionResponse answer;
   ASSERT_TRUE(used.Read(&answer));
   ASSERT_TRUE(server.AwaitInside(0));
-  server.service.EndStreamsQuietFor(std::chrono::hours(1));  // not for so long
+  server.service.EndStreamsQuietFor(std::chrono::hours(1));  // ends none: all were busy within the hour
   ASSERT_TRUE(used.Write(TestCall().Piece(2)));
   ASSERT_TRUE(used.Read(&answer));
   EXPECT_EQ(answer.id(), 2U);
