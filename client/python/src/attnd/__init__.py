@@ -1,0 +1,1 @@
+"""Client of attnd, the attention service with learned relative-position bias."""
