@@ -20,7 +20,6 @@
 #include "attnd/shm/unique_fd.h"
 #include "gtest/gtest.h"
 #include "server/net/listen.h"
-#include "spdlog/spdlog.h"
 #include "temp_folder.h"
 
 namespace attnd::server {
@@ -120,8 +119,6 @@ TEST_P(AcceptorTest, HandsOnWhatGrpcExpectsOfAConnection) {
 }
 
 TEST_P(AcceptorTest, TakesConnectionsAgainOnceThereAreDescriptors) {
-  // At the first use of a class with virtual functions the undefined behaviour sanitizer needs a descriptor itself.
-  spdlog::debug("descriptors run out");
   Start(1000);
   std::vector<shm::UniqueFd> clients;
   for (int i = 0; i < 10; ++i) clients.push_back(Socket());
