@@ -1,0 +1,102 @@
+"""Fixtures of all tests: a real attnd and the files of tests/golden.
+
+The binaries are those that the environment names (ATTND_BINARY, ATTNCTL_BINARY), otherwise those of build/ or on PATH.
+A test that needs none runs without them; one that does fails if there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+from typing import Callable, Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def find_binary(variable: str, name: str, folder: str) -> str:
+    found = os.environ.get(variable) or shutil.which(name, path=str(ROOT / "build" / folder)) or shutil.which(name)
+    assert found, f"no {name}: build it, or set {variable}"
+    return found
+
+
+@pytest.fixture(scope="session")
+def attnd_binary() -> str:
+    return find_binary("ATTND_BINARY", "attnd", "server")
+
+
+@pytest.fixture(scope="session")
+def attnctl_binary() -> str:
+    return find_binary("ATTNCTL_BINARY", "attnctl", "client/attnctl")
+
+
+@pytest.fixture(scope="session")
+def golden() -> pathlib.Path:
+    """The folder tests/golden."""
+    return ROOT / "tests" / "golden"
+
+
+class Server:
+    """An attnd that listens on a Unix socket and on a TCP port of its own.
+
+    unix, tcp: the targets. process: the subprocess.Popen. log: the file that it logs to.
+    """
+
+    def __init__(self, binary: str, folder: pathlib.Path, flags: tuple[str, ...]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.socket = folder / "s"
+        self.unix = f"unix:{self.socket}"
+        self.log = folder / "log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [binary, f"--listen={self.unix},127.0.0.1:0", *flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        self.tcp = self._await_address()
+
+    def _await_address(self) -> str:
+        deadline = time.monotonic() + 60
+        while True:
+            found = re.search(r"127\.0\.0\.1:[1-9][0-9]*", self.log.read_text())
+            if found:
+                return found.group()
+            assert self.process.poll() is None, f"attnd ended: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"attnd does not serve: {self.log.read_text()}"
+            time.sleep(0.01)
+
+    def stop(self) -> int:
+        """Ends it by SIGTERM, which answers what it has accepted; its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def kill(self) -> None:
+        """Ends it at once, by SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(attnd_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that change nothing in it. It takes shared memory."""
+    found = Server(attnd_binary, tmp_path_factory.mktemp("server"), ("--shared_memory",))
+    yield found
+    assert found.stop() == 0, found.log.read_text()
+
+
+@pytest.fixture
+def make_server(attnd_binary: str, tmp_path: pathlib.Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server with the given flags: make_server("--max_dim=16"). All are killed after the test."""
+    made: list[Server] = []
+
+    def make(*flags: str) -> Server:
+        made.append(Server(attnd_binary, tmp_path / f"server{len(made)}", flags))
+        return made[-1]
+
+    yield make
+    for found in made:
+        found.kill()
