@@ -64,3 +64,21 @@ build_attnd() {
   step "Configuring ($preset)" "$logs/configure.log" cmake --preset "$preset" -S "$root" -B "$build" "${cache[@]}" "$@"
   step "Building ($preset; some minutes the first time)" "$logs/build.log" cmake --build "$build" "${targets[@]}"
 }
+
+# python_venv NAME REQUIREMENTS [PIP_ARGUMENT...]  Prints build/NAME, a virtual environment that holds what the file
+# REQUIREMENTS names; made anew when the file changes. $PYTHON is the interpreter, by default python3. Its log is in
+# build/logs.
+python_venv() {
+  local name=$1 requirements=$2 folder=$root/build/$1 log=$root/build/logs/$1.log
+  shift 2
+  if ! cmp -s "$requirements" "$folder/requirements.txt"; then
+    make_venv() {
+      rm -rf "$folder"
+      "${PYTHON:-python3}" -m venv "$folder"
+      "$folder/bin/python" -m pip install --disable-pip-version-check -r "$requirements" "$@"
+      cp "$requirements" "$folder/requirements.txt"
+    }
+    step "Making the Python environment $name" "$log" make_venv "$@" >&2
+  fi
+  echo "$folder"
+}

@@ -7,9 +7,9 @@ import importlib
 import pkgutil
 
 import pytest
-from conftest import Server
 
 import attnd
+from conftest import Server
 
 GENERATED = "attnd.v1"
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Looks through the Python package, its tests, examples and benchmark with ruff and mypy --strict, in a virtual
+# environment under build/ that holds what client/python/requirements-lint.txt names. Needs the network the first time.
+#   scripts/python_lint.sh          fails on what they find
+#   scripts/python_lint.sh --fix    formats, and mends what ruff can mend
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+case ${1:-} in '' | --fix) ;; *) sed -n '2,5p' "$0" >&2; exit 2 ;; esac
+cd "$root"
+venv=$(python_venv python-lint client/python/requirements-lint.txt)
+more=()
+for path in examples/python bench/python_bench.py tests/checks/python_package.py; do [ ! -e "$path" ] || more+=("$path"); done
+ruff() { "$venv/bin/ruff" "$@" --no-cache --config client/python/pyproject.toml client/python "${more[@]}"; }
+if [ "${1:-}" = --fix ]; then
+  ruff check --quiet --fix || true
+  ruff format --quiet
+fi
+ruff check --output-format=concise
+ruff format --check
+cd client/python
+"$venv/bin/mypy" --config-file pyproject.toml --cache-dir "$root/build/python-lint/mypy"
