@@ -1,11 +1,16 @@
-"""The examples in the docstrings are run against a real server, which ATTND_SERVER names."""
+"""The examples in the docstrings are run against a real server, which ATTND_SERVER names.
+
+They may use attnd, np, asyncio, a client, and q, k, v of the model t5-tiny.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import importlib
 import pkgutil
 
+import numpy as np
 import pytest
 
 import attnd
@@ -28,6 +33,9 @@ def test_examples_give_what_they_say(name: str, server: Server, monkeypatch: pyt
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     reports: list[str] = []
-    for example in doctest.DocTestFinder(exclude_empty=True).find(module, name):
-        runner.run(example, out=reports.append)
+    tensor = np.ones((1, 8, 16, 64), np.float32)
+    with attnd.Client() as client:
+        known = {"attnd": attnd, "np": np, "asyncio": asyncio, "client": client, "q": tensor, "k": tensor, "v": tensor}
+        for example in doctest.DocTestFinder(exclude_empty=True).find(module, name, extraglobs=known):
+            runner.run(example, out=reports.append)
     assert runner.failures == 0, "".join(reports)

@@ -1,1 +1,96 @@
-"""Client of attnd, the attention service with learned relative-position bias."""
+"""Client of attnd, the attention service with learned relative-position bias.
+
+Example:
+    >>> import attnd, numpy as np
+    >>> q, k, v = (np.ones((1, 8, 16, 64), np.float32) for _ in range(3))
+    >>> with attnd.Client() as client:
+    ...     client.attend(q, k, v, "t5-tiny").shape
+    (1, 8, 16, 64)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attnd._client import Client
+from attnd._request import ComputeReply, ComputeRequest
+from attnd._retry import Retry
+from attnd._version import VERSION as __version__
+from attnd.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    Error,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    Unknown,
+)
+from attnd.models import (
+    AlibiSlopes,
+    BiasWindow,
+    Model,
+    PerOffset,
+    ServerInfo,
+    ServingStatus,
+    Setting,
+    T5Buckets,
+    Table,
+)
+
+if TYPE_CHECKING:
+    from attnd._async_client import AsyncClient
+
+__all__ = [
+    "Aborted",
+    "AlibiSlopes",
+    "AlreadyExists",
+    "AsyncClient",
+    "BiasWindow",
+    "Cancelled",
+    "Client",
+    "ComputeReply",
+    "ComputeRequest",
+    "DataLoss",
+    "DeadlineExceeded",
+    "Error",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "Model",
+    "NotFound",
+    "OutOfRange",
+    "PerOffset",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "Retry",
+    "ServerInfo",
+    "ServingStatus",
+    "Setting",
+    "T5Buckets",
+    "Table",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Unknown",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # grpc.aio takes as long to import as everything else here together.
+    if name == "AsyncClient":
+        from attnd._async_client import AsyncClient  # noqa: PLC0415
+
+        globals()[name] = AsyncClient
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,77 @@
+"""The asyncio client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
+
+from attnd import _methods, _options, _process
+from attnd._awaiting import AwaitingIo
+from attnd._client import ClientBase, as_method
+from attnd._core import Core
+from attnd._operation import Io, Operation, run_async
+
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec
+
+    P = ParamSpec("P")
+
+T = TypeVar("T")
+
+
+def _awaiting(
+    operation: Callable[Concatenate[Core, P], Operation[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_async(operation(self._core, *args, **kwargs))
+
+    return as_method(method, operation, "AsyncClient")
+
+
+class AsyncClient(ClientBase):
+    """The twin of :class:`attnd.Client` for asyncio: the same arguments and methods, which are awaited.
+
+    Belongs to the event loop of its first call. Cancelling the task of a call cancels the call on the server too. Use
+    it in an ``async with`` statement, or ``await client.close()``. Arrays are looked at and joined into messages on the
+    loop's thread; it does not wait there.
+
+    Example:
+        >>> async def main():
+        ...     async with attnd.AsyncClient() as client:
+        ...         outputs = await asyncio.gather(*(client.attend(q, k, v, "t5-tiny") for _ in range(10)))
+        ...         return len(outputs)
+        >>> asyncio.run(main())
+        10
+    """
+
+    _asynchronous = True
+
+    def _make_io(self, options: _options.Options) -> Io:
+        return AwaitingIo(options)
+
+    attend = _awaiting(_methods.attend)
+    compute = _awaiting(_methods.compute)
+    attend_many = _awaiting(_methods.attend_many)
+    compute_many = _awaiting(_methods.compute_many)
+    list_models = _awaiting(_methods.list_models)
+    get_model = _awaiting(_methods.get_model)
+    load_model = _awaiting(_methods.load_model)
+    reload_model = _awaiting(_methods.reload_model)
+    unload_model = _awaiting(_methods.unload_model)
+    upload_table = _awaiting(_methods.upload_table)
+    bias = _awaiting(_methods.bias)
+    server_info = _awaiting(_methods.server_info)
+    health = _awaiting(_methods.health)
+
+    async def close(self) -> None:
+        """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then
+        raise FailedPrecondition."""
+        if _process.forked():
+            return
+        self._core.close_transports()
+        await self._core.io.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self.close()

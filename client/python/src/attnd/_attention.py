@@ -1,0 +1,132 @@
+"""Attention calls as operations: one, in pieces, or many."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Iterable, List, Union
+
+import numpy as np
+
+from attnd import _pieces, _wire
+from attnd._answer import answer_of, empty, reply_of
+from attnd._core import Core
+from attnd._deadline import Deadline
+from attnd._dtypes import FP32
+from attnd._operation import Io, Metadata, Operation
+from attnd._request import Call, ComputeReply, ComputeRequest
+from attnd._transport import Answer, NotTaken
+from attnd.errors import Aborted, Error, InvalidArgument
+from attnd.v1 import attention_pb2
+
+COMPUTE = "/attnd.v1.AttentionService/ComputeAttention"
+GRPC = "grpc"
+
+# How often the pieces of a call are computed again because the model was replaced meanwhile. Then it goes in one.
+_MAX_MIXED = 2
+
+
+def compute(
+    core: Core, io: Io, request: ComputeRequest, deadline: Deadline, metadata: Metadata
+) -> Operation[ComputeReply]:
+    """One call, by the first way that takes it."""
+    if not isinstance(request, ComputeRequest):
+        raise InvalidArgument.of("request", "an attnd.ComputeRequest", f"a {type(request).__qualname__}")
+    call = Call(request)
+    for transport in core.transports:
+        if transport.takes(call):
+            try:
+                attempt = partial(transport.attempt, io, call, deadline, metadata)
+                answer = yield from core.repeated(io, deadline, attempt)
+                return reply_of(call, answer, transport.name)
+            except NotTaken:
+                pass
+    answer = yield from _by_grpc(core, io, call, deadline, metadata)
+    return reply_of(call, answer, GRPC)
+
+
+def width_of(core: Core) -> int:
+    """How many calls travel beside each other: enough to keep a server busy while others are copied, and to reach all
+    of several servers."""
+    return max(4 * core.options.channels, 8 if core.options.load_balancing == "round_robin" else 1)
+
+
+def compute_many(
+    core: Core,
+    io: Io,
+    requests: Iterable[ComputeRequest],
+    return_errors: bool,
+    deadline: Deadline,
+    metadata: Metadata,
+) -> Operation[List[Union[ComputeReply, Error]]]:
+    """Many calls, in order."""
+
+    def start(request: ComputeRequest, branch: Io) -> Operation[ComputeReply]:
+        return compute(core, branch, request, deadline, metadata)
+
+    starts = (partial(start, request) for request in requests)
+    replies: List[Union[ComputeReply, Error]] = yield lambda: io.together(starts, width_of(core), not return_errors)
+    return replies
+
+
+def _by_grpc(core: Core, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
+    ranges = _pieces.cut(call) if io.parallel and _pieces.call_bytes(call) >= 2 * _pieces.PIECE_BYTES else []
+    if len(ranges) > 1:
+        for _ in range(_MAX_MIXED):
+            try:
+                return (yield from _in_pieces(core, io, call, ranges, deadline, metadata))
+            except Aborted:
+                pass
+
+    def attempt() -> Operation[Answer]:
+        payload = _wire.join(call.header_bytes(), ((_wire.Q, call.q), (_wire.K, call.k), (_wire.V, call.v)))
+        message: bytes = yield lambda: io.unary(COMPUTE, payload, deadline, metadata)
+        return answer_of(call, message)
+
+    return (yield from core.repeated(io, deadline, attempt))
+
+
+def _in_pieces(
+    core: Core, io: Io, call: Call, ranges: List[_pieces.Range], deadline: Deadline, metadata: Metadata
+) -> Operation[Answer]:
+    """Each piece is a call of its own, so that it may go to any server and is repeated by itself. The first that fails
+    fails the call, and the others are cancelled."""
+    # What arrives early must not change what is still to be sent.
+    in_place = call.out is not None and not call.out_overlaps
+    output = call.out if in_place and call.out is not None else empty(call.output_shape, call.output_code)
+    shape = call.log_sum_exp_shape
+    log_sum_exp = None if shape is None else empty(shape, FP32)
+
+    def compute_piece(piece_range: _pieces.Range, branch: Io) -> Operation[attention_pb2.ComputeAttentionResponse]:
+        piece = _pieces.Piece(call, piece_range, output)
+
+        def attempt() -> Operation[attention_pb2.ComputeAttentionResponse]:
+            payload = piece.payload()
+            message: bytes = yield lambda: branch.unary(COMPUTE, payload, deadline, metadata)
+            answer = answer_of(piece, message)
+            if log_sum_exp is not None and answer.log_sum_exp is not None:
+                piece.place_log_sum_exp(log_sum_exp, answer.log_sum_exp)
+            return answer.message
+
+        return core.repeated(branch, deadline, attempt)
+
+    starts = [partial(compute_piece, piece_range) for piece_range in ranges]
+    messages: List[Any] = yield lambda: io.together(starts, min(width_of(core), len(starts)), True)
+    if call.out is not None and not in_place:
+        np.copyto(call.out, output)
+        output = call.out
+    return Answer(_merged(call, messages), output, log_sum_exp)
+
+
+def _merged(
+    call: Call, messages: List[attention_pb2.ComputeAttentionResponse]
+) -> attention_pb2.ComputeAttentionResponse:
+    whole = messages[0]
+    if any(message.content_hash != whole.content_hash for message in messages):
+        raise Aborted(f'model "{call.request.model}" was replaced while the pieces of the call were computed')
+    compute_seconds = sum(m.compute_time.seconds for m in messages)
+    compute_nanos = sum(m.compute_time.nanos for m in messages)
+    queue = max(messages, key=lambda m: (m.queue_time.seconds, m.queue_time.nanos)).queue_time
+    whole.queue_time.CopyFrom(queue)
+    whole.compute_time.seconds = compute_seconds + compute_nanos // 10**9
+    whole.compute_time.nanos = compute_nanos % 10**9
+    return whole

@@ -1,0 +1,137 @@
+"""The asyncio client's I/O over grpc.aio, which is imported when the first client is made."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any, Callable, Dict, Iterable, List, Optional, TypeVar, Union
+
+import grpc
+import grpc.aio
+
+from attnd import _process
+from attnd._blocking import closed_error
+from attnd._deadline import Deadline
+from attnd._operation import Io, Metadata, Operation, run_async
+from attnd._options import Options, channel_options
+from attnd._status import from_rpc_error
+from attnd._target import for_grpc
+from attnd.errors import Cancelled, Error, FailedPrecondition
+
+T = TypeVar("T")
+
+
+class AwaitingIo(Io):
+    """For one event loop: that of the first call."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._channels: List[grpc.aio.Channel] = []
+        self._methods: List[Dict[str, Any]] = []
+        self._turn = itertools.count()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self.closed = False
+
+    def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self.closed:
+            raise closed_error()
+        if self._loop is None:
+            self._loop = loop
+            self._channels = [_make_channel(self._options) for _ in range(self._options.channels)]
+            self._methods = [{} for _ in self._channels]
+            for channel in self._channels:
+                _process.keep_in_child(channel)
+        elif self._loop is not loop:
+            raise FailedPrecondition.of("event loop", "the one of the client's first call", "another one")
+
+    def _callable(self, method: str) -> Any:
+        index = next(self._turn) % len(self._channels)
+        methods = self._methods[index]
+        found = methods.get(method)
+        if found is None:
+            found = methods[method] = self._channels[index].unary_unary(method, None, None)
+        return found
+
+    async def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+        self._open()
+        call = self._callable(method)(payload, timeout=deadline.left(), metadata=metadata)
+        try:
+            answer: bytes = await call
+        except grpc.RpcError as error:
+            if self.closed:
+                raise Cancelled("the client was closed during the call") from None
+            raise from_rpc_error(error) from None
+        except asyncio.CancelledError:
+            call.cancel()
+            if not self.closed:
+                raise
+            raise Cancelled("the client was closed during the call") from None
+        return answer
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def reachable(self) -> bool:
+        self._open()
+        return self._channels[0].get_state() != grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
+    async def connected(self, deadline: Deadline) -> bool:
+        self._open()
+        channel = self._channels[0]
+        try:
+            await asyncio.wait_for(channel.channel_ready(), deadline.left())
+        except (asyncio.TimeoutError, grpc.aio.UsageError):  # the latter of a channel that is closed meanwhile
+            return False
+        return True
+
+    async def together(
+        self, starts: Iterable[Callable[[Io], Operation[T]]], width: int, first_error: bool
+    ) -> List[Union[T, Error]]:
+        results: List[Any] = []
+        remaining = enumerate(starts)
+        branch = _Branch(self)
+
+        async def work() -> None:
+            for index, start in remaining:
+                results.append(None)
+                try:
+                    results[index] = await run_async(start(branch))
+                except Error as error:
+                    if first_error:
+                        raise
+                    results[index] = error
+
+        workers = [asyncio.ensure_future(work()) for _ in range(width)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return results
+
+    async def close(self) -> None:
+        self.closed = True
+        channels, self._channels = self._channels, []
+        for channel in channels:
+            await channel.close(None)
+
+
+def _make_channel(options: Options) -> grpc.aio.Channel:
+    target, settings = for_grpc(options.target), channel_options(options)
+    if options.credentials is None:
+        return grpc.aio.insecure_channel(target, settings)
+    return grpc.aio.secure_channel(target, options.credentials, settings)
+
+
+class _Branch(Io):
+    """The Io of operations that run beside each other."""
+
+    parallel = False
+
+    def __init__(self, io: AwaitingIo) -> None:
+        self.unary = io.unary  # type: ignore[method-assign]
+        self.pause = io.pause  # type: ignore[method-assign]
+        self.reachable = io.reachable  # type: ignore[method-assign]
+        self.connected = io.connected  # type: ignore[method-assign]

@@ -1,0 +1,197 @@
+"""The blocking client's I/O over grpcio."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from typing import Any, Callable, Iterable, List, Optional, Set, TypeVar, Union
+
+import grpc
+
+from attnd import _process
+from attnd._connection_watch import ConnectionWatch
+from attnd._deadline import Deadline
+from attnd._operation import Io, Metadata, Operation, run
+from attnd._options import Options, channel_options
+from attnd._status import from_rpc_error
+from attnd._target import for_grpc
+from attnd.errors import Cancelled, Error, FailedPrecondition
+
+T = TypeVar("T")
+
+
+def closed_error() -> FailedPrecondition:
+    return FailedPrecondition.of("client", "an open one", "one that was closed")
+
+
+class BlockingIo(Io):
+    """Thread-safe."""
+
+    def __init__(self, options: Options) -> None:
+        self._channels = [_make_channel(options) for _ in range(options.channels)]
+        for channel in self._channels:
+            _process.keep_in_child(channel)
+        self._turn = itertools.count()
+        self._methods: List[Any] = [{} for _ in self._channels]
+        self._watch = ConnectionWatch(self._channels[0])
+        self.closed = False
+
+    def callable(self, method: str) -> Any:
+        """A multicallable of the next channel."""
+        index = next(self._turn) % len(self._channels)
+        methods = self._methods[index]
+        found = methods.get(method)
+        if found is None:
+            found = methods[method] = self._channels[index].unary_unary(method, None, None)
+        return found
+
+    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+        if self.closed:
+            raise closed_error()
+        try:
+            answer: bytes = self.callable(method)(payload, timeout=deadline.left(), metadata=metadata)
+        except grpc.RpcError as error:
+            raise self.error_of(error) from None
+        except ValueError:  # what grpcio raises of a closed channel
+            if not self.closed:
+                raise
+            raise closed_error() from None
+        return answer
+
+    def error_of(self, error: grpc.RpcError) -> Error:
+        if self.closed:
+            return Cancelled("the client was closed during the call")
+        return from_rpc_error(error)
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def reachable(self) -> bool:
+        return self._watch.first_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
+    def connected(self, deadline: Deadline) -> bool:
+        return self._watch.ready(deadline)
+
+    def together(
+        self, starts: Iterable[Callable[[Io], Operation[T]]], width: int, first_error: bool
+    ) -> List[Union[T, Error]]:
+        return _Group(self, starts, first_error).run(width)
+
+    def close(self) -> None:
+        self.closed = True
+        self._watch.end()
+        for channel in self._channels:
+            channel.close()
+
+
+def _make_channel(options: Options) -> grpc.Channel:
+    target, settings = for_grpc(options.target), channel_options(options)
+    if options.credentials is None:
+        return grpc.insecure_channel(target, settings)
+    return grpc.secure_channel(target, options.credentials, settings)
+
+
+class _Group(Io):
+    """Operations that run beside each other on threads of their own, and whose calls can be cancelled from another."""
+
+    parallel = False
+
+    def __init__(self, io: BlockingIo, starts: Iterable[Callable[[Io], Operation[Any]]], first_error: bool) -> None:
+        self._io = io
+        self._starts = enumerate(starts)
+        self._first_error = first_error
+        self._results: List[Any] = []
+        self._lock = threading.Lock()
+        self._calls: Set[Any] = set()
+        self._over = threading.Event()
+        self._failure: Optional[BaseException] = None
+
+    def run(self, width: int) -> List[Any]:
+        threads: List[threading.Thread] = []
+        try:
+            for _ in range(width - 1):
+                start = self._next()
+                if start is None:
+                    break
+                thread = threading.Thread(target=self._work, args=(start,), name="attnd", daemon=True)
+                threads.append(thread)
+                thread.start()
+            self._work(self._next())
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._end(None)
+            raise
+        if self._failure is not None:
+            raise self._failure
+        return self._results
+
+    def _next(self) -> Any:
+        with self._lock:
+            if self._over.is_set():
+                return None
+            item = next(self._starts, None)
+            if item is not None:
+                self._results.append(None)
+            return item
+
+    def _work(self, item: Any) -> None:
+        try:
+            while item is not None:
+                index, start = item
+                try:
+                    self._results[index] = run(start(self))
+                except Error as error:
+                    if self._first_error:
+                        raise
+                    self._results[index] = error
+                item = self._next()
+        except BaseException as error:
+            self._end(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _end(self, failure: Optional[BaseException]) -> None:
+        """Cancels what is under way. The first failure is the one to report."""
+        with self._lock:
+            if self._failure is None and not self._over.is_set():
+                self._failure = failure
+            self._over.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+        if self._io.closed:
+            raise closed_error()
+        try:
+            call = self._io.callable(method).future(payload, timeout=deadline.left(), metadata=metadata)
+        except ValueError:  # what grpcio raises of a closed channel
+            if not self._io.closed:
+                raise
+            raise closed_error() from None
+        with self._lock:
+            self._calls.add(call)
+        if self._over.is_set():
+            call.cancel()
+        try:
+            answer: bytes = call.result()
+        except grpc.FutureCancelledError:
+            raise Cancelled("another call of the same batch failed, or the batch was interrupted") from None
+        except grpc.RpcError as error:
+            raise self._io.error_of(error) from None
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+        return answer
+
+    def pause(self, seconds: float) -> None:
+        if self._over.wait(seconds):
+            raise Cancelled("another call of the same batch failed, or the batch was interrupted")
+
+    def reachable(self) -> bool:
+        return self._io.reachable()
+
+    def connected(self, deadline: Deadline) -> bool:
+        return not self._over.is_set() and self._io.connected(deadline)

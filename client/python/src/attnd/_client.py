@@ -1,0 +1,166 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, TypeVar
+
+from attnd import _methods, _options, _process
+from attnd._blocking import BlockingIo
+from attnd._core import Core
+from attnd._operation import Io, Operation, run
+from attnd._retry import Retry
+from attnd._transport import Transport, local_transports
+
+if TYPE_CHECKING:
+    import grpc
+    from typing_extensions import Concatenate, ParamSpec
+
+    P = ParamSpec("P")
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ClientBase:
+    """What both clients have: settings, and what follows from them."""
+
+    _asynchronous = False
+
+    def __init__(
+        self,
+        target: Optional[str] = None,
+        *,
+        credentials: Optional[grpc.ChannelCredentials] = None,
+        token: Optional[_options.Token] = None,
+        timeout: float = 60.0,
+        retry: Optional[Retry] = Retry(),  # noqa: B008 (immutable)
+        shared_memory: bool = True,
+        local_calls: bool = True,
+        load_balancing: str = "pick_first",
+        channels: int = 1,
+        keepalive_time: float = 30.0,
+        keepalive_timeout: float = 10.0,
+        user_agent: Optional[str] = None,
+    ) -> None:
+        options = _options.checked(
+            target,
+            credentials=credentials,
+            token=token,
+            timeout=timeout,
+            retry=retry,
+            shared_memory=shared_memory,
+            local_calls=local_calls,
+            load_balancing=load_balancing,
+            channels=channels,
+            keepalive_time=keepalive_time,
+            keepalive_timeout=keepalive_timeout,
+            user_agent=user_agent,
+        )
+        _process.use()
+        transports: List[Transport] = local_transports(options, self._asynchronous)
+        self._core = Core(options, self._make_io(options), transports)
+
+    def _make_io(self, options: _options.Options) -> Io:
+        raise NotImplementedError
+
+    @property
+    def target(self) -> str:
+        """The target, the caller's or that of ATTND_SERVER."""
+        return self._core.options.target
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._core.closed else ""
+        return f"attnd.{type(self).__name__}({self.target!r}{closed})"
+
+
+def as_method(method: F, operation: Callable[..., Any], owner: str) -> F:
+    """`method` with the name, the signature and the description of the operation that it carries out."""
+    functools.update_wrapper(method, operation)
+    method.__qualname__ = f"{owner}.{operation.__name__}"
+    return method
+
+
+def _blocking(operation: Callable[Concatenate[Core, P], Operation[T]]) -> Callable[Concatenate[Client, P], T]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run(operation(self._core, *args, **kwargs))
+
+    return as_method(method, operation, "Client")
+
+
+class Client(ClientBase):
+    """Calls an attnd server.
+
+    Making a client is expensive, and it connects with its first call; make one and share it. All methods may be called
+    from several threads at once. Close it, or use it in a ``with`` statement; one that is dropped without closing
+    leaves nothing behind.
+
+    Timeouts: every call has one, 60 seconds unless the client or the call says otherwise; DeadlineExceeded is raised
+    when it has passed. ``timeout=None`` in a call is the client's, ``float("inf")`` is none.
+
+    Repeats: what a server refuses or loses is sent again as :class:`attnd.Retry` says, so that a restart shows as a
+    delay.
+
+    Fork: a process may fork before its first client is made, or fork and exec at any time. In a child that was forked
+    later (multiprocessing's start method "fork") every method, and making a client, raises FailedPrecondition at once;
+    the parent's clients go on.
+
+    An interrupted call (KeyboardInterrupt) is cancelled on the server too.
+
+    Args:
+        target: a gRPC name: "host:port", "dns:///name:port", "unix:///run/attnd/attnd.sock". None is ATTND_SERVER in
+            the environment.
+        credentials: for TLS, for example ``grpc.ssl_channel_credentials(root)``; None: no encryption.
+        token: sent along as ``authorization: Bearer``: a string, or a function that is asked at each call. Only beside
+            ``credentials``, or to a server on this host.
+        timeout: of calls that name none, in seconds.
+        retry: how calls are repeated; None: not at all.
+        shared_memory: hand tensors over in shared memory where the target is a Unix socket and the server offers it.
+        local_calls: make calls over the socket beside a Unix socket where the server offers it.
+        load_balancing: how a name with several addresses is used, "pick_first" or "round_robin".
+        channels: number of gRPC channels that calls take in turns, each with a connection of its own, 1 to 64.
+        keepalive_time: seconds. While calls wait, a connection on which nothing has arrived for this long is asked for
+            a sign of life. ``float("inf")``: never.
+        keepalive_timeout: seconds after which such a connection is given up, and its calls fail with Unavailable.
+        user_agent: put before the library's own.
+
+    Raises:
+        InvalidArgument: there is no target, or settings that make no client.
+        FailedPrecondition: in a forked child.
+
+    Example:
+        >>> with attnd.Client() as client:
+        ...     client.attend(q, k, v, "t5-tiny").dtype
+        dtype('float32')
+    """
+
+    def _make_io(self, options: _options.Options) -> Io:
+        return BlockingIo(options)
+
+    attend = _blocking(_methods.attend)
+    compute = _blocking(_methods.compute)
+    attend_many = _blocking(_methods.attend_many)
+    compute_many = _blocking(_methods.compute_many)
+    list_models = _blocking(_methods.list_models)
+    get_model = _blocking(_methods.get_model)
+    load_model = _blocking(_methods.load_model)
+    reload_model = _blocking(_methods.reload_model)
+    unload_model = _blocking(_methods.unload_model)
+    upload_table = _blocking(_methods.upload_table)
+    bias = _blocking(_methods.bias)
+    server_info = _blocking(_methods.server_info)
+    health = _blocking(_methods.health)
+
+    def close(self) -> None:
+        """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then
+        raise FailedPrecondition."""
+        if _process.forked():
+            return
+        self._core.close_transports()
+        self._core.io.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()

@@ -1,0 +1,70 @@
+"""What a blocking gRPC channel's connection is doing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable, Optional
+
+import grpc
+
+from attnd._deadline import Deadline
+
+# grpcio looks at a connection on a thread of its own, which ends this long after the last one who asked has gone, and
+# and which fails loudly if the channel is closed before.
+_THREAD_ENDS = 0.3
+
+
+class ConnectionWatch:
+    """Asks only while somebody waits for an answer. Thread-safe."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._changed = threading.Condition()
+        self._waiting = 0
+        self._thread_ends = 0.0
+        self._ended = False
+
+    def first_state(self) -> Optional[grpc.ChannelConnectivity]:
+        """What it is doing now; None if that cannot be found out."""
+        return self._wait(False, 1.0, lambda state: True)
+
+    def ready(self, deadline: Deadline) -> bool:
+        """Waits until it is connected; False if it is not by then, or the channel is closed."""
+        wanted = grpc.ChannelConnectivity.READY
+        return self._wait(True, deadline.left(), lambda state: state is wanted) is wanted
+
+    def end(self) -> None:
+        """The channel is about to be closed: wakes those who wait, and waits until grpcio's thread has ended."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting == 0)
+        time.sleep(max(0.0, self._thread_ends - time.monotonic()))
+
+    def _wait(
+        self, connect: bool, timeout: Optional[float], enough: Callable[[grpc.ChannelConnectivity], bool]
+    ) -> Optional[grpc.ChannelConnectivity]:
+        last: Optional[grpc.ChannelConnectivity] = None
+
+        def tell(state: grpc.ChannelConnectivity) -> None:
+            nonlocal last
+            with self._changed:
+                last = state
+                self._changed.notify_all()
+
+        with self._changed:
+            if self._ended:
+                return None
+            self._waiting += 1
+        self._channel.subscribe(tell, try_to_connect=connect)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended or (last is not None and enough(last)), timeout)
+                return last
+        finally:
+            self._channel.unsubscribe(tell)
+            with self._changed:
+                self._waiting -= 1
+                self._thread_ends = time.monotonic() + _THREAD_ENDS
+                self._changed.notify_all()

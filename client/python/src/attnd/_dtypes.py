@@ -1,0 +1,53 @@
+"""Element types: their numbers in messages, their names, and how numpy stores them."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from attnd.errors import InvalidArgument
+
+FP32, FP16, BF16 = 1, 2, 3  # attnd.v1.Dtype
+
+NAMES: Dict[int, str] = {FP32: "float32", FP16: "float16", BF16: "bfloat16"}
+SIZES: Dict[int, int] = {FP32: 4, FP16: 2, BF16: 2}
+# Little-endian, as messages have them. numpy has no bfloat16 of its own: its bits travel as integers.
+STORAGE: Dict[int, np.dtype[Any]] = {FP32: np.dtype("<f4"), FP16: np.dtype("<f2"), BF16: np.dtype("<u2")}
+
+EXPECTED = "float32, float16 or bfloat16"
+
+_CODES: Dict[str, int] = {name: code for code, name in NAMES.items()}
+_CODES.update({"f32": FP32, "f16": FP16, "bf16": BF16})  # as attnctl has them
+
+
+def code_of_name(name: str) -> Optional[int]:
+    """Of "float32", "f32", "torch.float32" and so on; None for other names."""
+    return _CODES.get(name[6:] if name.startswith("torch.") else name)
+
+
+def parse(field: str, value: Any) -> int:
+    """The number of what callers write: "bf16", "bfloat16", numpy.float32, torch.bfloat16, jax.numpy.float16."""
+    name = value if isinstance(value, str) else str(value)
+    code = code_of_name(name)
+    if code is None and not isinstance(value, str):
+        with contextlib.suppress(TypeError):
+            code = code_of_name(np.dtype(value).name)
+    if code is None:
+        raise InvalidArgument.of(field, EXPECTED, name[:80])
+    return code
+
+
+def numpy_dtype(code: int) -> np.dtype[Any]:
+    """The dtype of a numpy array with these elements. bfloat16 needs the package ml_dtypes."""
+    if code != BF16:
+        return STORAGE[code]
+    try:
+        import ml_dtypes  # noqa: PLC0415 (optional)
+    except ImportError:
+        raise InvalidArgument.of(
+            "output_dtype", "float32 or float16, as numpy has bfloat16 only with the package ml_dtypes", "bfloat16"
+        ) from None
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype

@@ -1,0 +1,99 @@
+"""Operations: what a call does, written once for the blocking and the asyncio client.
+
+An operation is a generator. It yields steps, and is sent what each step gave. A step is a function without arguments
+that does I/O: in the blocking client it returns the result, in the asyncio client an awaitable of it. So the operation
+itself neither blocks nor awaits; `run` and `run_async` carry it out. Steps are methods of an `Io` (or of any other
+object that exists in both forms), with their arguments bound:
+
+    def ask(io: Io, payload: bytes, deadline: Deadline) -> Operation[bytes]:
+        answer: bytes = yield lambda: io.unary(METHOD, payload, deadline, ())
+        return answer
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Generator, Iterable, List, Sequence, Tuple, TypeVar, Union
+
+from attnd._deadline import Deadline
+from attnd.errors import Error
+
+__all__ = ["Io", "Metadata", "Operation", "Step", "run", "run_async"]
+
+T = TypeVar("T")
+
+Step = Callable[[], Any]
+Operation = Generator[Step, Any, T]
+Metadata = Sequence[Tuple[str, Union[str, bytes]]]
+
+
+class Io:
+    """What operations do to the outside world. Each method blocks or, in the asyncio client, is a coroutine function.
+
+    Attributes:
+        parallel: whether an operation may run others beside each other by `together`; not within `together`.
+    """
+
+    parallel: bool = True
+
+    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> Any:
+        """Sends one gRPC call; the answer's bytes. Raises an Error."""
+        raise NotImplementedError
+
+    def pause(self, seconds: float) -> Any:
+        """Waits."""
+        raise NotImplementedError
+
+    def reachable(self) -> Any:
+        """Whether the gRPC channel is connected, or may be: False where the last attempt to connect failed."""
+        raise NotImplementedError
+
+    def connected(self, deadline: Deadline) -> Any:
+        """Waits until the gRPC channel is connected; False if it is not by then."""
+        raise NotImplementedError
+
+    def together(self, starts: Iterable[Callable[[Io], Operation[T]]], width: int, first_error: bool) -> Any:
+        """Runs operations, at most `width` at once, each with the Io that it is started with.
+
+        Returns a list of their results in order, with Errors in the place of failed ones. With `first_error` the first
+        Error to happen is raised instead, and the other operations are cancelled; so they are if this is interrupted.
+        """
+        raise NotImplementedError
+
+    def close(self) -> Any:
+        """Ends all calls. A second time does nothing."""
+        raise NotImplementedError
+
+
+Results = List[Union[T, Error]]
+
+
+def run(operation: Operation[T]) -> T:
+    """Carries an operation out on this thread."""
+    try:
+        step = next(operation)
+        while True:
+            try:
+                value = step()
+            except BaseException as error:
+                step = operation.throw(error)
+            else:
+                step = operation.send(value)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+async def run_async(operation: Operation[T]) -> T:
+    """Carries an operation out in this task."""
+    try:
+        step = next(operation)
+        while True:
+            try:
+                value = await step()
+            except BaseException as error:
+                step = operation.throw(error)
+            else:
+                step = operation.send(value)
+    except StopIteration as done:
+        result: T = done.value
+        return result

@@ -1,0 +1,61 @@
+"""Finds out whether this process was forked from one that has used a client.
+
+gRPC's threads do not exist in a forked child, so a call there would hang. As in the C++ client, a process may fork
+before it makes its first client, or fork and exec at any time; in a child that was forked later every method fails at
+once, and the parent's clients go on.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+from weakref import WeakSet
+
+from attnd.errors import FailedPrecondition
+
+# Process ids: of the "first user", and of the "child" that was forked from it, if this is one.
+_state: Dict[str, int] = {}
+_kept: WeakSet[Any] = WeakSet()
+
+
+def use() -> None:
+    """A client is about to be made. Raises FailedPrecondition in a forked child."""
+    check()
+    _state.setdefault("first user", os.getpid())
+
+
+def check() -> None:
+    """Raises FailedPrecondition in a child that was forked after the first client was made."""
+    if forked():
+        raise FailedPrecondition.of(
+            "process",
+            f"the one that made the first client ({_state['first user']}), or one started by exec "
+            "(multiprocessing's start methods spawn and forkserver)",
+            f"{os.getpid()}, forked from it",
+        )
+
+
+def forked() -> bool:
+    """Whether this is a child that was forked after the first client was made."""
+    return "child" in _state
+
+
+def keep_in_child(resource: Any) -> None:
+    """A forked child never destroys ``resource``: destroying a gRPC channel shuts down the parent's sockets."""
+    _kept.add(resource)
+
+
+def _after_fork_in_child() -> None:
+    if "first user" not in _state:
+        return
+    _state["child"] = os.getpid()
+    if not _kept:
+        return
+    import ctypes  # noqa: PLC0415 (only where it is needed)
+
+    for resource in list(_kept):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(resource))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,396 @@
+"""A caller's arguments as a checked call: what travels beside the tensors, and views of these.
+
+What can be refused by shape alone is refused here, with the server's words, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from attnd import _dtypes, _tensors
+from attnd.errors import InvalidArgument, ResourceExhausted
+from attnd.v1 import attention_pb2
+
+_LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence stands before the heads
+MASKS: Dict[Optional[str], int] = {None: 0, "causal": 1, "none": 2}
+_PRECISIONS = {None: 0, _dtypes.FP32: 1, _dtypes.BF16: 2}
+_MAX_POSITION = 2**31 - 1
+_MAX_FLOAT = 3.4028235677973362e38  # the largest double that rounds to a finite float
+# What protobuf allows a message; a little is left for the small fields.
+_MAX_MESSAGE_BYTES = 2**31 - 1 - (1 << 20)
+
+
+@dataclass(eq=False)
+class ComputeRequest:
+    """One batch of queries, keys and values: the arguments of :meth:`attnd.Client.attend` as an object.
+
+    Attributes:
+        q: [batch, heads, query_length, head_dim] in ``layout``; float32, float16 or bfloat16.
+        k: [batch, kv_heads, key_length, head_dim]; kv_heads divides heads (grouped-query attention).
+        v: [batch, kv_heads, key_length, value_head_dim].
+        model: name of a loaded model.
+        table: "decoder" (also if None), "encoder", "decoder.N", "encoder.N".
+        version: of the model; 0 is the current one.
+        layout: order of the axes of q, k, v and the output: "bhsd" is [batch, heads, sequence, dim], "bshd" is
+            [batch, sequence, heads, dim].
+        mask: which keys a query may see: "causal", "none" (every key), or None (as the table has it).
+        scale: factor of q.k; None is 1, as T5 has it.
+        query_offset: position of the first query among the keys; None is key_length - query_length.
+        query_lengths: true number of queries of each sequence, [batch]; None is all. Later output rows are zeros.
+        key_lengths: true number of keys of each sequence, [batch]; None is all. Later keys are masked.
+        first_head: the table's head that query head 0 uses, for a call with only some of the heads; None: all heads.
+        product_precision: arithmetic of the products, "float32" or "bfloat16"; None follows the dtypes.
+        output_dtype: element type of the output; None is that of q.
+        return_log_sum_exp: also return the natural log-sum-exp of each row's logits.
+        out: array that the output is written into; None: a new one. May overlap q, k and v. After an error its
+            contents are undefined.
+
+    Example:
+        >>> request = attnd.ComputeRequest(q, k, v, "t5-tiny", mask="none")
+        >>> client.compute(request).output.shape
+        (1, 8, 16, 64)
+    """
+
+    q: Any
+    k: Any
+    v: Any
+    model: str
+    table: Optional[str] = None
+    version: int = 0
+    layout: str = "bhsd"
+    mask: Optional[str] = None
+    scale: Optional[float] = None
+    query_offset: Optional[int] = None
+    query_lengths: Optional[Sequence[int]] = None
+    key_lengths: Optional[Sequence[int]] = None
+    first_head: Optional[int] = None
+    product_precision: Any = None
+    output_dtype: Any = None
+    return_log_sum_exp: bool = False
+    out: Any = None
+
+
+class Shape(NamedTuple):
+    """Counts of elements."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    query_length: int
+    key_length: int
+    head_dim: int
+    value_head_dim: int
+
+
+class Call:
+    """A checked request. Nobody changes it once it is made, but for what `header` returns.
+
+    Attributes:
+        kind: of the caller's arrays, and of the result.
+        shape: counts of elements.
+        sequence_first: the order of axes of `q`, `k`, `v` here and on the wire; the caller's may be the other one.
+        q, k, v: views of the caller's memory, [batch, heads, sequence, dim] or with the sequence first; any strides.
+        code: their attnd.v1.Dtype.
+        output_code: that of the output.
+        output_shape: sizes of the output on the wire.
+        log_sum_exp_shape: [batch, heads, query_length]; None if it was not asked for.
+        out: view of the caller's memory that the output goes to, with the axes of the wire; None for new memory.
+        out_overlaps: whether that memory may be some of q's, k's or v's.
+    """
+
+    __slots__ = (
+        "_small",
+        "_swapped",
+        "code",
+        "k",
+        "kind",
+        "log_sum_exp_shape",
+        "out",
+        "out_overlaps",
+        "output_code",
+        "output_shape",
+        "q",
+        "request",
+        "sequence_first",
+        "shape",
+        "v",
+    )
+
+    def __init__(self, request: ComputeRequest) -> None:
+        self.request = request
+        sequence_first = _one_of("layout", _LAYOUTS, request.layout)
+        q = _tensors.view("q", request.q, sequence_first)
+        k = _tensors.view("k", request.k, sequence_first)
+        v = _tensors.view("v", request.v, sequence_first)
+        _check_alike(q, "k", k)
+        _check_alike(q, "v", v)
+        self.kind = q.kind
+        self.code = q.code
+        self.shape = _check_shape(q.array, k.array, v.array, sequence_first)
+        output_dtype = request.output_dtype
+        self.output_code = q.code if output_dtype is None else _dtypes.parse("output_dtype", output_dtype)
+        self._set_layout(q.array, k.array, v.array, sequence_first)
+        self._set_out(request.out, sequence_first)
+        s = self.shape
+        self.log_sum_exp_shape: Optional[Tuple[int, ...]] = None
+        if request.return_log_sum_exp:
+            self.log_sum_exp_shape = (s.batch, s.heads, s.query_length)
+        self._small = _small_fields(request, self)
+        _check_bytes(self)
+
+    def header(self) -> attention_pb2.ComputeAttentionRequest:
+        """Everything but the tensors, for the caller to add to."""
+        message = attention_pb2.ComputeAttentionRequest()
+        message.CopyFrom(self._small)
+        return message
+
+    def header_bytes(self) -> bytes:
+        """Everything but the tensors, serialised."""
+        return self._small.SerializeToString()
+
+    def output(self, array: np.ndarray[Any, Any]) -> Any:
+        """The caller's output over the memory of `array`, which has the wire's axes: `out` itself if that was given."""
+        if self.request.out is not None:
+            return self.request.out
+        return self.kind.result(array.swapaxes(1, 2) if self._swapped else array, self.output_code)
+
+    def log_sum_exp(self, array: np.ndarray[Any, Any]) -> Any:
+        """The caller's log-sum-exp over the memory of `array`."""
+        return self.kind.result(array, _dtypes.FP32)
+
+    def _set_layout(self, q: Any, k: Any, v: Any, sequence_first: bool) -> None:
+        """Takes the order of axes in which fewer bytes have to be copied: views may be of the other order."""
+        self.q, self.k, self.v = q, k, v
+        self._swapped = False
+        if not (q.flags.c_contiguous and k.flags.c_contiguous and v.flags.c_contiguous):
+            other = [array.swapaxes(1, 2) for array in (q, k, v)]
+            if _strided_bytes(other) < _strided_bytes((q, k, v)):
+                self.q, self.k, self.v = other
+                self._swapped = True
+        self.sequence_first = sequence_first != self._swapped
+        self.output_shape: Tuple[int, ...] = (*self.q.shape[:3], self.shape.value_head_dim)
+
+    def _set_out(self, out: Any, sequence_first: bool) -> None:
+        self.out: Optional[np.ndarray[Any, Any]] = None
+        self.out_overlaps = False
+        if out is None:
+            self.kind.check_result(self.output_code)
+            return
+        shape = self.output_shape
+        asked = (shape[0], shape[2], shape[1], shape[3]) if self._swapped else shape
+        array = _tensors.destination("out", out, self.output_code, asked)
+        self.out = array.swapaxes(1, 2) if self._swapped else array
+        self.out_overlaps = any(np.may_share_memory(array, tensor) for tensor in (self.q, self.k, self.v))
+
+
+@dataclass(eq=False)
+class ComputeReply:
+    """The result of one call.
+
+    Attributes:
+        output: [batch, heads, query_length, value_head_dim] in the request's layout, of the kind that went in; the
+            request's ``out`` if that was given.
+        log_sum_exp: float32 [batch, heads, query_length] in either layout, -infinity where a row sees no key; None if
+            it was not asked for.
+        version: of the model that was used.
+        content_hash: of that version.
+        queue_time: seconds between the request's arrival at the server and the start of its work.
+        compute_time: seconds from then until the work was done. Of a large call that travelled in pieces: the longest
+            queue time, the sum of the compute times.
+        transport: how the call travelled, for example "grpc".
+    """
+
+    output: Any
+    log_sum_exp: Any
+    version: int
+    content_hash: str
+    queue_time: float
+    compute_time: float
+    transport: str
+
+
+def _one_of(name: str, choices: Dict[Any, Any], value: Any) -> Any:
+    try:
+        return choices[value]
+    except (KeyError, TypeError):
+        expected = " or ".join("None" if choice is None else f'"{choice}"' for choice in choices)
+        raise InvalidArgument.of(name, expected, repr(value)[:80]) from None
+
+
+def mask_number(value: Optional[str]) -> int:
+    """attnd.v1.Mask."""
+    number: int = _one_of("mask", MASKS, value)
+    return number
+
+
+def integer(name: str, value: Any, lowest: int = 0, highest: int = 2**63 - 1) -> int:
+    """An argument that is a whole number in a range."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidArgument.of(name, "a whole number", repr(value)[:80]) from None
+    if not lowest <= number <= highest:
+        expected = f"at least {lowest}" if highest >= 2**63 - 1 and number < lowest else f"{lowest} to {highest}"
+        raise InvalidArgument.of(name, expected, str(number)[:80])
+    return number
+
+
+def text(name: str, value: Any, expected: str) -> str:
+    """An argument that is a name; None is the empty one."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidArgument.of(name, expected, repr(value)[:80])
+    return value
+
+
+def model_name(value: Any, name: str = "model") -> str:
+    """An argument that names a model."""
+    if not isinstance(value, str) or not value:
+        got = "an empty name" if isinstance(value, str) else repr(value)[:80]
+        raise InvalidArgument.of(name, "the name of a loaded model", got)
+    return value
+
+
+def _strided_bytes(arrays: Sequence[np.ndarray[Any, Any]]) -> int:
+    return sum(array.nbytes for array in arrays if not array.flags.c_contiguous)
+
+
+def _check_alike(q: _tensors.Tensor, name: str, other: _tensors.Tensor) -> None:
+    if other.kind.name != q.kind.name:
+        raise InvalidArgument.of(name, f"a {q.kind.name} as q is", f"a {other.kind.name}")
+    if other.code != q.code:
+        raise InvalidArgument.of(f"{name}.dtype", f"{_dtypes.NAMES[q.code]} as q has", _dtypes.NAMES[other.code])
+
+
+def _check_same(name: str, like: str, expected: int, got: int) -> None:
+    if expected != got:
+        raise InvalidArgument.of(name, f"{expected} as {like} has", str(got))
+
+
+def _check_batch(q: int, k: int, v: int) -> None:
+    """If two agree, the third is to blame, and otherwise k."""
+    if k == v:
+        _check_same("q.batch", "k and v", k, q)
+    elif q == k:
+        _check_same("v.batch", "q and k", q, v)
+    else:
+        _check_same("k.batch", "q and v" if q == v else "q", q, k)
+
+
+def _check_key_heads(q: int, k: int, v: int) -> None:
+    """k and v have the same heads, which divide q's. If only one of them can be right, it is."""
+    if k == v:
+        if q % k != 0:
+            raise InvalidArgument.of("kv_heads", f"a divisor of heads, which is {q}", str(k))
+    elif q == v:
+        _check_same("k.heads", "q and v", v, k)
+    elif q == k:
+        _check_same("v.heads", "q and k", k, v)
+    elif q % v == 0 and q % k != 0:
+        _check_same("k.heads", "v", v, k)
+    else:
+        _check_same("v.heads", "k", k, v)
+
+
+def _check_shape(q: Any, k: Any, v: Any, sequence_first: bool) -> Shape:
+    heads, sequence = (2, 1) if sequence_first else (1, 2)
+    for name, array in (("q", q), ("k", k), ("v", v)):
+        if array.size == 0:
+            for axis, index in (("batch", 0), ("heads", heads), ("sequence", sequence), ("head_dim", 3)):
+                if array.shape[index] == 0:
+                    raise InvalidArgument.of(f"{name}.{axis}", "at least 1", "0")
+    qs, ks, vs = q.shape, k.shape, v.shape
+    _check_batch(qs[0], ks[0], vs[0])
+    _check_same("k.head_dim", "q", qs[3], ks[3])
+    _check_same("v.sequence", "k", ks[sequence], vs[sequence])
+    _check_key_heads(qs[heads], ks[heads], vs[heads])
+    return Shape(qs[0], qs[heads], ks[heads], qs[sequence], ks[sequence], qs[3], vs[3])
+
+
+def _check_bytes(call: Call) -> None:
+    if call.q.nbytes + call.k.nbytes + call.v.nbytes > _MAX_MESSAGE_BYTES:
+        raise ResourceExhausted.of(
+            "q, k and v",
+            f"at most {_MAX_MESSAGE_BYTES} bytes (a protobuf message)",
+            f"{call.q.nbytes + call.k.nbytes + call.v.nbytes} bytes",
+        )
+    size = math.prod(call.output_shape) * _dtypes.SIZES[call.output_code]
+    if size > _MAX_MESSAGE_BYTES:
+        raise ResourceExhausted.of("output", f"at most {_MAX_MESSAGE_BYTES} bytes (a protobuf message)", str(size))
+
+
+def _lengths(name: str, value: Any, batch: int, longest: int) -> List[int]:
+    if value is None:
+        return []
+    try:
+        values = value.tolist() if hasattr(value, "tolist") else list(value)
+    except TypeError:
+        values = value
+    if not isinstance(values, list):
+        raise InvalidArgument.of(name, f"none or {batch} (batch) values", repr(value)[:80])
+    if not values:
+        return []
+    if len(values) != batch:
+        raise InvalidArgument.of(name, f"none or {batch} (batch) values", f"{len(values)} values")
+    return [integer(f"{name}[{i}]", length, 0, longest) for i, length in enumerate(values)]
+
+
+def _scale(value: Any) -> float:
+    try:
+        scale = float(value)
+    except (TypeError, ValueError):
+        raise InvalidArgument.of("scale", "a finite number", repr(value)[:80]) from None
+    if not abs(scale) <= _MAX_FLOAT:
+        raise InvalidArgument.of("scale", "a finite number", str(scale))
+    return scale
+
+
+def _precision(value: Any) -> int:
+    if value is None:
+        return 0
+    number = _PRECISIONS.get(_dtypes.parse("product_precision", value))
+    if number is None:
+        raise InvalidArgument.of("product_precision", "float32 or bfloat16", str(value)[:80])
+    return number
+
+
+def _small_fields(r: ComputeRequest, call: Call) -> attention_pb2.ComputeAttentionRequest:
+    shape = call.shape
+    optional: Dict[str, Any] = {}
+    if r.table is not None:
+        optional["table"] = text("table", r.table, '"decoder", "encoder", "decoder.N" or "encoder.N"')
+    if r.scale is not None:
+        optional["scale"] = _scale(r.scale)
+    if r.query_offset is not None:
+        lowest, highest = -shape.query_length, _MAX_POSITION - shape.query_length
+        optional["query_offset"] = integer("query_offset", r.query_offset, lowest, highest)
+    if r.query_lengths is not None:
+        optional["query_lengths"] = _lengths("query_lengths", r.query_lengths, shape.batch, shape.query_length)
+    if r.key_lengths is not None:
+        optional["key_lengths"] = _lengths("key_lengths", r.key_lengths, shape.batch, shape.key_length)
+    if r.first_head is not None:
+        optional["first_head"] = integer("first_head", r.first_head)
+    return attention_pb2.ComputeAttentionRequest(
+        model=model_name(r.model),
+        version=integer("version", r.version, 0, 2**64 - 1),
+        batch=shape.batch,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        query_length=shape.query_length,
+        key_length=shape.key_length,
+        head_dim=shape.head_dim,
+        value_head_dim=shape.value_head_dim,
+        dtype=call.code,  # type: ignore[arg-type]
+        layout=2 if call.sequence_first else 1,  # type: ignore[arg-type]
+        mask=mask_number(r.mask),  # type: ignore[arg-type]
+        output_dtype=call.output_code,  # type: ignore[arg-type]
+        return_log_sum_exp=bool(r.return_log_sum_exp),
+        product_precision=_precision(r.product_precision),  # type: ignore[arg-type]
+        **optional,
+    )

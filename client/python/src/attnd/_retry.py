@@ -1,0 +1,161 @@
+"""When a call that a server refused or lost is sent again. No I/O: callers wait and send."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from attnd._deadline import Deadline
+from attnd._status import pushback_of
+from attnd.errors import Cancelled, Error, InvalidArgument, Unavailable, Unknown
+
+_MAX_EARNED = 1000.0
+_RESERVE_SECONDS = 10.0
+# What gRPC itself says of a call whose connection closed before any status had come, a proxy's mostly.
+_STREAM_REMOVED = "Stream removed"
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How a client sends calls again that a server refused or lost, as they are while servers restart.
+
+    Repeated are Unavailable, and Cancelled that nobody asked for, on another server if there is one, and only once this
+    client has reached a server: before, an address at which nobody listens is an error at once. Only calls that change
+    nothing on the server are repeated (attend, bias, list_models, get_model, server_info). load_model, reload_model,
+    upload_table and unload_model are sent once, since their fate is not known after a failure; they wait for a
+    connection first. A server that answers with ``grpc-retry-pushback-ms`` decides when, or that there is no repeat.
+
+    Attributes:
+        enabled: False turns repeats off.
+        max_time: seconds. A call begins its last attempt within this time of its start, and before its timeout. Until
+            then it waits for a server that this client has reached before and cannot reach now.
+        initial_backoff: seconds before the first repeat; each next one waits twice as long. Half of it is random.
+        max_backoff: the longest such wait, in seconds.
+        budget: the client may send as many repeats as ``budget`` times its calls, and beside these
+        reserve_per_second: repeats every second, saved up for at most ten seconds.
+
+    Example:
+        >>> attnd.Retry(max_time=5.0).max_time
+        5.0
+    """
+
+    enabled: bool = True
+    max_time: float = 30.0
+    initial_backoff: float = 0.05
+    max_backoff: float = 1.0
+    budget: float = 0.2
+    reserve_per_second: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, lowest, expected in (
+            ("initial_backoff", 0.001, "at least 0.001 s"),
+            ("max_backoff", 0.001, "at least 0.001 s"),
+            ("max_time", 0.0, "at least 0"),
+            ("budget", 0.0, "at least 0"),
+            ("reserve_per_second", 0.0, "at least 0"),
+        ):
+            value: Any = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value >= lowest:
+                raise InvalidArgument.of(f"retry.{name}", expected, repr(value)[:80])
+
+
+class Budget:
+    """How many repeats a client may send. The reserve is full at first. Thread-safe."""
+
+    def __init__(self, share: float, per_second: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._share = share
+        self._per_second = per_second
+        self._now = now
+        self._lock = threading.Lock()
+        self._earned = 0.0
+        self._reserve = per_second * _RESERVE_SECONDS
+        self._refilled = now()
+
+    def earn(self) -> None:
+        """A call was made (not a repeat)."""
+        with self._lock:
+            self._earned = min(_MAX_EARNED, self._earned + self._share)
+
+    def spend(self) -> bool:
+        """Takes one repeat; False if there is none left."""
+        with self._lock:
+            now = self._now()
+            grown = self._reserve + (now - self._refilled) * self._per_second
+            self._reserve = min(self._per_second * _RESERVE_SECONDS, grown)
+            self._refilled = now
+            # A fifth has no exact form: five of them may be a little less than one.
+            if self._earned >= 1 - 1e-9:
+                self._earned = max(0.0, self._earned - 1)
+            elif self._reserve >= 1 - 1e-9:
+                self._reserve = max(0.0, self._reserve - 1)
+            else:
+                return False
+            return True
+
+
+class Policy:
+    """What the calls of one client share. Thread-safe."""
+
+    def __init__(self, options: Retry) -> None:
+        self.options = options
+        self.budget = Budget(options.budget, options.reserve_per_second)
+        # A server was connected: from then on there is one to wait for.
+        self.connected = False
+
+
+class Tries:
+    """The attempts of one call without lasting effect on the server. Not thread-safe."""
+
+    def __init__(self, policy: Policy, deadline: Deadline, jitter: Callable[[], float] = random.random) -> None:
+        self._policy = policy
+        self._jitter = jitter
+        self._start = time.monotonic()
+        self._end = min(self._start + policy.options.max_time, deadline.at)
+        self._backoff = policy.options.initial_backoff
+        self._attempts = 0
+        if policy.options.enabled:
+            policy.budget.earn()
+
+    def failed(self, error: Error) -> bool:
+        """An attempt failed. Whether that is worth another one, once a server has been connected."""
+        self._attempts += 1
+        if not self._policy.options.enabled:
+            return False
+        if isinstance(error, Unknown):
+            return error.message.startswith(_STREAM_REMOVED)
+        return isinstance(error, (Unavailable, Cancelled))
+
+    def wait(self, error: Error) -> float:
+        """Seconds before the next attempt. Raises the call's error if there is to be none."""
+        pushback = pushback_of(error)
+        if pushback is not None:
+            if pushback < 0:
+                raise self.explain(error, ", and the server wants no repeat")
+            wait = pushback
+            self._backoff = self._policy.options.initial_backoff
+        else:
+            # Between half and the whole of the backoff, so that callers that were refused together come back apart.
+            wait = self._backoff * (0.5 + 0.5 * self._jitter())
+            self._backoff = min(self._backoff * 2, self._policy.options.max_backoff)
+        if time.monotonic() + wait >= self._end:
+            raise self.explain(error, ", and there is no time for another")
+        return wait
+
+    def deadline(self) -> Deadline:
+        """When the last attempt must have begun."""
+        return Deadline(self._end - time.monotonic())
+
+    def spend(self, error: Error) -> None:
+        """Another attempt begins. Raises the call's error if the budget is used up."""
+        if not self._policy.budget.spend():
+            raise self.explain(error, ", and the budget of repeats is used up")
+
+    def explain(self, error: Error, why: str = "") -> Error:
+        """`error` with words on the attempts, if there was more to it than one."""
+        if self._attempts <= 1 and not why:
+            return error
+        seconds = time.monotonic() - self._start
+        return error.with_message(f"{error.message} (attempt {self._attempts} in {seconds:.3f} s{why})")

@@ -1,0 +1,85 @@
+"""What gRPC says of a failed call, as an Error."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, Optional, Tuple, Union
+
+from attnd import _wire
+from attnd.errors import Error, error_class
+from attnd.v1 import types_pb2
+
+_DETAILS = "grpc-status-details-bin"
+_PUSHBACK = "grpc-retry-pushback-ms"
+
+
+def error_of(code: int, message: str, detail: Optional[types_pb2.ErrorDetail], retry_delay: Optional[float]) -> Error:
+    """An error as a server describes it. `code` is not 0."""
+    if detail is None:
+        return error_class(code)(message, retry_delay=retry_delay)
+    return error_class(code)(
+        message, field=detail.field, expected=detail.expected, got=detail.got, retry_delay=retry_delay
+    )
+
+
+def from_rpc_error(rpc: Any) -> Error:
+    """Of a grpc.RpcError of either API. The server's wish for a repeat is in `pushback_of`."""
+    metadata = _as_dict(rpc.trailing_metadata())
+    detail, delay = _read_details(metadata.get(_DETAILS))
+    error = error_of(rpc.code().value[0], rpc.details() or "", detail, delay)
+    error.__dict__["_pushback"] = _pushback(metadata)
+    return error
+
+
+def pushback_of(error: Error) -> Optional[float]:
+    """When the server wants a repeat: seconds; negative: not at all; None: it did not say."""
+    pushback: Optional[float] = error.__dict__.get("_pushback")
+    return pushback
+
+
+def _as_dict(metadata: Optional[Iterable[Any]]) -> Dict[str, Union[str, bytes]]:
+    return {pair[0]: pair[1] for pair in metadata or ()}
+
+
+def _pushback(metadata: Dict[str, Union[str, bytes]]) -> Optional[float]:
+    text = metadata.get(_PUSHBACK)
+    if text is None:
+        return None
+    try:
+        return int(text) / 1000
+    except ValueError:
+        return -1.0  # as gRPC takes it: what is no number asks for no repeat
+
+
+def _read_details(data: Union[str, bytes, None]) -> Tuple[Optional[types_pb2.ErrorDetail], Optional[float]]:
+    """Of a serialised google.rpc.Status {3: repeated google.protobuf.Any {1: type_url, 2: value}}.
+
+    Read by field number: its generated module is another package's, which may not be there.
+    """
+    detail: Optional[types_pb2.ErrorDetail] = None
+    delay: Optional[float] = None
+    if not isinstance(data, bytes):
+        return detail, delay
+    try:
+        for number, entry, _, _ in _wire.fields(memoryview(data)):
+            if number != 3 or not isinstance(entry, memoryview):
+                continue
+            parts = {n: value for n, value, _, _ in _wire.fields(entry)}
+            url, value = parts.get(1), parts.get(2, memoryview(b""))
+            if not isinstance(url, memoryview) or not isinstance(value, memoryview):
+                continue
+            if bytes(url).endswith(b"/attnd.v1.ErrorDetail"):
+                detail = types_pb2.ErrorDetail.FromString(bytes(value))
+            elif bytes(url).endswith(b"/google.rpc.RetryInfo"):
+                delay = _read_retry_info(value)
+    except Exception:  # protobuf's errors have changed their base: what cannot be read says nothing
+        pass
+    return detail, delay
+
+
+def _read_retry_info(data: memoryview) -> Optional[float]:
+    """{1: google.protobuf.Duration {1: seconds, 2: nanos}}."""
+    for number, value, _, _ in _wire.fields(data):
+        if number == 1 and isinstance(value, memoryview):
+            parts = {n: part for n, part, _, _ in _wire.fields(value) if isinstance(part, int)}
+            return parts.get(1, 0) + parts.get(2, 0) / 1e9
+    return None

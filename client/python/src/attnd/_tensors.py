@@ -1,0 +1,189 @@
+"""Arrays of any kind as numpy views of their memory, and results as arrays of the kind that went in.
+
+Neither torch nor jax is imported here: if the caller has an array of theirs, it has been already.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple, Tuple
+
+import numpy as np
+
+from attnd import _dtypes
+from attnd.errors import Error, InvalidArgument
+
+_ACCEPTED = "an array (numpy, torch, JAX, or anything with DLPack or the buffer protocol)"
+_AXES = {False: "[batch, heads, sequence, dim]", True: "[batch, sequence, heads, dim]"}
+_DLPACK_CPU = 1
+_DLPACK_DEVICES = {2: "cuda", 3: "cuda_host", 4: "opencl", 7: "vulkan", 8: "metal", 10: "rocm", 13: "cuda_managed"}
+
+
+class Kind:
+    """A library's arrays."""
+
+    name = "numpy.ndarray"
+
+    def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        """A view of the memory with the dtype that `_dtypes.STORAGE` has for it, and the element type's number."""
+        code = _dtypes.code_of_name(value.dtype.name)
+        if code is None:
+            raise InvalidArgument.of(f"{field}.dtype", _dtypes.EXPECTED, str(value.dtype))
+        if code == _dtypes.BF16:
+            # numpy knows no byte order of ml_dtypes' bfloat16: it is the machine's.
+            return value.view(np.uint16), code
+        return value, code
+
+    def result(self, array: np.ndarray[Any, Any], code: int) -> Any:
+        """An array of this kind over the memory of `array`, whose dtype is that of `_dtypes.STORAGE`."""
+        return array.view(_dtypes.numpy_dtype(code)) if code == _dtypes.BF16 else array
+
+    def check_result(self, code: int) -> None:
+        """Raises if `result` could not be made of this element type."""
+        _dtypes.numpy_dtype(code)
+
+    def destination(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        """As `bits`, to write to."""
+        array, code = self.bits(field, value)
+        if not array.flags.writeable:
+            raise InvalidArgument.of(field, "an array that can be written", "a read-only one")
+        return array, code
+
+
+class _NumpyKind(Kind):
+    def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+            raise InvalidArgument.of(field, "an array without a mask of its own (use key_lengths)", "a masked array")
+        return super().bits(field, value)
+
+
+class _ForeignKind(Kind):
+    """Anything with DLPack or the buffer protocol. Results are numpy's."""
+
+    def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        return super().bits(field, _foreign_array(field, value))
+
+
+class _TorchKind(Kind):
+    name = "torch.Tensor"
+
+    def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        torch = sys.modules["torch"]
+        if value.device.type != "cpu":
+            raise InvalidArgument.of(field, f"a tensor in the CPU's memory ({field}.cpu())", f"one on {value.device}")
+        code = _dtypes.code_of_name(str(value.dtype))
+        if code is None:
+            raise InvalidArgument.of(f"{field}.dtype", _dtypes.EXPECTED, str(value.dtype))
+        if value.layout is not torch.strided:
+            raise InvalidArgument.of(field, f"a dense tensor ({field}.to_dense())", str(value.layout))
+        if value.requires_grad:
+            if torch.is_grad_enabled():
+                raise InvalidArgument.of(
+                    field, f"a tensor without gradient ({field}.detach(), or torch.no_grad())", "one that requires grad"
+                )
+            value = value.detach()
+        value = value.resolve_neg()
+        if code == _dtypes.BF16:
+            return value.view(torch.int16).numpy().view(np.uint16), code
+        return value.numpy(), code
+
+    def result(self, array: np.ndarray[Any, Any], code: int) -> Any:
+        torch = sys.modules["torch"]
+        if code == _dtypes.BF16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+    def check_result(self, code: int) -> None:
+        pass
+
+
+class _JaxKind(Kind):
+    name = "jax.Array"
+
+    def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        if isinstance(value, sys.modules["jax"].core.Tracer):
+            raise InvalidArgument.of(field, "an array with values (in jax.jit: jax.pure_callback)", "a traced one")
+        for device in value.devices():
+            if device.platform != "cpu":
+                raise InvalidArgument.of(field, "an array in the CPU's memory", f"one on {device}")
+        return super().bits(field, np.asarray(value))
+
+    def result(self, array: np.ndarray[Any, Any], code: int) -> Any:
+        jax = sys.modules["jax"]
+        return jax.device_put(super().result(array, code), jax.devices("cpu")[0])
+
+    def destination(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        raise InvalidArgument.of(field, "an array that can be written", "a JAX array, which never can")
+
+
+NUMPY, FOREIGN, TORCH, JAX = _NumpyKind(), _ForeignKind(), _TorchKind(), _JaxKind()
+
+
+class Tensor(NamedTuple):
+    """One of q, k, v as it lies in the caller's memory."""
+
+    kind: Kind
+    array: np.ndarray[Any, Any]  # of 4 axes; dtype as in `_dtypes.STORAGE`; any strides
+    code: int  # attnd.v1.Dtype
+
+
+def kind_of(field: str, value: Any) -> Kind:
+    """Which library's array it is. Raises InvalidArgument for what is none."""
+    if isinstance(value, np.ndarray):
+        return NUMPY
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return TORCH
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(value, jax.Array):
+        return JAX
+    if hasattr(value, "__dlpack__") or _has_buffer(value):
+        return FOREIGN
+    raise InvalidArgument.of(field, _ACCEPTED, f"a {type(value).__module__}.{type(value).__qualname__}")
+
+
+def view(field: str, value: Any, sequence_first: bool) -> Tensor:
+    """Looks at a caller's array without copying it, but for a big-endian one."""
+    kind = kind_of(field, value)
+    array, code = kind.bits(field, value)
+    if array.ndim != 4:
+        raise InvalidArgument.of(
+            field, f"4 axes, {_AXES[sequence_first]}", f"{array.ndim} axes, of sizes {list(array.shape)}"
+        )
+    if array.dtype != _dtypes.STORAGE[code]:
+        array = array.astype(_dtypes.STORAGE[code])
+    return Tensor(kind, array, code)
+
+
+def destination(field: str, value: Any, code: int, shape: Tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The memory of an array to write a result to, which must be of this element type and shape."""
+    array, got = kind_of(field, value).destination(field, value)
+    if got != code:
+        raise InvalidArgument.of(f"{field}.dtype", _dtypes.NAMES[code], _dtypes.NAMES[got])
+    if array.shape != shape:
+        raise InvalidArgument.of(field, f"sizes {list(shape)}", f"sizes {list(array.shape)}")
+    return array
+
+
+def _has_buffer(value: Any) -> bool:
+    try:
+        memoryview(value).release()
+    except TypeError:
+        return False
+    return True
+
+
+def _foreign_array(field: str, value: Any) -> np.ndarray[Any, Any]:
+    try:
+        if _has_buffer(value):
+            return np.asarray(memoryview(value))
+        device = int(value.__dlpack_device__()[0])
+        if device != _DLPACK_CPU:
+            name = _DLPACK_DEVICES.get(device, f"DLPack's device type {device}")
+            raise InvalidArgument.of(field, "an array in the CPU's memory", f"one on {name}")
+        return np.from_dlpack(value)
+    except Error:
+        raise
+    except Exception as error:  # whatever a foreign library raises
+        got = f"a {type(value).__module__}.{type(value).__qualname__} that numpy cannot read: {error}"
+        raise InvalidArgument.of(field, _ACCEPTED, got[:200]) from error

@@ -1,0 +1,76 @@
+"""How attention calls travel: the seam between what a call is and the ways to a server.
+
+A client has a list of transports, the best first. A call goes by the first one that takes it; gRPC (`_attention.py`)
+takes every call, is last, and stands outside of the list. To add a way (shared memory, a local socket):
+
+1. Subclass `Transport`. `takes` looks at the call and at what is known of the server, without I/O.
+2. `attempt` is an operation (`_operation.py`): steps that block in the blocking client and are awaited in the asyncio
+   client. Whatever does I/O must therefore exist in both forms; `Io.unary` is gRPC in both.
+3. Return it from `local_transports`, which runs once for each client.
+
+What a `Call` offers to an attempt (`_request.py`): `call.q`, `call.k`, `call.v` are numpy views with the wire's axes
+and any strides; `call.header()` is the ComputeAttentionRequest without tensors, a copy to add `q_shared` and so on to;
+`call.output_shape`, `call.output_code` and `call.log_sum_exp_shape` say what comes back; `call.out` is the caller's
+memory to write to, or None. Answers are checked and placed by `answer_of` (`_answer.py`).
+
+Repeats, metadata, the token and what happens before the first attempt are the caller's (`_attention.py`): an attempt is
+sent once, ends by `deadline`, and raises an Error as the server gave it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, List, NamedTuple, Optional
+
+import numpy as np
+
+from attnd._deadline import Deadline
+from attnd._operation import Io, Metadata, Operation
+from attnd._options import Options
+from attnd._request import Call
+from attnd.v1 import attention_pb2
+
+
+class NotTaken(Exception):
+    """This way is not there (any more), and the call was not begun: it takes the next one."""
+
+
+class Answer(NamedTuple):
+    """What a server answered.
+
+    Attributes:
+        message: the small fields.
+        output: of `call.output_shape`, with the dtype that `_dtypes.STORAGE` has; `call.out` itself if that is set.
+            Writable, and nobody else's.
+        log_sum_exp: float32, of `call.log_sum_exp_shape`; None if it was not asked for.
+    """
+
+    message: attention_pb2.ComputeAttentionResponse
+    output: np.ndarray[Any, Any]
+    log_sum_exp: Optional[np.ndarray[Any, Any]]
+
+
+class Transport:
+    """One way to a server. Thread-safe in the blocking client.
+
+    Attributes:
+        name: as ComputeReply.transport says it.
+    """
+
+    name: str
+
+    def takes(self, call: Call) -> bool:
+        """Whether to try this way. Does no I/O."""
+        raise NotImplementedError
+
+    def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
+        """Sends the call once. Raises an Error, or NotTaken."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends what is under way with Cancelled, and lets go of everything, without blocking. Twice is once."""
+        raise NotImplementedError
+
+
+def local_transports(options: Options, asynchronous: bool) -> List[Transport]:
+    """The ways beside gRPC that a client of these options has, the best first."""
+    return []

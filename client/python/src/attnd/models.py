@@ -1,0 +1,290 @@
+"""Models as a server describes them, and the server's own facts. Plain data: numpy arrays and dataclasses."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Union
+
+import numpy as np
+
+from attnd._picture_svg import bucket_grid_svg, heat_map_svg
+from attnd._picture_text import bucket_grid_text, heat_map_text
+from attnd._picture_window import Window
+
+__all__ = [
+    "AlibiSlopes",
+    "BiasWindow",
+    "Model",
+    "PerOffset",
+    "ServerInfo",
+    "ServingStatus",
+    "Setting",
+    "T5Buckets",
+    "Table",
+]
+
+Array = Any  # numpy.ndarray, whose generic form differs between versions of numpy
+
+
+@dataclass(eq=False)
+class T5Buckets:
+    """T5's rule: one value per bucket and head.
+
+    Attributes:
+        num_buckets: number of buckets, >= 2 (>= 4 if bidirectional). The book's nb is num_buckets - 1.
+        max_distance: offsets from here on share the last bucket. The book's dist_max.
+        values: float32 [num_buckets, heads]; None in listings.
+    """
+
+    num_buckets: int
+    max_distance: int
+    values: Optional[Array] = None
+
+    def __str__(self) -> str:
+        return f"T5, {self.num_buckets} buckets, max distance {self.max_distance}"
+
+
+@dataclass(eq=False)
+class AlibiSlopes:
+    """ALiBi (Press et al. 2022): bias = -slope * abs(offset).
+
+    Attributes:
+        slopes: float32 [heads]; None in listings.
+    """
+
+    slopes: Optional[Array] = None
+
+    def __str__(self) -> str:
+        return "ALiBi"
+
+
+@dataclass(eq=False)
+class PerOffset:
+    """One value for each offset from ``min_offset`` on; the nearer end's value outside.
+
+    Attributes:
+        min_offset: offset of the first value.
+        values: float32 [heads, count], by ascending offset; None in listings.
+    """
+
+    min_offset: int
+    values: Optional[Array] = None
+
+    def __str__(self) -> str:
+        return f"a value per offset from {self.min_offset} on"
+
+
+Rule = Union[T5Buckets, AlibiSlopes, PerOffset]
+
+
+@dataclass(eq=False)
+class Table:
+    """One bias table of a model.
+
+    Attributes:
+        rule: how offsets (query position - key position) become biases.
+        bidirectional: whether keys after the query have biases of their own (encoders).
+        name: "decoder", "encoder", "decoder.N" or "encoder.N". For an upload it may be "": "decoder", or "encoder" if
+            bidirectional.
+        heads: number of heads; for an upload 0 is that of the rule's values.
+
+    Example:
+        >>> attnd.Table(attnd.T5Buckets(32, 128, np.zeros((32, 8), np.float32)))
+        Table(decoder: T5, 32 buckets, max distance 128; causal, 8 heads)
+    """
+
+    rule: Rule
+    bidirectional: bool = False
+    name: str = ""
+    heads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.heads == 0:
+            self.heads = _heads_of(self.rule)
+
+    def __repr__(self) -> str:
+        name = self.name or ("encoder" if self.bidirectional else "decoder")
+        mask = "bidirectional" if self.bidirectional else "causal"
+        return f"Table({name}: {self.rule}; {mask}, {self.heads} heads)"
+
+
+def _heads_of(rule: Rule) -> int:
+    """Of a rule with values of the right rank; 0 otherwise, which the server refuses in its own words."""
+    values, rank, axis = (
+        (rule.slopes, 1, 0)
+        if isinstance(rule, AlibiSlopes)
+        else (rule.values, 2, 0 if isinstance(rule, PerOffset) else 1)
+    )
+    shape = np.shape(values) if values is not None else ()
+    return int(shape[axis]) if len(shape) == rank else 0
+
+
+@dataclass(eq=False)
+class Model:
+    """A loaded model: an immutable snapshot of its tables.
+
+    Attributes:
+        name: by which it is called.
+        version: counts loads under this name, from 1.
+        heads: number of attention heads of its tables.
+        tables: its tables, by name.
+        source: "embedded", "upload", or its path below the server's model root.
+        format: "huggingface", "gguf", "json", "upload".
+        architecture: "t5", "mt5", "umt5"; may be "".
+        content_hash: SHA-256 of the tables, in hex: equal exactly when the biases are equal.
+        loaded_at: when this version was loaded, in UTC.
+    """
+
+    name: str
+    version: int
+    heads: int
+    tables: Dict[str, Table]
+    source: str
+    format: str
+    architecture: str
+    content_hash: str
+    loaded_at: datetime.datetime
+
+    def __repr__(self) -> str:
+        return f"Model({self.name} version {self.version}: {', '.join(self.tables)}; {self.heads} heads)"
+
+
+@dataclass(eq=False)
+class BiasWindow:
+    """The bias of a window of queries and keys. A notebook shows it as a picture; ``print`` shows it as text.
+
+    Attributes:
+        model: the model's name.
+        version: of the model.
+        content_hash: of that version.
+        table: name of the table that was used.
+        mask: that was applied, "causal" or "none". Where it is causal, cells with a negative offset are masked: they
+            keep their offset, their bucket is -1 and their value is 0.
+        query_start: position of the first query.
+        key_start: position of the first key.
+        offsets: int64 [queries, keys], query position - key position.
+        buckets: int32 [queries, keys]; None if the table has no buckets.
+        heads: the heads whose values follow.
+        values: float32 [heads, queries, keys].
+
+    Example:
+        >>> window = client.bias("book", queries=3)
+        >>> window.buckets.tolist()
+        [[0, -1, -1], [1, 0, -1], [2, 1, 0]]
+        >>> print(window.text())
+        book, decoder
+        <BLANKLINE>
+            k0 k1 k2
+        q0  u0
+        q1  u1 u0
+        q2  u2 u1 u0
+        <BLANKLINE>
+    """
+
+    model: str
+    version: int
+    content_hash: str
+    table: str
+    mask: str
+    query_start: int
+    key_start: int
+    offsets: Array
+    buckets: Optional[Array]
+    heads: List[int]
+    values: Array
+
+    def svg(self, head: Optional[int] = None) -> str:
+        """A standalone SVG document: the grid of buckets, or with ``head`` (or a table without buckets) a heat map of
+        that head's values. Raises ValueError for a head that the window has no values of."""
+        window = self._window(head)
+        return bucket_grid_svg(window) if window.values is None else heat_map_svg(window)
+
+    def text(self, head: Optional[int] = None, *, columns: int = 0, colour: bool = False) -> str:
+        """The same as lines of text. Wider windows are thinned out to ``columns`` characters (0: no limit); ``colour``
+        adds ANSI colours."""
+        window = self._window(head)
+        draw = bucket_grid_text if window.values is None else heat_map_text
+        return draw(window, columns=columns, colour=colour)
+
+    def _window(self, head: Optional[int]) -> Window:
+        values = None
+        title = f"{self.model}, {self.table}"
+        if head is None and self.buckets is None:
+            head = self.heads[0]
+        if head is not None:
+            if head not in self.heads:
+                raise ValueError(f"head: expected one of {self.heads}, got {head}")
+            values = self.values[self.heads.index(head)]
+            title += f", head {head}"
+        return Window(
+            title=title,
+            query_start=self.query_start,
+            key_start=self.key_start,
+            masked=(self.offsets < 0) & (self.mask == "causal"),
+            offsets=self.offsets,
+            buckets=self.buckets,
+            values=values,
+            head=head if head is not None else 0,
+        )
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        queries, keys = self.offsets.shape
+        return f"BiasWindow({self.model}, {self.table}: {queries} queries, {keys} keys, heads {self.heads})"
+
+
+class ServingStatus(enum.Enum):
+    """What a server says of itself, or of one of its services, as gRPC's health service has it."""
+
+    UNKNOWN = 0
+    SERVING = 1
+    NOT_SERVING = 2
+    SERVICE_UNKNOWN = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that the server's speed rests on.
+
+    Attributes:
+        name: for example "huge_pages".
+        state: "in force" (its effect was seen), "not in force", "requested" (cannot be seen from within) or
+            "unspecified".
+        detail: what was found, in words.
+    """
+
+    name: str
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """A server's facts.
+
+    Attributes:
+        version: semantic version of attnd.
+        kernel: in use, for example "x86-64-v4".
+        available_kernels: every kernel that this CPU can run, best first.
+        threads: worker threads that compute attention.
+        started_at: when the server started, in UTC.
+        limits: limits in force by name, as in attnd/v1/server.proto ("max_request_bytes", "max_dim", ...).
+        settings: what the server's speed rests on, as found at its start.
+        local_calls: whether the sockets beside the server's Unix sockets take calls.
+    """
+
+    version: str
+    kernel: str
+    available_kernels: List[str]
+    threads: int
+    started_at: datetime.datetime
+    limits: Dict[str, int] = field(default_factory=dict)
+    settings: List[Setting] = field(default_factory=list)
+    local_calls: bool = False
