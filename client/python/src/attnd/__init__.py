@@ -10,8 +10,7 @@ Example:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from attnd._async_client import AsyncClient
 from attnd._client import Client
 from attnd._request import ComputeReply, ComputeRequest
 from attnd._retry import Retry
@@ -47,9 +46,6 @@ from attnd.models import (
     Table,
 )
 
-if TYPE_CHECKING:
-    from attnd._async_client import AsyncClient
-
 __all__ = [
     "Aborted",
     "AlibiSlopes",
@@ -84,13 +80,3 @@ __all__ = [
     "Unknown",
     "__version__",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # grpc.aio takes as long to import as everything else here together.
-    if name == "AsyncClient":
-        from attnd._async_client import AsyncClient  # noqa: PLC0415
-
-        globals()[name] = AsyncClient
-        return AsyncClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The asyncio client's I/O over grpc.aio, which is imported when the first client is made."""
+"""The asyncio client's I/O over grpc.aio."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 class AwaitingIo(Io):
     """For one event loop: that of the first call."""
 
+    _ended: asyncio.Event
+
     def __init__(self, options: Options) -> None:
         self._options = options
         self._channels: List[grpc.aio.Channel] = []
@@ -38,6 +40,7 @@ class AwaitingIo(Io):
             raise closed_error()
         if self._loop is None:
             self._loop = loop
+            self._ended = asyncio.Event()
             self._channels = [_make_channel(self._options) for _ in range(self._options.channels)]
             self._methods = [{} for _ in self._channels]
             for channel in self._channels:
@@ -78,12 +81,16 @@ class AwaitingIo(Io):
 
     async def connected(self, deadline: Deadline) -> bool:
         self._open()
-        channel = self._channels[0]
+        # Closing a channel does not wake those who wait for its connection.
+        ready = asyncio.ensure_future(self._channels[0].channel_ready())
+        ended = asyncio.ensure_future(self._ended.wait())
         try:
-            await asyncio.wait_for(channel.channel_ready(), deadline.left())
-        except (asyncio.TimeoutError, grpc.aio.UsageError):  # the latter of a channel that is closed meanwhile
-            return False
-        return True
+            await asyncio.wait((ready, ended), timeout=deadline.left(), return_when=asyncio.FIRST_COMPLETED)
+            return ready.done() and not self.closed
+        finally:
+            ready.cancel()
+            ended.cancel()
+            await asyncio.gather(ready, ended, return_exceptions=True)
 
     async def together(
         self, starts: Iterable[Callable[[Io], Operation[T]]], width: int, first_error: bool
@@ -113,6 +120,8 @@ class AwaitingIo(Io):
 
     async def close(self) -> None:
         self.closed = True
+        if self._loop is not None:
+            self._ended.set()
         channels, self._channels = self._channels, []
         for channel in channels:
             await channel.close(None)

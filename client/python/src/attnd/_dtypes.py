@@ -19,21 +19,32 @@ STORAGE: Dict[int, np.dtype[Any]] = {FP32: np.dtype("<f4"), FP16: np.dtype("<f2"
 EXPECTED = "float32, float16 or bfloat16"
 
 _CODES: Dict[str, int] = {name: code for code, name in NAMES.items()}
+_seen: Dict[Any, int] = {}  # by dtype: its name is slow to make
 _CODES.update({"f32": FP32, "f16": FP16, "bf16": BF16})  # as attnctl has them
 
 
-def code_of_name(name: str) -> Optional[int]:
+def code_of(dtype: Any) -> Optional[int]:
+    """The number of an array's dtype, numpy's (of either byte order) or torch's; None for other elements."""
+    code = _seen.get(dtype)
+    if code is None:
+        code = _code_of_name(dtype.name if isinstance(dtype, np.dtype) else str(dtype))
+        if code is not None:
+            _seen[dtype] = code
+    return code
+
+
+def _code_of_name(name: str) -> Optional[int]:
     """Of "float32", "f32", "torch.float32" and so on; None for other names."""
     return _CODES.get(name[6:] if name.startswith("torch.") else name)
 
 
 def parse(field: str, value: Any) -> int:
     """The number of what callers write: "bf16", "bfloat16", numpy.float32, torch.bfloat16, jax.numpy.float16."""
-    name = value if isinstance(value, str) else str(value)
-    code = code_of_name(name)
+    name = str(value)
+    code = _code_of_name(name)
     if code is None and not isinstance(value, str):
         with contextlib.suppress(TypeError):
-            code = code_of_name(np.dtype(value).name)
+            code = code_of(np.dtype(value))
     if code is None:
         raise InvalidArgument.of(field, EXPECTED, name[:80])
     return code

@@ -26,7 +26,7 @@ class Kind:
 
     def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
         """A view of the memory with the dtype that `_dtypes.STORAGE` has for it, and the element type's number."""
-        code = _dtypes.code_of_name(value.dtype.name)
+        code = _dtypes.code_of(value.dtype)
         if code is None:
             raise InvalidArgument.of(f"{field}.dtype", _dtypes.EXPECTED, str(value.dtype))
         if code == _dtypes.BF16:
@@ -71,7 +71,7 @@ class _TorchKind(Kind):
         torch = sys.modules["torch"]
         if value.device.type != "cpu":
             raise InvalidArgument.of(field, f"a tensor in the CPU's memory ({field}.cpu())", f"one on {value.device}")
-        code = _dtypes.code_of_name(str(value.dtype))
+        code = _dtypes.code_of(value.dtype)
         if code is None:
             raise InvalidArgument.of(f"{field}.dtype", _dtypes.EXPECTED, str(value.dtype))
         if value.layout is not torch.strided:

@@ -1,0 +1,219 @@
+"""Models, tables, bias windows and the server's facts."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pathlib
+import subprocess
+import xml.etree.ElementTree
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import pytest
+
+import attnd
+from conftest import Server
+
+
+@pytest.fixture
+def client(make_server: Callable[..., Server], tmp_path: pathlib.Path) -> Iterator[attnd.Client]:
+    (tmp_path / "root").mkdir()
+    with attnd.Client(make_server(f"--model_root={tmp_path / 'root'}").tcp) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server) -> Iterator[attnd.Client]:
+    with attnd.Client(server.tcp) as found:
+        yield found
+
+
+def test_describe(shared: attnd.Client) -> None:
+    model = shared.get_model("t5-tiny", include_values=True)
+    assert (model.name, model.version, model.heads, model.source) == ("t5-tiny", 1, 8, "embedded")
+    assert len(model.content_hash) == 64
+    age = datetime.datetime.now(datetime.timezone.utc) - model.loaded_at
+    assert datetime.timedelta(0) <= age < datetime.timedelta(hours=1)
+    decoder, encoder = model.tables["decoder"], model.tables["encoder"]
+    assert (decoder.bidirectional, encoder.bidirectional) == (False, True)
+    assert isinstance(decoder.rule, attnd.T5Buckets)
+    assert decoder.rule.num_buckets == 32
+    assert decoder.rule.values.shape == (32, 8)
+    assert decoder.rule.values.dtype == np.float32
+    assert shared.get_model("t5-tiny").tables["decoder"].rule.values is None
+    assert {"book", "t5-tiny"} <= {model.name for model in shared.list_models()}
+
+
+def test_all_pages(client: attnd.Client) -> None:
+    table = attnd.Table(attnd.AlibiSlopes(np.ones(1, np.float32)))
+    for i in range(205):
+        client.upload_table(f"m{i:03}", table)
+    names = [model.name for model in client.list_models()]
+    assert len(names) == 207
+    assert names == sorted(names)
+
+
+RULES: dict[str, Any] = {
+    "t5": attnd.T5Buckets(8, 20, np.arange(24, dtype=np.float32).reshape(8, 3) / 4),
+    "alibi": attnd.AlibiSlopes(np.array([0.5, 0.25, 0.125])),
+    "alibi of a list": attnd.AlibiSlopes([0.5, 0.25, 0.125]),
+    "per offset": attnd.PerOffset(-2, np.arange(15).reshape(3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_tables_come_back_as_they_were_sent(client: attnd.Client, name: str, bidirectional: bool) -> None:
+    sent = RULES[name]
+    if name == "per offset":
+        bidirectional = True  # as its offsets say
+    model = client.upload_table("mine", attnd.Table(sent, bidirectional))
+    assert list(model.tables) == ["encoder" if bidirectional else "decoder"]
+    table = client.get_model("mine", include_values=True).tables[next(iter(model.tables))]
+    assert (table.heads, table.bidirectional) == (3, bidirectional)
+    assert type(table.rule) is type(sent)
+    for field in vars(sent):
+        assert np.array_equal(getattr(table.rule, field), getattr(sent, field))
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (attnd.T5Buckets(8, 20, np.zeros((7, 3))), "table.t5.values"),
+    (attnd.T5Buckets(8, 20, np.zeros(24)), "table.t5.values"),
+    (attnd.T5Buckets(8, 20), "table.t5.values"),
+    (attnd.T5Buckets(-8, 20, np.zeros((8, 3))), "table.t5.num_buckets"),
+    (attnd.T5Buckets(8, 0, np.zeros((8, 3))), "table.t5.max_distance"),
+    (attnd.AlibiSlopes(["steep"]), "table.alibi.slopes"),
+    (attnd.PerOffset(0, np.zeros((3, 2, 2))), "table.per_offset.values"),
+    ("decoder", "table.rule"),
+]
+
+
+@pytest.mark.parametrize(("rule", "field"), REFUSED)
+def test_refused_tables(shared: attnd.Client, rule: Any, field: str) -> None:
+    with pytest.raises(attnd.InvalidArgument) as caught:
+        shared.upload_table("refused", attnd.Table(rule, heads=3))
+    assert caught.value.field == field
+    with pytest.raises(attnd.InvalidArgument, match=r"an attnd\.Table"):
+        shared.upload_table("refused", rule)
+
+
+def test_load_reload_unload(client: attnd.Client, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "root" / "mine.json"
+
+    def write(slope: float) -> None:
+        file.write_text(json.dumps({"tables": {"decoder": {"rule": "alibi", "slopes": [slope]}}}))
+
+    write(0.5)
+    loaded = client.load_model("mine.json")
+    assert (loaded.name, loaded.version, loaded.format, loaded.source) == ("mine", 1, "json", "mine.json")
+    assert client.load_model("mine.json", name="other").name == "other"
+    with pytest.raises(attnd.AlreadyExists):
+        client.load_model("mine.json")
+    with pytest.raises(attnd.PermissionDenied):
+        client.load_model("../log")
+    with pytest.raises(attnd.NotFound):
+        client.load_model("nobody.json")
+    write(0.25)
+    again = client.reload_model("mine")
+    assert again.version == 2
+    assert again.content_hash != loaded.content_hash
+    with pytest.raises(attnd.NotFound) as caught:
+        client.get_model("mine", version=1)
+    assert caught.value.field == "version"
+    assert client.unload_model("mine") is None
+    with pytest.raises(attnd.NotFound):
+        client.unload_model("mine")
+
+
+def test_bias(shared: attnd.Client) -> None:
+    window = shared.bias("t5-tiny", queries=3, keys=5, query_start=10, key_start=8, heads=[7, 2])
+    assert window.offsets.tolist() == [[2, 1, 0, -1, -2], [3, 2, 1, 0, -1], [4, 3, 2, 1, 0]]
+    assert window.buckets.tolist() == [[2, 1, 0, -1, -1], [3, 2, 1, 0, -1], [4, 3, 2, 1, 0]]
+    assert (window.mask, window.heads, window.table, window.version) == ("causal", [7, 2], "decoder", 1)
+    values = shared.get_model("t5-tiny", include_values=True).tables["decoder"].rule.values
+    assert window.values.dtype == np.float32
+    assert np.array_equal(window.values[1, 2], values[[4, 3, 2, 1, 0], 2])
+    assert shared.bias("t5-tiny", queries=2, table="encoder").mask == "none"
+    for arguments, field in (({"queries": 0}, "queries"), ({"heads": [-1]}, "heads[0]"), ({"heads": [9]}, "heads[0]")):
+        with pytest.raises(attnd.InvalidArgument) as caught:
+            shared.bias("t5-tiny", **arguments)
+        assert caught.value.field == field
+
+
+PICTURES = [
+    (["book", "--queries=6"], {"queries": 6}, None),
+    (["t5-tiny", "--queries=20", "--keys=13"], {"queries": 20, "keys": 13}, None),
+    (["t5-tiny", "--queries=70"], {"queries": 70}, None),
+    (["t5-tiny", "--queries=9", "--table=encoder"], {"queries": 9, "table": "encoder"}, None),
+    (
+        ["t5-tiny", "--queries=50", "--keys=90", "--table=encoder"],
+        {"queries": 50, "keys": 90, "table": "encoder"},
+        None,
+    ),
+    (["t5-tiny", "--queries=6", "--head=3"], {"queries": 6}, 3),
+    (["t5-tiny", "--queries=18", "--head=0", "--table=encoder"], {"queries": 18, "table": "encoder"}, 0),
+    (["t5-tiny", "--queries=64", "--head=5", "--key_start=90"], {"queries": 64, "key_start": 90}, 5),
+    (["t5-tiny", "--queries=3", "--query_start=99", "--head=1"], {"queries": 3, "query_start": 99}, 1),
+]
+
+
+@pytest.mark.parametrize(("flags", "arguments", "head"), PICTURES)
+def test_pictures_are_those_of_attnctl(
+    shared: attnd.Client, server: Server, attnctl_binary: str, flags: list[str], arguments: dict[str, Any], head: Any
+) -> None:
+    window = shared.bias(flags[0], **arguments)
+
+    def drawn(form: str) -> str:
+        words = [attnctl_binary, "bias", *flags, f"--server={server.tcp}", f"--format={form}"]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    assert window.text(head) == drawn("text")
+    assert window.svg(head) == drawn("svg")
+
+
+def test_pictures_in_a_notebook(shared: attnd.Client) -> None:
+    window = shared.bias("book", queries=4)
+    assert window._repr_svg_() == window.svg()
+    assert xml.etree.ElementTree.fromstring(window.svg()).tag == "{http://www.w3.org/2000/svg}svg"
+    assert str(window) == window.text()
+    assert "4 queries" in repr(window)
+    with pytest.raises(ValueError, match="head"):
+        window.svg(head=8)
+
+
+def test_text_in_a_terminal(shared: attnd.Client) -> None:
+    window = shared.bias("t5-tiny", queries=40)
+    narrow = window.text(columns=60)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "th query and key, to fit the terminal" in narrow
+    coloured = window.text(colour=True)
+    assert "\x1b[48;2;" in coloured
+    import re
+
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == window.text()
+    assert "\x1b[48;2;" in window.text(head=1, colour=True)
+
+
+def test_a_table_without_buckets(client: attnd.Client) -> None:
+    client.upload_table("alibi", attnd.Table(attnd.AlibiSlopes([0.5, 0.25])))
+    window = client.bias("alibi", queries=3, heads=[1])
+    assert window.buckets is None
+    assert window.text().startswith("alibi, decoder, head 1\n")
+    assert "heat" not in window.svg()
+
+
+def test_server_info(shared: attnd.Client) -> None:
+    info = shared.server_info()
+    assert info.version == attnd.__version__
+    assert info.kernel in info.available_kernels
+    assert info.threads >= 1
+    assert info.limits["max_head_dim"] == 4096
+    assert len(info.limits) == 12
+    assert {setting.name for setting in info.settings} >= {"allocator", "kernel"}
+    assert all(setting.state in ("in force", "not in force", "requested") for setting in info.settings)
+
+
+def test_health(shared: attnd.Client) -> None:
+    for service in ("", "liveness", "attnd.v1.AttentionService"):
+        assert shared.health(service) is attnd.ServingStatus.SERVING
