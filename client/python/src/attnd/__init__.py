@@ -14,6 +14,7 @@ from attnd._async_client import AsyncClient
 from attnd._client import Client
 from attnd._request import ComputeReply, ComputeRequest
 from attnd._retry import Retry
+from attnd._server import LocalServer, local_server
 from attnd._version import VERSION as __version__
 from attnd.errors import (
     Aborted,
@@ -62,6 +63,7 @@ __all__ = [
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
+    "LocalServer",
     "Model",
     "NotFound",
     "OutOfRange",
@@ -79,4 +81,5 @@ __all__ = [
     "Unimplemented",
     "Unknown",
     "__version__",
+    "local_server",
 ]

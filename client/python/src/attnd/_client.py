@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, TypeVar
 
-from attnd import _methods, _options, _process
+from attnd import _empty, _methods, _options, _process
 from attnd._blocking import BlockingIo
 from attnd._core import Core
 from attnd._operation import Io, Operation, run
@@ -68,6 +68,45 @@ class ClientBase:
     def target(self) -> str:
         """The target, the caller's or that of ATTND_SERVER."""
         return self._core.options.target
+
+    @property
+    def transport(self) -> str:
+        """The way that attention calls go now: "local" (over the socket beside the server's Unix socket),
+        "shared_memory" (by gRPC, tensors in shared memory) or "grpc". What goes neither of the first two ways goes by
+        gRPC. The blocking client asks the server if it is not known yet; the asyncio client knows it from its first
+        call on."""
+        self._core.check_open()
+        return next((transport.name for transport in self._core.transports if transport.ready()), "grpc")
+
+    def empty(self, shape: Any, dtype: Any = "float32", *, kind: Optional[str] = None) -> Any:
+        """A new array of zeros, which travels to the server and back without a copy.
+
+        It lies in memory that the server shares, on huge pages if it fills one (2 MiB), where the target is a Unix
+        socket, and in ordinary memory elsewhere. Views of it, and torch tensors over it, are as good as itself if they
+        have no gaps. The memory goes with the last of them; after the client was closed it is ordinary memory.
+
+        Args:
+            shape: sizes, or one size.
+            dtype: float32, float16 or bfloat16, by name or as a dtype of numpy, torch or ml_dtypes.
+            kind: "numpy" or "torch"; None is torch if ``dtype`` is one of torch's, and numpy otherwise.
+
+        Raises:
+            InvalidArgument: no such shape, dtype or kind.
+            ResourceExhausted: no memory or descriptor is left.
+
+        A large one takes time to make (some milliseconds a MiB): make it once and use it for many calls. A call that
+        ended early (timeout, cancellation) may leave the server reading and writing for a moment.
+
+        Example:
+            >>> q = client.empty((1, 8, 16, 64))
+            >>> q[:] = 1
+            >>> out = client.empty((1, 8, 16, 64))
+            >>> client.attend(q, q, q, "t5-tiny", out=out) is out
+            True
+        """
+        self._core.check_open()
+        allocates = (transport.memory() for transport in self._core.transports)
+        return _empty.make(next((allocate for allocate in allocates if allocate is not None), None), shape, dtype, kind)
 
     def __repr__(self) -> str:
         closed = ", closed" if self._core.closed else ""

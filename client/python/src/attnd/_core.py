@@ -31,11 +31,15 @@ class Core:
         for transport in self.transports:
             transport.close()
 
-    def begin(self, timeout: Any, metadata: Any) -> Tuple[Deadline, Metadata]:
-        """A call begins. Raises FailedPrecondition if this client can make none."""
+    def check_open(self) -> None:
+        """Raises FailedPrecondition if this client can make no calls."""
         _process.check()
         if self.closed:
             raise FailedPrecondition.of("client", "an open one", "one that was closed")
+
+    def begin(self, timeout: Any, metadata: Any) -> Tuple[Deadline, Metadata]:
+        """A call begins. Raises FailedPrecondition if this client can make none."""
+        self.check_open()
         deadline = Deadline(checked_timeout(timeout, self.options.timeout))
         if deadline.passed():
             raise deadline.error()

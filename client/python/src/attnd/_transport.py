@@ -19,7 +19,7 @@ sent once, ends by `deadline`, and raises an Error as the server gave it.
 
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, Callable, List, NamedTuple, Optional
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from attnd._deadline import Deadline
 from attnd._operation import Io, Metadata, Operation
 from attnd._options import Options
 from attnd._request import Call
+from attnd._target import unix_path
 from attnd.v1 import attention_pb2
 
 
@@ -66,6 +67,14 @@ class Transport:
         """Sends the call once. Raises an Error, or NotTaken."""
         raise NotImplementedError
 
+    def ready(self) -> bool:
+        """Whether calls go this way. In the blocking client asks the server if that is not known yet."""
+        raise NotImplementedError
+
+    def memory(self) -> Optional[Callable[[int], np.ndarray[Any, Any]]]:
+        """What makes arrays (of bytes, by their number) that travel this way without a copy; None: nothing does."""
+        return None
+
     def close(self) -> None:
         """Ends what is under way with Cancelled, and lets go of everything, without blocking. Twice is once."""
         raise NotImplementedError
@@ -73,4 +82,9 @@ class Transport:
 
 def local_transports(options: Options, asynchronous: bool) -> List[Transport]:
     """The ways beside gRPC that a client of these options has, the best first."""
-    return []
+    path = unix_path(options.target)
+    if path is None or options.credentials is not None or not (options.local_calls or options.shared_memory):
+        return []
+    from attnd import _host  # noqa: PLC0415 - clients of other targets do without
+
+    return _host.transports(path, options, asynchronous)

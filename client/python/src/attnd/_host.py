@@ -1,0 +1,324 @@
+"""The ways to a server on the same host: calls over the local socket, and shared memory beside calls by gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple, Union
+from weakref import WeakSet
+
+import numpy as np
+
+from attnd import _dtypes, _wire
+from attnd._answer import empty, not_an_answer, parse_small
+from attnd._deadline import Deadline
+from attnd._local import LocalDoor
+from attnd._operation import Io, Metadata, Operation
+from attnd._options import Options
+from attnd._regions import RegionKeeper
+from attnd._request import Call
+from attnd._shm import SharedMemory
+from attnd._staging import Staged, Stager
+from attnd._status import error_of
+from attnd._transport import Answer, NotTaken, Transport
+from attnd.errors import Error, FailedPrecondition
+from attnd.v1 import attention_pb2, local_pb2
+
+if TYPE_CHECKING:
+    from attnd._local_async import AsyncLocalDoor
+
+    Array = np.ndarray[Any, Any]
+
+COMPUTE = "/attnd.v1.AttentionService/ComputeAttention"
+LOCAL, SHARED = "local", "shared_memory"
+
+# What a server with local calls has beside a Unix socket.
+_SUFFIX = ".shm"
+# An event loop copies at most this many bytes by itself; more is copied on another thread.
+_MAX_LOOP_COPY = 1 << 20
+
+_hosts: WeakSet[Host] = WeakSet()
+
+
+class Host:
+    """What one client's same-host ways have in common. Thread-safe.
+
+    Attributes:
+        memory: the client's shared memory.
+        stager: finds tensors in it, and copies others there.
+        door: where local calls go; None if they are turned off.
+    """
+
+    def __init__(self, path: str, options: Options, asynchronous: bool) -> None:
+        keeper = RegionKeeper(path + _SUFFIX)
+        self.memory = SharedMemory(keeper)
+        self.stager = Stager(self.memory, enabled=options.shared_memory)
+        self.door = _make_door(path, options, asynchronous, keeper) if options.local_calls else None
+        # Also if the client is dropped without being closed.
+        self._close = weakref.finalize(self, _close, self.door, self.memory, self.stager)
+        self._close.atexit = False
+        _hosts.add(self)
+
+    def close(self) -> None:
+        """Ends calls with Cancelled, and lets the server forget the memory. Arrays in it stay. Does not block."""
+        self._close()
+
+    def abandon(self) -> None:
+        """In a forked child: lets go of the parent's sockets."""
+        self._close.detach()
+        self.memory.keeper.abandon()
+        if self.door is not None:
+            self.door.abandon()
+
+
+def _make_door(
+    path: str, options: Options, asynchronous: bool, keeper: RegionKeeper
+) -> Union[LocalDoor, AsyncLocalDoor]:
+    if not asynchronous:
+        return LocalDoor(path + _SUFFIX, options.user_agent, keeper.check)
+    from attnd._local_async import AsyncLocalDoor  # noqa: PLC0415 - which takes asyncio along
+
+    return AsyncLocalDoor(path + _SUFFIX, options.user_agent, keeper.check)
+
+
+def _close(door: Union[LocalDoor, AsyncLocalDoor, None], memory: SharedMemory, stager: Stager) -> None:
+    if door is not None:
+        door.close()
+    stager.pool.close()
+    memory.close()
+
+
+def _after_fork_in_child() -> None:
+    for host in list(_hosts):
+        host.abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def transports(path: str, options: Options, asynchronous: bool) -> List[Transport]:
+    """Of a client with these options whose server's socket is at ``path``, the best first."""
+    host = Host(path, options, asynchronous)
+    found: List[Transport] = []
+    if isinstance(host.door, LocalDoor):
+        found.append(_LocalTransport(host, host.door))
+    elif host.door is not None:
+        found.append(_AsyncLocalTransport(host, host.door))
+    if options.shared_memory:
+        found.append(_SharedTransport(host, asynchronous))
+    return found
+
+
+class _HostTransport(Transport):
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def memory(self) -> Optional[Callable[[int], Array]]:
+        return self._host.memory.empty if self._host.stager.enabled else None
+
+    def close(self) -> None:
+        self._host.close()
+
+
+class _LocalTransport(_HostTransport):
+    """Calls over the local socket."""
+
+    name = LOCAL
+
+    def __init__(self, host: Host, door: LocalDoor) -> None:
+        super().__init__(host)
+        self._door = door
+
+    def ready(self) -> bool:
+        return self._door.worth_trying() and self._door.offered()
+
+    def takes(self, call: Call) -> bool:
+        return self._door.worth_trying()
+
+    def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
+        if metadata:
+            raise NotTaken  # datagrams have none
+        answer: Answer = yield lambda: self._call(call, deadline)
+        return answer
+
+    def _call(self, call: Call, deadline: Deadline) -> Answer:
+        if not self._door.offered():
+            raise NotTaken
+        header = call.header_bytes()
+        staged = _stage(self._host.stager, call)
+        while True:
+            answer = self._door.call(
+                header,
+                staged.names,
+                staged.sent,
+                staged.sent_bytes,
+                staged.answered_bytes,
+                deadline.timeout,
+                deadline.at,
+            )
+            error = _error_in(answer)
+            if error is None:
+                return _finished(self._host.stager, staged, call, _result_of(answer))
+            staged = _staged_anew(self._host, staged, call, error)
+
+
+class _AsyncLocalTransport(_HostTransport):
+    """The same in an event loop."""
+
+    name = LOCAL
+
+    def __init__(self, host: Host, door: AsyncLocalDoor) -> None:
+        super().__init__(host)
+        self._door = door
+
+    def ready(self) -> bool:
+        return self._door.connected
+
+    def takes(self, call: Call) -> bool:
+        return self._door.worth_trying()
+
+    def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
+        if metadata:
+            raise NotTaken
+        answer: Answer = yield lambda: self._call(call, deadline)
+        return answer
+
+    async def _call(self, call: Call, deadline: Deadline) -> Answer:
+        if not await self._door.offered():
+            raise NotTaken
+        header = call.header_bytes()
+        staged = await _stage_in_loop(self._host.stager, call)
+        while True:
+            answer = await self._door.call(
+                header,
+                staged.names,
+                staged.sent,
+                staged.sent_bytes,
+                staged.answered_bytes,
+                deadline.timeout,
+                deadline.at,
+            )
+            error = _error_in(answer)
+            if error is None:
+                return _finished(self._host.stager, staged, call, _result_of(answer))
+            staged = _staged_anew(self._host, staged, call, error)
+
+
+class _SharedTransport(_HostTransport):
+    """Calls by gRPC whose tensors are in shared memory."""
+
+    name = SHARED
+
+    def __init__(self, host: Host, asynchronous: bool) -> None:
+        super().__init__(host)
+        self._asynchronous = asynchronous
+
+    def ready(self) -> bool:
+        keeper = self._host.memory.keeper
+        return keeper.offered or (not self._asynchronous and keeper.connect())
+
+    def takes(self, call: Call) -> bool:
+        return self._host.memory.keeper.worth_trying()
+
+    def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
+        stager = self._host.stager
+        if self._asynchronous:
+            staged: Staged = yield lambda: _stage_in_loop(stager, call, may_send=False)
+        else:
+            staged = yield lambda: _stage(stager, call, may_send=False)
+        while True:
+            payload = _wire.join(call.header_bytes() + staged.names, staged.sent)
+            try:
+                message: bytes = yield partial(io.unary, COMPUTE, payload, deadline, metadata)
+            except FailedPrecondition as error:
+                staged = _staged_anew(self._host, staged, call, error, may_send=False)
+                continue
+            small, tensors = _wire.split(message)
+            result = parse_small(call, small)
+            sent = (tensors.get(_wire.OUTPUT, b""), tensors.get(_wire.LOG_SUM_EXP, b""))
+            return _finished(stager, staged, call, (result, *sent))
+
+
+Buffer = Union[bytes, memoryview]
+Result = Tuple[attention_pb2.ComputeAttentionResponse, Buffer, Buffer]
+
+
+def _stage(stager: Stager, call: Call, may_send: bool = True) -> Staged:
+    shape = call.log_sum_exp_shape
+    staged = stager.stage(
+        (call.q, call.k, call.v),
+        call.out,
+        call.out_overlaps,
+        math.prod(call.output_shape) * _dtypes.SIZES[call.output_code],
+        0 if shape is None else 4 * math.prod(shape),
+        may_send,
+    )
+    if staged is None:
+        raise NotTaken
+    return staged
+
+
+async def _stage_in_loop(stager: Stager, call: Call, may_send: bool = True) -> Staged:
+    if stager.waits_for_nothing((call.q, call.k, call.v), call.out, _MAX_LOOP_COPY):
+        return _stage(stager, call, may_send)
+    return await asyncio.get_running_loop().run_in_executor(None, _stage, stager, call, may_send)
+
+
+def _error_in(answer: Optional[local_pb2.LocalAnswer]) -> Optional[Error]:
+    if answer is None:
+        raise NotTaken
+    if answer.code == 0:
+        return None
+    return error_of(answer.code, answer.message, answer.detail if answer.HasField("detail") else None, None)
+
+
+def _staged_anew(host: Host, staged: Staged, call: Call, error: Error, may_send: bool = True) -> Staged:
+    """If the server knows memory no more, as after a restart, it is told of it again, once. Or raises `error`."""
+    if staged.again or not isinstance(error, FailedPrecondition) or not error.field.endswith("_shared"):
+        raise error
+    host.memory.keeper.forget()
+    anew = _stage(host.stager, call, may_send)
+    anew.again = True
+    return anew
+
+
+def _result_of(answer: Optional[local_pb2.LocalAnswer]) -> Result:
+    assert answer is not None
+    result = answer.result
+    return result, result.output, result.log_sum_exp
+
+
+def _finished(stager: Stager, staged: Staged, call: Call, result: Result) -> Answer:
+    """The answer in memory of the caller's; the call's own goes back to the pool."""
+    message, sent_output, sent_log_sum_exp = result
+    if message.dtype != call.output_code:
+        raise not_an_answer(f"dtype: expected {_dtypes.NAMES[call.output_code]}, got {message.dtype}")
+    output = call.out
+    if staged.output is None or staged.output is not output:
+        source = _source("output", staged.output, sent_output, call.output_shape, call.output_code)
+        if output is None:
+            output = empty(call.output_shape, call.output_code)
+        np.copyto(output, source)
+        if staged.output is not None:
+            stager.copied_out += output.nbytes
+    log_sum_exp: Optional[Array] = None
+    if call.log_sum_exp_shape is not None:
+        log_sum_exp = empty(call.log_sum_exp_shape, _dtypes.FP32)
+        source = _source("log_sum_exp", staged.log_sum_exp, sent_log_sum_exp, call.log_sum_exp_shape, _dtypes.FP32)
+        np.copyto(log_sum_exp, source)
+        if staged.log_sum_exp is not None:
+            stager.copied_out += log_sum_exp.nbytes
+    stager.finish(staged)
+    return Answer(message, output, log_sum_exp)
+
+
+def _source(name: str, place: Optional[Array], sent: Buffer, shape: Tuple[int, ...], code: int) -> Array:
+    if place is not None:
+        return place.view(_dtypes.STORAGE[code]).reshape(shape)
+    size = math.prod(shape) * _dtypes.SIZES[code]
+    if len(sent) != size:
+        raise not_an_answer(f"{name}: expected {size} bytes, got {len(sent)}")
+    return np.frombuffer(sent, _dtypes.STORAGE[code]).reshape(shape)

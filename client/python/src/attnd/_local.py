@@ -1,0 +1,323 @@
+"""Calls over the local socket (docs/shared-memory.md, "Calls") on the caller's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+import time
+from collections import deque
+from typing import Any, Callable, Deque, NamedTuple, Optional
+from weakref import WeakSet
+
+from attnd import _local_wire
+from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
+from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
+from attnd.v1 import local_pb2
+
+# Connections of one client, each with one call at a time. Further threads wait for one.
+MAX_CONNECTIONS = 64
+
+GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED}
+# What a system call can wait for; longer is for ever.
+_LONGEST_WAIT = 1e6
+LOST = "the connection to the server was lost before the answer came"
+
+
+class Welcome(NamedTuple):
+    """What the server offers."""
+
+    max_message_bytes: int
+    max_calls: int
+
+
+class Lost(Exception):
+    """The connection had ended before the call was sent: the server has seen nothing of it."""
+
+
+class TooLarge(Exception):
+    """The datagram is larger than the socket takes: the server has seen nothing of it."""
+
+
+def greet(sock: socket.socket, user_agent: str) -> Optional[Welcome]:
+    """Asks for calls on a new connection; None if they are not offered. Waits for up to PATIENCE.
+
+    Raises:
+        OSError: the connection ended, as that to a server without local calls does, or there was no answer.
+    """
+    sock.settimeout(PATIENCE)
+    sock.send(_local_wire.hello(user_agent), socket.MSG_NOSIGNAL)
+    data = sock.recv(1 << 16)
+    if not data:
+        raise ConnectionResetError(errno.ECONNRESET, "closed by the server")
+    try:
+        return welcome_of(_local_wire.reply(data))
+    except Internal:
+        return None
+
+
+def welcome_of(reply: local_pb2.LocalReply) -> Optional[Welcome]:
+    """What the server offers; None if it offers no calls."""
+    welcome = reply.welcome
+    if reply.WhichOneof("kind") != "welcome":
+        return None
+    if welcome.code != 0 or welcome.version != _local_wire.VERSION:
+        return None
+    return Welcome(welcome.max_message_bytes, welcome.max_calls)
+
+
+def _left(timeout: float, at: float) -> float:
+    """What is left of a timeout that ends at a time. A call that has just begun has all of it, so that its bytes, and
+    the socket's own limit, are those of the call before."""
+    left = at - time.monotonic()
+    return timeout if timeout - left < 1e-3 else left
+
+
+class Connection:
+    """A connection with one call at a time. Not thread-safe; closed by whoever cannot say how its last call ended."""
+
+    __slots__ = ("__weakref__", "_buffer", "_id", "_socket", "_timeout", "_view", "welcome")
+
+    def __init__(self, sock: socket.socket, welcome: Welcome) -> None:
+        self._socket = sock
+        self._timeout: Optional[float] = PATIENCE  # as greet leaves it
+        self._id = 0
+        self._buffer = bytearray(welcome.max_message_bytes)
+        self._view = memoryview(self._buffer)
+        self.welcome = welcome
+
+    def call(self, header: bytes, names: bytes, sent: Any, timeout: float, left: float) -> local_pb2.LocalAnswer:
+        """One call and its answer.
+
+        Args:
+            timeout: of the call, in seconds, as the server is told.
+            left: seconds until this side stops waiting; infinite is for ever.
+
+        Raises:
+            Lost, TooLarge: nothing was sent.
+            DeadlineExceeded, Unavailable, Internal: the connection must be closed.
+        """
+        if left <= 0:
+            raise DeadlineExceeded(f"the call was not sent within {timeout:g} s")
+        wait = left if left < _LONGEST_WAIT else None
+        if wait != self._timeout:
+            self._socket.settimeout(wait)
+            self._timeout = wait
+        # Two answers are never under way, and a number that changes shows it.
+        self._id = self._id % 127 + 1
+        try:
+            parts = _local_wire.call(self._id, timeout, header, names, sent)
+            if len(parts) == 1:
+                self._socket.send(parts[0], socket.MSG_NOSIGNAL)
+            else:
+                self._socket.sendmsg(parts, (), socket.MSG_NOSIGNAL)
+        except socket.timeout:
+            raise DeadlineExceeded(f"the call was not sent within {left:g} s") from None
+        except OSError as error:
+            if error.errno in GONE:
+                raise Lost from None
+            if error.errno in (errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM):
+                raise TooLarge from None
+            raise Unavailable(f"sending the call failed: {error}") from None
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except socket.timeout:
+            raise DeadlineExceeded(f"the call was not answered within {left:g} s") from None
+        except OSError as error:
+            raise Unavailable(f"{LOST}: {error}") from None
+        if size == 0:
+            raise Unavailable(LOST)
+        answer = _local_wire.reply(bytes(self._view[:size])).answer
+        if answer.id != self._id:
+            raise Internal(f"the server answered call {answer.id}, which is not under way")
+        return answer
+
+    def close(self) -> None:
+        """Ends the connection, and with it the call."""
+        self._socket.close()
+
+    def interrupt(self) -> None:
+        """Ends the connection from another thread: the call fails with Unavailable."""
+        with contextlib.suppress(OSError):  # it may have ended
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class LocalDoor:
+    """Sends calls over connections that it makes and keeps as threads need them. Thread-safe.
+
+    Args:
+        path: of the socket.
+        user_agent: who calls, for the server.
+        on_loss: called when a connection has ended, on the thread that found out.
+    """
+
+    def __init__(self, path: str, user_agent: str, on_loss: Callable[[], None]) -> None:
+        self._path = path
+        self._user_agent = user_agent
+        self._on_loss = on_loss
+        self._idle: Deque[Connection] = deque()
+        self._condition = threading.Condition()
+        self._waiting = 0
+        self._made: WeakSet[Connection] = WeakSet()
+        self._making = 0
+        self._rest_until = 0.0
+        self._closed = False
+
+    def worth_trying(self) -> bool:
+        """Whether calls may go this way, as far as is known. Does not wait."""
+        return not self._closed and (len(self._made) > 0 or time.monotonic() >= self._rest_until)
+
+    def offered(self) -> bool:
+        """Whether calls go this way. Makes the first connection, unless it is known that none can be made."""
+        if self._idle or self._made:
+            return True
+        connection = self._take(PATIENCE)
+        if connection is None:
+            return False
+        self._put(connection)
+        return True
+
+    def call(
+        self, header: bytes, names: bytes, sent: Any, sent_bytes: int, answered_bytes: int, timeout: float, at: float
+    ) -> Optional[local_pb2.LocalAnswer]:
+        """One call and its answer, which may be an error.
+
+        Args:
+            header: serialised fields of the request, without what is in ``names`` and ``sent``.
+            names: those that name shared memory.
+            sent: field number and array of each tensor that the datagram carries.
+            sent_bytes: of these together.
+            answered_bytes: of the tensors that come with the answer.
+            timeout: in seconds.
+            at: when that is over, by the monotonic clock.
+
+        Returns:
+            None if calls do not go this way: nothing was sent.
+
+        Raises:
+            DeadlineExceeded: on this side.
+            Cancelled: the client was closed.
+            Unavailable: the connection was lost, and the call may or may not have been done.
+            Internal: the server broke the protocol.
+        """
+        left = _left(timeout, at)
+        while True:
+            connection = self._take(left)
+            if connection is None:
+                if self._closed or time.monotonic() < at:
+                    return None
+                raise DeadlineExceeded(f"no connection was free within {timeout:g} s")
+            try:
+                room = connection.welcome.max_message_bytes - len(header) - len(names) - 1024
+                if sent_bytes > room or answered_bytes > room:
+                    raise TooLarge
+                answer = connection.call(header, names, sent, left, left)
+            except Lost:
+                self._discard(connection)
+                left = _left(timeout, at)
+                continue
+            except TooLarge:
+                self._put(connection)
+                return None
+            except BaseException as error:
+                self._discard(connection)
+                if self._closed and isinstance(error, Unavailable):
+                    raise Cancelled("the client was closed during the call") from None
+                raise
+            self._put(connection)
+            return answer
+
+    def close(self) -> None:
+        """Ends all connections. Calls under way fail with Cancelled."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        for connection in list(self._made):
+            connection.interrupt()
+        self._close_idle()
+
+    def abandon(self) -> None:
+        """In a forked child: closes the child's copies of the sockets, so that the parent's end is the end."""
+        for connection in list(self._made):
+            connection.close()
+
+    def _take(self, timeout: float) -> Optional[Connection]:
+        """An idle connection or a new one; None if there is none to be had within ``timeout`` seconds."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        deadline = time.monotonic() + timeout
+        with self._condition:
+            self._waiting += 1
+            try:
+                while True:
+                    if self._idle:
+                        try:
+                            return self._idle.pop()
+                        except IndexError:
+                            pass
+                    if self._closed:
+                        return None
+                    if len(self._made) + self._making < MAX_CONNECTIONS:
+                        self._making += 1
+                        break
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return None
+                    self._condition.wait(min(left, _LONGEST_WAIT))
+            finally:
+                self._waiting -= 1
+        try:
+            return self._make(timeout)
+        finally:
+            with self._condition:
+                self._making -= 1
+
+    def _make(self, timeout: float) -> Optional[Connection]:
+        if time.monotonic() < self._rest_until:
+            return None
+        sock = connect(self._path)
+        if sock is None:
+            self._rest_until = time.monotonic() + REST
+            return None
+        try:
+            welcome = greet(sock, self._user_agent)
+        except OSError:
+            welcome = None
+        except BaseException:
+            sock.close()
+            raise
+        if welcome is None:
+            sock.close()
+            self._rest_until = time.monotonic() + REST_AFTER_SILENCE
+            return None
+        connection = Connection(sock, welcome)
+        self._made.add(connection)
+        return connection
+
+    def _put(self, connection: Connection) -> None:
+        self._idle.append(connection)
+        if self._waiting:
+            with self._condition:
+                self._condition.notify()
+        if self._closed:
+            self._close_idle()
+
+    def _discard(self, connection: Connection) -> None:
+        connection.close()
+        self._made.discard(connection)
+        if self._waiting:
+            with self._condition:
+                self._condition.notify()
+        self._on_loss()
+
+    def _close_idle(self) -> None:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return
+            self._made.discard(connection)
+            connection.close()

@@ -1,0 +1,297 @@
+"""Calls over the local socket (docs/shared-memory.md, "Calls") in an asyncio event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import math
+import socket
+import time
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional
+
+from attnd import _local_wire
+from attnd._local import GONE, LOST, Lost, TooLarge, Welcome, welcome_of
+from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
+from attnd.errors import Cancelled, DeadlineExceeded, Error, Internal, Unavailable
+from attnd.v1 import local_pb2
+
+# Datagrams that are read before other tasks have their turn.
+_READS = 32
+
+
+class _Link:
+    """A connection with many calls under way, told apart by their ids. Belongs to one event loop."""
+
+    def __init__(self, sock: socket.socket, on_end: Callable[[_Link], None]) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._last_id = 0
+        # By id. None: the caller has gone, and the answer is still to come.
+        self._calls: Dict[int, Optional[asyncio.Future[local_pb2.LocalAnswer]]] = {}
+        self._waiting: Deque[asyncio.Future[None]] = deque()
+        self._unsent: Deque[bytes] = deque()
+        self._buffer = bytearray(1 << 16)
+        self._greeting: asyncio.Future[Optional[Welcome]] = self._loop.create_future()
+        self.welcome = Welcome(0, 0)
+        self.ended = False
+        self._loop.add_reader(sock.fileno(), self._read)
+
+    async def greet(self, user_agent: str) -> bool:
+        """Whether calls are offered on this connection."""
+        try:
+            self._send([_local_wire.hello(user_agent)])
+            welcome = await asyncio.wait_for(self._greeting, PATIENCE)
+        except (asyncio.TimeoutError, Lost, TooLarge, Unavailable):
+            return False
+        if welcome is None:
+            return False
+        self.welcome = welcome
+        self._buffer = bytearray(max(welcome.max_message_bytes, 1 << 12))
+        return True
+
+    async def call(self, header: bytes, names: bytes, sent: Any, timeout: float, at: float) -> local_pb2.LocalAnswer:
+        """One call and its answer. Raises as LocalDoor.call, and Lost and TooLarge if nothing was sent."""
+        while len(self._calls) >= self.welcome.max_calls and not self.ended:
+            await self._turn(timeout, at)
+        if self.ended:
+            raise Lost
+        left = timeout if at == math.inf else at - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(f"the call was not sent within {timeout:g} s")
+        self._last_id += 1
+        call_id = self._last_id
+        self._send(_local_wire.call(call_id, left, header, names, sent))
+        future: asyncio.Future[local_pb2.LocalAnswer] = self._loop.create_future()
+        self._calls[call_id] = future
+        timer = None if left == math.inf else self._loop.call_later(left, self._expire, future, timeout)
+        try:
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if self._calls.get(call_id) is future:
+                self._calls[call_id] = None
+                self._cancel(call_id)
+
+    def end(self, error: Error) -> None:
+        """Closes the connection. Calls under way fail with ``error``."""
+        if self.ended:
+            return
+        self.ended = True
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            if call is not None and not call.done():
+                call.set_exception(error)
+        if not self._greeting.done():
+            self._greeting.set_result(None)
+        self._wake(len(self._waiting))
+        self._on_end(self)
+
+    def close_copy(self) -> None:
+        """In a forked child."""
+        self._socket.close()
+
+    async def _turn(self, timeout: float, at: float) -> None:
+        """Waits until a call has ended."""
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(turn)
+        try:
+            await asyncio.wait_for(turn, None if at == math.inf else max(0.0, at - time.monotonic()))
+        except asyncio.TimeoutError:
+            raise DeadlineExceeded(f"the call was not sent within {timeout:g} s") from None
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake(1)  # it was this task's turn
+            raise
+        finally:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+
+    def _wake(self, count: int) -> None:
+        while count > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                count -= 1
+
+    @staticmethod
+    def _expire(future: asyncio.Future[local_pb2.LocalAnswer], timeout: float) -> None:
+        if not future.done():
+            future.set_exception(DeadlineExceeded(f"the call was not answered within {timeout:g} s"))
+
+    def _cancel(self, call_id: int) -> None:
+        with contextlib.suppress(Lost, TooLarge, Unavailable):  # the connection's end cancels the call too
+            self._send([_local_wire.cancel(call_id)])
+
+    def _send(self, parts: List[Any]) -> None:
+        if not self._unsent:
+            try:
+                self._socket.sendmsg(parts, (), socket.MSG_NOSIGNAL)
+                return
+            except (BlockingIOError, InterruptedError):
+                self._loop.add_writer(self._socket.fileno(), self._write)
+            except OSError as error:
+                if error.errno in (errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM):
+                    raise TooLarge from None
+                self.end(Unavailable(LOST))
+                if error.errno in GONE:
+                    raise Lost from None
+                raise Unavailable(f"sending the call failed: {error}") from None
+        self._unsent.append(b"".join(parts))
+
+    def _write(self) -> None:
+        while self._unsent:
+            try:
+                self._socket.send(self._unsent[0], socket.MSG_NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self.end(Unavailable(LOST))
+                return
+            self._unsent.popleft()
+        self._loop.remove_writer(self._socket.fileno())
+
+    def _read(self) -> None:
+        for _ in range(_READS):
+            if self.ended:
+                return
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                size = 0
+            if size == 0:
+                self.end(Unavailable(LOST))
+                return
+            try:
+                self._take(_local_wire.reply(bytes(memoryview(self._buffer)[:size])))
+            except Error as error:
+                self.end(error)
+
+    def _take(self, reply: local_pb2.LocalReply) -> None:
+        if not self._greeting.done():
+            self._greeting.set_result(welcome_of(reply))
+            return
+        answer = reply.answer
+        if answer.id not in self._calls:
+            raise Internal(f"the server answered call {answer.id}, which is not under way")
+        call = self._calls.pop(answer.id)
+        if call is not None and not call.done():
+            call.set_result(answer)
+        self._wake(1)
+
+
+class AsyncLocalDoor:
+    """Sends all calls over one connection. Belongs to the event loop of its first call.
+
+    Args:
+        path: of the socket.
+        user_agent: who calls, for the server.
+        on_loss: called when the connection has ended.
+    """
+
+    def __init__(self, path: str, user_agent: str, on_loss: Callable[[], None]) -> None:
+        self._path = path
+        self._user_agent = user_agent
+        self._on_loss = on_loss
+        self._link: Optional[_Link] = None
+        self._making: Optional[asyncio.Task[Optional[_Link]]] = None
+        self._rest_until = 0.0
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether calls go this way."""
+        return self._link is not None
+
+    def worth_trying(self) -> bool:
+        """Whether calls may go this way, as far as is known. Does not wait."""
+        return not self._closed and (self._link is not None or time.monotonic() >= self._rest_until)
+
+    async def offered(self) -> bool:
+        """Whether calls go this way. Connects, unless it is known that that is of no use."""
+        return await self._linked() is not None
+
+    async def call(
+        self, header: bytes, names: bytes, sent: Any, sent_bytes: int, answered_bytes: int, timeout: float, at: float
+    ) -> Optional[local_pb2.LocalAnswer]:
+        """As LocalDoor.call. A task that is cancelled meanwhile cancels the call."""
+        while True:
+            link = self._link
+            if link is None or link.ended:
+                link = await self._linked()
+                if link is None:
+                    return None
+            room = link.welcome.max_message_bytes - len(header) - len(names) - 1024
+            if sent_bytes > room or answered_bytes > room:
+                return None
+            try:
+                return await link.call(header, names, sent, timeout, at)
+            except Lost:
+                if self._closed:
+                    raise Cancelled("the client was closed during the call") from None
+            except TooLarge:
+                return None
+
+    def close(self) -> None:
+        """Ends the connection. Calls under way fail with Cancelled."""
+        self._closed = True
+        if self._link is not None:
+            self._link.end(Cancelled("the client was closed during the call"))
+        if self._making is not None:
+            self._making.cancel()
+
+    def abandon(self) -> None:
+        """In a forked child: closes the child's copy of the socket, so that the parent's end is the end."""
+        if self._link is not None:
+            self._link.close_copy()
+
+    async def _linked(self) -> Optional[_Link]:
+        if self._link is not None and not self._link.ended:
+            return self._link
+        if self._closed or time.monotonic() < self._rest_until:
+            return None
+        if self._making is None:
+            self._making = asyncio.ensure_future(self._make())
+        # One task that is cancelled leaves the connection to the others.
+        making = self._making
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise Cancelled("the client was closed during the call") from None
+            raise
+
+    async def _make(self) -> Optional[_Link]:
+        try:
+            sock = connect(self._path)
+            if sock is None:
+                self._rest_until = time.monotonic() + REST
+                return None
+            link = _Link(sock, self._ended)
+            offered = False
+            try:
+                offered = await link.greet(self._user_agent)
+            finally:
+                if not offered:
+                    self._rest_until = time.monotonic() + REST_AFTER_SILENCE
+                    link.end(Unavailable(LOST))
+            if offered:
+                self._link = link
+            return self._link
+        finally:
+            self._making = None
+
+    def _ended(self, link: _Link) -> None:
+        if self._link is link:
+            self._link = None
+            self._on_loss()

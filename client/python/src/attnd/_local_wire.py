@@ -1,0 +1,82 @@
+"""The datagrams of attnd/v1/local.proto. A call's is put together from bytes, as its tensors stay where they are."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, List, Sequence, Tuple
+
+import numpy as np
+
+from attnd._wire import bytes_field_head, varint
+from attnd.errors import Internal
+from attnd.v1 import local_pb2
+
+VERSION = 1
+
+# Fields of LocalRequest (call), LocalCall (id, timeout, request), LocalCancel (id): tags, as protobuf writes them.
+_CALL, _ID, _TIMEOUT, _REQUEST, _CANCEL = b"\x12", b"\x08", b"\x12", b"\x1a", b"\x1a"
+
+# What google.protobuf.Duration can say, in seconds: 10,000 years.
+_LONGEST = 315_576_000_000
+
+
+def hello(user_agent: str) -> bytes:
+    """The first datagram."""
+    request = local_pb2.LocalRequest(hello=local_pb2.LocalHello(version=VERSION, user_agent=user_agent))
+    return request.SerializeToString()
+
+
+def call(
+    call_id: int,
+    timeout: float,
+    header: bytes,
+    names: bytes,
+    sent: Sequence[Tuple[int, np.ndarray[Any, Any]]],
+) -> List[Any]:
+    """The parts of a call's datagram.
+
+    Args:
+        call_id: less than 2^63.
+        timeout: in seconds; infinite is without end.
+        header: serialised fields of the request.
+        names: more of these.
+        sent: field number and array of each tensor that the datagram carries.
+    """
+    size = len(header) + len(names)
+    if sent:
+        tail: List[Any] = []
+        for number, array in sent:
+            head = bytes_field_head(number, array.nbytes)
+            size += len(head) + array.nbytes
+            tail += (head, array if array.flags.c_contiguous else np.ascontiguousarray(array))
+    body = _ID + varint(call_id) + _timeout(timeout) + _REQUEST + varint(size)
+    head = _CALL + varint(len(body) + size) + body + header + names
+    return [head, *tail] if sent else [head]
+
+
+@lru_cache(maxsize=64)
+def _timeout(seconds: float) -> bytes:
+    if seconds > _LONGEST:
+        return b""
+    nanos = math.ceil(seconds * 1e9)  # at least what the caller allows, as its own end comes first
+    value = b"\x08" + varint(nanos // 10**9) + b"\x10" + varint(nanos % 10**9)
+    return _TIMEOUT + bytes((len(value),)) + value
+
+
+def cancel(call_id: int) -> bytes:
+    """The datagram that ends a call early."""
+    body = _ID + varint(call_id)
+    return _CANCEL + bytes((len(body),)) + body
+
+
+def reply(data: bytes) -> local_pb2.LocalReply:
+    """What the server sent.
+
+    Raises:
+        Internal: it is no reply.
+    """
+    try:
+        return local_pb2.LocalReply.FromString(data)
+    except Exception:  # protobuf's errors have changed their base
+        raise Internal("the server's datagram is no attnd.v1.LocalReply") from None

@@ -1,0 +1,260 @@
+"""Hands regions of memory to the server, over the socket that docs/shared-memory.md describes."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from typing import Deque, List, Optional, Set, Tuple
+
+from attnd import _process
+
+_MAGIC = 0x6D6873646E747461  # "attndshm"
+_VERSION = 1
+_REGISTER, _RELEASE = 1, 2
+_REQUEST = struct.Struct("<QIIQ16s")
+_REPLY = struct.Struct("<QIi16s224s")
+_NO_HANDLE = bytes(16)
+
+# A server that has not answered for this long is taken not to share memory; an answer takes microseconds.
+PATIENCE = 1.0
+# How long the server is left alone after that, and after it was found not to share memory.
+REST_AFTER_SILENCE = 10.0
+REST = 1.0
+
+
+class Region:
+    """Memory that is or may be known to the server.
+
+    Attributes:
+        address: where it begins.
+        size: in bytes.
+        fd: its memfd.
+        handle: the server's name for it, 16 bytes; None if the server does not know it. Whoever reads it needs no lock.
+    """
+
+    __slots__ = ("address", "fd", "handle", "refused_until", "size")
+
+    def __init__(self, address: int, size: int, fd: int) -> None:
+        self.address = address
+        self.size = size
+        self.fd = fd
+        self.handle: Optional[bytes] = None
+        self.refused_until = 0.0
+
+
+class RegionKeeper:
+    """What the server at one socket knows of a client's memory. Thread-safe.
+
+    Only :meth:`register` waits for the server. A finalizer may call :meth:`release` on any thread at any time, also one
+    that is within a method of this object.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._socket: Optional[socket.socket] = None
+        self._known: Set[Region] = set()
+        self._releases: Deque[Tuple[Region, bytes]] = deque()
+        self._unanswered = 0
+        self._rest_until = 0.0
+        self._closed = False
+
+    @property
+    def offered(self) -> bool:
+        """Whether the server is known to share memory."""
+        return self._socket is not None
+
+    def worth_trying(self) -> bool:
+        """Whether the server may share memory, as far as is known. Does not wait."""
+        return not self._closed and (self._socket is not None or time.monotonic() >= self._rest_until)
+
+    def connect(self) -> bool:
+        """Whether the server shares memory, as far as a connection shows."""
+        with self._lock:
+            return self._connected() is not None
+
+    def register(self, region: Region, timeout: float = PATIENCE) -> bool:
+        """Whether the server knows the region; asks it to, at most once. Waits for up to ``timeout`` seconds."""
+        if region.handle is not None:
+            return True
+        deadline = time.monotonic() + min(timeout, PATIENCE)
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+        try:
+            if region.handle is None and time.monotonic() >= region.refused_until:
+                self._register(region, deadline)
+        except BaseException:
+            self._drop(0.0)  # whether an answer is still to come is not known
+            raise
+        finally:
+            self._lock.release()
+        self._send_releases()
+        return region.handle is not None
+
+    def release(self, region: Region) -> None:
+        """Lets the server forget the region, which its owner has given up. Does not wait, and takes no lock."""
+        handle, region.handle = region.handle, None
+        if handle is None or _process.forked():
+            return
+        self._releases.append((region, handle))
+        self._send_releases()
+
+    def check(self) -> None:
+        """Forgets all handles if the server has closed the connection."""
+        if not self._lock.acquire(blocking=False):
+            return  # whoever uses the connection will see it
+        try:
+            if self._socket is not None and _has_ended(self._socket):
+                self._drop(0.0)
+        finally:
+            self._lock.release()
+        self._send_releases()
+
+    def forget(self) -> None:
+        """Gives up the connection, and with it all regions: the server has said that it knows a handle no more."""
+        with self._lock:
+            self._drop(0.0)
+
+    def close(self) -> None:
+        """Ends the connection for good. The regions' memory stays with its owners."""
+        with self._lock:
+            self._closed = True
+            self._drop(0.0)
+
+    def abandon(self) -> None:
+        """In a forked child: closes the child's copy of the socket, so that the parent's end is the end."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
+
+    # What follows runs under the lock.
+
+    def _register(self, region: Region, deadline: float) -> None:
+        sock = self._connected()
+        if sock is None:
+            return
+        request = _REQUEST.pack(_MAGIC, _VERSION, _REGISTER, region.size, _NO_HANDLE)
+        try:
+            if not _wait(sock, select.POLLOUT, deadline):
+                self._drop(REST_AFTER_SILENCE)
+                return
+            socket.send_fds(sock, [request], [region.fd], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+            while True:
+                if not _wait(sock, select.POLLIN, deadline):
+                    self._drop(REST_AFTER_SILENCE)
+                    return
+                reply = _receive(sock)
+                if reply is None:
+                    self._drop(REST)
+                    return
+                if self._unanswered == 0:
+                    break
+                self._unanswered -= 1
+        except OSError:
+            self._drop(REST)
+            return
+        code, handle = reply
+        if code == 0:
+            region.handle = handle
+            self._known.add(region)
+        else:
+            region.refused_until = time.monotonic() + REST
+
+    def _connected(self) -> Optional[socket.socket]:
+        if self._socket is not None and _has_ended(self._socket):
+            self._drop(0.0)
+        if self._socket is None and not self._closed and time.monotonic() >= self._rest_until:
+            self._socket = connect(self._path)
+            if self._socket is None:
+                self._rest_until = time.monotonic() + REST
+        return self._socket
+
+    def _drop(self, rest: float) -> None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
+        known: List[Region] = list(self._known)
+        self._known.clear()
+        for region in known:
+            region.handle = None
+        self._releases.clear()
+        self._unanswered = 0
+        if rest > 0:
+            self._rest_until = time.monotonic() + rest
+
+    def _send_releases(self) -> None:
+        # Whoever holds the lock comes here after it.
+        while self._releases and self._lock.acquire(blocking=False):
+            try:
+                if not self._send_what_goes():
+                    return
+            finally:
+                self._lock.release()
+
+    def _send_what_goes(self) -> bool:
+        sock = self._socket
+        if sock is None:
+            self._releases.clear()
+            return False
+        try:
+            while self._unanswered and _wait(sock, select.POLLIN, 0.0):
+                if _receive(sock) is None:
+                    self._drop(0.0)
+                    return False
+                self._unanswered -= 1
+            while self._releases:
+                region, handle = self._releases[0]
+                request = _REQUEST.pack(_MAGIC, _VERSION, _RELEASE, 0, handle)
+                sock.send(request, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                self._releases.popleft()
+                self._known.discard(region)
+                self._unanswered += 1
+        except BlockingIOError:
+            return False  # goes with the next one
+        except OSError:
+            self._drop(0.0)
+            return False
+        return True
+
+
+def connect(path: str) -> Optional[socket.socket]:
+    """A connection to the server's socket for memory and calls; None if nobody listens there or it may not be used."""
+    sock = None
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.setblocking(False)  # a Unix socket connects at once or not at all
+        sock.connect(os.fsencode(path))
+    except OSError:
+        if sock is not None:
+            sock.close()
+        return None
+    sock.setblocking(True)
+    return sock
+
+
+def _receive(sock: socket.socket) -> Optional[Tuple[int, bytes]]:
+    data = sock.recv(_REPLY.size + 1, socket.MSG_DONTWAIT)
+    if len(data) != _REPLY.size:
+        return None
+    magic, _, code, handle, _ = _REPLY.unpack(data)
+    return (code, handle) if magic == _MAGIC else None
+
+
+def _wait(sock: socket.socket, events: int, deadline: float) -> bool:
+    poll = select.poll()
+    poll.register(sock, events)
+    return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1e3 if deadline else 0))
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,180 @@
+"""A server of the local socket in this process, which does as a test asks."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pathlib
+import socket
+import struct
+import threading
+import time
+from typing import Callable, Dict, List, Optional, Tuple
+
+from attnd.v1 import attention_pb2, local_pb2
+
+MAGIC = 0x6D6873646E747461
+Answer = Optional[local_pb2.LocalAnswer]
+
+
+class FakeServer:
+    """Answers each connection on a thread of its own.
+
+    Attributes:
+        on_call: what to do with a call; None: send no answer.
+        on_hello: the welcome; None: close the connection, as a server without local calls does.
+        registers: the code that answers a register.
+        calls, cancels: what came. regions: handle to memory, of all connections.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = str(path)
+        self.on_call: Callable[[FakeServer, local_pb2.LocalCall], Answer] = lambda server, call: server.result(call)
+        self.on_hello: Callable[[], Optional[local_pb2.LocalWelcome]] = lambda: local_pb2.LocalWelcome(
+            version=1, max_message_bytes=1 << 16, max_calls=4
+        )
+        self.registers = 0
+        self.calls: List[local_pb2.LocalCall] = []
+        self.cancels: List[int] = []
+        self.regions: Dict[bytes, mmap.mmap] = {}
+        self.connections: List[socket.socket] = []
+        self.silent = False
+        self._threads: List[threading.Thread] = []
+        self.start()
+
+    def start(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(self.path)
+        self._listener.listen(256)
+        self._spawn(self._accept)
+
+    def stop(self) -> None:
+        """Ends as a killed server: all connections close, and the socket's file stays."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for connection in self.connections:
+            connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        self._threads.clear()
+        self._listener.close()
+        for connection in self.connections:
+            connection.close()
+        self.connections.clear()
+        self.regions.clear()
+
+    def restart(self) -> None:
+        self.stop()
+        os.unlink(self.path)
+        self.start()
+
+    def result(self, call: local_pb2.LocalCall) -> local_pb2.LocalAnswer:
+        """An "output" of v's bytes (as many as it takes), and a log-sum-exp of zeros."""
+        request = call.request
+        size = request.batch * request.heads * request.query_length
+        v = self.tensor(
+            request, "v", request.batch * request.kv_heads * request.key_length * request.value_head_dim * 4
+        )
+        output = v[: size * request.value_head_dim * 4]
+        answer = local_pb2.LocalAnswer(id=call.id, result=attention_pb2.ComputeAttentionResponse(dtype=1, version=7))
+        if request.HasField("output_shared"):
+            self.write(request.output_shared, output)
+        else:
+            answer.result.output = output
+        if request.return_log_sum_exp:
+            if request.HasField("log_sum_exp_shared"):
+                self.write(request.log_sum_exp_shared, bytes(size * 4))
+            else:
+                answer.result.log_sum_exp = bytes(size * 4)
+        return answer
+
+    def tensor(self, request: attention_pb2.ComputeAttentionRequest, name: str, size: int) -> bytes:
+        if not request.HasField(f"{name}_shared"):
+            sent: bytes = getattr(request, name)
+            return sent
+        place = getattr(request, f"{name}_shared")
+        return self.regions[place.region][place.offset : place.offset + size]
+
+    def write(self, place: attention_pb2.SharedTensor, data: bytes) -> None:
+        self.regions[place.region][place.offset : place.offset + len(data)] = data
+
+    def _spawn(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                return
+            self.connections.append(connection)
+            self._spawn(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        mine: List[bytes] = []
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(connection, 1 << 18, 4)
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                break
+            if self.silent:
+                continue
+            reply = self._fixed(data, fds, mine) if data[:8] == struct.pack("<Q", MAGIC) else self._message(data)
+            if reply is None:
+                connection.shutdown(socket.SHUT_RDWR)
+                break
+            if reply:
+                try:
+                    connection.send(reply)
+                except OSError:
+                    break
+        for handle in mine:
+            self.regions.pop(handle, None)
+
+    def _fixed(self, data: bytes, fds: List[int], mine: List[bytes]) -> bytes:
+        _, _, operation, size, handle = struct.unpack("<QIIQ16s", data)
+        code = 0
+        if operation == 1:
+            handle, code = os.urandom(16), self.registers
+            if code == 0:
+                self.regions[handle] = mmap.mmap(fds[0], size)
+                mine.append(handle)
+            os.close(fds[0])
+        elif self.regions.pop(handle, None) is None:
+            code = 5
+        return struct.pack("<QIi16s224s", MAGIC, 1, code, handle, b"refused" if code else b"")
+
+    def _message(self, data: bytes) -> Optional[bytes]:
+        request = local_pb2.LocalRequest.FromString(data)
+        kind = request.WhichOneof("kind")
+        if kind == "hello":
+            welcome = self.on_hello()
+            return None if welcome is None else local_pb2.LocalReply(welcome=welcome).SerializeToString()
+        if kind == "cancel":
+            self.cancels.append(request.cancel.id)
+            return b""
+        self.calls.append(request.call)
+        answer = self.on_call(self, request.call)
+        return b"" if answer is None else local_pb2.LocalReply(answer=answer).SerializeToString()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Waits until something that happens on another thread has happened."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def descriptors() -> List[Tuple[str, str]]:
+    """This process's open descriptors, but for that of the listing itself."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((name, os.readlink(f"/proc/self/fd/{name}")))
+    return sorted(found)
