@@ -37,6 +37,8 @@ LOCAL, SHARED = "local", "shared_memory"
 
 # What a server with local calls has beside a Unix socket.
 _SUFFIX = ".shm"
+# How often a call is sent again because the server did not know its memory: servers that restart in a row.
+_MAX_UNKNOWN = 3
 # An event loop copies at most this many bytes by itself; more is copied on another thread.
 _MAX_LOOP_COPY = 1 << 20
 
@@ -162,7 +164,9 @@ class _LocalTransport(_HostTransport):
             error = _error_in(answer)
             if error is None:
                 return _finished(self._host.stager, staged, call, _result_of(answer))
-            staged = _staged_anew(self._host, staged, call, error)
+            unknown = _forgotten(self._host, staged, error)
+            staged = _stage(self._host.stager, call)
+            staged.unknown = unknown
 
 
 class _AsyncLocalTransport(_HostTransport):
@@ -204,7 +208,9 @@ class _AsyncLocalTransport(_HostTransport):
             error = _error_in(answer)
             if error is None:
                 return _finished(self._host.stager, staged, call, _result_of(answer))
-            staged = _staged_anew(self._host, staged, call, error)
+            unknown = _forgotten(self._host, staged, error)
+            staged = await _stage_in_loop(self._host.stager, call)
+            staged.unknown = unknown
 
 
 class _SharedTransport(_HostTransport):
@@ -225,16 +231,16 @@ class _SharedTransport(_HostTransport):
 
     def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
         stager = self._host.stager
-        if self._asynchronous:
-            staged: Staged = yield lambda: _stage_in_loop(stager, call, may_send=False)
-        else:
-            staged = yield lambda: _stage(stager, call, may_send=False)
+        stage = partial(_stage_in_loop if self._asynchronous else _stage, stager, call, may_send=False)
+        unknown = 0
         while True:
+            staged: Staged = yield stage
+            staged.unknown = unknown
             payload = _wire.join(call.header_bytes() + staged.names, staged.sent)
             try:
                 message: bytes = yield partial(io.unary, COMPUTE, payload, deadline, metadata)
             except FailedPrecondition as error:
-                staged = _staged_anew(self._host, staged, call, error, may_send=False)
+                unknown = _forgotten(self._host, staged, error)
                 continue
             small, tensors = _wire.split(message)
             result = parse_small(call, small)
@@ -275,14 +281,14 @@ def _error_in(answer: Optional[local_pb2.LocalAnswer]) -> Optional[Error]:
     return error_of(answer.code, answer.message, answer.detail if answer.HasField("detail") else None, None)
 
 
-def _staged_anew(host: Host, staged: Staged, call: Call, error: Error, may_send: bool = True) -> Staged:
-    """If the server knows memory no more, as after a restart, it is told of it again, once. Or raises `error`."""
-    if staged.again or not isinstance(error, FailedPrecondition) or not error.field.endswith("_shared"):
+def _forgotten(host: Host, staged: Staged, error: Error) -> int:
+    """If the server did not know the call's memory, as after a restart: how often it did not, so that it may be told
+    again. Otherwise raises `error`."""
+    unknown = isinstance(error, FailedPrecondition) and error.field.endswith("_shared.region")
+    if not unknown or staged.unknown >= _MAX_UNKNOWN:
         raise error
-    host.memory.keeper.forget()
-    anew = _stage(host.stager, call, may_send)
-    anew.again = True
-    return anew
+    host.memory.keeper.forget(staged.generation)
+    return staged.unknown + 1
 
 
 def _result_of(answer: Optional[local_pb2.LocalAnswer]) -> Result:

@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import deque
-from typing import Deque, List, Optional, Set, Tuple
+from typing import Deque, Dict, List, Optional, Set, Tuple
 
 from attnd import _process
 
@@ -35,15 +35,17 @@ class Region:
         size: in bytes.
         fd: its memfd.
         handle: the server's name for it, 16 bytes; None if the server does not know it. Whoever reads it needs no lock.
+        fields: what was made of the handle, by whoever made it. As handle.
     """
 
-    __slots__ = ("address", "fd", "handle", "refused_until", "size")
+    __slots__ = ("address", "fd", "fields", "handle", "refused_until", "size")
 
     def __init__(self, address: int, size: int, fd: int) -> None:
         self.address = address
         self.size = size
         self.fd = fd
         self.handle: Optional[bytes] = None
+        self.fields: Dict[int, bytes] = {}
         self.refused_until = 0.0
 
 
@@ -52,9 +54,14 @@ class RegionKeeper:
 
     Only :meth:`register` waits for the server. A finalizer may call :meth:`release` on any thread at any time, also one
     that is within a method of this object.
+
+    Attributes:
+        generation: grows with each connection that is given up, and with it all handles. Whoever reads it needs no
+            lock.
     """
 
     def __init__(self, path: str) -> None:
+        self.generation = 0
         self._path = path
         self._lock = threading.Lock()
         self._socket: Optional[socket.socket] = None
@@ -115,10 +122,12 @@ class RegionKeeper:
             self._lock.release()
         self._send_releases()
 
-    def forget(self) -> None:
-        """Gives up the connection, and with it all regions: the server has said that it knows a handle no more."""
+    def forget(self, generation: int) -> None:
+        """Gives up the connection, and with it all regions, if it still is that of ``generation``: the server has said
+        that it does not know a handle of it."""
         with self._lock:
-            self._drop(0.0)
+            if self.generation == generation:
+                self._drop(0.0)
 
     def close(self) -> None:
         """Ends the connection for good. The regions' memory stays with its owners."""
@@ -160,6 +169,7 @@ class RegionKeeper:
             return
         code, handle = reply
         if code == 0:
+            region.fields = {}
             region.handle = handle
             self._known.add(region)
         else:
@@ -178,6 +188,7 @@ class RegionKeeper:
         sock, self._socket = self._socket, None
         if sock is not None:
             sock.close()
+        self.generation += 1
         known: List[Region] = list(self._known)
         self._known.clear()
         for region in known:

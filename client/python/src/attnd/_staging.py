@@ -12,6 +12,7 @@ import numpy as np
 
 from attnd._regions import Region
 from attnd._shm import SharedMemory
+from attnd._wire import varint
 from attnd.errors import ResourceExhausted
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ _OUTPUT, _LOG_SUM_EXP = 3, 4
 # Tag and length of q_shared, k_shared, v_shared, output_shared and log_sum_exp_shared, by the bytes that follow.
 _FIELDS = (22, 23, 24, 25, 27)
 _TAGS = tuple(bytes(((number << 3 | 2) & 0x7F | 0x80, number >> 4)) for number in _FIELDS)
-# As in Region.handle: a tag, 16 bytes; and the tag of the offset.
+# Remembered for a region: one with arrays at ever new offsets does not gather fields without end.
+_MAX_FIELDS = 1024
+# Of SharedTensor: the handle's tag and length, and the offset's tag.
 _HANDLE_HEAD, _OFFSET_HEAD = b"\x0a\x10", b"\x10"
 
 
@@ -125,7 +128,17 @@ class Staged:
         answered_bytes: of the output and the log-sum-exp that come with the answer.
     """
 
-    __slots__ = ("_block", "again", "answered_bytes", "log_sum_exp", "names", "output", "sent", "sent_bytes")
+    __slots__ = (
+        "_block",
+        "answered_bytes",
+        "generation",
+        "log_sum_exp",
+        "names",
+        "output",
+        "sent",
+        "sent_bytes",
+        "unknown",
+    )
 
     def __init__(self) -> None:
         self.names: bytes = b""
@@ -136,8 +149,10 @@ class Staged:
         self.output: Optional[Array] = None
         self.log_sum_exp: Optional[Array] = None
         self._block: Optional[Block] = None
-        # Whether the server did not know the memory that was named before.
-        self.again = False
+        # Of the handles in `names`, or of earlier ones.
+        self.generation = 0
+        # How often the server did not know the memory that was named.
+        self.unknown = 0
 
 
 class Stager:
@@ -170,15 +185,22 @@ class Stager:
         return self._name(which, place[0], place[1])
 
     def _name(self, which: int, region: Region, offset: int) -> Optional[bytes]:
+        fields = region.fields  # before the handle, so that they are not those of a later one
         handle = region.handle
         if handle is None:
             if not self.memory.keeper.register(region):
                 return None
-            handle = region.handle
+            fields, handle = region.fields, region.handle
             if handle is None:
                 return None
-        tail = _OFFSET_HEAD + _varint(offset)
-        return _TAGS[which] + bytes((18 + len(tail),)) + _HANDLE_HEAD + handle + tail
+        key = offset << 3 | which
+        found = fields.get(key)
+        if found is None:
+            tail = _OFFSET_HEAD + varint(offset)
+            found = _TAGS[which] + bytes((18 + len(tail),)) + _HANDLE_HEAD + handle + tail
+            if len(fields) < _MAX_FIELDS:
+                fields[key] = found
+        return found
 
     def stage(
         self,
@@ -204,6 +226,7 @@ class Stager:
             not share it.
         """
         staged = Staged()
+        staged.generation = self.memory.keeper.generation
         names: List[bytes] = []
         missing: List[int] = []
         to_place = 0
@@ -304,14 +327,3 @@ class Stager:
 
 def _aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
