@@ -4,9 +4,11 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "schedule/attention_work.h"
 #include "server/rpc/proto_time.h"
+#include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 
 namespace attnd::server {
@@ -18,6 +20,21 @@ std::int64_t SizeOf(const RequestTensors& tensors) {
 
 bool OutputIsShared(const ValidAttention& valid) {
   return valid.shared != nullptr && valid.shared->output.region != nullptr;
+}
+
+bool LogSumExpIsShared(const ValidAttention& valid) {
+  return valid.shared != nullptr && valid.shared->log_sum_exp.region != nullptr;
+}
+
+// Whether the caller has room for what is to be sent.
+absl::Status CheckSent(std::int64_t output_bytes, std::int64_t log_sum_exp_bytes, std::int64_t max_sent_bytes) {
+  if (output_bytes + log_sum_exp_bytes <= max_sent_bytes) return absl::OkStatus();
+  const bool output = output_bytes > max_sent_bytes;
+  return FieldError(
+      absl::StatusCode::kResourceExhausted, output ? "output" : "log_sum_exp",
+      absl::StrCat("at most ", max_sent_bytes, " bytes of output and log-sum-exp in a local call's answer (",
+                   "output_shared and log_sum_exp_shared, or a call by gRPC, have room for more)"),
+      absl::StrCat(output_bytes, " and ", log_sum_exp_bytes, " bytes"));
 }
 
 }  // namespace
@@ -39,26 +56,30 @@ AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry
       scheduler_(threads) {}
 
 absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                                      Job& job) {
+                                      std::int64_t max_sent_bytes, Job& job) {
   ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
   ATTND_ASSIGN_OR_RETURN(job.valid, validator_.Validate(request, tensors, *job.model));
   const ValidAttention& valid = job.valid;
   const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
-  ATTND_ASSIGN_OR_RETURN(job.result.lease, admission_.Admit(SizeOf(tensors) + output_bytes + valid.log_sum_exp_bytes +
-                                                            valid.packed_bytes));
+  const std::int64_t log_sum_exp_bytes = LogSumExpIsShared(valid) ? 0 : valid.log_sum_exp_bytes;
+  ATTND_RETURN_IF_ERROR(CheckSent(output_bytes, log_sum_exp_bytes, max_sent_bytes));
+  ATTND_ASSIGN_OR_RETURN(job.result.lease,
+                         admission_.Admit(SizeOf(tensors) + output_bytes + log_sum_exp_bytes + valid.packed_bytes));
   ATTND_ASSIGN_OR_RETURN(job.result.output, Buffer::Create(static_cast<std::size_t>(output_bytes)));
-  ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, Buffer::Create(static_cast<std::size_t>(valid.log_sum_exp_bytes)));
+  ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, Buffer::Create(static_cast<std::size_t>(log_sum_exp_bytes)));
   return absl::OkStatus();
 }
 
 void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                              schedule::SubmitOptions options, Done done) {
+                              schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes) {
   auto job = std::make_shared<Job>();
-  if (absl::Status status = Prepare(request, tensors, *job); !status.ok()) return done(std::move(status));
+  if (absl::Status status = Prepare(request, tensors, max_sent_bytes, *job); !status.ok())
+    return done(std::move(status));
   kernel::Attention& attention = job->valid.attention;
   attention.bias = &job->valid.bias;
   attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();
-  attention.log_sum_exp = reinterpret_cast<float*>(job->result.log_sum_exp.data());
+  attention.log_sum_exp = reinterpret_cast<float*>(LogSumExpIsShared(job->valid) ? job->valid.shared->log_sum_exp.data
+                                                                                 : job->result.log_sum_exp.data());
   std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, kernel_);
   if (work == nullptr) {
     return done(absl::ResourceExhaustedError("the server has no memory to pack k and v"));

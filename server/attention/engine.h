@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 
 #include "absl/status/statusor.h"
 #include "kernel/registry.h"
@@ -19,7 +20,7 @@ namespace attnd::server {
 struct AttentionResult {
   memory::Budget::Lease lease;          // to be kept until the result is sent (Buffer::Hold does that); goes last
   v1::ComputeAttentionResponse header;  // without its tensors
-  Buffer log_sum_exp;                   // empty if not asked for
+  Buffer log_sum_exp;                   // empty if not asked for, or if it was written to shared memory
   Buffer output;                        // empty if it was written to shared memory
 };
 
@@ -41,15 +42,20 @@ class AttentionEngine {
 
   using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
 
+  static constexpr std::int64_t kAnyBytes = std::numeric_limits<std::int64_t>::max();
+
   // Computes `request`, whose tensors are `tensors`, and calls `done` exactly once: before this returns where the
   // request is refused (or tiny), otherwise on a thread of the scheduler, which it must not block. The caller keeps
-  // `request` and `tensors` as they are until then. Errors: see AttentionService.ComputeAttention in attention.proto.
+  // `request` and `tensors` as they are until then. Errors: see AttentionService.ComputeAttention in attention.proto;
+  // RESOURCE_EXHAUSTED too where the output and the log-sum-exp that are not in shared memory take more than
+  // `max_sent_bytes`, the room that the caller has for them.
   void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-               schedule::SubmitOptions options, Done done);
+               schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
  private:
   struct Job;
-  absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, Job& job);
+  absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
+                       std::int64_t max_sent_bytes, Job& job);
 
   const AttentionValidator validator_;
   Admission admission_;

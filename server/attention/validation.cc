@@ -1,5 +1,7 @@
 #include "server/attention/validation.h"
 
+#include <algorithm>
+#include <initializer_list>
 #include <optional>
 #include <string>
 
@@ -179,7 +181,16 @@ absl::Status CheckBytes(absl::string_view field, std::int64_t expected, const Sh
 absl::Status CheckShares(const SharedMemory* memory, absl::string_view field) {
   if (memory != nullptr) return absl::OkStatus();
   return FieldError(absl::StatusCode::kFailedPrecondition, field,
-                    "none (this server shares no memory: --shared_memory)", "a tensor in shared memory");
+                    "none (this server shares no memory: it has no unix: address, or --noshared_memory)",
+                    "a tensor in shared memory");
+}
+
+// Whether `written` has no byte of any of the others.
+bool ApartFrom(std::initializer_list<const SharedBytes*> others, const SharedBytes& written) {
+  return std::all_of(others.begin(), others.end(), [&written](const SharedBytes* other) {
+    return other->region != written.region || written.data + written.size <= other->data ||
+           other->data + other->size <= written.data;
+  });
 }
 
 // Tells where one tensor is: sent, or in shared memory.
@@ -187,7 +198,8 @@ class TensorSetter {
  public:
   TensorSetter(const Request& request, const SharedMemory* memory, ValidAttention& valid)
       : layout_(request.layout()), memory_(memory), valid_(valid) {
-    if (request.has_q_shared() || request.has_k_shared() || request.has_v_shared() || request.has_output_shared()) {
+    if (request.has_q_shared() || request.has_k_shared() || request.has_v_shared() || request.has_output_shared() ||
+        request.has_log_sum_exp_shared()) {
       valid.shared = std::make_shared<SharedParts>();
     }
   }
@@ -217,19 +229,32 @@ class TensorSetter {
     return absl::OkStatus();
   }
 
-  // Call last. An output over q, k or v would be written while these are read.
+  // Call after q, k and v. An output over them would be written while these are read.
   absl::Status SetOutput(const v1::SharedTensor& shared) {
     SharedParts& parts = *valid_.shared;
     ATTND_RETURN_IF_ERROR(CheckShares(memory_, "output_shared"));
     ATTND_ASSIGN_OR_RETURN(parts.output,
                            memory_->Resolve("output_shared", shared, static_cast<std::size_t>(valid_.output_bytes)));
-    for (const SharedParts::Part* part : {&parts.q, &parts.k, &parts.v}) {
-      if (part->bytes.region != parts.output.region) continue;
-      const bool apart = parts.output.data + parts.output.size <= part->bytes.data ||
-                         part->bytes.data + part->bytes.size <= parts.output.data;
-      if (!apart) return InvalidField("output_shared.offset", "bytes apart from q, k and v", shared.offset());
+    if (ApartFrom({&parts.q.bytes, &parts.k.bytes, &parts.v.bytes}, parts.output)) return absl::OkStatus();
+    return InvalidField("output_shared.offset", "bytes apart from q, k and v", shared.offset());
+  }
+
+  // Call last, likewise. The kernel writes floats, each with one store.
+  absl::Status SetLogSumExp(const v1::SharedTensor& shared) {
+    SharedParts& parts = *valid_.shared;
+    ATTND_RETURN_IF_ERROR(CheckShares(memory_, "log_sum_exp_shared"));
+    if (valid_.log_sum_exp_bytes == 0) {
+      return InvalidField("log_sum_exp_shared", "none without return_log_sum_exp", "a place in shared memory");
     }
-    return absl::OkStatus();
+    if (shared.offset() % alignof(float) != 0) {
+      return InvalidField("log_sum_exp_shared.offset", absl::StrCat("a multiple of ", alignof(float)), shared.offset());
+    }
+    ATTND_ASSIGN_OR_RETURN(parts.log_sum_exp, memory_->Resolve("log_sum_exp_shared", shared,
+                                                               static_cast<std::size_t>(valid_.log_sum_exp_bytes)));
+    if (ApartFrom({&parts.q.bytes, &parts.k.bytes, &parts.v.bytes, &parts.output}, parts.log_sum_exp)) {
+      return absl::OkStatus();
+    }
+    return InvalidField("log_sum_exp_shared.offset", "bytes apart from q, k, v and the output", shared.offset());
   }
 
  private:
@@ -287,6 +312,7 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   ATTND_RETURN_IF_ERROR(SetTensors(request, tensors, setter, a));
   ATTND_RETURN_IF_ERROR(SetResult(request, limits_, {a.batch, a.heads, a.query_length, a.value_head_dim}, valid));
   if (request.has_output_shared()) ATTND_RETURN_IF_ERROR(setter.SetOutput(request.output_shared()));
+  if (request.has_log_sum_exp_shared()) ATTND_RETURN_IF_ERROR(setter.SetLogSumExp(request.log_sum_exp_shared()));
   // Their bytes were multiplied above without overflow, and packing widens them at most twofold.
   valid.packed_bytes =
       a.batch * a.kv_heads * a.key_length * (a.head_dim + a.value_head_dim) * static_cast<std::int64_t>(sizeof(float));

@@ -23,10 +23,11 @@ struct SharedParts {
   };
   Part q, k, v;
   SharedBytes output;
+  SharedBytes log_sum_exp;
 };
 
 // A request that may run. The output, the log-sum-exp and `attention.bias` are null still: whoever runs it allocates
-// the former (unless the output is in shared memory) and lets the latter point to `bias`. Everything else borrows from
+// the former (unless they are in shared memory) and lets the latter point to `bias`. Everything else borrows from
 // the request and the model.
 struct ValidAttention {
   kernel::Attention attention;

@@ -62,7 +62,8 @@ ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, 
 ABSL_FLAG(
     std::int64_t, max_connections, 0,
     "most connections at once, further ones are closed; 0: three quarters of the descriptors that ulimit -n leaves");
-ABSL_FLAG(bool, shared_memory, false, "take tensors in memory that callers share at unix: sockets");
+ABSL_FLAG(bool, shared_memory, true, "take tensors in memory that callers share, at sockets beside unix: ones");
+ABSL_FLAG(bool, local_calls, true, "take calls without gRPC at the same sockets");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
 
 #define ATTND_LIMIT(name, unit, value, lowest, highest, help) \
@@ -110,8 +111,8 @@ std::string Help() {
       "\n"
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
   Describe("Serving",
-           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "model_root", "threads", "kernel",
-            "drain_seconds", "log_level"},
+           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root", "threads",
+            "kernel", "drain_seconds", "log_level"},
            help);
   Describe(
       "Connections (times such as 500ms, 30s, 5m or inf)",
@@ -158,6 +159,7 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.unix_socket_mode = *mode;
   options.max_connections = absl::GetFlag(FLAGS_max_connections);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
+  options.local_calls = absl::GetFlag(FLAGS_local_calls);
   options.model_root = absl::GetFlag(FLAGS_model_root);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.kernel = absl::GetFlag(FLAGS_kernel);

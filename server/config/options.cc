@@ -15,7 +15,16 @@ namespace {
 
 constexpr std::array<absl::string_view, 6> kLogLevels = {"trace", "debug", "info", "warn", "error", "off"};
 
+bool AnyUnix(const Options& options) {
+  return std::any_of(options.listen.begin(), options.listen.end(),
+                     [](const std::string& address) { return UnixPathOf(address).has_value(); });
+}
+
 }  // namespace
+
+bool SharesMemory(const Options& options) { return options.shared_memory && AnyUnix(options); }
+
+bool TakesLocalCalls(const Options& options) { return options.local_calls && AnyUnix(options); }
 
 absl::Status CheckOptions(const Options& options) {
   if (options.listen.empty()) return InvalidField("--listen", "at least one address", "none");
@@ -36,11 +45,6 @@ absl::Status CheckOptions(const Options& options) {
   }
   if (std::find(kLogLevels.begin(), kLogLevels.end(), options.log_level) == kLogLevels.end()) {
     return InvalidField("--log_level", "trace, debug, info, warn, error or off", options.log_level);
-  }
-  const bool any_unix = std::any_of(options.listen.begin(), options.listen.end(),
-                                    [](const std::string& address) { return UnixPathOf(address).has_value(); });
-  if (options.shared_memory && !any_unix) {
-    return InvalidField("--shared_memory", "a unix: address in --listen, beside which memory is handed over", "none");
   }
   return CheckLimits(options.limits);
 }

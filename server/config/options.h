@@ -20,8 +20,10 @@ struct Options {
   mode_t unix_socket_mode = 0660;
   // Most connections at once; 0: what the limit on descriptors leaves (DefaultMaxConnections).
   std::int64_t max_connections = 0;
-  // Take tensors in memory that callers share at Unix sockets (docs/shared-memory.md).
-  bool shared_memory = false;
+  // At sockets beside the Unix sockets (docs/shared-memory.md), where there are any: take tensors in memory that
+  // callers share, and take calls.
+  bool shared_memory = true;
+  bool local_calls = true;
   // Folder of models; empty: no loading from files.
   std::string model_root;
   // Threads that compute; 0: schedule::DefaultThreads().
@@ -45,6 +47,10 @@ struct Options {
   // trace, debug, info, warn, error or off.
   std::string log_level = "info";
 };
+
+// Whether there is a socket at which callers share memory; and one at which they call.
+bool SharesMemory(const Options& options);
+bool TakesLocalCalls(const Options& options);
 
 // Errors: INVALID_ARGUMENT naming the flag.
 absl::Status CheckOptions(const Options& options);

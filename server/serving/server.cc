@@ -71,10 +71,11 @@ SharedMemoryLimits SharedLimits(const Options& options) {
 Server::Server(const Options& options, const kernel::Kernel& kernel, const std::vector<v1::Setting>& process_settings)
     : options_(options),
       kernel_(kernel),
-      shared_memory_(options.shared_memory ? std::make_shared<SharedMemory>(SharedLimits(options)) : nullptr),
+      shared_memory_(SharesMemory(options) ? std::make_shared<SharedMemory>(SharedLimits(options)) : nullptr),
       registry_(RegistryOptionsOf(options)),
       engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get()),
       attention_service_(engine_, gate_),
+      local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings)),
       probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
@@ -91,6 +92,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
 }
 
 Server::~Server() {
+  shared_memory_listeners_.clear();
   if (acceptor_ != nullptr) acceptor_->Stop();
   if (grpc_server_ != nullptr) grpc_server_->Shutdown(std::chrono::system_clock::now());
 }
@@ -129,7 +131,7 @@ absl::Status Server::Listen() {
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr) return absl::InternalError("gRPC cannot start its server");
   channelz_name_ = NewestGrpcServer();
-  ATTND_RETURN_IF_ERROR(ShareMemory());
+  ATTND_RETURN_IF_ERROR(ListenBeside());
   probes_.health().Set(kLivenessName, true);
   probes_.SetServing(true);
   spdlog::debug("takes up to {} connections", max_connections);
@@ -141,14 +143,21 @@ absl::Status Server::Listen() {
   });
 }
 
-absl::Status Server::ShareMemory() {
-  if (shared_memory_ == nullptr) return absl::OkStatus();
+absl::Status Server::ListenBeside() {
+  if (!options_.shared_memory && !options_.local_calls) return absl::OkStatus();
+  ListenerOptions listener;
+  listener.mode = options_.unix_socket_mode;
   for (const std::string& address : options_.listen) {
     const std::optional<std::string> path = UnixPathOf(address);
     if (!path.has_value()) continue;
-    ATTND_ASSIGN_OR_RETURN(shared_memory_listeners_.emplace_back(),
-                           SharedMemoryListener::Create(absl::StrCat(*path, shm::kSocketSuffix),
-                                                        options_.unix_socket_mode, shared_memory_));
+    auto beside =
+        SharedMemoryListener::Create(absl::StrCat(*path, shm::kSocketSuffix), listener, shared_memory_, local_service_);
+    if (!beside.ok()) {
+      return absl::Status(beside.status().code(),
+                          absl::StrCat(beside.status().message(), " (the socket for shared memory and local calls;",
+                                       " --noshared_memory --nolocal_calls do without)"));
+    }
+    shared_memory_listeners_.push_back(*std::move(beside));
   }
   return absl::OkStatus();
 }
@@ -157,6 +166,8 @@ Stopped Server::Stop() {
   const SteadyClock::time_point deadline =
       SteadyClock::now() + absl::ToChronoNanoseconds(std::min(options_.drain, kYears));
   probes_.SetServing(false);
+  local_gate_.Close();
+  for (const auto& listener : shared_memory_listeners_) listener->StopAccepting();
   acceptor_->Stop();  // gRPC would neither take nor close what comes after its shutdown
   // Every connection gets a GOAWAY at once. A call that a client had sent before it read that never reaches a service:
   // gRPC ends it with CANCELLED.
@@ -171,6 +182,7 @@ Stopped Server::Stop() {
   stopped.cut_off = AwaitClosed(deadline, closed);
   gate_.Close();
   closing.join();
+  shared_memory_listeners_.clear();
   // Those that came after the count above and reached a service before gRPC's shutdown have been answered, and have
   // ended.
   const GrpcCalls calls = CountGrpcCalls(channelz_name_);
@@ -178,17 +190,18 @@ Stopped Server::Stop() {
   return stopped;
 }
 
+// As the services count. gRPC's own count never ends a call that reached none of them.
+bool Server::AtWork() const { return calls_in_flight() > 0 || engine_.inflight_bytes() > 0 || model_service_.busy(); }
+
 std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline, const std::atomic<bool>& closed) {
-  // As the services count. gRPC's own count never ends a call that reached none of them.
-  const auto at_work = [&] { return gate_.inside() > 0 || engine_.inflight_bytes() > 0 || model_service_.busy(); };
   SteadyClock::time_point last_busy = SteadyClock::now();
-  while (!closed.load()) {
+  while (!closed.load() || local_gate_.inside() > 0) {
     const SteadyClock::time_point now = SteadyClock::now();
     // Of every service: streams that wait for their clients would hold the connections open.
     attention_service_.EndStreamsQuietFor(kQuietStream);
-    if (at_work()) last_busy = now;
+    if (AtWork()) last_busy = now;
     if (now >= deadline || now - last_busy >= kLastWord) {
-      const std::int64_t left = at_work() ? std::max<std::int64_t>(gate_.inside(), 1) : 0;
+      const std::int64_t left = AtWork() ? std::max<std::int64_t>(calls_in_flight(), 1) : 0;
       grpc_server_cancel_all_calls(grpc_server_->c_server());
       return left;
     }

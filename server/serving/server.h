@@ -12,6 +12,7 @@
 #include "grpcpp/server.h"
 #include "model/registry.h"
 #include "server/attention/engine.h"
+#include "server/attention/local_service.h"
 #include "server/attention/service.h"
 #include "server/config/options.h"
 #include "server/models/service.h"
@@ -50,15 +51,16 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Reports NOT_SERVING, listens no more, tells every client to turn elsewhere (GOAWAY), and takes no new call. Calls
-  // in flight, and jobs in streams, are finished; streams without pieces are ended with UNAVAILABLE. What is left after
-  // options.drain is cancelled. Connections that are left without calls are closed.
+  // Reports NOT_SERVING, listens no more, tells every client to turn elsewhere (GOAWAY, and UNAVAILABLE for local
+  // calls), and takes no new call. Calls in flight, and jobs in streams, are finished; streams without pieces are ended
+  // with UNAVAILABLE. What is left after options.drain is cancelled. Connections that are left without calls are
+  // closed.
   Stopped Stop();
 
   // As given to Options.listen, with the port that was bound where it asked for any.
   const std::vector<std::string>& addresses() const { return addresses_; }
   std::string kernel_name() const;
-  std::int64_t calls_in_flight() const { return gate_.inside(); }
+  std::int64_t calls_in_flight() const { return gate_.inside() + local_gate_.inside(); }
   int threads() const { return engine_.threads(); }
   // The most bytes that calls held at once since this was last called. For one caller.
   std::int64_t TakePeakInflightBytes() { return engine_.TakePeakBytes(); }
@@ -74,18 +76,21 @@ class Server {
   Server(const Options& options, const kernel::Kernel& kernel, const std::vector<v1::Setting>& process_settings);
   absl::Status LoadModels();
   absl::Status Listen();
-  absl::Status ShareMemory();
-  // Until gRPC has closed all connections; closes them itself at the deadline, or soon after the last call. Returns how
-  // many calls that cut off.
+  absl::Status ListenBeside();
+  bool AtWork() const;
+  // Until gRPC has closed all connections and every local call is answered; closes them itself at the deadline, or soon
+  // after the last call. Returns how many calls that cut off.
   std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline, const std::atomic<bool>& closed);
 
   const Options options_;
   const kernel::Kernel& kernel_;
   const std::shared_ptr<SharedMemory> shared_memory_;  // null if callers cannot share memory
   model::Registry registry_;
-  AttentionEngine engine_;
   CallGate gate_;
+  CallGate local_gate_;  // closed at the stop's beginning, as local callers are told of it by no other means
+  AttentionEngine engine_;
   AttentionService attention_service_;
+  LocalService local_service_;
   ModelService model_service_;
   InfoService info_service_;
   Probes probes_;

@@ -33,10 +33,11 @@ v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& k
   info.set_threads(threads);
   *info.mutable_started_at() = ToProto(absl::Now());
   *info.mutable_limits() = ToProto(options.limits);
-  if (!options.shared_memory) info.mutable_limits()->set_max_shared_bytes(0);
+  if (!SharesMemory(options)) info.mutable_limits()->set_max_shared_bytes(0);
   *info.mutable_settings() = {process_settings.begin(), process_settings.end()};
   *info.add_settings() = KernelSetting(kernel, options.kernel);
   *info.add_settings() = ReadBytesSetting();
+  info.set_local_calls(TakesLocalCalls(options));
   return info;
 }
 

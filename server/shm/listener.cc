@@ -1,22 +1,17 @@
 #include "server/shm/listener.h"
 
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cerrno>
-#include <cstring>
+#include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
-#include "errors/shown.h"
 #include "server/net/unix_socket.h"
+#include "spdlog/spdlog.h"
 
 namespace attnd::server {
 namespace {
@@ -24,61 +19,77 @@ namespace {
 // Owners are counted over all listeners of the process, which share one SharedMemory.
 std::atomic<SharedMemory::Owner> next_owner{1};
 
-// How long the socket rests after the system had no descriptor left for a new connection.
-constexpr int kRestMilliseconds = 100;
+// How long the socket rests after the system had no descriptor left for a new connection, and how often it is looked
+// whether callers read their answers while some do not.
+constexpr int kLookMilliseconds = 100;
 
-bool Watch(const shm::UniqueFd& epoll, int fd, std::uint32_t events) {
+bool WatchFor(const shm::UniqueFd& epoll, int fd) {
   epoll_event event{};
-  event.events = events;
+  event.events = EPOLLIN;
   event.data.fd = fd;
   return epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
-// The descriptor in a received message. The kernel puts in no more than fit in `control` and closes the others.
-shm::UniqueFd DescriptorIn(msghdr& message) {
-  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(part), sizeof(fd));
-    return shm::UniqueFd(fd);
-  }
-  return shm::UniqueFd();
+Peer PeerOf(int fd) {
+  ucred credentials{};
+  socklen_t size = sizeof(credentials);
+  Peer peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0) peer = {credentials.uid, credentials.pid};
+  return peer;
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SharedMemoryListener>> SharedMemoryListener::Create(
-    const std::string& path, mode_t mode, std::shared_ptr<SharedMemory> memory) {
-  absl::StatusOr<ListeningSocket> listener = ListenUnix(path, SOCK_SEQPACKET, mode);
+absl::StatusOr<std::unique_ptr<SharedMemoryListener>> SharedMemoryListener::Create(const std::string& path,
+                                                                                   const ListenerOptions& options,
+                                                                                   std::shared_ptr<SharedMemory> memory,
+                                                                                   LocalCalls& calls) {
+  absl::StatusOr<ListeningSocket> listener = ListenUnix(path, SOCK_SEQPACKET, options.mode);
   if (!listener.ok()) return listener.status();
-  shm::UniqueFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  shm::UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   shm::UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
-  if (!stop.valid() || !epoll.valid() || !Watch(epoll, stop.get(), EPOLLIN)) {
+  if (!wake.valid() || !epoll.valid() || !WatchFor(epoll, wake.get())) {
     return absl::ErrnoToStatus(errno, "cannot wait for connections");
   }
-  return std::unique_ptr<SharedMemoryListener>(new SharedMemoryListener(
-      std::make_unique<ListeningSocket>(*std::move(listener)), std::move(stop), std::move(epoll), std::move(memory)));
+  return std::unique_ptr<SharedMemoryListener>(
+      new SharedMemoryListener(std::make_unique<ListeningSocket>(*std::move(listener)), options, std::move(wake),
+                               std::move(epoll), std::move(memory), calls));
 }
 
-SharedMemoryListener::SharedMemoryListener(std::unique_ptr<ListeningSocket> listener, shm::UniqueFd stop,
-                                           shm::UniqueFd epoll, std::shared_ptr<SharedMemory> memory)
+SharedMemoryListener::SharedMemoryListener(std::unique_ptr<ListeningSocket> listener, const ListenerOptions& options,
+                                           shm::UniqueFd wake, shm::UniqueFd epoll,
+                                           std::shared_ptr<SharedMemory> memory, LocalCalls& calls)
     : listener_(std::move(listener)),
-      stop_(std::move(stop)),
+      options_(options),
+      wake_(std::move(wake)),
       epoll_(std::move(epoll)),
       memory_(std::move(memory)),
+      calls_(calls),
+      watch_(std::make_shared<PeerSocket::Watch>(epoll_.get(), wake_.get())),
+      buffer_(kMaxDatagramBytes),
       thread_([this] { Run(); }) {}
 
 SharedMemoryListener::~SharedMemoryListener() {
-  eventfd_write(stop_.get(), 1);
+  StopAccepting();
+  stop_.store(true);
+  eventfd_write(wake_.get(), 1);
   thread_.join();
+}
+
+void SharedMemoryListener::StopAccepting() {
+  absl::MutexLock lock(&accepting_mutex_);
   listener_->Close();
-  for (const auto& [fd, connection] : connections_) memory_->Drop(connection.owner);
+}
+
+int SharedMemoryListener::WaitMilliseconds() const {
+  return resting_ || watch_->stuck.load() > 0 ? kLookMilliseconds : -1;
 }
 
 void SharedMemoryListener::WatchListener(bool watch) {
-  if (watch == accepting_) return;
+  absl::MutexLock lock(&accepting_mutex_);
+  if (!listener_->fd.valid() || watch == accepting_) return;
   if (watch) {
-    accepting_ = Watch(epoll_, listener_->fd.get(), EPOLLIN);
+    accepting_ = WatchFor(epoll_, listener_->fd.get());
   } else {
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_->fd.get(), nullptr);
     accepting_ = false;
@@ -87,80 +98,108 @@ void SharedMemoryListener::WatchListener(bool watch) {
 
 void SharedMemoryListener::Run() {
   std::array<epoll_event, 64> events;
-  while (true) {
-    WatchListener(true);
-    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+  while (!stop_.load()) {
+    WatchListener(!resting_);
+    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), WaitMilliseconds());
+    resting_ = false;
     for (int i = 0; i < count; ++i) {
-      const int fd = events[static_cast<std::size_t>(i)].data.fd;
-      if (fd == stop_.get()) return;
-      if (fd == listener_->fd.get()) {
+      const epoll_event& event = events[static_cast<std::size_t>(i)];
+      const int fd = event.data.fd;
+      if (fd == wake_.get()) {
+        eventfd_t ignored = 0;
+        eventfd_read(wake_.get(), &ignored);
+      } else if (const auto client = clients_.find(fd); client != clients_.end()) {
+        Handle(client, event.events);
+      } else {
         Accept();
-      } else if (const auto found = connections_.find(fd); found != connections_.end() && !Serve(found->second)) {
-        Close(fd);
       }
     }
-    if (!accepting_) usleep(kRestMilliseconds * 1000);
+    if (watch_->stuck.load() > 0) EndStuck();
   }
+  TakeTheRest();
 }
 
 void SharedMemoryListener::Accept() {
-  shm::UniqueFd fd(accept4(listener_->fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!fd.valid()) {
+  shm::UniqueFd fd;
+  {
+    absl::MutexLock lock(&accepting_mutex_);
+    if (!listener_->fd.valid()) return;
+    if (closer_.waiting() >= kMaxClosing) {
+      resting_ = true;
+      return;
+    }
+    fd = shm::UniqueFd(accept4(listener_->fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     // Without a rest a waiting connection would wake us again at once, over and over.
-    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) WatchListener(false);
+    if (!fd.valid()) resting_ = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
+  }
+  if (fd.valid()) Add(std::move(fd));
+}
+
+void SharedMemoryListener::Add(shm::UniqueFd fd) {
+  const int number = fd.get();
+  const Peer peer = PeerOf(number);
+  const auto socket = std::make_shared<PeerSocket>(std::move(fd), watch_);
+  if (clients_.size() >= kMaxConnections || !socket->Begin()) {
+    closer_.Close(socket->Close());
     return;
   }
-  if (connections_.size() >= kMaxConnections || !Watch(epoll_, fd.get(), EPOLLIN)) return;
-  const int number = fd.get();
-  connections_.emplace(number, Connection{std::move(fd), next_owner.fetch_add(1)});
+  auto connection = std::make_unique<Connection>(next_owner.fetch_add(1), memory_.get(), closer_, socket,
+                                                 calls_.Connect(peer, socket));
+  clients_.emplace(number, Client{peer, socket, std::move(connection)});
 }
 
-void SharedMemoryListener::Close(int fd) {
-  const auto found = connections_.find(fd);
-  memory_->Drop(found->second.owner);
-  connections_.erase(found);
+void SharedMemoryListener::Handle(Clients::iterator client, std::uint32_t events) {
+  // Nobody is there to read an answer.
+  if ((events & (EPOLLHUP | EPOLLERR)) != 0) return End(client);
+  if ((events & EPOLLOUT) != 0) client->second.socket->Flush();
+  if ((events & EPOLLIN) != 0 && Serve(client->second) == Turn::kEnded) End(client);
 }
 
-bool SharedMemoryListener::Serve(const Connection& connection) {
-  shm::Request request;
-  iovec data{&request, sizeof(request)};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = CMSG_LEN(sizeof(int));  // CMSG_SPACE would let a second descriptor in
-  const ssize_t size = recvmsg(connection.fd.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (size < 0) return errno == EAGAIN || errno == EINTR;
-  shm::UniqueFd memory = DescriptorIn(message);
-  if (size != sizeof(request) || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) return false;
-  if (request.magic != shm::kMagic) return false;
-  // Closes the descriptor: the mapping needs it no more.
-  const shm::Reply reply = Answer(connection.owner, request, std::move(memory));
-  return send(connection.fd.get(), &reply, sizeof(reply), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(reply);
-}
-
-shm::Reply SharedMemoryListener::Answer(SharedMemory::Owner owner, const shm::Request& request, shm::UniqueFd memory) {
-  shm::Reply reply{};
-  reply.magic = shm::kMagic;
-  reply.version = shm::kVersion;
+SharedMemoryListener::Turn SharedMemoryListener::Serve(Client& client) {
+  bool ended = false;
+  std::optional<Datagram> datagram = client.socket->Receive(absl::MakeSpan(buffer_), ended);
+  if (!datagram.has_value()) return ended ? Turn::kEnded : Turn::kNothing;
   absl::Status status;
-  if (request.version != shm::kVersion) {
-    status = absl::UnimplementedError(absl::StrCat("version: expected ", shm::kVersion, ", got ", request.version));
-  } else if (request.operation == shm::Operation::kRegister) {
-    const absl::StatusOr<shm::Handle> handle = memory_->Register(owner, memory.get(), request.size);
-    status = handle.status();
-    if (handle.ok()) reply.handle = *handle;
-  } else if (request.operation == shm::Operation::kRelease) {
-    status = memory_->Release(owner, request.handle);
+  if (ended || !datagram->whole) {
+    for (shm::UniqueFd& fd : datagram->descriptors) closer_.Close(std::move(fd));
+    if (ended && datagram->descriptors.empty()) return Turn::kEnded;
+    status = absl::InvalidArgumentError("a datagram that is too large, empty, or has descriptors that found no room");
   } else {
-    status = absl::UnimplementedError(absl::StrCat("operation: expected 1 (register) or 2 (release), got ",
-                                                   static_cast<std::uint32_t>(request.operation)));
+    status = client.connection->Take(datagram->bytes, std::move(datagram->descriptors));
   }
-  reply.code = static_cast<std::int32_t>(status.code());
-  const absl::string_view message = errors::CutAtCharacter(status.message(), sizeof(reply.message) - 1);
-  std::copy(message.begin(), message.end(), reply.message);
-  return reply;
+  if (status.ok()) return Turn::kTaken;
+  spdlog::debug("ended a local connection of user {}, process {}: {}", client.peer.uid, client.peer.pid,
+                std::string(status.message()));
+  return Turn::kEnded;
+}
+
+void SharedMemoryListener::End(Clients::iterator client) {
+  // The caller's calls are cancelled and its memory dropped before it sees the end.
+  client->second.connection.reset();
+  closer_.Close(client->second.socket->Close());
+  clients_.erase(client);
+}
+
+void SharedMemoryListener::EndStuck() {
+  const PeerSocket::Clock::time_point latest = PeerSocket::Clock::now() - options_.patience;
+  for (auto next = clients_.begin(); next != clients_.end();) {
+    const auto client = next++;
+    const std::optional<PeerSocket::Clock::time_point> since = client->second.socket->StuckSince();
+    if (!since.has_value() || *since > latest) continue;
+    spdlog::debug("ended a local connection of user {}, process {}, which does not read its answers",
+                  client->second.peer.uid, client->second.peer.pid);
+    End(client);
+  }
+}
+
+void SharedMemoryListener::TakeTheRest() {
+  for (auto& [fd, client] : clients_) {
+    // What has arrived is bounded now, and is answered if there is room.
+    client.socket->StopReceiving();
+    while (Serve(client) == Turn::kTaken) {
+    }
+  }
+  while (!clients_.empty()) End(clients_.begin());
 }
 
 }  // namespace attnd::server

@@ -133,7 +133,7 @@ absl::Status SharedMemory::Release(Owner owner, const shm::Handle& handle) {
   return absl::OkStatus();
 }
 
-void SharedMemory::Drop(Owner owner) {
+std::vector<std::shared_ptr<const SharedRegion>> SharedMemory::Drop(Owner owner) {
   std::vector<std::shared_ptr<const SharedRegion>> dropped;
   absl::MutexLock lock(&mutex_);
   for (auto entry = regions_.begin(); entry != regions_.end();) {
@@ -144,6 +144,7 @@ void SharedMemory::Drop(Owner owner) {
     dropped.push_back(std::move(entry->second.region));
     entry = regions_.erase(entry);
   }
+  return dropped;
 }
 
 absl::StatusOr<SharedBytes> SharedMemory::Resolve(absl::string_view field, const v1::SharedTensor& tensor,

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -54,8 +55,8 @@ class SharedMemory {
   // Forgets one region of this owner. Errors: NOT_FOUND, also for another owner's.
   absl::Status Release(Owner owner, const shm::Handle& handle) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Forgets all of an owner's regions.
-  void Drop(Owner owner) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Forgets all of an owner's regions and gives them back: they are unmapped, and count no more, once they go.
+  std::vector<std::shared_ptr<const SharedRegion>> Drop(Owner owner) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // `size` bytes of the region and from the offset that `tensor` names. Errors: FAILED_PRECONDITION for a handle that
   // names no region (never given, or its connection is gone), INVALID_ARGUMENT for bytes outside of it; `field` is

@@ -9,7 +9,10 @@
 
 #include "e2e_support.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/unknown_field_set.h"
 #include "gtest/gtest.h"
+#include "local_caller.h"
+#include "temp_folder.h"
 
 namespace attnd::e2e {
 namespace {
@@ -113,6 +116,8 @@ std::vector<Case> Tensors() {
        grpc::StatusCode::FAILED_PRECONDITION},
       {"output_shared", [](Request& r) { r.mutable_output_shared(); }, "output_shared",
        grpc::StatusCode::FAILED_PRECONDITION},
+      {"log_sum_exp_shared", [](Request& r) { r.mutable_log_sum_exp_shared(); }, "log_sum_exp_shared",
+       grpc::StatusCode::FAILED_PRECONDITION},
   };
 }
 
@@ -172,8 +177,19 @@ std::vector<Case> Names() {
 
 class BadInputTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() { server_ = new TestServer; }
-  static void TearDownTestSuite() { delete server_; }
+  static void SetUpTestSuite() {
+    folder_ = new test::TempFolder;
+    server::Options options = TestOptions();
+    options.listen.push_back("unix:" + folder_->path() + "/s");
+    options.shared_memory = false;
+    server_ = new TestServer(options);
+  }
+  static void TearDownTestSuite() {
+    delete server_;
+    delete folder_;
+  }
+
+  void SetUp() override { ASSERT_EQ(local_.Greet().code(), 0); }
 
   void Run(const std::vector<Case>& cases) {
     const Request good = ValidRequest();
@@ -195,6 +211,12 @@ class BadInputTest : public testing::Test {
       EXPECT_EQ(answer.code(), c.code);
       EXPECT_EQ(answer.message(), status.error_message());
       EXPECT_EQ(answer.detail().SerializeAsString(), detail.SerializeAsString());
+      if (bad.ByteSizeLong() < kMostOfADatagram) {
+        const v1::LocalAnswer local = local_.Call(bad);
+        EXPECT_EQ(local.code(), c.code);
+        EXPECT_EQ(local.message(), status.error_message());
+        EXPECT_EQ(local.detail().SerializeAsString(), detail.SerializeAsString());
+      }
       v1::ComputeAttentionResponse again;
       ASSERT_TRUE(server_->Compute(good, &again).ok());
       EXPECT_EQ(again.output(), first.output());
@@ -221,9 +243,28 @@ class BadInputTest : public testing::Test {
     return answer;
   }
 
+  // The answer to the local call 7 with these bytes as its request.
+  v1::LocalAnswer CallLocally(const std::string& request) {
+    google::protobuf::UnknownFieldSet call;
+    call.AddVarint(v1::LocalCall::kIdFieldNumber, 7);
+    call.AddLengthDelimited(v1::LocalCall::kRequestFieldNumber, request);
+    std::string bytes;
+    call.SerializeToString(&bytes);
+    google::protobuf::UnknownFieldSet datagram;
+    datagram.AddLengthDelimited(v1::LocalRequest::kCallFieldNumber, bytes);
+    datagram.SerializeToString(&bytes);
+    EXPECT_TRUE(local_.raw().Send(bytes));
+    return local_.Answer();
+  }
+
+  static constexpr std::size_t kMostOfADatagram = 60'000;
+
+  static test::TempFolder* folder_;
   static TestServer* server_;
+  const test::LocalCaller local_{folder_->path() + "/s.shm"};
 };
 
+test::TempFolder* BadInputTest::folder_ = nullptr;
 TestServer* BadInputTest::server_ = nullptr;
 
 TEST_F(BadInputTest, Sizes) { Run(Sizes()); }
@@ -268,6 +309,12 @@ TEST_F(BadInputTest, WhatIsNoMessage) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
     EXPECT_EQ(DetailOf(status).field(), c.field) << status.error_message();
     EXPECT_EQ(DetailOf(status).got().substr(0, std::string(c.got).size()), c.got);
+    if (std::string(c.method) != "ComputeAttention") continue;
+    const v1::LocalAnswer local = CallLocally(c.bytes);
+    EXPECT_EQ(local.id(), 7U);
+    EXPECT_EQ(local.code(), status.error_code());
+    EXPECT_EQ(local.message(), status.error_message());
+    EXPECT_EQ(local.detail().SerializeAsString(), DetailOf(status).SerializeAsString());
   }
 }
 

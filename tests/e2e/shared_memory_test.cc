@@ -36,7 +36,7 @@ class SharedMemoryTest : public testing::Test {
   void Start(bool shared_memory = true) {
     server::Options options = TestOptions();
     options.listen = {"unix:" + path()};
-    options.shared_memory = shared_memory;
+    options.shared_memory = options.local_calls = shared_memory;
     options.unix_socket_mode = 0600;
     server_.reset();
     server_ = std::make_unique<TestServer>(options);

@@ -52,6 +52,7 @@ void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.max_connections, expected.max_connections);
   EXPECT_EQ(got.unix_socket_mode, expected.unix_socket_mode);
   EXPECT_EQ(got.shared_memory, expected.shared_memory);
+  EXPECT_EQ(got.local_calls, expected.local_calls);
   EXPECT_EQ(got.model_root, expected.model_root);
   EXPECT_EQ(got.threads, expected.threads);
   EXPECT_EQ(got.kernel, expected.kernel);
@@ -86,12 +87,9 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
       {{"--max_connections=7"}, [](Options& o) { o.max_connections = 7; }},
       {{"--unix_socket_mode=0600"}, [](Options& o) { o.unix_socket_mode = 0600; }},
       {{"--unix_socket_mode=777"}, [](Options& o) { o.unix_socket_mode = 0777; }},
-      {{"--listen=unix:/a", "--shared_memory"},
-       [](Options& o) {
-         o.listen = {"unix:/a"};
-         o.shared_memory = true;
-       }},
+      {{"--shared_memory", "--local_calls"}, [](Options& o) { o.shared_memory = o.local_calls = true; }},
       {{"--noshared_memory"}, [](Options& o) { o.shared_memory = false; }},
+      {{"--nolocal_calls"}, [](Options& o) { o.local_calls = false; }},
       {{"--model_root=/models"}, [](Options& o) { o.model_root = "/models"; }},
       {{"-model_root=a folder"}, [](Options& o) { o.model_root = "a folder"; }},
       {{"--threads=4096"}, [](Options& o) { o.threads = 4096; }},
@@ -165,7 +163,6 @@ TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
       {{"--unix_socket_mode=0888"}, "--unix_socket_mode: "},
       {{"--unix_socket_mode=01777"}, "--unix_socket_mode: "},
       {{"--unix_socket_mode=rw"}, "--unix_socket_mode: "},
-      {{"--shared_memory"}, "--shared_memory: "},
       {{"--threads=-1"}, "--threads: "},
       {{"--threads=4097"}, "--threads: "},
       {{"--drain_seconds=-0.001"}, "--drain_seconds: "},
@@ -227,6 +224,7 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
                                     "max_connections",
                                     "unix_socket_mode",
                                     "shared_memory",
+                                    "local_calls",
                                     "model_root",
                                     "threads",
                                     "kernel",

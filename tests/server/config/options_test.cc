@@ -55,11 +55,12 @@ const Case kCases[] = {
     {"no_level", [](Options& o) { o.log_level = ""; }, "--log_level"},
     {"upper_case_level", [](Options& o) { o.log_level = "Info"; }, "--log_level"},
     {"level_of_spdlog", [](Options& o) { o.log_level = "critical"; }, "--log_level"},
-    {"memory_without_unix", [](Options& o) { o.shared_memory = true; }, "--shared_memory"},
-    {"memory_with_unix",
+    {"memory_without_unix", [](Options& o) { o.shared_memory = true; }},
+    {"calls_without_unix", [](Options& o) { o.local_calls = true; }},
+    {"a_unix_socket_alone",
      [](Options& o) {
-       o.shared_memory = true;
-       o.listen.emplace_back("unix:/x");
+       o.shared_memory = o.local_calls = false;
+       o.listen = {"unix:/x"};
      }},
     {"a_limit", [](Options& o) { o.limits.max_models = 0; }, "--max_models"},
     // Whether these exist is found when the server starts.

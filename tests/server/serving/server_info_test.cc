@@ -30,6 +30,7 @@ std::int64_t ValueOf(const v1::Limits& limits, const std::string& name) {
 Options DistinctLimits(bool shared_memory) {
   Options options;
   options.shared_memory = shared_memory;
+  options.listen = {"unix:/x"};
   std::int64_t value = 1000;
   for (const LimitRow& row : LimitRows()) options.limits.*row.value = ++value;
   return options;

@@ -257,7 +257,6 @@ TEST_F(ServerTest, RefusesToStart) {
       {[](Options& o) { o.threads = -1; }, absl::StatusCode::kInvalidArgument, "--threads"},
       {[](Options& o) { o.listen.clear(); }, absl::StatusCode::kInvalidArgument, "--listen"},
       {[](Options& o) { o.log_level = "loud"; }, absl::StatusCode::kInvalidArgument, "--log_level"},
-      {[](Options& o) { o.shared_memory = true; }, absl::StatusCode::kInvalidArgument, "--shared_memory"},
       {[](Options& o) { o.limits.max_dim = 0; }, absl::StatusCode::kInvalidArgument, "--max_dim"},
       {[](Options& o) { o.kernel = "abacus"; }, absl::StatusCode::kNotFound, "abacus"},
       {[](Options& o) { o.model_root = "/no/such/folder"; }, absl::StatusCode::kNotFound, "--model_root"},

@@ -2,28 +2,35 @@
 #include "server/shm/listener.h"
 
 #include <fcntl.h>
-#include <poll.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "client/src/shared_memory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/net/unix_socket.h"
+#include "raw_caller.h"
 #include "temp_folder.h"
 
 namespace attnd::server {
 namespace {
+
+using test::RawCaller;
 
 constexpr std::size_t kSize = 1 << 16;
 
@@ -53,48 +60,47 @@ bool Becomes(const Condition& condition) {
   return condition();
 }
 
-// A caller that speaks the protocol by hand.
-class RawCaller {
+// Calls that answer a datagram with itself, and take offence at "bad".
+class EchoCalls final : public LocalCalls {
  public:
-  explicit RawCaller(const std::string& path) : fd_(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
-    connected_ = connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+  std::shared_ptr<LocalConnection> Connect(const Peer& peer, std::shared_ptr<DatagramSink> sink) override {
+    absl::MutexLock lock(&mutex_);
+    peers_.push_back(peer);
+    return std::make_shared<Echo>(*this, std::move(sink));
   }
 
-  bool connected() const { return connected_; }
-
-  bool Send(const void* bytes, std::size_t size, const std::vector<int>& fds = {}) {
-    iovec data{const_cast<void*>(bytes), size};
-    std::vector<char> control(CMSG_SPACE(sizeof(int) * fds.size()));
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    if (!fds.empty()) {
-      message.msg_control = control.data();
-      message.msg_controllen = control.size();
-      cmsghdr* const part = CMSG_FIRSTHDR(&message);
-      part->cmsg_level = SOL_SOCKET;
-      part->cmsg_type = SCM_RIGHTS;
-      part->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-      std::memcpy(CMSG_DATA(part), fds.data(), sizeof(int) * fds.size());
-    }
-    return sendmsg(fd_.get(), &message, MSG_NOSIGNAL) == static_cast<ssize_t>(size);
+  std::vector<Peer> peers() const {
+    absl::MutexLock lock(&mutex_);
+    return peers_;
   }
-
-  // nullopt once the server has closed the connection.
-  std::optional<shm::Reply> Receive() {
-    shm::Reply reply;
-    if (recv(fd_.get(), &reply, sizeof(reply), 0) != sizeof(reply)) return std::nullopt;
-    return reply;
-  }
-
-  int fd() const { return fd_.get(); }
+  int closed() const { return closed_.load(); }
+  // Lets the listener's thread wait when it takes "wait", until it may go on.
+  absl::Notification waits;
+  absl::Notification go_on;
 
  private:
-  shm::UniqueFd fd_;
-  bool connected_;
+  class Echo final : public LocalConnection {
+   public:
+    Echo(EchoCalls& calls, std::shared_ptr<DatagramSink> sink) : calls_(calls), sink_(std::move(sink)) {}
+    absl::Status Take(absl::string_view datagram) override {
+      if (datagram == "bad") return absl::InvalidArgumentError("a bad word");
+      if (datagram == "wait") {
+        calls_.waits.Notify();
+        calls_.go_on.WaitForNotification();
+      }
+      sink_->Send(std::string(datagram), nullptr);
+      return absl::OkStatus();
+    }
+    void Close() override { ++calls_.closed_; }
+
+   private:
+    EchoCalls& calls_;
+    const std::shared_ptr<DatagramSink> sink_;
+  };
+
+  mutable absl::Mutex mutex_;
+  std::vector<Peer> peers_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<int> closed_{0};
 };
 
 shm::Request RegisterRequest(std::uint64_t size) {
@@ -116,7 +122,8 @@ class SharedMemoryListenerTest : public testing::Test {
  protected:
   SharedMemoryListenerTest() { Start(); }
   void Start() {
-    auto listener = SharedMemoryListener::Create(path(), 0600, memory_);
+    listener_.reset();
+    auto listener = SharedMemoryListener::Create(path(), options_, memory_, calls_);
     ASSERT_TRUE(listener.ok()) << listener.status();
     listener_ = *std::move(listener);
   }
@@ -136,6 +143,8 @@ class SharedMemoryListenerTest : public testing::Test {
 
   const test::TempFolder folder_;
   const std::shared_ptr<SharedMemory> memory_ = std::make_shared<SharedMemory>(SharedMemoryLimits{});
+  ListenerOptions options_{.mode = 0600, .patience = std::chrono::milliseconds(300)};
+  EchoCalls calls_;
   std::unique_ptr<SharedMemoryListener> listener_;
 };
 
@@ -182,7 +191,7 @@ TEST_F(SharedMemoryListenerTest, TheClientRegistersAnewWithANewServer) {
   ASSERT_TRUE(memory.ok());
   const auto before = Registered(*client, memory->get(), kSize);
   listener_.reset();
-  EXPECT_EQ(memory_->mapped_bytes(), 0);
+  EXPECT_TRUE(Becomes([&] { return memory_->mapped_bytes() == 0; }));
   Start();
   const auto after = Registered(*client, memory->get(), kSize);
   ASSERT_TRUE(before.has_value() && after.has_value());
@@ -251,7 +260,7 @@ TEST_F(SharedMemoryListenerTest, BrokenMessagesEndTheConnectionAndNothingElse) {
     ASSERT_TRUE(caller.Send(bad.bytes, bad.size, bad.fds)) << bad.what;
     AwaitClosed(caller);
   }
-  EXPECT_EQ(OpenDescriptors(), descriptors + 1) << "`fd` and nothing else";
+  EXPECT_TRUE(Becomes([&] { return OpenDescriptors() == descriptors + 1; })) << "`fd` and nothing else";
   EXPECT_EQ(memory_->mapped_bytes(), static_cast<std::int64_t>(kSize));
   EXPECT_TRUE(Register(good).has_value());
 }
@@ -277,16 +286,165 @@ TEST_F(SharedMemoryListenerTest, RefusalsAreAnswered) {
   EXPECT_TRUE(Register(caller).has_value());
 }
 
-TEST_F(SharedMemoryListenerTest, ACallerThatDoesNotReadItsAnswersIsClosed) {
+TEST_F(SharedMemoryListenerTest, ACallerThatDoesNotReadItsAnswersIsClosedInTime) {
   RawCaller caller(path());
+  RawCaller other(path());
   const shm::Request request = RegisterRequest(kSize);
-  // Ends because the server closes the connection: answers that nobody reads fill the socket, and it does not wait.
+  const absl::Time begin = absl::Now();
+  // Ends because the server closes the connection: answers that nobody reads fill the socket, and it reads no more.
   while (caller.Send(&request, sizeof(request))) {
   }
+  EXPECT_GE(absl::Now() - begin, absl::FromChrono(options_.patience)) << "it was given no time to read";
   while (caller.Receive().has_value()) {
   }
-  RawCaller next(path());
-  EXPECT_TRUE(Register(next).has_value());
+  EXPECT_TRUE(Register(other).has_value());
+  EXPECT_EQ(calls_.closed(), 1);
+}
+
+TEST_F(SharedMemoryListenerTest, ACallerThatReadsLateGetsEveryAnswerInOrder) {
+  options_.patience = std::chrono::minutes(1);
+  Start();
+  RawCaller caller(path());
+  const std::string filler(10'000, 'x');
+  int sent = 0;
+  // Until the server reads no more, as its answers find no room.
+  while (true) {
+    if (caller.Send(std::to_string(sent) + filler, {}, /*wait=*/false)) {
+      ++sent;
+    } else if (!caller.HasRoom(std::chrono::milliseconds(200))) {
+      break;
+    }
+  }
+  RawCaller other(path());
+  EXPECT_TRUE(Register(other).has_value()) << "another caller is held up";
+  for (int i = 0; i < sent; ++i) ASSERT_EQ(caller.ReceiveBytes(), std::to_string(i) + filler);
+  ASSERT_TRUE(caller.Send("again"));
+  EXPECT_EQ(caller.ReceiveBytes(), "again");
+}
+
+TEST_F(SharedMemoryListenerTest, DatagramsThatAreNoFixedMessagesGoToTheCalls) {
+  RawCaller caller(path());
+  for (const std::string& datagram : {std::string("a"), std::string("attndsh"), std::string(kMaxDatagramBytes, 'x')}) {
+    ASSERT_TRUE(caller.Send(datagram));
+    EXPECT_EQ(caller.ReceiveBytes(), datagram);
+  }
+  EXPECT_TRUE(Register(caller).has_value());
+  const std::vector<Peer> peers = calls_.peers();
+  ASSERT_EQ(peers.size(), 1U);
+  EXPECT_EQ(peers[0].uid, getuid());
+  EXPECT_EQ(peers[0].pid, getpid());
+}
+
+TEST_F(SharedMemoryListenerTest, WhatTheCallsRefuseEndsTheConnection) {
+  const std::size_t descriptors = OpenDescriptors();
+  const shm::UniqueFd fd = SealedMemory();
+  const struct {
+    const char* what;
+    std::string bytes;
+    std::vector<int> fds;
+  } cases[] = {
+      {"a bad word", "bad", {}},
+      {"nothing", "", {}},
+      {"nothing with a descriptor", "", {fd.get()}},
+      {"too much", std::string(kMaxDatagramBytes + 1, 'x'), {}},
+      {"a descriptor", "word", {fd.get()}},
+      {"descriptors", "word", std::vector<int>(250, fd.get())},
+  };
+  int closed = 0;
+  for (const auto& bad : cases) {
+    RawCaller caller(path());
+    ASSERT_TRUE(caller.Send("good"));
+    ASSERT_EQ(caller.ReceiveBytes(), "good");
+    ASSERT_TRUE(caller.Send(bad.bytes, bad.fds)) << bad.what;
+    EXPECT_EQ(caller.ReceiveBytes(), std::nullopt) << bad.what;
+    EXPECT_EQ(calls_.closed(), ++closed) << bad.what;
+  }
+  EXPECT_TRUE(Becomes([&] { return OpenDescriptors() == descriptors + 1; })) << "`fd` and nothing else";
+}
+
+TEST_F(SharedMemoryListenerTest, OneThatFloodsLeavesTheOthersTheirTurn) {
+  options_.patience = std::chrono::minutes(1);
+  Start();
+  RawCaller flood(path());
+  RawCaller other(path());
+  ASSERT_TRUE(other.Send("x") && other.ReceiveBytes().has_value());
+  // So many that they would all be answered first if one connection were served until it has nothing left.
+  ASSERT_TRUE(flood.Send("wait"));
+  calls_.waits.WaitForNotification();
+  int sent = 0;
+  while (flood.Send("y", {}, /*wait=*/false)) ++sent;
+  ASSERT_GT(sent, 50);
+  ASSERT_TRUE(other.Send("x"));
+  calls_.go_on.Notify();
+  ASSERT_TRUE(other.ReceiveBytes().has_value());
+  int answered = 0;
+  while (flood.HearsNow()) answered += flood.ReceiveBytes().has_value() ? 1 : 0;
+  EXPECT_LT(answered, sent / 2) << "of " << sent;
+}
+
+// A TCP socket with unsent data that lingers: its close takes as long as a FUSE file's may.
+TEST_F(SharedMemoryListenerTest, ADescriptorThatIsSlowToCloseHoldsUpNobody) {
+  constexpr int kSeconds = 3;
+  const shm::UniqueFd listening(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(bind(listening.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(listening.get(), 1), 0);
+  ASSERT_EQ(getsockname(listening.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  shm::UniqueFd slow(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(connect(slow.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  const linger lingers{1, kSeconds};
+  ASSERT_EQ(setsockopt(slow.get(), SOL_SOCKET, SO_LINGER, &lingers, sizeof(lingers)), 0);
+  const std::string filler(1 << 16, 'x');
+  while (send(slow.get(), filler.data(), filler.size(), MSG_DONTWAIT) > 0) {
+  }
+  RawCaller other(path());
+  RawCaller refused(path());
+  RawCaller held(path());
+  ASSERT_TRUE(other.Send("x") && other.ReceiveBytes().has_value());
+  // While the server's thread waits: the last to close the descriptor is to be the server.
+  ASSERT_TRUE(held.Send("wait"));
+  calls_.waits.WaitForNotification();
+  const shm::Request request = RegisterRequest(kSize);
+  ASSERT_TRUE(refused.Send(&request, sizeof(request), {slow.get()}));
+  slow = shm::UniqueFd();
+  calls_.go_on.Notify();
+  const absl::Time begin = absl::Now();
+  EXPECT_EQ(refused.Receive()->code, static_cast<int>(absl::StatusCode::kInvalidArgument));
+  ASSERT_TRUE(other.Send("x"));
+  EXPECT_TRUE(other.ReceiveBytes().has_value());
+  EXPECT_TRUE(Register(refused).has_value());
+  listener_.reset();  // gives up on it
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(kSeconds - 1));
+}
+
+TEST_F(SharedMemoryListenerTest, TakesNoConnectionAfterItHasStoppedAccepting) {
+  RawCaller caller(path());
+  ASSERT_TRUE(caller.Send("x") && caller.ReceiveBytes().has_value());
+  listener_->StopAccepting();
+  EXPECT_FALSE(std::filesystem::exists(path()));
+  EXPECT_FALSE(RawCaller(path()).connected());
+  ASSERT_TRUE(caller.Send("y"));
+  EXPECT_EQ(caller.ReceiveBytes(), "y");
+  EXPECT_TRUE(Register(caller).has_value());
+}
+
+TEST_F(SharedMemoryListenerTest, WhatHasArrivedIsAnsweredBeforeTheEnd) {
+  RawCaller held(path());
+  RawCaller caller(path());
+  ASSERT_TRUE(held.Send("wait"));
+  calls_.waits.WaitForNotification();
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(caller.Send(std::to_string(i)));
+  std::thread end([&] { listener_.reset(); });
+  EXPECT_TRUE(Becomes([&] { return !std::filesystem::exists(path()); }));
+  absl::SleepFor(absl::Milliseconds(20));  // until the thread is told, most likely
+  calls_.go_on.Notify();
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(caller.ReceiveBytes(), std::to_string(i));
+  EXPECT_EQ(caller.ReceiveBytes(), std::nullopt);
+  end.join();
+  EXPECT_EQ(calls_.closed(), 2);
 }
 
 TEST_F(SharedMemoryListenerTest, BeyondTheMostConnectionsOneIsClosed) {

@@ -1,0 +1,90 @@
+#include "server/attention/local_call.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/attention/local_answer.h"
+#include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
+
+namespace attnd::server {
+namespace {
+
+// A request that is within a datagram keeps the bound on what is not a tensor.
+static_assert(Limits().max_header_bytes >= static_cast<std::int64_t>(kMaxDatagramBytes));
+
+// As google.protobuf.Duration has it: ten thousand years.
+constexpr std::int64_t kMaxSeconds = 315'576'000'000;
+constexpr std::int32_t kMaxNanos = 999'999'999;
+
+absl::StatusOr<schedule::Clock::time_point> DeadlineOf(const v1::LocalCall& call) {
+  if (!call.has_timeout()) return schedule::Clock::time_point::max();
+  const std::int64_t seconds = call.timeout().seconds();
+  const std::int32_t nanos = call.timeout().nanos();
+  if (seconds < 0 || seconds > kMaxSeconds || nanos < 0 || nanos > kMaxNanos) {
+    return InvalidField("timeout",
+                        absl::StrCat("a duration of 0 to ", kMaxSeconds, " seconds, its nanos 0 to ", kMaxNanos),
+                        absl::StrCat(seconds, " seconds and ", nanos, " nanos"));
+  }
+  // Later than the clock's end, in 292 years, is without end.
+  constexpr std::int64_t kFar = std::int64_t{100} * 365 * 24 * 3600;
+  if (seconds > kFar) return schedule::Clock::time_point::max();
+  return schedule::Clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(nanos);
+}
+
+TensorBytes Whole(const std::string& bytes) {
+  if (bytes.empty()) return {};
+  return {{{reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()}}, bytes.size()};
+}
+
+}  // namespace
+
+LocalCall::~LocalCall() {
+  lease_ = {};
+  if (gate_ != nullptr) gate_->Leave();
+}
+
+void LocalCall::Start(AttentionEngine& engine, CallGate& gate, Answered answered) {
+  answered_ = std::move(answered);
+  if (!gate.Enter()) return End(StoppingError());
+  gate_ = &gate;
+  if (const absl::Status status = Prepare(engine.limits()); !status.ok()) return End(status);
+  engine.Compute(
+      message_.request(), tensors_, options_,
+      [self = shared_from_this()](absl::StatusOr<AttentionResult> result) { self->End(std::move(result)); },
+      kMaxAnsweredBytes);
+}
+
+absl::Status LocalCall::Prepare(const Limits& limits) {
+  ATTND_ASSIGN_OR_RETURN(options_.deadline, DeadlineOf(message_));
+  const v1::ComputeAttentionRequest& request = message_.request();
+  // Cheap to rule out for all but a limit that is smaller than a datagram.
+  if (limits.max_request_bytes < static_cast<std::int64_t>(kMaxDatagramBytes)) {
+    const std::int64_t bytes = static_cast<std::int64_t>(request.ByteSizeLong());
+    if (bytes > limits.max_request_bytes) {
+      return FieldError(absl::StatusCode::kResourceExhausted, "request",
+                        absl::StrCat("at most ", limits.max_request_bytes, " bytes (--max_request_bytes)"),
+                        absl::StrCat(bytes));
+    }
+  }
+  tensors_ = {Whole(request.q()), Whole(request.k()), Whole(request.v())};
+  return absl::OkStatus();
+}
+
+void LocalCall::End(absl::StatusOr<AttentionResult> result) {
+  std::string answer;
+  if (result.ok()) {
+    answer = ResultAnswer(id(), *result);
+    // Held until the result is sent. One in shared memory is with its caller already, who may use the room at once.
+    if (result->output.size() > 0 || result->log_sum_exp.size() > 0) lease_ = std::move(result->lease);
+    result = AttentionResult();
+  } else {
+    answer = ErrorAnswer(id(), result.status());
+  }
+  // What it refers to holds the call; it is not kept in a circle.
+  const Answered answered = std::exchange(answered_, nullptr);
+  answered(std::move(answer), shared_from_this());
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,48 @@
+// One call that came over a local socket.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "attnd/v1/local.pb.h"
+#include "server/attention/engine.h"
+#include "server/rpc/call_gate.h"
+
+namespace attnd::server {
+
+// The twin of service.cc's Call. In the gate until its answer is sent, or lost: whoever sends the answer holds the call
+// for as long. Borrows the engine and the gate.
+class LocalCall final : public std::enable_shared_from_this<LocalCall> {
+ public:
+  // Takes the answer and the call, once, on any thread; it must not block.
+  using Answered = std::function<void(std::string answer, std::shared_ptr<LocalCall> call)>;
+
+  explicit LocalCall(v1::LocalCall&& message) : message_(std::move(message)) {}
+  ~LocalCall();
+  LocalCall(const LocalCall&) = delete;
+  LocalCall& operator=(const LocalCall&) = delete;
+
+  std::uint64_t id() const { return message_.id(); }
+
+  // Computes, and calls `answered`, which may be before this returns. Once.
+  void Start(AttentionEngine& engine, CallGate& gate, Answered answered);
+
+  // Ends the call early, unless it has ended. Call it without a lock that `answered` takes.
+  void Cancel() { options_.cancel.Cancel(); }
+
+ private:
+  absl::Status Prepare(const Limits& limits);
+  void End(absl::StatusOr<AttentionResult> result);
+
+  v1::LocalCall message_;
+  RequestTensors tensors_;  // views of the message's
+  schedule::SubmitOptions options_;
+  Answered answered_;
+  CallGate* gate_ = nullptr;  // that it is in
+  memory::Budget::Lease lease_;
+};
+
+}  // namespace attnd::server

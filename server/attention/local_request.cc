@@ -1,0 +1,46 @@
+#include "server/attention/local_request.h"
+
+#include <string>
+
+#include "attnd/v1/local.pb.h"
+#include "google/protobuf/unknown_field_set.h"
+#include "server/wire/codec.h"
+
+namespace attnd::server {
+namespace {
+
+using google::protobuf::UnknownField;
+using google::protobuf::UnknownFieldSet;
+
+// The last field of this number, as protobuf has it for a repeated scalar; null if there is none.
+const UnknownField* Last(const UnknownFieldSet& fields, int number, UnknownField::Type type) {
+  for (int i = fields.field_count() - 1; i >= 0; --i) {
+    const UnknownField& field = fields.field(i);
+    if (field.number() == number && field.type() == type) return &field;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::optional<RefusedCall> ParseRefusedCall(absl::string_view datagram, std::int64_t max_header_bytes) {
+  UnknownFieldSet fields;
+  if (!fields.ParseFromArray(datagram.data(), static_cast<int>(datagram.size())) || fields.field_count() != 1) {
+    return std::nullopt;
+  }
+  const UnknownField* const kind =
+      Last(fields, v1::LocalRequest::kCallFieldNumber, UnknownField::TYPE_LENGTH_DELIMITED);
+  UnknownFieldSet call;
+  if (kind == nullptr || !call.ParseFromString(kind->length_delimited())) return std::nullopt;
+  const UnknownField* const id = Last(call, v1::LocalCall::kIdFieldNumber, UnknownField::TYPE_VARINT);
+  const UnknownField* const request =
+      Last(call, v1::LocalCall::kRequestFieldNumber, UnknownField::TYPE_LENGTH_DELIMITED);
+  if (request == nullptr) return std::nullopt;
+  const grpc::Slice bytes(request->length_delimited());
+  const absl::Status status =
+      Decode<v1::ComputeAttentionRequest>(grpc::ByteBuffer(&bytes, 1), max_header_bytes).status();
+  if (status.ok()) return std::nullopt;  // it is the rest that is wrong
+  return RefusedCall{id == nullptr ? 0 : id->varint(), status};
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,149 @@
+#include "server/attention/local_service.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "attnd/v1/local.pb.h"
+#include "server/attention/local_answer.h"
+#include "server/attention/local_request.h"
+#include "server/rpc/status.h"
+
+namespace attnd::server {
+namespace {
+
+absl::Status CheckHello(const v1::LocalHello& hello, bool enabled) {
+  if (!enabled) return absl::UnimplementedError("this server takes no local calls (--nolocal_calls)");
+  if (hello.version() == kLocalVersion) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("version: expected ", kLocalVersion, ", got ", hello.version()));
+}
+
+// Datagrams are taken on one thread; calls end on any.
+class Caller final : public LocalConnection, public std::enable_shared_from_this<Caller> {
+ public:
+  Caller(AttentionEngine& engine, CallGate& gate, bool enabled, std::shared_ptr<DatagramSink> sink)
+      : engine_(engine), gate_(gate), enabled_(enabled), sink_(std::move(sink)) {}
+
+  absl::Status Take(absl::string_view datagram) override {
+    v1::LocalRequest request;
+    if (!request.ParseFromArray(datagram.data(), static_cast<int>(datagram.size()))) {
+      return TakeRefused(datagram);
+    }
+    switch (request.kind_case()) {
+      case v1::LocalRequest::kHello:
+        return Greet(request.hello());
+      case v1::LocalRequest::kCall:
+        return Begin(std::move(*request.mutable_call()));
+      case v1::LocalRequest::kCancel:
+        return Cancel(request.cancel().id());
+      case v1::LocalRequest::KIND_NOT_SET:
+        break;
+    }
+    return absl::InvalidArgumentError("a message of no known kind");
+  }
+
+  void Close() override {
+    std::map<std::uint64_t, std::shared_ptr<LocalCall>> calls;
+    {
+      absl::MutexLock lock(&mutex_);
+      closed_ = true;
+      calls.swap(calls_);
+    }
+    for (const auto& [id, call] : calls) call->Cancel();
+  }
+
+ private:
+  absl::Status TakeRefused(absl::string_view datagram) {
+    const std::optional<RefusedCall> refused = ParseRefusedCall(datagram, engine_.limits().max_header_bytes);
+    if (!refused.has_value()) return absl::InvalidArgumentError("a datagram that is no message of this protocol");
+    if (const absl::Status status = CheckNewId(refused->id); !status.ok()) return status;
+    sink_->Send(ErrorAnswer(refused->id, refused->status), nullptr);
+    return absl::OkStatus();
+  }
+
+  // Whether a call may have this id now. Only this thread adds calls.
+  absl::Status CheckNewId(std::uint64_t id) {
+    if (!takes_calls_) return absl::InvalidArgumentError("a call without a welcome");
+    absl::MutexLock lock(&mutex_);
+    if (!calls_.contains(id)) return absl::OkStatus();
+    return absl::InvalidArgumentError("the id of a call that is under way");
+  }
+
+  absl::Status Greet(const v1::LocalHello& hello) {
+    if (greeted_) return absl::InvalidArgumentError("a second hello");
+    greeted_ = true;
+    const absl::Status status = CheckHello(hello, enabled_);
+    takes_calls_ = status.ok();
+    sink_->Send(Welcome(status), nullptr);
+    return absl::OkStatus();
+  }
+
+  absl::Status Begin(v1::LocalCall&& message) {
+    if (const absl::Status status = CheckNewId(message.id()); !status.ok()) return status;
+    const auto call = std::make_shared<LocalCall>(std::move(message));
+    if (!Add(call)) {
+      sink_->Send(ErrorAnswer(call->id(), TooMany()), nullptr);
+      return absl::OkStatus();
+    }
+    call->Start(engine_, gate_, [self = shared_from_this()](std::string answer, std::shared_ptr<LocalCall> ended) {
+      self->Answer(std::move(answer), std::move(ended));
+    });
+    return absl::OkStatus();
+  }
+
+  // False if as many calls as there may be are under way.
+  bool Add(const std::shared_ptr<LocalCall>& call) {
+    absl::MutexLock lock(&mutex_);
+    if (calls_.size() >= kMaxLocalCalls) return false;
+    return calls_.emplace(call->id(), call).second;
+  }
+
+  static absl::Status TooMany() {
+    return FieldError(absl::StatusCode::kResourceExhausted, "id",
+                      absl::StrCat("at most ", kMaxLocalCalls, " calls under way on a connection"), "another");
+  }
+
+  absl::Status Cancel(std::uint64_t id) {
+    if (!takes_calls_) return absl::InvalidArgumentError("a cancellation without a welcome");
+    std::shared_ptr<LocalCall> call;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto found = calls_.find(id);
+      if (found == calls_.end()) return absl::OkStatus();
+      call = found->second;
+    }
+    call->Cancel();
+    return absl::OkStatus();
+  }
+
+  void Answer(std::string answer, std::shared_ptr<LocalCall> call) {
+    {
+      // Before its answer is sent: the caller may use the id again as soon as it has read that.
+      absl::MutexLock lock(&mutex_);
+      if (closed_) return;
+      calls_.erase(call->id());
+    }
+    sink_->Send(std::move(answer), std::move(call));
+  }
+
+  AttentionEngine& engine_;
+  CallGate& gate_;
+  const bool enabled_;
+  const std::shared_ptr<DatagramSink> sink_;
+  // Of the thread that takes datagrams.
+  bool greeted_ = false;
+  bool takes_calls_ = false;
+
+  absl::Mutex mutex_;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::uint64_t, std::shared_ptr<LocalCall>> calls_ ABSL_GUARDED_BY(mutex_);  // not yet answered
+};
+
+}  // namespace
+
+std::shared_ptr<LocalConnection> LocalService::Connect(const Peer&, std::shared_ptr<DatagramSink> sink) {
+  return std::make_shared<Caller>(engine_, gate_, enabled_, std::move(sink));
+}
+
+}  // namespace attnd::server

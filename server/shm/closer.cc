@@ -1,0 +1,75 @@
+#include "server/shm/closer.h"
+
+#include <deque>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace attnd::server {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(1);
+
+struct Item {
+  shm::UniqueFd fd;
+  std::shared_ptr<const void> held;
+};
+
+}  // namespace
+
+struct Closer::State {
+  absl::Mutex mutex;
+  std::deque<Item> items ABSL_GUARDED_BY(mutex);  // the first is the one that is being closed
+  bool stop ABSL_GUARDED_BY(mutex) = false;
+  bool ended ABSL_GUARDED_BY(mutex) = false;
+
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return stop || !items.empty(); }
+
+  void Add(Item item) {
+    absl::MutexLock lock(&mutex);
+    items.push_back(std::move(item));
+  }
+
+  void Run() {
+    mutex.Lock();
+    while (true) {
+      mutex.Await(absl::Condition(this, &State::HasWork));
+      if (items.empty()) break;
+      Item item = std::exchange(items.front(), Item{});
+      mutex.Unlock();
+      item = Item{};
+      mutex.Lock();
+      items.pop_front();
+    }
+    ended = true;
+    mutex.Unlock();
+  }
+};
+
+Closer::Closer() : state_(std::make_shared<State>()) {
+  std::thread([state = state_] { state->Run(); }).detach();
+}
+
+Closer::~Closer() {
+  absl::MutexLock lock(&state_->mutex);
+  state_->stop = true;
+  state_->mutex.AwaitWithTimeout(absl::Condition(&state_->ended), kPatience);
+}
+
+void Closer::Close(shm::UniqueFd fd) {
+  if (fd.valid()) state_->Add({std::move(fd), nullptr});
+}
+
+void Closer::Release(std::shared_ptr<const void> held) {
+  if (held != nullptr) state_->Add({shm::UniqueFd(), std::move(held)});
+}
+
+std::size_t Closer::waiting() const {
+  absl::MutexLock lock(&state_->mutex);
+  return state_->items.size();
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,48 @@
+// What one connection at PATH.shm says, without its socket.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "attnd/shm/protocol.h"
+#include "attnd/shm/unique_fd.h"
+#include "server/shm/closer.h"
+#include "server/shm/local_calls.h"
+#include "server/shm/shared_memory.h"
+
+namespace attnd::server {
+
+// More descriptors than these that wait for their close end the connection of whoever sends another one that is
+// refused.
+inline constexpr std::size_t kMaxClosing = 64;
+
+// Answers the fixed messages, which begin with their magic, and hands everything else to the connection's calls.
+// Not thread-safe.
+class Connection {
+ public:
+  // `memory` is null on a server that shares none. `closer` and `memory` outlive this.
+  Connection(SharedMemory::Owner owner, SharedMemory* memory, Closer& closer, std::shared_ptr<DatagramSink> sink,
+             std::shared_ptr<LocalConnection> calls);
+  // Ends its calls and drops its regions.
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Takes one whole datagram. An error says why the connection is to be ended.
+  absl::Status Take(absl::string_view datagram, std::vector<shm::UniqueFd> descriptors);
+
+ private:
+  absl::Status TakeFixed(absl::string_view datagram, std::vector<shm::UniqueFd> descriptors);
+  absl::StatusOr<shm::Handle> Perform(const shm::Request& request, int memory);
+
+  const SharedMemory::Owner owner_;
+  SharedMemory* const memory_;
+  Closer& closer_;
+  const std::shared_ptr<DatagramSink> sink_;
+  const std::shared_ptr<LocalConnection> calls_;
+};
+
+}  // namespace attnd::server

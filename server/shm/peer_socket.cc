@@ -1,0 +1,151 @@
+#include "server/shm/peer_socket.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace attnd::server {
+namespace {
+
+// The most that Linux takes in one message (SCM_MAX_FD). What has no room here is closed by the kernel on the receiving
+// thread, which is not to wait for it.
+constexpr std::size_t kMaxDescriptors = 253;
+
+std::vector<shm::UniqueFd> DescriptorsIn(msghdr& message) {
+  std::vector<shm::UniqueFd> descriptors;
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(fd));
+      descriptors.emplace_back(fd);
+    }
+  }
+  return descriptors;
+}
+
+}  // namespace
+
+bool PeerSocket::Begin() {
+  absl::MutexLock lock(&mutex_);
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = fd_.get();
+  return epoll_ctl(watch_->epoll, EPOLL_CTL_ADD, fd_.get(), &event) == 0;
+}
+
+void PeerSocket::WatchFor(std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd_.get();
+  epoll_ctl(watch_->epoll, EPOLL_CTL_MOD, fd_.get(), &event);
+}
+
+PeerSocket::Sent PeerSocket::TrySend(absl::string_view datagram) {
+  while (true) {
+    if (send(fd_.get(), datagram.data(), datagram.size(), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return Sent::kYes;
+    if (errno == EAGAIN) return Sent::kNoRoom;
+    if (errno != EINTR) return Sent::kBroken;
+  }
+}
+
+void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
+  // `held` may go only without the lock: its owner may be entitled to wait.
+  absl::MutexLock lock(&mutex_);
+  if (!fd_.valid()) return;
+  if (kept_.empty()) {
+    switch (TrySend(datagram)) {
+      case Sent::kYes:
+        return;
+      case Sent::kBroken:
+        return Break();
+      case Sent::kNoRoom:
+        break;
+    }
+    stuck_since_ = Clock::now();
+    watch_->stuck.fetch_add(1);
+    WatchFor(EPOLLOUT);
+    eventfd_write(watch_->wake, 1);
+  }
+  kept_.push_back({std::move(datagram), std::move(held)});
+}
+
+void PeerSocket::Flush() {
+  std::deque<Kept> sent;  // freed without the lock
+  absl::MutexLock lock(&mutex_);
+  if (!fd_.valid() || kept_.empty()) return;
+  while (!kept_.empty()) {
+    const Sent result = TrySend(kept_.front().datagram);
+    if (result == Sent::kNoRoom) return;
+    if (result == Sent::kBroken) return Break();
+    sent.push_back(std::move(kept_.front()));
+    kept_.pop_front();
+    stuck_since_ = Clock::now();
+  }
+  watch_->stuck.fetch_sub(1);
+  WatchFor(EPOLLIN);
+}
+
+void PeerSocket::Break() {
+  // Reported as EPOLLHUP, whatever is watched for.
+  shutdown(fd_.get(), SHUT_RDWR);
+}
+
+std::optional<Datagram> PeerSocket::Receive(absl::Span<char> buffer, bool& ended) {
+  ended = false;
+  int fd = -1;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!fd_.valid() || !kept_.empty()) return std::nullopt;
+    fd = fd_.get();  // closed by this thread alone
+  }
+  iovec data{buffer.data(), buffer.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxDescriptors * sizeof(int))> control;
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t size = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (size < 0) {
+    ended = errno != EAGAIN && errno != EINTR;
+    return std::nullopt;
+  }
+  Datagram datagram;
+  datagram.descriptors = DescriptorsIn(message);
+  // The end, or an empty datagram, which is no message either.
+  ended = size == 0;
+  datagram.whole = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
+  datagram.bytes = absl::string_view(buffer.data(), static_cast<std::size_t>(size));
+  return datagram;
+}
+
+std::optional<PeerSocket::Clock::time_point> PeerSocket::StuckSince() const {
+  absl::MutexLock lock(&mutex_);
+  if (kept_.empty()) return std::nullopt;
+  return stuck_since_;
+}
+
+void PeerSocket::StopReceiving() {
+  absl::MutexLock lock(&mutex_);
+  if (fd_.valid()) shutdown(fd_.get(), SHUT_RD);
+}
+
+shm::UniqueFd PeerSocket::Close() {
+  std::deque<Kept> lost;  // freed without the lock
+  absl::MutexLock lock(&mutex_);
+  if (!fd_.valid()) return {};
+  if (!kept_.empty()) watch_->stuck.fetch_sub(1);
+  lost.swap(kept_);
+  epoll_ctl(watch_->epoll, EPOLL_CTL_DEL, fd_.get(), nullptr);
+  shutdown(fd_.get(), SHUT_RDWR);
+  return shm::UniqueFd(fd_.release());
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,90 @@
+// A caller that speaks to the socket PATH.shm by hand.
+#pragma once
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attnd/shm/protocol.h"
+#include "attnd/shm/unique_fd.h"
+
+namespace attnd::test {
+
+// Sends up to kMaxDescriptors with a datagram. Not thread-safe, but for sending on one thread and receiving on another.
+class RawCaller {
+ public:
+  static constexpr std::size_t kMaxDescriptors = 253;  // Linux takes no more
+
+  explicit RawCaller(const std::string& path) : fd_(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+    connected_ = connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+  }
+
+  bool connected() const { return connected_; }
+  int fd() const { return fd_.get(); }
+
+  // False if the server has closed the connection, or (without `wait`) if there is no room.
+  bool Send(const void* bytes, std::size_t size, const std::vector<int>& fds = {}, bool wait = true) const {
+    iovec data{const_cast<void*>(bytes), size};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMaxDescriptors)> control{};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    if (!fds.empty()) {
+      message.msg_control = control.data();
+      message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+      cmsghdr* const part = CMSG_FIRSTHDR(&message);
+      part->cmsg_level = SOL_SOCKET;
+      part->cmsg_type = SCM_RIGHTS;
+      part->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+      std::memcpy(CMSG_DATA(part), fds.data(), sizeof(int) * fds.size());
+    }
+    return sendmsg(fd_.get(), &message, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT)) == static_cast<ssize_t>(size);
+  }
+  bool Send(const std::string& bytes, const std::vector<int>& fds = {}, bool wait = true) const {
+    return Send(bytes.data(), bytes.size(), fds, wait);
+  }
+
+  // The next datagram; nullopt once the server has closed the connection.
+  std::optional<std::string> ReceiveBytes() const {
+    std::string bytes(1 << 17, '\0');
+    const ssize_t size = recv(fd_.get(), bytes.data(), bytes.size(), 0);
+    if (size <= 0) return std::nullopt;
+    bytes.resize(static_cast<std::size_t>(size));
+    return bytes;
+  }
+
+  // The next datagram as a fixed reply; nullopt if it is none.
+  std::optional<shm::Reply> Receive() const {
+    const std::optional<std::string> bytes = ReceiveBytes();
+    shm::Reply reply;
+    if (!bytes.has_value() || bytes->size() != sizeof(reply)) return std::nullopt;
+    std::memcpy(&reply, bytes->data(), sizeof(reply));
+    return reply;
+  }
+
+  // Whether a datagram, or the end, is there.
+  bool HearsNow() const { return Is(POLLIN, std::chrono::milliseconds(0)); }
+  // Whether there is room for a datagram within `time`.
+  bool HasRoom(std::chrono::milliseconds time) const { return Is(POLLOUT, time); }
+
+ private:
+  bool Is(short event, std::chrono::milliseconds time) const {
+    pollfd wanted{fd_.get(), event, 0};
+    return poll(&wanted, 1, static_cast<int>(time.count())) > 0;
+  }
+
+  shm::UniqueFd fd_;
+  bool connected_;
+};
+
+}  // namespace attnd::test
