@@ -73,6 +73,9 @@ absl::Status LocalCall::Prepare(const Limits& limits) {
 }
 
 void LocalCall::End(absl::StatusOr<AttentionResult> result) {
+  // Nobody needs it any more.
+  tensors_ = {};
+  message_.clear_request();
   std::string answer;
   if (result.ok()) {
     answer = ResultAnswer(id(), *result);

@@ -22,7 +22,8 @@ struct Item {
 
 struct Closer::State {
   absl::Mutex mutex;
-  std::deque<Item> items ABSL_GUARDED_BY(mutex);  // the first is the one that is being closed
+  std::deque<Item> items ABSL_GUARDED_BY(mutex);       // the first is the one that is being closed
+  std::size_t descriptors ABSL_GUARDED_BY(mutex) = 0;  // of them
   bool stop ABSL_GUARDED_BY(mutex) = false;
   bool ended ABSL_GUARDED_BY(mutex) = false;
 
@@ -30,6 +31,7 @@ struct Closer::State {
 
   void Add(Item item) {
     absl::MutexLock lock(&mutex);
+    descriptors += item.fd.valid() ? 1 : 0;
     items.push_back(std::move(item));
   }
 
@@ -39,10 +41,12 @@ struct Closer::State {
       mutex.Await(absl::Condition(this, &State::HasWork));
       if (items.empty()) break;
       Item item = std::exchange(items.front(), Item{});
+      const std::size_t closed = item.fd.valid() ? 1 : 0;
       mutex.Unlock();
       item = Item{};
       mutex.Lock();
       items.pop_front();
+      descriptors -= closed;
     }
     ended = true;
     mutex.Unlock();
@@ -69,7 +73,7 @@ void Closer::Release(std::shared_ptr<const void> held) {
 
 std::size_t Closer::waiting() const {
   absl::MutexLock lock(&state_->mutex);
-  return state_->items.size();
+  return state_->descriptors;
 }
 
 }  // namespace attnd::server

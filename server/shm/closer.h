@@ -24,7 +24,7 @@ class Closer {
   // Lets go of it.
   void Release(std::shared_ptr<const void> held);
 
-  // How many are not closed yet.
+  // How many descriptors are not closed yet.
   std::size_t waiting() const;
 
  private:

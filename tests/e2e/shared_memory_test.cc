@@ -22,6 +22,7 @@
 #include "e2e_support.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "local_caller.h"
 #include "memory/huge_pages.h"
 #include "signals.h"
 #include "temp_folder.h"
@@ -228,7 +229,7 @@ class LyingTest : public SharedMemoryTest {
     return tensor;
   }
 
-  // All four tensors in the region, apart.
+  // All five tensors in the region, apart.
   v1::ComputeAttentionRequest Shared() const {
     const v1::ComputeAttentionRequest whole = ValidRequest(kSmall);
     v1::ComputeAttentionRequest request = whole;
@@ -243,6 +244,8 @@ class LyingTest : public SharedMemoryTest {
     place(whole.k(), *request.mutable_k_shared());
     place(whole.v(), *request.mutable_v_shared());
     *request.mutable_output_shared() = At(offset);
+    *request.mutable_log_sum_exp_shared() = At(offset + whole.q().size());
+    request.set_return_log_sum_exp(true);
     request.clear_q();
     request.clear_k();
     request.clear_v();
@@ -261,11 +264,17 @@ TEST_F(LyingTest, TheTruthWorks) {
   const grpc::Status status = server_->Compute(request, &response);
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_TRUE(response.output().empty());
-  const v1::ComputeAttentionRequest sent = ValidRequest(kSmall);
+  EXPECT_TRUE(response.log_sum_exp().empty());
+  v1::ComputeAttentionRequest sent = ValidRequest(kSmall);
+  sent.set_return_log_sum_exp(true);
   v1::ComputeAttentionResponse expected;
   ASSERT_TRUE(server_->Compute(sent, &expected).ok());
   EXPECT_EQ(std::string(static_cast<char*>(memory_.get()) + request.output_shared().offset(), expected.output().size()),
             expected.output());
+  ASSERT_FALSE(expected.log_sum_exp().empty());
+  EXPECT_EQ(std::string(static_cast<char*>(memory_.get()) + request.log_sum_exp_shared().offset(),
+                        expected.log_sum_exp().size()),
+            expected.log_sum_exp());
 }
 
 TEST_F(LyingTest, LiesAreRefused) {
@@ -299,7 +308,24 @@ TEST_F(LyingTest, LiesAreRefused) {
       {"another's handle", [](Request& r) { (*r.mutable_q_shared()->mutable_region())[5] ^= 1; }, "q_shared.region",
        grpc::StatusCode::FAILED_PRECONDITION},
       {"sent and shared", [](Request& r) { r.set_q("12345678"); }, "q", grpc::StatusCode::INVALID_ARGUMENT},
+      {"log-sum-exp beyond", [&](Request& r) { r.mutable_log_sum_exp_shared()->set_offset(kRegion - 4); },
+       "log_sum_exp_shared.offset", grpc::StatusCode::INVALID_ARGUMENT},
+      {"log-sum-exp over q", [&](Request& r) { r.mutable_log_sum_exp_shared()->set_offset(0); },
+       "log_sum_exp_shared.offset", grpc::StatusCode::INVALID_ARGUMENT},
+      {"log-sum-exp over the end of the output",
+       [&](Request& r) { r.mutable_log_sum_exp_shared()->set_offset(r.log_sum_exp_shared().offset() - 4); },
+       "log_sum_exp_shared.offset", grpc::StatusCode::INVALID_ARGUMENT},
+      {"log-sum-exp between floats",
+       [&](Request& r) { r.mutable_log_sum_exp_shared()->set_offset(r.log_sum_exp_shared().offset() + 2); },
+       "log_sum_exp_shared.offset", grpc::StatusCode::INVALID_ARGUMENT},
+      {"a place for a log-sum-exp that is not asked for", [](Request& r) { r.set_return_log_sum_exp(false); },
+       "log_sum_exp_shared", grpc::StatusCode::INVALID_ARGUMENT},
+      {"another's handle for the log-sum-exp",
+       [](Request& r) { (*r.mutable_log_sum_exp_shared()->mutable_region())[15] ^= 1; }, "log_sum_exp_shared.region",
+       grpc::StatusCode::FAILED_PRECONDITION},
   };
+  const test::LocalCaller local(path() + ".shm");
+  ASSERT_EQ(local.Greet().code(), 0);
   for (const auto& [what, lie, field, code] : lies) {
     Request request = Shared();
     lie(request);
@@ -307,6 +333,10 @@ TEST_F(LyingTest, LiesAreRefused) {
     const grpc::Status status = server_->Compute(request, &response);
     EXPECT_EQ(status.error_code(), code) << what << ": " << status.error_message();
     EXPECT_EQ(DetailOf(status).field(), field) << what << ": " << status.error_message();
+    const v1::LocalAnswer answer = local.Call(request);
+    EXPECT_EQ(answer.code(), code) << what;
+    EXPECT_EQ(answer.message(), status.error_message()) << what;
+    EXPECT_EQ(answer.detail().SerializeAsString(), DetailOf(status).SerializeAsString()) << what;
   }
   v1::ComputeAttentionResponse response;
   EXPECT_TRUE(server_->Compute(Shared(), &response).ok());

@@ -203,6 +203,8 @@ TEST_F(EngineTest, RefusesBeforeItReturnsOnceAndForNothing) {
       {[](TestCall& c) { c.v += "more"; }, absl::StatusCode::kInvalidArgument, "v: "},
       {[](TestCall& c) { c.header.mutable_q_shared(); }, absl::StatusCode::kFailedPrecondition, "q_shared: "},
       {[](TestCall& c) { c.header.mutable_output_shared(); }, absl::StatusCode::kFailedPrecondition, "output_shared: "},
+      {[](TestCall& c) { c.header.mutable_log_sum_exp_shared(); }, absl::StatusCode::kFailedPrecondition,
+       "log_sum_exp_shared: "},
   };
   for (const auto& c : kCases) {
     Start(Limits());
@@ -496,7 +498,7 @@ TEST_F(EngineTest, ManyAtOnceAreEachAnsweredOnce) {
   for (const auto& answer : answers) EXPECT_EQ(answer->calls(), 1);
 }
 
-TEST_F(EngineTest, OutputInSharedMemoryIsWrittenThereAndNotCounted) {
+TEST_F(EngineTest, ResultsInSharedMemoryAreWrittenThereAndNotCounted) {
   constexpr std::size_t kSize = 1 << 16;
   SharedMemory memory(SharedMemoryLimits{});
   const shm::UniqueFd fd(memfd_create("engine_test", MFD_ALLOW_SEALING | MFD_CLOEXEC));
@@ -508,17 +510,23 @@ TEST_F(EngineTest, OutputInSharedMemoryIsWrittenThereAndNotCounted) {
   TestCall call;
   call.header.mutable_output_shared()->set_region(handle->data(), handle->size());
   call.header.mutable_output_shared()->set_offset(128);
+  call.header.set_return_log_sum_exp(true);
+  *call.header.mutable_log_sum_exp_shared() = call.header.output_shared();
+  call.header.mutable_log_sum_exp_shared()->set_offset(4096);
   const RequestTensors tensors = call.Tensors();
   Answer answer;
   Compute(call, tensors, answer);
   absl::StatusOr<AttentionResult>& result = answer.Wait();
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(result->output.size(), 0U);
-  constexpr std::size_t kOutput = 5 * 4 * kHeads * sizeof(float);
-  EXPECT_EQ(engine_->TakePeakBytes(), call.AdmittedBytes() - static_cast<std::int64_t>(kOutput));
-  const absl::StatusOr<SharedBytes> written = memory.Resolve("output", call.header.output_shared(), kOutput);
-  ASSERT_TRUE(written.ok());
-  ExpectIsTheFormula(call, TestTable(false), {reinterpret_cast<const char*>(written->data), kOutput}, "");
+  EXPECT_EQ(result->output.size() + result->log_sum_exp.size(), 0U);
+  constexpr std::size_t kRows = 5 * kHeads * sizeof(float);
+  constexpr std::size_t kOutput = 4 * kRows;
+  EXPECT_EQ(engine_->TakePeakBytes(), call.AdmittedBytes() - static_cast<std::int64_t>(kOutput + kRows));
+  const absl::StatusOr<SharedBytes> output = memory.Resolve("output", call.header.output_shared(), kOutput);
+  const absl::StatusOr<SharedBytes> log_sum_exp = memory.Resolve("", call.header.log_sum_exp_shared(), kRows);
+  ASSERT_TRUE(output.ok() && log_sum_exp.ok());
+  ExpectIsTheFormula(call, TestTable(false), {reinterpret_cast<const char*>(output->data), kOutput},
+                     {reinterpret_cast<const char*>(log_sum_exp->data), kRows});
 }
 
 TEST_F(EngineTest, SaysWhatItWasGiven) {
