@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Writes the seeds of local_connection_corpus: rows of datagrams.   usage: make_local_corpus.py
+
+Needs the protobuf package.
+"""
+import pathlib
+import struct
+import sys
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent.parent / "client" / "python" / "src"))
+
+from attnd.v1 import attention_pb2, local_pb2, types_pb2  # noqa: E402
+
+MARKER = b"-handle-of-16-b-"
+
+
+def framed(*datagrams):
+    rows = [datagram if isinstance(datagram, tuple) else (datagram, 0) for datagram in datagrams]
+    return b"".join(struct.pack("<BH", descriptors, len(data)) + data for data, descriptors in rows)
+
+
+def fixed(operation, size=4096, handle=bytes(16), version=1):
+    return struct.pack("<8sIIQ16s", b"attndshm", version, operation, size, handle)
+
+
+def hello(version=1):
+    return local_pb2.LocalRequest(hello=local_pb2.LocalHello(version=version, user_agent="fuzz")).SerializeToString()
+
+
+def request(**fields):
+    values = dict(model="test", batch=1, heads=2, query_length=2, key_length=3, head_dim=2, dtype=types_pb2.DTYPE_FP32)
+    sent = dict(q=b"\0\0\x80?" * 8, k=b"\0\0\0?" * 12, v=b"\0\0\0@" * 12)
+    return attention_pb2.ComputeAttentionRequest(**{**values, **sent, **fields})
+
+
+def shared(offset):
+    return attention_pb2.SharedTensor(region=MARKER, offset=offset)
+
+
+def call(call_id, what, **fields):
+    return local_pb2.LocalRequest(
+        call=local_pb2.LocalCall(id=call_id, request=what, **fields)).SerializeToString()
+
+
+def cancel(call_id):
+    return local_pb2.LocalRequest(cancel=local_pb2.LocalCancel(id=call_id)).SerializeToString()
+
+
+def in_memory(**fields):
+    return request(q=b"", k=b"", v=b"", q_shared=shared(0), k_shared=shared(64), v_shared=shared(128),
+                   output_shared=shared(256), **fields)
+
+
+def bytes_of_call(call_id, what):
+    inner = b"\x08" + bytes([call_id]) + b"\x1a" + bytes([len(what)]) + what
+    return b"\x12" + bytes([len(inner)]) + inner
+
+
+LARGE = dict(query_length=64, key_length=64, head_dim=1, q=b"\0\0\x80?" * 128, k=b"\0" * 512, v=b"\0" * 512)
+TIMEOUT = local_pb2.LocalCall().timeout.__class__
+
+SEEDS = {
+    "hello": framed(hello()),
+    "other_version": framed(hello(2), fixed(1)),
+    "call": framed(hello(), call(1, request())),
+    "call_first": framed(call(1, request())),
+    "two_hellos": framed(hello(), hello()),
+    "calls": framed(hello(), *[call(i, request(return_log_sum_exp=True)) for i in range(5)]),
+    "large": framed(hello(), call(1, request(**LARGE)), call(2, request(**LARGE)), cancel(2), cancel(1), cancel(7)),
+    "same_id": framed(hello(), call(1, request(**LARGE)), call(1, request(**LARGE))),
+    "timeouts": framed(hello(), *[call(i, request(), timeout=TIMEOUT(seconds=s, nanos=n))
+                                  for i, (s, n) in enumerate([(0, 0), (-1, 0), (0, -1), (1, 10**9), (5, 5)])]),
+    "refused": framed(hello(), call(1, request(batch=0)), call(2, request(q=b"")), call(3, request(model="none"))),
+    "no_room": framed(hello(), call(1, request(batch=64, heads=2, query_length=64, head_dim=1, value_head_dim=16))),
+    "bad_utf8": framed(hello(), bytes_of_call(7, b"\x0a\x01\xff"), bytes_of_call(8, b"\x07")),
+    "register": framed((fixed(1), 1), fixed(2, handle=MARKER), fixed(2)),
+    "refused_fixed": framed(fixed(1), (fixed(1, size=5000), 1), fixed(9), fixed(1, version=2)),
+    "two_descriptors": framed((fixed(1), 2)),
+    "shared": framed((fixed(1), 1), hello(), call(1, in_memory()),
+                     call(2, in_memory(return_log_sum_exp=True, log_sum_exp_shared=shared(512)))),
+    "overlaps": framed((fixed(1), 1), hello(), call(1, in_memory(return_log_sum_exp=True, log_sum_exp_shared=shared(0))),
+                       call(2, in_memory(log_sum_exp_shared=shared(512))), fixed(2, handle=MARKER),
+                       call(3, in_memory())),
+    "descriptor_with_call": framed(hello(), (call(1, request()), 1)),
+    "half_fixed": framed((fixed(1)[:20], 1)),
+    "cut": framed(hello(), call(1, request())[:-3]),
+}
+
+if __name__ == "__main__":
+    folder = HERE / "local_connection_corpus"
+    folder.mkdir(exist_ok=True)
+    for name, seed in SEEDS.items():
+        (folder / name).write_bytes(seed)

@@ -1,0 +1,174 @@
+// What a connection says, without its socket: the fixed messages, and the datagrams of calls beside them.
+#include "server/shm/connection.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "gtest/gtest.h"
+
+namespace attnd::server {
+namespace {
+
+constexpr std::size_t kSize = 1 << 16;
+
+class Sent final : public DatagramSink {
+ public:
+  void Send(std::string datagram, std::shared_ptr<const void>) override { datagrams.push_back(std::move(datagram)); }
+  std::vector<std::string> datagrams;
+};
+
+class Calls final : public LocalConnection {
+ public:
+  absl::Status Take(absl::string_view datagram) override {
+    taken.emplace_back(datagram);
+    return answer;
+  }
+  void Close() override { ++closed; }
+
+  std::vector<std::string> taken;
+  absl::Status answer;
+  int closed = 0;
+};
+
+shm::UniqueFd SealedMemory() {
+  shm::UniqueFd fd(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (ftruncate(fd.get(), kSize) != 0 || fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) return {};
+  return fd;
+}
+
+std::vector<shm::UniqueFd> One(shm::UniqueFd fd) {
+  std::vector<shm::UniqueFd> descriptors;
+  descriptors.push_back(std::move(fd));
+  return descriptors;
+}
+
+std::string Fixed(shm::Operation operation, const shm::Handle& handle = {}) {
+  shm::Request request{};
+  request.magic = shm::kMagic;
+  request.version = shm::kVersion;
+  request.operation = operation;
+  request.size = kSize;
+  request.handle = handle;
+  return {reinterpret_cast<const char*>(&request), sizeof(request)};
+}
+
+class ConnectionTest : public testing::Test {
+ protected:
+  ConnectionTest() { Connect(&memory_); }
+  void Connect(SharedMemory* memory) {
+    connection_ = std::make_unique<Connection>(++owner_, memory, closer_, sink_, calls_);
+  }
+
+  shm::Reply TakeReply() {
+    shm::Reply reply{};
+    EXPECT_EQ(sink_->datagrams.size(), 1U);
+    if (sink_->datagrams.empty()) return reply;
+    EXPECT_EQ(sink_->datagrams[0].size(), sizeof(reply));
+    std::memcpy(&reply, sink_->datagrams[0].data(), sizeof(reply));
+    sink_->datagrams.clear();
+    EXPECT_EQ(reply.magic, shm::kMagic);
+    EXPECT_EQ(reply.version, shm::kVersion);
+    return reply;
+  }
+
+  SharedMemory memory_{SharedMemoryLimits{}};
+  Closer closer_;
+  SharedMemory::Owner owner_ = 0;
+  const std::shared_ptr<Sent> sink_ = std::make_shared<Sent>();
+  const std::shared_ptr<Calls> calls_ = std::make_shared<Calls>();
+  std::unique_ptr<Connection> connection_;
+};
+
+TEST_F(ConnectionTest, RegistersReleasesAndDropsTheRest) {
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
+  const shm::Reply first = TakeReply();
+  EXPECT_EQ(first.code, 0);
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
+  EXPECT_EQ(TakeReply().code, 0);
+  EXPECT_EQ(memory_.mapped_bytes(), static_cast<std::int64_t>(2 * kSize));
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRelease, first.handle), {}).ok());
+  EXPECT_EQ(TakeReply().code, 0);
+  EXPECT_EQ(memory_.mapped_bytes(), static_cast<std::int64_t>(kSize));
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRelease, first.handle), {}).ok());
+  EXPECT_EQ(TakeReply().code, static_cast<int>(absl::StatusCode::kNotFound));
+  connection_.reset();
+  EXPECT_EQ(calls_->closed, 1);
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (memory_.mapped_bytes() > 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(memory_.mapped_bytes(), 0);
+}
+
+TEST_F(ConnectionTest, AServerThatSharesNoMemoryRefusesRegions) {
+  Connect(nullptr);
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
+  const shm::Reply reply = TakeReply();
+  EXPECT_EQ(reply.code, static_cast<int>(absl::StatusCode::kFailedPrecondition));
+  EXPECT_STREQ(reply.message, "this server shares no memory (--noshared_memory)");
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRelease), {}).ok());
+  EXPECT_EQ(TakeReply().code, static_cast<int>(absl::StatusCode::kNotFound));
+}
+
+TEST_F(ConnectionTest, WhatDoesNotBeginWithTheMagicGoesToTheCalls) {
+  const std::string fixed = Fixed(shm::Operation::kRelease);
+  const std::vector<std::string> others = {"a", "attndsh", "Attndshm", fixed.substr(1),
+                                           std::string(kMaxDatagramBytes, 'x')};
+  for (const std::string& other : others) EXPECT_TRUE(connection_->Take(other, {}).ok());
+  EXPECT_EQ(calls_->taken, others);
+  calls_->answer = absl::InvalidArgumentError("no");
+  EXPECT_EQ(connection_->Take("x", {}), calls_->answer);
+  EXPECT_TRUE(sink_->datagrams.empty());
+}
+
+TEST_F(ConnectionTest, WhatEndsIt) {
+  const std::string fixed = Fixed(shm::Operation::kRegister);
+  const auto refused = [&](const std::string& bytes, int descriptors) {
+    std::vector<shm::UniqueFd> fds;
+    for (int i = 0; i < descriptors; ++i) fds.push_back(SealedMemory());
+    return !connection_->Take(bytes, std::move(fds)).ok();
+  };
+  EXPECT_TRUE(refused(fixed + "x", 1));
+  EXPECT_TRUE(refused(fixed.substr(0, 39), 1));
+  EXPECT_TRUE(refused(fixed.substr(0, 8), 0));
+  EXPECT_TRUE(refused(fixed, 2));
+  EXPECT_TRUE(refused("hello", 1));
+  EXPECT_TRUE(calls_->taken.empty());
+  EXPECT_TRUE(sink_->datagrams.empty());
+  EXPECT_EQ(memory_.mapped_bytes(), 0);
+}
+
+// A descriptor that takes long to close is not the connection's concern, until there are too many.
+TEST_F(ConnectionTest, DescriptorsThatWaitForTheirCloseAreBounded) {
+  class Slow {
+   public:
+    explicit Slow(absl::Notification& go_on) : go_on_(go_on) {}
+    ~Slow() { go_on_.WaitForNotification(); }
+
+   private:
+    absl::Notification& go_on_;
+  };
+  absl::Notification go_on;
+  closer_.Release(std::make_shared<const Slow>(go_on));
+  const auto send = [&] { return connection_->Take(Fixed(shm::Operation::kRegister), One(shm::UniqueFd(dup(0)))); };
+  for (std::size_t i = 0; i < kMaxClosing; ++i) {
+    ASSERT_TRUE(send().ok()) << i;
+    EXPECT_EQ(TakeReply().code, static_cast<int>(absl::StatusCode::kInvalidArgument));
+  }
+  EXPECT_EQ(closer_.waiting(), kMaxClosing);
+  EXPECT_EQ(send().code(), absl::StatusCode::kResourceExhausted);
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
+  EXPECT_EQ(TakeReply().code, 0) << "whoever sends what is taken goes on";
+  go_on.Notify();
+}
+
+}  // namespace
+}  // namespace attnd::server
