@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "local_caller.h"
+#include "process.h"
 #include "raw_region.h"
 #include "temp_folder.h"
 
@@ -342,6 +344,44 @@ TEST_F(LocalCallsTest, WhatIsLeftAfterTheDrainTimeIsCutOff) {
   ASSERT_TRUE(Becomes([&] { return in_flight() == 3; }));
   EXPECT_EQ(server_->server().Stop().cut_off, 3);
   EXPECT_FALSE(caller->Receive().has_value());
+}
+
+// The binary, by its flags.
+TEST_F(LocalCallsTest, FlagsTurnCallsAndMemoryOff) {
+  const std::string socket = folder_.path() + "/flags";
+  v1::ComputeAttentionRequest request = ValidRequest();
+  request.set_model("book");  // which has one head
+  request.set_batch(request.batch() * kHeads);
+  request.set_heads(1);
+  const struct {
+    std::vector<std::string> flags;
+    bool memory;
+    bool calls;
+  } kCases[] = {{{}, true, true},
+                {{"--noshared_memory"}, false, true},
+                {{"--nolocal_calls"}, true, false},
+                {{"--noshared_memory", "--nolocal_calls"}, false, false}};
+  for (const auto& c : kCases) {
+    std::vector<std::string> arguments = {"--listen=unix:" + socket};
+    arguments.insert(arguments.end(), c.flags.begin(), c.flags.end());
+    Process attnd(arguments);
+    const auto stub = v1::ServerService::NewStub(NewChannel(attnd.WaitForAddress()));
+    grpc::ClientContext context;
+    v1::GetServerInfoResponse info;
+    ASSERT_TRUE(stub->GetServerInfo(&context, {}, &info).ok());
+    EXPECT_EQ(info.local_calls(), c.calls);
+    EXPECT_EQ(info.limits().max_shared_bytes() > 0, c.memory);
+    const LocalCaller caller(socket + ".shm");
+    EXPECT_EQ(caller.raw().connected(), c.memory || c.calls);
+    if (!caller.raw().connected()) continue;
+    EXPECT_EQ(caller.Greet().code(), c.calls ? 0 : static_cast<int>(grpc::StatusCode::UNIMPLEMENTED));
+    if (c.memory) RawRegion region(caller.raw(), 4096);
+    EXPECT_TRUE(!c.calls || caller.Call(request).code() == 0);
+    attnd.Signal(SIGTERM);
+    EXPECT_FALSE(caller.Receive().has_value());
+    EXPECT_EQ(attnd.Wait(), 0) << attnd.output();
+    EXPECT_FALSE(std::filesystem::exists(socket + ".shm"));
+  }
 }
 
 TEST_F(LocalCallsTest, AServerThatStartedAnewKnowsNoRegion) {

@@ -66,7 +66,8 @@ class Peer final : public DatagramSink {
   std::string WithHandle(absl::string_view datagram) {
     std::string bytes(datagram);
     absl::MutexLock lock(&mutex_);
-    for (std::size_t at = 0; !handle_.empty() && (at = bytes.find(kMarker.data(), at, kMarker.size())) != std::string::npos;) {
+    for (std::size_t at = 0;
+         !handle_.empty() && (at = bytes.find(kMarker.data(), at, kMarker.size())) != std::string::npos;) {
       bytes.replace(at, kMarker.size(), handle_);
     }
     return bytes;

@@ -24,7 +24,7 @@ trap cleanup EXIT
 
 mkdir "$folder/models"
 cp "$root/src/model/embedded/t5-tiny.json" "$folder/models/loaded.json"
-"$attnd" --listen="127.0.0.1:0,unix:$folder/attnd.sock" --model_root="$folder/models" --shared_memory 2>"$log" &
+"$attnd" --listen="127.0.0.1:0,unix:$folder/attnd.sock" --model_root="$folder/models" 2>"$log" &
 server=$!
 address=$(await_address "$log" "$server") || { cat "$log" >&2; echo "the server did not start" >&2; exit 1; }
 

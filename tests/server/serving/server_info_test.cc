@@ -52,6 +52,15 @@ TEST(ServerInfoTest, WithoutSharedMemoryItsLimitIsZeroAndTheOthersStay) {
   }
 }
 
+TEST(ServerInfoTest, WithoutAUnixSocketThereAreNeitherSharedMemoryNorLocalCalls) {
+  Options options = DistinctLimits(/*shared_memory=*/true);
+  EXPECT_TRUE(InfoOf(options, Best(), 1, {}).local_calls());
+  options.listen = {"127.0.0.1:0"};
+  const v1::GetServerInfoResponse info = InfoOf(options, Best(), 1, {});
+  EXPECT_EQ(info.limits().max_shared_bytes(), 0);
+  EXPECT_FALSE(info.local_calls());
+}
+
 TEST(ServerInfoTest, SaysWhatRuns) {
   for (const kernel::Kernel* kernel : kernel::AvailableKernels()) {
     EXPECT_EQ(InfoOf(Options(), *kernel, 1, {}).kernel(), kernel::NameOf(*kernel));

@@ -218,18 +218,39 @@ TEST_F(ServerTest, AnswersOnEveryAddress) {
   EXPECT_EQ(file.st_mode & 07777, 0600U);
 }
 
-TEST_F(ServerTest, SharesMemoryWhereItIsAskedTo) {
-  Options options = TestOptions();
-  options.listen.push_back("unix:" + (folder_ / "socket").string());
-  options.shared_memory = true;
-  const std::unique_ptr<Server> server = Started(options);
-  ASSERT_NE(server, nullptr);
-  ASSERT_NE(server->shared_memory(), nullptr);
-  EXPECT_EQ(server->shared_memory()->mapped_bytes(), 0);
-  EXPECT_EQ(server->info().limits().max_shared_bytes(), options.limits.max_shared_bytes);
-  int sockets = 0;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) sockets += entry.is_socket() ? 1 : 0;
-  EXPECT_EQ(sockets, 2) << "gRPC's and the one beside it";
+TEST_F(ServerTest, BesideAUnixSocketIsOneForSharedMemoryAndLocalCalls) {
+  for (const bool shared_memory : {true, false}) {
+    for (const bool local_calls : {true, false}) {
+      Options options = TestOptions();
+      options.listen.push_back("unix:" + (folder_ / "socket").string());
+      options.shared_memory = shared_memory;
+      options.local_calls = local_calls;
+      const std::unique_ptr<Server> server = Started(options);
+      ASSERT_NE(server, nullptr);
+      EXPECT_EQ(server->shared_memory() != nullptr, shared_memory);
+      EXPECT_EQ(server->info().limits().max_shared_bytes(), shared_memory ? options.limits.max_shared_bytes : 0);
+      EXPECT_EQ(server->info().local_calls(), local_calls);
+      int sockets = 0;
+      for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) sockets += entry.is_socket() ? 1 : 0;
+      EXPECT_EQ(sockets, shared_memory || local_calls ? 2 : 1) << "gRPC's and the one beside it";
+    }
+  }
+}
+
+TEST_F(ServerTest, APathNeedsRoomForTheSocketBeside) {
+  const std::string folder = folder_.string() + "/";
+  const auto start = [&](std::size_t length, bool beside) {
+    Options options = TestOptions();
+    options.listen = {"unix:" + folder + std::string(length - folder.size(), 'x')};
+    options.shared_memory = options.local_calls = beside;
+    return Server::Start(options).status();
+  };
+  EXPECT_TRUE(start(103, true).ok()) << start(103, true);
+  const absl::Status refused = start(104, true);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("--noshared_memory --nolocal_calls"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr(".shm"));
+  EXPECT_TRUE(start(107, false).ok());
 }
 
 TEST_F(ServerTest, LoadsWhatTheModelRootHolds) {
