@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Runs the Python package's tests with each end of the versions that it allows: Debian's Python 3.9, 3.11, 3.13 and newest,
+# in roots of their own under build-python/, with the oldest and newest grpcio, protobuf and numpy that pip finds wheels of,
+# some between, and Debian's own. Needs root, mmdebstrap and the network.
+#   scripts/python_matrix.sh [SUITE...]     bullseye bookworm trixie sid
+# The binaries are this machine's, with their libraries beside them. The table is build-python/results.md; logs are beside
+# it. A row that fails does not end the run.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$root"
+
+# SUITE ROW REQUIREMENT...; what "oldest" names is the first with a wheel for that Python. protobuf 3.20 has none for a
+# Python after 3.10 but the one in pure Python.
+rows=(
+  "bullseye oldest  grpcio==1.51.1 protobuf==3.20.3  numpy==1.21.0"
+  "bullseye newest  grpcio         protobuf          numpy"
+  "bookworm Debian"
+  "bookworm oldest  grpcio==1.51.1 protobuf==3.20.3  numpy==1.23.2"
+  "bookworm third   grpcio==1.60.2 protobuf==4.25.8  numpy==1.26.4"
+  "bookworm second  grpcio==1.70.0 protobuf==5.29.5  numpy==2.2.6"
+  "bookworm last    grpcio==1.76.0 protobuf==6.33.0  numpy==2.3.5"
+  "bookworm newest  grpcio         protobuf          numpy"
+  "trixie   Debian"
+  "trixie   oldest  grpcio==1.66.2 protobuf==3.20.3  numpy==2.1.0"
+  "trixie   newest  grpcio         protobuf          numpy"
+  "sid      Debian"
+  "sid      oldest  grpcio==1.75.1 protobuf==3.20.3  numpy==2.3.3"
+  "sid      newest  grpcio         protobuf          numpy"
+)
+[ $# -gt 0 ] || set -- bullseye bookworm trixie sid
+case " $* " in *' -'*) sed -n '2,7p' "$0" >&2; exit 2 ;; esac
+command -v mmdebstrap >/dev/null || fail "no mmdebstrap: scripts/setup.sh --nightly"
+[ "$(id -u)" = 0 ] || fail "not root"
+# What is mounted below is seen by this script alone, and goes with it.
+[ -n "${ATTND_UNSHARED:-}" ] ||
+  exec env ATTND_UNSHARED=1 unshare --mount --propagation private "$root/scripts/python_matrix.sh" "$@"
+
+out=$root/build-python
+logs=$out/logs
+mkdir -p "$logs"
+build_attnd release "$root/build" attnd attnctl
+
+# The binaries run in any root: their own loader finds their own libraries.
+carry_binaries() {
+  rm -rf "$out/binaries"
+  mkdir -p "$out/binaries/lib" "$out/binaries/real"
+  local binary name
+  for binary in "$root/build/server/attnd" "$root/build/client/attnctl"; do
+    name=$(basename "$binary")
+    [ -f "$binary" ] || binary=$binary/$name
+    cp "$binary" "$out/binaries/real/"
+    ldd "$binary" | grep -oE '/[^ ]+' | sort -u | xargs -I{} cp -L {} "$out/binaries/lib/"
+    printf '#!/bin/sh\nexec /binaries/lib/%s --library-path /binaries/lib /binaries/real/%s "$@"\n' \
+      "$(basename "$(ldd "$binary" | grep -oE '/[^ ]*ld-linux[^ ]*')")" "$name" >"$out/binaries/$name"
+    chmod +x "$out/binaries/$name"
+  done
+}
+carry_binaries
+
+make_root() {
+  local suite=$1 system=$out/$1 mirror packages=python3,python3-venv,ca-certificates
+  [ "$suite" = bullseye ] || packages+=,python3-grpcio,python3-protobuf,python3-numpy,python3-pytest
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Identifier: Packages' | awk '/\/debian$/ { found = $0 } END { print found }')
+  rm -rf "$system"
+  mmdebstrap --variant=apt --mode=root --include="$packages" --aptopt='APT::Install-Recommends "false"' \
+    --aptopt='Acquire::Check-Valid-Until "false"' "$suite" "$system" "deb $mirror $suite main"
+  cp -L /etc/resolv.conf "$system/etc/resolv.conf"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$system/etc/ssl/certs/ca-certificates.crt"
+  [ ! -e /etc/pip.conf ] || cp -L /etc/pip.conf "$system/etc/pip.conf"
+  touch "$system/.complete"
+}
+
+bind() { mkdir -p "$2"; mount --bind "$1" "$2"; }
+# inside SUITE COMMAND...
+inside() {
+  local suite=$1
+  shift
+  chroot "$out/$suite" env -u PYTHONPATH PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
+}
+
+# run_row SUITE ROW REQUIREMENT...: the tests, with their result in the log's last lines.
+run_row() {
+  local suite=$1 row=$2 python=/opt/$2/bin/python
+  shift 2
+  if [ "$row" = Debian ]; then
+    python=/usr/bin/python3
+  else
+    inside "$suite" rm -rf "/opt/$row"
+    inside "$suite" python3 -m venv "/opt/$row"
+    inside "$suite" "$python" -m pip install --only-binary :all: "$@" pytest
+    # The package as a user of that pip installs it; the tests below take the sources.
+    rm -rf "$out/$suite/tmp/attnd"
+    cp -r "$root/client/python" "$out/$suite/tmp/attnd"
+    inside "$suite" "$python" -m pip install --no-deps /tmp/attnd
+    inside "$suite" "$python" -c 'import attnd.v1.local_pb2; assert "site-packages" in attnd.__file__, attnd.__file__'
+  fi
+  inside "$suite" "$python" -c '
+import platform, grpc, google.protobuf, numpy
+from google.protobuf.internal import api_implementation
+print("versions: |", platform.python_version(), "|", grpc.__version__, "|", google.protobuf.__version__,
+      "(" + api_implementation.Type() + ") |", numpy.__version__)'
+  inside "$suite" env ATTND_BINARY=/binaries/attnd ATTNCTL_BINARY=/binaries/attnctl bash -c \
+    'cd /src/client/python && exec "$@"' tests "$python" -B -m pytest -q -p no:cacheprovider -W default -W error:::attnd tests
+}
+
+results=$out/results.md
+printf '| Debian | | Python | grpcio | protobuf | numpy | tests |\n|---|---|---|---|---|---|---|\n' >"$results"
+failed=0
+for suite in "$@"; do
+  if [ ! -e "$out/$suite/.complete" ]; then
+    (step "Making a root of Debian $suite" "$logs/$suite-root.log" make_root "$suite") ||
+      { printf '| %s | | | | | | no root |\n' "$suite" >>"$results"; failed=1; continue; }
+  fi
+  for path in proc sys dev dev/shm; do bind "/$path" "$out/$suite/$path"; done
+  bind "$root" "$out/$suite/src"
+  bind "$out/binaries" "$out/$suite/binaries"
+  for line in "${rows[@]}"; do
+    read -r -a row <<<"$line"
+    [ "${row[0]}" = "$suite" ] || continue
+    log=$logs/$suite-${row[1]}.log
+    (step "Debian $suite, ${row[1]}" "$log" run_row "${row[@]}") || failed=1
+    printf '| %s | %s %s | %s |\n' "$suite" "${row[1]}" "$(sed -n 's/^versions: //p' "$log")" \
+      "$(grep -E '^[0-9]+ (passed|failed|error)|^no tests|^ERROR' "$log" | tail -n 1 | tr -d '|')" >>"$results"
+  done
+done
+cat "$results"
+exit "$failed"
