@@ -43,6 +43,7 @@ from attnd.models import (
     ServerInfo,
     ServingStatus,
     Setting,
+    Svg,
     T5Buckets,
     Table,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "ServerInfo",
     "ServingStatus",
     "Setting",
+    "Svg",
     "T5Buckets",
     "Table",
     "Unauthenticated",

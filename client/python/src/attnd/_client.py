@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, TypeVar
 
 from attnd import _empty, _methods, _options, _process
@@ -71,10 +72,12 @@ class ClientBase:
 
     @property
     def transport(self) -> str:
-        """The way that attention calls go now: "local" (over the socket beside the server's Unix socket),
-        "shared_memory" (by gRPC, tensors in shared memory) or "grpc". What goes neither of the first two ways goes by
-        gRPC. The blocking client asks the server if it is not known yet; the asyncio client knows it from its first
-        call on."""
+        """The way that attention calls go now.
+
+        "local" is over the socket beside the server's Unix socket, "shared_memory" by gRPC with tensors in shared
+        memory, "grpc" by gRPC alone, as everything goes that cannot go the first two ways. The blocking client asks the
+        server if it is not known yet; the asyncio client knows it from its first call on.
+        """
         self._core.check_open()
         return next((transport.name for transport in self._core.transports if transport.ready()), "grpc")
 
@@ -117,6 +120,16 @@ def as_method(method: F, operation: Callable[..., Any], owner: str) -> F:
     """`method` with the name, the signature and the description of the operation that it carries out."""
     functools.update_wrapper(method, operation)
     method.__qualname__ = f"{owner}.{operation.__name__}"
+    # What a reader sees: a method that returns what the operation comes to.
+    result = operation.__annotations__["return"]
+    if result.startswith("Operation["):
+        result = result[len("Operation[") : -1]
+    method.__annotations__ = {**operation.__annotations__, "return": result}
+    signature = inspect.signature(operation)
+    core, *others = signature.parameters.values()
+    parameters = [core.replace(name="self", annotation=inspect.Parameter.empty), *others]
+    signature = signature.replace(parameters=parameters, return_annotation=result)
+    method.__signature__ = signature  # type: ignore[attr-defined]
     return method
 
 

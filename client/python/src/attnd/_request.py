@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -73,6 +73,18 @@ class ComputeRequest:
     output_dtype: Any = None
     return_log_sum_exp: bool = False
     out: Any = None
+
+    def __repr__(self) -> str:
+        arrays = [f"{name} {_described(getattr(self, name))}" for name in ("q", "k", "v")]
+        if self.out is not None:
+            arrays.append(f"out {_described(self.out)}")
+        options = []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            by_default = type(value) is type(each.default) and value == each.default
+            if each.name not in ("q", "k", "v", "model", "out") and not by_default:
+                options.append(f"{each.name}={value!r}")
+        return f"ComputeRequest({', '.join(arrays)}; {', '.join([repr(self.model), *options])})"
 
 
 class Shape(NamedTuple):
@@ -212,6 +224,21 @@ class ComputeReply:
     queue_time: float
     compute_time: float
     transport: str
+
+    def __repr__(self) -> str:
+        found = [f"output {_described(self.output)}"]
+        if self.log_sum_exp is not None:
+            found.append(f"log_sum_exp {_described(self.log_sum_exp)}")
+        times = f"queue_time={self.queue_time:.3g}, compute_time={self.compute_time:.3g}"
+        return f"ComputeReply({', '.join(found)}; version={self.version}, {times}, transport={self.transport!r})"
+
+
+def _described(array: Any) -> str:
+    """ "float32 (1, 8, 16, 64)", of what has a dtype and a shape."""
+    dtype, shape = getattr(array, "dtype", None), getattr(array, "shape", None)
+    if dtype is None or shape is None:
+        return f"a {type(array).__qualname__}"
+    return f"{dtype} {tuple(shape)}"
 
 
 def _one_of(name: str, choices: Dict[Any, Any], value: Any) -> Any:

@@ -100,7 +100,7 @@ class LocalServer:
 
     @property
     def pid(self) -> int:
-        """The process to look at or signal: it runs the server, and passes SIGTERM on."""
+        """The id of the process that runs the server and passes SIGTERM on to it."""
         return self._check_running().pid
 
     def client(self, **options: Any) -> Any:

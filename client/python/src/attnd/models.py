@@ -21,6 +21,7 @@ __all__ = [
     "ServerInfo",
     "ServingStatus",
     "Setting",
+    "Svg",
     "T5Buckets",
     "Table",
 ]
@@ -151,6 +152,18 @@ class Model:
         return f"Model({self.name} version {self.version}: {', '.join(self.tables)}; {self.heads} heads)"
 
 
+class Svg(str):
+    """An SVG document. A notebook shows it as a picture; otherwise it is a string, for example for a file."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return f"<attnd.Svg of {len(self)} characters>"
+
+
 @dataclass(eq=False)
 class BiasWindow:
     """The bias of a window of queries and keys. A notebook shows it as a picture; ``print`` shows it as text.
@@ -195,11 +208,14 @@ class BiasWindow:
     heads: List[int]
     values: Array
 
-    def svg(self, head: Optional[int] = None) -> str:
-        """A standalone SVG document: the grid of buckets, or with ``head`` (or a table without buckets) a heat map of
-        that head's values. Raises ValueError for a head that the window has no values of."""
+    def svg(self, head: Optional[int] = None) -> Svg:
+        """A standalone SVG document: the grid of buckets, or a heat map of the values of ``head``.
+
+        It is a string, and a notebook shows it as the picture. A table without buckets is drawn as the heat map of its
+        first head. Raises ValueError for a head that the window has no values of.
+        """
         window = self._window(head)
-        return bucket_grid_svg(window) if window.values is None else heat_map_svg(window)
+        return Svg(bucket_grid_svg(window) if window.values is None else heat_map_svg(window))
 
     def text(self, head: Optional[int] = None, *, columns: int = 0, colour: bool = False) -> str:
         """The same as lines of text. Wider windows are thinned out to ``columns`` characters (0: no limit); ``colour``
@@ -288,3 +304,7 @@ class ServerInfo:
     limits: Dict[str, int] = field(default_factory=dict)
     settings: List[Setting] = field(default_factory=list)
     local_calls: bool = False
+
+    def __repr__(self) -> str:
+        calls = ", local calls" if self.local_calls else ""
+        return f"ServerInfo(attnd {self.version}: {self.kernel}, {self.threads} threads{calls})"
