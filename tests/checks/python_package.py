@@ -3,7 +3,8 @@
 
   python_package.py ROOT
 
-The package's version is the project's (CMakeLists.txt), and its license file is the project's.
+The package's version is the project's (CMakeLists.txt), its license file is the project's, and the Python example in
+README.md is the first one of client/python/README.md, to the letter.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ def main() -> int:
 
     project = found(r"^project\(attnd VERSION (\S+)", read(root / "CMakeLists.txt"), "CMakeLists.txt")
     python = found(r'^VERSION = "(.*?)"$', read(package / "src/attnd/_version.py"), "_version.py")
+    example = r"^```python\n(.*?)^```$"
     faults = []
     if project != python:
         faults.append(f"client/python/src/attnd/_version.py: {python}, and CMakeLists.txt: {project}")
     if read(root / "LICENSE") != read(package / "LICENSE"):
         faults.append("client/python/LICENSE is not LICENSE")
+    quoted = [found(example, read(path), str(path)) for path in (root / "README.md", package / "README.md")]
+    if quoted[0] != quoted[1]:
+        faults.append("README.md and client/python/README.md begin with different Python examples")
     for fault in faults:
         print(fault)
     return 1 if faults else 0

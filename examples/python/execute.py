@@ -1,0 +1,57 @@
+"""Executes a notebook: fails if a cell fails, or shows another text than the file says. For scripts/python_notebook.sh.
+
+execute.py [--write] NOTEBOOK
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+MAX_BYTES = 64 << 10
+
+
+def texts(notebook: Any) -> list[list[str]]:
+    """What each cell shows as text. Pictures are left to the eye."""
+    shown = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            shown.append([str(out.get("text") or out.get("data", {}).get("text/plain", "")) for out in cell.outputs])
+    return shown
+
+
+def main() -> int:
+    write = sys.argv[1:2] == ["--write"]
+    path = pathlib.Path(sys.argv[-1])
+    notebook = nbformat.read(path, as_version=4)
+    before = texts(notebook)
+    resources = {"metadata": {"path": str(path.parent)}}
+    # Its kernel listens on loopback, and would warn of that.
+    arguments = ["--log-level=ERROR"]
+    client = NotebookClient(notebook, timeout=120, record_timing=False, resources=resources, extra_arguments=arguments)
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        print(error)
+        return 1
+    notebook.metadata["language_info"] = {"name": "python"}  # without the version of this machine's Python
+    nbformat.validate(notebook)
+    if write:
+        nbformat.write(notebook, path)
+        size = path.stat().st_size
+        print(f"{path}: {size} bytes")
+        return int(size > MAX_BYTES)
+    after = texts(notebook)
+    for at, (old, new) in enumerate(zip(before, after)):
+        if old != new:
+            print(f"{path}: code cell {at} shows\n  {new}\nand in the file it shows\n  {old}")
+    return int(before != after)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
