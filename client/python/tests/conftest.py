@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import time
 from typing import Callable, Iterator
@@ -17,6 +18,9 @@ from typing import Callable, Iterator
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+# A shell starts a job in its background with SIGINT ignored, and Python leaves that as it is.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def find_binary(variable: str, name: str, folder: str) -> str:

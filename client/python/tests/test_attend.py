@@ -84,6 +84,11 @@ def test_same_bits_as_attnctl(
 def test_pieces_give_the_same_bits(
     client: attnd.Client, monkeypatch: pytest.MonkeyPatch, layout: str, sizes: Any
 ) -> None:
+    with attnd.Client(client.target, shared_memory=False, local_calls=False) as by_grpc:
+        check_pieces(by_grpc, monkeypatch, layout, sizes)
+
+
+def check_pieces(client: attnd.Client, monkeypatch: pytest.MonkeyPatch, layout: str, sizes: Any) -> None:
     q, k, v = tensors(**sizes)
     batch = q.shape[0]
     if layout == "bshd":
