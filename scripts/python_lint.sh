@@ -10,14 +10,19 @@ source "$(dirname "$0")/lib.sh"
 case ${1:-} in '' | --fix) ;; *) sed -n '2,5p' "$0" >&2; exit 2 ;; esac
 cd "$root"
 venv=$(python_venv python-lint client/python/requirements-lint.txt)
-more=()
-for path in examples/python bench/python_bench.py tests/checks/python_package.py; do [ ! -e "$path" ] || more+=("$path"); done
-ruff() { "$venv/bin/ruff" "$@" --no-cache --config client/python/pyproject.toml client/python "${more[@]}"; }
+others=()
+for path in examples/python bench/python_bench.py tests/checks/python_package.py; do
+  [ ! -e "$path" ] || others+=("$path")
+done
+# The paths in its settings are relative to where it runs.
+ruff() {
+  (cd client/python && "$venv/bin/ruff" "$@" --no-cache .)
+  "$venv/bin/ruff" "$@" --no-cache --config client/python/pyproject.toml "${others[@]}"
+}
 if [ "${1:-}" = --fix ]; then
   ruff check --quiet --fix || true
   ruff format --quiet
 fi
 ruff check --output-format=concise
 ruff format --check
-cd client/python
-"$venv/bin/mypy" --config-file pyproject.toml --cache-dir "$root/build/python-lint/mypy"
+(cd client/python && "$venv/bin/mypy" --config-file pyproject.toml --cache-dir "$root/build/python-lint/mypy")
