@@ -111,6 +111,11 @@ class ClientBase:
         allocates = (transport.memory() for transport in self._core.transports)
         return _empty.make(next((allocate for allocate in allocates if allocate is not None), None), shape, dtype, kind)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"an attnd.{type(self).__name__} has connections, and is neither copied nor pickled: make another"
+        )
+
     def __repr__(self) -> str:
         closed = ", closed" if self._core.closed else ""
         return f"attnd.{type(self).__name__}({self.target!r}{closed})"

@@ -99,7 +99,7 @@ class Connection:
             DeadlineExceeded, Unavailable, Internal: the connection must be closed.
         """
         if left <= 0:
-            raise DeadlineExceeded(f"the call was not sent within {timeout:g} s")
+            raise DeadlineExceeded("the call was not sent")
         wait = left if left < _LONGEST_WAIT else None
         if wait != self._timeout:
             self._socket.settimeout(wait)
@@ -113,7 +113,7 @@ class Connection:
             else:
                 self._socket.sendmsg(parts, (), socket.MSG_NOSIGNAL)
         except socket.timeout:
-            raise DeadlineExceeded(f"the call was not sent within {left:g} s") from None
+            raise DeadlineExceeded("the call was not sent") from None
         except OSError as error:
             if error.errno in GONE:
                 raise Lost from None
@@ -123,7 +123,7 @@ class Connection:
         try:
             size = self._socket.recv_into(self._buffer)
         except socket.timeout:
-            raise DeadlineExceeded(f"the call was not answered within {left:g} s") from None
+            raise DeadlineExceeded("the call was not answered") from None
         except OSError as error:
             raise Unavailable(f"{LOST}: {error}") from None
         if size == 0:
@@ -220,6 +220,9 @@ class LocalDoor:
             except TooLarge:
                 self._put(connection)
                 return None
+            except DeadlineExceeded as late:
+                self._discard(connection)
+                raise DeadlineExceeded(f"{late.message} within {timeout:g} s") from None
             except BaseException as error:
                 self._discard(connection)
                 if self._closed and isinstance(error, Unavailable):

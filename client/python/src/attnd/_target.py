@@ -24,8 +24,14 @@ def resolve(target: Optional[str]) -> str:
         if target is None:
             raise InvalidArgument.of("target", f"{_FORMS}, here or as ATTND_SERVER in the environment", "none")
         raise InvalidArgument.of("target", _FORMS, "an empty string")
-    if name.startswith("unix:") and unix_path(name) is None:
+    if name.startswith("unix:") and unix_path(name) in (None, ""):
         raise InvalidArgument.of("target", _UNIX_NAMES, name)
+    if name.startswith("/"):
+        raise InvalidArgument.of("target", f"unix://{name} for a Unix socket, or {_FORMS}", name)
+    # Of gRPC's names only these have "//" behind another scheme. gRPC itself would look up the whole as a host.
+    scheme, slashes, rest = name.partition("://")
+    if slashes and scheme in ("http", "https", "grpc", "grpcs", "tcp"):
+        raise InvalidArgument.of("target", f"{rest.rstrip('/')}, without a scheme", name)
     return name
 
 
