@@ -425,8 +425,21 @@ TEST_F(SharedMemoryListenerTest, ADescriptorThatIsSlowToCloseHoldsUpNobody) {
   ASSERT_TRUE(other.Send("x"));
   EXPECT_TRUE(other.ReceiveBytes().has_value());
   EXPECT_TRUE(Register(refused).has_value());
-  listener_.reset();  // gives up on it
   EXPECT_LT(absl::Now() - begin, absl::Seconds(kSeconds - 1));
+
+  // Others wait behind it: with too many of them there are no new connections until it is closed.
+  const shm::UniqueFd unsealed(memfd_create("test", MFD_CLOEXEC));
+  for (std::size_t i = 0; i < kMaxClosing; ++i) {
+    ASSERT_TRUE(refused.Send(&request, sizeof(request), {unsealed.get()}));
+    ASSERT_TRUE(refused.Receive().has_value() || i + 1 == kMaxClosing);
+  }
+  RawCaller next(path());
+  ASSERT_TRUE(next.Send("x"));
+  ASSERT_TRUE(other.Send("x"));
+  EXPECT_TRUE(other.ReceiveBytes().has_value());
+  EXPECT_FALSE(next.HearsNow());
+  EXPECT_TRUE(next.ReceiveBytes().has_value());
+  EXPECT_GE(absl::Now() - begin, absl::Seconds(kSeconds) / 2);
 }
 
 TEST_F(SharedMemoryListenerTest, TakesNoConnectionAfterItHasStoppedAccepting) {
