@@ -57,7 +57,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
   absl::Status TakeRefused(absl::string_view datagram) {
     const std::optional<RefusedCall> refused = ParseRefusedCall(datagram, engine_.limits().max_header_bytes);
     if (!refused.has_value()) return absl::InvalidArgumentError("a datagram that is no message of this protocol");
-    if (const absl::Status status = CheckNewId(refused->id); !status.ok()) return status;
+    if (absl::Status status = CheckNewId(refused->id); !status.ok()) return status;
     sink_->Send(ErrorAnswer(refused->id, refused->status), nullptr);
     return absl::OkStatus();
   }
@@ -80,7 +80,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
   }
 
   absl::Status Begin(v1::LocalCall&& message) {
-    if (const absl::Status status = CheckNewId(message.id()); !status.ok()) return status;
+    if (absl::Status status = CheckNewId(message.id()); !status.ok()) return status;
     const auto call = std::make_shared<LocalCall>(std::move(message));
     if (!Add(call)) {
       sink_->Send(ErrorAnswer(call->id(), TooMany()), nullptr);

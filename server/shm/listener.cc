@@ -21,7 +21,7 @@ std::atomic<SharedMemory::Owner> next_owner{1};
 
 // How long the socket rests after the system had no descriptor left for a new connection, and how often it is looked
 // whether callers read their answers while some do not.
-constexpr int kLookMilliseconds = 100;
+constexpr std::chrono::milliseconds kLook(100);
 
 bool WatchFor(const shm::UniqueFd& epoll, int fd) {
   epoll_event event{};
@@ -82,7 +82,7 @@ void SharedMemoryListener::StopAccepting() {
 }
 
 int SharedMemoryListener::WaitMilliseconds() const {
-  return resting_ || watch_->stuck.load() > 0 ? kLookMilliseconds : -1;
+  return resting_ || watch_->stuck.load() > 0 ? static_cast<int>(kLook.count()) : -1;
 }
 
 void SharedMemoryListener::WatchListener(bool watch) {
@@ -101,7 +101,6 @@ void SharedMemoryListener::Run() {
   while (!stop_.load()) {
     WatchListener(!resting_);
     const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), WaitMilliseconds());
-    resting_ = false;
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events[static_cast<std::size_t>(i)];
       const int fd = event.data.fd;
@@ -114,9 +113,18 @@ void SharedMemoryListener::Run() {
         Accept();
       }
     }
-    if (watch_->stuck.load() > 0) EndStuck();
+    Look();
   }
   TakeTheRest();
+}
+
+void SharedMemoryListener::Look() {
+  if (!resting_ && watch_->stuck.load() == 0) return;
+  const PeerSocket::Clock::time_point now = PeerSocket::Clock::now();
+  if (now < next_look_) return;
+  next_look_ = now + kLook;
+  resting_ = false;
+  EndStuck();
 }
 
 void SharedMemoryListener::Accept() {
@@ -124,15 +132,18 @@ void SharedMemoryListener::Accept() {
   {
     absl::MutexLock lock(&accepting_mutex_);
     if (!listener_->fd.valid()) return;
-    if (closer_.waiting() >= kMaxClosing) {
-      resting_ = true;
-      return;
-    }
+    if (closer_.waiting() >= kMaxClosing) return Rest();
     fd = shm::UniqueFd(accept4(listener_->fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     // Without a rest a waiting connection would wake us again at once, over and over.
-    if (!fd.valid()) resting_ = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
+    const bool full = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
+    if (!fd.valid() && full) Rest();
   }
   if (fd.valid()) Add(std::move(fd));
+}
+
+void SharedMemoryListener::Rest() {
+  resting_ = true;
+  next_look_ = PeerSocket::Clock::now() + kLook;
 }
 
 void SharedMemoryListener::Add(shm::UniqueFd fd) {

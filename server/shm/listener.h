@@ -74,13 +74,17 @@ class SharedMemoryListener {
   int WaitMilliseconds() const;
   void WatchListener(bool watch) ABSL_LOCKS_EXCLUDED(accepting_mutex_);
   void Accept() ABSL_LOCKS_EXCLUDED(accepting_mutex_);
+  // Takes no new connection until the next look.
+  void Rest();
   void Add(shm::UniqueFd fd);
   void Handle(Clients::iterator client, std::uint32_t events);
   enum class Turn : std::uint8_t { kTaken, kNothing, kEnded };
   // Takes one datagram.
   Turn Serve(Client& client);
   void End(Clients::iterator client);
-  // Ends connections whose callers do not read.
+  // Every tenth of a second, while the socket rests or callers do not read.
+  void Look();
+  // Ends connections whose callers have not read for too long.
   void EndStuck();
   void TakeTheRest();
 
@@ -97,6 +101,7 @@ class SharedMemoryListener {
   // Of the thread alone.
   bool accepting_ = false;
   bool resting_ = false;  // the system had no descriptor left for a new connection, or too many wait for their close
+  PeerSocket::Clock::time_point next_look_;
   Clients clients_;
   std::vector<char> buffer_;
   std::thread thread_;
