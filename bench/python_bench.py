@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import functools
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -182,12 +183,15 @@ def measure_calls(options: argparse.Namespace, results: dict[str, Any], cpus: li
 
 def measure_model(options: argparse.Namespace, results: dict[str, Any], cpus: list[int]) -> None:
     """Calls between torch's matmuls, nothing pinned."""
+    if importlib.util.find_spec("torch") is None:
+        results["model"] = {door: {"error": "torch is not installed"} for door in DOORS}
+        return
     with server(options, cpus) as targets:
         commands = {door: worker_command("model", targets[door], door, 128, -1) for door in DOORS}
         try:
             times = in_turns(options, commands)
         except NotMeasured as error:
-            results["model"] = {door: {"error": f"torch: {error}"} for door in DOORS}
+            results["model"] = {door: {"error": str(error)} for door in DOORS}
             return
         results["model"] = {door: summary(times[door]) for door in DOORS}
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the Python package's tests with each end of the versions that it allows: Debian's Python 3.9, 3.11, 3.13 and newest,
 # in roots of their own under build-python/, with the oldest and newest grpcio, protobuf and numpy that pip finds wheels of,
-# some between, and Debian's own. Needs root, mmdebstrap and the network.
+# some between, Debian's own, and once with torch and JAX (gigabytes). Needs root, mmdebstrap and the network.
 #   scripts/python_matrix.sh [SUITE...]     bullseye bookworm trixie sid
 # The binaries are this machine's, with their libraries beside them. The table is build-python/results.md; logs are beside
 # it. A row that fails does not end the run.
@@ -21,12 +21,13 @@ rows=(
   "bookworm second  grpcio==1.70.0 protobuf==5.29.5  numpy==2.2.6"
   "bookworm last    grpcio==1.76.0 protobuf==6.33.0  numpy==2.3.5"
   "bookworm newest  grpcio         protobuf          numpy"
+  "bookworm arrays  grpcio         protobuf          numpy         ml_dtypes jax torch"
   "trixie   Debian"
   "trixie   oldest  grpcio==1.66.2 protobuf==3.20.3  numpy==2.1.0"
   "trixie   newest  grpcio         protobuf          numpy"
   "sid      Debian"
   "sid      oldest  grpcio==1.75.1 protobuf==3.20.3  numpy==2.3.3"
-  "sid      newest  grpcio         protobuf          numpy"
+  "sid      newest  grpcio         protobuf          numpy         ml_dtypes"
 )
 [ $# -gt 0 ] || set -- bullseye bookworm trixie sid
 case " $* " in *' -'*) sed -n '2,7p' "$0" >&2; exit 2 ;; esac
@@ -57,6 +58,14 @@ carry_binaries() {
   done
 }
 carry_binaries
+
+# What the tests read, as it is now: it stays the same for all rows.
+sources=$out/src
+rm -rf "$sources"
+mkdir -p "$sources/client" "$sources/tests" "$sources/examples"
+cp -r client/python "$sources/client/"
+cp -r tests/golden "$sources/tests/"
+cp -r examples/python "$sources/examples/"
 
 make_root() {
   local suite=$1 system=$out/$1 mirror packages=python3,python3-venv,ca-certificates
@@ -91,7 +100,7 @@ run_row() {
     inside "$suite" "$python" -m pip install --only-binary :all: "$@" pytest
     # The package as a user of that pip installs it; the tests below take the sources.
     rm -rf "$out/$suite/tmp/attnd"
-    cp -r "$root/client/python" "$out/$suite/tmp/attnd"
+    cp -r "$sources/client/python" "$out/$suite/tmp/attnd"
     inside "$suite" "$python" -m pip install --no-deps /tmp/attnd
     inside "$suite" "$python" -c 'import attnd.v1.local_pb2; assert "site-packages" in attnd.__file__, attnd.__file__'
   fi
@@ -113,7 +122,7 @@ for suite in "$@"; do
       { printf '| %s | | | | | | no root |\n' "$suite" >>"$results"; failed=1; continue; }
   fi
   for path in proc sys dev dev/shm; do bind "/$path" "$out/$suite/$path"; done
-  bind "$root" "$out/$suite/src"
+  bind "$sources" "$out/$suite/src"
   bind "$out/binaries" "$out/$suite/binaries"
   for line in "${rows[@]}"; do
     read -r -a row <<<"$line"
