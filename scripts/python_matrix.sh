@@ -13,7 +13,7 @@ cd "$root"
 # SUITE ROW REQUIREMENT...; what "oldest" names is the first with a wheel for that Python. protobuf 3.20 has none for a
 # Python after 3.10 but the one in pure Python.
 rows=(
-  "bullseye oldest  grpcio==1.51.1 protobuf==3.20.3  numpy==1.21.0"
+  "bullseye oldest  grpcio==1.51.1 protobuf==3.20.3  numpy==1.23.0"
   "bullseye newest  grpcio         protobuf          numpy"
   "bookworm Debian"
   "bookworm oldest  grpcio==1.51.1 protobuf==3.20.3  numpy==1.23.2"
@@ -75,6 +75,7 @@ make_root() {
   mmdebstrap --variant=apt --mode=root --include="$packages" --aptopt='APT::Install-Recommends "false"' \
     --aptopt='Acquire::Check-Valid-Until "false"' "$suite" "$system" "deb $mirror $suite main"
   cp -L /etc/resolv.conf "$system/etc/resolv.conf"
+  printf '127.0.0.1 localhost\n::1 localhost\n' >"$system/etc/hosts"
   cp -L /etc/ssl/certs/ca-certificates.crt "$system/etc/ssl/certs/ca-certificates.crt"
   [ ! -e /etc/pip.conf ] || cp -L /etc/pip.conf "$system/etc/pip.conf"
   touch "$system/.complete"
