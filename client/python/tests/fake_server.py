@@ -25,7 +25,9 @@ class FakeServer(grpc.GenericRpcHandler):
         self.metadata: list[dict[str, Any]] = []
         self.handlers: dict[str, Handler] = {"GetServerInfo": answer_info, COMPUTE: answer_compute}
         self.cancelled = threading.Event()
-        self._server = grpc.server(futures.ThreadPoolExecutor(16), handlers=(self,))
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(16), handlers=(self,), options=[("grpc.max_receive_message_length", -1)]
+        )
         if credentials is None:
             self.port = self._server.add_insecure_port(address)
         else:

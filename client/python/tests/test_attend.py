@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import subprocess
@@ -12,7 +13,9 @@ import pytest
 
 import attnd
 import safetensors_files
+from attnd.v1 import attention_pb2
 from conftest import Server
+from fake_server import FakeServer, answer_compute, fake  # noqa: F401
 from inputs import same_bits, tensors
 
 
@@ -142,6 +145,43 @@ def test_some_heads(client: attnd.Client, queries: int) -> None:
     whole = client.attend(q, k, v, "t5-tiny")
     part = client.attend(q[:, 2:6], k[:, 2:6], v[:, 2:6], "t5-tiny", first_head=2)
     assert same_bits(part, whole[:, 2:6])
+
+
+def replaced_during(calls: int) -> Any:
+    """Answers as if the model were replaced with each of the first calls."""
+    made = itertools.count()
+
+    def answer(request: bytes, context: Any) -> bytes:
+        message = attention_pb2.ComputeAttentionResponse.FromString(answer_compute(request, context))
+        message.content_hash = str(min(next(made), calls))
+        return message.SerializeToString()
+
+    return answer
+
+
+def test_pieces_of_different_models_are_not_mixed(fake: FakeServer) -> None:  # noqa: F811
+    """They are computed again."""
+    fake.handlers["ComputeAttention"] = replaced_during(3)
+    with attnd.Client(fake.target) as client:
+        reply = client.compute(attnd.ComputeRequest(*tensors(queries=1024), "m"))
+    assert reply.content_hash == "3"
+    assert len(fake.calls) == 2 * 8
+
+
+def test_a_model_that_is_replaced_all_the_time(fake: FakeServer) -> None:  # noqa: F811
+    """The call then travels in one message, which one model answers."""
+    fake.handlers["ComputeAttention"] = replaced_during(1000)
+    with attnd.Client(fake.target) as client:
+        assert client.attend(*tensors(queries=1024), "m").shape == (1, 8, 1024, 64)
+    assert len(fake.calls) == 2 * 8 + 1
+
+
+def test_a_message_beyond_4_mebibytes(client: attnd.Client) -> None:
+    """One key/value head of one sequence is not cut."""
+    q, k, v = tensors(heads=1, queries=20_000, keys=5)
+    output = client.attend(q, k, v, "book", mask="none")
+    assert output.nbytes > 4 << 20
+    assert same_bits(output[:, :, -9:], client.attend(q[:, :, -9:], k, v, "book", mask="none", query_offset=-4))
 
 
 def test_product_precision(client: attnd.Client) -> None:

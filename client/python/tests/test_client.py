@@ -247,6 +247,20 @@ def test_several_channels_and_servers() -> None:
             server.stop()
 
 
+def test_each_channel_has_a_connection_of_its_own(fake: FakeServer) -> None:  # noqa: F811
+    peers: list[str] = []
+
+    def answer(request: bytes, context: Any) -> bytes:
+        peers.append(context.peer())
+        return answer_compute(request, context)
+
+    fake.handlers[COMPUTE] = answer
+    with attnd.Client(fake.target, channels=3) as client:
+        for _ in range(6):
+            client.attend(*tensors(), "m")
+    assert len(set(peers)) == 3
+
+
 def test_64_threads(server: Server) -> None:
     q, k, v = tensors()
     failures: list[BaseException] = []

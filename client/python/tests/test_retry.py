@@ -223,6 +223,57 @@ def test_a_server_that_does_not_come_back(asynchronous: bool) -> None:
     assert 0.5 < time.monotonic() - start < 10
 
 
+@both
+def test_nothing_is_spent_while_nobody_can_be_reached(asynchronous: bool) -> None:
+    """A budget of two repeats is enough for a server that is away for longer than many backoffs."""
+    first = FakeServer()
+    second: list[FakeServer] = []
+    retry = attnd.Retry(initial_backoff=0.01, max_backoff=0.02, budget=0.0, reserve_per_second=0.2)
+
+    def restart() -> None:
+        first.stop()
+        time.sleep(1.0)
+        second.append(FakeServer(first.target))
+
+    async def ask() -> None:
+        async with attnd.AsyncClient(first.target, retry=retry) as client:
+            await client.server_info()
+            restarting = asyncio.get_running_loop().run_in_executor(None, restart)
+            await asyncio.sleep(0.3)
+            await client.server_info()
+            await restarting
+
+    if asynchronous:
+        asyncio.run(ask())
+    else:
+        with attnd.Client(first.target, retry=retry) as client:
+            client.server_info()
+            thread = threading.Thread(target=restart)
+            thread.start()
+            time.sleep(0.3)
+            client.server_info()
+            thread.join()
+    second[0].stop()
+
+
+def test_methods_with_effects_wait_for_a_server() -> None:
+    """What waits for a connection has not been sent."""
+    first = FakeServer()
+    with attnd.Client(first.target) as client:
+        client.server_info()
+        first.stop()
+        second: list[FakeServer] = []
+
+        def start() -> None:
+            second.append(FakeServer(first.target))
+            second[0].handlers["LoadModel"] = answer_model
+
+        threading.Timer(0.7, start).start()
+        assert client.load_model("x").name == "fake"
+    assert second[0].calls == ["LoadModel"]
+    second[0].stop()
+
+
 def test_the_timeout_ends_the_wait() -> None:
     server = FakeServer()
     with attnd.Client(server.target) as client:

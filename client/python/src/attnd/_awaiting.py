@@ -9,7 +9,6 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, TypeVar, Union
 import grpc
 import grpc.aio
 
-from attnd import _process
 from attnd._blocking import closed_error
 from attnd._deadline import Deadline
 from attnd._operation import Io, Metadata, Operation, run_async
@@ -43,8 +42,6 @@ class AwaitingIo(Io):
             self._ended = asyncio.Event()
             self._channels = [_make_channel(self._options) for _ in range(self._options.channels)]
             self._methods = [{} for _ in self._channels]
-            for channel in self._channels:
-                _process.keep_in_child(channel)
         elif self._loop is not loop:
             raise FailedPrecondition.of("event loop", "the one of the client's first call", "another one")
 
@@ -66,7 +63,6 @@ class AwaitingIo(Io):
                 raise Cancelled("the client was closed during the call") from None
             raise from_rpc_error(error) from None
         except asyncio.CancelledError:
-            call.cancel()
             if not self.closed:
                 raise
             raise Cancelled("the client was closed during the call") from None

@@ -9,7 +9,6 @@ from typing import Any, Callable, Iterable, List, Optional, Set, TypeVar, Union
 
 import grpc
 
-from attnd import _process
 from attnd._connection_watch import ConnectionWatch
 from attnd._deadline import Deadline
 from attnd._operation import Io, Metadata, Operation, run
@@ -30,8 +29,6 @@ class BlockingIo(Io):
 
     def __init__(self, options: Options) -> None:
         self._channels = [_make_channel(options) for _ in range(options.channels)]
-        for channel in self._channels:
-            _process.keep_in_child(channel)
         self._turn = itertools.count()
         self._methods: List[Any] = [{} for _ in self._channels]
         self._watch = ConnectionWatch(self._channels[0])

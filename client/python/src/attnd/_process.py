@@ -8,14 +8,12 @@ once, and the parent's clients go on.
 from __future__ import annotations
 
 import os
-from typing import Any, Dict
-from weakref import WeakSet
+from typing import Dict
 
 from attnd.errors import FailedPrecondition
 
 # Process ids: of the "first user", and of the "child" that was forked from it, if this is one.
 _state: Dict[str, int] = {}
-_kept: WeakSet[Any] = WeakSet()
 
 
 def use() -> None:
@@ -40,21 +38,9 @@ def forked() -> bool:
     return "child" in _state
 
 
-def keep_in_child(resource: Any) -> None:
-    """A forked child never destroys ``resource``: destroying a gRPC channel shuts down the parent's sockets."""
-    _kept.add(resource)
-
-
 def _after_fork_in_child() -> None:
-    if "first user" not in _state:
-        return
-    _state["child"] = os.getpid()
-    if not _kept:
-        return
-    import ctypes  # noqa: PLC0415 (only where it is needed)
-
-    for resource in list(_kept):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(resource))
+    if "first user" in _state:
+        _state["child"] = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):
