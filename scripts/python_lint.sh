@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Looks through the Python package, its tests, examples and benchmark with ruff and mypy --strict, in a virtual
-# environment under build/ that holds what client/python/requirements-lint.txt names. Needs the network the first time.
+# Looks through the Python package, its tests, examples and benchmark with ruff and mypy --strict, and builds it as it would
+# be published, in a virtual environment under build/ that holds what client/python/requirements-lint.txt names. Needs the
+# network the first time.
 #   scripts/python_lint.sh          fails on what they find
 #   scripts/python_lint.sh --fix    formats, and mends what ruff can mend
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-case ${1:-} in '' | --fix) ;; *) sed -n '2,5p' "$0" >&2; exit 2 ;; esac
+case ${1:-} in '' | --fix) ;; *) sed -n '2,6p' "$0" >&2; exit 2 ;; esac
 cd "$root"
 venv=$(python_venv python-lint client/python/requirements-lint.txt)
 others=()
@@ -26,3 +27,16 @@ fi
 ruff check --output-format=concise
 ruff format --check
 (cd client/python && "$venv/bin/mypy" --config-file pyproject.toml --cache-dir "$root/build/python-lint/mypy")
+[ -z "${1:-}" ] || exit 0
+
+# The package that would be published, made of a copy: setuptools leaves files beside the sources.
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+cp -r client/python "$copy/attnd"
+step "Building the package" "$root/build/logs/python-package.log" \
+  "$venv/bin/python" -m build --no-isolation --outdir "$copy/dist" "$copy/attnd"
+"$venv/bin/twine" check --strict "$copy"/dist/*
+held=$("$venv/bin/python" -m zipfile -l "$copy"/dist/attnd-*.whl)
+for file in attnd/py.typed attnd/v1/attention_pb2.pyi attnd/_guard.py; do
+  grep -q "^$file " <<<"$held" || fail "the wheel has no $file"
+done
