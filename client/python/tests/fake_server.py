@@ -13,8 +13,9 @@ import pytest
 from attnd.v1 import attention_pb2, model_pb2, server_pb2
 
 COMPUTE = "ComputeAttention"
+STREAM = "StreamAttention"
 
-Handler = Callable[[bytes, grpc.ServicerContext], bytes]
+Handler = Callable[[Any, Any], Any]
 
 
 class FakeServer(grpc.GenericRpcHandler):
@@ -23,7 +24,11 @@ class FakeServer(grpc.GenericRpcHandler):
     def __init__(self, address: str = "127.0.0.1:0", credentials: Any = None) -> None:
         self.calls: list[str] = []
         self.metadata: list[dict[str, Any]] = []
-        self.handlers: dict[str, Handler] = {"GetServerInfo": answer_info, COMPUTE: answer_compute}
+        self.handlers: dict[str, Handler] = {
+            "GetServerInfo": answer_info,
+            COMPUTE: answer_compute,
+            STREAM: answer_stream,
+        }
         self.cancelled = threading.Event()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(16), handlers=(self,), options=[("grpc.max_receive_message_length", -1)]
@@ -43,6 +48,8 @@ class FakeServer(grpc.GenericRpcHandler):
             self.metadata.append(dict(context.invocation_metadata()))
             return self.handlers[name](request, context)
 
+        if name == STREAM:
+            return grpc.stream_stream_rpc_method_handler(behave)
         return grpc.unary_unary_rpc_method_handler(behave)
 
     def hang(self, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -68,6 +75,21 @@ def answer_compute(request: bytes, context: grpc.ServicerContext) -> bytes:
     return attention_pb2.ComputeAttentionResponse(
         version=1, content_hash="fake", dtype=call.output_dtype, output=bytes(size)
     ).SerializeToString()
+
+
+def answer_piece(request: bytes) -> bytes:
+    """Of a stream. The output is zeros."""
+    piece = attention_pb2.StreamAttentionRequest.FromString(request)
+    result = attention_pb2.ComputeAttentionResponse.FromString(answer_compute(piece.call.SerializeToString(), None))
+    answer = attention_pb2.StreamAttentionResponse(id=piece.id, output=result.output)
+    result.ClearField("output")
+    answer.result.CopyFrom(result)
+    return answer.SerializeToString()
+
+
+def answer_stream(requests: Any, context: Any) -> Any:
+    for request in requests:
+        yield answer_piece(request)
 
 
 def answer_model(request: bytes, context: grpc.ServicerContext) -> bytes:

@@ -19,7 +19,7 @@ import pytest
 import attnd
 from attnd import _target
 from conftest import Server
-from fake_server import COMPUTE, FakeServer, answer_compute, fake, run_openssl  # noqa: F401
+from fake_server import COMPUTE, STREAM, FakeServer, answer_compute, fake, run_openssl  # noqa: F401
 from inputs import same_bits, tensors
 
 SRC = str(pathlib.Path(attnd.__file__).parents[1])
@@ -239,9 +239,9 @@ def test_several_channels_and_servers() -> None:
         with attnd.Client(target, load_balancing="round_robin", channels=2) as client:
             client.server_info()
             deadline = time.monotonic() + 10
-            while not all(COMPUTE in server.calls for server in servers):
+            while not all(STREAM in server.calls for server in servers):
                 assert time.monotonic() < deadline
-                client.attend_many([request] * 20)
+                assert len(client.attend_many([request] * 20)) == 20
     finally:
         for server in servers:
             server.stop()

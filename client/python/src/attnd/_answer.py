@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, Protocol, Tuple
+from typing import Any, Dict, Optional, Protocol, Tuple
 
 import numpy as np
 
@@ -32,7 +32,13 @@ def answer_of(call: Expected, message: bytes) -> Answer:
 
     Raises Internal for bytes that are no answer to `call`."""
     small, tensors = _wire.split(message)
-    parsed = parse_small(call, small)
+    return placed_answer(call, parse_small(call, small), tensors)
+
+
+def placed_answer(
+    call: Expected, parsed: attention_pb2.ComputeAttentionResponse, tensors: Dict[int, memoryview]
+) -> Answer:
+    """The same of its parts, the small ones of which are checked."""
     output = _placed("output", tensors.get(_wire.OUTPUT), call.output_shape, call.output_code, call.out)
     log_sum_exp = None
     if call.log_sum_exp_shape is not None:
@@ -46,9 +52,14 @@ def parse_small(call: Expected, small: bytes) -> attention_pb2.ComputeAttentionR
         parsed = attention_pb2.ComputeAttentionResponse.FromString(small)
     except Exception:  # protobuf's errors have changed their base
         raise not_an_answer("it is no ComputeAttentionResponse") from None
+    check_small(call, parsed)
+    return parsed
+
+
+def check_small(call: Expected, parsed: attention_pb2.ComputeAttentionResponse) -> None:
+    """Raises Internal if they are no answer to `call`."""
     if parsed.dtype != call.output_code:
         raise not_an_answer(f"dtype: expected {_dtypes.NAMES[call.output_code]}, got {parsed.dtype}")
-    return parsed
 
 
 def empty(shape: Tuple[int, ...], code: int) -> np.ndarray[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Iterable, List, Union
 
 import numpy as np
 
-from attnd import _pieces, _wire
+from attnd import _pieces, _stream, _wire
 from attnd._answer import answer_of, empty, reply_of
 from attnd._core import Core
 from attnd._deadline import Deadline
@@ -29,9 +29,7 @@ def compute(
     core: Core, io: Io, request: ComputeRequest, deadline: Deadline, metadata: Metadata
 ) -> Operation[ComputeReply]:
     """One call, by the first way that takes it."""
-    if not isinstance(request, ComputeRequest):
-        raise InvalidArgument.of("request", "an attnd.ComputeRequest", f"a {type(request).__qualname__}")
-    call = Call(request)
+    call = Call.of(request)
     for transport in core.transports:
         if transport.takes(call):
             try:
@@ -58,12 +56,19 @@ def compute_many(
     deadline: Deadline,
     metadata: Metadata,
 ) -> Operation[List[Union[ComputeReply, Error]]]:
-    """Many calls, in order."""
+    """Many calls, in order: by gRPC over streams; elsewhere each by itself, several at once."""
+    try:
+        source = iter(requests)
+    except TypeError:
+        raise InvalidArgument.of("requests", "attnd.ComputeRequests", f"a {type(requests).__qualname__}") from None
+    if not core.transports:
+        job = _stream.Job(source, return_errors, GRPC)
+        return (yield from _stream.compute_many(core, io, job, deadline, metadata))
 
     def start(request: ComputeRequest, branch: Io) -> Operation[ComputeReply]:
         return compute(core, branch, request, deadline, metadata)
 
-    starts = (partial(start, request) for request in requests)
+    starts = (partial(start, request) for request in source)
     replies: List[Union[ComputeReply, Error]] = yield lambda: io.together(starts, width_of(core), not return_errors)
     return replies
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Any, Callable, Dict, Iterable, List, Optional, TypeVar, Union
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, TypeVar, Union
 
 import grpc
 import grpc.aio
 
 from attnd._blocking import closed_error
 from attnd._deadline import Deadline
-from attnd._operation import Io, Metadata, Operation, run_async
+from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
 from attnd._options import Options, channel_options
 from attnd._status import from_rpc_error
 from attnd._target import for_grpc
-from attnd.errors import Cancelled, Error, FailedPrecondition
+from attnd.errors import Cancelled, Error, FailedPrecondition, Unavailable
 
 T = TypeVar("T")
+
+# What grpc.aio makes of a stream that ended, however, while it was writing: the server's status is lost.
+_WRITE_FAILED = "Internal error from Core"
 
 
 class AwaitingIo(Io):
@@ -59,14 +62,47 @@ class AwaitingIo(Io):
         try:
             answer: bytes = await call
         except grpc.RpcError as error:
-            if self.closed:
-                raise Cancelled("the client was closed during the call") from None
-            raise from_rpc_error(error) from None
+            raise self._error_of(error) from None
         except asyncio.CancelledError:
             if not self.closed:
                 raise
-            raise Cancelled("the client was closed during the call") from None
+            raise _closed_during_the_call() from None
         return answer
+
+    def _error_of(self, error: grpc.RpcError) -> Error:
+        return _closed_during_the_call() if self.closed else from_rpc_error(error)
+
+    async def exchange(
+        self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata
+    ) -> None:
+        self._open()
+        free = asyncio.Semaphore(in_flight)
+
+        async def messages() -> AsyncIterator[bytes]:
+            while True:
+                await free.acquire()
+                message = stream.next_message()
+                if message is None:
+                    return
+                yield message
+
+        channel = self._channels[next(self._turn) % len(self._channels)]
+        call = channel.stream_stream(method, None, None)(messages(), timeout=deadline.left(), metadata=metadata)
+        try:
+            async for answer in call:
+                stream.accept(answer)
+                free.release()
+        except grpc.RpcError as error:
+            lost = self._error_of(error)
+            if lost.message.startswith(_WRITE_FAILED):
+                raise Unavailable("the stream broke while a call was sent") from None
+            raise lost from None
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+            raise _closed_during_the_call() from None
+        finally:
+            call.cancel()
 
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -123,6 +159,10 @@ class AwaitingIo(Io):
             await channel.close(None)
 
 
+def _closed_during_the_call() -> Cancelled:
+    return Cancelled("the client was closed during the call")
+
+
 def _make_channel(options: Options) -> grpc.aio.Channel:
     target, settings = for_grpc(options.target), channel_options(options)
     if options.credentials is None:
@@ -137,6 +177,7 @@ class _Branch(Io):
 
     def __init__(self, io: AwaitingIo) -> None:
         self.unary = io.unary  # type: ignore[method-assign]
+        self.exchange = io.exchange  # type: ignore[method-assign]
         self.pause = io.pause  # type: ignore[method-assign]
         self.reachable = io.reachable  # type: ignore[method-assign]
         self.connected = io.connected  # type: ignore[method-assign]

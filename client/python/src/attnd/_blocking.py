@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
-from typing import Any, Callable, Iterable, List, Optional, Set, TypeVar, Union
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Set, TypeVar, Union
 
 import grpc
 
 from attnd._connection_watch import ConnectionWatch
 from attnd._deadline import Deadline
-from attnd._operation import Io, Metadata, Operation, run
+from attnd._operation import Io, MessageStream, Metadata, Operation, run
 from attnd._options import Options, channel_options
 from attnd._status import from_rpc_error
 from attnd._target import for_grpc
@@ -42,6 +43,19 @@ class BlockingIo(Io):
         if found is None:
             found = methods[method] = self._channels[index].unary_unary(method, None, None)
         return found
+
+    def stream(self, method: str, messages: Iterator[bytes], deadline: Deadline, metadata: Metadata) -> Any:
+        """A stream over the next channel."""
+        if self.closed:
+            raise closed_error()
+        channel = self._channels[next(self._turn) % len(self._channels)]
+        return channel.stream_stream(method, None, None)(messages, timeout=deadline.left(), metadata=metadata)
+
+    def exchange(
+        self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata
+    ) -> None:
+        with Sender(stream, in_flight) as sender:
+            sender.receive(self, self.stream(method, sender.messages(), deadline, metadata))
 
     def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
         if self.closed:
@@ -87,6 +101,41 @@ def _make_channel(options: Options) -> grpc.Channel:
     if options.credentials is None:
         return grpc.insecure_channel(target, settings)
     return grpc.secure_channel(target, options.credentials, settings)
+
+
+class Sender:
+    """Hands a stream's messages to grpcio, which asks for them on a thread of its own."""
+
+    def __init__(self, stream: MessageStream, in_flight: int) -> None:
+        self._stream = stream
+        self._free = threading.Semaphore(in_flight)
+        self._over = False
+
+    def messages(self) -> Iterator[bytes]:
+        while True:
+            self._free.acquire()
+            message = None if self._over else self._stream.next_message()
+            if message is None:
+                return
+            yield message
+
+    def receive(self, io: BlockingIo, call: Any) -> None:
+        """Until the stream ends."""
+        try:
+            for answer in call:
+                self._stream.accept(answer)
+                self._free.release()
+        except grpc.RpcError as error:
+            raise io.error_of(error) from None
+        finally:
+            call.cancel()
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._over = True
+        self._free.release()
 
 
 class _Group(Io):
@@ -168,20 +217,35 @@ class _Group(Io):
             if not self._io.closed:
                 raise
             raise closed_error() from None
+        with self._cancellable(call):
+            try:
+                answer: bytes = call.result()
+            except grpc.FutureCancelledError:
+                raise Cancelled("another call of the same batch failed, or the batch was interrupted") from None
+            except grpc.RpcError as error:
+                raise self._io.error_of(error) from None
+        return answer
+
+    def exchange(
+        self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata
+    ) -> None:
+        with Sender(stream, in_flight) as sender:
+            call = self._io.stream(method, sender.messages(), deadline, metadata)
+            with self._cancellable(call):
+                sender.receive(self._io, call)
+
+    @contextlib.contextmanager
+    def _cancellable(self, call: Any) -> Iterator[None]:
+        """Within this the call is cancelled when the group ends early."""
         with self._lock:
             self._calls.add(call)
         if self._over.is_set():
             call.cancel()
         try:
-            answer: bytes = call.result()
-        except grpc.FutureCancelledError:
-            raise Cancelled("another call of the same batch failed, or the batch was interrupted") from None
-        except grpc.RpcError as error:
-            raise self._io.error_of(error) from None
+            yield
         finally:
             with self._lock:
                 self._calls.discard(call)
-        return answer
 
     def pause(self, seconds: float) -> None:
         if self._over.wait(seconds):

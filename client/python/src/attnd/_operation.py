@@ -12,18 +12,30 @@ object that exists in both forms), with their arguments bound:
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, Iterable, List, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Generator, Iterable, List, Optional, Tuple, TypeVar, Union
 
 from attnd._deadline import Deadline
 from attnd.errors import Error
 
-__all__ = ["Io", "Metadata", "Operation", "Step", "run", "run_async"]
+__all__ = ["Io", "MessageStream", "Metadata", "Operation", "Step", "run", "run_async"]
 
 T = TypeVar("T")
 
 Step = Callable[[], Any]
 Operation = Generator[Step, Any, T]
-Metadata = Sequence[Tuple[str, Union[str, bytes]]]
+Metadata = Tuple[Tuple[str, Union[str, bytes]], ...]
+
+
+class MessageStream:
+    """The messages of one stream. All methods may be called from several threads."""
+
+    def next_message(self) -> Optional[bytes]:
+        """What to send next; None: nothing more. Does not raise."""
+        raise NotImplementedError
+
+    def accept(self, message: bytes) -> None:
+        """An answer has come. What this raises ends the stream, and is raised by `Io.exchange`."""
+        raise NotImplementedError
 
 
 class Io:
@@ -37,6 +49,13 @@ class Io:
 
     def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> Any:
         """Sends one gRPC call; the answer's bytes. Raises an Error."""
+        raise NotImplementedError
+
+    def exchange(
+        self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata
+    ) -> Any:
+        """Runs one gRPC stream, whose messages are answered with one each, in any order: at most `in_flight` are sent
+        and not answered. Returns when the stream has ended. Raises an Error."""
         raise NotImplementedError
 
     def pause(self, seconds: float) -> Any:

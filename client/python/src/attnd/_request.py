@@ -155,6 +155,17 @@ class Call:
         self._small = _small_fields(request, self)
         _check_bytes(self)
 
+    @classmethod
+    def of(cls, request: Any) -> Call:
+        """The call of a caller's request. Raises InvalidArgument for what is none."""
+        if not isinstance(request, ComputeRequest):
+            raise InvalidArgument.of("request", "an attnd.ComputeRequest", f"a {type(request).__qualname__}")
+        return cls(request)
+
+    def small(self) -> attention_pb2.ComputeAttentionRequest:
+        """Everything but the tensors, not to be changed."""
+        return self._small
+
     def header(self) -> attention_pb2.ComputeAttentionRequest:
         """Everything but the tensors, for the caller to add to."""
         message = attention_pb2.ComputeAttentionRequest()

@@ -1,0 +1,188 @@
+"""Many calls over one or more streams (StreamAttention), each call answered as soon as it is done."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from functools import partial
+from typing import Any, Deque, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+
+from attnd import _wire
+from attnd._answer import check_small, not_an_answer, placed_answer, reply_of
+from attnd._core import Core
+from attnd._deadline import Deadline
+from attnd._operation import Io, MessageStream, Metadata, Operation
+from attnd._request import Call, ComputeReply, ComputeRequest
+from attnd._status import error_of
+from attnd.errors import Cancelled, Error, Internal, Unavailable
+from attnd.v1 import attention_pb2
+
+METHOD = "/attnd.v1.AttentionService/StreamAttention"
+
+# Sent on one stream and not answered: enough to keep a server busy while answers travel.
+_IN_FLIGHT = 8
+# A stream stays with one server. These are enough to reach every one of several.
+_STREAMS_OVER_SERVERS = 8
+
+Item = Tuple[int, Call]
+Result = Union[ComputeReply, Error]
+
+
+class Job:
+    """The calls: which are still to be sent, and what became of them. Thread-safe."""
+
+    def __init__(self, requests: Iterator[ComputeRequest], return_errors: bool, transport: str) -> None:
+        self.return_errors = return_errors
+        self._transport = transport
+        self._requests = enumerate(requests)
+        self._lock = threading.Lock()
+        self._given_back: Deque[Item] = deque()
+        self._results: List[Optional[Result]] = []
+        self._failure: Optional[BaseException] = None
+
+    def take(self) -> Optional[Item]:
+        """The next call to send; None: there is none, or the job has failed."""
+        with self._lock:
+            if self._failure is not None:
+                return None
+            if self._given_back:
+                return self._given_back.popleft()
+            try:
+                for index, request in self._requests:
+                    self._results.append(None)
+                    try:
+                        return index, Call.of(request)
+                    except Error as error:
+                        if not self.return_errors:
+                            raise
+                        self._results[index] = error
+            except Exception as error:  # of the caller's iterator, too
+                self._failure = error
+            return None
+
+    def give_back(self, items: Iterable[Item]) -> None:
+        """Calls that were not answered, to be sent again."""
+        with self._lock:
+            self._given_back.extend(items)
+
+    def answered(self, item: Item, message: attention_pb2.StreamAttentionResponse, tensors: Any) -> None:
+        """Raises the error of a call, unless it is a result."""
+        index, call = item
+        result: Result
+        if message.code == 0:
+            check_small(call, message.result)
+            result = reply_of(call, placed_answer(call, message.result, tensors), self._transport)
+        else:
+            result = _error_of(message)
+            if not self.return_errors:
+                raise result
+        with self._lock:
+            self._results[index] = result
+
+    def check(self) -> None:
+        """Raises what ended the job early."""
+        if self._failure is not None:
+            raise self._failure
+
+    def results(self, rest: Optional[Error]) -> List[Result]:
+        """In order; `rest` for those that were not answered, also of requests that were not read yet."""
+        with self._lock:
+            unanswered = rest if rest is not None else Cancelled("the call was not answered")
+            self._results.extend(None for _ in self._requests)
+            return [unanswered if result is None else result for result in self._results]
+
+
+class _Stream(MessageStream):
+    """The messages of one attempt at one stream."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._lock = threading.Lock()
+        self._sent: Dict[int, Item] = {}
+        self._all_sent = False
+        self._over = False
+        self._refused: List[Item] = []
+        self._unanswered: List[Item] = []
+        self._refusal: Optional[Unavailable] = None
+
+    def next_message(self) -> Optional[bytes]:
+        item = self._job.take()
+        with self._lock:
+            if item is None:
+                self._all_sent = True
+                return None
+            if self._over:
+                self._job.give_back([item])
+                return None
+            index, call = item
+            self._sent[index] = item
+        header = attention_pb2.StreamAttentionRequest(id=index, call=call.small())
+        return _wire.join(header.SerializeToString(), ((_wire.Q, call.q), (_wire.K, call.k), (_wire.V, call.v)))
+
+    def accept(self, message: bytes) -> None:
+        small, tensors = _wire.split(message)
+        try:
+            answer = attention_pb2.StreamAttentionResponse.FromString(small)
+        except Exception:  # protobuf's errors have changed their base
+            raise not_an_answer("it is no StreamAttentionResponse") from None
+        with self._lock:
+            item = self._sent.pop(answer.id, None)
+        if item is None:
+            raise not_an_answer(f"it is to piece {answer.id}, which was not asked")
+        if answer.code == Unavailable.code.value[0]:
+            self._refused.append(item)
+            self._refusal = Unavailable(answer.message)
+        else:
+            self._job.answered(item, answer, tensors)
+
+    def end(self) -> None:
+        """The stream is over: what was not answered is given back."""
+        with self._lock:
+            self._over = True
+            self._unanswered, self._sent = list(self._sent.values()), {}
+        self._job.give_back([*self._refused, *self._unanswered])
+
+    def check(self) -> None:
+        """After the stream has ended well. Raises the error of calls that the server refused, to have them repeated."""
+        self._job.check()
+        if self._unanswered or not self._all_sent:
+            raise Internal("the server ended the stream before it had answered all calls")
+        if self._refusal is not None:
+            raise self._refusal
+
+
+def compute_many(core: Core, io: Io, job: Job, deadline: Deadline, metadata: Metadata) -> Operation[List[Result]]:
+    """Raises the first error, unless the job returns errors."""
+    errors: List[Error] = []
+
+    def one_stream(branch: Io) -> Operation[None]:
+        try:
+            yield from core.repeated(branch, deadline, partial(_attempt, branch, job, deadline, metadata))
+        except Error as error:
+            if not job.return_errors:
+                raise
+            errors.append(error)
+
+    count = core.options.channels
+    if core.options.load_balancing == "round_robin":
+        count = max(count, _STREAMS_OVER_SERVERS)
+    if count == 1:
+        yield from one_stream(io)
+    else:
+        yield lambda: io.together([one_stream] * count, count, True)
+    job.check()
+    return job.results(errors[0] if errors else None)
+
+
+def _attempt(io: Io, job: Job, deadline: Deadline, metadata: Metadata) -> Operation[None]:
+    stream = _Stream(job)
+    try:
+        yield lambda: io.exchange(METHOD, stream, _IN_FLIGHT, deadline, metadata)
+    finally:
+        stream.end()
+    stream.check()
+
+
+def _error_of(message: attention_pb2.StreamAttentionResponse) -> Error:
+    detail = message.detail if message.HasField("detail") else None
+    return error_of(message.code, message.message, detail, None)
