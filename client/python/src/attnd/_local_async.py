@@ -14,7 +14,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional
 from attnd import _local_wire
 from attnd._local import GONE, LOST, Lost, TooLarge, Welcome, welcome_of
 from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
-from attnd.errors import Cancelled, DeadlineExceeded, Error, Internal, Unavailable
+from attnd.errors import Cancelled, DeadlineExceeded, Error, FailedPrecondition, Internal, Unavailable
 from attnd.v1 import local_pb2
 
 # Datagrams that are read before other tasks have their turn.
@@ -203,6 +203,7 @@ class AsyncLocalDoor:
         self._path = path
         self._user_agent = user_agent
         self._on_loss = on_loss
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._link: Optional[_Link] = None
         self._making: Optional[asyncio.Task[Optional[_Link]]] = None
         self._rest_until = 0.0
@@ -226,11 +227,9 @@ class AsyncLocalDoor:
     ) -> Optional[local_pb2.LocalAnswer]:
         """As LocalDoor.call. A task that is cancelled meanwhile cancels the call."""
         while True:
-            link = self._link
-            if link is None or link.ended:
-                link = await self._linked()
-                if link is None:
-                    return None
+            link = await self._linked()
+            if link is None:
+                return None
             room = link.welcome.max_message_bytes - len(header) - len(names) - 1024
             if sent_bytes > room or answered_bytes > room:
                 return None
@@ -243,8 +242,19 @@ class AsyncLocalDoor:
                 return None
 
     def close(self) -> None:
-        """Ends the connection. Calls under way fail with Cancelled."""
+        """Ends the connection. Calls under way fail with Cancelled. May be called on any thread."""
         self._closed = True
+        loop = self._loop
+        if loop is None:
+            return
+        if loop.is_running() and not _runs_here(loop):
+            # A client that nobody refers to any more may be found on any thread.
+            with contextlib.suppress(RuntimeError):  # it has been closed meanwhile
+                loop.call_soon_threadsafe(self._end)
+                return
+        self._end()
+
+    def _end(self) -> None:
         if self._link is not None:
             self._link.end(Cancelled("the client was closed during the call"))
         if self._making is not None:
@@ -256,6 +266,11 @@ class AsyncLocalDoor:
             self._link.close_copy()
 
     async def _linked(self) -> Optional[_Link]:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise FailedPrecondition.of("event loop", "the one of the client's first call", "another one")
         if self._link is not None and not self._link.ended:
             return self._link
         if self._closed or time.monotonic() < self._rest_until:
@@ -295,3 +310,10 @@ class AsyncLocalDoor:
         if self._link is link:
             self._link = None
             self._on_loss()
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from attnd._local_async import AsyncLocalDoor
-from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
+from attnd.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Internal, Unavailable
 from attnd.v1 import local_pb2
 
 from .fake_server import FakeServer, wait_for
@@ -236,5 +236,34 @@ def test_without_a_deadline(run: Any, fake: FakeServer) -> None:
         answer = await door.call(HEADER, b"", SENT, 96, 32, math.inf, math.inf)
         assert answer is not None
         assert not fake.calls[0].HasField("timeout")
+
+    run(test)
+
+
+def test_another_event_loop_is_refused(fake: FakeServer, losses: Losses) -> None:
+    door = AsyncLocalDoor(fake.path, "test/1", losses)
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(call(door)) is not None
+
+    async def other() -> None:
+        with pytest.raises(FailedPrecondition, match="event loop"):
+            await call(door)
+
+    asyncio.run(other())
+    assert loop.run_until_complete(call(door)) is not None
+    door.close()
+    loop.close()
+
+
+def test_closed_on_another_thread(run: Any, fake: FakeServer) -> None:
+    async def test(door: AsyncLocalDoor) -> None:
+        fake.on_call = lambda server, request: None
+        task = asyncio.ensure_future(call(door))
+        await asyncio.sleep(0.05)
+        thread = threading.Thread(target=door.close)
+        thread.start()
+        with pytest.raises(Cancelled):
+            await task
+        thread.join()
 
     run(test)
