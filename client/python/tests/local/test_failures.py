@@ -53,9 +53,8 @@ def shared_regions(server: Server) -> int:
 
 
 def slow_call(client: attnd.Client) -> Any:
-    """Arguments of a call that takes a second or more."""
-    shape = (1, 8, 12000, 64)
-    return tuple(client.empty(shape, kind="numpy") for _ in range(3))
+    """Arguments of a call that keeps a core for some seconds."""
+    return (client.empty((1, 8, 24000, 64)),) * 3
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
@@ -208,7 +207,7 @@ def test_keyboard_interrupt_cancels_at_the_server(own: Any, options: Any) -> Non
         # One thread computes: had the call not been cancelled, this one would wait for seconds.
         start = time.monotonic()
         client.attend(*tensors(), "t5-tiny")
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 3
 
 
 def test_a_cancelled_task_cancels_at_the_server(own: Any, options: Any) -> None:
@@ -216,7 +215,7 @@ def test_a_cancelled_task_cancels_at_the_server(own: Any, options: Any) -> None:
 
     async def main() -> None:
         async with attnd.AsyncClient(server.unix, retry=NEVER, **options) as client:
-            arrays = tuple(client.empty((1, 8, 12000, 64)) for _ in range(3))
+            arrays = (client.empty((1, 8, 24000, 64)),) * 3
             await client.attend(*tensors(), "t5-tiny")
             task = asyncio.ensure_future(client.attend(*arrays, "t5-tiny"))
             await asyncio.sleep(0.3)
@@ -225,7 +224,7 @@ def test_a_cancelled_task_cancels_at_the_server(own: Any, options: Any) -> None:
                 await task
             start = time.monotonic()
             await client.attend(*tensors(), "t5-tiny")
-            assert time.monotonic() - start < 1
+            assert time.monotonic() - start < 3
 
     asyncio.run(main())
 

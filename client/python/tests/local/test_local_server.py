@@ -204,8 +204,8 @@ def program(folder: pathlib.Path, text: str) -> str:
 def test_a_server_that_does_not_serve(tmp_path: pathlib.Path) -> None:
     start = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="sleeping"):
-        local_server(program(tmp_path, "echo sleeping; exec sleep 60"), timeout=0.3).start()
-    assert time.monotonic() - start < 5
+        local_server(program(tmp_path, "echo sleeping; exec sleep 60"), timeout=2).start()
+    assert time.monotonic() - start < 20
 
 
 def test_a_server_that_does_not_want_to_end(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
