@@ -110,17 +110,20 @@ import platform, grpc, google.protobuf, numpy
 from google.protobuf.internal import api_implementation
 print("versions: |", platform.python_version(), "|", grpc.__version__, "|", google.protobuf.__version__,
       "(" + api_implementation.Type() + ") |", numpy.__version__)'
+  # trixie's and sid's own grpcio 1.51 hangs for ever in os.fork(), also without attnd.
+  local without=()
+  case $suite-$row in trixie-Debian | sid-Debian) without=(-k "not fork") ;; esac
   inside "$suite" env ATTND_BINARY=/binaries/attnd ATTNCTL_BINARY=/binaries/attnctl bash -c \
-    'cd /src/client/python && exec "$@"' tests "$python" -B -m pytest -q -p no:cacheprovider -W default -W error:::attnd tests
+    'cd /src/client/python && exec "$@"' tests "$python" -B -m pytest -q -p no:cacheprovider -W default -W error:::attnd tests "${without[@]}"
 }
 
-results=$out/results.md
-printf '| Debian | | Python | grpcio | protobuf | numpy | tests |\n|---|---|---|---|---|---|---|\n' >"$results"
-failed=0
-for suite in "$@"; do
+# The rows of one Debian, into SUITE.md.
+run_suite() {
+  local suite=$1 results=$out/$1.md failed=0 line row log
+  : >"$results"
   if [ ! -e "$out/$suite/.complete" ]; then
     (step "Making a root of Debian $suite" "$logs/$suite-root.log" make_root "$suite") ||
-      { printf '| %s | | | | | | no root |\n' "$suite" >>"$results"; failed=1; continue; }
+      { printf '| %s | | | | | | no root |\n' "$suite" >>"$results"; return 1; }
   fi
   for path in proc sys dev dev/shm; do bind "/$path" "$out/$suite/$path"; done
   bind "$sources" "$out/$suite/src"
@@ -133,6 +136,20 @@ for suite in "$@"; do
     printf '| %s | %s %s | %s |\n' "$suite" "${row[1]}" "$(sed -n 's/^versions: //p' "$log")" \
       "$(grep -E '^[0-9]+ (passed|failed|error)|^no tests|^ERROR' "$log" | tail -n 1 | tr -d '|')" >>"$results"
   done
+  return "$failed"
+}
+
+# All at once: the tests mostly wait.
+live='' # the steps' lines would overwrite each other
+running=()
+for suite in "$@"; do
+  run_suite "$suite" &
+  running+=($!)
 done
+failed=0
+for suite in "${running[@]}"; do wait "$suite" || failed=1; done
+results=$out/results.md
+printf '| Debian | | Python | grpcio | protobuf | numpy | tests |\n|---|---|---|---|---|---|---|\n' >"$results"
+for suite in "$@"; do cat "$out/$suite.md" >>"$results"; done
 cat "$results"
 exit "$failed"
