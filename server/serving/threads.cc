@@ -33,9 +33,9 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // One more gives memory back, and one for each address hands shared memory over.
+  // One more gives memory back, and two for each address serve the socket beside it and close what that hands over.
   return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 1 +
-         static_cast<int>(options.listen.size());
+         2 * static_cast<int>(options.listen.size());
 }
 
 absl::Status CheckThreads(int threads) {

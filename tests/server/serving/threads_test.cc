@@ -19,7 +19,7 @@ TEST(ThreadsTest, AsManyAsTheOptionsNeed) {
   EXPECT_GT(few, 7 + 4);
   options.threads = 20;
   options.listen.emplace_back("unix:/tmp/a.sock");
-  EXPECT_EQ(ThreadsOf(options), few + 13 + 1);
+  EXPECT_EQ(ThreadsOf(options), few + 13 + 2);
 }
 
 TEST(ThreadsTest, AreThereWithoutALimit) { EXPECT_TRUE(CheckThreads(30).ok()); }
