@@ -4,6 +4,7 @@
 // Header-only, as the rest of the room.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -34,9 +35,8 @@ inline std::optional<std::string> UnixPath(absl::string_view name) {
     char byte = name[i];
     if (byte == '%') {
       const absl::string_view digits = name.substr(i + 1, 2);
-      if (digits.size() < 2 || !absl::ascii_isxdigit(digits[0]) || !absl::ascii_isxdigit(digits[1])) {
-        return std::nullopt;
-      }
+      const auto is_digit = [](char digit) { return absl::ascii_isxdigit(static_cast<unsigned char>(digit)); };
+      if (digits.size() < 2 || !std::all_of(digits.begin(), digits.end(), is_digit)) return std::nullopt;
       byte = absl::HexStringToBytes(digits)[0];
       i += 2;
     } else if (byte == '?' || byte == '#') {
@@ -52,7 +52,7 @@ inline std::optional<std::string> UnixPath(absl::string_view name) {
 inline std::string UnixName(absl::string_view path) {
   std::string name = absl::StartsWith(path, "/") ? "unix://" : "unix:";
   for (const char byte : path) {
-    if (absl::ascii_isalnum(byte) || absl::StrContains("/-._~", byte)) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(byte)) || absl::StrContains("/-._~", byte)) {
       name.push_back(byte);
     } else {
       absl::StrAppend(&name, "%", absl::Hex(static_cast<unsigned char>(byte), absl::kZeroPad2));
