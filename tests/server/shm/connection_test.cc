@@ -150,13 +150,13 @@ TEST_F(ConnectionTest, WhatEndsIt) {
 TEST_F(ConnectionTest, DescriptorsThatWaitForTheirCloseAreBounded) {
   class Slow {
    public:
-    explicit Slow(absl::Notification& go_on) : go_on_(go_on) {}
-    ~Slow() { go_on_.WaitForNotification(); }
+    explicit Slow(std::shared_ptr<absl::Notification> go_on) : go_on_(std::move(go_on)) {}
+    ~Slow() { go_on_->WaitForNotification(); }
 
    private:
-    absl::Notification& go_on_;
+    const std::shared_ptr<absl::Notification> go_on_;
   };
-  absl::Notification go_on;
+  const auto go_on = std::make_shared<absl::Notification>();
   closer_.Release(std::make_shared<const Slow>(go_on));
   const auto send = [&] { return connection_->Take(Fixed(shm::Operation::kRegister), One(shm::UniqueFd(dup(0)))); };
   for (std::size_t i = 0; i < kMaxClosing; ++i) {
@@ -167,7 +167,7 @@ TEST_F(ConnectionTest, DescriptorsThatWaitForTheirCloseAreBounded) {
   EXPECT_EQ(send().code(), absl::StatusCode::kResourceExhausted);
   ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
   EXPECT_EQ(TakeReply().code, 0) << "whoever sends what is taken goes on";
-  go_on.Notify();
+  go_on->Notify();
 }
 
 }  // namespace
