@@ -294,7 +294,7 @@ TEST_F(LocalCallsTest, AStoppingServerFinishesWhatHasBegun) {
   const auto idle = Greeted();
   const RawRegion region(caller->raw(), kLongBytes);
   const v1::ComputeAttentionRequest request = Long(region);
-  for (const std::uint64_t id : {1, 2}) ASSERT_TRUE(caller->Send(CallOf(id, request)));
+  for (const std::uint64_t id : {1U, 2U}) ASSERT_TRUE(caller->Send(CallOf(id, request)));
   ASSERT_TRUE(Becomes([&] { return in_flight() == 2; }));
   std::thread stop([&] { EXPECT_EQ(server_->server().Stop().cut_off, 0); });
   ASSERT_TRUE(Becomes([&] { return !LocalCaller(path()).raw().connected(); }));
@@ -340,7 +340,7 @@ TEST_F(LocalCallsTest, WhatIsLeftAfterTheDrainTimeIsCutOff) {
   const auto caller = Greeted();
   const RawRegion region(caller->raw(), kLongBytes);
   const v1::ComputeAttentionRequest request = Long(region);
-  for (const std::uint64_t id : {1, 2, 3}) ASSERT_TRUE(caller->Send(CallOf(id, request)));
+  for (const std::uint64_t id : {1U, 2U, 3U}) ASSERT_TRUE(caller->Send(CallOf(id, request)));
   ASSERT_TRUE(Becomes([&] { return in_flight() == 3; }));
   EXPECT_EQ(server_->server().Stop().cut_off, 3);
   EXPECT_FALSE(caller->Receive().has_value());

@@ -241,7 +241,7 @@ TEST_F(LocalServiceTest, ADeadlineEndsACall) {
 TEST_F(LocalServiceTest, ACancellationEndsItsCallAlone) {
   Greet();
   BeginHeld(1);
-  for (const std::uint64_t id : {2, 3}) ASSERT_TRUE(Take(CallOf(id, TestCall(kLarge).Message())).ok());
+  for (const std::uint64_t id : {2U, 3U}) ASSERT_TRUE(Take(CallOf(id, TestCall(kLarge).Message())).ok());
   ASSERT_TRUE(connection_->Take(CancelOf(99)).ok()) << "an id that is not under way";
   EXPECT_EQ(sink_->size(), 0U);
   ASSERT_TRUE(connection_->Take(CancelOf(2)).ok());
