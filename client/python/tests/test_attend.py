@@ -121,14 +121,14 @@ def check_pieces(client: attnd.Client, monkeypatch: pytest.MonkeyPatch, layout: 
 def count_calls(client: attnd.Client, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods that are called from now on."""
     sent: list[str] = []
-    io = client._core.io
-    original = io.callable  # type: ignore[attr-defined]
+    channels = client._core.io.channels  # type: ignore[attr-defined]
+    original = channels.unary
 
-    def callable_and_count(method: str) -> Any:
+    def unary(method: str) -> Any:
         sent.append(method)
         return original(method)
 
-    monkeypatch.setattr(io, "callable", callable_and_count)
+    monkeypatch.setattr(channels, "unary", unary)
     return sent
 
 

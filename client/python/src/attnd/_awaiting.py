@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, TypeVar, Union
+from typing import Any, AsyncIterator, Callable, Iterable, List, Optional, TypeVar, Union
 
 import grpc
 import grpc.aio
 
 from attnd._blocking import closed_error
+from attnd._channels import Channels
 from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
-from attnd._options import Options, channel_options
+from attnd._options import Options
 from attnd._status import from_rpc_error
-from attnd._target import for_grpc
 from attnd.errors import Cancelled, Error, FailedPrecondition, Unavailable
 
 T = TypeVar("T")
@@ -26,13 +25,11 @@ _WRITE_FAILED = "Internal error from Core"
 class AwaitingIo(Io):
     """For one event loop: that of the first call."""
 
+    _channels: Channels
     _ended: asyncio.Event
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._channels: List[grpc.aio.Channel] = []
-        self._methods: List[Dict[str, Any]] = []
-        self._turn = itertools.count()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self.closed = False
 
@@ -43,22 +40,13 @@ class AwaitingIo(Io):
         if self._loop is None:
             self._loop = loop
             self._ended = asyncio.Event()
-            self._channels = [_make_channel(self._options) for _ in range(self._options.channels)]
-            self._methods = [{} for _ in self._channels]
+            self._channels = Channels(grpc.aio, self._options)
         elif self._loop is not loop:
             raise FailedPrecondition.of("event loop", "the one of the client's first call", "another one")
 
-    def _callable(self, method: str) -> Any:
-        index = next(self._turn) % len(self._channels)
-        methods = self._methods[index]
-        found = methods.get(method)
-        if found is None:
-            found = methods[method] = self._channels[index].unary_unary(method, None, None)
-        return found
-
     async def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
         self._open()
-        call = self._callable(method)(payload, timeout=deadline.left(), metadata=metadata)
+        call = self._channels.unary(method)(payload, timeout=deadline.left(), metadata=metadata)
         try:
             answer: bytes = await call
         except grpc.RpcError as error:
@@ -86,8 +74,7 @@ class AwaitingIo(Io):
                     return
                 yield message
 
-        channel = self._channels[next(self._turn) % len(self._channels)]
-        call = channel.stream_stream(method, None, None)(messages(), timeout=deadline.left(), metadata=metadata)
+        call = self._channels.stream(method)(messages(), timeout=deadline.left(), metadata=metadata)
         try:
             async for answer in call:
                 stream.accept(answer)
@@ -109,12 +96,13 @@ class AwaitingIo(Io):
 
     async def reachable(self) -> bool:
         self._open()
-        return self._channels[0].get_state() != grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        state: grpc.ChannelConnectivity = self._channels.first.get_state()
+        return state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
     async def connected(self, deadline: Deadline) -> bool:
         self._open()
         # Closing a channel does not wake those who wait for its connection.
-        ready = asyncio.ensure_future(self._channels[0].channel_ready())
+        ready = asyncio.ensure_future(self._channels.first.channel_ready())
         ended = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait((ready, ended), timeout=deadline.left(), return_when=asyncio.FIRST_COMPLETED)
@@ -154,20 +142,12 @@ class AwaitingIo(Io):
         self.closed = True
         if self._loop is not None:
             self._ended.set()
-        channels, self._channels = self._channels, []
-        for channel in channels:
-            await channel.close(None)
+            for channel in self._channels.all:
+                await channel.close(None)
 
 
 def _closed_during_the_call() -> Cancelled:
     return Cancelled("the client was closed during the call")
-
-
-def _make_channel(options: Options) -> grpc.aio.Channel:
-    target, settings = for_grpc(options.target), channel_options(options)
-    if options.credentials is None:
-        return grpc.aio.insecure_channel(target, settings)
-    return grpc.aio.secure_channel(target, options.credentials, settings)
 
 
 class _Branch(Io):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
 from typing import Any, Callable, Iterable, Iterator, List, Optional, Set, TypeVar, Union
 
 import grpc
 
+from attnd._channels import Channels
 from attnd._connection_watch import ConnectionWatch
 from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation, run
-from attnd._options import Options, channel_options
+from attnd._options import Options
 from attnd._status import from_rpc_error
-from attnd._target import for_grpc
 from attnd.errors import Cancelled, Error, FailedPrecondition
 
 T = TypeVar("T")
@@ -29,39 +28,15 @@ class BlockingIo(Io):
     """Thread-safe."""
 
     def __init__(self, options: Options) -> None:
-        self._channels = [_make_channel(options) for _ in range(options.channels)]
-        self._turn = itertools.count()
-        self._methods: List[Any] = [{} for _ in self._channels]
-        self._watch = ConnectionWatch(self._channels[0])
+        self.channels = Channels(grpc, options)
+        self._watch = ConnectionWatch(self.channels.first)
         self.closed = False
-
-    def callable(self, method: str) -> Any:
-        """A multicallable of the next channel."""
-        index = next(self._turn) % len(self._channels)
-        methods = self._methods[index]
-        found = methods.get(method)
-        if found is None:
-            found = methods[method] = self._channels[index].unary_unary(method, None, None)
-        return found
-
-    def stream(self, method: str, messages: Iterator[bytes], deadline: Deadline, metadata: Metadata) -> Any:
-        """A stream over the next channel."""
-        if self.closed:
-            raise closed_error()
-        channel = self._channels[next(self._turn) % len(self._channels)]
-        return channel.stream_stream(method, None, None)(messages, timeout=deadline.left(), metadata=metadata)
-
-    def exchange(
-        self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata
-    ) -> None:
-        with Sender(stream, in_flight) as sender:
-            sender.receive(self, self.stream(method, sender.messages(), deadline, metadata))
 
     def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
         if self.closed:
             raise closed_error()
         try:
-            answer: bytes = self.callable(method)(payload, timeout=deadline.left(), metadata=metadata)
+            answer: bytes = self.channels.unary(method)(payload, timeout=deadline.left(), metadata=metadata)
         except grpc.RpcError as error:
             raise self.error_of(error) from None
         except ValueError:  # what grpcio raises of a closed channel
@@ -69,6 +44,18 @@ class BlockingIo(Io):
                 raise
             raise closed_error() from None
         return answer
+
+    def stream(self, method: str, messages: Iterator[bytes], deadline: Deadline, metadata: Metadata) -> Any:
+        """Begins a stream."""
+        if self.closed:
+            raise closed_error()
+        return self.channels.stream(method)(messages, timeout=deadline.left(), metadata=metadata)
+
+    def exchange(
+        self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata
+    ) -> None:
+        with Sender(stream, in_flight) as sender:
+            sender.receive(self, self.stream(method, sender.messages(), deadline, metadata))
 
     def error_of(self, error: grpc.RpcError) -> Error:
         if self.closed:
@@ -92,15 +79,8 @@ class BlockingIo(Io):
     def close(self) -> None:
         self.closed = True
         self._watch.end()
-        for channel in self._channels:
+        for channel in self.channels.all:
             channel.close()
-
-
-def _make_channel(options: Options) -> grpc.Channel:
-    target, settings = for_grpc(options.target), channel_options(options)
-    if options.credentials is None:
-        return grpc.insecure_channel(target, settings)
-    return grpc.secure_channel(target, options.credentials, settings)
 
 
 class Sender:
@@ -212,7 +192,7 @@ class _Group(Io):
         if self._io.closed:
             raise closed_error()
         try:
-            call = self._io.callable(method).future(payload, timeout=deadline.left(), metadata=metadata)
+            call = self._io.channels.unary(method).future(payload, timeout=deadline.left(), metadata=metadata)
         except ValueError:  # what grpcio raises of a closed channel
             if not self._io.closed:
                 raise

@@ -11,7 +11,8 @@ from attnd._blocking import BlockingIo
 from attnd._core import Core
 from attnd._operation import Io, Operation, run
 from attnd._retry import Retry
-from attnd._transport import Transport, local_transports
+from attnd._target import unix_path
+from attnd._transport import Transport
 
 if TYPE_CHECKING:
     import grpc
@@ -59,8 +60,7 @@ class ClientBase:
             user_agent=user_agent,
         )
         _process.use()
-        transports: List[Transport] = local_transports(options, self._asynchronous)
-        self._core = Core(options, self._make_io(options), transports)
+        self._core = Core(options, self._make_io(options), ways_on_this_host(options, self._asynchronous))
 
     def _make_io(self, options: _options.Options) -> Io:
         raise NotImplementedError
@@ -119,6 +119,16 @@ class ClientBase:
     def __repr__(self) -> str:
         closed = ", closed" if self._core.closed else ""
         return f"attnd.{type(self).__name__}({self.target!r}{closed})"
+
+
+def ways_on_this_host(options: _options.Options, asynchronous: bool) -> List[Transport]:
+    """The ways beside gRPC that a client of these options has, the best first."""
+    path = unix_path(options.target)
+    if path is None or options.credentials is not None or not (options.local_calls or options.shared_memory):
+        return []
+    from attnd import _host  # noqa: PLC0415 - clients of other targets do without
+
+    return _host.transports(path, options, asynchronous)
 
 
 def as_method(method: F, operation: Callable[..., Any], owner: str) -> F:

@@ -147,7 +147,7 @@ class Call:
         output_dtype = request.output_dtype
         self.output_code = q.code if output_dtype is None else _dtypes.parse("output_dtype", output_dtype)
         self._set_layout(q.array, k.array, v.array, sequence_first)
-        self._set_out(request.out, sequence_first)
+        self._set_out(request.out)
         s = self.shape
         self.log_sum_exp_shape: Optional[Tuple[int, ...]] = None
         if request.return_log_sum_exp:
@@ -198,7 +198,7 @@ class Call:
         self.sequence_first = sequence_first != self._swapped
         self.output_shape: Tuple[int, ...] = (*self.q.shape[:3], self.shape.value_head_dim)
 
-    def _set_out(self, out: Any, sequence_first: bool) -> None:
+    def _set_out(self, out: Any) -> None:
         self.out: Optional[np.ndarray[Any, Any]] = None
         self.out_overlaps = False
         if out is None:

@@ -6,7 +6,7 @@ takes every call, is last, and stands outside of the list. To add a way (shared 
 1. Subclass `Transport`. `takes` looks at the call and at what is known of the server, without I/O.
 2. `attempt` is an operation (`_operation.py`): steps that block in the blocking client and are awaited in the asyncio
    client. Whatever does I/O must therefore exist in both forms; `Io.unary` is gRPC in both.
-3. Return it from `local_transports`, which runs once for each client.
+3. Make it in `ways_on_this_host` (`_client.py`), which runs once for each client.
 
 What a `Call` offers to an attempt (`_request.py`): `call.q`, `call.k`, `call.v` are numpy views with the wire's axes
 and any strides; `call.header()` is the ComputeAttentionRequest without tensors, a copy to add `q_shared` and so on to;
@@ -19,15 +19,13 @@ sent once, ends by `deadline`, and raises an Error as the server gave it.
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 
 from attnd._deadline import Deadline
 from attnd._operation import Io, Metadata, Operation
-from attnd._options import Options
 from attnd._request import Call
-from attnd._target import unix_path
 from attnd.v1 import attention_pb2
 
 
@@ -78,13 +76,3 @@ class Transport:
     def close(self) -> None:
         """Ends what is under way with Cancelled, and lets go of everything, without blocking. Twice is once."""
         raise NotImplementedError
-
-
-def local_transports(options: Options, asynchronous: bool) -> List[Transport]:
-    """The ways beside gRPC that a client of these options has, the best first."""
-    path = unix_path(options.target)
-    if path is None or options.credentials is not None or not (options.local_calls or options.shared_memory):
-        return []
-    from attnd import _host  # noqa: PLC0415 - clients of other targets do without
-
-    return _host.transports(path, options, asynchronous)
