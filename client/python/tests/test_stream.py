@@ -144,7 +144,7 @@ def test_answers_that_are_none(fake: FakeServer, asynchronous: bool, case: str) 
 
 @both
 def test_a_stream_that_ends_early(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
-    fake.handlers[STREAM] = lambda requests, context: iter([answer_piece(list(requests)[0])])
+    fake.handlers[STREAM] = lambda requests, context: iter([answer_piece(request) for request in requests][:1])
     results = attend_many(fake.target, asynchronous, requests_of(3))
     assert [type(result).__name__ for result in results] == ["ndarray", "Internal", "Internal"]
 
