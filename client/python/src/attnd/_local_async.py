@@ -67,7 +67,8 @@ class _Link:
         self._send(_local_wire.call(call_id, left, header, names, sent))
         future: asyncio.Future[local_pb2.LocalAnswer] = self._loop.create_future()
         self._calls[call_id] = future
-        timer = None if left == math.inf else self._loop.call_later(left, self._expire, future, timeout)
+        late = DeadlineExceeded(f"the call was not answered within {timeout:g} s")
+        timer = None if left == math.inf else self._loop.call_later(left, self._fail, future, late)
         try:
             return await future
         finally:
@@ -101,17 +102,21 @@ class _Link:
 
     async def _turn(self, timeout: float, at: float) -> None:
         """Waits until a call has ended."""
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the turn.
         turn: asyncio.Future[None] = self._loop.create_future()
+        left = at - time.monotonic()
+        late = DeadlineExceeded(f"the call was not sent within {timeout:g} s")
+        timer = None if at == math.inf else self._loop.call_later(left, self._fail, turn, late)
         self._waiting.append(turn)
         try:
-            await asyncio.wait_for(turn, None if at == math.inf else max(0.0, at - time.monotonic()))
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded(f"the call was not sent within {timeout:g} s") from None
+            await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self._wake(1)  # it was this task's turn
             raise
         finally:
+            if timer is not None:
+                timer.cancel()
             if turn in self._waiting:
                 self._waiting.remove(turn)
 
@@ -123,9 +128,9 @@ class _Link:
                 count -= 1
 
     @staticmethod
-    def _expire(future: asyncio.Future[local_pb2.LocalAnswer], timeout: float) -> None:
+    def _fail(future: asyncio.Future[Any], error: Error) -> None:
         if not future.done():
-            future.set_exception(DeadlineExceeded(f"the call was not answered within {timeout:g} s"))
+            future.set_exception(error)
 
     def _cancel(self, call_id: int) -> None:
         with contextlib.suppress(Lost, TooLarge, Unavailable):  # the connection's end cancels the call too

@@ -123,6 +123,8 @@ class FakeServer:
             if not data:
                 break
             if self.silent:
+                for fd in fds:
+                    os.close(fd)
                 continue
             reply = self._fixed(data, fds, mine) if data[:8] == struct.pack("<Q", MAGIC) else self._message(data)
             if reply is None:

@@ -119,6 +119,25 @@ def test_cancelled_waiting_tasks_leave_their_turn_to_others(run: Any, fake: Fake
     run(test)
 
 
+def test_a_task_that_is_cancelled_as_its_turn_comes_gives_it_to_the_next(run: Any, fake: FakeServer) -> None:
+    async def test(door: AsyncLocalDoor) -> None:
+        fake.on_call = lambda server, request: None
+        tasks = [asyncio.ensure_future(call(door)) for _ in range(6)]
+        await asyncio.sleep(0.05)
+        fake.on_call = lambda server, request: server.result(request)
+        link = door._link
+        assert link is not None
+        link._take(local_pb2.LocalReply(answer=fake.result(fake.calls[0])))
+        tasks[4].cancel()  # before it runs
+        # Only one of the four calls under way is answered: without its turn the last would wait for ever.
+        assert await asyncio.wait_for(tasks[5], 5) is not None
+        assert tasks[4].cancelled()
+        door.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(test)
+
+
 def test_deadlines_of_calls_under_way_and_of_waiting_ones(run: Any, fake: FakeServer) -> None:
     async def test(door: AsyncLocalDoor) -> None:
         fake.on_call = lambda server, request: None

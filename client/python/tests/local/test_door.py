@@ -274,6 +274,19 @@ def test_an_answer_that_is_none(door: LocalDoor, fake: FakeServer, data: bytes) 
     assert call(door) is not None
 
 
+def test_an_answer_to_the_call_before_is_not_taken_for_this_one(door: LocalDoor, fake: FakeServer) -> None:
+    assert call(door) is not None
+
+    def answer(server: FakeServer, request: local_pb2.LocalCall) -> local_pb2.LocalAnswer:
+        late = server.result(request)
+        late.id = server.calls[0].id
+        return late
+
+    fake.on_call = answer
+    with pytest.raises(Internal, match="not under way"):
+        call(door)
+
+
 def test_close_ends_calls(door: LocalDoor, fake: FakeServer) -> None:
     begun = threading.Event()
     errors: List[BaseException] = []

@@ -186,6 +186,7 @@ def test_a_timeout_is_kept_and_its_memory_not_reused(server: Server, options: An
         client.attend(*tensors(queries=100), "t5-tiny")
         pool = host_of(client).stager.pool
         idle = pool.idle_bytes
+        assert idle > 0  # that of the call that succeeded
         start = time.monotonic()
         with pytest.raises(attnd.DeadlineExceeded):
             client.attend(q, q, q, "t5-tiny", timeout=0.3)
@@ -385,7 +386,7 @@ FORK = """
     import os, signal, sys, time
     import numpy as np
     import attnd
-    target, pid, options = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+    target, pid, options, drop = sys.argv[1], sys.argv[2], eval(sys.argv[3]), eval(sys.argv[4])
     regions = lambda: open(f"/proc/{pid}/maps").read().count("memfd:attnd")
     client = attnd.Client(target, **options)
     arrays = tuple(client.empty((1, 8, 100, 64)) for _ in range(3))
@@ -393,6 +394,8 @@ FORK = """
         array[:] = 0.5
     expected = client.attend(*arrays, "t5-tiny")
     shared = regions()
+    door = client._core.transports[0]._host.door
+    connections = door and list(door._idle)
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -407,13 +410,19 @@ FORK = """
                 pass
         assert arrays[0].sum() == 0.5 * arrays[0].size
         client.close()
-        del client, arrays
+        if drop:
+            del client, arrays
         os.write(write, b"x")
         time.sleep(15)
         os._exit(0)
     assert os.read(read, 1) == b"x"
     assert regions() == shared, (regions(), shared)
     assert np.array_equal(client.attend(*arrays, "t5-tiny"), expected)
+    # The parent's connections are those from before.
+    host = client._core.transports[0]._host
+    assert host.memory.keeper.generation == 0
+    assert host.door is None or len(host.door._idle) == len(host.door._made) == 1
+    assert connections == (host.door and list(host.door._idle))
     # The server's memory goes though the child lives.
     client.close()
     deadline = time.monotonic() + 10
@@ -425,11 +434,12 @@ FORK = """
 """
 
 
+@pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("options", DOORS.values(), ids=DOORS)
-def test_fork(make_server: Any, options: Any) -> None:
+def test_fork(make_server: Any, options: Any, drop: bool) -> None:
     server = make_server()
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FORK), server.unix, str(server.process.pid), repr(options)],
+        [sys.executable, "-c", textwrap.dedent(FORK), server.unix, str(server.process.pid), repr(options), repr(drop)],
         stdout=subprocess.PIPE,
         text=True,
         timeout=60,

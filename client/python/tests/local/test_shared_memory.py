@@ -16,6 +16,7 @@ from attnd import _regions
 from attnd._mapping import HUGE_PAGE
 from attnd._regions import RegionKeeper
 from attnd._shm import SharedMemory
+from attnd._staging import Stager
 from attnd.errors import ResourceExhausted
 
 from .fake_server import FakeServer, descriptors, wait_for
@@ -108,6 +109,31 @@ def test_memory_is_registered_again_with_a_new_server(memory: SharedMemory, fake
     assert memory.keeper.register(region)
     assert region.handle != first
     assert list(fake.regions) == [region.handle]
+
+
+def test_only_handles_of_the_generation_are_forgotten(memory: SharedMemory, fake: FakeServer) -> None:
+    """Calls that were sent before a restart fail after it; they must not take the new server's handles along."""
+    _array, region = memory.allocate(4096)
+    assert memory.keeper.register(region)
+    old = memory.keeper.generation
+    fake.restart()
+    memory.keeper.check()
+    assert memory.keeper.register(region)
+    handle = region.handle
+    memory.keeper.forget(old)
+    assert region.handle == handle
+    memory.keeper.forget(memory.keeper.generation)
+    assert region.handle is None
+
+
+def test_memory_that_the_server_refuses_goes_back_to_the_pool(memory: SharedMemory, fake: FakeServer) -> None:
+    fake.registers = 8
+    stager = Stager(memory)
+    tensor = np.zeros((1, 1, 1 << 12, 4), np.float32)
+    assert stager.stage([tensor] * 3, None, False, tensor.nbytes, 0) is None
+    assert stager.pool.idle_bytes == 4 * tensor.nbytes
+    assert stager.copied_in == 0
+    stager.pool.close()
 
 
 def test_a_refused_region_is_not_asked_for_at_once(memory: SharedMemory, fake: FakeServer) -> None:
