@@ -195,6 +195,14 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "timeout": ({"timeout": "soon"}, "timeout"),
     "NaN timeout": ({"timeout": float("nan")}, "timeout"),
     "metadata": ({"metadata": {"Upper": "x"}}, "metadata"),
+    "metadata of text": ({"metadata": "key"}, "metadata"),
+    "metadata of a number": ({"metadata": 3}, "metadata"),
+    "metadata of gRPC": ({"metadata": {"grpc-timeout": "1S"}}, "metadata"),
+    "metadata with a space": ({"metadata": {"a b": "x"}}, "metadata"),
+    "metadata with a newline": ({"metadata": {"a": "x\ny"}}, "metadata"),
+    "text as binary metadata": ({"metadata": [("a-bin", "x")]}, "metadata"),
+    "bytes as text metadata": ({"metadata": [("a", b"x")]}, "metadata"),
+    "half a surrogate pair": ({"table": "\ud800"}, "table"),
 }
 
 
@@ -208,7 +216,7 @@ def test_refused_arguments(client: attnd.Client, case: str) -> None:
     assert caught.value.got
 
 
-@pytest.mark.parametrize("name", ["", None, 7, b"t5-tiny"])
+@pytest.mark.parametrize("name", ["", None, 7, b"t5-tiny", "\ud800"])
 def test_refused_models(client: attnd.Client, name: Any) -> None:
     with pytest.raises(attnd.InvalidArgument) as caught:
         client.attend(*tensors(), name)

@@ -302,23 +302,28 @@ def run_python(code: str, *arguments: str, **options: Any) -> subprocess.Complet
 
 INTERRUPTED = """
 import attnd, numpy as np, os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 x = np.ones((1, 8, int(sys.argv[2]), 64), np.float32)
-with attnd.Client(sys.argv[1]) as client:
+requests = [attnd.ComputeRequest(x, x, x, "m")] * 3
+with attnd.Client(sys.argv[1], channels=int(sys.argv[4])) as client:
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
-        client.attend(x, x, x, "m")
+        client.attend_many(requests) if sys.argv[3] == "many" else client.attend(x, x, x, "m")
     except KeyboardInterrupt:
         print("interrupted", flush=True)
-        time.sleep(float(sys.argv[3]))
+        time.sleep(20)
 """
 
 
-@pytest.mark.parametrize("queries", [16, 1200])
-def test_an_interrupted_call_is_cancelled(fake: FakeServer, queries: int) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    ("queries", "calls", "channels"), [(16, "one", 1), (1200, "one", 1), (16, "many", 1), (16, "many", 2)]
+)
+def test_an_interrupted_call_is_cancelled(fake: FakeServer, queries: int, calls: str, channels: int) -> None:  # noqa: F811
     """While the process and the client live on."""
     fake.handlers[COMPUTE] = fake.hang
+    fake.handlers[STREAM] = lambda requests, context: iter([fake.hang(b"", context)])
     environment = {**os.environ, "PYTHONPATH": SRC}
-    words = [sys.executable, "-c", INTERRUPTED, fake.target, str(queries), "20"]
+    words = [sys.executable, "-c", INTERRUPTED, fake.target, str(queries), calls, str(channels)]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "interrupted\n"

@@ -135,7 +135,12 @@ def test_bias(shared: attnd.Client) -> None:
     assert window.values.dtype == np.float32
     assert np.array_equal(window.values[1, 2], values[[4, 3, 2, 1, 0], 2])
     assert shared.bias("t5-tiny", queries=2, table="encoder").mask == "none"
-    for arguments, field in (({"queries": 0}, "queries"), ({"heads": [-1]}, "heads[0]"), ({"heads": [9]}, "heads[0]")):
+    for arguments, field in (
+        ({"queries": 0}, "queries"),
+        ({"heads": [-1]}, "heads[0]"),
+        ({"heads": [9]}, "heads[0]"),
+        ({"heads": 1}, "heads"),
+    ):
         with pytest.raises(attnd.InvalidArgument) as caught:
             shared.bias("t5-tiny", **arguments)
         assert caught.value.field == field

@@ -66,6 +66,8 @@ def bias_request(
     mask: Optional[str],
     heads: Optional[Sequence[int]],
 ) -> model_pb2.GetBiasRequest:
+    if heads is not None and not hasattr(heads, "__iter__"):
+        raise InvalidArgument.of("heads", "heads, or None for all", repr(heads)[:80])
     return model_pb2.GetBiasRequest(
         model=model_name(model),
         version=integer("version", version, 0, 2**64 - 1),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 import grpc
 
@@ -18,6 +19,8 @@ from attnd.errors import InvalidArgument
 _INT_MAX = 2**31 - 1
 # As the server's: docs/performance.md, "Settings of the channel".
 _READ_BYTES = 256 << 10
+
+_METADATA = "pairs of a lower-case key and printable ASCII text, or bytes if the key ends in -bin"
 
 Token = Union[str, Callable[[], str]]
 
@@ -135,12 +138,21 @@ def checked_metadata(metadata: Any) -> Metadata:
     """Pairs of a caller's metadata, which is a mapping or such pairs."""
     if metadata is None:
         return ()
-    pairs: Sequence[Any] = list(metadata.items() if hasattr(metadata, "items") else metadata)
+    try:
+        pairs: Tuple[Any, ...] = tuple(metadata.items() if hasattr(metadata, "items") else metadata)
+    except TypeError:
+        raise InvalidArgument.of("metadata", _METADATA, repr(metadata)[:80]) from None
     for pair in pairs:
-        ok = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
-        if not ok or pair[0] != pair[0].lower() or not isinstance(pair[1], (str, bytes)):
-            raise InvalidArgument.of("metadata", "pairs of a lower-case key and a value", repr(pair)[:80])
-    return tuple(pairs)
+        if not (isinstance(pair, tuple) and len(pair) == 2 and _is_metadata(*pair)):
+            raise InvalidArgument.of("metadata", _METADATA, repr(pair)[:80])
+    return pairs
+
+
+def _is_metadata(key: Any, value: Any) -> bool:
+    """What gRPC takes; it fails for the whole call, and less clearly, of anything else."""
+    if not isinstance(key, str) or not re.fullmatch("[0-9a-z_.-]+", key) or key.startswith("grpc-"):
+        return False
+    return isinstance(value, bytes) if key.endswith("-bin") else value == "" or _is_printable(value)
 
 
 def _is_printable(value: Any) -> bool:

@@ -282,17 +282,26 @@ def text(name: str, value: Any, expected: str) -> str:
     """An argument that is a name; None is the empty one."""
     if value is None:
         return ""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not _is_unicode(value):
         raise InvalidArgument.of(name, expected, repr(value)[:80])
     return value
 
 
 def model_name(value: Any, name: str = "model") -> str:
     """An argument that names a model."""
-    if not isinstance(value, str) or not value:
-        got = "an empty name" if isinstance(value, str) else repr(value)[:80]
+    if not isinstance(value, str) or not value or not _is_unicode(value):
+        got = "an empty name" if value == "" else repr(value)[:80]
         raise InvalidArgument.of(name, "the name of a loaded model", got)
     return value
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether it can be sent: not with half a surrogate pair in it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _strided_bytes(arrays: Sequence[np.ndarray[Any, Any]]) -> int:
