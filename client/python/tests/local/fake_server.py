@@ -167,7 +167,7 @@ class FakeServer:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Waits until something that happens on another thread has happened."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -48,6 +48,12 @@ def own(attnd_binary: str, tmp_path: pathlib.Path) -> Iterator[Callable[[], Serv
         server.kill()
 
 
+def cpu_seconds(server: Server) -> float:
+    """Of the server's process so far."""
+    fields = pathlib.Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def shared_regions(server: Server) -> int:
     return pathlib.Path(f"/proc/{server.process.pid}/maps").read_text().count("memfd:attnd")
 
@@ -234,8 +240,9 @@ def test_close_during_calls(server: Server, options: Any) -> None:
     client = attnd.Client(server.unix, retry=NEVER, **options)
     arrays = slow_call(client)
     client.attend(*tensors(), "t5-tiny")
+    before = cpu_seconds(server)
     result = in_thread(lambda: client.attend(*arrays, "t5-tiny"))
-    time.sleep(0.2)
+    wait_for(lambda: cpu_seconds(server) > before + 0.05)  # it computes
     client.close()
     client.close()
     assert isinstance(result(), attnd.Cancelled)

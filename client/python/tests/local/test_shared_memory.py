@@ -221,7 +221,7 @@ def test_threads_make_and_drop_memory(memory: SharedMemory, fake: FakeServer) ->
     def work() -> None:
         for size in range(1, 60):
             array, region = memory.allocate(4096 * size)
-            assert memory.keeper.register(region, 5.0)
+            assert memory.keeper.register(region, 60.0)
             place = memory.place(array.ctypes.data, array.nbytes)
             assert place is not None
             assert place[0] is region
