@@ -72,6 +72,7 @@ python_venv() {
   local name=$1 requirements=$2 folder=$root/build/$1 log=$root/build/logs/$1.log
   shift 2
   if ! cmp -s "$requirements" "$folder/requirements.txt"; then
+    "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || "$root/scripts/setup.sh" --lint >&2
     make_venv() {
       rm -rf "$folder"
       "${PYTHON:-python3}" -m venv "$folder"

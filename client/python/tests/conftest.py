@@ -36,7 +36,7 @@ def attnd_binary() -> str:
 
 @pytest.fixture(scope="session")
 def attnctl_binary() -> str:
-    return find_binary("ATTNCTL_BINARY", "attnctl", "client/attnctl")
+    return find_binary("ATTNCTL_BINARY", "attnctl", "client")
 
 
 @pytest.fixture(scope="session")
