@@ -135,7 +135,7 @@ class _LocalTransport(_HostTransport):
         self._door = door
 
     def ready(self) -> bool:
-        return self._door.worth_trying() and self._door.offered()
+        return self._door.worth_trying() and self._door.offered(math.inf)
 
     def takes(self, call: Call) -> bool:
         return self._door.worth_trying()
@@ -147,10 +147,10 @@ class _LocalTransport(_HostTransport):
         return answer
 
     def _call(self, call: Call, deadline: Deadline) -> Answer:
-        if not self._door.offered():
+        if not self._door.offered(deadline.at):
             raise NotTaken
         header = call.header_bytes()
-        staged = _stage(self._host.stager, call)
+        staged = _stage(self._host.stager, call, deadline.at)
         while True:
             answer = self._door.call(
                 header,
@@ -165,7 +165,7 @@ class _LocalTransport(_HostTransport):
             if error is None:
                 return _finished(self._host.stager, staged, call, _result_of(answer))
             unknown = _forgotten(self._host, staged, error)
-            staged = _stage(self._host.stager, call)
+            staged = _stage(self._host.stager, call, deadline.at)
             staged.unknown = unknown
 
 
@@ -191,10 +191,10 @@ class _AsyncLocalTransport(_HostTransport):
         return answer
 
     async def _call(self, call: Call, deadline: Deadline) -> Answer:
-        if not await self._door.offered():
+        if not await self._door.offered(deadline.at):
             raise NotTaken
         header = call.header_bytes()
-        staged = await _stage_in_loop(self._host.stager, call)
+        staged = await _stage_in_loop(self._host.stager, call, deadline.at)
         while True:
             answer = await self._door.call(
                 header,
@@ -209,7 +209,7 @@ class _AsyncLocalTransport(_HostTransport):
             if error is None:
                 return _finished(self._host.stager, staged, call, _result_of(answer))
             unknown = _forgotten(self._host, staged, error)
-            staged = await _stage_in_loop(self._host.stager, call)
+            staged = await _stage_in_loop(self._host.stager, call, deadline.at)
             staged.unknown = unknown
 
 
@@ -231,7 +231,7 @@ class _SharedTransport(_HostTransport):
 
     def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
         stager = self._host.stager
-        stage = partial(_stage_in_loop if self._asynchronous else _stage, stager, call, may_send=False)
+        stage = partial(_stage_in_loop if self._asynchronous else _stage, stager, call, deadline.at, may_send=False)
         unknown = 0
         while True:
             staged: Staged = yield stage
@@ -252,7 +252,7 @@ Buffer = Union[bytes, memoryview]
 Result = Tuple[attention_pb2.ComputeAttentionResponse, Buffer, Buffer]
 
 
-def _stage(stager: Stager, call: Call, may_send: bool = True) -> Staged:
+def _stage(stager: Stager, call: Call, at: float, may_send: bool = True) -> Staged:
     shape = call.log_sum_exp_shape
     staged = stager.stage(
         (call.q, call.k, call.v),
@@ -261,16 +261,17 @@ def _stage(stager: Stager, call: Call, may_send: bool = True) -> Staged:
         math.prod(call.output_shape) * _dtypes.SIZES[call.output_code],
         0 if shape is None else 4 * math.prod(shape),
         may_send,
+        at,
     )
     if staged is None:
         raise NotTaken
     return staged
 
 
-async def _stage_in_loop(stager: Stager, call: Call, may_send: bool = True) -> Staged:
+async def _stage_in_loop(stager: Stager, call: Call, at: float, may_send: bool = True) -> Staged:
     if stager.waits_for_nothing((call.q, call.k, call.v), call.out, _MAX_LOOP_COPY):
-        return _stage(stager, call, may_send)
-    return await asyncio.get_running_loop().run_in_executor(None, _stage, stager, call, may_send)
+        return _stage(stager, call, at, may_send)
+    return await asyncio.get_running_loop().run_in_executor(None, _stage, stager, call, at, may_send)
 
 
 def _error_in(answer: Optional[local_pb2.LocalAnswer]) -> Optional[Error]:

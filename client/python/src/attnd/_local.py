@@ -40,13 +40,13 @@ class TooLarge(Exception):
     """The datagram is larger than the socket takes: the server has seen nothing of it."""
 
 
-def greet(sock: socket.socket, user_agent: str) -> Optional[Welcome]:
-    """Asks for calls on a new connection; None if they are not offered. Waits for up to PATIENCE.
+def greet(sock: socket.socket, user_agent: str, timeout: float) -> Optional[Welcome]:
+    """Asks for calls on a new connection; None if they are not offered.
 
     Raises:
         OSError: the connection ended, as that to a server without local calls does, or there was no answer.
     """
-    sock.settimeout(PATIENCE)
+    sock.settimeout(timeout)
     sock.send(_local_wire.hello(user_agent), socket.MSG_NOSIGNAL)
     data = sock.recv(1 << 16)
     if not data:
@@ -81,7 +81,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, welcome: Welcome) -> None:
         self._socket = sock
-        self._timeout: Optional[float] = PATIENCE  # as greet leaves it
+        self._timeout: Optional[float] = 0.0  # not known
         self._id = 0
         self._buffer = bytearray(welcome.max_message_bytes)
         self._view = memoryview(self._buffer)
@@ -168,11 +168,12 @@ class LocalDoor:
         """Whether calls may go this way, as far as is known. Does not wait."""
         return not self._closed and (len(self._made) > 0 or time.monotonic() >= self._rest_until)
 
-    def offered(self) -> bool:
-        """Whether calls go this way. Makes the first connection, unless it is known that none can be made."""
+    def offered(self, at: float) -> bool:
+        """Whether calls go this way. Makes the first connection, unless it is known that none can be made, and waits
+        until ``at`` and for PATIENCE at most."""
         if self._idle or self._made:
             return True
-        connection = self._take(PATIENCE)
+        connection = self._take(min(at - time.monotonic(), PATIENCE))
         if connection is None:
             return False
         self._put(connection)
@@ -286,15 +287,20 @@ class LocalDoor:
             self._rest_until = time.monotonic() + REST
             return None
         try:
-            welcome = greet(sock, self._user_agent)
+            # A server in trouble shows by more than the impatience of one caller.
+            rest = REST_AFTER_SILENCE if timeout >= PATIENCE else REST
+            welcome = greet(sock, self._user_agent, max(1e-3, min(timeout, PATIENCE)))
+        except socket.timeout:
+            welcome = None
         except OSError:
+            rest = REST_AFTER_SILENCE
             welcome = None
         except BaseException:
             sock.close()
             raise
         if welcome is None:
             sock.close()
-            self._rest_until = time.monotonic() + REST_AFTER_SILENCE
+            self._rest_until = time.monotonic() + rest
             return None
         connection = Connection(sock, welcome)
         self._made.add(connection)

@@ -223,16 +223,16 @@ class AsyncLocalDoor:
         """Whether calls may go this way, as far as is known. Does not wait."""
         return not self._closed and (self._link is not None or time.monotonic() >= self._rest_until)
 
-    async def offered(self) -> bool:
-        """Whether calls go this way. Connects, unless it is known that that is of no use."""
-        return await self._linked() is not None
+    async def offered(self, at: float) -> bool:
+        """Whether calls go this way. Connects, unless it is known that that is of no use, and waits until ``at``."""
+        return await self._linked(at) is not None
 
     async def call(
         self, header: bytes, names: bytes, sent: Any, sent_bytes: int, answered_bytes: int, timeout: float, at: float
     ) -> Optional[local_pb2.LocalAnswer]:
         """As LocalDoor.call. A task that is cancelled meanwhile cancels the call."""
         while True:
-            link = await self._linked()
+            link = await self._linked(at)
             if link is None:
                 return None
             room = link.welcome.max_message_bytes - len(header) - len(names) - 1024
@@ -270,7 +270,7 @@ class AsyncLocalDoor:
         if self._link is not None:
             self._link.close_copy()
 
-    async def _linked(self) -> Optional[_Link]:
+    async def _linked(self, at: float) -> Optional[_Link]:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -282,14 +282,12 @@ class AsyncLocalDoor:
             return None
         if self._making is None:
             self._making = asyncio.ensure_future(self._make())
-        # One task that is cancelled leaves the connection to the others.
+        # One task that is cancelled, or has no time, leaves the connection to the others.
         making = self._making
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            if self._closed:
-                raise Cancelled("the client was closed during the call") from None
-            raise
+        await asyncio.wait({making}, timeout=None if at == math.inf else max(0.0, at - time.monotonic()))
+        if self._closed:
+            raise Cancelled("the client was closed during the call")
+        return self._link
 
     async def _make(self) -> Optional[_Link]:
         try:

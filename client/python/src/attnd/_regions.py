@@ -52,8 +52,8 @@ class Region:
 class RegionKeeper:
     """What the server at one socket knows of a client's memory. Thread-safe.
 
-    Only :meth:`register` waits for the server. A finalizer may call :meth:`release` on any thread at any time, also one
-    that is within a method of this object.
+    Only :meth:`register` waits for the server. A finalizer may call :meth:`release` and :meth:`close` on any thread at
+    any time, also one that is within a method of this object.
 
     Attributes:
         generation: grows with each connection that is given up, and with it all handles. Whoever reads it needs no
@@ -83,24 +83,27 @@ class RegionKeeper:
     def connect(self) -> bool:
         """Whether the server shares memory, as far as a connection shows."""
         with self._lock:
-            return self._connected() is not None
+            connected = self._connected() is not None
+        self._finish()
+        return connected
 
     def register(self, region: Region, timeout: float = PATIENCE) -> bool:
         """Whether the server knows the region; asks it to, at most once. Waits for up to ``timeout`` seconds."""
         if region.handle is not None:
             return True
         deadline = time.monotonic() + min(timeout, PATIENCE)
+        rest = REST_AFTER_SILENCE if timeout >= PATIENCE else REST
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return False
         try:
             if region.handle is None and time.monotonic() >= region.refused_until:
-                self._register(region, deadline)
+                self._register(region, deadline, rest)
         except BaseException:
             self._drop(0.0)  # whether an answer is still to come is not known
             raise
         finally:
             self._lock.release()
-        self._send_releases()
+        self._finish()
         return region.handle is not None
 
     def release(self, region: Region) -> None:
@@ -109,7 +112,7 @@ class RegionKeeper:
         if handle is None or _process.forked():
             return
         self._releases.append((region, handle))
-        self._send_releases()
+        self._finish()
 
     def check(self) -> None:
         """Forgets all handles if the server has closed the connection."""
@@ -120,7 +123,7 @@ class RegionKeeper:
                 self._drop(0.0)
         finally:
             self._lock.release()
-        self._send_releases()
+        self._finish()
 
     def forget(self, generation: int) -> None:
         """Gives up the connection, and with it all regions, if it still is that of ``generation``: the server has said
@@ -128,12 +131,12 @@ class RegionKeeper:
         with self._lock:
             if self.generation == generation:
                 self._drop(0.0)
+        self._finish()
 
     def close(self) -> None:
-        """Ends the connection for good. The regions' memory stays with its owners."""
-        with self._lock:
-            self._closed = True
-            self._drop(0.0)
+        """Ends the connection for good. The regions' memory stays with its owners. Does not wait."""
+        self._closed = True
+        self._finish()
 
     def abandon(self) -> None:
         """In a forked child: closes the child's copy of the socket, so that the parent's end is the end."""
@@ -143,19 +146,19 @@ class RegionKeeper:
 
     # What follows runs under the lock.
 
-    def _register(self, region: Region, deadline: float) -> None:
+    def _register(self, region: Region, deadline: float, rest: float) -> None:
         sock = self._connected()
         if sock is None:
             return
         request = _REQUEST.pack(_MAGIC, _VERSION, _REGISTER, region.size, _NO_HANDLE)
         try:
             if not _wait(sock, select.POLLOUT, deadline):
-                self._drop(REST_AFTER_SILENCE)
+                self._drop(rest)
                 return
             socket.send_fds(sock, [request], [region.fd], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
             while True:
                 if not _wait(sock, select.POLLIN, deadline):
-                    self._drop(REST_AFTER_SILENCE)
+                    self._drop(rest)
                     return
                 reply = _receive(sock)
                 if reply is None:
@@ -198,11 +201,14 @@ class RegionKeeper:
         if rest > 0:
             self._rest_until = time.monotonic() + rest
 
-    def _send_releases(self) -> None:
-        # Whoever holds the lock comes here after it.
-        while self._releases and self._lock.acquire(blocking=False):
+    def _finish(self) -> None:
+        """Sends releases, and closes if that was asked for. Whoever has held the lock comes here after it, so that
+        finalizers need not wait for it."""
+        while (self._releases or (self._closed and self._socket is not None)) and self._lock.acquire(blocking=False):
             try:
-                if not self._send_what_goes():
+                if self._closed:
+                    self._drop(0.0)
+                elif not self._send_what_goes():
                     return
             finally:
                 self._lock.release()

@@ -36,6 +36,7 @@ class SharedMemory:
         self._freed: Deque[Region] = deque()
         self._pieces: Optional[Memory] = None
         self._pieces_used = 0
+        self._closed = False
 
     def allocate(self, size: int, huge: bool = False) -> Tuple[np.ndarray[Any, Any], Region]:
         """A region of its own of ``size`` bytes (> 0) of zeros.
@@ -65,6 +66,8 @@ class SharedMemory:
         memory, _ = self._allocate(_PIECES_REGION, huge=True)
         with self._lock:
             self._pieces, self._pieces_used = memory, _aligned(size)
+        if self._closed:
+            self._pieces = None
         self._collect()
         return np.asarray(memory)[:size]
 
@@ -84,9 +87,9 @@ class SharedMemory:
         return len(self._index[0])
 
     def close(self) -> None:
-        """Lets the server forget all memory, for good. Arrays stay as they are."""
-        with self._lock:
-            self._pieces = None
+        """Lets the server forget all memory, for good. Arrays stay as they are. Does not wait."""
+        self._closed = True
+        self._pieces = None
         self._collect()
         self.keeper.close()
 

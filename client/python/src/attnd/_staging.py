@@ -3,6 +3,7 @@ message."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -175,20 +176,20 @@ class Stager:
         self.copied_in = 0
         self.copied_out = 0
 
-    def name(self, which: int, array: Array) -> Optional[bytes]:
+    def name(self, which: int, array: Array, at: float) -> Optional[bytes]:
         """The field that names an array's memory; None if that is not shared or has gaps. ``which``: q is 0, k 1."""
         if not self.enabled or not array.flags.c_contiguous:
             return None
         place = self.memory.place(array.__array_interface__["data"][0], array.nbytes)
         if place is None:
             return None
-        return self._name(which, place[0], place[1])
+        return self._name(which, place[0], place[1], at)
 
-    def _name(self, which: int, region: Region, offset: int) -> Optional[bytes]:
+    def _name(self, which: int, region: Region, offset: int, at: float) -> Optional[bytes]:
         fields = region.fields  # before the handle, so that they are not those of a later one
         handle = region.handle
         if handle is None:
-            if not self.memory.keeper.register(region):
+            if not self.memory.keeper.register(region, at - time.monotonic()):
                 return None
             fields, handle = region.fields, region.handle
             if handle is None:
@@ -210,6 +211,7 @@ class Stager:
         output_bytes: int,
         log_sum_exp_bytes: int,
         may_send: bool = True,
+        at: float = math.inf,
     ) -> Optional[Staged]:
         """Decides for each tensor, and copies what has to be.
 
@@ -220,6 +222,7 @@ class Stager:
             output_bytes: size of the output.
             log_sum_exp_bytes: size of the log-sum-exp; 0 if it is not wanted.
             may_send: whether small tensors may go with the message even if none is shared.
+            at: when the call must be over, by the monotonic clock.
 
         Returns:
             None if tensors have to be sent that are too large for a datagram: there is no memory, or the server does
@@ -231,14 +234,14 @@ class Stager:
         missing: List[int] = []
         to_place = 0
         for which, array in enumerate(inputs):
-            name = self.name(which, array)
+            name = self.name(which, array, at)
             if name is None:
                 missing.append(which)
                 to_place += array.nbytes
             else:
                 names.append(name)
         # The server refuses an output that lies over q, k or v, so that it is written elsewhere first.
-        name = self.name(_OUTPUT, out) if out is not None and not out_overlaps else None
+        name = self.name(_OUTPUT, out, at) if out is not None and not out_overlaps else None
         if name is None:
             missing.append(_OUTPUT)
             to_place += output_bytes
@@ -252,7 +255,7 @@ class Stager:
             if not names and not may_send:
                 return None
             self._send(staged, missing, inputs, output_bytes, log_sum_exp_bytes)
-        elif not self._copy(staged, names, missing, inputs, output_bytes, log_sum_exp_bytes):
+        elif not self._copy(staged, names, missing, inputs, output_bytes, log_sum_exp_bytes, at):
             return None
         staged.names = b"".join(names)
         return staged
@@ -296,6 +299,7 @@ class Stager:
         inputs: Sequence[Array],
         output_bytes: int,
         log_sum_exp_bytes: int,
+        at: float,
     ) -> bool:
         if not self.enabled:
             self._send(staged, missing, inputs, output_bytes, log_sum_exp_bytes)
@@ -306,7 +310,7 @@ class Stager:
             return False
         offset = 0
         for which in missing:
-            name = self._name(which, block.region, offset)
+            name = self._name(which, block.region, offset, at)
             if name is None:
                 self.pool.put(block)  # the server has not seen it
                 return False

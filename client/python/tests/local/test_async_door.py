@@ -176,9 +176,21 @@ def test_a_server_without_local_calls_is_left_alone(
     async def test(door: AsyncLocalDoor) -> None:
         fake.on_hello = lambda: welcome
         assert await asyncio.gather(*(call(door) for _ in range(5))) == [None] * 5
-        assert not await door.offered()
+        assert not await door.offered(math.inf)
         assert not door.worth_trying()
         assert len(fake.connections) == 1
+
+    run(test)
+
+
+def test_a_silent_server(run: Any, fake: FakeServer) -> None:
+    async def test(door: AsyncLocalDoor) -> None:
+        fake.silent = True
+        start = time.monotonic()
+        assert not await door.offered(start + 0.05)
+        assert time.monotonic() - start < 0.5
+        assert not await door.offered(math.inf)
+        assert not door.worth_trying()
 
     run(test)
 

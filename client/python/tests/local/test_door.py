@@ -205,11 +205,19 @@ def test_idle_connections_of_a_server_before_are_not_noticed_by_callers(door: Lo
     assert len(fake.connections) == 1
 
 
+def test_a_silent_server(door: LocalDoor, fake: FakeServer) -> None:
+    fake.silent = True
+    start = time.monotonic()
+    assert not door.offered(start + 0.05)
+    assert time.monotonic() - start < 0.5
+    assert not door.worth_trying()
+
+
 def test_nobody_listens(door: LocalDoor, fake: FakeServer) -> None:
     assert door.worth_trying()
     fake.stop()
     try:
-        assert not door.offered()
+        assert not door.offered(math.inf)
         assert call(door) is None
         assert not door.worth_trying()
     finally:
@@ -224,7 +232,7 @@ def test_no_permission(fake: FakeServer, losses: Losses, monkeypatch: pytest.Mon
     door = LocalDoor(fake.path, "test/1", losses)
     with monkeypatch.context() as patch:
         patch.setattr("socket.socket.connect", refuse)
-        assert not door.offered()
+        assert not door.offered(math.inf)
     assert not door.worth_trying()
 
 
@@ -240,7 +248,7 @@ def test_a_server_without_local_calls_is_left_alone(
     door: LocalDoor, fake: FakeServer, welcome: Optional[local_pb2.LocalWelcome]
 ) -> None:
     fake.on_hello = lambda: welcome
-    assert not door.offered()
+    assert not door.offered(math.inf)
     assert call(door) is None
     assert not door.worth_trying()
     assert len(fake.connections) == 1

@@ -7,6 +7,7 @@ import os
 import pathlib
 import resource
 import threading
+import time
 from typing import Iterator
 
 import numpy as np
@@ -155,6 +156,26 @@ def test_a_silent_server_is_left_alone(memory: SharedMemory, fake: FakeServer, m
     fake.silent = False
     assert not memory.keeper.worth_trying()
     assert not memory.keeper.register(region)
+
+
+def test_a_caller_waits_no_longer_than_it_may(memory: SharedMemory, fake: FakeServer) -> None:
+    fake.silent = True
+    _array, region = memory.allocate(4096)
+    start = time.monotonic()
+    assert not memory.keeper.register(region, 0.05)
+    assert time.monotonic() - start < 0.5
+
+
+def test_a_finalizer_may_close_within_any_method(fake: FakeServer) -> None:
+    memory = SharedMemory(RegionKeeper(fake.path))
+    _array, region = memory.allocate(4096)
+    assert memory.keeper.register(region)
+    with memory.keeper._lock, memory._lock:
+        memory.close()  # would wait for ever
+    assert fake.regions
+    memory.keeper.check()  # as whoever has held the lock does
+    wait_for(lambda: not fake.regions)
+    assert not memory.keeper.worth_trying()
 
 
 def test_nobody_listens(tmp_path: pathlib.Path) -> None:
