@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+import typing
 from typing import Any
 
 import pytest
@@ -21,7 +22,11 @@ def test_twins() -> None:
     assert names == {name for name in vars(attnd.AsyncClient) if not name.startswith("_")}
     for name in names:
         blocking, awaiting = getattr(attnd.Client, name), getattr(attnd.AsyncClient, name)
-        assert inspect.signature(blocking).parameters == inspect.signature(awaiting).parameters
+        assert inspect.signature(blocking) == inspect.signature(awaiting)
+        assert next(iter(inspect.signature(blocking).parameters)) == "self"
+        hints = typing.get_type_hints(blocking)
+        assert hints == typing.get_type_hints(awaiting)
+        assert set(hints) == set(inspect.signature(blocking).parameters) - {"self"} | {"return"}
         assert inspect.iscoroutinefunction(awaiting)
         assert not inspect.iscoroutinefunction(blocking)
         assert inspect.getdoc(awaiting)

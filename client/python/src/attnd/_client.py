@@ -135,16 +135,15 @@ def as_method(method: F, operation: Callable[..., Any], owner: str) -> F:
     """`method` with the name, the signature and the description of the operation that it carries out."""
     functools.update_wrapper(method, operation)
     method.__qualname__ = f"{owner}.{operation.__name__}"
-    # What a reader sees: a method that returns what the operation comes to.
-    result = operation.__annotations__["return"]
-    if result.startswith("Operation["):
-        result = result[len("Operation[") : -1]
-    method.__annotations__ = {**operation.__annotations__, "return": result}
+    # Of the operation's, which begins with its core and gives an Operation.
     signature = inspect.signature(operation)
-    core, *others = signature.parameters.values()
-    parameters = [core.replace(name="self", annotation=inspect.Parameter.empty), *others]
-    signature = signature.replace(parameters=parameters, return_annotation=result)
-    method.__signature__ = signature  # type: ignore[attr-defined]
+    parameters = list(signature.parameters.values())
+    parameters[0] = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    given = str(signature.return_annotation)[len("Operation[") : -1]
+    annotations = {**operation.__annotations__, "return": given}
+    del annotations[next(iter(signature.parameters))]
+    method.__annotations__ = annotations
+    vars(method)["__signature__"] = signature.replace(parameters=parameters, return_annotation=given)
     return method
 
 
