@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, List, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
@@ -77,15 +77,8 @@ def bias_request(
         key_start=integer("key_start", key_start),
         key_count=integer("keys", queries if keys is None else keys, 1),
         mask=mask_number(mask),  # type: ignore[arg-type]
-        heads=[integer(f"heads[{i}]", head) for i, head in enumerate(_heads(heads))],
+        heads=[integer(f"heads[{i}]", head) for i, head in enumerate(heads if heads is not None else ())],
     )
-
-
-def _heads(heads: Any) -> List[Any]:
-    try:
-        return list(heads) if heads is not None else []
-    except TypeError:
-        raise InvalidArgument.of("heads", "None or a list of heads", repr(heads)[:80]) from None
 
 
 def bias_window_of(request: model_pb2.GetBiasRequest, message: model_pb2.GetBiasResponse) -> BiasWindow:
