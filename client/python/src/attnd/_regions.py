@@ -152,7 +152,7 @@ class RegionKeeper:
             return
         request = _REQUEST.pack(_MAGIC, _VERSION, _REGISTER, region.size, _NO_HANDLE)
         try:
-            if not _wait(sock, select.POLLOUT, deadline):
+            if not self._await_room(sock, deadline):
                 self._drop(rest)
                 return
             socket.send_fds(sock, [request], [region.fd], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
@@ -177,6 +177,21 @@ class RegionKeeper:
             self._known.add(region)
         else:
             region.refused_until = time.monotonic() + REST
+
+    def _await_room(self, sock: socket.socket, deadline: float) -> bool:
+        """Whether a message can be sent before the deadline. Reads answers to releases meanwhile: a server that has no
+        room for those reads nothing."""
+        while True:
+            poll = select.poll()
+            poll.register(sock, select.POLLOUT | (select.POLLIN if self._unanswered else 0))
+            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1e3)
+            if not ready:
+                return False
+            if not self._unanswered or not ready[0][1] & select.POLLIN:
+                return True
+            if _receive(sock) is None:
+                raise ConnectionError
+            self._unanswered -= 1
 
     def _connected(self) -> Optional[socket.socket]:
         if self._socket is not None and _has_ended(self._socket):

@@ -6,9 +6,10 @@ import gc
 import os
 import pathlib
 import resource
+import socket
 import threading
 import time
-from typing import Iterator
+from typing import Iterator, List
 
 import numpy as np
 import pytest
@@ -255,3 +256,26 @@ def test_threads_make_and_drop_memory(memory: SharedMemory, fake: FakeServer) ->
     gc.collect()
     assert memory.count == 0
     wait_for(lambda: not fake.regions)
+
+
+def test_answers_are_read_while_there_is_no_room_to_send(
+    memory: SharedMemory, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that waits until its answers to releases are read takes no request meanwhile."""
+    monkeypatch.setattr(_regions, "PATIENCE", 20.0)
+    made = [memory.allocate(4096) for _ in range(400)]
+    assert all(memory.keeper.register(region) for _array, region in made)
+    fake.connections[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    go = threading.Event()
+    answer = fake._fixed
+
+    def answer_later(data: bytes, fds: List[int], mine: List[bytes]) -> bytes:
+        go.wait(60)
+        return answer(data, fds, mine)
+
+    monkeypatch.setattr(fake, "_fixed", answer_later)
+    made.clear()  # more releases than the socket holds
+    go.set()
+    _array, region = memory.allocate(4096)
+    assert memory.keeper.register(region, 20.0)
+    assert memory.keeper.generation == 0
