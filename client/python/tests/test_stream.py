@@ -130,6 +130,9 @@ BAD_ANSWERS = {
     "an id that was not asked": attention_pb2.StreamAttentionResponse(id=99).SerializeToString(),
     "no protobuf message": b"\xff",
     "a StreamAttentionResponse of other fields": b"\x0a\x01x",
+    "another dtype": attention_pb2.StreamAttentionResponse(
+        id=0, result=attention_pb2.ComputeAttentionResponse(dtype=2), output=bytes(8 * 4 * 64 * 4)
+    ).SerializeToString(),
     "no result": attention_pb2.StreamAttentionResponse(id=0).SerializeToString(),
 }
 
@@ -225,22 +228,35 @@ def test_cancelling_a_task_ends_streams(fake: FakeServer, channels: int) -> None
     asyncio.run(ask())
 
 
+@both
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_failure_cancels_the_other_calls(fake: FakeServer, channels: int) -> None:  # noqa: F811
+def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool, channels: int) -> None:  # noqa: F811
     """Of which the server has answered none."""
 
     def answer(requests: Any, context: Any) -> Iterator[bytes]:
+        context.add_callback(fake.cancelled.set)
         for request in requests:
             if id_of(request) == 3:
                 yield attention_pb2.StreamAttentionResponse(id=3, code=5, message="no such model").SerializeToString()
         fake.hang(b"", context)
 
     fake.handlers[STREAM] = answer
-    with attnd.Client(fake.target, channels=channels) as client:
-        start = time.monotonic()
-        with pytest.raises(attnd.NotFound):
-            client.attend_many(requests_of(6))
-        assert time.monotonic() - start < 10
+    start = time.monotonic()
+
+    async def ask() -> None:
+        async with attnd.AsyncClient(fake.target, channels=channels) as client:
+            with pytest.raises(attnd.NotFound):
+                await client.attend_many(requests_of(6))
+            assert await asyncio.get_running_loop().run_in_executor(None, fake.cancelled.wait, 10)
+
+    if asynchronous:
+        asyncio.run(ask())
+    else:
+        with attnd.Client(fake.target, channels=channels) as client:
+            with pytest.raises(attnd.NotFound):
+                client.attend_many(requests_of(6))
+            assert fake.cancelled.wait(10)
+    assert time.monotonic() - start < 10
 
 
 def test_what_is_no_request(server: Server) -> None:
