@@ -102,5 +102,5 @@ asyncio.run(main())
 def test_fork(server: Server, case: str) -> None:
     environment = {**os.environ, "PYTHONPATH": SRC}
     words = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", START + CASES[case], server.tcp]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr

@@ -449,7 +449,7 @@ def test_fork(make_server: Any, options: Any, drop: bool) -> None:
         [sys.executable, "-c", textwrap.dedent(FORK), server.unix, str(server.process.pid), repr(options), repr(drop)],
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -472,6 +472,6 @@ def test_the_interpreter_ends_with_arrays_in_use(server: Server) -> None:
         subprocess.run(
             [sys.executable, "-X", "dev", "-c", textwrap.dedent(code), server.unix],
             check=True,
-            timeout=60,
+            timeout=180,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
