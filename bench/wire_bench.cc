@@ -1,4 +1,4 @@
-// attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm --mode auto|unary|stream --clients C
+// attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm|local --mode auto|unary|stream --clients C
 // [--echo] [--copy] [--piece_bytes B] [--pages huge|small]
 //
 // The binary that ships (or the echo) on one CPU and its clients on another; what they are compared with is measured in
@@ -50,11 +50,12 @@
 ABSL_FLAG(std::string, shape, "1,8,2048,64", "batch,heads,length,head_dim");
 ABSL_FLAG(std::string, dtype, "fp32", "fp32 or bf16");
 ABSL_FLAG(std::string, pages, "huge", "huge or small: the pages that tensors and sockets' buffers lie on");
-ABSL_FLAG(std::string, transport, "tcp", "tcp, uds or shm");
+ABSL_FLAG(std::string, transport, "tcp",
+          "tcp, uds, shm or local: calls over the local socket, in turns with gRPC over the Unix socket");
 ABSL_FLAG(std::string, mode, "auto", "auto (the client library's choice), unary or stream");
 ABSL_FLAG(int, clients, 1, "callers at once");
 ABSL_FLAG(bool, echo, false, "the wire without the arithmetic");
-ABSL_FLAG(bool, copy, false, "with shm: tensors in ordinary memory, which the library copies");
+ABSL_FLAG(bool, copy, false, "with shm and local: tensors in ordinary memory, which the library copies");
 ABSL_FLAG(int64_t, piece_bytes, 0, "with stream: bytes of a piece; 0: the library's choice");
 ABSL_FLAG(
     std::vector<std::string>, channel_settings,
@@ -138,7 +139,7 @@ PageKind Pages() { return *ParsePageKind(absl::GetFlag(FLAGS_pages)); }
 // The tensors of one caller, and how it calls.
 class Caller {
  public:
-  Caller(const std::string& target, const Shape& shape, DType dtype) : shape_(shape) {
+  Caller(const std::string& target, const Shape& shape, DType dtype, const std::string& transport) : shape_(shape) {
     const std::string mode = absl::GetFlag(FLAGS_mode);
     client::StreamPlan plan;
     if (absl::GetFlag(FLAGS_piece_bytes) > 0) plan.piece_bytes = absl::GetFlag(FLAGS_piece_bytes);
@@ -150,11 +151,13 @@ class Caller {
     const auto settings = ParseChannelSettings(absl::GetFlag(FLAGS_channel_settings));
     if (!settings.ok()) Die(settings.status());
     for (const auto& [name, value] : *settings) arguments.SetInt(name, value);
-    const bool shared = absl::GetFlag(FLAGS_transport) == "shm";
+    local_ = transport == "local";
+    const bool shared = local_ || transport == "shm";
     caller_ = std::make_shared<client::AttentionCaller>(
         std::make_shared<client::RetryPolicy>(
             RetryOptions(), grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments)),
-        shared ? client::SharedMemory::ForTarget(target) : nullptr, plan);
+        shared ? client::SharedMemory::ForTarget(target) : nullptr, plan,
+        local_ ? client::LocalCalls::ForTarget(target, "attnd_bench") : nullptr);
     const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * SizeOf(dtype);
     const bool in_place = shared && !absl::GetFlag(FLAGS_copy);
     for (SharedBuffer& buffer : buffers_) {
@@ -172,6 +175,7 @@ class Caller {
   void Call() {
     const auto reply = caller_->Compute(request_, {});
     if (!reply.ok()) Die(reply.status());
+    if (local_ && reply->transport != Transport::kLocal) Die(absl::InternalError("a call went by gRPC"));
   }
   const ComputeRequest& request() const { return request_; }
 
@@ -200,6 +204,7 @@ class Caller {
   }
 
   const Shape shape_;
+  bool local_ = false;
   std::shared_ptr<client::AttentionCaller> caller_;
   std::array<SharedBuffer, 4> buffers_;
   ComputeRequest request_;
@@ -250,7 +255,10 @@ void CheckOneOf(const char* flag, const std::string& value, const std::vector<st
 }
 
 void CheckFlags() {
-  CheckOneOf("transport", absl::GetFlag(FLAGS_transport), {"tcp", "uds", "shm"});
+  CheckOneOf("transport", absl::GetFlag(FLAGS_transport), {"tcp", "uds", "shm", "local"});
+  if (absl::GetFlag(FLAGS_echo) && absl::GetFlag(FLAGS_transport) == "local") {
+    Die(absl::InvalidArgumentError("--echo: there is none of the local socket"));
+  }
   CheckOneOf("mode", absl::GetFlag(FLAGS_mode), {"auto", "unary", "stream"});
   CheckOneOf("dtype", absl::GetFlag(FLAGS_dtype), {"fp32", "bf16"});
   CheckOneOf("pages", absl::GetFlag(FLAGS_pages), {"huge", "small"});
@@ -282,7 +290,7 @@ WireServerOptions ServerOptions(const std::string& folder) {
   options.echo_binary = (Folder() / "attnd_echo_server").string();
   options.folder = folder;
   options.tcp = absl::GetFlag(FLAGS_transport) == "tcp";
-  options.shared_memory = absl::GetFlag(FLAGS_transport) == "shm";
+  options.shared_memory = absl::GetFlag(FLAGS_transport) == "shm" || absl::GetFlag(FLAGS_transport) == "local";
   options.echo = absl::GetFlag(FLAGS_echo);
   options.cpu = absl::GetFlag(FLAGS_server_cpu);
   options.pages = *ParsePageKind(absl::GetFlag(FLAGS_server_pages));
@@ -313,9 +321,12 @@ int WireMain(int argc, char** argv) {
 
   std::vector<std::unique_ptr<Caller>> callers;
   for (int i = 0; i < absl::GetFlag(FLAGS_clients); ++i) {
-    callers.push_back(std::make_unique<Caller>(addresses.attnd, shape, dtype));
+    callers.push_back(std::make_unique<Caller>(addresses.attnd, shape, dtype, transport));
     callers.back()->Call();
   }
+  // What a local call is compared with: gRPC over the Unix socket, to the same server.
+  const auto by_grpc = transport == "local" ? std::make_unique<Caller>(addresses.attnd, shape, dtype, "uds") : nullptr;
+  if (by_grpc != nullptr) by_grpc->Call();
   const auto kernel = echo ? nullptr : std::make_unique<KernelAlone>((Folder() / "attnd_bench").string());
   const std::int64_t tensor_bytes = static_cast<std::int64_t>(callers[0]->request().output.size_bytes);
   auto floor = SocketEcho::Create(FloorOptions(tensor_bytes));
@@ -324,7 +335,7 @@ int WireMain(int argc, char** argv) {
       v1::ServerService::NewStub(grpc::CreateChannel(addresses.empty, grpc::InsecureChannelCredentials()));
 
   const double turn = absl::GetFlag(FLAGS_turn_seconds);
-  Series calls, alone, socket, empty_calls;
+  Series calls, grpc_calls, alone, socket, empty_calls;
   double copy = 0, server_cpu = 0, client_cpu = 0, kernel_cpu = 0;
   for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
     server_cpu -= (*server)->CpuMilliseconds();
@@ -339,6 +350,7 @@ int WireMain(int argc, char** argv) {
     server_cpu += (*server)->CpuMilliseconds();
     client_cpu += CpuMilliseconds();
     for (const Series& series : each) calls.Add(series);
+    if (by_grpc != nullptr) grpc_calls.Turn(turn, [&] { by_grpc->Call(); });
     if (kernel != nullptr) kernel_cpu += kernel->Turn(turn, alone);
     socket.Turn(turn, [&] {
       if (const auto done = (*floor)->Exchange(); !done.ok()) Die(done.status());
@@ -379,6 +391,12 @@ int WireMain(int argc, char** argv) {
                          {"client_cpu_ms", client_cpu / static_cast<double>(calls.count())},
                          {"empty_call_p50_ms", empty_calls.At(0.5)},
                          {"to_empty_call_p50", calls.At(0.5) / empty_calls.At(0.5)}};
+  if (by_grpc != nullptr) {
+    line["grpc_p50_ms"] = grpc_calls.At(0.5);
+    line["grpc_min_ms"] = grpc_calls.At(0);
+    line["to_grpc_p50"] = calls.At(0.5) / grpc_calls.At(0.5);
+    line["to_grpc_min"] = calls.At(0) / grpc_calls.At(0);
+  }
   if (!echo) {
     const double kernel_each = kernel_cpu / static_cast<double>(alone.count());
     line["kernel_cpu_ms"] = kernel_each;

@@ -39,10 +39,11 @@ struct AttentionCaller::LaterCall {
 };
 
 AttentionCaller::AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory,
-                                 StreamPlan plan)
+                                 StreamPlan plan, std::shared_ptr<LocalCalls> local)
     : retry_(std::move(retry)),
       memory_(std::move(memory)),
       staging_(memory_ == nullptr ? nullptr : std::make_shared<StagingPool>(memory_)),
+      local_(std::move(local)),
       plan_(plan) {}
 
 bool AttentionCaller::InPieces(const Shape& shape) const {
@@ -68,23 +69,60 @@ absl::StatusOr<ComputeReply> AttentionCaller::Compute(const ComputeRequest& requ
   Tries tries(retry_, options);
   for (int lessons = 0;;) {
     const bool plain = lessons == kMaxLessons;
-    std::optional<Staged> staged = plain ? std::nullopt : Staged::MakeNow(staging_, request, *shape, options.deadline);
-    const bool streamed = !plain && !staged.has_value() && InPieces(*shape);
-    absl::StatusOr<ComputeReply> reply =
-        streamed ? StreamNow(retry_->channel, request, *shape, plan_, options)
-                 : ComputeNow(retry_->channel, request, *shape, staged.has_value() ? staged->fields() : WireFields(),
-                              options);
-    if (staged.has_value()) reply = std::move(*staged).Finish(std::move(reply), request, *shape);
-    if (reply.ok()) {
+    bool shared = false, streamed = false;
+    std::optional<absl::StatusOr<ComputeReply>> reply;
+    // A datagram has no metadata.
+    if (!plain && local_ != nullptr && options.metadata.empty()) reply = ComputeLocal(request, *shape, options, shared);
+    if (!reply.has_value()) reply = ComputeGrpc(request, *shape, options, plain, shared, streamed);
+    if (reply->ok()) {
       tries.Answered();
-      return reply;
+      return *std::move(reply);
     }
-    if (!plain && Learn(reply.status(), staged.has_value(), streamed)) {
+    if (!plain && Learn(reply->status(), shared, streamed)) {
       ++lessons;
       continue;
     }
-    if (auto end = tries.AwaitNext(reply.status())) return *std::move(end);
+    if (auto end = tries.AwaitNext(reply->status())) return *std::move(end);
   }
+}
+
+std::optional<absl::StatusOr<ComputeReply>> AttentionCaller::ComputeLocal(const ComputeRequest& request,
+                                                                          const Shape& shape,
+                                                                          const CallOptions& options, bool& shared) {
+  while (std::shared_ptr<LocalConnection> connection = local_->Take(options)) {
+    Staged staged = Staged::MakeLocal(staging_, request, shape, options.deadline);
+    LocalConnection::Result result = connection->Call(request, shape, staged.fields(), options);
+    if (result.sent == LocalConnection::Sent::kGone) {
+      std::move(staged).Unused();
+      local_->DropAll(std::move(connection));
+      // With the server goes what it knew of memory.
+      if (memory_ != nullptr) memory_->Check();
+      continue;
+    }
+    result.usable ? local_->Put(std::move(connection)) : local_->Drop(std::move(connection));
+    if (result.sent == LocalConnection::Sent::kTooLarge) {
+      std::move(staged).Unused();
+      return std::nullopt;
+    }
+    shared = staged.any();
+    if (result.reply.ok()) result.reply->transport = Transport::kLocal;
+    return std::move(staged).Finish(std::move(result.reply), request, shape);
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<ComputeReply> AttentionCaller::ComputeGrpc(const ComputeRequest& request, const Shape& shape,
+                                                          const CallOptions& options, bool plain, bool& shared,
+                                                          bool& streamed) {
+  std::optional<Staged> staged = plain ? std::nullopt : Staged::MakeNow(staging_, request, shape, options.deadline);
+  shared = staged.has_value();
+  streamed = !plain && !shared && InPieces(shape);
+  absl::StatusOr<ComputeReply> reply =
+      streamed ? StreamNow(retry_->channel, request, shape, plan_, options)
+               : ComputeNow(retry_->channel, request, shape, shared ? staged->fields() : WireFields(), options);
+  if (!shared) return reply;
+  if (reply.ok()) reply->transport = Transport::kSharedMemory;
+  return std::move(*staged).Finish(std::move(reply), request, shape);
 }
 
 void AttentionCaller::ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) {
@@ -118,6 +156,7 @@ void AttentionCaller::Send(std::shared_ptr<LaterCall> call, std::optional<Staged
 
 void AttentionCaller::Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed,
                             absl::StatusOr<ComputeReply> reply) {
+  if (shared && reply.ok()) reply->transport = Transport::kSharedMemory;
   if (shared) reply = std::move(*call->staged).Finish(std::move(reply), call->request, call->shape);
   if (reply.ok()) {
     call->tries.Answered();

@@ -1,8 +1,10 @@
-// Chooses how a call reaches the server: through shared memory, in pieces over streams, or as one message.
+// Chooses how a call reaches the server: over the local socket, through shared memory, in pieces over streams, or as
+// one message.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 
@@ -11,6 +13,7 @@
 #include "attnd/connection.h"
 #include "attnd/options.h"
 #include "attnd/shared_buffer.h"
+#include "client/src/local_calls.h"
 #include "client/src/retry.h"
 #include "client/src/shape.h"
 #include "client/src/staging.h"
@@ -21,17 +24,29 @@ namespace attnd::client {
 // Thread-safe. Calls in flight keep it alive.
 class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
  public:
-  // `memory` is null where the target is no Unix socket.
-  AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory, StreamPlan plan);
+  // `memory` is null where the target is no Unix socket,
+  // and so is `local`, or where calls by the local socket are turned off.
+  AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory, StreamPlan plan,
+                  std::shared_ptr<LocalCalls> local = nullptr);
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options);
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
   absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes);
 
+  // Of tensors, to and from shared memory, by all calls. For tests.
+  std::int64_t copied_bytes() const { return staging_ == nullptr ? 0 : staging_->copied_bytes(); }
+
  private:
   // One call with what its attempts need.
   struct LaterCall;
 
+  // One attempt over the local socket. Nullopt if it cannot go this way: nothing was sent. `shared`: whether tensors
+  // were in shared memory.
+  std::optional<absl::StatusOr<ComputeReply>> ComputeLocal(const ComputeRequest& request, const Shape& shape,
+                                                           const CallOptions& options, bool& shared);
+  // One attempt by gRPC. `plain`: as one message that holds all tensors.
+  absl::StatusOr<ComputeReply> ComputeGrpc(const ComputeRequest& request, const Shape& shape,
+                                           const CallOptions& options, bool plain, bool& shared, bool& streamed);
   bool InPieces(const Shape& shape) const;
   // Whether the call is worth repeating another way; takes note of what was learnt.
   bool Learn(const absl::Status& status, bool shared, bool streamed);
@@ -44,6 +59,7 @@ class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
   const std::shared_ptr<RetryPolicy> retry_;
   const std::shared_ptr<SharedMemory> memory_;
   const std::shared_ptr<StagingPool> staging_;
+  const std::shared_ptr<LocalCalls> local_;
   const StreamPlan plan_;
   std::atomic<bool> streams_unknown_{false};  // the server has no StreamAttention
 };

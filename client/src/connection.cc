@@ -14,6 +14,7 @@
 #include "attnd/error_detail.h"
 #include "client/src/attention_caller.h"
 #include "client/src/grpc_connection.h"
+#include "client/src/local_calls.h"
 #include "client/src/process.h"
 #include "client/src/retry.h"
 #include "client/src/target.h"
@@ -58,6 +59,10 @@ std::string TargetOf(const std::string& target) {
   return path.has_value() ? contract::UnixName(*path) : target;
 }
 
+std::string UserAgent(const ClientOptions& options) {
+  return absl::StrCat(options.user_agent, options.user_agent.empty() ? "" : " ", "attnd-client/" ATTND_VERSION);
+}
+
 int Milliseconds(absl::Duration d) {
   return static_cast<int>(std::min<std::int64_t>(absl::ToInt64Milliseconds(d), std::numeric_limits<int>::max()));
 }
@@ -86,8 +91,7 @@ grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions&
   arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
   // An http_proxy in the environment is meant for other machines.
   if (client::IsLocalTarget(target)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetUserAgentPrefix(
-      absl::StrCat(options.user_agent, options.user_agent.empty() ? "" : " ", "attnd-client/" ATTND_VERSION));
+  arguments.SetUserAgentPrefix(UserAgent(options));
   return arguments;
 }
 
@@ -108,8 +112,13 @@ absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, c
   const auto credentials = options.credentials != nullptr ? options.credentials : grpc::InsecureChannelCredentials();
   const auto channel = grpc::CreateCustomChannel(TargetOf(target), credentials, Arguments(target, options));
   const auto memory = options.shared_memory ? client::SharedMemory::ForTarget(target) : nullptr;
+  // What credentials ask of a connection, this socket does not give.
+  const auto local = options.local_calls && options.credentials == nullptr
+                         ? client::LocalCalls::ForTarget(target, UserAgent(options))
+                         : nullptr;
   const auto retry = std::make_shared<client::RetryPolicy>(options.retry, channel);
-  return client::MakeGrpcConnection(retry, std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options)));
+  return client::MakeGrpcConnection(retry,
+                                    std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options), local));
 }
 
 }  // namespace attnd

@@ -116,6 +116,7 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.threads = m.threads();
   info.started_at = ToTime(m.started_at());
   info.limits = FromProto(m.limits());
+  info.local_calls = m.local_calls();
   for (const v1::Setting& setting : m.settings()) {
     info.settings.push_back({setting.name(), static_cast<SettingState>(setting.state()), setting.detail()});
   }

@@ -50,21 +50,6 @@ bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {
   return input.Skip(static_cast<int>(size));
 }
 
-// Notes where the tensors are (of a repeated one the last, as protobuf has it) and collects all other fields.
-bool SplitFields(CodedInputStream& input, SplitReply& split) {
-  StringOutputStream small_stream(&split.small_fields);
-  CodedOutputStream small(&small_stream);
-  while (const std::uint32_t tag = input.ReadTag()) {
-    if (tag == kOutputTag || tag == kLogSumExpTag) {
-      SplitReply::Range& range = (tag == kOutputTag ? split.output : split.log_sum_exp).emplace();
-      if (!SkipBytes(input, range)) return false;
-    } else if (!WireFormatLite::SkipField(&input, tag, &small)) {
-      return false;
-    }
-  }
-  return input.ConsumedEntireMessage();
-}
-
 absl::StatusOr<SplitReply> Split(grpc::ByteBuffer& bytes) {
   SplitReply split;
   split.slices = std::make_shared<std::vector<grpc::Slice>>();
@@ -101,7 +86,7 @@ absl::Status CheckSize(const char* field, std::int64_t expected, std::size_t got
   return NotAReply(absl::StrCat(field, ": expected ", expected, " bytes, got ", got));
 }
 
-absl::Status FillOutput(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
+absl::Status FillOutput(const SplitReply& split, const ComputeRequest& request, const Shape& shape, bool in_segments,
                         ComputeReply& reply) {
   if (!split.output.has_value()) return NotAReply("it has no output");
   if (auto s = CheckSize("output", shape.output_bytes, split.output->size); !s.ok()) return s;
@@ -109,7 +94,7 @@ absl::Status FillOutput(const SplitReply& split, const ComputeRequest& request, 
     Gather(split, *split.output, request.output.data);
     return absl::OkStatus();
   }
-  if (request.output_in_segments) {
+  if (in_segments) {
     reply.output = Tensor(shape.output_dtype, shape.output_sizes, Cut(*split.slices, *split.output), split.slices);
     return absl::OkStatus();
   }
@@ -152,24 +137,40 @@ absl::Status FillSmallFields(const std::string& bytes, const Shape& shape, Compu
   return absl::OkStatus();
 }
 
-absl::StatusOr<ComputeReply> Fill(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
-                                  bool output_is_shared) {
-  ComputeReply reply;
-  if (auto s = FillSmallFields(split.small_fields, shape, reply); !s.ok()) return s;
-  if (!output_is_shared) {
-    if (auto s = FillOutput(split, request, shape, reply); !s.ok()) return s;
+}  // namespace
+
+bool SplitFields(CodedInputStream& input, SplitReply& split) {
+  StringOutputStream small_stream(&split.small_fields);
+  CodedOutputStream small(&small_stream);
+  while (const std::uint32_t tag = input.ReadTag()) {
+    if (tag == kOutputTag || tag == kLogSumExpTag) {
+      SplitReply::Range& range = (tag == kOutputTag ? split.output : split.log_sum_exp).emplace();
+      if (!SkipBytes(input, range)) return false;
+    } else if (!WireFormatLite::SkipField(&input, tag, &small)) {
+      return false;
+    }
   }
-  if (auto s = FillLogSumExp(split, request, shape, reply); !s.ok()) return s;
-  return reply;
+  return input.ConsumedEntireMessage();
 }
 
-}  // namespace
+absl::StatusOr<ComputeReply> Fill(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
+                                  const WireFields& fields, bool in_segments) {
+  ComputeReply reply;
+  if (auto s = FillSmallFields(split.small_fields, shape, reply); !s.ok()) return s;
+  if (!fields.output.has_value()) {
+    if (auto s = FillOutput(split, request, shape, in_segments, reply); !s.ok()) return s;
+  }
+  if (!fields.log_sum_exp.has_value()) {
+    if (auto s = FillLogSumExp(split, request, shape, reply); !s.ok()) return s;
+  }
+  return reply;
+}
 
 absl::StatusOr<ComputeReply> DecodeReply(grpc::ByteBuffer& bytes, const ComputeRequest& request, const Shape& shape,
                                          const WireFields& fields) {
   const absl::StatusOr<SplitReply> split = Split(bytes);
   if (!split.ok()) return split.status();
-  return Fill(*split, request, shape, fields.output.has_value());
+  return Fill(*split, request, shape, fields, request.output_in_segments);
 }
 
 absl::StatusOr<PieceReply> PieceReply::Read(grpc::ByteBuffer& bytes) {
@@ -188,7 +189,7 @@ absl::StatusOr<PieceReply> PieceReply::Read(grpc::ByteBuffer& bytes) {
 
 absl::StatusOr<ComputeReply> PieceReply::Decode(const ComputeRequest& request, const Shape& shape) const {
   if (!status_.ok()) return status_;
-  return Fill(split_, request, shape, false);
+  return Fill(split_, request, shape, {}, request.output_in_segments);
 }
 
 }  // namespace attnd::client

@@ -1,6 +1,7 @@
 // The attention call's replies: protobuf bytes whose tensors are copied once, or stay where they arrived.
 #pragma once
 
+#include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/slice.h>
 
@@ -35,6 +36,14 @@ struct SplitReply {
   std::string small_fields;
   std::optional<Range> log_sum_exp, output;
 };
+
+// Notes where the tensors are (of a repeated one the last, as protobuf has it) and collects all other fields, up to the
+// input's end or limit. False if that is no protobuf message.
+bool SplitFields(google::protobuf::io::CodedInputStream& input, SplitReply& split);
+
+// A split ComputeAttentionResponse as DecodeReply gives it.
+absl::StatusOr<ComputeReply> Fill(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
+                                  const WireFields& fields, bool in_segments);
 
 // A StreamAttentionResponse.
 class PieceReply {

@@ -8,8 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "client/messages/attention.pb.h"
-
 namespace attnd::client {
 namespace {
 
@@ -21,38 +19,6 @@ constexpr std::int64_t kCopyBytes = 2048;
 void SetPlace(const SharedPlace& place, v1::SharedTensor& tensor) {
   tensor.set_region(place.region.data(), place.region.size());
   tensor.set_offset(place.offset);
-}
-
-// The message without its tensors.
-v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& shape, const WireFields& fields) {
-  v1::ComputeAttentionRequest m;
-  m.set_model(r.model);
-  m.set_version(r.version);
-  m.set_table(r.table);
-  m.set_batch(shape.batch);
-  m.set_heads(shape.heads);
-  m.set_kv_heads(shape.kv_heads);
-  m.set_query_length(shape.query_length);
-  m.set_key_length(shape.key_length);
-  m.set_head_dim(shape.head_dim);
-  m.set_value_head_dim(shape.value_head_dim);
-  m.set_dtype(static_cast<v1::Dtype>(r.q.dtype));
-  m.set_layout(static_cast<v1::Layout>(r.layout));
-  m.set_mask(static_cast<v1::Mask>(r.mask));
-  if (r.scale.has_value()) m.set_scale(*r.scale);
-  if (r.query_offset.has_value()) m.set_query_offset(*r.query_offset);
-  m.mutable_query_lengths()->Add(r.query_lengths.begin(), r.query_lengths.end());
-  m.mutable_key_lengths()->Add(r.key_lengths.begin(), r.key_lengths.end());
-  m.set_output_dtype(static_cast<v1::Dtype>(shape.output_dtype));
-  m.set_return_log_sum_exp(r.return_log_sum_exp);
-  m.set_product_precision(static_cast<v1::ProductPrecision>(r.product_precision));
-  if (r.first_head.has_value()) m.set_first_head(*r.first_head);
-  if (fields.q.has_value()) SetPlace(*fields.q, *m.mutable_q_shared());
-  if (fields.k.has_value()) SetPlace(*fields.k, *m.mutable_k_shared());
-  if (fields.v.has_value()) SetPlace(*fields.v, *m.mutable_v_shared());
-  if (fields.output.has_value()) SetPlace(*fields.output, *m.mutable_output_shared());
-  m.set_table_heads(fields.table_heads);
-  return m;
 }
 
 void AppendVarint(std::uint64_t value, std::string& to) {
@@ -95,6 +61,38 @@ grpc::ByteBuffer WithTensors(std::string copied, const ComputeRequest& request, 
 }
 
 }  // namespace
+
+v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& shape, const WireFields& fields) {
+  v1::ComputeAttentionRequest m;
+  m.set_model(r.model);
+  m.set_version(r.version);
+  m.set_table(r.table);
+  m.set_batch(shape.batch);
+  m.set_heads(shape.heads);
+  m.set_kv_heads(shape.kv_heads);
+  m.set_query_length(shape.query_length);
+  m.set_key_length(shape.key_length);
+  m.set_head_dim(shape.head_dim);
+  m.set_value_head_dim(shape.value_head_dim);
+  m.set_dtype(static_cast<v1::Dtype>(r.q.dtype));
+  m.set_layout(static_cast<v1::Layout>(r.layout));
+  m.set_mask(static_cast<v1::Mask>(r.mask));
+  if (r.scale.has_value()) m.set_scale(*r.scale);
+  if (r.query_offset.has_value()) m.set_query_offset(*r.query_offset);
+  m.mutable_query_lengths()->Add(r.query_lengths.begin(), r.query_lengths.end());
+  m.mutable_key_lengths()->Add(r.key_lengths.begin(), r.key_lengths.end());
+  m.set_output_dtype(static_cast<v1::Dtype>(shape.output_dtype));
+  m.set_return_log_sum_exp(r.return_log_sum_exp);
+  m.set_product_precision(static_cast<v1::ProductPrecision>(r.product_precision));
+  if (r.first_head.has_value()) m.set_first_head(*r.first_head);
+  if (fields.q.has_value()) SetPlace(*fields.q, *m.mutable_q_shared());
+  if (fields.k.has_value()) SetPlace(*fields.k, *m.mutable_k_shared());
+  if (fields.v.has_value()) SetPlace(*fields.v, *m.mutable_v_shared());
+  if (fields.output.has_value()) SetPlace(*fields.output, *m.mutable_output_shared());
+  if (fields.log_sum_exp.has_value()) SetPlace(*fields.log_sum_exp, *m.mutable_log_sum_exp_shared());
+  m.set_table_heads(fields.table_heads);
+  return m;
+}
 
 grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape,
                                const std::shared_ptr<const void>& loan, const WireFields& fields) {

@@ -7,10 +7,14 @@
 #include <memory>
 
 #include "attnd/attention.h"
+#include "client/messages/attention.pb.h"
 #include "client/src/shape.h"
 #include "client/src/wire_fields.h"
 
 namespace attnd::client {
+
+// The message without its tensors.
+v1::ComputeAttentionRequest SmallFields(const ComputeRequest& request, const Shape& shape, const WireFields& fields);
 
 // A serialised ComputeAttentionRequest. Each large tensor is a slice that borrows the caller's memory and holds its
 // TensorView's owner, or `loan` if it has none, until gRPC has let go of the slice. Small tensors are copied, which is

@@ -96,6 +96,13 @@ void RegionKeeper::Release(const std::shared_ptr<Region>& region) {
   Wake();
 }
 
+void RegionKeeper::Check() {
+  absl::MutexLock lock(&mutex_);
+  if (!socket_.valid() || !HasEnded(socket_.get())) return;
+  forget_ = true;
+  Wake();
+}
+
 void RegionKeeper::Forget() {
   absl::MutexLock lock(&mutex_);
   if (!socket_.valid()) return;

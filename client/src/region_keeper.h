@@ -57,6 +57,9 @@ class RegionKeeper : public std::enable_shared_from_this<RegionKeeper> {
   // Lets the server forget a region, soon.
   void Release(const std::shared_ptr<Region>& region) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Takes note if the server has closed the connection.
+  void Check() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Gives up the connection, with which the server forgets all regions.
   void Forget() ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -108,7 +108,7 @@ std::optional<absl::Duration> Tries::Wait() {
     return std::nullopt;
   }
   if (now < next_) return std::min(next_ - now, kStep);
-  if (policy_->channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_TRANSIENT_FAILURE) {
+  if (policy_->channel->GetState(/*try_to_connect=*/true) != GRPC_CHANNEL_READY) {
     return std::min(end_ - now, kStep);
   }
   if (!policy_->budget.Spend()) {

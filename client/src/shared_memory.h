@@ -56,6 +56,9 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   // server shares it. Does not wait.
   std::optional<SharedPlace> Find(const Range& range) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Whether the range lies in one region. Does not wait.
+  bool Owns(const Range& range) { return RegionOf(range).has_value(); }
+
   // Whether the server is known to share memory. Does not wait.
   bool Offered() { return keeper_->Offered(); }
 
@@ -67,6 +70,9 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
 
   // The same, and waits for it.
   void SettleNow(const std::vector<Range>& ranges, absl::Time deadline);
+
+  // Takes note if the server has closed the connection that its regions came over.
+  void Check() { keeper_->Check(); }
 
   // Takes note that the server knows a handle no more.
   void Forget() { keeper_->Forget(); }

@@ -1,6 +1,6 @@
 #include "client/src/staging.h"
 
-#include <array>
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -28,13 +28,18 @@ struct Part {
   std::int64_t bytes;
   std::optional<SharedPlace>* place;
   bool input;
+  std::size_t alignment;
 };
 
-std::array<Part, 4> Parts(const ComputeRequest& request, const Shape& shape, WireFields& fields) {
-  return {{{request.q.data, shape.q_bytes, &fields.q, true},
-           {request.k.data, shape.k_bytes, &fields.k, true},
-           {request.v.data, shape.v_bytes, &fields.v, true},
-           {request.output.data, shape.output_bytes, &fields.output, false}}};
+std::vector<Part> Parts(const ComputeRequest& request, const Shape& shape, WireFields& fields, Staged::Way way) {
+  std::vector<Part> parts = {{request.q.data, shape.q_bytes, &fields.q, true, 1},
+                             {request.k.data, shape.k_bytes, &fields.k, true, 1},
+                             {request.v.data, shape.v_bytes, &fields.v, true, 1},
+                             {request.output.data, shape.output_bytes, &fields.output, false, 1}};
+  if (way == Staged::Way::kLocal && request.return_log_sum_exp) {
+    parts.push_back({request.log_sum_exp.data, shape.log_sum_exp_bytes, &fields.log_sum_exp, false, sizeof(float)});
+  }
+  return parts;
 }
 
 }  // namespace
@@ -90,7 +95,7 @@ std::size_t StagingPool::idle_bytes() {
 std::vector<SharedMemory::Range> Staged::CallersRanges(const ComputeRequest& request, const Shape& shape) {
   WireFields none;
   std::vector<SharedMemory::Range> ranges;
-  for (const Part& part : Parts(request, shape, none)) {
+  for (const Part& part : Parts(request, shape, none, Way::kLocal)) {
     if (part.data != nullptr) ranges.push_back({part.data, static_cast<std::size_t>(part.bytes)});
   }
   return ranges;
@@ -107,7 +112,7 @@ std::optional<Staged> Staged::Begin(const std::shared_ptr<StagingPool>& pool, co
   Staged staged;
   staged.pool_ = pool;
   std::size_t to_copy = 0;
-  for (const Part& part : Parts(request, shape, staged.fields_)) {
+  for (const Part& part : Parts(request, shape, staged.fields_, Way::kGrpc)) {
     const SharedMemory::Range range{part.data, static_cast<std::size_t>(part.bytes)};
     if (part.data != nullptr) *part.place = pool->memory().Find(range);
     if (!part.place->has_value()) to_copy += Aligned(part.bytes);
@@ -115,30 +120,66 @@ std::optional<Staged> Staged::Begin(const std::shared_ptr<StagingPool>& pool, co
   if (to_copy == 0) return staged;
   if (to_copy < static_cast<std::size_t>(kMinCopyBytes)) {
     // Small tensors are sent beside large ones that are shared.
-    const bool any = staged.fields_.q || staged.fields_.k || staged.fields_.v || staged.fields_.output;
-    return any ? std::optional<Staged>(std::move(staged)) : std::nullopt;
+    return staged.any() ? std::optional<Staged>(std::move(staged)) : std::nullopt;
   }
   staged.block_ = pool->Get(to_copy);
   if (!staged.block_.has_value()) return std::nullopt;
   return staged;
 }
 
-std::optional<Staged> Staged::Copy(Staged staged, const ComputeRequest& request, const Shape& shape) {
+std::optional<Staged> Staged::Copy(Staged staged, const ComputeRequest& request, const Shape& shape, Way way) {
   if (!staged.block_.has_value()) return staged;
   auto* at = static_cast<unsigned char*>(staged.block_->data.get());
-  for (const Part& part : Parts(request, shape, staged.fields_)) {
+  for (const Part& part : Parts(request, shape, staged.fields_, way)) {
     if (part.place->has_value()) continue;
     const auto bytes = static_cast<std::size_t>(part.bytes);
     *part.place = staged.pool_->memory().Find({at, bytes});
     if (!part.place->has_value()) return std::nullopt;  // the server does not take this region
     if (part.input) {
       std::memcpy(at, part.data, bytes);
+      staged.pool_->NoteCopied(part.bytes);
     } else {
-      staged.output_ = at;
+      (part.place == &staged.fields_.output ? staged.output_ : staged.log_sum_exp_) = at;
     }
     at += Aligned(part.bytes);
   }
   return staged;
+}
+
+std::size_t Staged::FindLocal(const ComputeRequest& request, const Shape& shape, bool& unsettled) {
+  SharedMemory& memory = pool_->memory();
+  std::size_t missing = 0;
+  for (const Part& part : Parts(request, shape, fields_, Way::kLocal)) {
+    const SharedMemory::Range range{part.data, static_cast<std::size_t>(part.bytes)};
+    if (part.data != nullptr && reinterpret_cast<std::uintptr_t>(part.data) % part.alignment == 0) {
+      *part.place = memory.Find(range);
+      unsettled |= !part.place->has_value() && memory.Owns(range);
+    }
+    if (!part.place->has_value()) missing += Aligned(part.bytes);
+  }
+  return missing;
+}
+
+Staged Staged::MakeLocal(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
+                         absl::Time deadline) {
+  Staged staged;
+  if (pool == nullptr) return staged;
+  staged.pool_ = pool;
+  bool unsettled = false;
+  std::size_t missing = staged.FindLocal(request, shape, unsettled);
+  if (unsettled) {
+    // What the server refuses is not found afterwards either.
+    pool->memory().SettleNow(CallersRanges(request, shape), deadline);
+    missing = staged.FindLocal(request, shape, unsettled);
+  }
+  if (missing < static_cast<std::size_t>(kMinCopyBytes)) return staged;
+  Staged sent = staged;  // without a block
+  staged.block_ = pool->Get(missing);
+  if (!staged.block_.has_value()) return sent;
+  if (!pool->memory().Find(staged.BlocksRange().front()).has_value()) {
+    pool->memory().SettleNow(staged.BlocksRange(), deadline);
+  }
+  return Copy(std::move(staged), request, shape, Way::kLocal).value_or(std::move(sent));
 }
 
 std::optional<Staged> Staged::MakeNow(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
@@ -148,7 +189,7 @@ std::optional<Staged> Staged::MakeNow(const std::shared_ptr<StagingPool>& pool, 
   std::optional<Staged> staged = Begin(pool, request, shape);
   if (!staged.has_value()) return std::nullopt;
   pool->memory().SettleNow(staged->BlocksRange(), deadline);
-  return Copy(*std::move(staged), request, shape);
+  return Copy(*std::move(staged), request, shape, Way::kGrpc);
 }
 
 void Staged::MakeLater(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
@@ -162,7 +203,7 @@ void Staged::MakeLater(const std::shared_ptr<StagingPool>& pool, const ComputeRe
     std::optional<Staged> begun = Begin(pool, request, shape);
     if (!begun.has_value()) return made(std::nullopt);
     const std::shared_ptr<Staged> staged(new Staged(*std::move(begun)));
-    const auto copy = [staged, &request, shape, made] { made(Copy(std::move(*staged), request, shape)); };
+    const auto copy = [staged, &request, shape, made] { made(Copy(std::move(*staged), request, shape, Way::kGrpc)); };
     if (pool->memory().Settle(staged->BlocksRange(), deadline, later(copy))) copy();
   };
   if (pool->memory().Settle(CallersRanges(request, shape), deadline, later(begin))) begin();
@@ -172,18 +213,35 @@ absl::StatusOr<ComputeReply> Staged::Finish(absl::StatusOr<ComputeReply> reply, 
                                             const Shape& shape) && {
   if (!reply.ok() || !block_.has_value()) return reply;
   const auto size = static_cast<std::size_t>(shape.output_bytes);
-  if (output_ != nullptr && request.output.data != nullptr) {
-    std::memcpy(request.output.data, output_, size);
-  } else if (output_ != nullptr) {
-    std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[size]);
-    if (memory == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of output"));
+  if (output_ != nullptr) {
+    unsigned char* to = static_cast<unsigned char*>(request.output.data);
+    if (to == nullptr) {
+      std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[size]);
+      if (memory == nullptr) {
+        return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of output"));
+      }
+      to = memory.get();
+      reply->output = Tensor(shape.output_dtype, shape.output_sizes, Tensor::Segment(to, size), memory);
     }
-    std::memcpy(memory.get(), output_, size);
-    reply->output = Tensor(shape.output_dtype, shape.output_sizes, Tensor::Segment(memory.get(), size), memory);
+    std::memcpy(to, output_, size);
+    pool_->NoteCopied(shape.output_bytes);
+  }
+  if (log_sum_exp_ != nullptr) {
+    const auto bytes = static_cast<std::size_t>(shape.log_sum_exp_bytes);
+    void* to = request.log_sum_exp.data;
+    if (to == nullptr) {
+      reply->log_sum_exp.resize(bytes / sizeof(float));
+      to = reply->log_sum_exp.data();
+    }
+    std::memcpy(to, log_sum_exp_, bytes);
+    pool_->NoteCopied(shape.log_sum_exp_bytes);
   }
   pool_->Put(*std::move(block_));
   return reply;
+}
+
+void Staged::Unused() && {
+  if (block_.has_value()) pool_->Put(*std::move(block_));
 }
 
 }  // namespace attnd::client

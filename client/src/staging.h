@@ -1,7 +1,9 @@
 // Shared memory for one call: where its tensors are, or where they are copied to.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <list>
 #include <memory>
@@ -40,6 +42,9 @@ class StagingPool {
   void Put(Block block) ABSL_LOCKS_EXCLUDED(mutex_);
 
   std::size_t idle_bytes() ABSL_LOCKS_EXCLUDED(mutex_);
+  // How much was copied to and from blocks, in all.
+  std::int64_t copied_bytes() const { return copied_bytes_.load(std::memory_order_relaxed); }
+  void NoteCopied(std::int64_t bytes) { copied_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   SharedMemory& memory() { return *memory_; }
 
  private:
@@ -56,11 +61,15 @@ class StagingPool {
   absl::Mutex mutex_;
   std::list<Idle> idle_ ABSL_GUARDED_BY(mutex_);  // oldest first
   std::size_t idle_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<std::int64_t> copied_bytes_{0};
 };
 
 // One call's way through shared memory.
 class Staged {
  public:
+  // By gRPC the log-sum-exp, which is small, is always sent.
+  enum class Way : std::uint8_t { kGrpc, kLocal };
+
   // Finds q, k, v and the output's destination in shared memory, and copies what is not there to the pool's. nullopt if
   // the server shares no memory, it would not pay, or the server has not answered by `deadline`. Waits for the server.
   static std::optional<Staged> MakeNow(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
@@ -71,12 +80,24 @@ class Staged {
   static void MakeLater(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
                         absl::Time deadline, std::function<void(std::optional<Staged>)> made);
 
+  // For a call over the local socket: as MakeNow, but for the log-sum-exp, which is found or given room as the output
+  // is. What is not in shared memory in the end, because it is small or there is none, is to be sent. `pool` may be
+  // null.
+  static Staged MakeLocal(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
+                          absl::Time deadline);
+
   const WireFields& fields() const { return fields_; }
+
+  // Whether anything of the call is in shared memory.
+  bool any() const { return fields_.q || fields_.k || fields_.v || fields_.output || fields_.log_sum_exp; }
 
   // After the call: puts the output where the request wants it. Memory goes back to the pool only after a call that
   // succeeded: otherwise the server may still be using it.
   absl::StatusOr<ComputeReply> Finish(absl::StatusOr<ComputeReply> reply, const ComputeRequest& request,
                                       const Shape& shape) &&;
+
+  // Instead of Finish, if nothing was sent.
+  void Unused() &&;
 
  private:
   Staged() = default;
@@ -86,12 +107,16 @@ class Staged {
   static std::optional<Staged> Begin(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
                                      const Shape& shape);
   std::vector<SharedMemory::Range> BlocksRange() const;
-  static std::optional<Staged> Copy(Staged staged, const ComputeRequest& request, const Shape& shape);
+  static std::optional<Staged> Copy(Staged staged, const ComputeRequest& request, const Shape& shape, Way way);
+  // Looks for what is not found yet; returns what a block would have to hold.
+  std::size_t FindLocal(const ComputeRequest& request, const Shape& shape, bool& unsettled);
 
   std::shared_ptr<StagingPool> pool_;
   WireFields fields_;
   std::optional<StagingPool::Block> block_;
-  const unsigned char* output_ = nullptr;  // in the block; null if the server wrote to the destination itself
+  // In the block; null if the server wrote to the destination itself, or sent them.
+  const unsigned char* output_ = nullptr;
+  const unsigned char* log_sum_exp_ = nullptr;
 };
 
 }  // namespace attnd::client

@@ -1,6 +1,7 @@
 #include "client/attnctl/commands/info.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,8 +10,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "attnd/shm/protocol.h"
 #include "client/attnctl/output.h"
 #include "client/attnctl/server.h"
+#include "contract/unix_name.h"
 #include "nlohmann/json.hpp"
 
 namespace attnd::ctl {
@@ -44,7 +47,8 @@ std::string AsJson(const ServerInfo& info) {
                                  {"kernel", info.kernel},
                                  {"available_kernels", info.available_kernels},
                                  {"threads", info.threads},
-                                 {"started_at", Stamp(info.started_at)}};
+                                 {"started_at", Stamp(info.started_at)},
+                                 {"local_calls", info.local_calls}};
   for (const auto& [name, limit] : Named(info.limits)) json["limits"][name] = limit;
   for (const Setting& setting : info.settings) {
     json["settings"][setting.name] = {{"state", NameOf(setting.state)}, {"detail", setting.detail}};
@@ -52,12 +56,20 @@ std::string AsJson(const ServerInfo& info) {
   return json.dump(2) + "\n";
 }
 
+// How calls reach the server.
+std::string Calls(const ServerInfo& info, const std::string& server) {
+  const std::optional<std::string> path = contract::UnixPath(server);
+  if (!info.local_calls || !path.has_value()) return "gRPC";
+  return absl::StrCat("local socket (", *path, shm::kSocketSuffix, ")");
+}
+
 std::string AsText(const ServerInfo& info, const Flags& flags) {
   std::string text = absl::StrFormat(
       "attnd %s at %s\n  kernel   %s (this CPU runs %s)\n  threads  %d\n  started  %s\n"
+      "  calls    %s\n"
       "  limits\n",
       info.version, ServerAddress(flags), info.kernel, absl::StrJoin(info.available_kernels, ", "), info.threads,
-      Stamp(info.started_at));
+      Stamp(info.started_at), Calls(info, ServerAddress(flags)));
   for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-20s  %d\n", name, limit);
   std::string settings;
   for (const Setting& setting : info.settings) {

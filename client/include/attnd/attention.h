@@ -125,6 +125,13 @@ struct ComputeRequest {
   bool output_in_segments = false;
 };
 
+// How a call reached the server.
+enum class Transport {
+  kGrpc = 0,          // with its tensors
+  kSharedMemory = 1,  // by gRPC; tensors in shared memory (some that are small may have been sent)
+  kLocal = 2,         // over the local socket, without gRPC (docs/shared-memory.md, "Calls"); tensors as they fit
+};
+
 // The result of one call.
 struct ComputeReply {
   Tensor output;                   // empty if it went to ComputeRequest::output
@@ -136,6 +143,7 @@ struct ComputeReply {
   // large call that travelled in pieces: the longest of the former, the sum of the latter.
   absl::Duration queue_time;
   absl::Duration compute_time;
+  Transport transport = Transport::kGrpc;
 };
 
 }  // namespace attnd

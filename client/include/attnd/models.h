@@ -113,6 +113,7 @@ struct ServerInfo {
   absl::Time started_at;
   Limits limits;
   std::vector<Setting> settings;  // what the server's speed rests on, as found at its start
+  bool local_calls = false;       // whether the sockets beside its Unix sockets take calls
 };
 
 }  // namespace attnd

@@ -1,0 +1,65 @@
+// Calls over the socket PATH.shm: connections for them, and what is known of the server.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "attnd/options.h"
+#include "client/src/local_connection.h"
+
+namespace attnd::client {
+
+// Thread-safe.
+class LocalCalls {
+ public:
+  using Clock = LocalConnection::Clock;
+
+  // The most connections; more calls at once go by gRPC.
+  static constexpr std::size_t kMaxConnections = 64;
+  // A connection that has been idle for longer is closed when another one becomes idle.
+  static constexpr Clock::duration kMaxIdleTime = std::chrono::seconds(10);
+  // As RegionKeeper's.
+  static constexpr Clock::duration kPatience = std::chrono::seconds(1);
+  static constexpr Clock::duration kRest = std::chrono::seconds(1);
+  static constexpr Clock::duration kRestAfterRefusal = std::chrono::seconds(10);
+
+  // The server's socket is at `path`.
+  LocalCalls(std::string path, std::string user_agent) : path_(std::move(path)), user_agent_(std::move(user_agent)) {}
+  LocalCalls(const LocalCalls&) = delete;
+
+  // `target` is a gRPC name; null if it is no path of a Unix socket.
+  static std::shared_ptr<LocalCalls> ForTarget(const std::string& target, std::string user_agent);
+
+  // A connection for one call, to be given back; null if calls cannot go this way now. Where there is none, makes one,
+  // and waits for the server: for kPatience at most, and until the call's deadline or cancellation.
+  std::shared_ptr<LocalConnection> Take(const CallOptions& options) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // For each connection that was taken: it may have another call.
+  void Put(std::shared_ptr<LocalConnection> connection) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Instead: it may not, and is closed.
+  void Drop(std::shared_ptr<LocalConnection> connection) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Instead: the server had closed it, and the idle ones with it, as it does when it ends.
+  void DropAll(std::shared_ptr<LocalConnection> connection) ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  struct Idle {
+    std::shared_ptr<LocalConnection> connection;
+    Clock::time_point since;
+  };
+
+  const std::string path_, user_agent_;
+  absl::Mutex mutex_;
+  std::deque<Idle> idle_ ABSL_GUARDED_BY(mutex_);  // the one used last is the last
+  std::size_t made_ ABSL_GUARDED_BY(mutex_) = 0;   // idle, taken, or being made
+  bool known_ ABSL_GUARDED_BY(mutex_) = false;     // the server takes calls
+  std::size_t making_ ABSL_GUARDED_BY(mutex_) = 0;
+  Clock::time_point rest_until_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::min();
+};
+
+}  // namespace attnd::client

@@ -1,0 +1,175 @@
+#include "client/src/local_messages.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <google/protobuf/wire_format_lite.h>
+#include <grpcpp/support/slice.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/cord.h"
+#include "attnd/error_detail.h"
+#include "client/messages/local.pb.h"
+#include "client/src/encode.h"
+
+namespace attnd::client {
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedInputStream;
+using google::protobuf::io::CodedOutputStream;
+using google::protobuf::io::StringOutputStream;
+
+constexpr std::uint32_t kVersion = 1;
+
+constexpr std::uint32_t BytesTag(int field) {
+  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+}
+constexpr std::uint32_t NumberTag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT); }
+
+void Append(std::uint64_t value, std::string& to) {
+  std::uint8_t bytes[10];
+  const std::uint8_t* end = CodedOutputStream::WriteVarint64ToArray(value, bytes);
+  to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
+}
+
+iovec Part(const void* data, std::size_t size) { return {const_cast<void*>(data), size}; }
+
+// Calls `each` with the tag of every field until the input's end or limit; false where one is malformed.
+template <typename Each>
+bool ForEachField(CodedInputStream& input, const Each& each) {
+  while (const std::uint32_t tag = input.ReadTag()) {
+    if (!each(tag)) return false;
+  }
+  return input.ConsumedEntireMessage();
+}
+
+// Calls `read` with the input limited to the length that comes first.
+template <typename Read>
+bool Within(CodedInputStream& input, const Read& read) {
+  std::uint32_t size = 0;
+  if (!input.ReadVarint32(&size) || size > static_cast<std::uint32_t>(input.BytesUntilLimit())) return false;
+  const CodedInputStream::Limit limit = input.PushLimit(static_cast<int>(size));
+  if (!read()) return false;
+  input.PopLimit(limit);
+  return true;
+}
+
+}  // namespace
+
+std::string EncodeHello(const std::string& user_agent) {
+  v1::LocalRequest request;
+  request.mutable_hello()->set_version(kVersion);
+  request.mutable_hello()->set_user_agent(user_agent);
+  return request.SerializeAsString();
+}
+
+std::optional<LocalOffer> ReadWelcome(absl::Span<const unsigned char> datagram) {
+  v1::LocalReply reply;
+  if (!reply.ParseFromArray(datagram.data(), static_cast<int>(datagram.size())) || !reply.has_welcome()) {
+    return std::nullopt;
+  }
+  const v1::LocalWelcome& welcome = reply.welcome();
+  if (welcome.code() != 0 || welcome.version() != kVersion || welcome.max_calls() == 0) return std::nullopt;
+  return LocalOffer{welcome.max_message_bytes(), welcome.max_calls()};
+}
+
+std::string EncodeCancel(std::uint64_t id) {
+  v1::LocalRequest request;
+  request.mutable_cancel()->set_id(id);
+  return request.SerializeAsString();
+}
+
+LocalMessage::LocalMessage(const ComputeRequest& request, const Shape& shape, const WireFields& fields) {
+  SmallFields(request, shape, fields).SerializeToString(&text_);
+  request_bytes_ = text_.size();
+  if (!fields.q) Add(v1::ComputeAttentionRequest::kQFieldNumber, request.q.data, shape.q_bytes);
+  if (!fields.k) Add(v1::ComputeAttentionRequest::kKFieldNumber, request.k.data, shape.k_bytes);
+  if (!fields.v) Add(v1::ComputeAttentionRequest::kVFieldNumber, request.v.data, shape.v_bytes);
+  // What the server reckons beside the results (docs/shared-memory.md, "Calls").
+  constexpr std::size_t kBesideResults = 1024;
+  answer_bytes_ = kBesideResults;
+  if (!fields.output) answer_bytes_ += static_cast<std::size_t>(shape.output_bytes);
+  if (!fields.log_sum_exp && request.return_log_sum_exp) {
+    answer_bytes_ += static_cast<std::size_t>(shape.log_sum_exp_bytes);
+  }
+}
+
+void LocalMessage::Add(int field, const void* data, std::int64_t bytes) {
+  const std::size_t before = text_.size();
+  Append(BytesTag(field), text_);
+  Append(static_cast<std::uint64_t>(bytes), text_);
+  sent_[sent_count_++] = {text_.size(), data, static_cast<std::size_t>(bytes)};
+  request_bytes_ += text_.size() - before + static_cast<std::size_t>(bytes);
+}
+
+void LocalMessage::Address(std::uint64_t id, absl::Duration timeout) {
+  std::string call;
+  Append(NumberTag(v1::LocalCall::kIdFieldNumber), call);
+  Append(id, call);
+  if (timeout != absl::InfiniteDuration()) {
+    v1::Duration duration;
+    timespec time = absl::ToTimespec(timeout);
+    duration.set_seconds(time.tv_sec);
+    duration.set_nanos(static_cast<std::int32_t>(time.tv_nsec));
+    Append(BytesTag(v1::LocalCall::kTimeoutFieldNumber), call);
+    Append(duration.ByteSizeLong(), call);
+    duration.AppendToString(&call);
+  }
+  Append(BytesTag(v1::LocalCall::kRequestFieldNumber), call);
+  Append(request_bytes_, call);
+  head_.clear();
+  Append(BytesTag(v1::LocalRequest::kCallFieldNumber), head_);
+  Append(call.size() + request_bytes_, head_);
+  head_ += call;
+
+  count_ = 0;
+  parts_[count_++] = Part(head_.data(), head_.size());
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i < sent_count_; ++i) {
+    parts_[count_++] = Part(text_.data() + begin, sent_[i].text_end - begin);
+    parts_[count_++] = Part(sent_[i].data, sent_[i].bytes);
+    begin = sent_[i].text_end;
+  }
+  if (begin < text_.size()) parts_[count_++] = Part(text_.data() + begin, text_.size() - begin);
+}
+
+std::optional<LocalAnswer> LocalAnswer::Read(absl::Span<const unsigned char> datagram) {
+  LocalAnswer read;
+  std::string small;  // the answer's fields but for the result
+  bool found = false;
+  CodedInputStream input(datagram.data(), static_cast<int>(datagram.size()));
+  input.PushLimit(static_cast<int>(datagram.size()));
+  const auto answer = [&] {
+    StringOutputStream stream(&small);
+    CodedOutputStream output(&stream);
+    return ForEachField(input, [&](std::uint32_t tag) {
+      if (tag != BytesTag(v1::LocalAnswer::kResultFieldNumber)) return WireFormatLite::SkipField(&input, tag, &output);
+      return Within(input, [&] { return SplitFields(input, read.split_); });
+    });
+  };
+  const bool right = ForEachField(input, [&](std::uint32_t tag) {
+    if (tag != BytesTag(v1::LocalReply::kAnswerFieldNumber)) return WireFormatLite::SkipField(&input, tag);
+    found = true;
+    return Within(input, answer);
+  });
+  v1::LocalAnswer message;
+  if (!right || !found || !message.ParseFromString(small)) return std::nullopt;
+  read.id_ = message.id();
+  read.status_ = absl::Status(static_cast<absl::StatusCode>(message.code()), message.message());
+  if (message.has_detail()) read.status_.SetPayload(kErrorDetailUrl, absl::Cord(message.detail().SerializeAsString()));
+  // It borrows the datagram's bytes.
+  const grpc::Slice slice(datagram.data(), datagram.size(), grpc::Slice::STATIC_SLICE);
+  read.split_.slices = std::make_shared<std::vector<grpc::Slice>>(1, slice);
+  return read;
+}
+
+absl::StatusOr<ComputeReply> LocalAnswer::Decode(const ComputeRequest& request, const Shape& shape,
+                                                 const WireFields& fields) const {
+  if (!status_.ok()) return status_;
+  return Fill(split_, request, shape, fields, /*in_segments=*/false);
+}
+
+}  // namespace attnd::client
