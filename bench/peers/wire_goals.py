@@ -85,11 +85,15 @@ def _call_goals() -> Iterator[Goal]:
         ("Unix socket, one message", 1.10),
         ("Unix socket, pieces", 1.10),
         ("shared memory, in place", 1.02),
+        ("local socket, in place", 1.02),
     ):
         figure = _field("calls", "n2048", name, p50="to_kernel_p50", best="to_kernel_min")
         yield Goal("A call against its kernel alone, n = 2048", name, bound, figure)
     smallest = _field("calls", "smallest", "Unix socket, one message", p50="to_empty_call_p50")
     yield Goal("The smallest call against an empty one", "Unix socket", 1.25, smallest)
+    # Measured in turns with gRPC at the same server.
+    by_local = _field("calls", "smallest", "local socket, in place", p50="to_grpc_p50", best="to_grpc_min")
+    yield Goal("The smallest call against gRPC over the Unix socket", "local socket", 0.35, by_local)
 
 
 def _race_goals() -> Iterator[Goal]:

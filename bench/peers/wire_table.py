@@ -39,11 +39,14 @@ CALLS = {
     "Unix socket, pieces": ["--transport=uds", "--mode=stream"],
     "shared memory, in place": ["--transport=shm"],
     "shared memory, copied by the library": ["--transport=shm", "--copy"],
+    "local socket, in place": ["--transport=local"],
+    "local socket, sent or copied": ["--transport=local", "--copy"],
 }
 SETTINGS = {
     "n2048": ["--shape=1,8,2048,64"],
     "n2048-bf16": ["--shape=1,8,2048,64", "--dtype=bf16"],
     "smallest": ["--shape=1,8,1,64"],
+    "n128": ["--shape=1,8,128,64"],
 }
 
 
@@ -183,7 +186,7 @@ def calls(run: Run) -> None:
     """Calls with arithmetic: setting -> name -> line."""
     for setting, shape in SETTINGS.items():
         for name, flags in CALLS.items():
-            if setting == "smallest" and "one message" not in name:
+            if setting in ("smallest", "n128") and not ("one message" in name or "local" in name):
                 continue
             try:
                 line = run.wire(run.options.rounds, [*shape, *flags])

@@ -26,7 +26,7 @@ done
 echo '{"shape": "s", "dtype": "fp32", "p50_ms": 2, "min_ms": 1, "p99_ms": 3, "socket_p50_ms": 1.8, "socket_min_ms": 1,' \
   '"huge_fraction": 1, "socket_huge_fraction": 1, "kernel_p50_ms": 1.9, "kernel_min_ms": 1, "to_kernel_p50": 1.01,' \
   '"to_kernel_min": 1, "server_cpu_ms": 1, "client_cpu_ms": 1, "kernel_cpu_ms": 1, "empty_call_p50_ms": 1.9,' \
-  '"to_empty_call_p50": 1.05, "disturbed": false}'
+  '"to_empty_call_p50": 1.05, "to_grpc_p50": 0.3, "to_grpc_min": 0.3, "disturbed": false}'
 """
 # As attnd_server_race, but it cannot race two servers.
 FAKE_RACE = """#!/bin/sh

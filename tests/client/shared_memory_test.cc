@@ -132,7 +132,7 @@ TEST_F(SilentTest, ACallWithTimeSendsItsTensorsAndTheNextOneAsksNoMore) {
 
 TEST_F(SilentTest, AClientThatMayNotShareNeverAsks) {
   ClientOptions options;
-  options.shared_memory = false;
+  options.shared_memory = options.local_calls = false;
   Client client = *Client::Create("unix:" + path(), options);
   TestRequest t(Large());
   EXPECT_TRUE(client.Compute(t.request).ok());
