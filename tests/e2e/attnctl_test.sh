@@ -91,7 +91,7 @@ expect 1 'umt5-two-first-00002-of-00002.gguf" is missing' "$attnctl" models uplo
 expect 0 'uploaded up version 2 \(decoder, encoder' "$attnctl" models upload up "$golden/checkpoints/t5_fp32"
 expect 0 'kernel' "$attnctl" info
 expect 0 'max_inflight_bytes +1073741824$' "$attnctl" info
-expect 0 'max_shared_bytes +0$' "$attnctl" info
+expect 0 'max_shared_bytes +8589934592$' "$attnctl" info
 
 # Health.
 expect 0 '^SERVING$' "$attnctl" health
