@@ -105,10 +105,8 @@ def transports(path: str, options: Options, asynchronous: bool) -> List[Transpor
     """Of a client with these options whose server's socket is at ``path``, the best first."""
     host = Host(path, options, asynchronous)
     found: List[Transport] = []
-    if isinstance(host.door, LocalDoor):
+    if host.door is not None:
         found.append(_LocalTransport(host, host.door))
-    elif host.door is not None:
-        found.append(_AsyncLocalTransport(host, host.door))
     if options.shared_memory:
         found.append(_SharedTransport(host, asynchronous))
     return found
@@ -126,59 +124,18 @@ class _HostTransport(Transport):
 
 
 class _LocalTransport(_HostTransport):
-    """Calls over the local socket."""
+    """Calls over the local socket, through a door that blocks or one for an event loop."""
 
     name = LOCAL
 
-    def __init__(self, host: Host, door: LocalDoor) -> None:
+    def __init__(self, host: Host, door: Union[LocalDoor, AsyncLocalDoor]) -> None:
         super().__init__(host)
         self._door = door
+        self._stage: Callable[..., Any] = _stage if isinstance(door, LocalDoor) else _stage_in_loop
 
     def ready(self) -> bool:
-        return self._door.worth_trying() and self._door.offered(math.inf)
-
-    def takes(self, call: Call) -> bool:
-        return self._door.worth_trying()
-
-    def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
-        if metadata:
-            raise NotTaken  # datagrams have none
-        answer: Answer = yield lambda: self._call(call, deadline)
-        return answer
-
-    def _call(self, call: Call, deadline: Deadline) -> Answer:
-        if not self._door.offered(deadline.at):
-            raise NotTaken
-        header = call.header_bytes()
-        staged = _stage(self._host.stager, call, deadline.at)
-        while True:
-            answer = self._door.call(
-                header,
-                staged.names,
-                staged.sent,
-                staged.sent_bytes,
-                staged.answered_bytes,
-                deadline.timeout,
-                deadline.at,
-            )
-            error = _error_in(answer)
-            if error is None:
-                return _finished(self._host.stager, staged, call, _result_of(answer))
-            unknown = _forgotten(self._host, staged, error)
-            staged = _stage(self._host.stager, call, deadline.at)
-            staged.unknown = unknown
-
-
-class _AsyncLocalTransport(_HostTransport):
-    """The same in an event loop."""
-
-    name = LOCAL
-
-    def __init__(self, host: Host, door: AsyncLocalDoor) -> None:
-        super().__init__(host)
-        self._door = door
-
-    def ready(self) -> bool:
+        if isinstance(self._door, LocalDoor):
+            return self._door.worth_trying() and self._door.offered(math.inf)
         return self._door.connected
 
     def takes(self, call: Call) -> bool:
@@ -186,31 +143,21 @@ class _AsyncLocalTransport(_HostTransport):
 
     def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
         if metadata:
-            raise NotTaken
-        answer: Answer = yield lambda: self._call(call, deadline)
-        return answer
-
-    async def _call(self, call: Call, deadline: Deadline) -> Answer:
-        if not await self._door.offered(deadline.at):
+            raise NotTaken  # datagrams have none
+        offered: bool = yield lambda: self._door.offered(deadline.at)
+        if not offered:
             raise NotTaken
         header = call.header_bytes()
-        staged = await _stage_in_loop(self._host.stager, call, deadline.at)
+        unknown = 0
         while True:
-            answer = await self._door.call(
-                header,
-                staged.names,
-                staged.sent,
-                staged.sent_bytes,
-                staged.answered_bytes,
-                deadline.timeout,
-                deadline.at,
-            )
+            staged: Staged = yield lambda: self._stage(self._host.stager, call, deadline.at)
+            staged.unknown = unknown
+            send = partial(self._door.call, header, staged.names, staged.sent, staged.sent_bytes, staged.answered_bytes)
+            answer: Optional[local_pb2.LocalAnswer] = yield partial(send, deadline.timeout, deadline.at)
             error = _error_in(answer)
             if error is None:
                 return _finished(self._host.stager, staged, call, _result_of(answer))
             unknown = _forgotten(self._host, staged, error)
-            staged = await _stage_in_loop(self._host.stager, call, deadline.at)
-            staged.unknown = unknown
 
 
 class _SharedTransport(_HostTransport):
