@@ -116,7 +116,7 @@ absl::Status Run() {
   if (!shape.ok()) return shape.status();
   if (absl::Status pinned = Pin(absl::GetFlag(FLAGS_cpu)); !pinned.ok()) return pinned;
   ClientOptions options;
-  options.shared_memory = absl::GetFlag(FLAGS_in_place);
+  options.shared_memory = options.local_calls = absl::GetFlag(FLAGS_in_place);
   absl::StatusOr<Client> client = Client::Create(absl::GetFlag(FLAGS_target), options);
   if (!client.ok()) return client.status();
   const absl::StatusOr<Tensors> tensors = Tensors::Create(*client, *shape, absl::GetFlag(FLAGS_in_place));
