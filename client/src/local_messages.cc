@@ -73,13 +73,7 @@ std::optional<LocalOffer> ReadWelcome(absl::Span<const unsigned char> datagram) 
   }
   const v1::LocalWelcome& welcome = reply.welcome();
   if (welcome.code() != 0 || welcome.version() != kVersion || welcome.max_calls() == 0) return std::nullopt;
-  return LocalOffer{welcome.max_message_bytes(), welcome.max_calls()};
-}
-
-std::string EncodeCancel(std::uint64_t id) {
-  v1::LocalRequest request;
-  request.mutable_cancel()->set_id(id);
-  return request.SerializeAsString();
+  return LocalOffer{welcome.max_message_bytes()};
 }
 
 LocalMessage::LocalMessage(const ComputeRequest& request, const Shape& shape, const WireFields& fields) {
