@@ -142,6 +142,7 @@ void RegionKeeper::Run() {
       polled[1] = {socket_.get(), static_cast<short>(!current_ && !jobs_.empty() ? POLLIN | POLLOUT : POLLIN), 0};
     }
     for (const auto& call : settled) call();
+    settled.clear();  // they hold their calls, and with these the client, which may go while this thread waits
     if (stop) return;
     // Interrupted by a signal or not, Step looks at what is the case.
     poll(polled.data(), polled.size(), timeout);
