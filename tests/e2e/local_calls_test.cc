@@ -46,8 +46,11 @@ std::size_t OpenDescriptors() {
 template <typename Condition>
 bool Becomes(const Condition& condition) {
   const absl::Time deadline = absl::Now() + kPatience;
-  while (!condition() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
-  return condition();
+  while (!condition()) {
+    if (absl::Now() >= deadline) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
 }
 
 class LocalCallsTest : public testing::Test {

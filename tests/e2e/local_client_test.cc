@@ -32,8 +32,11 @@ std::size_t OpenDescriptors() {
 template <typename Condition>
 bool Becomes(const Condition& condition) {
   const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (!condition() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
-  return condition();
+  while (!condition()) {
+    if (absl::Now() >= deadline) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
 }
 
 // FP32 tensors of one shape, and a request for them.

@@ -57,8 +57,11 @@ std::optional<client::SharedPlace> Registered(client::SharedMemory& client, cons
 template <typename Condition>
 bool Becomes(const Condition& condition) {
   const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (!condition() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
-  return condition();
+  while (!condition()) {
+    if (absl::Now() >= deadline) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
 }
 
 // Calls that answer a datagram with itself, and take offence at "bad".
