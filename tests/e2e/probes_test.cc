@@ -150,7 +150,7 @@ TEST(ProbesTest, IdleStreamsHinderNobody) {
 TEST(ProbesTest, MuchMetadataHarmsNoOtherCallOfTheConnection) {
   TestServer server;
   IdleStreams idle(server.channel(), 1);
-  for (const std::size_t bytes : {10 << 10, 200 << 10}) {
+  for (const std::size_t bytes : {std::size_t{10} << 10, std::size_t{200} << 10}) {
     grpc::ClientContext context;
     context.AddMetadata("x-much", std::string(bytes, 'm'));
     v1::GetServerInfoResponse facts;
