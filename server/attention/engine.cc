@@ -26,7 +26,7 @@ bool LogSumExpIsShared(const ValidAttention& valid) {
   return valid.shared != nullptr && valid.shared->log_sum_exp.region != nullptr;
 }
 
-// Whether the caller has room for what is to be sent.
+// RESOURCE_EXHAUSTED if the results that are sent with the answer take more than `max_sent_bytes`.
 absl::Status CheckSent(std::int64_t output_bytes, std::int64_t log_sum_exp_bytes, std::int64_t max_sent_bytes) {
   if (output_bytes + log_sum_exp_bytes <= max_sent_bytes) return absl::OkStatus();
   const bool output = output_bytes > max_sent_bytes;
@@ -73,8 +73,8 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
 void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                               schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes) {
   auto job = std::make_shared<Job>();
-  if (absl::Status status = Prepare(request, tensors, max_sent_bytes, *job); !status.ok())
-    return done(std::move(status));
+  absl::Status status = Prepare(request, tensors, max_sent_bytes, *job);
+  if (!status.ok()) return done(std::move(status));
   kernel::Attention& attention = job->valid.attention;
   attention.bias = &job->valid.bias;
   attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();

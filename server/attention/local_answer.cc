@@ -1,8 +1,5 @@
 #include "server/attention/local_answer.h"
 
-#include <optional>
-#include <utility>
-
 #include "attnd/v1/local.pb.h"
 #include "server/attention/local_service.h"
 #include "server/rpc/status.h"
@@ -20,10 +17,7 @@ std::string ErrorAnswer(std::uint64_t id, const absl::Status& status) {
   v1::LocalReply reply;
   v1::LocalAnswer& answer = *reply.mutable_answer();
   answer.set_id(id);
-  const grpc::Status shown = ToGrpc(status);  // which bounds the message
-  answer.set_code(shown.error_code());
-  answer.set_message(shown.error_message());
-  if (auto detail = DetailOf(status); detail.has_value()) *answer.mutable_detail() = *std::move(detail);
+  SetError(status, answer);
   return reply.SerializeAsString();
 }
 

@@ -1,12 +1,18 @@
 #include "server/attention/local_service.h"
 
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "attnd/v1/local.pb.h"
 #include "server/attention/local_answer.h"
+#include "server/attention/local_call.h"
 #include "server/attention/local_request.h"
 #include "server/rpc/status.h"
 

@@ -2,15 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/status/status.h"
-#include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "server/attention/engine.h"
-#include "server/attention/local_call.h"
 #include "server/rpc/call_gate.h"
 #include "server/shm/local_calls.h"
 

@@ -49,10 +49,7 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
   v1::StreamAttentionResponse header;
   header.set_id(id);
   if (!result.ok()) {
-    const grpc::Status status = ToGrpc(result.status());  // which bounds the message
-    header.set_code(status.error_code());
-    header.set_message(status.error_message());
-    if (auto detail = DetailOf(result.status()); detail.has_value()) *header.mutable_detail() = *std::move(detail);
+    SetError(result.status(), header);
     return {id, {}, {}, EncodeReply(header, {}, {})};
   }
   *header.mutable_result() = std::move(result->header);

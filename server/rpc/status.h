@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "attnd/v1/types.pb.h"
@@ -23,5 +24,14 @@ std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 // The same code and message, printable and cut if it is long. The field at fault becomes an attnd.v1.ErrorDetail in the
 // binary status details: a serialised google.rpc.Status, which gRPC sends as grpc-status-details-bin.
 grpc::Status ToGrpc(const absl::Status& status);
+
+// An error in a message's fields `code`, `message` and `detail`, with what ToGrpc makes of it.
+template <typename Answer>
+void SetError(const absl::Status& status, Answer& answer) {
+  const grpc::Status shown = ToGrpc(status);  // which bounds the message
+  answer.set_code(shown.error_code());
+  answer.set_message(shown.error_message());
+  if (std::optional<v1::ErrorDetail> detail = DetailOf(status)) *answer.mutable_detail() = *std::move(detail);
+}
 
 }  // namespace attnd::server

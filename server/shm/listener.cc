@@ -81,9 +81,7 @@ void SharedMemoryListener::StopAccepting() {
   listener_->Close();
 }
 
-int SharedMemoryListener::WaitMilliseconds() const {
-  return resting_ || watch_->stuck.load() > 0 ? static_cast<int>(kLook.count()) : -1;
-}
+bool SharedMemoryListener::Looks() const { return resting_ || watch_->stuck.load() > 0; }
 
 void SharedMemoryListener::WatchListener(bool watch) {
   absl::MutexLock lock(&accepting_mutex_);
@@ -100,7 +98,8 @@ void SharedMemoryListener::Run() {
   std::array<epoll_event, 64> events;
   while (!stop_.load()) {
     WatchListener(!resting_);
-    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), WaitMilliseconds());
+    const int milliseconds = Looks() ? static_cast<int>(kLook.count()) : -1;
+    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), milliseconds);
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events[static_cast<std::size_t>(i)];
       const int fd = event.data.fd;
@@ -119,7 +118,7 @@ void SharedMemoryListener::Run() {
 }
 
 void SharedMemoryListener::Look() {
-  if (!resting_ && watch_->stuck.load() == 0) return;
+  if (!Looks()) return;
   const PeerSocket::Clock::time_point now = PeerSocket::Clock::now();
   if (now < next_look_) return;
   next_look_ = now + kLook;

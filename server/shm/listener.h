@@ -71,7 +71,8 @@ class SharedMemoryListener {
                        shm::UniqueFd epoll, std::shared_ptr<SharedMemory> memory, LocalCalls& calls);
   void Run();
   // What follows runs on the listener's thread.
-  int WaitMilliseconds() const;
+  // Whether the socket rests or callers do not read.
+  bool Looks() const;
   void WatchListener(bool watch) ABSL_LOCKS_EXCLUDED(accepting_mutex_);
   void Accept() ABSL_LOCKS_EXCLUDED(accepting_mutex_);
   // Takes no new connection until the next look.
@@ -82,7 +83,7 @@ class SharedMemoryListener {
   // Takes one datagram.
   Turn Serve(Client& client);
   void End(Clients::iterator client);
-  // Every tenth of a second, while the socket rests or callers do not read.
+  // Does something every tenth of a second, for as long as it Looks().
   void Look();
   // Ends connections whose callers have not read for too long.
   void EndStuck();

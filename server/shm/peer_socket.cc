@@ -34,17 +34,14 @@ std::vector<shm::UniqueFd> DescriptorsIn(msghdr& message) {
 
 bool PeerSocket::Begin() {
   absl::MutexLock lock(&mutex_);
-  epoll_event event{};
-  event.events = EPOLLIN;
-  event.data.fd = fd_.get();
-  return epoll_ctl(watch_->epoll, EPOLL_CTL_ADD, fd_.get(), &event) == 0;
+  return WatchFor(EPOLLIN, EPOLL_CTL_ADD);
 }
 
-void PeerSocket::WatchFor(std::uint32_t events) {
+bool PeerSocket::WatchFor(std::uint32_t events, int operation) {
   epoll_event event{};
   event.events = events;
   event.data.fd = fd_.get();
-  epoll_ctl(watch_->epoll, EPOLL_CTL_MOD, fd_.get(), &event);
+  return epoll_ctl(watch_->epoll, operation, fd_.get(), &event) == 0;
 }
 
 PeerSocket::Sent PeerSocket::TrySend(absl::string_view datagram) {
@@ -70,7 +67,7 @@ void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
     }
     stuck_since_ = Clock::now();
     watch_->stuck.fetch_add(1);
-    WatchFor(EPOLLOUT);
+    WatchFor(EPOLLOUT, EPOLL_CTL_MOD);
     eventfd_write(watch_->wake, 1);
   }
   kept_.push_back({std::move(datagram), std::move(held)});
@@ -89,7 +86,7 @@ void PeerSocket::Flush() {
     stuck_since_ = Clock::now();
   }
   watch_->stuck.fetch_sub(1);
-  WatchFor(EPOLLIN);
+  WatchFor(EPOLLIN, EPOLL_CTL_MOD);
 }
 
 void PeerSocket::Break() {

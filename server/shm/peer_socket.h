@@ -70,7 +70,8 @@ class PeerSocket final : public DatagramSink {
 
   enum class Sent : std::uint8_t { kYes, kNoRoom, kBroken };
   Sent TrySend(absl::string_view datagram) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WatchFor(std::uint32_t events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False if the system cannot. `operation`: EPOLL_CTL_ADD or EPOLL_CTL_MOD.
+  bool WatchFor(std::uint32_t events, int operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The peer takes nothing any more: the listener is told to end the connection.
   void Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
