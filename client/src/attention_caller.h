@@ -24,8 +24,7 @@ namespace attnd::client {
 // Thread-safe. Calls in flight keep it alive.
 class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
  public:
-  // `memory` is null where the target is no Unix socket,
-  // and so is `local`, or where calls by the local socket are turned off.
+  // `memory` and `local` are null where the target is no Unix socket, and where they are turned off.
   AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory, StreamPlan plan,
                   std::shared_ptr<LocalCalls> local = nullptr);
 

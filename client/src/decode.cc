@@ -15,10 +15,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
-#include "attnd/error_detail.h"
 #include "client/messages/attention.pb.h"
+#include "client/src/protobuf_wire.h"
+#include "client/src/status.h"
 
 namespace attnd::client {
 namespace {
@@ -28,9 +28,6 @@ using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 using google::protobuf::io::StringOutputStream;
 
-constexpr std::uint32_t BytesTag(int field) {
-  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-}
 constexpr std::uint32_t kOutputTag = BytesTag(v1::ComputeAttentionResponse::kOutputFieldNumber);
 constexpr std::uint32_t kLogSumExpTag = BytesTag(v1::ComputeAttentionResponse::kLogSumExpFieldNumber);
 static_assert(kOutputTag == BytesTag(v1::StreamAttentionResponse::kOutputFieldNumber) &&
@@ -180,8 +177,7 @@ absl::StatusOr<PieceReply> PieceReply::Read(grpc::ByteBuffer& bytes) {
   if (!message.ParseFromString(split->small_fields)) return NotAReply("it is no StreamAttentionResponse");
   PieceReply reply;
   reply.id_ = message.id();
-  reply.status_ = absl::Status(static_cast<absl::StatusCode>(message.code()), message.message());
-  if (message.has_detail()) reply.status_.SetPayload(kErrorDetailUrl, absl::Cord(message.detail().SerializeAsString()));
+  reply.status_ = StatusOf(message);
   reply.split_ = *std::move(split);
   reply.split_.small_fields = message.result().SerializeAsString();
   return reply;

@@ -1,6 +1,5 @@
 #include "client/src/encode.h"
 
-#include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/support/slice.h>
 
 #include <cstdint>
@@ -8,10 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "client/src/protobuf_wire.h"
+
 namespace attnd::client {
 namespace {
-
-using google::protobuf::io::CodedOutputStream;
 
 // Below this a tensor is copied into the header's slice.
 constexpr std::int64_t kCopyBytes = 2048;
@@ -19,12 +18,6 @@ constexpr std::int64_t kCopyBytes = 2048;
 void SetPlace(const SharedPlace& place, v1::SharedTensor& tensor) {
   tensor.set_region(place.region.data(), place.region.size());
   tensor.set_offset(place.offset);
-}
-
-void AppendVarint(std::uint64_t value, std::string& to) {
-  std::uint8_t bytes[10];
-  const std::uint8_t* end = CodedOutputStream::WriteVarint64ToArray(value, bytes);
-  to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
 }
 
 // A slice of memory that `keeper` keeps alive until gRPC, on a thread of its own, lets go of it.
@@ -41,8 +34,7 @@ grpc::ByteBuffer WithTensors(std::string copied, const ComputeRequest& request, 
   std::vector<grpc::Slice> slices;
   const auto add = [&](int field, const TensorView& tensor, std::int64_t bytes, bool shared) {
     if (shared) return;
-    constexpr int kLengthDelimited = 2;
-    AppendVarint(static_cast<std::uint64_t>(field << 3 | kLengthDelimited), copied);
+    AppendVarint(BytesTag(field), copied);
     AppendVarint(static_cast<std::uint64_t>(bytes), copied);
     const auto size = static_cast<std::size_t>(bytes);
     if (bytes <= kCopyBytes) {

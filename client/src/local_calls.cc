@@ -6,15 +6,14 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "attnd/shm/protocol.h"
-#include "contract/unix_name.h"
+#include "client/src/target.h"
 
 namespace attnd::client {
 
 std::shared_ptr<LocalCalls> LocalCalls::ForTarget(const std::string& target, std::string user_agent) {
-  const std::optional<std::string> path = contract::UnixPath(target);
+  std::optional<std::string> path = SocketBeside(target);
   if (!path.has_value()) return nullptr;
-  return std::make_shared<LocalCalls>(*path + shm::kSocketSuffix, std::move(user_agent));
+  return std::make_shared<LocalCalls>(*std::move(path), std::move(user_agent));
 }
 
 std::shared_ptr<LocalConnection> LocalCalls::Take(const CallOptions& options) {

@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/cord.h"
-#include "attnd/error_detail.h"
 #include "client/messages/local.pb.h"
 #include "client/src/encode.h"
+#include "client/src/protobuf_wire.h"
+#include "client/src/status.h"
 
 namespace attnd::client {
 namespace {
@@ -24,16 +24,7 @@ using google::protobuf::io::StringOutputStream;
 
 constexpr std::uint32_t kVersion = 1;
 
-constexpr std::uint32_t BytesTag(int field) {
-  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-}
 constexpr std::uint32_t NumberTag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT); }
-
-void Append(std::uint64_t value, std::string& to) {
-  std::uint8_t bytes[10];
-  const std::uint8_t* end = CodedOutputStream::WriteVarint64ToArray(value, bytes);
-  to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
-}
 
 iovec Part(const void* data, std::size_t size) { return {const_cast<void*>(data), size}; }
 
@@ -93,30 +84,30 @@ LocalMessage::LocalMessage(const ComputeRequest& request, const Shape& shape, co
 
 void LocalMessage::Add(int field, const void* data, std::int64_t bytes) {
   const std::size_t before = text_.size();
-  Append(BytesTag(field), text_);
-  Append(static_cast<std::uint64_t>(bytes), text_);
+  AppendVarint(BytesTag(field), text_);
+  AppendVarint(static_cast<std::uint64_t>(bytes), text_);
   sent_[sent_count_++] = {text_.size(), data, static_cast<std::size_t>(bytes)};
   request_bytes_ += text_.size() - before + static_cast<std::size_t>(bytes);
 }
 
 void LocalMessage::Address(std::uint64_t id, absl::Duration timeout) {
   std::string call;
-  Append(NumberTag(v1::LocalCall::kIdFieldNumber), call);
-  Append(id, call);
+  AppendVarint(NumberTag(v1::LocalCall::kIdFieldNumber), call);
+  AppendVarint(id, call);
   if (timeout != absl::InfiniteDuration()) {
     v1::Duration duration;
     timespec time = absl::ToTimespec(timeout);
     duration.set_seconds(time.tv_sec);
     duration.set_nanos(static_cast<std::int32_t>(time.tv_nsec));
-    Append(BytesTag(v1::LocalCall::kTimeoutFieldNumber), call);
-    Append(duration.ByteSizeLong(), call);
+    AppendVarint(BytesTag(v1::LocalCall::kTimeoutFieldNumber), call);
+    AppendVarint(duration.ByteSizeLong(), call);
     duration.AppendToString(&call);
   }
-  Append(BytesTag(v1::LocalCall::kRequestFieldNumber), call);
-  Append(request_bytes_, call);
+  AppendVarint(BytesTag(v1::LocalCall::kRequestFieldNumber), call);
+  AppendVarint(request_bytes_, call);
   head_.clear();
-  Append(BytesTag(v1::LocalRequest::kCallFieldNumber), head_);
-  Append(call.size() + request_bytes_, head_);
+  AppendVarint(BytesTag(v1::LocalRequest::kCallFieldNumber), head_);
+  AppendVarint(call.size() + request_bytes_, head_);
   head_ += call;
 
   count_ = 0;
@@ -152,8 +143,7 @@ std::optional<LocalAnswer> LocalAnswer::Read(absl::Span<const unsigned char> dat
   v1::LocalAnswer message;
   if (!right || !found || !message.ParseFromString(small)) return std::nullopt;
   read.id_ = message.id();
-  read.status_ = absl::Status(static_cast<absl::StatusCode>(message.code()), message.message());
-  if (message.has_detail()) read.status_.SetPayload(kErrorDetailUrl, absl::Cord(message.detail().SerializeAsString()));
+  read.status_ = StatusOf(message);
   // It borrows the datagram's bytes.
   const grpc::Slice slice(datagram.data(), datagram.size(), grpc::Slice::STATIC_SLICE);
   read.split_.slices = std::make_shared<std::vector<grpc::Slice>>(1, slice);

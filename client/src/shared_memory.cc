@@ -13,7 +13,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "attnd/shm/mapping.h"
-#include "contract/unix_name.h"
+#include "client/src/target.h"
 
 namespace attnd::client {
 namespace {
@@ -34,9 +34,9 @@ shm::UniqueFd MakeMemory(std::size_t size) {
 }  // namespace
 
 std::shared_ptr<SharedMemory> SharedMemory::ForTarget(const std::string& target) {
-  const std::optional<std::string> path = contract::UnixPath(target);
+  std::optional<std::string> path = SocketBeside(target);
   if (!path.has_value()) return nullptr;
-  return std::make_shared<SharedMemory>(*path + shm::kSocketSuffix);
+  return std::make_shared<SharedMemory>(*std::move(path));
 }
 
 absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size, Pages pages) {

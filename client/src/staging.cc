@@ -111,12 +111,8 @@ std::optional<Staged> Staged::Begin(const std::shared_ptr<StagingPool>& pool, co
   if (!pool->memory().Offered()) return std::nullopt;
   Staged staged;
   staged.pool_ = pool;
-  std::size_t to_copy = 0;
-  for (const Part& part : Parts(request, shape, staged.fields_, Way::kGrpc)) {
-    const SharedMemory::Range range{part.data, static_cast<std::size_t>(part.bytes)};
-    if (part.data != nullptr) *part.place = pool->memory().Find(range);
-    if (!part.place->has_value()) to_copy += Aligned(part.bytes);
-  }
+  bool unsettled = false;  // all is settled: what is not found was refused
+  const std::size_t to_copy = staged.Find(request, shape, Way::kGrpc, unsettled);
   if (to_copy == 0) return staged;
   if (to_copy < static_cast<std::size_t>(kMinCopyBytes)) {
     // Small tensors are sent beside large ones that are shared.
@@ -146,10 +142,10 @@ std::optional<Staged> Staged::Copy(Staged staged, const ComputeRequest& request,
   return staged;
 }
 
-std::size_t Staged::FindLocal(const ComputeRequest& request, const Shape& shape, bool& unsettled) {
+std::size_t Staged::Find(const ComputeRequest& request, const Shape& shape, Way way, bool& unsettled) {
   SharedMemory& memory = pool_->memory();
   std::size_t missing = 0;
-  for (const Part& part : Parts(request, shape, fields_, Way::kLocal)) {
+  for (const Part& part : Parts(request, shape, fields_, way)) {
     const SharedMemory::Range range{part.data, static_cast<std::size_t>(part.bytes)};
     if (part.data != nullptr && reinterpret_cast<std::uintptr_t>(part.data) % part.alignment == 0) {
       *part.place = memory.Find(range);
@@ -166,11 +162,11 @@ Staged Staged::MakeLocal(const std::shared_ptr<StagingPool>& pool, const Compute
   if (pool == nullptr) return staged;
   staged.pool_ = pool;
   bool unsettled = false;
-  std::size_t missing = staged.FindLocal(request, shape, unsettled);
+  std::size_t missing = staged.Find(request, shape, Way::kLocal, unsettled);
   if (unsettled) {
     // What the server refuses is not found afterwards either.
     pool->memory().SettleNow(CallersRanges(request, shape), deadline);
-    missing = staged.FindLocal(request, shape, unsettled);
+    missing = staged.Find(request, shape, Way::kLocal, unsettled);
   }
   if (missing < static_cast<std::size_t>(kMinCopyBytes)) return staged;
   Staged sent = staged;  // without a block

@@ -108,8 +108,9 @@ class Staged {
                                      const Shape& shape);
   std::vector<SharedMemory::Range> BlocksRange() const;
   static std::optional<Staged> Copy(Staged staged, const ComputeRequest& request, const Shape& shape, Way way);
-  // Looks for what is not found yet; returns what a block would have to hold.
-  std::size_t FindLocal(const ComputeRequest& request, const Shape& shape, bool& unsettled);
+  // Finds what is in shared memory; returns what a block would have to hold. `unsettled`: it is not known of all that
+  // is in the caller's whether the server shares it.
+  std::size_t Find(const ComputeRequest& request, const Shape& shape, Way way, bool& unsettled);
 
   std::shared_ptr<StagingPool> pool_;
   WireFields fields_;

@@ -5,9 +5,7 @@
 
 #include <string>
 
-#include "absl/strings/cord.h"
 #include "absl/strings/match.h"
-#include "attnd/error_detail.h"
 #include "client/messages/any.pb.h"
 
 namespace attnd::client {

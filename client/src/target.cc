@@ -10,6 +10,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "attnd/shm/protocol.h"
+#include "contract/unix_name.h"
 
 namespace attnd::client {
 namespace {
@@ -80,6 +82,12 @@ bool IsLocalTarget(absl::string_view target) {
     if (!IsLoopback(address)) return false;
   }
   return true;
+}
+
+std::optional<std::string> SocketBeside(const std::string& target) {
+  std::optional<std::string> path = contract::UnixPath(target);
+  if (path.has_value()) *path += shm::kSocketSuffix;
+  return path;
 }
 
 }  // namespace attnd::client
