@@ -6,7 +6,6 @@
 // For each line on standard input, a turn's length in seconds, it prints one line of JSON: "ms", the time of each call,
 // and "compute_ms", what the server says that it computed. --in_place: tensors lie in memory that is shared with the
 // server, and calls go by the library's choice; otherwise everything is sent by gRPC.
-#include <sched.h>
 
 #include <array>
 #include <chrono>
@@ -29,6 +28,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "attnd/client.h"
+#include "pin.h"
 
 ABSL_FLAG(std::string, target, "", "gRPC name of the server");
 ABSL_FLAG(std::string, model, "t5-tiny", "a model of as many heads as the shape");
@@ -50,15 +50,6 @@ absl::StatusOr<std::array<std::int64_t, 4>> ParseShape(const std::string& text) 
   }
   if (good) return sizes;
   return absl::InvalidArgumentError(absl::StrCat("--shape: expected four sizes in 1..1048576, got '", text, "'"));
-}
-
-absl::Status Pin(int cpu) {
-  if (cpu < 0) return absl::OkStatus();
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (cpu < CPU_SETSIZE) CPU_SET(static_cast<unsigned>(cpu), &set);
-  if (sched_setaffinity(0, sizeof(set), &set) == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--cpu: expected one that this process may use, got ", cpu));
 }
 
 // Four tensors of the call: q, k, v and the output.

@@ -4,9 +4,6 @@
 # Takes about ten minutes on a machine that does nothing else. Options: bench/kernel_table.sh --help.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=${PYTHON:-$root/build/peers/bin/python}
-if ! command -v "$python" >/dev/null; then
-  echo "error: no $python; bench/setup_peers.sh makes it, or set PYTHON" >&2
-  exit 1
-fi
+# shellcheck source=bench/python.sh
+. "$root/bench/python.sh"
 exec "$python" "$root/bench/peers/kernel_table.py" "$@"

@@ -385,10 +385,7 @@ def main() -> None:
     results["complete"] = True
     results_file.write(options.results, results)
     body = section(results)
-    if options.print:
-        print(body)
-    else:
-        page.replace_section(options.page, "python table", body)
+    page.show(options, "python table", body)
 
 
 if __name__ == "__main__":

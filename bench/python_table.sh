@@ -5,9 +5,6 @@
 # Takes about two minutes on a machine that does nothing else. Options: bench/python_table.sh --help.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=${PYTHON:-$root/build/peers/bin/python}
-if ! command -v "$python" >/dev/null; then
-  echo "error: no $python; bench/setup_peers.sh makes it, or set PYTHON" >&2
-  exit 1
-fi
+# shellcheck source=bench/python.sh
+. "$root/bench/python.sh"
 PYTHONPATH=$root/client/python/src:$root/bench/peers exec "$python" -B "$root/bench/python_bench.py" "$@"

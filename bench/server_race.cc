@@ -6,7 +6,6 @@
 // replies must agree before anything is timed. Prints one JSON line for each target: min_ms, p50_ms, p99_ms,
 // bytes_per_second (request and reply, at p50), compute_ms (as the server says, median), calls, and max_difference from
 // the first target's reply.
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -32,6 +31,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "attnd/client.h"
+#include "pin.h"
 
 ABSL_FLAG(std::string, shape, "1,8,512,64", "batch,heads,length,head_dim");
 ABSL_FLAG(std::string, dtype, "fp32", "fp32 or bf16");
@@ -173,15 +173,6 @@ class Racer {
   std::vector<double> compute_;
   double max_difference_ = 0;
 };
-
-absl::Status Pin(int cpu) {
-  if (cpu < 0) return absl::OkStatus();
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (cpu < CPU_SETSIZE) CPU_SET(static_cast<unsigned>(cpu), &set);
-  if (sched_setaffinity(0, sizeof(set), &set) == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("--cpu: expected one that this process may use, got ", cpu));
-}
 
 absl::Status CompareFirstReplies(std::vector<std::unique_ptr<Racer>>& racers, const ComputeRequest& request,
                                  std::size_t bytes) {

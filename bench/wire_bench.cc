@@ -257,7 +257,7 @@ void CheckOneOf(const char* flag, const std::string& value, const std::vector<st
 void CheckFlags() {
   CheckOneOf("transport", absl::GetFlag(FLAGS_transport), {"tcp", "uds", "shm", "local"});
   if (absl::GetFlag(FLAGS_echo) && absl::GetFlag(FLAGS_transport) == "local") {
-    Die(absl::InvalidArgumentError("--echo: there is none of the local socket"));
+    Die(absl::InvalidArgumentError("--echo: not with --transport=local"));
   }
   CheckOneOf("mode", absl::GetFlag(FLAGS_mode), {"auto", "unary", "stream"});
   CheckOneOf("dtype", absl::GetFlag(FLAGS_dtype), {"fp32", "bf16"});

@@ -4,9 +4,6 @@
 # build/peers/bin/python, or $PYTHON. Takes about two minutes on a machine that does nothing else.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=${PYTHON:-$root/build/peers/bin/python}
-if ! command -v "$python" >/dev/null; then
-  echo "error: no $python; bench/setup_peers.sh makes it, or set PYTHON" >&2
-  exit 1
-fi
+# shellcheck source=bench/python.sh
+. "$root/bench/python.sh"
 exec "$python" "$root/bench/peers/wire_table.py" "$@"

@@ -101,10 +101,7 @@ def main() -> None:
         machine.expect_clean(facts, options.allow_dirty)
     results = measure(options, facts, contests)
     body = kernel_report.section(facts, kernel_goals.goals(), contests, results)
-    if options.print:
-        print(body)
-    else:
-        page.replace_section(options.page, "kernel table", body)
+    page.show(options, "kernel table", body)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 from collections.abc import Iterable
 
@@ -21,3 +22,11 @@ def replace_section(page: pathlib.Path, name: str, body: str) -> None:
     head = text[: text.index(begin) + len(begin)]
     tail = text[text.index(end) :]
     page.write_text(f"{head}\n\n{body.strip()}\n\n{tail}")
+
+
+def show(options: argparse.Namespace, name: str, body: str) -> None:
+    """Prints the section with `options.print`; otherwise puts it into `options.page`."""
+    if options.print:
+        print(body)
+    else:
+        replace_section(options.page, name, body)

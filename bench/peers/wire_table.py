@@ -266,10 +266,7 @@ def main() -> None:
         measure(run)
     run.write(complete=True)
     body = wire_report.section(facts, run.results)
-    if options.print:
-        print(body)
-    else:
-        page.replace_section(options.page, "wire table", body)
+    page.show(options, "wire table", body)
 
 
 if __name__ == "__main__":
