@@ -23,35 +23,21 @@
 #include "process.h"
 #include "raw_region.h"
 #include "temp_folder.h"
+#include "wait.h"
 
 namespace attnd::e2e {
 namespace {
 
+using test::Becomes;
 using test::CallOf;
 using test::CancelOf;
 using test::Hello;
 using test::LocalCaller;
+using test::OpenDescriptors;
 using test::RawRegion;
 
-constexpr absl::Duration kPatience = absl::Seconds(30);
 constexpr int kCancelled = static_cast<int>(grpc::StatusCode::CANCELLED);
 constexpr int kUnavailable = static_cast<int>(grpc::StatusCode::UNAVAILABLE);
-
-std::size_t OpenDescriptors() {
-  std::size_t count = 0;
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
-  return count;
-}
-
-template <typename Condition>
-bool Becomes(const Condition& condition) {
-  const absl::Time deadline = absl::Now() + kPatience;
-  while (!condition()) {
-    if (absl::Now() >= deadline) return false;
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  return true;
-}
 
 class LocalCallsTest : public testing::Test {
  protected:

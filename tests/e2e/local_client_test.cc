@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
@@ -19,25 +18,13 @@
 #include "gtest/gtest.h"
 #include "process.h"
 #include "temp_folder.h"
+#include "wait.h"
 
 namespace attnd::e2e {
 namespace {
 
-std::size_t OpenDescriptors() {
-  std::size_t count = 0;
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
-  return count;
-}
-
-template <typename Condition>
-bool Becomes(const Condition& condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
-  while (!condition()) {
-    if (absl::Now() >= deadline) return false;
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  return true;
-}
+using test::Becomes;
+using test::OpenDescriptors;
 
 // FP32 tensors of one shape, and a request for them.
 struct Tensors {

@@ -27,19 +27,16 @@
 #include "gtest/gtest.h"
 #include "raw_caller.h"
 #include "temp_folder.h"
+#include "wait.h"
 
 namespace attnd::server {
 namespace {
 
+using test::Becomes;
+using test::OpenDescriptors;
 using test::RawCaller;
 
 constexpr std::size_t kSize = 1 << 16;
-
-std::size_t OpenDescriptors() {
-  std::size_t count = 0;
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
-  return count;
-}
 
 v1::SharedTensor Place(const shm::Handle& handle) {
   v1::SharedTensor tensor;
@@ -51,17 +48,6 @@ v1::SharedTensor Place(const shm::Handle& handle) {
 std::optional<client::SharedPlace> Registered(client::SharedMemory& client, const void* data, std::size_t size) {
   client.SettleNow({{data, size}}, absl::InfiniteFuture());
   return client.Find({data, size});
-}
-
-// Waits, as the client's messages travel on a thread of their own.
-template <typename Condition>
-bool Becomes(const Condition& condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (!condition()) {
-    if (absl::Now() >= deadline) return false;
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  return true;
 }
 
 // Calls that answer a datagram with itself, and take offence at "bad".
