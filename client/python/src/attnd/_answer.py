@@ -15,7 +15,10 @@ from attnd.v1 import attention_pb2
 
 
 def not_an_answer(why: str) -> Internal:
-    return Internal(f"the server's reply is not an answer to the request: {why}")
+    return Internal(f"{_wire.NOT_AN_ANSWER}{why}")
+
+
+_NO_RESPONSE = f"{_wire.NOT_AN_ANSWER}it is no ComputeAttentionResponse"
 
 
 class Expected(Protocol):
@@ -39,19 +42,17 @@ def placed_answer(
     call: Expected, parsed: attention_pb2.ComputeAttentionResponse, tensors: Dict[int, memoryview]
 ) -> Answer:
     """The same of its parts, the small ones of which are checked."""
-    output = _placed("output", tensors.get(_wire.OUTPUT), call.output_shape, call.output_code, call.out)
+    output = placed("output", tensors.get(_wire.OUTPUT), call.output_shape, call.output_code, call.out)
     log_sum_exp = None
     if call.log_sum_exp_shape is not None:
-        log_sum_exp = _placed("log_sum_exp", tensors.get(_wire.LOG_SUM_EXP), call.log_sum_exp_shape, _dtypes.FP32, None)
+        log_sum_exp = placed("log_sum_exp", tensors.get(_wire.LOG_SUM_EXP), call.log_sum_exp_shape, _dtypes.FP32, None)
     return Answer(parsed, output, log_sum_exp)
 
 
 def parse_small(call: Expected, small: bytes) -> attention_pb2.ComputeAttentionResponse:
     """The fields beside the tensors. Raises Internal."""
-    try:
-        parsed = attention_pb2.ComputeAttentionResponse.FromString(small)
-    except Exception:  # protobuf's errors have changed their base
-        raise not_an_answer("it is no ComputeAttentionResponse") from None
+    kind = attention_pb2.ComputeAttentionResponse
+    parsed: attention_pb2.ComputeAttentionResponse = _wire.parse(kind, small, _NO_RESPONSE)
     check_small(call, parsed)
     return parsed
 
@@ -85,9 +86,10 @@ def reply_of(call: Call, answer: Answer, transport: str) -> ComputeReply:
     )
 
 
-def _placed(
-    name: str, data: Optional[memoryview], shape: Tuple[int, ...], code: int, out: Optional[np.ndarray[Any, Any]]
+def placed(
+    name: str, data: Any, shape: Tuple[int, ...], code: int, out: Optional[np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
+    """A result, whose bytes are copied to `out` or to new memory. Raises Internal for none, and for too few or many."""
     if data is None:
         raise not_an_answer(f"it has no {name}")
     size = math.prod(shape) * _dtypes.SIZES[code]

@@ -14,11 +14,10 @@ from attnd._deadline import Deadline
 from attnd._dtypes import FP32
 from attnd._operation import Io, Metadata, Operation
 from attnd._request import Call, ComputeReply, ComputeRequest
-from attnd._transport import Answer, NotTaken
+from attnd._transport import COMPUTE, Answer, NotTaken
 from attnd.errors import Aborted, Error, InvalidArgument
 from attnd.v1 import attention_pb2
 
-COMPUTE = "/attnd.v1.AttentionService/ComputeAttention"
 GRPC = "grpc"
 
 # How often the pieces of a call are computed again because the model was replaced meanwhile. Then it goes in one.

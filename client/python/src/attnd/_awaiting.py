@@ -8,13 +8,13 @@ from typing import Any, AsyncIterator, Callable, Iterable, List, Optional, TypeV
 import grpc
 import grpc.aio
 
-from attnd._blocking import closed_error
 from attnd._channels import Channels
+from attnd._closed import closed_during_the_call, closed_error
 from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
 from attnd._options import Options
 from attnd._status import from_rpc_error
-from attnd.errors import Cancelled, Error, FailedPrecondition, Unavailable
+from attnd.errors import Error, FailedPrecondition, Unavailable
 
 T = TypeVar("T")
 
@@ -54,11 +54,11 @@ class AwaitingIo(Io):
         except asyncio.CancelledError:
             if not self.closed:
                 raise
-            raise _closed_during_the_call() from None
+            raise closed_during_the_call() from None
         return answer
 
     def _error_of(self, error: grpc.RpcError) -> Error:
-        return _closed_during_the_call() if self.closed else from_rpc_error(error)
+        return closed_during_the_call() if self.closed else from_rpc_error(error)
 
     async def exchange(
         self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata
@@ -87,7 +87,7 @@ class AwaitingIo(Io):
         except asyncio.CancelledError:
             if not self.closed:
                 raise
-            raise _closed_during_the_call() from None
+            raise closed_during_the_call() from None
         finally:
             call.cancel()
 
@@ -144,10 +144,6 @@ class AwaitingIo(Io):
             self._ended.set()
             for channel in self._channels.all:
                 await channel.close(None)
-
-
-def _closed_during_the_call() -> Cancelled:
-    return Cancelled("the client was closed during the call")
 
 
 class _Branch(Io):

@@ -10,18 +10,15 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Set, TypeV
 import grpc
 
 from attnd._channels import Channels
+from attnd._closed import closed_during_the_call, closed_error
 from attnd._connection_watch import ConnectionWatch
 from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation, run
 from attnd._options import Options
 from attnd._status import from_rpc_error
-from attnd.errors import Cancelled, Error, FailedPrecondition
+from attnd.errors import Cancelled, Error
 
 T = TypeVar("T")
-
-
-def closed_error() -> FailedPrecondition:
-    return FailedPrecondition.of("client", "an open one", "one that was closed")
 
 
 class BlockingIo(Io):
@@ -59,7 +56,7 @@ class BlockingIo(Io):
 
     def error_of(self, error: grpc.RpcError) -> Error:
         if self.closed:
-            return Cancelled("the client was closed during the call")
+            return closed_during_the_call()
         return from_rpc_error(error)
 
     def pause(self, seconds: float) -> None:
@@ -116,6 +113,10 @@ class Sender:
     def __exit__(self, *exception: Any) -> None:
         self._over = True
         self._free.release()
+
+
+def _batch_ended() -> Cancelled:
+    return Cancelled("another call of the same batch failed, or the batch was interrupted")
 
 
 class _Group(Io):
@@ -201,7 +202,7 @@ class _Group(Io):
             try:
                 answer: bytes = call.result()
             except grpc.FutureCancelledError:
-                raise Cancelled("another call of the same batch failed, or the batch was interrupted") from None
+                raise _batch_ended() from None
             except grpc.RpcError as error:
                 raise self._io.error_of(error) from None
         return answer
@@ -229,7 +230,7 @@ class _Group(Io):
 
     def pause(self, seconds: float) -> None:
         if self._over.wait(seconds):
-            raise Cancelled("another call of the same batch failed, or the batch was interrupted")
+            raise _batch_ended()
 
     def reachable(self) -> bool:
         return self._io.reachable()

@@ -11,7 +11,7 @@ import grpc
 from attnd._deadline import Deadline
 
 # grpcio looks at a connection on a thread of its own, which ends this long after the last one who asked has gone, and
-# and which fails loudly if the channel is closed before.
+# which fails loudly if the channel is closed before.
 _THREAD_ENDS = 0.3
 
 

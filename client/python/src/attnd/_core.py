@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Callable, List, Tuple, TypeVar
 
 from attnd import _process
+from attnd._closed import closed_error
 from attnd._deadline import Deadline, checked_timeout
 from attnd._operation import Io, Metadata, Operation
 from attnd._options import Options, checked_metadata
 from attnd._retry import Policy, Tries
 from attnd._transport import Transport
-from attnd.errors import Error, FailedPrecondition
+from attnd.errors import Error
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Core:
         """Raises FailedPrecondition if this client can make no calls."""
         _process.check()
         if self.closed:
-            raise FailedPrecondition.of("client", "an open one", "one that was closed")
+            raise closed_error()
 
     def begin(self, timeout: Any, metadata: Any) -> Tuple[Deadline, Metadata]:
         """A call begins. Raises FailedPrecondition if this client can make none."""

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import numpy as np
 
 from attnd import _dtypes, _wire
-from attnd._answer import empty, not_an_answer, parse_small
+from attnd._answer import check_small, parse_small, placed
 from attnd._deadline import Deadline
 from attnd._local import LocalDoor
 from attnd._operation import Io, Metadata, Operation
@@ -22,8 +22,8 @@ from attnd._regions import RegionKeeper
 from attnd._request import Call
 from attnd._shm import SharedMemory
 from attnd._staging import Staged, Stager
-from attnd._status import error_of
-from attnd._transport import Answer, NotTaken, Transport
+from attnd._status import error_in
+from attnd._transport import COMPUTE, Answer, NotTaken, Transport
 from attnd.errors import Error, FailedPrecondition
 from attnd.v1 import attention_pb2, local_pb2
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-COMPUTE = "/attnd.v1.AttentionService/ComputeAttention"
 LOCAL, SHARED = "local", "shared_memory"
 
 # What a server with local calls has beside a Unix socket.
@@ -205,7 +204,7 @@ def _stage(stager: Stager, call: Call, at: float, may_send: bool = True) -> Stag
         (call.q, call.k, call.v),
         call.out,
         call.out_overlaps,
-        math.prod(call.output_shape) * _dtypes.SIZES[call.output_code],
+        call.output_bytes,
         0 if shape is None else 4 * math.prod(shape),
         may_send,
         at,
@@ -226,7 +225,7 @@ def _error_in(answer: Optional[local_pb2.LocalAnswer]) -> Optional[Error]:
         raise NotTaken
     if answer.code == 0:
         return None
-    return error_of(answer.code, answer.message, answer.detail if answer.HasField("detail") else None, None)
+    return error_in(answer)
 
 
 def _forgotten(host: Host, staged: Staged, error: Error) -> int:
@@ -248,31 +247,18 @@ def _result_of(answer: Optional[local_pb2.LocalAnswer]) -> Result:
 def _finished(stager: Stager, staged: Staged, call: Call, result: Result) -> Answer:
     """The answer in memory of the caller's; the call's own goes back to the pool."""
     message, sent_output, sent_log_sum_exp = result
-    if message.dtype != call.output_code:
-        raise not_an_answer(f"dtype: expected {_dtypes.NAMES[call.output_code]}, got {message.dtype}")
-    output = call.out
-    if staged.output is None or staged.output is not output:
-        source = _source("output", staged.output, sent_output, call.output_shape, call.output_code)
-        if output is None:
-            output = empty(call.output_shape, call.output_code)
-        np.copyto(output, source)
+    check_small(call, message)
+    output = staged.output
+    if output is None or output is not call.out:
+        source = sent_output if output is None else output
+        output = placed("output", source, call.output_shape, call.output_code, call.out)
         if staged.output is not None:
             stager.copied_out += output.nbytes
     log_sum_exp: Optional[Array] = None
     if call.log_sum_exp_shape is not None:
-        log_sum_exp = empty(call.log_sum_exp_shape, _dtypes.FP32)
-        source = _source("log_sum_exp", staged.log_sum_exp, sent_log_sum_exp, call.log_sum_exp_shape, _dtypes.FP32)
-        np.copyto(log_sum_exp, source)
+        source = sent_log_sum_exp if staged.log_sum_exp is None else staged.log_sum_exp
+        log_sum_exp = placed("log_sum_exp", source, call.log_sum_exp_shape, _dtypes.FP32, None)
         if staged.log_sum_exp is not None:
             stager.copied_out += log_sum_exp.nbytes
     stager.finish(staged)
     return Answer(message, output, log_sum_exp)
-
-
-def _source(name: str, place: Optional[Array], sent: Buffer, shape: Tuple[int, ...], code: int) -> Array:
-    if place is not None:
-        return place.view(_dtypes.STORAGE[code]).reshape(shape)
-    size = math.prod(shape) * _dtypes.SIZES[code]
-    if len(sent) != size:
-        raise not_an_answer(f"{name}: expected {size} bytes, got {len(sent)}")
-    return np.frombuffer(sent, _dtypes.STORAGE[code]).reshape(shape)

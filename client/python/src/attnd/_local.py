@@ -12,8 +12,9 @@ from typing import Any, Callable, Deque, NamedTuple, Optional
 from weakref import WeakSet
 
 from attnd import _local_wire
+from attnd._closed import closed_during_the_call
 from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
-from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
+from attnd.errors import DeadlineExceeded, Internal, Unavailable
 from attnd.v1 import local_pb2
 
 # Connections of one client, each with one call at a time. Further threads wait for one.
@@ -22,6 +23,8 @@ MAX_CONNECTIONS = 64
 GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED}
 # What a system call can wait for; longer is for ever.
 _LONGEST_WAIT = 1e6
+# What of a call or an answer is neither a tensor nor a field of the request takes less than this.
+_BESIDE = 1024
 LOST = "the connection to the server was lost before the answer came"
 
 
@@ -30,6 +33,16 @@ class Welcome(NamedTuple):
 
     max_message_bytes: int
     max_calls: int
+
+    def has_room(self, small_bytes: int, sent_bytes: int, answered_bytes: int) -> bool:
+        """Whether a call and its answer fit into a datagram each.
+
+        Args:
+            small_bytes: of the request's fields beside the tensors that are sent.
+            sent_bytes: of these.
+            answered_bytes: of the tensors that come with the answer.
+        """
+        return max(sent_bytes, answered_bytes) <= self.max_message_bytes - small_bytes - _BESIDE
 
 
 class Lost(Exception):
@@ -210,8 +223,7 @@ class LocalDoor:
                     return None
                 raise DeadlineExceeded(f"no connection was free within {timeout:g} s")
             try:
-                room = connection.welcome.max_message_bytes - len(header) - len(names) - 1024
-                if sent_bytes > room or answered_bytes > room:
+                if not connection.welcome.has_room(len(header) + len(names), sent_bytes, answered_bytes):
                     raise TooLarge
                 answer = connection.call(header, names, sent, left, left)
             except Lost:
@@ -227,7 +239,7 @@ class LocalDoor:
             except BaseException as error:
                 self._discard(connection)
                 if self._closed and isinstance(error, Unavailable):
-                    raise Cancelled("the client was closed during the call") from None
+                    raise closed_during_the_call() from None
                 raise
             self._put(connection)
             return answer

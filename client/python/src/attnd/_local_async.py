@@ -12,9 +12,10 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional
 
 from attnd import _local_wire
+from attnd._closed import closed_during_the_call
 from attnd._local import GONE, LOST, Lost, TooLarge, Welcome, welcome_of
 from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
-from attnd.errors import Cancelled, DeadlineExceeded, Error, FailedPrecondition, Internal, Unavailable
+from attnd.errors import DeadlineExceeded, Error, FailedPrecondition, Internal, Unavailable
 from attnd.v1 import local_pb2
 
 # Datagrams that are read before other tasks have their turn.
@@ -235,14 +236,13 @@ class AsyncLocalDoor:
             link = await self._linked(at)
             if link is None:
                 return None
-            room = link.welcome.max_message_bytes - len(header) - len(names) - 1024
-            if sent_bytes > room or answered_bytes > room:
+            if not link.welcome.has_room(len(header) + len(names), sent_bytes, answered_bytes):
                 return None
             try:
                 return await link.call(header, names, sent, timeout, at)
             except Lost:
                 if self._closed:
-                    raise Cancelled("the client was closed during the call") from None
+                    raise closed_during_the_call() from None
             except TooLarge:
                 return None
 
@@ -261,7 +261,7 @@ class AsyncLocalDoor:
 
     def _end(self) -> None:
         if self._link is not None:
-            self._link.end(Cancelled("the client was closed during the call"))
+            self._link.end(closed_during_the_call())
         if self._making is not None:
             self._making.cancel()
 
@@ -286,7 +286,7 @@ class AsyncLocalDoor:
         making = self._making
         await asyncio.wait({making}, timeout=None if at == math.inf else max(0.0, at - time.monotonic()))
         if self._closed:
-            raise Cancelled("the client was closed during the call")
+            raise closed_during_the_call()
         return self._link
 
     async def _make(self) -> Optional[_Link]:

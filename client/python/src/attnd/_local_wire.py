@@ -8,8 +8,7 @@ from typing import Any, List, Sequence, Tuple
 
 import numpy as np
 
-from attnd._wire import bytes_field_head, varint
-from attnd.errors import Internal
+from attnd._wire import bytes_field_head, parse, varint
 from attnd.v1 import local_pb2
 
 VERSION = 1
@@ -76,7 +75,5 @@ def reply(data: bytes) -> local_pb2.LocalReply:
     Raises:
         Internal: it is no reply.
     """
-    try:
-        return local_pb2.LocalReply.FromString(data)
-    except Exception:  # protobuf's errors have changed their base
-        raise Internal("the server's datagram is no attnd.v1.LocalReply") from None
+    message: local_pb2.LocalReply = parse(local_pb2.LocalReply, data, "the server's datagram is no attnd.v1.LocalReply")
+    return message

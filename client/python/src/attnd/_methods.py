@@ -434,10 +434,7 @@ def _ask(core: Core, method: str, request: Any, response: Any, deadline: Any, me
     """One attempt with messages."""
     payload = request.SerializeToString()
     answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata)
-    try:
-        return response.FromString(answer)
-    except Exception:  # protobuf's errors have changed their base
-        raise Internal(f"the server's reply is no {response.DESCRIPTOR.name}") from None
+    return _wire.parse(response, answer, f"the server's reply is no {response.DESCRIPTOR.name}")
 
 
 def _change(core: Core, method: str, request: Any, response: Any, timeout: Any, metadata: Any) -> Operation[Model]:

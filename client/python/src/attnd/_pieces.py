@@ -6,7 +6,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from attnd import _dtypes, _wire
+from attnd import _wire
 from attnd._request import Call
 
 # Of q, k, v and output together. A call of less than two pieces is not cut.
@@ -25,9 +25,7 @@ class Range(NamedTuple):
 
 def call_bytes(call: Call) -> int:
     """Of all tensors, the output included."""
-    s = call.shape
-    output = s.batch * s.heads * s.query_length * s.value_head_dim * _dtypes.SIZES[call.output_code]
-    return int(call.q.nbytes + call.k.nbytes + call.v.nbytes + output)
+    return int(call.q.nbytes + call.k.nbytes + call.v.nbytes + call.output_bytes)
 
 
 def cut(call: Call, piece_bytes: int = PIECE_BYTES) -> List[Range]:

@@ -110,6 +110,7 @@ class Call:
         code: their attnd.v1.Dtype.
         output_code: that of the output.
         output_shape: sizes of the output on the wire.
+        output_bytes: its bytes.
         log_sum_exp_shape: [batch, heads, query_length]; None if it was not asked for.
         out: view of the caller's memory that the output goes to, with the axes of the wire; None for new memory.
         out_overlaps: whether that memory may be some of q's, k's or v's.
@@ -124,6 +125,7 @@ class Call:
         "log_sum_exp_shape",
         "out",
         "out_overlaps",
+        "output_bytes",
         "output_code",
         "output_shape",
         "q",
@@ -197,6 +199,7 @@ class Call:
                 self._swapped = True
         self.sequence_first = sequence_first != self._swapped
         self.output_shape: Tuple[int, ...] = (*self.q.shape[:3], self.shape.value_head_dim)
+        self.output_bytes = math.prod(self.output_shape) * _dtypes.SIZES[self.output_code]
 
     def _set_out(self, out: Any) -> None:
         self.out: Optional[np.ndarray[Any, Any]] = None
@@ -367,9 +370,9 @@ def _check_bytes(call: Call) -> None:
             f"at most {_MAX_MESSAGE_BYTES} bytes (a protobuf message)",
             f"{call.q.nbytes + call.k.nbytes + call.v.nbytes} bytes",
         )
-    size = math.prod(call.output_shape) * _dtypes.SIZES[call.output_code]
-    if size > _MAX_MESSAGE_BYTES:
-        raise ResourceExhausted.of("output", f"at most {_MAX_MESSAGE_BYTES} bytes (a protobuf message)", str(size))
+    if call.output_bytes > _MAX_MESSAGE_BYTES:
+        expected = f"at most {_MAX_MESSAGE_BYTES} bytes (a protobuf message)"
+        raise ResourceExhausted.of("output", expected, str(call.output_bytes))
 
 
 def _lengths(name: str, value: Any, batch: int, longest: int) -> List[int]:

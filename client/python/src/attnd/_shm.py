@@ -59,13 +59,13 @@ class SharedMemory:
             memory, begin = self._pieces, self._pieces_used
             fits = memory is not None and begin + size <= _PIECES_REGION
             if fits:
-                self._pieces_used = begin + _aligned(size)
+                self._pieces_used = begin + aligned(size)
         self._collect()
         if fits:
             return np.asarray(memory)[begin : begin + size]
         memory, _ = self._allocate(_PIECES_REGION, huge=True)
         with self._lock:
-            self._pieces, self._pieces_used = memory, _aligned(size)
+            self._pieces, self._pieces_used = memory, aligned(size)
         if self._closed:
             self._pieces = None
         self._collect()
@@ -138,5 +138,6 @@ class SharedMemory:
                 os.close(region.fd)
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """The size with what follows it up to where the next array may begin."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT

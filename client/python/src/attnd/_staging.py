@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, List, NamedTuple, Option
 import numpy as np
 
 from attnd._regions import Region
-from attnd._shm import SharedMemory
+from attnd._shm import SharedMemory, aligned
 from attnd._wire import varint
 from attnd.errors import ResourceExhausted
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # most this many bytes together, and copied to shared memory otherwise.
 MAX_SENT = 16 << 10
 
-_ALIGNMENT = 64
 _OUTPUT, _LOG_SUM_EXP = 3, 4
 # Tag and length of q_shared, k_shared, v_shared, output_shared and log_sum_exp_shared, by the bytes that follow.
 _FIELDS = (22, 23, 24, 25, 27)
@@ -305,7 +304,7 @@ class Stager:
             self._send(staged, missing, inputs, output_bytes, log_sum_exp_bytes)
             return True
         sizes = [*(array.nbytes for array in inputs), output_bytes, log_sum_exp_bytes]
-        block = self.pool.get(sum(_aligned(sizes[which]) for which in missing))
+        block = self.pool.get(sum(aligned(sizes[which]) for which in missing))
         if block is None:
             return False
         offset = 0
@@ -324,10 +323,6 @@ class Stager:
                 array = inputs[which]
                 np.copyto(place.view(array.dtype).reshape(array.shape), array)
                 self.copied_in += array.nbytes
-            offset += _aligned(sizes[which])
+            offset += aligned(sizes[which])
         staged._block = block
         return True
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT

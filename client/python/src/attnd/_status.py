@@ -21,6 +21,11 @@ def error_of(code: int, message: str, detail: Optional[types_pb2.ErrorDetail], r
     )
 
 
+def error_in(answer: Any) -> Error:
+    """That of a LocalAnswer or a StreamAttentionResponse whose code is not 0."""
+    return error_of(answer.code, answer.message, answer.detail if answer.HasField("detail") else None, None)
+
+
 def from_rpc_error(rpc: Any) -> Error:
     """Of a grpc.RpcError of either API. The server's wish for a repeat is in `pushback_of`."""
     metadata = _as_dict(rpc.trailing_metadata())

@@ -13,7 +13,7 @@ from attnd._core import Core
 from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation
 from attnd._request import Call, ComputeReply, ComputeRequest
-from attnd._status import error_of
+from attnd._status import error_in
 from attnd.errors import Cancelled, Error, Internal, Unavailable
 from attnd.v1 import attention_pb2
 
@@ -23,6 +23,8 @@ METHOD = "/attnd.v1.AttentionService/StreamAttention"
 _IN_FLIGHT = 8
 # A stream stays with one server. These are enough to reach every one of several.
 _STREAMS_OVER_SERVERS = 8
+
+_NO_RESPONSE = f"{_wire.NOT_AN_ANSWER}it is no StreamAttentionResponse"
 
 Item = Tuple[int, Call]
 Result = Union[ComputeReply, Error]
@@ -73,7 +75,7 @@ class Job:
             check_small(call, message.result)
             result = reply_of(call, placed_answer(call, message.result, tensors), self._transport)
         else:
-            result = _error_of(message)
+            result = error_in(message)
             if not self.return_errors:
                 raise result
         with self._lock:
@@ -121,10 +123,7 @@ class _Stream(MessageStream):
 
     def accept(self, message: bytes) -> None:
         small, tensors = _wire.split(message)
-        try:
-            answer = attention_pb2.StreamAttentionResponse.FromString(small)
-        except Exception:  # protobuf's errors have changed their base
-            raise not_an_answer("it is no StreamAttentionResponse") from None
+        answer = _wire.parse(attention_pb2.StreamAttentionResponse, small, _NO_RESPONSE)
         with self._lock:
             item = self._sent.pop(answer.id, None)
         if item is None:
@@ -181,8 +180,3 @@ def _attempt(io: Io, job: Job, deadline: Deadline, metadata: Metadata) -> Operat
     finally:
         stream.end()
     stream.check()
-
-
-def _error_of(message: attention_pb2.StreamAttentionResponse) -> Error:
-    detail = message.detail if message.HasField("detail") else None
-    return error_of(message.code, message.message, detail, None)

@@ -1,7 +1,7 @@
 """How attention calls travel: the seam between what a call is and the ways to a server.
 
-A client has a list of transports, the best first. A call goes by the first one that takes it; gRPC (`_attention.py`)
-takes every call, is last, and stands outside of the list. To add a way (shared memory, a local socket):
+A client has a list of transports, the best first; those that there are stand in `_host.py`. A call goes by the first
+one that takes it; gRPC (`_attention.py`) takes every call, is last, and stands outside of the list. To add a way:
 
 1. Subclass `Transport`. `takes` looks at the call and at what is known of the server, without I/O.
 2. `attempt` is an operation (`_operation.py`): steps that block in the blocking client and are awaited in the asyncio
@@ -9,7 +9,7 @@ takes every call, is last, and stands outside of the list. To add a way (shared 
 3. Make it in `ways_on_this_host` (`_client.py`), which runs once for each client.
 
 What a `Call` offers to an attempt (`_request.py`): `call.q`, `call.k`, `call.v` are numpy views with the wire's axes
-and any strides; `call.header()` is the ComputeAttentionRequest without tensors, a copy to add `q_shared` and so on to;
+and any strides; `call.header_bytes()` is the ComputeAttentionRequest without tensors, to which fields can be appended;
 `call.output_shape`, `call.output_code` and `call.log_sum_exp_shape` say what comes back; `call.out` is the caller's
 memory to write to, or None. Answers are checked and placed by `answer_of` (`_answer.py`).
 
@@ -27,6 +27,9 @@ from attnd._deadline import Deadline
 from attnd._operation import Io, Metadata, Operation
 from attnd._request import Call
 from attnd.v1 import attention_pb2
+
+# The method that every way by gRPC calls.
+COMPUTE = "/attnd.v1.AttentionService/ComputeAttention"
 
 
 class NotTaken(Exception):

@@ -14,6 +14,8 @@ Q, K, V = 100, 101, 102
 # Of ComputeAttentionResponse and StreamAttentionResponse.
 LOG_SUM_EXP, OUTPUT = 100, 101
 
+NOT_AN_ANSWER = "the server's reply is not an answer to the request: "
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -60,6 +62,14 @@ def join(header: bytes, tensors: Sequence[Tuple[int, np.ndarray[Any, Any]]]) -> 
                 memory[at:end] = part
             at = end
     return buffer.getvalue()
+
+
+def parse(kind: Any, data: bytes, otherwise: str) -> Any:
+    """`data` as a message of the generated class `kind`. Raises Internal, with the words `otherwise`, if it is none."""
+    try:
+        return kind.FromString(data)
+    except Exception:  # protobuf's errors have changed their base
+        raise Internal(otherwise) from None
 
 
 class Malformed(ValueError):
@@ -115,5 +125,5 @@ def split(message: bytes) -> Tuple[bytes, Dict[int, memoryview]]:
             else:
                 small.append(data[begin:end])
     except Malformed:
-        raise Internal("the server's reply is not an answer to the request: it is no protobuf message") from None
+        raise Internal(f"{NOT_AN_ANSWER}it is no protobuf message") from None
     return b"".join(small), tensors

@@ -161,7 +161,7 @@ class Unimplemented(Error, NotImplementedError):
 
 
 class Internal(Error):
-    """A fault of the server, or an answer that is none."""
+    """A fault of the server, or a reply that is not an answer to the request."""
 
     code = grpc.StatusCode.INTERNAL
 
