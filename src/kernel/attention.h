@@ -3,6 +3,8 @@
 //   out[b,h,i] = sum_j softmax_j( scale * q[b,h,i].k[b,g,j] + bias(h, offset) ) v[b,g,j]
 //   offset = (query_offset + i) - j,   g = h / (heads / kv_heads)
 //
+// over the keys j that row i sees: those that mask, key_starts, key_lengths and key_bits all leave visible.
+//
 // Nothing here owns memory: the caller keeps everything alive until the work is done. Values are trusted: whoever fills
 // these in has validated them (the server's validation, or a test).
 #pragma once
@@ -87,6 +89,11 @@ struct Attention {
   const std::int64_t* key_lengths;    // null, or [batch]; keys from here on are masked
   const BiasView* bias;               // null: no bias
   ProductPrecision product_precision;
+
+  const std::int64_t* query_offsets;  // null, or [batch]; in place of query_offset
+  const std::int64_t* key_starts;     // null, or [batch]; keys before are masked
+  const std::byte* key_bits;          // null, or [batch][(key_length + 7) / 8]; key j is masked if bit j % 8 of byte
+                                      // j / 8 is 0
 };
 
 }  // namespace attnd::kernel

@@ -6,6 +6,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
+BIAS_NONE: Bias
+BIAS_UNSPECIFIED: Bias
 DESCRIPTOR: _descriptor.FileDescriptor
 LAYOUT_BATCH_HEAD_SEQUENCE_DIM: Layout
 LAYOUT_BATCH_SEQUENCE_HEAD_DIM: Layout
@@ -15,14 +17,17 @@ PRODUCT_PRECISION_FP32: ProductPrecision
 PRODUCT_PRECISION_UNSPECIFIED: ProductPrecision
 
 class ComputeAttentionRequest(_message.Message):
-    __slots__ = ["batch", "dtype", "first_head", "head_dim", "heads", "k", "k_shared", "key_length", "key_lengths", "kv_heads", "layout", "log_sum_exp_shared", "mask", "model", "output_dtype", "output_shared", "product_precision", "q", "q_shared", "query_length", "query_lengths", "query_offset", "return_log_sum_exp", "scale", "table", "table_heads", "v", "v_shared", "value_head_dim", "version"]
+    __slots__ = ["batch", "bias", "dtype", "first_head", "head_dim", "heads", "k", "k_shared", "key_bits", "key_length", "key_lengths", "key_starts", "kv_heads", "layout", "log_sum_exp_shared", "mask", "model", "output_dtype", "output_shared", "product_precision", "q", "q_shared", "query_length", "query_lengths", "query_offset", "query_offsets", "return_log_sum_exp", "scale", "table", "table_heads", "v", "v_shared", "value_head_dim", "version"]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     FIRST_HEAD_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
     HEAD_DIM_FIELD_NUMBER: _ClassVar[int]
+    KEY_BITS_FIELD_NUMBER: _ClassVar[int]
     KEY_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     KEY_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    KEY_STARTS_FIELD_NUMBER: _ClassVar[int]
     KV_HEADS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     K_SHARED_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +40,7 @@ class ComputeAttentionRequest(_message.Message):
     PRODUCT_PRECISION_FIELD_NUMBER: _ClassVar[int]
     QUERY_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     QUERY_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    QUERY_OFFSETS_FIELD_NUMBER: _ClassVar[int]
     QUERY_OFFSET_FIELD_NUMBER: _ClassVar[int]
     Q_FIELD_NUMBER: _ClassVar[int]
     Q_SHARED_FIELD_NUMBER: _ClassVar[int]
@@ -47,14 +53,17 @@ class ComputeAttentionRequest(_message.Message):
     V_FIELD_NUMBER: _ClassVar[int]
     V_SHARED_FIELD_NUMBER: _ClassVar[int]
     batch: int
+    bias: Bias
     dtype: _types_pb2.Dtype
     first_head: int
     head_dim: int
     heads: int
     k: bytes
     k_shared: SharedTensor
+    key_bits: bytes
     key_length: int
     key_lengths: _containers.RepeatedScalarFieldContainer[int]
+    key_starts: _containers.RepeatedScalarFieldContainer[int]
     kv_heads: int
     layout: Layout
     log_sum_exp_shared: SharedTensor
@@ -68,6 +77,7 @@ class ComputeAttentionRequest(_message.Message):
     query_length: int
     query_lengths: _containers.RepeatedScalarFieldContainer[int]
     query_offset: int
+    query_offsets: _containers.RepeatedScalarFieldContainer[int]
     return_log_sum_exp: bool
     scale: float
     table: str
@@ -76,7 +86,7 @@ class ComputeAttentionRequest(_message.Message):
     v_shared: SharedTensor
     value_head_dim: int
     version: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., table: _Optional[str] = ..., batch: _Optional[int] = ..., heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., query_length: _Optional[int] = ..., key_length: _Optional[int] = ..., head_dim: _Optional[int] = ..., value_head_dim: _Optional[int] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mask: _Optional[_Union[_types_pb2.Mask, str]] = ..., scale: _Optional[float] = ..., query_offset: _Optional[int] = ..., query_lengths: _Optional[_Iterable[int]] = ..., key_lengths: _Optional[_Iterable[int]] = ..., output_dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., return_log_sum_exp: bool = ..., product_precision: _Optional[_Union[ProductPrecision, str]] = ..., first_head: _Optional[int] = ..., q_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., k_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., v_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., output_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., table_heads: _Optional[int] = ..., log_sum_exp_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., table: _Optional[str] = ..., batch: _Optional[int] = ..., heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., query_length: _Optional[int] = ..., key_length: _Optional[int] = ..., head_dim: _Optional[int] = ..., value_head_dim: _Optional[int] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mask: _Optional[_Union[_types_pb2.Mask, str]] = ..., scale: _Optional[float] = ..., query_offset: _Optional[int] = ..., query_lengths: _Optional[_Iterable[int]] = ..., key_lengths: _Optional[_Iterable[int]] = ..., output_dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., return_log_sum_exp: bool = ..., product_precision: _Optional[_Union[ProductPrecision, str]] = ..., first_head: _Optional[int] = ..., q_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., k_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., v_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., output_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., table_heads: _Optional[int] = ..., log_sum_exp_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., bias: _Optional[_Union[Bias, str]] = ..., query_offsets: _Optional[_Iterable[int]] = ..., key_starts: _Optional[_Iterable[int]] = ..., key_bits: _Optional[bytes] = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
 
 class ComputeAttentionResponse(_message.Message):
     __slots__ = ["compute_time", "content_hash", "dtype", "log_sum_exp", "output", "queue_time", "version"]
@@ -140,4 +150,7 @@ class Layout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
 class ProductPrecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class Bias(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
