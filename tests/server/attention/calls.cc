@@ -89,7 +89,7 @@ v1::StreamAttentionRequest TestCall::Piece(std::uint64_t id) const {
 std::int64_t TestCall::AdmittedBytes() const {
   const std::int64_t rows = header.batch() * header.heads() * header.query_length();
   const std::int64_t results = rows * header.value_head_dim() * 4 + (header.return_log_sum_exp() ? rows * 4 : 0);
-  return static_cast<std::int64_t>(q.size() + 2 * (k.size() + v.size())) + results;
+  return static_cast<std::int64_t>(q.size() + 2 * (k.size() + v.size()) + header.key_bits().size()) + results;
 }
 
 void ExpectIsTheFormula(const TestCall& call, const bias::BiasTable& table, std::string_view output,
@@ -110,14 +110,20 @@ void ExpectIsTheFormula(const TestCall& call, const bias::BiasTable& table, std:
   attention.q = ViewOfTensor(q, attention.heads, attention.query_length, attention.head_dim);
   attention.k = ViewOfTensor(k, attention.kv_heads, attention.key_length, attention.head_dim);
   attention.v = ViewOfTensor(v, attention.kv_heads, attention.key_length, attention.value_head_dim);
-  const bool causal = header.mask() == v1::MASK_UNSPECIFIED ? !table.bidirectional() : header.mask() == v1::MASK_CAUSAL;
+  const bool without_bias = header.bias() == v1::BIAS_NONE;
+  const bool causal_if_unset = !without_bias && !table.bidirectional();
+  const bool causal = header.mask() == v1::MASK_UNSPECIFIED ? causal_if_unset : header.mask() == v1::MASK_CAUSAL;
   attention.mask = causal ? kernel::Mask::kCausal : kernel::Mask::kNone;
   attention.scale = header.has_scale() ? header.scale() : 1;
   attention.query_offset =
       header.has_query_offset() ? header.query_offset() : header.key_length() - header.query_length();
   attention.query_lengths = header.query_lengths().empty() ? nullptr : header.query_lengths().data();
   attention.key_lengths = header.key_lengths().empty() ? nullptr : header.key_lengths().data();
-  attention.bias = &bias;
+  attention.query_offsets = header.query_offsets().empty() ? nullptr : header.query_offsets().data();
+  attention.key_starts = header.key_starts().empty() ? nullptr : header.key_starts().data();
+  const std::string& bits = header.key_bits();
+  attention.key_bits = bits.empty() ? nullptr : SegmentOf(bits).data;
+  attention.bias = without_bias ? nullptr : &bias;
 
   const std::int64_t rows = attention.batch * attention.heads * attention.query_length;
   ASSERT_EQ(log_sum_exp.size(), header.return_log_sum_exp() ? static_cast<std::size_t>(rows) * sizeof(float) : 0);

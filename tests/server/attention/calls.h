@@ -49,11 +49,12 @@ struct TestCall {
   v1::ComputeAttentionRequest Message() const;
   v1::StreamAttentionRequest Piece(std::uint64_t id) const;
 
-  // What it takes: the tensors, the results, and keys and values once more as the kernel packs them.
+  // What it takes: the tensors, the key bits, the results, and keys and values once more as the kernel packs them.
   std::int64_t AdmittedBytes() const;
 };
 
-// Expects FP32 `output` and `log_sum_exp` (empty: not asked for) to be the formula's, with `table`, up to the rounding
+// Expects FP32 `output` and `log_sum_exp` (empty: not asked for) to be the formula's, with `table` (unless the call is
+// without bias), up to the rounding
 // of FP32 arithmetic. For calls in the default layout.
 void ExpectIsTheFormula(const TestCall& call, const bias::BiasTable& table, std::string_view output,
                         std::string_view log_sum_exp);

@@ -67,6 +67,11 @@ class Answer {
   const std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
+void WithoutBias(v1::ComputeAttentionRequest& request) {
+  request.set_bias(v1::BIAS_NONE);
+  request.clear_model();
+}
+
 class EngineTest : public testing::Test {
  protected:
   EngineTest() {
@@ -125,6 +130,28 @@ TEST_F(EngineTest, ComputesTheFormula) {
          r.add_key_lengths(6);
          r.set_return_log_sum_exp(true);
        }},
+      {"query offsets",
+       {.batch = 2},
+       [](auto& r) {
+         r.add_query_offsets(-2);
+         r.add_query_offsets(40);
+       }},
+      {"masks of keys",
+       {.batch = 2, .queries = 100, .keys = 300},
+       [](auto& r) {
+         r.add_key_starts(3);
+         r.add_key_starts(290);
+         r.set_key_bits(std::string(2 * 38, '\x5b'));
+         r.set_return_log_sum_exp(true);
+       }},
+      {"no bias", {.batch = 2}, WithoutBias},
+      {"no bias, causal",
+       {},
+       [](auto& r) {
+         WithoutBias(r);
+         r.set_mask(v1::MASK_CAUSAL);
+       }},
+      {"no bias, any number of heads", {.heads = 6, .kv_heads = 3}, WithoutBias},
   };
   for (const auto& c : kCases) {
     SCOPED_TRACE(c.name);
@@ -176,6 +203,20 @@ TEST_F(EngineTest, HeaderSaysWhatWasComputed) {
   EXPECT_EQ(result->log_sum_exp.size(), 5 * kHeads * sizeof(float));
 }
 
+TEST_F(EngineTest, WithoutBiasNoModelIsNeededOrNamed) {
+  ASSERT_TRUE(registry_.Unload(kModel).ok());
+  TestCall call;
+  WithoutBias(call.header);
+  const RequestTensors tensors = call.Tensors();
+  Answer answer;
+  Compute(call, tensors, answer);
+  absl::StatusOr<AttentionResult>& result = answer.Wait();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->header.version(), 0U);
+  EXPECT_EQ(result->header.content_hash(), "");
+  EXPECT_EQ(result->header.dtype(), v1::DTYPE_FP32);
+}
+
 TEST_F(EngineTest, NoLogSumExpUnlessAskedFor) {
   const TestCall call;
   const RequestTensors tensors = call.Tensors();
@@ -198,6 +239,9 @@ TEST_F(EngineTest, RefusesBeforeItReturnsOnceAndForNothing) {
       {[](TestCall& c) { c.header.set_heads(3); }, absl::StatusCode::kInvalidArgument, ""},
       {[](TestCall& c) { c.header.set_batch(0); }, absl::StatusCode::kInvalidArgument, "batch: "},
       {[](TestCall& c) { c.header.clear_dtype(); }, absl::StatusCode::kInvalidArgument, "dtype: "},
+      {[](TestCall& c) { c.header.set_bias(v1::BIAS_NONE); }, absl::StatusCode::kInvalidArgument, "model: "},
+      {[](TestCall& c) { c.header.set_bias(static_cast<v1::Bias>(9)); }, absl::StatusCode::kInvalidArgument, "bias: "},
+      {[](TestCall& c) { c.header.set_key_bits("ab"); }, absl::StatusCode::kInvalidArgument, "key_bits: "},
       {[](TestCall& c) { c.q.pop_back(); }, absl::StatusCode::kInvalidArgument, "q: "},
       {[](TestCall& c) { c.k.clear(); }, absl::StatusCode::kInvalidArgument, "k: "},
       {[](TestCall& c) { c.v += "more"; }, absl::StatusCode::kInvalidArgument, "v: "},
@@ -224,6 +268,7 @@ TEST_F(EngineTest, RefusesBeforeItReturnsOnceAndForNothing) {
 TEST_F(EngineTest, AdmitsUpToTheLimitOnBytesInFlight) {
   TestCall call(kLarge);
   call.header.set_return_log_sum_exp(true);
+  call.header.set_key_bits(std::string(kLarge.keys / 8, '\xff'));
   const RequestTensors tensors = call.Tensors();
   Limits limits;
   limits.max_inflight_bytes = call.AdmittedBytes();
