@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "contract/request.h"
 #include "tensor/dtype.h"
 
 namespace attnd {
@@ -33,6 +34,19 @@ const void* Tensor::data() const {
   if (segments_.size() != 1) return nullptr;
   const unsigned char* const data = segments_[0].data();
   return reinterpret_cast<std::uintptr_t>(data) % SizeOf(dtype_) == 0 ? data : nullptr;
+}
+
+std::vector<unsigned char> PackKeyBits(absl::Span<const unsigned char> mask, std::int64_t key_length) {
+  const auto keys = static_cast<std::size_t>(key_length);
+  const auto row_bytes = static_cast<std::size_t>(contract::KeyBitsBytes(key_length));
+  const std::size_t batch = mask.size() / keys;
+  std::vector<unsigned char> bits(batch * row_bytes);
+  for (std::size_t b = 0; b < batch; ++b) {
+    for (std::size_t j = 0; j < keys; ++j) {
+      if (mask[b * keys + j] != 0) bits[b * row_bytes + j / 8] |= static_cast<unsigned char>(1U << (j % 8));
+    }
+  }
+  return bits;
 }
 
 void Tensor::CopyTo(void* destination) const {

@@ -56,6 +56,7 @@ grpc::ByteBuffer WithTensors(std::string copied, const ComputeRequest& request, 
 
 v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& shape, const WireFields& fields) {
   v1::ComputeAttentionRequest m;
+  m.set_bias(static_cast<v1::Bias>(r.bias));
   m.set_model(r.model);
   m.set_version(r.version);
   m.set_table(r.table);
@@ -71,8 +72,11 @@ v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& sh
   m.set_mask(static_cast<v1::Mask>(r.mask));
   if (r.scale.has_value()) m.set_scale(*r.scale);
   if (r.query_offset.has_value()) m.set_query_offset(*r.query_offset);
+  m.mutable_query_offsets()->Add(r.query_offsets.begin(), r.query_offsets.end());
   m.mutable_query_lengths()->Add(r.query_lengths.begin(), r.query_lengths.end());
   m.mutable_key_lengths()->Add(r.key_lengths.begin(), r.key_lengths.end());
+  m.mutable_key_starts()->Add(r.key_starts.begin(), r.key_starts.end());
+  m.set_key_bits(r.key_bits.data(), r.key_bits.size());
   m.set_output_dtype(static_cast<v1::Dtype>(shape.output_dtype));
   m.set_return_log_sum_exp(r.return_log_sum_exp);
   m.set_product_precision(static_cast<v1::ProductPrecision>(r.product_precision));

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "contract/request.h"
 
 namespace attnd::client {
 namespace {
@@ -20,10 +21,12 @@ struct Extent {
 
 bool SequenceFirst(const ComputeRequest& r) { return r.layout == Layout::kBatchSequenceHeadDim; }
 
-std::vector<std::int64_t> Slice(const std::vector<std::int64_t>& lengths, const PieceRange& range) {
-  if (lengths.empty()) return {};
-  const auto begin = lengths.begin() + static_cast<std::ptrdiff_t>(range.first_batch);
-  return {begin, begin + static_cast<std::ptrdiff_t>(range.batch)};
+// The piece's part of `values`, of which each sequence has `width`; empty if there are none.
+template <typename T>
+std::vector<T> Slice(const std::vector<T>& values, const PieceRange& range, std::int64_t width = 1) {
+  if (values.empty()) return {};
+  const auto begin = values.begin() + static_cast<std::ptrdiff_t>(range.first_batch * width);
+  return {begin, begin + static_cast<std::ptrdiff_t>(range.batch * width)};
 }
 
 // Copies some heads of one sequence, sequence first, between a tensor of all heads (`stride` bytes a row) and one of
@@ -110,12 +113,15 @@ Piece DescribePiece(const ComputeRequest& whole, const Shape& shape, const Piece
   Piece piece{whole, shape, {}, SequenceFirst(whole) && some_heads};
   ComputeRequest& r = piece.request;
   r.q = r.k = r.v = {};
+  r.query_offsets = Slice(whole.query_offsets, range);
   r.query_lengths = Slice(whole.query_lengths, range);
   r.key_lengths = Slice(whole.key_lengths, range);
+  r.key_starts = Slice(whole.key_starts, range);
+  r.key_bits = Slice(whole.key_bits, range, contract::KeyBitsBytes(shape.key_length));
   SetShape(range, group, piece.shape);
   piece.shape.output_sizes[0] = range.batch;
   piece.shape.output_sizes[SequenceFirst(whole) ? 2 : 1] = heads.count;
-  if (some_heads) {
+  if (some_heads && whole.bias != Bias::kNone) {
     // The server can no longer see by the piece whether the call had as many heads as the table.
     if (!whole.first_head.has_value()) piece.fields.table_heads = shape.heads;
     r.first_head = whole.first_head.value_or(0) + heads.first;

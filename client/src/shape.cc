@@ -89,21 +89,43 @@ absl::Status CheckTensors(const ComputeRequest& r) {
   return CheckKeyHeads(q.heads, k.heads, v.heads);
 }
 
-absl::Status CheckScalars(const ComputeRequest& r, const Shape& shape) {
-  if (r.model.empty()) return Invalid("model", "the name of a loaded model", "an empty name");
-  if (auto s = Refusal(contract::CheckScale(r.scale.value_or(1))); !s.ok()) return s;
-  if (r.query_offset.has_value()) {
-    if (auto s = Refusal(contract::CheckQueryOffset(*r.query_offset, shape.query_length)); !s.ok()) return s;
+absl::Status CheckModel(const ComputeRequest& r) {
+  if (r.bias == Bias::kNone) {
+    return Refusal(
+        contract::CheckNoModel({.model = r.model, .version = r.version, .table = r.table, .first_head = r.first_head}));
   }
+  if (r.model.empty()) return Invalid("model", "the name of a loaded model", "an empty name");
   if (r.first_head.has_value() && *r.first_head < 0) {
     return Invalid("first_head", "at least 0", absl::StrCat(*r.first_head));
   }
+  return absl::OkStatus();
+}
+
+// Positions and masks.
+absl::Status CheckSequences(const ComputeRequest& r, const Shape& shape) {
+  if (r.query_offset.has_value()) {
+    if (auto s = Refusal(contract::CheckQueryOffset(*r.query_offset, shape.query_length)); !s.ok()) return s;
+  }
+  const std::optional<contract::Fault> faults[] = {
+      contract::CheckQueryOffsets(r.query_offsets, r.query_offset.has_value(), shape.batch, shape.query_length),
+      contract::CheckLengths("query_lengths", r.query_lengths, shape.batch, shape.query_length),
+      contract::CheckLengths("key_lengths", r.key_lengths, shape.batch, shape.key_length),
+      contract::CheckLengths("key_starts", r.key_starts, shape.batch, shape.key_length),
+      contract::CheckKeyBits(r.key_bits.size(), shape.batch, shape.key_length),
+  };
+  for (const std::optional<contract::Fault>& fault : faults) {
+    if (fault.has_value()) return Refusal(fault);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckScalars(const ComputeRequest& r, const Shape& shape) {
+  if (auto s = CheckModel(r); !s.ok()) return s;
+  if (auto s = Refusal(contract::CheckScale(r.scale.value_or(1))); !s.ok()) return s;
   if (r.output_dtype.has_value() && !IsDType(*r.output_dtype)) {
     return Invalid("output_dtype", contract::kDtypes, NameOf(*r.output_dtype));
   }
-  const auto queries = contract::CheckLengths("query_lengths", r.query_lengths, shape.batch, shape.query_length);
-  if (queries.has_value()) return Refusal(queries);
-  return Refusal(contract::CheckLengths("key_lengths", r.key_lengths, shape.batch, shape.key_length));
+  return CheckSequences(r, shape);
 }
 
 absl::Status CheckDestination(const std::string& field, const Destination& to, std::int64_t bytes) {

@@ -61,6 +61,8 @@ TEST_P(ComputeTest, EveryFieldArrives) {
   r.first_head = 1;
   r.query_lengths = {2};
   r.key_lengths = {0};
+  r.key_starts = {1};
+  r.key_bits.resize(static_cast<std::size_t>(r.k.sizes[2] + 7) / 8, 0x5a);
   r.output_dtype = DType::kFp32;
   r.return_log_sum_exp = true;
   r.product_precision = ProductPrecision::kFp32;
@@ -84,6 +86,8 @@ TEST_P(ComputeTest, EveryFieldArrives) {
   EXPECT_EQ(seen_.first_head(), 1);
   EXPECT_THAT(seen_.query_lengths(), testing::ElementsAre(2));
   EXPECT_THAT(seen_.key_lengths(), testing::ElementsAre(0));
+  EXPECT_THAT(seen_.key_starts(), testing::ElementsAre(1));
+  EXPECT_EQ(seen_.key_bits(), BytesOf(r.key_bits.data(), r.key_bits.size()));
   EXPECT_EQ(seen_.product_precision(), v1::PRODUCT_PRECISION_FP32);
   EXPECT_EQ(seen_.q(), BytesOf(t.q.data(), t.q.size() * sizeof(float)));
   EXPECT_EQ(seen_.k(), BytesOf(t.k.data(), t.k.size() * sizeof(float)));
@@ -102,6 +106,18 @@ TEST_P(ComputeTest, EveryFieldArrives) {
 INSTANTIATE_TEST_SUITE_P(SmallAndLarge, ComputeTest, testing::Bool(),
                          [](const auto& run) { return run.param ? "Large" : "Small"; });
 
+TEST_F(ComputeTest, ACallWithoutBiasNamesNoModel) {
+  TestRequest t;
+  t.request.model = "";
+  t.request.bias = Bias::kNone;
+  t.request.query_offsets = {-1, 4};
+  ASSERT_TRUE(client_.Compute(t.request).ok());
+  EXPECT_EQ(seen_.bias(), v1::BIAS_NONE);
+  EXPECT_EQ(seen_.model(), "");
+  EXPECT_THAT(seen_.query_offsets(), testing::ElementsAre(-1, 4));
+  EXPECT_FALSE(seen_.has_query_offset());
+}
+
 TEST_F(ComputeTest, AbsentFieldsStayAbsent) {
   TestRequest t;
   ASSERT_TRUE(client_.Compute(t.request).ok());
@@ -109,6 +125,10 @@ TEST_F(ComputeTest, AbsentFieldsStayAbsent) {
   EXPECT_FALSE(seen_.has_query_offset());
   EXPECT_FALSE(seen_.has_first_head());
   EXPECT_EQ(seen_.mask(), v1::MASK_UNSPECIFIED);
+  EXPECT_EQ(seen_.bias(), v1::BIAS_UNSPECIFIED);
+  EXPECT_EQ(seen_.query_offsets_size() + seen_.query_lengths_size() + seen_.key_lengths_size(), 0);
+  EXPECT_EQ(seen_.key_starts_size(), 0);
+  EXPECT_EQ(seen_.key_bits(), "");
 }
 
 TEST_F(ComputeTest, AxesFollowTheLayout) {

@@ -22,6 +22,9 @@ std::vector<float> Rows(const TensorView& tensor, Layout layout, std::int64_t ba
   return {begin, begin + tensor.sizes[3]};
 }
 
+// Of a sequence's key bits.
+std::int64_t BitsBytes(const Sizes& sizes) { return (sizes.key_length + 7) / 8; }
+
 struct Case {
   Sizes sizes;
   std::int64_t piece_bytes;
@@ -41,6 +44,10 @@ TEST_P(PiecesTest, AreTheCall) {
   for (std::int64_t b = 0; b < c.sizes.batch; ++b) {
     whole.query_lengths.push_back(b % (c.sizes.query_length + 1));
     whole.key_lengths.push_back(b % (c.sizes.key_length + 1));
+    whole.query_offsets.push_back(b - 1);
+    whole.key_starts.push_back((b + 1) % (c.sizes.key_length + 1));
+    for (std::int64_t i = 0; i < BitsBytes(c.sizes); ++i)
+      whole.key_bits.push_back(static_cast<unsigned char>(16 * b + i));
   }
   const Shape shape = *CheckRequest(whole);
   std::vector<float> output(t.output_values), log_sum_exp(static_cast<std::size_t>(shape.log_sum_exp_bytes / 4), -1.0F);
@@ -78,6 +85,13 @@ TEST_P(PiecesTest, AreTheCall) {
                 whole.query_lengths[static_cast<std::size_t>(range.first_batch + b)]);
       EXPECT_EQ(piece.request.key_lengths[static_cast<std::size_t>(b)],
                 whole.key_lengths[static_cast<std::size_t>(range.first_batch + b)]);
+      EXPECT_EQ(piece.request.query_offsets[static_cast<std::size_t>(b)], range.first_batch + b - 1);
+      EXPECT_EQ(piece.request.key_starts[static_cast<std::size_t>(b)],
+                whole.key_starts[static_cast<std::size_t>(range.first_batch + b)]);
+      for (std::int64_t i = 0; i < BitsBytes(c.sizes); ++i) {
+        EXPECT_EQ(piece.request.key_bits[static_cast<std::size_t>(b * BitsBytes(c.sizes) + i)],
+                  16 * (range.first_batch + b) + i);
+      }
       for (std::int64_t g = 0; g < range.kv_heads; ++g) {
         const std::int64_t batch = range.first_batch + b, kv_head = range.first_kv_head + g;
         ++seen[static_cast<std::size_t>(batch * shape.kv_heads + kv_head)];
@@ -123,8 +137,29 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values(Case{{}, 1}, Case{{}, 1000}, Case{{}, std::int64_t{1} << 40},
                                      Case{{1, 8, 8, 5, 7, 4, 4}, 1}, Case{{1, 8, 2, 5, 7, 4, 3}, 1},
                                      Case{{5, 6, 3, 2, 3, 4, 2}, 700}, Case{{7, 2, 1, 1, 9, 8, 8}, 1500},
-                                     Case{{3, 7, 7, 1, 1, 3, 5}, 150}, Case{{1, 1, 1, 9, 9, 9, 9}, 1}),
+                                     Case{{3, 7, 7, 1, 1, 3, 5}, 150}, Case{{6, 2, 2, 3, 19, 4, 4}, 900},
+                                     Case{{1, 1, 1, 9, 9, 9, 9}, 1}),
                      testing::Values(Layout::kBatchHeadSequenceDim, Layout::kBatchSequenceHeadDim)));
+
+// Whatever heads a piece has: they are not a table's.
+TEST(DescribePieceTest, WithoutBiasNoHeadIsATables) {
+  TestRequest t({2, 8, 4, 5, 7, 4, 4});
+  t.request.bias = Bias::kNone;
+  t.request.model = "";
+  std::vector<float> output(t.output_values);
+  t.request.output = {output.data(), output.size() * sizeof(float)};
+  const Shape shape = *CheckRequest(t.request);
+  const std::vector<PieceRange> ranges = CutIntoPieces(shape, 1);
+  ASSERT_EQ(ranges.size(), 8U);
+  for (const PieceRange& range : ranges) {
+    Piece piece = DescribePiece(t.request, shape, range);
+    ASSERT_TRUE(SetTensors(t.request, shape, range, piece).ok());
+    EXPECT_EQ(piece.request.first_head, std::nullopt);
+    EXPECT_EQ(piece.fields.table_heads, 0);
+    EXPECT_TRUE(CheckRequest(piece.request).ok()) << CheckRequest(piece.request).status();
+    EXPECT_TRUE(piece.request.key_bits.empty());
+  }
+}
 
 TEST(CutIntoPiecesTest, PiecesAreAboutAsLargeAsAskedFor) {
   TestRequest t({4, 8, 8, 64, 64, 16, 16});

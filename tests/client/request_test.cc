@@ -92,6 +92,73 @@ INSTANTIATE_TEST_SUITE_P(
            r.query_lengths = {-1, 0};
          },
          "query_lengths[0]"},
+        {"OffsetsBesideAnOffset",
+         [](ComputeRequest& r) {
+           r.query_offset = 0;
+           r.query_offsets = {0, 0};
+         },
+         "query_offsets"},
+        {"TooManyOffsets",
+         [](ComputeRequest& r) {
+           r.query_offsets = {0, 0, 0};
+         },
+         "query_offsets"},
+        {"AnOffsetTooLow",
+         [](ComputeRequest& r) {
+           r.query_offsets = {-3, -4};
+         },
+         "query_offsets[1]"},
+        {"AnOffsetTooHigh",
+         [](ComputeRequest& r) {
+           r.query_offsets = {(std::int64_t{1} << 31) - 3, 0};
+         },
+         "query_offsets[0]"},
+        {"TooFewStarts", [](ComputeRequest& r) { r.key_starts = {0}; }, "key_starts"},
+        {"StartTooLate",
+         [](ComputeRequest& r) {
+           r.key_starts = {5, 6};
+         },
+         "key_starts[1]"},
+        {"NegativeStart",
+         [](ComputeRequest& r) {
+           r.key_starts = {-1, 0};
+         },
+         "key_starts[0]"},
+        {"TooFewKeyBits", [](ComputeRequest& r) { r.key_bits = {1}; }, "key_bits"},
+        {"TooManyKeyBits",
+         [](ComputeRequest& r) {
+           r.key_bits = {1, 1, 1};
+         },
+         "key_bits"},
+        {"KeyBitsOfAnOverflowingSize",
+         [](ComputeRequest& r) {
+           r.q.sizes[0] = r.k.sizes[0] = r.v.sizes[0] = std::int64_t{1} << 61;
+           r.k.sizes[2] = r.v.sizes[2] = 64;
+           r.key_bits = {1};
+         },
+         "key_bits"},
+        {"ModelWithoutBias", [](ComputeRequest& r) { r.bias = Bias::kNone; }, "model"},
+        {"VersionWithoutBias",
+         [](ComputeRequest& r) {
+           r.bias = Bias::kNone;
+           r.model = "";
+           r.version = 1;
+         },
+         "version"},
+        {"TableWithoutBias",
+         [](ComputeRequest& r) {
+           r.bias = Bias::kNone;
+           r.model = "";
+           r.table = "decoder";
+         },
+         "table"},
+        {"FirstHeadWithoutBias",
+         [](ComputeRequest& r) {
+           r.bias = Bias::kNone;
+           r.model = "";
+           r.first_head = 0;
+         },
+         "first_head"},
         {"DestinationTooSmall",
          [](ComputeRequest& r) {
            r.output = {&r, 4};
@@ -118,6 +185,39 @@ INSTANTIATE_TEST_SUITE_P(
          "q, k and v", absl::StatusCode::kResourceExhausted},
     }),
     [](const auto& run) { return run.param.name; });
+
+// Nobody listens: what passes the checks is UNAVAILABLE.
+TEST(AcceptedRequest, OutermostMasks) {
+  Client client = *Client::Create(kNobody, Once());
+  const std::function<void(ComputeRequest&)> kGood[] = {
+      [](ComputeRequest& r) {
+        r.query_offsets = {-3, (std::int64_t{1} << 31) - 4};
+        r.key_starts = {0, 5};
+        r.key_lengths = {5, 0};
+        r.key_bits = {0, 0xff};
+      },
+      [](ComputeRequest& r) {
+        r.bias = Bias::kNone;
+        r.model = "";
+      },
+  };
+  for (const auto& good : kGood) {
+    TestRequest t;
+    good(t.request);
+    EXPECT_EQ(client.Compute(t.request).status().code(), absl::StatusCode::kUnavailable);
+  }
+}
+
+TEST(PackKeyBits, AKeyInABitAndASequenceInBytesOfItsOwn) {
+  std::vector<unsigned char> mask(2 * 9, 0);
+  EXPECT_THAT(PackKeyBits(mask, 9), testing::ElementsAre(0, 0, 0, 0));
+  mask[0] = mask[8] = 1;            // of the first sequence
+  mask[9 + 1] = mask[9 + 7] = 255;  // of the second
+  EXPECT_THAT(PackKeyBits(mask, 9), testing::ElementsAre(1, 1, 0x82, 0));
+  EXPECT_THAT(PackKeyBits(absl::MakeSpan(mask).first(17), 9), testing::ElementsAre(1, 1));
+  EXPECT_THAT(PackKeyBits(mask, 18), testing::ElementsAre(1, 5, 1));
+  EXPECT_THAT(PackKeyBits({}, 3), testing::IsEmpty());
+}
 
 TEST(ClientCreate, RefusesBadOptions) {
   EXPECT_EQ(Client::Create("").status().code(), absl::StatusCode::kInvalidArgument);

@@ -33,6 +33,12 @@ enum class Mask {
   kNone = 2,     // every key
 };
 
+// Which bias is added to q.k.
+enum class Bias {
+  kOfTable = 0,  // that of the model's table
+  kNone = 1,     // none: the call names no model, and Mask::kOfTable is Mask::kNone
+};
+
 // Arithmetic of the two products; see ProductPrecision in attnd/v1/attention.proto.
 enum class ProductPrecision { kOfDtype = 0, kFp32 = 1, kBf16 = 2 };
 
@@ -95,9 +101,10 @@ class Tensor {
 // One batch of queries, keys and values. See ComputeAttentionRequest in attnd/v1/attention.proto for each field's exact
 // meaning and range.
 struct ComputeRequest {
-  std::string model;          // name of a loaded model
-  std::uint64_t version = 0;  // 0: the current one
-  std::string table;          // "decoder" (also if empty), "encoder", "decoder.N", "encoder.N"
+  Bias bias = Bias::kOfTable;  // kNone: model, version, table and first_head stay as they are here
+  std::string model;           // name of a loaded model
+  std::uint64_t version = 0;   // 0: the current one
+  std::string table;           // "decoder" (also if empty), "encoder", "decoder.N", "encoder.N"
 
   TensorView q;  // [batch, heads, query_length, head_dim] in `layout`
   TensorView k;  // [batch, kv_heads, key_length, head_dim]; kv_heads divides heads (grouped-query attention)
@@ -107,8 +114,11 @@ struct ComputeRequest {
   Mask mask = Mask::kOfTable;
   std::optional<float> scale;                // of q.k; absent: 1
   std::optional<std::int64_t> query_offset;  // position of the first query; absent: key_length - query_length
+  std::vector<std::int64_t> query_offsets;   // [batch], in place of query_offset; or empty
   std::vector<std::int64_t> query_lengths;   // [batch] or empty
-  std::vector<std::int64_t> key_lengths;     // [batch] or empty
+  std::vector<std::int64_t> key_lengths;     // [batch] or empty; later keys are masked
+  std::vector<std::int64_t> key_starts;      // [batch] or empty; earlier keys are masked
+  std::vector<unsigned char> key_bits;       // which keys are true: PackKeyBits makes it of a mask; or empty
   std::optional<std::int64_t> first_head;    // the table's head of query head 0; absent: the call has all heads
   ProductPrecision product_precision = ProductPrecision::kOfDtype;
 
@@ -125,6 +135,10 @@ struct ComputeRequest {
   bool output_in_segments = false;
 };
 
+// ComputeRequest::key_bits of a mask [batch, key_length] of a byte for each key, 0 for the keys that are masked. Bytes
+// that fill no row are left out; key_length >= 1.
+std::vector<unsigned char> PackKeyBits(absl::Span<const unsigned char> mask, std::int64_t key_length);
+
 // How a call reached the server.
 enum class Transport {
   kGrpc = 0,          // with its tensors
@@ -137,8 +151,8 @@ struct ComputeReply {
   Tensor output;                   // empty if it went to ComputeRequest::output
   std::vector<float> log_sum_exp;  // [batch, heads, query_length]; empty if not asked for or with a destination
   DType dtype = DType::kFp32;      // of the output
-  std::uint64_t version = 0;       // of the model that was used
-  std::string content_hash;        // of that version
+  std::uint64_t version = 0;       // of the model that was used; 0 with Bias::kNone
+  std::string content_hash;        // of that version; empty with Bias::kNone
   // From the request's arrival at the server to the start of its work, and from then until the work was done. Of a
   // large call that travelled in pieces: the longest of the former, the sum of the latter.
   absl::Duration queue_time;
