@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -20,20 +21,31 @@ absl::Span<const std::byte> BytesOf(const Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.data()), tensor.size_bytes()};
 }
 
+absl::string_view TextOf(const std::vector<unsigned char>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 // What was computed, for whoever finds the file later.
 std::map<std::string, std::string> Metadata(const ComputeRequest& request, const ComputeReply& reply) {
   std::map<std::string, std::string> metadata = {
-      {"model", request.model},
-      {"model_version", absl::StrCat(reply.version)},
-      {"model_content_hash", reply.content_hash},
-      {"table", request.table.empty() ? "decoder" : request.table},
       {"layout", request.layout == Layout::kBatchHeadSequenceDim ? "bhsd" : "bshd"},
       {"scale", absl::StrCat(request.scale.value_or(1.0F))},
   };
+  if (request.bias == Bias::kNone) {
+    metadata["bias"] = "none";
+  } else {
+    metadata["model"] = request.model;
+    metadata["model_version"] = absl::StrCat(reply.version);
+    metadata["model_content_hash"] = reply.content_hash;
+    metadata["table"] = request.table.empty() ? "decoder" : request.table;
+  }
   if (request.mask != Mask::kOfTable) metadata["mask"] = request.mask == Mask::kCausal ? "causal" : "none";
   if (request.query_offset.has_value()) metadata["query_offset"] = absl::StrCat(*request.query_offset);
+  if (!request.query_offsets.empty()) metadata["query_offsets"] = absl::StrJoin(request.query_offsets, ",");
   if (!request.query_lengths.empty()) metadata["query_lengths"] = absl::StrJoin(request.query_lengths, ",");
   if (!request.key_lengths.empty()) metadata["key_lengths"] = absl::StrJoin(request.key_lengths, ",");
+  if (!request.key_starts.empty()) metadata["key_starts"] = absl::StrJoin(request.key_starts, ",");
+  if (!request.key_bits.empty()) metadata["key_bits"] = absl::BytesToHexString(TextOf(request.key_bits));
   return metadata;
 }
 
@@ -82,10 +94,11 @@ absl::Status Compare(const ComputeReply& reply, const LoadedTensor& reference, c
 }
 
 std::string Summary(const ComputeRequest& request, const ComputeReply& reply, absl::Duration call) {
-  return absl::StrFormat("o [%s] %s from %s version %d; server: queued %s, computed %s; whole call %s\n",
-                         absl::StrJoin(reply.output.sizes(), ", "), tensor::NameOf(ToEngine(reply.dtype)),
-                         request.model, reply.version, absl::FormatDuration(reply.queue_time),
-                         absl::FormatDuration(reply.compute_time),
+  const std::string origin =
+      request.bias == Bias::kNone ? "without bias" : absl::StrCat("from ", request.model, " version ", reply.version);
+  return absl::StrFormat("o [%s] %s %s; server: queued %s, computed %s; whole call %s\n",
+                         absl::StrJoin(reply.output.sizes(), ", "), tensor::NameOf(ToEngine(reply.dtype)), origin,
+                         absl::FormatDuration(reply.queue_time), absl::FormatDuration(reply.compute_time),
                          absl::FormatDuration(absl::Trunc(call, absl::Microseconds(1))));
 }
 

@@ -25,8 +25,8 @@ absl::Status NotAChoice(const Flag& flag, const std::string& text) {
   std::vector<std::string> others = flag.choices();
   const std::string last = others.back();
   others.pop_back();
-  return UsageError(
-      absl::StrCat("--", flag.name(), ": expected ", absl::StrJoin(others, ", "), " or ", last, ", got ", text));
+  return UsageError(absl::StrCat("--", flag.name(), ": expected ", absl::StrJoin(others, ", "),
+                                 others.empty() ? "" : " or ", last, ", got ", text));
 }
 
 }  // namespace attnd::ctl

@@ -36,6 +36,12 @@ struct Flags {
 
   // What a call is about.
   TextFlag model{own, "model", "MODEL", "a loaded model (`attnctl models list` shows them); required"};
+  ChoiceFlag<Bias> bias{own,
+                        "bias",
+                        {{"none", Bias::kNone}},
+                        Bias::kOfTable,
+                        "none: add no bias; then there is no --model, --table and --version",
+                        "that of the model's table"};
   ValueFlag<std::uint64_t> version{own, "version", "N", 0, "insist on this version of the model", "the current one"};
   TextFlag table{own, "table", "NAME", "decoder, encoder, decoder.N or encoder.N", "decoder"};
   ChoiceFlag<Mask> mask{own,
@@ -51,8 +57,14 @@ struct Flags {
   OptionalFlag<float> scale{own, "scale", "X", "factor of q.k", "1, as T5 has it"};
   OptionalFlag<std::int64_t> query_offset{own, "query_offset", "N", "position of the first query among the keys",
                                           "number of keys - number of queries"};
+  NumbersFlag query_offsets{own, "query_offsets", "A,B,C", "position of the first query of each sequence",
+                            "--query_offset for all"};
   NumbersFlag query_lengths{own, "query_lengths", "A,B,C", "true number of queries of each sequence", "all"};
   NumbersFlag key_lengths{own, "key_lengths", "A,B,C", "true number of keys of each sequence", "all"};
+  NumbersFlag key_starts{own, "key_starts", "A,B,C", "first true key of each sequence", "0 for all"};
+  TextFlag key_mask{own, "key_mask", "NAME",
+                    "tensor of the input, [batch, keys] of BOOL or integers 0 and 1, that says which keys are true",
+                    "all are"};
   ChoiceFlag<Layout> layout{own,
                             "layout",
                             {{"bhsd", Layout::kBatchHeadSequenceDim}, {"bshd", Layout::kBatchSequenceHeadDim}},

@@ -33,6 +33,28 @@ std::string Listed(const files::SafetensorsFile& file) {
                       }));
 }
 
+absl::StatusOr<const files::StoredTensor*> Find(const files::SafetensorsFile& file, const std::string& path,
+                                                const std::string& name) {
+  const files::StoredTensor* stored = file.Find(name);
+  if (stored == nullptr) return absl::NotFoundError(absl::StrCat(path, " has no tensor ", name, "; ", Listed(file)));
+  return stored;
+}
+
+absl::StatusOr<std::vector<std::byte>> ReadAll(const files::SafetensorsFile& file, const files::StoredTensor& stored,
+                                               const std::string& path, const std::string& name) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(stored.size));
+  if (absl::Status s = file.Read(stored, 0, absl::MakeSpan(bytes)); !s.ok()) {
+    return absl::Status(s.code(), absl::StrCat(path, ": ", name, ": ", s.message()));
+  }
+  return bytes;
+}
+
+// Bytes of an element of a type that holds 0 and 1; 0 for others.
+std::size_t WholeNumberBytes(const std::string& dtype) {
+  if (dtype != "BOOL" && dtype[0] != 'U' && dtype[0] != 'I') return 0;
+  return static_cast<std::size_t>(files::SafetensorsBits(dtype).value_or(0)) / 8;
+}
+
 }  // namespace
 
 absl::StatusOr<files::SafetensorsFile> OpenSafetensors(const std::string& path) {
@@ -45,8 +67,9 @@ absl::StatusOr<files::SafetensorsFile> OpenSafetensors(const std::string& path) 
 
 absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, const std::string& path,
                                         const std::string& name) {
-  const files::StoredTensor* stored = file.Find(name);
-  if (stored == nullptr) return absl::NotFoundError(absl::StrCat(path, " has no tensor ", name, "; ", Listed(file)));
+  const absl::StatusOr<const files::StoredTensor*> found = Find(file, path, name);
+  if (!found.ok()) return found.status();
+  const files::StoredTensor* const stored = *found;
   const std::optional<tensor::DType> dtype = tensor::DTypeFromName(stored->dtype);
   if (!dtype.has_value()) {
     return absl::InvalidArgumentError(
@@ -57,12 +80,36 @@ absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, cons
                                                    ": expected four dimensions (batch, heads, sequence, dim), got [",
                                                    absl::StrJoin(stored->shape, ", "), "]"));
   }
-  LoadedTensor loaded{FromEngine(*dtype), {}, std::vector<std::byte>(static_cast<std::size_t>(stored->size))};
+  absl::StatusOr<std::vector<std::byte>> bytes = ReadAll(file, *stored, path, name);
+  if (!bytes.ok()) return bytes.status();
+  LoadedTensor loaded{FromEngine(*dtype), {}, *std::move(bytes)};
   std::copy(stored->shape.begin(), stored->shape.end(), loaded.sizes.begin());
-  if (absl::Status s = file.Read(*stored, 0, absl::MakeSpan(loaded.bytes)); !s.ok()) {
-    return absl::Status(s.code(), absl::StrCat(path, ": ", name, ": ", s.message()));
-  }
   return loaded;
+}
+
+absl::StatusOr<std::vector<unsigned char>> LoadKeyBits(const files::SafetensorsFile& file, const std::string& path,
+                                                       const std::string& name, std::int64_t batch, std::int64_t keys) {
+  const absl::StatusOr<const files::StoredTensor*> stored = Find(file, path, name);
+  if (!stored.ok()) return stored.status();
+  const auto refused = [&](const auto& expected, const auto& got) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", name, ": expected ", expected, ", got ", got));
+  };
+  const std::size_t width = WholeNumberBytes((*stored)->dtype);
+  if (width == 0) return refused("BOOL or integers", (*stored)->dtype);
+  if ((*stored)->shape != std::vector<std::int64_t>{batch, keys}) {
+    return refused(absl::StrCat("[", batch, ", ", keys, "] (batch, keys)"),
+                   absl::StrCat("[", absl::StrJoin((*stored)->shape, ", "), "]"));
+  }
+  const absl::StatusOr<std::vector<std::byte>> bytes = ReadAll(file, **stored, path, name);
+  if (!bytes.ok()) return bytes.status();
+  std::vector<unsigned char> mask(bytes->size() / width);
+  for (std::size_t i = 0; i < bytes->size(); ++i) {
+    // Little-endian: 1 is in an element's first byte.
+    const auto byte = static_cast<unsigned char>((*bytes)[i]);
+    if (byte > (i % width == 0 ? 1 : 0)) return refused("0 and 1", "another number");
+    if (i % width == 0) mask[i / width] = byte;
+  }
+  return PackKeyBits(mask, keys);
 }
 
 tensor::DType ToEngine(DType dtype) {

@@ -28,6 +28,11 @@ absl::StatusOr<files::SafetensorsFile> OpenSafetensors(const std::string& path);
 absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, const std::string& path,
                                         const std::string& name);
 
+// ComputeRequest::key_bits of a tensor [batch, keys] of BOOL or integers that are 0 or 1, whose sizes must be these.
+// Errors: as LoadTensor.
+absl::StatusOr<std::vector<unsigned char>> LoadKeyBits(const files::SafetensorsFile& file, const std::string& path,
+                                                       const std::string& name, std::int64_t batch, std::int64_t keys);
+
 tensor::DType ToEngine(DType dtype);
 
 // The elements, widened.

@@ -104,7 +104,7 @@ TEST(Flags, ChoicesAreEnforced) {
     EXPECT_TRUE(IsUsageError(refused)) << refused;
     EXPECT_THAT(std::string(refused.message()), HasSubstr(absl::StrCat("--", flag->name(), ": expected ", choices[0])));
   }
-  EXPECT_EQ(with_choices, 4);
+  EXPECT_EQ(with_choices, 5);
 }
 
 TEST(Flags, AChoiceIsAValueOrTheDefault) {
@@ -122,8 +122,18 @@ TEST(Flags, AChoiceIsAValueOrTheDefault) {
   EXPECT_EQ(flags.format.Set("").message(), "--format: expected text, svg or json, got ");
 }
 
+TEST(Flags, ABiasIsTheTablesOrNone) {
+  Flags flags;
+  EXPECT_EQ(flags.bias.value(), Bias::kOfTable);
+  ASSERT_TRUE(flags.bias.Set("none").ok());
+  EXPECT_EQ(flags.bias.value(), Bias::kNone);
+  EXPECT_EQ(flags.bias.Set("model").message(), "--bias: expected none, got model");
+}
+
 TEST(Flags, ValuesAreParsedByType) {
   Flags flags;
+  EXPECT_TRUE(flags.query_offsets.Set("-3,0,5").ok());
+  EXPECT_THAT(flags.query_offsets.value(), ElementsAre(-3, 0, 5));
   EXPECT_TRUE(flags.scale.Set("0.125").ok());
   EXPECT_EQ(flags.scale.value(), 0.125F);
   EXPECT_TRUE(flags.scale.Set("").ok());

@@ -118,6 +118,18 @@ expect 1 'key_lengths: expected none or 1 ' "$attnctl" attend --model t5-tiny --
   --key_lengths 1,2
 expect 2 '--mask: expected causal or none' "$attnctl" attend --model t5-tiny --input "$input" --output x --mask all
 expect 2 'needs --output' "$attnctl" attend --model t5-tiny --input "$input"
+# Masks, and no bias. The input is of one sequence of 512 queries and keys.
+q() { "$attnctl" attend --input "$input" "$@"; }
+expect 2 'needs --model, or --bias none' q --output "$work/none"
+expect 2 'goes without --model' q --bias none --model t5-tiny --output "$work/none"
+expect 1 'table: expected none with BIAS_NONE, got "encoder"' q --bias none --table encoder --output "$work/none"
+expect 1 'query_offsets: expected none beside query_offset' q --bias none --query_offset 1 --query_offsets 1 \
+  --output "$work/none"
+expect 1 'key_starts\[0\]: expected 0 to 512, got 513' q --bias none --key_starts 513 --output "$work/none"
+expect 4 'has no tensor mask' q --bias none --key_mask mask --output "$work/none"
+expect 1 'q: expected BOOL or integers, got F32' q --bias none --key_mask q --output "$work/none"
+expect 0 ' F32 without bias; server' q --bias none --output "$work/bare"
+holds "a call without bias says so, and names no model" sh -c 'grep -q "\"bias\":\"none\"" "$1" && ! grep -q "\"model" "$1"' - "$work/bare"
 [ ! -e "$work/none" ] || { echo "FAILED: a refused call wrote a file"; failures=1; }
 
 # The bias.

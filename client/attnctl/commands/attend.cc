@@ -20,6 +20,7 @@ namespace {
 // The tensors of the input file.
 struct Input {
   LoadedTensor q, k, v;
+  std::vector<unsigned char> key_bits;    // of --key_mask
   std::optional<LoadedTensor> reference;  // of --compare
 };
 
@@ -33,6 +34,12 @@ absl::StatusOr<Input> ReadInput(const Flags& flags) {
     if (!loaded.ok()) return loaded.status();
     *tensor = *std::move(loaded);
   }
+  if (const std::string& name = flags.key_mask.value(); !name.empty()) {
+    const std::int64_t keys = input.k.sizes[flags.layout.value() == Layout::kBatchHeadSequenceDim ? 2 : 1];
+    absl::StatusOr<std::vector<unsigned char>> loaded = LoadKeyBits(*file, path, name, input.k.sizes[0], keys);
+    if (!loaded.ok()) return loaded.status();
+    input.key_bits = *std::move(loaded);
+  }
   if (const std::string& name = flags.compare.value(); !name.empty()) {
     absl::StatusOr<LoadedTensor> loaded = LoadTensor(*file, path, name);
     if (!loaded.ok()) return loaded.status();
@@ -42,7 +49,9 @@ absl::StatusOr<Input> ReadInput(const Flags& flags) {
 }
 
 absl::Status CheckFlags(const Flags& flags) {
-  if (flags.model.value().empty()) return UsageError("`attnctl attend` needs --model");
+  const bool without_bias = flags.bias.value() == Bias::kNone;
+  if (without_bias && !flags.model.value().empty()) return UsageError("--bias none goes without --model");
+  if (!without_bias && flags.model.value().empty()) return UsageError("`attnctl attend` needs --model, or --bias none");
   if (flags.input.value().empty()) return UsageError("`attnctl attend` needs --input");
   if (flags.output.value().empty() && flags.compare.value().empty()) {
     return UsageError("`attnctl attend` needs --output, or --compare with a tensor of the input");
@@ -56,14 +65,17 @@ absl::Status CheckFlags(const Flags& flags) {
 // The request that the flags describe, without tensors.
 ComputeRequest RequestOf(const Flags& flags) {
   ComputeRequest request;
+  request.bias = flags.bias.value();
   request.model = flags.model.value();
   request.version = flags.version.value();
   request.table = flags.table.value();
   request.mask = flags.mask.value();
   request.scale = flags.scale.value();
   request.query_offset = flags.query_offset.value();
+  request.query_offsets = flags.query_offsets.value();
   request.query_lengths = flags.query_lengths.value();
   request.key_lengths = flags.key_lengths.value();
+  request.key_starts = flags.key_starts.value();
   request.layout = flags.layout.value();
   request.output_dtype = flags.output_dtype.value();
   request.return_log_sum_exp = flags.lse.value();
@@ -77,11 +89,12 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
   if (!client.ok()) return client.status();
 
   Progress progress("reading " + flags.input.value());
-  const absl::StatusOr<Input> input = ReadInput(flags);
+  absl::StatusOr<Input> input = ReadInput(flags);
   if (!input.ok()) return input.status();
   request.q = input->q.view();
   request.k = input->k.view();
   request.v = input->v.view();
+  request.key_bits = std::move(input->key_bits);
 
   progress.Next("computing on " + ServerAddress(flags));
   const absl::Time start = absl::Now();
@@ -115,11 +128,15 @@ Command AttendCommand() {
       "Reads q [batch, heads, queries, dim], k [batch, key heads, keys, dim] and v [batch, key heads, keys, value "
       "dim]\n"
       "(F32, F16 or BF16; key heads may divide heads) from a safetensors file and writes o [batch, heads, queries,\n"
-      "value dim] to another. Other tensors in the file are left alone.\n\n"
+      "value dim] to another. Other tensors in the file are left alone. A query sees the keys that --mask, "
+      "--key_starts,\n"
+      "--key_lengths and --key_mask all allow.\n\n"
       "  attnctl attend --model t5-tiny --input layer.safetensors --output o.safetensors\n"
-      "  attnctl attend --model t5-tiny --input layer.safetensors --compare o_hf --tolerance 1e-4",
-      {"model", "input", "output", "table", "version", "mask", "scale", "query_offset", "query_lengths", "key_lengths",
-       "layout", "output_dtype", "lse", "compare", "tolerance"},
+      "  attnctl attend --model t5-tiny --input layer.safetensors --compare o_hf --tolerance 1e-4\n"
+      "  attnctl attend --bias none --key_mask attention_mask --input cross.safetensors --output o.safetensors",
+      {"model", "bias", "input", "output", "table", "version", "mask", "scale", "query_offset", "query_offsets",
+       "query_lengths", "key_lengths", "key_starts", "key_mask", "layout", "output_dtype", "lse", "compare",
+       "tolerance"},
       Run};
 }
 
