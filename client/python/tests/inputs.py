@@ -6,6 +6,15 @@ from typing import Any
 
 import numpy as np
 
+# Every way to a server: which of its targets, and the client's options.
+DOORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "local": ("unix", {}),
+    "local, all sent": ("unix", {"shared_memory": False}),
+    "shared_memory": ("unix", {"local_calls": False}),
+    "grpc": ("unix", {"local_calls": False, "shared_memory": False}),
+    "tcp": ("tcp", {}),
+}
+
 
 def tensors(
     heads: int = 8,

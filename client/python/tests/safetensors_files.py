@@ -11,6 +11,15 @@ import numpy as np
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
 
+_NAMES = {
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
 
 def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tensors, and the metadata."""
@@ -36,7 +45,7 @@ def write(path: pathlib.Path, tensors: dict[str, Any]) -> None:
     at = 0
     for name, array in tensors.items():
         data = np.ascontiguousarray(array).tobytes()
-        dtype = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[array.dtype.name]
+        dtype = _NAMES[array.dtype.name]
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + len(data)]}
         chunks.append(data)
         at += len(data)

@@ -16,15 +16,8 @@ import attnd
 import safetensors_files
 from attnd._host import Host
 from conftest import Server
-from inputs import same_bits, tensors
+from inputs import DOORS, same_bits, tensors
 
-DOORS: Dict[str, Tuple[str, Dict[str, Any]]] = {
-    "local": ("unix", {}),
-    "local, all sent": ("unix", {"shared_memory": False}),
-    "shared_memory": ("unix", {"local_calls": False}),
-    "grpc": ("unix", {"local_calls": False, "shared_memory": False}),
-    "tcp": ("tcp", {}),
-}
 CASES: Dict[str, Tuple[Dict[str, Any], Dict[str, Any], List[str]]] = {
     "one token": ({"queries": 1}, {}, []),
     "decode": ({"queries": 1, "keys": 77}, {}, []),

@@ -1,0 +1,336 @@
+"""The masks of a call, and calls without a model, by every way to a server: against numpy in float64 and attnctl."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import subprocess
+from typing import Any, Dict, Iterator, List, Tuple
+
+import numpy as np
+import pytest
+
+import attnd
+import safetensors_files
+from attnd import _masks
+from attnd._request import Call
+from conftest import Server
+from inputs import DOORS, same_bits, tensors
+
+BATCH, QUERIES, KEYS = 3, 12, 21
+SIZES: Dict[str, Any] = {"batch": BATCH, "queries": QUERIES, "keys": KEYS, "kv_heads": 4, "dim": 16}
+KEY_MASK = np.random.default_rng(7).random((BATCH, KEYS)) < 0.6
+CASES: Dict[str, Dict[str, Any]] = {
+    "none": {},
+    "query offsets": {"query_offsets": [-1, 9, 4]},
+    "key starts": {"key_starts": [0, 21, 6]},
+    "key mask": {"key_mask": KEY_MASK},
+    "padding on both sides": {"key_starts": np.array([2, 0, 6]), "key_lengths": [21, 20, 9]},
+    "all": {
+        "query_offsets": np.array([9, -3, 0]),
+        "query_lengths": (12, 5, 0),
+        "key_starts": [1, 0, 3],
+        "key_lengths": [20, 21, 8],
+        "key_mask": KEY_MASK,
+    },
+}
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def client(request: Any, server: Server) -> Iterator[attnd.Client]:
+    target, options = DOORS[request.param]
+    with attnd.Client(getattr(server, target), **options) as found:
+        yield found
+
+
+def seen(mask: str, options: Dict[str, Any], batch: int, queries: int, keys: int) -> Any:
+    """[batch, queries, keys]: whether a query row sees a key row."""
+    i, j = np.arange(queries)[None, :, None], np.arange(keys)[None, None, :]
+
+    def each(name: str, default: int) -> Any:
+        return np.broadcast_to(options.get(name, default), (batch,))[:, None, None]
+
+    found = (each("key_starts", 0) <= j) & (j < each("key_lengths", keys)) & (i < each("query_lengths", queries))
+    if mask == "causal":
+        found = found & (j <= each("query_offsets", keys - queries) + i)
+    return found & options["key_mask"][:, None, :] if "key_mask" in options else found
+
+
+def formula(q: Any, k: Any, v: Any, bias: Any, visible: Any) -> Tuple[Any, Any]:
+    """The output and the log-sum-exp in float64. `bias` [batch, heads, queries, keys] or 0."""
+    k, v = (np.repeat(x.astype(np.float64), q.shape[1] // x.shape[1], axis=1) for x in (k, v))
+    logits = q.astype(np.float64) @ k.swapaxes(2, 3) + bias
+    logits = np.where(visible[:, None], logits, -np.inf)
+    largest = logits.max(-1, keepdims=True, initial=-1e300)
+    weights = np.exp(logits - largest)
+    total = weights.sum(-1, keepdims=True)
+    output = weights @ v / np.where(total == 0, 1, total)
+    with np.errstate(divide="ignore"):
+        return output, (np.log(total) + largest)[..., 0]
+
+
+def table_bias(client: attnd.Client, options: Dict[str, Any]) -> Any:
+    """[batch, heads, queries, keys] of t5-tiny's decoder."""
+    offsets = options.get("query_offsets", [KEYS - QUERIES] * BATCH)
+    before = -min(0, *offsets)  # a window has no position before 0: all of them move
+    windows = [
+        client.bias(
+            "t5-tiny", queries=QUERIES, keys=KEYS, query_start=offset + before, key_start=before, mask="none"
+        ).values
+        for offset in map(int, offsets)
+    ]
+    return np.stack(windows)
+
+
+@pytest.mark.parametrize("mask", ["causal", "none"])
+@pytest.mark.parametrize("model", [None, "t5-tiny"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_formula(client: attnd.Client, case: str, model: Any, mask: str) -> None:
+    options = CASES[case]
+    q, k, v = tensors(**SIZES)
+    output, lse = client.attend(q, k, v, model, mask=mask, return_log_sum_exp=True, **options)
+    bias = 0 if model is None else table_bias(client, options)
+    expected, expected_lse = formula(q, k, v, bias, seen(mask, options, BATCH, QUERIES, KEYS))
+    assert np.abs(output - expected).max() < 2e-5
+    finite = np.isfinite(expected_lse)
+    assert np.array_equal(np.isfinite(lse), finite)
+    assert np.abs(lse[finite] - expected_lse[finite]).max() < 2e-5
+    assert not output[~finite].any()
+
+
+def test_without_a_model_nothing_of_one_comes_back(client: attnd.Client) -> None:
+    q, k, v = tensors(heads=5)  # as no loaded model has
+    reply = client.compute(attnd.ComputeRequest(q, k, v, None, return_log_sum_exp=True))
+    assert (reply.version, reply.content_hash) == (0, "")
+    expected, expected_lse = formula(q, k, v, 0, np.ones((1, 16, 16), bool))
+    assert np.abs(reply.output - expected).max() < 2e-5
+    assert np.abs(reply.log_sum_exp - expected_lse).max() < 2e-5
+    causal = client.attend(q, k, v, None, mask="causal")
+    assert np.abs(causal - formula(q, k, v, 0, np.tri(16, dtype=bool)[None])[0]).max() < 2e-5
+
+
+FLAGS: Dict[str, List[str]] = {
+    "query offsets": ["--query_offsets=-1,9,4"],
+    "key starts": ["--key_starts=0,21,6"],
+    "key mask": ["--key_mask=mask"],
+    "all": [
+        "--query_offsets=9,-3,0",
+        "--query_lengths=12,5,0",
+        "--key_starts=1,0,3",
+        "--key_lengths=20,21,8",
+        "--key_mask=mask",
+    ],
+}
+
+
+@pytest.mark.parametrize("mask_dtype", ["bool", "uint8", "int64"])
+@pytest.mark.parametrize("model", [None, "t5-tiny"])
+@pytest.mark.parametrize("case", FLAGS)
+def test_the_same_bits_as_attnctl(
+    server: Server, attnctl_binary: str, tmp_path: pathlib.Path, case: str, model: Any, mask_dtype: str
+) -> None:
+    if mask_dtype != "bool" and case != "key mask":
+        pytest.skip("of no other case is it the subject")
+    q, k, v = tensors(**SIZES)
+    safetensors_files.write(tmp_path / "in", {"q": q, "k": k, "v": v, "mask": KEY_MASK.astype(mask_dtype)})
+    origin = "--bias=none" if model is None else f"--model={model}"
+    files = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}"]
+    subprocess.run(
+        [attnctl_binary, "attend", origin, f"--server={server.tcp}", "--lse", *files, *FLAGS[case]], check=True
+    )
+    expected, said = safetensors_files.read(tmp_path / "out")
+    assert said.get("bias", said.get("model")) == (model or "none")
+    for target, door_options in DOORS.values():
+        with attnd.Client(getattr(server, target), **door_options) as client:
+            output, lse = client.attend(q, k, v, model, return_log_sum_exp=True, **CASES[case])
+        assert same_bits(output, expected["o"])
+        assert same_bits(lse, expected["lse"])
+
+
+@pytest.mark.parametrize("model", [None, "t5-tiny"])
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+@pytest.mark.parametrize(
+    "sizes", [{"batch": 9, "queries": 96, "keys": 203}, {"batch": 3, "queries": 400, "kv_heads": 2}]
+)
+def test_pieces_give_the_same_bits(
+    server: Server, monkeypatch: pytest.MonkeyPatch, sizes: Dict[str, Any], layout: str, model: Any
+) -> None:
+    q, k, v = tensors(**sizes)
+    batch, keys, random = q.shape[0], k.shape[2], np.random.default_rng(1)
+    options = {
+        "query_offsets": random.integers(-5, keys, batch),
+        "key_starts": random.integers(0, keys // 2, batch),
+        "key_mask": random.random((batch, keys)) < 0.7,
+    }
+    if layout == "bshd":
+        q, k, v = (np.ascontiguousarray(x.swapaxes(1, 2)) for x in (q, k, v))
+    request = attnd.ComputeRequest(q, k, v, model, layout=layout, return_log_sum_exp=True, **options)
+    with attnd.Client(server.tcp) as client:
+        in_pieces = client.compute(request)
+        monkeypatch.setattr("attnd._pieces.PIECE_BYTES", 1 << 40)
+        whole = client.compute(request)
+    with attnd.Client(server.unix) as local:
+        (by_local,) = local.compute_many([request])
+    for reply in (in_pieces, by_local):
+        assert same_bits(reply.output, whole.output)
+        assert same_bits(reply.log_sum_exp, whole.log_sum_exp)
+
+
+def test_asyncio_and_many(server: Server) -> None:
+    q, k, v = tensors(**SIZES)
+    requests = [
+        attnd.ComputeRequest(q, k, v, model, **options) for options in CASES.values() for model in (None, "t5-tiny")
+    ]
+    with attnd.Client(server.tcp) as client:
+        expected = [client.compute(request).output for request in requests]
+
+    async def main() -> None:
+        for target, options in DOORS.values():
+            if options != {"shared_memory": False}:
+                async with attnd.AsyncClient(getattr(server, target), **options) as client:
+                    found = await client.attend_many(requests)
+                    assert all(map(same_bits, found, expected))
+                    one = await client.attend(q, k, v, None, **CASES["all"])
+                    assert same_bits(one, expected[-2])
+
+    asyncio.run(main())
+    for target, options in DOORS.values():
+        with attnd.Client(getattr(server, target), **options) as client:
+            assert all(map(same_bits, client.attend_many(requests), expected))
+
+
+def test_key_bits_that_fill_a_datagram_go_by_grpc(server: Server) -> None:
+    keys = 600_000
+    mask = np.arange(keys)[None] % 3 > 0
+    q, k, v = tensors(heads=1, queries=1, keys=keys, dim=1)
+    request = attnd.ComputeRequest(q, k, v, None, key_mask=mask)
+    small = attnd.ComputeRequest(*tensors(), "t5-tiny")
+
+    async def later() -> Any:
+        async with attnd.AsyncClient(server.unix) as client:
+            await client.compute(small)
+            return await client.compute(request)
+
+    with attnd.Client(server.tcp) as plain, attnd.Client(server.unix) as client:
+        expected = plain.attend(q, k, v, None, key_mask=mask)
+        assert client.compute(small).transport == "local"
+        for reply in (client.compute(request), asyncio.run(later())):
+            assert reply.transport == "shared_memory"
+            assert same_bits(reply.output, expected)
+        assert client.compute(small).transport == "local"
+
+
+MASKS: Dict[str, Any] = {
+    "bool": KEY_MASK,
+    "integers": KEY_MASK.astype(np.int64),
+    "bytes": KEY_MASK.astype(np.uint8),
+    "big-endian": KEY_MASK.astype(">i4"),
+    "by columns": np.asfortranarray(KEY_MASK),
+    "every second": np.repeat(KEY_MASK, 2, axis=1)[:, ::2],
+    "memoryview": memoryview(np.ascontiguousarray(KEY_MASK)),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_arrays_that_are_masks(kind: str) -> None:
+    expected = np.packbits(KEY_MASK, axis=1, bitorder="little").tobytes()
+    assert _masks.key_bits(MASKS[kind], BATCH, KEYS) == expected
+
+
+def test_one_row_for_all_sequences() -> None:
+    assert _masks.key_bits(np.broadcast_to(KEY_MASK[:1], (2, KEYS)), 2, KEYS) == 2 * _masks.key_bits(
+        KEY_MASK[:1], 1, KEYS
+    )
+
+
+def test_torch_masks() -> None:
+    torch = pytest.importorskip("torch")
+    expected = _masks.key_bits(KEY_MASK, BATCH, KEYS)
+    for dtype in (torch.bool, torch.uint8, torch.int32, torch.int64):
+        assert _masks.key_bits(torch.from_numpy(KEY_MASK).to(dtype), BATCH, KEYS) == expected
+    assert _masks.key_bits(torch.from_numpy(KEY_MASK.T.copy()).T, BATCH, KEYS) == expected
+    for dtype in (torch.float32, torch.bfloat16):
+        with pytest.raises(attnd.InvalidArgument) as caught:
+            _masks.key_bits(torch.zeros(BATCH, KEYS, dtype=dtype), BATCH, KEYS)
+        assert str(caught.value) == f"key_mask.dtype: expected bool, or integers that are 0 or 1, got {dtype}"
+    with pytest.raises(attnd.InvalidArgument, match="to_dense"):
+        _masks.key_bits(torch.from_numpy(KEY_MASK).to_sparse(), BATCH, KEYS)
+    with pytest.raises(attnd.InvalidArgument, match="CPU"):
+        _masks.key_bits(torch.zeros(BATCH, KEYS, dtype=torch.bool, device="meta"), BATCH, KEYS)
+
+
+def test_a_mask_without_a_false_key_is_not_sent() -> None:
+    q, k, v = tensors(**SIZES)
+    for mask in (np.ones((BATCH, KEYS), bool), np.ones((BATCH, KEYS), np.int64)):
+        assert Call(attnd.ComputeRequest(q, k, v, "m", key_mask=mask)).small().key_bits == b""
+    assert len(Call(attnd.ComputeRequest(q, k, v, "m", key_mask=KEY_MASK)).small().key_bits) == BATCH * 3
+
+
+REFUSED: Dict[str, Tuple[Dict[str, Any], str]] = {
+    "too few offsets": ({"query_offsets": [0]}, "query_offsets: expected none or 3 (batch) values, got 1 values"),
+    "an offset too low": (
+        {"query_offsets": [0, -13, 0]},
+        "query_offsets[1]: expected -12 to 2147483635, got -13",
+    ),
+    "an offset too high": (
+        {"query_offsets": [0, 0, 2**31 - 12]},
+        "query_offsets[2]: expected -12 to 2147483635, got 2147483636",
+    ),
+    "offsets beside an offset": (
+        {"query_offsets": [0, 0, 0], "query_offset": 0},
+        "query_offsets: expected none beside query_offset, got 3 values",
+    ),
+    "one offset for all": ({"query_offsets": 3}, "query_offsets: expected none or 3 (batch) values, got 3"),
+    "a start too late": ({"key_starts": [0, 0, 22]}, "key_starts[2]: expected 0 to 21, got 22"),
+    "a negative start": ({"key_starts": [-1, 0, 0]}, "key_starts[0]: expected 0 to 21, got -1"),
+    "a start that is none": ({"key_starts": [0, 1.5, 0]}, "key_starts[1]: expected a whole number, got 1.5"),
+    "too few starts": ({"key_starts": np.zeros(2, int)}, "key_starts: expected none or 3 (batch) values, got 2 values"),
+    "a mask to be added": (
+        {"key_mask": np.zeros((3, 21), np.float32)},
+        "key_mask.dtype: expected bool, or integers that are 0 or 1, got float32",
+    ),
+    "a mask of queries": (
+        {"key_mask": np.ones((3, 12), bool)},
+        "key_mask: expected sizes [3, 21] (batch, keys), got sizes [3, 12]",
+    ),
+    "a mask of 4 axes": (
+        {"key_mask": np.ones((3, 1, 1, 21), bool)},
+        "key_mask: expected sizes [3, 21] (batch, keys), got sizes [3, 1, 1, 21]",
+    ),
+    "a mask of other numbers": (
+        {"key_mask": np.arange(63).reshape(3, 21)},
+        "key_mask[0, 2]: expected 0 or 1, got 2",
+    ),
+    "a negative mask": ({"key_mask": -KEY_MASK.astype(np.int8)}, "key_mask["),
+    "a list": ({"key_mask": [[1] * 21] * 3}, "key_mask: expected an array "),
+    "a masked array": (
+        {"key_mask": np.ma.ones((3, 21), bool)},
+        "key_mask: expected an array without a mask of its own",
+    ),
+    "a table without a model": (
+        {"model": None, "table": "encoder"},
+        "table: expected none without a model, got 'encoder'",
+    ),
+    "a version without a model": ({"model": None, "version": 1}, "version: expected none without a model, got 1"),
+    "a first head without a model": (
+        {"model": None, "first_head": 0},
+        "first_head: expected none without a model, got 0",
+    ),
+    "an empty model": ({"model": ""}, "model: expected the name of a loaded model, got an empty name"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_anything_is_sent(case: str) -> None:
+    options, message = REFUSED[case]
+    options = dict(options)
+    model = options.pop("model", "t5-tiny")
+    with attnd.Client("127.0.0.1:1") as client, pytest.raises(attnd.InvalidArgument) as caught:
+        client.attend(*tensors(**SIZES), model, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_what_is_shown() -> None:
+    q = np.zeros((1, 8, 16, 64), np.float32)
+    shown = repr(attnd.ComputeRequest(q, q, q, None, key_starts=[2], key_mask=np.ones((1, 16), bool)))
+    assert shown.endswith("v float32 (1, 8, 16, 64), key_mask bool (1, 16); None, key_starts=[2])")
