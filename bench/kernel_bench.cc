@@ -43,6 +43,10 @@ ABSL_FLAG(int, threads, 1, "threads");
 ABSL_FLAG(std::string, kernel, "", "kernel to force; empty: the environment's ATTND_KERNEL, else the best");
 ABSL_FLAG(std::string, bias, "t5", "t5 (32 buckets, maximum distance 128) or none");
 ABSL_FLAG(std::string, mask, "causal", "causal or none");
+ABSL_FLAG(
+    std::string, true_keys, "all",
+    "all; start: from a quarter of the keys on, by key_starts; bits: the same keys by key_bits; or holes: all but "
+    "every fourth, by key_bits");
 ABSL_FLAG(int, reps, 20, "timed repetitions");
 ABSL_FLAG(bool, turns, false,
           "read lengths of turns, in seconds, from standard input, and print a line of JSON with the times of each");
@@ -60,6 +64,7 @@ struct Setup {
   int threads, reps;
   PageKind pages;
   const kernel::Kernel* kernel;
+  std::string true_keys;
 };
 
 absl::StatusOr<Setup> ReadFlags() {
@@ -88,6 +93,11 @@ absl::StatusOr<Setup> ReadFlags() {
     return absl::InvalidArgumentError("--mask: expected causal or none, got " + mask);
   }
   setup.causal = mask == "causal";
+  setup.true_keys = absl::GetFlag(FLAGS_true_keys);
+  if (setup.true_keys != "all" && setup.true_keys != "start" && setup.true_keys != "bits" &&
+      setup.true_keys != "holes") {
+    return absl::InvalidArgumentError("--true_keys: expected all, start, bits or holes, got " + setup.true_keys);
+  }
   setup.threads = absl::GetFlag(FLAGS_threads);
   setup.reps = absl::GetFlag(FLAGS_reps);
   if (setup.queries < 1 || setup.threads < 1 || setup.reps < 1) {
@@ -187,9 +197,13 @@ double PeakRssMegabytes() {
 
 // Floating point operations of the visible pairs.
 double Flops(const Setup& s) {
+  const bool from_a_quarter = s.true_keys == "start" || s.true_keys == "bits";
+  const std::int64_t first = from_a_quarter ? s.keys / 4 : 0;
   double pairs = 0;
   for (std::int64_t i = 0; i < s.queries; ++i) {
-    pairs += static_cast<double>(s.causal ? std::min(s.keys, s.keys - s.queries + i + 1) : s.keys);
+    const std::int64_t end = s.causal ? std::min(s.keys, s.keys - s.queries + i + 1) : s.keys;
+    const std::int64_t seen = std::max<std::int64_t>(0, end - first);
+    pairs += static_cast<double>(s.true_keys == "holes" ? seen - seen / 4 : seen);
   }
   return pairs * 4 * static_cast<double>(s.dim * s.batch * s.heads);
 }
@@ -240,12 +254,32 @@ class Problem {
     attention_.query_offset = s.keys - s.queries;
     attention_.bias = s.bias ? &bias_ : nullptr;
     attention_.product_precision = kernel::ProductPrecision::kBF16;
+    if (s.true_keys == "start") {
+      key_starts_.assign(static_cast<std::size_t>(s.batch), s.keys / 4);
+      attention_.key_starts = key_starts_.data();
+    } else if (s.true_keys != "all") {
+      HideKeys(s);
+      attention_.key_bits = key_bits_.data();
+    }
+  }
+
+  void HideKeys(const Setup& s) {
+    const std::int64_t bytes = (s.keys + 7) / 8;
+    key_bits_.assign(static_cast<std::size_t>(s.batch * bytes), std::byte{0xff});
+    for (std::int64_t b = 0; b < s.batch; ++b) {
+      for (std::int64_t key = 0; key < s.keys; ++key) {
+        const bool hidden = s.true_keys == "bits" ? key < s.keys / 4 : key % 4 == 3;
+        if (hidden) key_bits_[static_cast<std::size_t>(b * bytes + key / 8)] &= ~(std::byte{1} << (key % 8));
+      }
+    }
   }
 
   const Input q_, k_, v_;
   PageBuffer out_;
   const bias::BiasTable table_;
   kernel::BiasView bias_{};
+  std::vector<std::int64_t> key_starts_;
+  std::vector<std::byte> key_bits_;
   Attention attention_{};
 };
 

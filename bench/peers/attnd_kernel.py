@@ -17,12 +17,18 @@ PATIENCE_SECONDS = 300
 
 
 def run(
-    binary: pathlib.Path, case: Case, reps: int, cpus: list[int], kernel: str = "", bias: str = "t5"
+    binary: pathlib.Path,
+    case: Case,
+    reps: int,
+    cpus: list[int],
+    kernel: str = "",
+    bias: str = "t5",
+    true_keys: str = "all",
 ) -> dict:
     """Runs the benchmark pinned to `cpus`; returns its JSON line. Raises PeerError."""
     command = [str(binary), "kernel", "--shape", case.shape(), "--queries", str(case.queries), "--dtype", case.dtype]
     command += ["--threads", str(case.threads), "--bias", bias, "--mask", "causal", "--reps", str(reps)]
-    command += ["--pages", case.pages]
+    command += ["--pages", case.pages, "--true_keys", true_keys]
     if kernel:
         command += ["--kernel", kernel]
     pinned = [*_PINNED, ",".join(map(str, cpus)), *command]

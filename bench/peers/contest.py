@@ -41,7 +41,13 @@ class Measurement:
 class _Ours:
     def __init__(self, entrant: Entrant, binary: pathlib.Path, cpus: list[int], seconds: float):
         self._run = functools.partial(
-            attnd_kernel.run, binary, entrant.case, cpus=cpus, kernel=entrant.kernel, bias=entrant.bias
+            attnd_kernel.run,
+            binary,
+            entrant.case,
+            cpus=cpus,
+            kernel=entrant.kernel,
+            bias=entrant.bias,
+            true_keys=entrant.true_keys,
         )
         self._reps = attnd_kernel.reps_for(seconds, self._run(reps=1)["ms_min"])
         self._lines: list[dict] = []

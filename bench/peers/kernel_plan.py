@@ -17,6 +17,7 @@ class Entrant:
     path: str = ""
     kernel: str = ""
     bias: str = "t5"
+    true_keys: str = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,17 @@ def _decode() -> Contest:
     return Contest("decode", "batch 32, 8 heads, 1 query, 4096 keys, d = 64, fp32, two threads", entrants)
 
 
+def _masks() -> Contest:
+    case = _square(2048)
+    entrants = (
+        Entrant("attnd", "attnd", case),
+        Entrant("attnd, a quarter padded on the left, key_starts", "attnd", case, true_keys="start"),
+        Entrant("attnd, a quarter padded on the left, key_bits", "attnd", case, true_keys="bits"),
+        Entrant("attnd, every fourth key hidden, key_bits", "attnd", case, true_keys="holes"),
+    )
+    return Contest("masks", "8 heads, n = 2048, d = 64, fp32, one thread: true keys", entrants)
+
+
 def _growth() -> Contest:
     entrants = tuple(Entrant(f"attnd, n = {n}", "attnd", _square(n)) for n in (2048, 4096, 8192))
     return Contest("growth", "8 heads, d = 64, fp32, one thread", entrants, rounds=4)
@@ -131,4 +143,4 @@ def _memory() -> Contest:
 
 
 def contests() -> list[Contest]:
-    return [*_lengths(), *_batches(), _half(), _one_head(), _decode(), _growth(), _memory()]
+    return [*_lengths(), *_batches(), _half(), _one_head(), _decode(), _masks(), _growth(), _memory()]
