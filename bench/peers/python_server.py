@@ -73,8 +73,11 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 def compute(tables: Tables, call, tensors) -> tuple[int, bytes]:
     """Attention of `call` on the q, k and v of `tensors`: the nanoseconds it took, and the output's bytes."""
-    if call.query_lengths or call.key_lengths or call.return_log_sum_exp or call.HasField("query_offset"):
-        raise Refused(grpc.StatusCode.UNIMPLEMENTED, "lengths, query_offset and log-sum-exp are not implemented here")
+    masked = call.query_lengths or call.key_lengths or call.key_starts or call.key_bits
+    if masked or call.query_offsets or call.HasField("query_offset") or call.return_log_sum_exp:
+        raise Refused(grpc.StatusCode.UNIMPLEMENTED, "only mask, first_head, layout and scale are implemented here")
+    if call.bias == contract.attention.BIAS_NONE:
+        raise Refused(grpc.StatusCode.UNIMPLEMENTED, "bias: only a model's is implemented here")
     if call.mask == contract.types.MASK_NONE:
         raise Refused(grpc.StatusCode.UNIMPLEMENTED, "mask: only causal is implemented here")
     start = time.perf_counter_ns()

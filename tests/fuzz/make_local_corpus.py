@@ -72,6 +72,11 @@ SEEDS = {
     "timeouts": framed(hello(), *[call(i, request(), timeout=TIMEOUT(seconds=s, nanos=n))
                                   for i, (s, n) in enumerate([(0, 0), (-1, 0), (0, -1), (1, 10**9), (5, 5)])]),
     "refused": framed(hello(), call(1, request(batch=0)), call(2, request(q=b"")), call(3, request(model="none"))),
+    "masks": framed(hello(), call(1, request(key_starts=[1], key_bits=b"\xfe", query_offsets=[-1])),
+                    call(2, request(key_starts=[4])), call(3, request(key_bits=b"ab")),
+                    call(4, request(query_offsets=[0], query_offset=0))),
+    "no_bias": framed(hello(), call(1, request(model="", bias=attention_pb2.BIAS_NONE, key_bits=b"\x05")),
+                      call(2, request(bias=attention_pb2.BIAS_NONE)), call(3, request(bias=2))),
     "no_room": framed(hello(), call(1, request(batch=64, heads=2, query_length=64, head_dim=1, value_head_dim=16))),
     "bad_utf8": framed(hello(), bytes_of_call(7, b"\x0a\x01\xff"), bytes_of_call(8, b"\x07")),
     "register": framed((fixed(1), 1), fixed(2, handle=MARKER), fixed(2)),
