@@ -139,6 +139,11 @@ def test_the_same_bits_as_attnctl(
     )
     expected, said = safetensors_files.read(tmp_path / "out")
     assert said.get("bias", said.get("model")) == (model or "none")
+    for flag in FLAGS[case]:
+        name, value = flag[2:].split("=")
+        if name == "key_mask":
+            name, value = "key_bits", _masks.key_bits(KEY_MASK, BATCH, KEYS).hex()
+        assert said[name] == value
     for target, door_options in DOORS.values():
         with attnd.Client(getattr(server, target), **door_options) as client:
             output, lse = client.attend(q, k, v, model, return_log_sum_exp=True, **CASES[case])
@@ -256,6 +261,15 @@ def test_torch_masks() -> None:
         _masks.key_bits(torch.from_numpy(KEY_MASK).to_sparse(), BATCH, KEYS)
     with pytest.raises(attnd.InvalidArgument, match="CPU"):
         _masks.key_bits(torch.zeros(BATCH, KEYS, dtype=torch.bool, device="meta"), BATCH, KEYS)
+
+
+def test_jax_masks() -> None:
+    jnp = pytest.importorskip("jax.numpy")
+    expected = _masks.key_bits(KEY_MASK, BATCH, KEYS)
+    for dtype in (bool, np.int32):
+        assert _masks.key_bits(jnp.asarray(KEY_MASK.astype(dtype)), BATCH, KEYS) == expected
+    with pytest.raises(attnd.InvalidArgument, match="integers that are 0 or 1, got float32"):
+        _masks.key_bits(jnp.zeros((BATCH, KEYS)), BATCH, KEYS)
 
 
 def test_a_mask_without_a_false_key_is_not_sent() -> None:
