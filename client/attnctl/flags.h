@@ -35,12 +35,13 @@ struct Flags {
                                       "0: one attempt"};
 
   // What a call is about.
-  TextFlag model{own, "model", "MODEL", "a loaded model (`attnctl models list` shows them); required"};
+  TextFlag model{own, "model", "MODEL",
+                 "a loaded model (`attnctl models list` shows them); required, unless --bias is none"};
   ChoiceFlag<Bias> bias{own,
                         "bias",
                         {{"none", Bias::kNone}},
                         Bias::kOfTable,
-                        "none: add no bias; then there is no --model, --table and --version",
+                        "add none; then --model, --table and --version are left out",
                         "that of the model's table"};
   ValueFlag<std::uint64_t> version{own, "version", "N", 0, "insist on this version of the model", "the current one"};
   TextFlag table{own, "table", "NAME", "decoder, encoder, decoder.N or encoder.N", "decoder"};

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -56,7 +57,7 @@ inline std::optional<Fault> CheckQueryOffset(std::int64_t query_offset, std::int
   return CheckRange("query_offset", query_offset, -query_length, kMaxPosition - query_length);
 }
 
-// One value for each sequence of a batch, or none.
+// One value for each sequence of a batch, or none at all.
 inline std::optional<Fault> CheckEachSequence(absl::string_view field, absl::Span<const std::int64_t> values,
                                               std::int64_t batch, std::int64_t lowest, std::int64_t highest) {
   if (values.empty()) return std::nullopt;
@@ -97,12 +98,12 @@ inline std::optional<Fault> CheckKeyBits(std::size_t bytes, std::int64_t batch, 
                absl::StrCat(bytes, " bytes")};
 }
 
-// What a call names of a model.
+// What a call names of a model. Each as the message has it: 0 or empty if it is unset.
 struct ModelFields {
-  absl::string_view model;
+  absl::string_view model = {};
   std::uint64_t version = 0;
-  absl::string_view table;
-  std::optional<std::int64_t> first_head;
+  absl::string_view table = {};
+  std::optional<std::int64_t> first_head = std::nullopt;
   std::int64_t table_heads = 0;
 };
 
