@@ -151,6 +151,31 @@ def test_the_same_bits_as_attnctl(
         assert same_bits(lse, expected["lse"])
 
 
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (KEY_MASK.T, "mask: expected [3, 21] (batch, keys), got [21, 3]"),
+        (np.ones((3, 1, 1, 21), bool), "mask: expected [3, 21] (batch, keys), got [3, 1, 1, 21]"),
+        (np.full((3, 21), 2, np.uint8), "mask: expected 0 and 1, got another number"),
+        (np.full((3, 21), 256), "mask: expected 0 and 1, got another number"),
+        (-KEY_MASK.astype(np.int64), "mask: expected 0 and 1, got another number"),
+        (np.zeros((3, 21), np.float32), "mask: expected BOOL or integers, got F32"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_masks_that_attnctl_refuses(
+    server: Server, attnctl_binary: str, tmp_path: pathlib.Path, mask: Any, words: str, layout: str
+) -> None:
+    arrays = {name: x if layout == "bhsd" else x.swapaxes(1, 2) for name, x in zip("qkv", tensors(**SIZES))}
+    safetensors_files.write(tmp_path / "in", {**arrays, "mask": mask})
+    flags = ["--bias=none", "--key_mask=mask", f"--layout={layout}", f"--server={server.tcp}"]
+    files = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}"]
+    said = subprocess.run([attnctl_binary, "attend", *flags, *files], check=False, capture_output=True, text=True)
+    assert said.returncode == 1
+    assert words in said.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("model", [None, "t5-tiny"])
 @pytest.mark.parametrize("layout", ["bhsd", "bshd"])
 @pytest.mark.parametrize(
