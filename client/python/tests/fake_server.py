@@ -55,13 +55,19 @@ class FakeServer(grpc.GenericRpcHandler):
     def hang(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """A handler that answers when the call has ended; `cancelled` says that it has."""
         ended = threading.Event()
-        context.add_callback(self.cancelled.set)
-        context.add_callback(ended.set)
+        when_ended(context, self.cancelled.set)
+        when_ended(context, ended.set)
         ended.wait(30)
         return b""
 
     def stop(self) -> None:
         self._server.stop(0).wait()
+
+
+def when_ended(context: grpc.ServicerContext, tell: Callable[[], None]) -> None:
+    """Calls `tell` when the call has ended, which it may have before its handler begins."""
+    if not context.add_callback(tell):
+        tell()
 
 
 def answer_info(request: bytes, context: grpc.ServicerContext) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 import attnd
 from attnd.v1 import attention_pb2
 from conftest import Server
-from fake_server import STREAM, FakeServer, answer_piece, fake  # noqa: F401
+from fake_server import STREAM, FakeServer, answer_piece, fake, when_ended  # noqa: F401
 from inputs import same_bits, tensors
 
 FAST = attnd.Retry(initial_backoff=0.001)
@@ -234,7 +234,7 @@ def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool,
     """Of which the server has answered none."""
 
     def answer(requests: Any, context: Any) -> Iterator[bytes]:
-        context.add_callback(fake.cancelled.set)
+        when_ended(context, fake.cancelled.set)
         for request in requests:
             if id_of(request) == 3:
                 yield attention_pb2.StreamAttentionResponse(id=3, code=5, message="no such model").SerializeToString()

@@ -44,9 +44,12 @@ class AwaitingIo(Io):
         elif self._loop is not loop:
             raise FailedPrecondition.of("event loop", "the one of the client's first call", "another one")
 
-    async def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+    async def unary(
+        self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
+    ) -> bytes:
         self._open()
-        call = self._channels.unary(method)(payload, timeout=deadline.left(), metadata=metadata)
+        settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
+        call = self._channels.unary(method)(payload, **settings)
         try:
             answer: bytes = await call
         except grpc.RpcError as error:

@@ -29,11 +29,14 @@ class BlockingIo(Io):
         self._watch = ConnectionWatch(self.channels.first)
         self.closed = False
 
-    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+    def unary(
+        self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
+    ) -> bytes:
         if self.closed:
             raise closed_error()
+        settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
         try:
-            answer: bytes = self.channels.unary(method)(payload, timeout=deadline.left(), metadata=metadata)
+            answer: bytes = self.channels.unary(method)(payload, **settings)
         except grpc.RpcError as error:
             raise self.error_of(error) from None
         except ValueError:  # what grpcio raises of a closed channel
@@ -189,11 +192,14 @@ class _Group(Io):
         for call in calls:
             call.cancel()
 
-    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+    def unary(
+        self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
+    ) -> bytes:
         if self._io.closed:
             raise closed_error()
+        settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
         try:
-            call = self._io.channels.unary(method).future(payload, timeout=deadline.left(), metadata=metadata)
+            call = self._io.channels.unary(method).future(payload, **settings)
         except ValueError:  # what grpcio raises of a closed channel
             if not self._io.closed:
                 raise

@@ -430,10 +430,18 @@ def _result(reply: ComputeReply) -> Any:
     return reply.output if reply.log_sum_exp is None else (reply.output, reply.log_sum_exp)
 
 
-def _ask(core: Core, method: str, request: Any, response: Any, deadline: Any, metadata: Any) -> Operation[Any]:
+def _ask(
+    core: Core,
+    method: str,
+    request: Any,
+    response: Any,
+    deadline: Any,
+    metadata: Any,
+    wait_for_ready: bool = False,
+) -> Operation[Any]:
     """One attempt with messages."""
     payload = request.SerializeToString()
-    answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata)
+    answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata, wait_for_ready)
     return _wire.parse(response, answer, f"the server's reply is no {response.DESCRIPTOR.name}")
 
 
