@@ -19,7 +19,8 @@ Handler = Callable[[Any, Any], Any]
 
 
 class FakeServer(grpc.GenericRpcHandler):
-    """Answers a method by `handlers[name](request, context)`; `calls` are the names of those that were called."""
+    """Answers a method by `handlers[name](request, context)`, and one without a handler with UNIMPLEMENTED. `calls` are
+    the names of those that were called."""
 
     def __init__(self, address: str = "127.0.0.1:0", credentials: Any = None) -> None:
         self.calls: list[str] = []
@@ -42,6 +43,9 @@ class FakeServer(grpc.GenericRpcHandler):
 
     def service(self, details: Any) -> Any:
         name = details.method.rpartition("/")[2]
+        if name not in self.handlers:
+            self.calls.append(name)
+            return None
 
         def behave(request: bytes, context: grpc.ServicerContext) -> bytes:
             self.calls.append(name)

@@ -13,7 +13,16 @@ import pytest
 import attnd
 from attnd.v1 import attention_pb2
 from conftest import Server
-from fake_server import STREAM, FakeServer, answer_piece, fake, when_ended  # noqa: F401
+from fake_server import (  # noqa: F401
+    COMPUTE,
+    STREAM,
+    FakeServer,
+    answer_compute,
+    answer_piece,
+    fake,
+    refuse,
+    when_ended,
+)
 from inputs import same_bits, tensors
 
 FAST = attnd.Retry(initial_backoff=0.001)
@@ -257,6 +266,75 @@ def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool,
                 client.attend_many(requests_of(6))
             assert fake.cancelled.wait(60)
     assert time.monotonic() - start < 10
+
+
+@both
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("queries", [4, 1500])
+def test_a_server_without_streams(fake: FakeServer, asynchronous: bool, channels: int, queries: int) -> None:  # noqa: F811
+    """Calls go each by itself, and nothing is repeated for that."""
+    del fake.handlers[STREAM]
+
+    def compute(request: bytes, context: Any) -> bytes:
+        if attention_pb2.ComputeAttentionRequest.FromString(request).model == "nobody":
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        return answer_compute(request, context)
+
+    fake.handlers[COMPUTE] = compute
+    requests = requests_of(20, queries)
+    requests[3].q = None
+    requests[5].model = "nobody"
+    names = ["ndarray"] * 3 + ["InvalidArgument", "ndarray", "NotFound"] + ["ndarray"] * 14
+
+    async def ask() -> None:
+        async with attnd.AsyncClient(fake.target, retry=None, channels=channels) as client:
+            for _ in range(2):
+                results = await client.attend_many(iter(requests), return_errors=True)
+                assert [type(result).__name__ for result in results] == names
+                streams.append(fake.calls.count(STREAM))
+            with pytest.raises(attnd.NotFound):
+                await client.attend_many(requests[5:])
+
+    streams: list[int] = []
+    if asynchronous:
+        asyncio.run(ask())
+    else:
+        with attnd.Client(fake.target, retry=None, channels=channels) as client:
+            for _ in range(2):
+                results = client.attend_many(iter(requests), return_errors=True)
+                assert [type(result).__name__ for result in results] == names
+                streams.append(fake.calls.count(STREAM))
+            with pytest.raises(attnd.NotFound):
+                client.attend_many(requests[5:])
+    assert streams[0] >= 1
+    assert fake.calls.count(STREAM) == streams[0]  # the client has learnt it
+
+
+@both
+def test_a_call_that_is_unimplemented_is_no_missing_method(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
+    def answer(requests: Any, context: Any) -> Iterator[bytes]:
+        for request in requests:
+            number = id_of(request)
+            unknown = attention_pb2.StreamAttentionResponse(id=number, code=12, message="no such dtype")
+            yield unknown.SerializeToString() if number == 0 else answer_piece(request)
+
+    fake.handlers[STREAM] = answer
+    results = attend_many(fake.target, asynchronous, requests_of(3))
+    assert [type(result).__name__ for result in results] == ["Unimplemented", "ndarray", "ndarray"]
+    with attnd.Client(fake.target) as client, pytest.raises(attnd.Unimplemented, match="no such dtype"):
+        client.attend_many(requests_of(3))
+    assert fake.calls.count(COMPUTE) == 0
+
+
+@both
+def test_a_lone_large_call_goes_in_pieces(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
+    (result,) = attend_many(fake.target, asynchronous, iter(requests_of(1, 1024)))
+    assert result.shape == (1, 8, 1024, 64)
+    assert fake.calls.count(COMPUTE) == 8
+    fake.handlers[COMPUTE] = refuse(grpc.StatusCode.NOT_FOUND, "no such model", times=100)
+    (error,) = attend_many(fake.target, asynchronous, iter(requests_of(1, 1024)))
+    assert isinstance(error, attnd.NotFound)
+    assert attend_many(fake.target, asynchronous, iter(())) == []
 
 
 def test_what_is_no_request(server: Server) -> None:

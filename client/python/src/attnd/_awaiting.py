@@ -14,7 +14,7 @@ from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
 from attnd._options import Options
 from attnd._status import from_rpc_error
-from attnd.errors import Error, FailedPrecondition, Unavailable
+from attnd.errors import Error, FailedPrecondition, Unavailable, Unimplemented
 
 T = TypeVar("T")
 
@@ -77,20 +77,43 @@ class AwaitingIo(Io):
                     return
                 yield message
 
+        answered = False
         call = self._channels.stream(method)(messages(), timeout=deadline.left(), metadata=metadata)
         try:
             async for answer in call:
+                answered = True
                 stream.accept(answer)
                 free.release()
         except grpc.RpcError as error:
             lost = self._error_of(error)
             if lost.message.startswith(_WRITE_FAILED):
+                if not answered:
+                    await self._check_method(method, deadline, metadata)
                 raise Unavailable("the stream broke while a call was sent") from None
             raise lost from None
         except asyncio.CancelledError:
             if not self.closed:
                 raise
             raise closed_during_the_call() from None
+        finally:
+            call.cancel()
+
+    async def _check_method(self, method: str, deadline: Deadline, metadata: Metadata) -> None:
+        """Raises Unimplemented if the server has no such stream. One without messages cannot fail in writing, so that its
+        status is not lost."""
+
+        async def nothing() -> AsyncIterator[bytes]:
+            for message in ():
+                yield message
+
+        call = self._channels.stream(method)(nothing(), timeout=deadline.left(), metadata=metadata)
+        try:
+            async for _ in call:
+                pass
+        except grpc.RpcError as error:
+            found = self._error_of(error)
+            if isinstance(found, Unimplemented):
+                raise found from None
         finally:
             call.cancel()
 

@@ -24,6 +24,8 @@ class Core:
         self.io = io
         self.transports = transports
         self.policy = Policy(options.retry)
+        # Whether the server has StreamAttention, as far as is known.
+        self.has_streams = True
         self.closed = False
 
     def close_transports(self) -> None:
