@@ -269,8 +269,7 @@ def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool,
 
 
 @both
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("queries", [4, 1500])
+@pytest.mark.parametrize(("channels", "queries"), [(1, 4), (3, 4), (1, 1500)])
 def test_a_server_without_streams(fake: FakeServer, asynchronous: bool, channels: int, queries: int) -> None:  # noqa: F811
     """Calls go each by itself, and nothing is repeated for that."""
     del fake.handlers[STREAM]

@@ -132,8 +132,11 @@ class _Group(Io):
         self._starts = enumerate(starts)
         self._first_error = first_error
         self._results: List[Any] = []
+        self._reading = threading.Lock()
         self._lock = threading.Lock()
         self._calls: Set[Any] = set()
+        self._connections: Set[Any] = set()
+        self.interruptible = self._interruptible
         self._over = threading.Event()
         self._failure: Optional[BaseException] = None
 
@@ -158,7 +161,8 @@ class _Group(Io):
         return self._results
 
     def _next(self) -> Any:
-        with self._lock:
+        # Not under the other lock: the caller's iterator may take its time while calls begin and end.
+        with self._reading:
             if self._over.is_set():
                 return None
             item = next(self._starts, None)
@@ -189,6 +193,9 @@ class _Group(Io):
                 self._failure = failure
             self._over.set()
             calls = list(self._calls)
+            # Under the lock, so that none is interrupted that has gone to another caller.
+            for connection in self._connections:
+                connection.interrupt()
         for call in calls:
             call.cancel()
 
@@ -234,12 +241,29 @@ class _Group(Io):
             with self._lock:
                 self._calls.discard(call)
 
+    @contextlib.contextmanager
+    def _interruptible(self, connection: Any) -> Iterator[None]:
+        """Within this the connection, of the local socket, is interrupted when the group ends early."""
+        with self._lock:
+            if self._over.is_set():
+                raise _batch_ended()
+            self._connections.add(connection)
+        try:
+            yield
+        except Error:
+            if self._over.is_set():
+                raise _batch_ended() from None
+            raise
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+
     def pause(self, seconds: float) -> None:
         if self._over.wait(seconds):
             raise _batch_ended()
 
     def reachable(self) -> bool:
-        return self._io.reachable()
+        return not self._over.is_set() and self._io.reachable()
 
     def connected(self, deadline: Deadline) -> bool:
         return not self._over.is_set() and self._io.connected(deadline)

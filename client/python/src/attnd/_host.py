@@ -152,7 +152,10 @@ class _LocalTransport(_HostTransport):
             staged: Staged = yield lambda: self._stage(self._host.stager, call, deadline.at)
             staged.unknown = unknown
             send = partial(self._door.call, header, staged.names, staged.sent, staged.sent_bytes, staged.answered_bytes)
-            answer: Optional[local_pb2.LocalAnswer] = yield partial(send, deadline.timeout, deadline.at)
+            step = partial(send, deadline.timeout, deadline.at)
+            if io.interruptible is not None:
+                step = partial(step, interruptible=io.interruptible)
+            answer: Optional[local_pb2.LocalAnswer] = yield step
             error = _error_in(answer)
             if error is None:
                 return _finished(self._host.stager, staged, call, _result_of(answer))

@@ -136,7 +136,7 @@ def attend_many(
     """Computes many batches, several at once over the client's channels and the target's servers.
 
     Args:
-        requests: what to compute, in any number; read as they are needed, on the client's threads.
+        requests: what to compute, in any number; read as they are needed, on the caller's thread and the client's.
         return_errors: give failed calls' errors in their places. Otherwise the first call to fail raises its error, and
             the others are cancelled.
         timeout: seconds for all of them together; None is the client's.
