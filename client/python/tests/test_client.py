@@ -35,9 +35,7 @@ def test_the_target_of_the_environment(server: Server, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_no_target_is_that_of_attnctl(
-    attnctl_binary: str, monkeypatch: pytest.MonkeyPatch, value: Any
-) -> None:
+def test_no_target_is_that_of_attnctl(attnctl_binary: str, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     monkeypatch.delenv("ATTND_SERVER", raising=False)
     if value is not None:
         monkeypatch.setenv("ATTND_SERVER", value)

@@ -99,14 +99,9 @@ class AwaitingIo(Io):
             call.cancel()
 
     async def _check_method(self, method: str, deadline: Deadline, metadata: Metadata) -> None:
-        """Raises Unimplemented if the server has no such stream. One without messages cannot fail in writing, so that its
-        status is not lost."""
-
-        async def nothing() -> AsyncIterator[bytes]:
-            for message in ():
-                yield message
-
-        call = self._channels.stream(method)(nothing(), timeout=deadline.left(), metadata=metadata)
+        """Raises Unimplemented if the server has no such stream. A stream without messages cannot fail in writing, so
+        that its status is not lost."""
+        call = self._channels.stream(method)((), timeout=deadline.left(), metadata=metadata)
         try:
             async for _ in call:
                 pass

@@ -81,8 +81,8 @@ class Core:
 
     def once(self, io: Io, deadline: Deadline, attempt: Callable[[bool], Operation[T]]) -> Operation[T]:
         """For calls with effects: after an error nobody knows whether the server began. What waits for a connection has
-        not been sent. `attempt` is told whether to have gRPC wait: the connection found here may be lost before the call
-        takes it."""
+        not been sent. `attempt` is told whether gRPC shall wait for another connection: the one that is found here may
+        be lost before the call takes it."""
         connected = False
         if self.policy.options.enabled and self.policy.connected:
             until = Tries(self.policy, deadline).deadline()

@@ -53,8 +53,8 @@ class Io:
     def unary(
         self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
     ) -> Any:
-        """Sends one gRPC call; the answer's bytes. Raises an Error. With `wait_for_ready` a call that finds no connection
-        waits for one until its deadline."""
+        """Sends one gRPC call; the answer's bytes. Raises an Error. With `wait_for_ready` a call that finds no
+        connection waits for one until its deadline."""
         raise NotImplementedError
 
     def exchange(

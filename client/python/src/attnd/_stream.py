@@ -27,7 +27,6 @@ _STREAMS_OVER_SERVERS = 8
 _NO_RESPONSE = f"{_wire.NOT_AN_ANSWER}it is no StreamAttentionResponse"
 
 
-
 class NoStreams(Exception):
     """The server has no StreamAttention: the calls that are left go each by itself."""
 

@@ -104,7 +104,7 @@ def test_a_failure_cancels_the_other_tasks(fake: FakeServer) -> None:
 
 def test_more_calls_than_connections_end_too(fake: FakeServer) -> None:
     """A thread that waits for a connection takes none after the failure."""
-    from attnd._local import MAX_CONNECTIONS  # noqa: PLC0415
+    from attnd._local import MAX_CONNECTIONS
 
     def refuse(server: FakeServer, call: local_pb2.LocalCall) -> Answer:
         if call.request.model != "bad":
