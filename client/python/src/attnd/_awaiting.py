@@ -109,6 +109,10 @@ class AwaitingIo(Io):
             found = self._error_of(error)
             if isinstance(found, Unimplemented):
                 raise found from None
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+            raise closed_during_the_call() from None
         finally:
             call.cancel()
 
