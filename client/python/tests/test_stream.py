@@ -11,6 +11,8 @@ import grpc
 import pytest
 
 import attnd
+from attnd import _stream
+from attnd._deadline import Deadline
 from attnd.v1 import attention_pb2
 from conftest import Server
 from fake_server import (  # noqa: F401
@@ -307,6 +309,24 @@ def test_a_server_without_streams(fake: FakeServer, asynchronous: bool, channels
                 client.attend_many(requests[5:])
     assert streams[0] >= 1
     assert fake.calls.count(STREAM) == streams[0]  # the client has learnt it
+
+
+def test_closing_ends_the_look_for_the_method(fake: FakeServer) -> None:  # noqa: F811
+    """What the asyncio client asks after a stream that broke before any answer came."""
+    fake.handlers[STREAM] = hang(fake)
+
+    async def ask() -> None:
+        client = attnd.AsyncClient(fake.target)
+        await client.server_info()
+        look = client._core.io._check_method(_stream.METHOD, Deadline(60), ())  # type: ignore[attr-defined]
+        task = asyncio.ensure_future(look)
+        while STREAM not in fake.calls:
+            await asyncio.sleep(0.01)
+        await client.close()
+        with pytest.raises(attnd.Cancelled, match="closed"):
+            await task
+
+    asyncio.run(ask())
 
 
 @both
