@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pathlib
+import signal
 import threading
 from typing import Iterable, Iterator, List
 
@@ -88,6 +90,22 @@ def test_an_iterator_that_breaks_cancels_the_calls(fake: FakeServer) -> None:
     with attnd.Client(target_of(fake), retry=NEVER, timeout=FOREVER) as client:
         assert isinstance(failure_of(client, breaking()), BrokenIteratorError)
         wait_for(lambda: fake.ends == 3)
+
+
+def test_an_interrupt_cancels_the_calls(fake: FakeServer) -> None:
+    fake.on_call = lambda server, call: None
+
+    def interrupt() -> None:
+        wait_for(lambda: len(fake.calls) == 4)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    with attnd.Client(target_of(fake), retry=NEVER, timeout=FOREVER) as client:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.attend_many(requests())
+        wait_for(lambda: fake.ends == 4)
+    thread.join()
 
 
 def test_a_failure_cancels_the_other_tasks(fake: FakeServer) -> None:
