@@ -161,6 +161,7 @@ class AwaitingIo(Io):
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            del worker, workers  # which refer to the error, whose traceback refers to this frame
         return results
 
     async def close(self) -> None:

@@ -58,6 +58,8 @@ class BlockingIo(Io):
             sender.receive(self, self.stream(method, sender.messages(), deadline, metadata))
 
     def error_of(self, error: grpc.RpcError) -> Error:
+        # Of a call on another thread it refers to the error itself, and together they would keep the call's memory.
+        error.__traceback__ = None
         if self.closed:
             return closed_during_the_call()
         return from_rpc_error(error)
@@ -156,8 +158,12 @@ class _Group(Io):
         except BaseException:
             self._end(None)
             raise
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # whose traceback refers to this frame: together they would keep the calls' memory
         return self._results
 
     def _next(self) -> Any:
