@@ -138,7 +138,6 @@ class _Group(Io):
         self._lock = threading.Lock()
         self._calls: Set[Any] = set()
         self._connections: Set[Any] = set()
-        self.interruptible = self._interruptible
         self._over = threading.Event()
         self._failure: Optional[BaseException] = None
 
@@ -248,7 +247,7 @@ class _Group(Io):
                 self._calls.discard(call)
 
     @contextlib.contextmanager
-    def _interruptible(self, connection: Any) -> Iterator[None]:
+    def interruptible(self, connection: Any) -> Iterator[None]:
         """Within this the connection, of the local socket, is interrupted when the group ends early."""
         with self._lock:
             if self._over.is_set():

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from functools import partial
 from typing import Any, Callable, Iterator, List, Optional
 
@@ -279,6 +280,10 @@ def test_what_fails_keeps_no_memory(server: Server, options: Any) -> None:
         with contextlib.suppress(attnd.NotFound):
             client.attend_many([attnd.ComputeRequest(*arrays, "nobody")] * 4)
         assert host_of(client).memory.count == before
+        outputs = client.attend_many([attnd.ComputeRequest(*arrays, "t5-tiny")] * 4)
+        last = weakref.ref(outputs[-1])
+        del outputs
+        assert last() is None
 
 
 @pytest.mark.usefixtures("no_collector")
