@@ -24,7 +24,7 @@ rows=(
   "bookworm arrays  grpcio         protobuf          numpy         ml_dtypes jax torch"
   "trixie   Debian"
   "trixie   oldest  grpcio==1.66.2 protobuf==3.20.3  numpy==2.1.0"
-  "trixie   newest  grpcio         protobuf          numpy"
+  "trixie   newest  grpcio         protobuf          numpy         uvloop"
   "sid      Debian"
   "sid      oldest  grpcio==1.75.1 protobuf==3.20.3  numpy==2.3.3"
   "sid      newest  grpcio         protobuf          numpy         ml_dtypes"

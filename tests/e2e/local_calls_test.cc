@@ -139,8 +139,8 @@ TEST_F(LocalCallsTest, ADeadlineAndACancellationEndALongCall) {
   EXPECT_EQ(caller->Call(ValidRequest()).code(), 0);
 }
 
-// So many calls that they take ten times as long as this waits: the server ends them as it sees that nobody waits for
-// them.
+// The calls would take ten times as long as the test waits for them. They are over in time because the server ends the
+// calls of a connection that has closed.
 TEST_F(LocalCallsTest, TheEndOfAConnectionEndsItsCalls) {
   const std::size_t descriptors = OpenDescriptors();
   for (const bool shut_down_only : {true, false}) {

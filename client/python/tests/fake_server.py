@@ -19,7 +19,8 @@ Handler = Callable[[Any, Any], Any]
 
 
 class FakeServer(grpc.GenericRpcHandler):
-    """Answers a method by `handlers[name](request, context)`; `calls` are the names of those that were called."""
+    """Answers a method by `handlers[name](request, context)`, and one without a handler with UNIMPLEMENTED. `calls` are
+    the names of those that were called."""
 
     def __init__(self, address: str = "127.0.0.1:0", credentials: Any = None) -> None:
         self.calls: list[str] = []
@@ -42,6 +43,9 @@ class FakeServer(grpc.GenericRpcHandler):
 
     def service(self, details: Any) -> Any:
         name = details.method.rpartition("/")[2]
+        if name not in self.handlers:
+            self.calls.append(name)
+            return None
 
         def behave(request: bytes, context: grpc.ServicerContext) -> bytes:
             self.calls.append(name)
@@ -55,13 +59,19 @@ class FakeServer(grpc.GenericRpcHandler):
     def hang(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         """A handler that answers when the call has ended; `cancelled` says that it has."""
         ended = threading.Event()
-        context.add_callback(self.cancelled.set)
-        context.add_callback(ended.set)
+        when_ended(context, self.cancelled.set)
+        when_ended(context, ended.set)
         ended.wait(30)
         return b""
 
     def stop(self) -> None:
         self._server.stop(0).wait()
+
+
+def when_ended(context: grpc.ServicerContext, tell: Callable[[], None]) -> None:
+    """Calls `tell` when the call has ended, which it may have before its handler begins."""
+    if not context.add_callback(tell):
+        tell()
 
 
 def answer_info(request: bytes, context: grpc.ServicerContext) -> bytes:

@@ -35,13 +35,14 @@ def test_the_target_of_the_environment(server: Server, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_no_target(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+def test_no_target_is_that_of_attnctl(attnctl_binary: str, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     monkeypatch.delenv("ATTND_SERVER", raising=False)
     if value is not None:
         monkeypatch.setenv("ATTND_SERVER", value)
-    with pytest.raises(attnd.InvalidArgument, match="ATTND_SERVER") as caught:
-        attnd.Client()
-    assert caught.value.field == "target"
+    with attnd.Client() as client:
+        assert client.target == "127.0.0.1:50051"
+    help_text = subprocess.run([attnctl_binary, "health", "--help"], capture_output=True, text=True, check=True).stdout
+    assert f"ATTND_SERVER in the environment, else {client.target}" in " ".join(help_text.split())
 
 
 SETTINGS: list[tuple[str, dict[str, Any], str]] = [

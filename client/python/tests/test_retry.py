@@ -256,20 +256,52 @@ def test_nothing_is_spent_while_nobody_can_be_reached(asynchronous: bool) -> Non
     second[0].stop()
 
 
-def test_methods_with_effects_wait_for_a_server() -> None:
-    """What waits for a connection has not been sent."""
+def wait_until_lost(state: Callable[[], Any]) -> None:
+    """Until the client knows that its connection has ended: what it sends before that is lost with it."""
+    deadline = time.monotonic() + 60
+    while state() is grpc.ChannelConnectivity.READY:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@both
+@pytest.mark.parametrize("lost_late", [False, True])
+def test_methods_with_effects_wait_for_a_server(asynchronous: bool, lost_late: bool) -> None:
+    """What waits for a connection has not been sent. With `lost_late` the connection ends between the moment that the
+    client finds it and the call."""
     first = FakeServer()
-    with attnd.Client(first.target) as client:
-        client.server_info()
+    second: list[FakeServer] = []
+
+    def stop_and_restart(client: Any, state: Callable[[], Any]) -> None:
         first.stop()
-        second: list[FakeServer] = []
+        wait_until_lost(state)
+        if lost_late:
+            client._core.io.connected = found
 
         def start() -> None:
             second.append(FakeServer(first.target))
             second[0].handlers["LoadModel"] = answer_model
 
         threading.Timer(0.7, start).start()
-        assert client.load_model("x").name == "fake"
+
+    def found(deadline: Deadline) -> Any:
+        return asyncio.sleep(0, True) if asynchronous else True
+
+    async def ask() -> Any:
+        async with attnd.AsyncClient(first.target) as client:
+            await client.server_info()
+            state = client._core.io._channels.first.get_state  # type: ignore[attr-defined]
+            await asyncio.get_running_loop().run_in_executor(None, stop_and_restart, client, state)
+            return await client.load_model("x")
+
+    if asynchronous:
+        model = asyncio.run(ask())
+    else:
+        with attnd.Client(first.target) as client:
+            client.server_info()
+            stop_and_restart(client, client._core.io._watch.first_state)  # type: ignore[attr-defined]
+            model = client.load_model("x")
+    assert model.name == "fake"
     assert second[0].calls == ["LoadModel"]
     second[0].stop()
 

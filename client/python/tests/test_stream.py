@@ -11,9 +11,20 @@ import grpc
 import pytest
 
 import attnd
+from attnd import _stream
+from attnd._deadline import Deadline
 from attnd.v1 import attention_pb2
 from conftest import Server
-from fake_server import STREAM, FakeServer, answer_piece, fake  # noqa: F401
+from fake_server import (  # noqa: F401
+    COMPUTE,
+    STREAM,
+    FakeServer,
+    answer_compute,
+    answer_piece,
+    fake,
+    refuse,
+    when_ended,
+)
 from inputs import same_bits, tensors
 
 FAST = attnd.Retry(initial_backoff=0.001)
@@ -234,7 +245,7 @@ def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool,
     """Of which the server has answered none."""
 
     def answer(requests: Any, context: Any) -> Iterator[bytes]:
-        context.add_callback(fake.cancelled.set)
+        when_ended(context, fake.cancelled.set)
         for request in requests:
             if id_of(request) == 3:
                 yield attention_pb2.StreamAttentionResponse(id=3, code=5, message="no such model").SerializeToString()
@@ -257,6 +268,92 @@ def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool,
                 client.attend_many(requests_of(6))
             assert fake.cancelled.wait(60)
     assert time.monotonic() - start < 10
+
+
+@both
+@pytest.mark.parametrize(("channels", "queries"), [(1, 4), (3, 4), (1, 1500)])
+def test_a_server_without_streams(fake: FakeServer, asynchronous: bool, channels: int, queries: int) -> None:  # noqa: F811
+    """Calls go each by itself, and nothing is repeated for that."""
+    del fake.handlers[STREAM]
+
+    def compute(request: bytes, context: Any) -> bytes:
+        if attention_pb2.ComputeAttentionRequest.FromString(request).model == "nobody":
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        return answer_compute(request, context)
+
+    fake.handlers[COMPUTE] = compute
+    requests = requests_of(20, queries)
+    requests[3].q = None
+    requests[5].model = "nobody"
+    names = ["ndarray"] * 3 + ["InvalidArgument", "ndarray", "NotFound"] + ["ndarray"] * 14
+
+    async def ask() -> None:
+        async with attnd.AsyncClient(fake.target, retry=None, channels=channels) as client:
+            for _ in range(2):
+                results = await client.attend_many(iter(requests), return_errors=True)
+                assert [type(result).__name__ for result in results] == names
+                streams.append(fake.calls.count(STREAM))
+            with pytest.raises(attnd.NotFound):
+                await client.attend_many(requests[5:])
+
+    streams: list[int] = []
+    if asynchronous:
+        asyncio.run(ask())
+    else:
+        with attnd.Client(fake.target, retry=None, channels=channels) as client:
+            for _ in range(2):
+                results = client.attend_many(iter(requests), return_errors=True)
+                assert [type(result).__name__ for result in results] == names
+                streams.append(fake.calls.count(STREAM))
+            with pytest.raises(attnd.NotFound):
+                client.attend_many(requests[5:])
+    assert streams[0] >= 1
+    assert fake.calls.count(STREAM) == streams[0]  # the client has learnt it
+
+
+def test_closing_ends_the_look_for_the_method(fake: FakeServer) -> None:  # noqa: F811
+    """What the asyncio client asks after a stream that broke before any answer came."""
+    fake.handlers[STREAM] = hang(fake)
+
+    async def ask() -> None:
+        client = attnd.AsyncClient(fake.target)
+        await client.server_info()
+        look = client._core.io._check_method(_stream.METHOD, Deadline(60), ())  # type: ignore[attr-defined]
+        task = asyncio.ensure_future(look)
+        while STREAM not in fake.calls:
+            await asyncio.sleep(0.01)
+        await client.close()
+        with pytest.raises(attnd.Cancelled, match="closed"):
+            await task
+
+    asyncio.run(ask())
+
+
+@both
+def test_a_call_that_is_unimplemented_is_no_missing_method(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
+    def answer(requests: Any, context: Any) -> Iterator[bytes]:
+        for request in requests:
+            number = id_of(request)
+            unknown = attention_pb2.StreamAttentionResponse(id=number, code=12, message="no such dtype")
+            yield unknown.SerializeToString() if number == 0 else answer_piece(request)
+
+    fake.handlers[STREAM] = answer
+    results = attend_many(fake.target, asynchronous, requests_of(3))
+    assert [type(result).__name__ for result in results] == ["Unimplemented", "ndarray", "ndarray"]
+    with attnd.Client(fake.target) as client, pytest.raises(attnd.Unimplemented, match="no such dtype"):
+        client.attend_many(requests_of(3))
+    assert fake.calls.count(COMPUTE) == 0
+
+
+@both
+def test_a_lone_large_call_goes_in_pieces(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
+    (result,) = attend_many(fake.target, asynchronous, iter(requests_of(1, 1024)))
+    assert result.shape == (1, 8, 1024, 64)
+    assert fake.calls.count(COMPUTE) == 8
+    fake.handlers[COMPUTE] = refuse(grpc.StatusCode.NOT_FOUND, "no such model", times=100)
+    (error,) = attend_many(fake.target, asynchronous, iter(requests_of(1, 1024)))
+    assert isinstance(error, attnd.NotFound)
+    assert attend_many(fake.target, asynchronous, iter(())) == []
 
 
 def test_what_is_no_request(server: Server) -> None:

@@ -30,9 +30,9 @@ def _awaiting(
 class AsyncClient(ClientBase):
     """The twin of :class:`attnd.Client` for asyncio: the same arguments and methods, which are awaited.
 
-    Belongs to the event loop of its first call. Cancelling the task of a call cancels the call on the server too. Use
-    it in an ``async with`` statement, or ``await client.close()``. Arrays are looked at and joined into messages on the
-    loop's thread; it does not wait there.
+    Belongs to the event loop of its first call, which may be uvloop's. Cancelling the task of a call cancels the call
+    on the server too. Use it in an ``async with`` statement, or ``await client.close()``. Arrays are looked at and
+    joined into messages on the loop's thread; it does not wait there.
 
     Example:
         >>> async def main():

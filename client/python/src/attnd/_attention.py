@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain, islice
 from typing import Any, Iterable, List, Union
 
 import numpy as np
@@ -28,7 +29,10 @@ def compute(
     core: Core, io: Io, request: ComputeRequest, deadline: Deadline, metadata: Metadata
 ) -> Operation[ComputeReply]:
     """One call, by the first way that takes it."""
-    call = Call.of(request)
+    return (yield from _compute_call(core, io, Call.of(request), deadline, metadata))
+
+
+def _compute_call(core: Core, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[ComputeReply]:
     for transport in core.transports:
         if transport.takes(call):
             try:
@@ -60,9 +64,23 @@ def compute_many(
         source = iter(requests)
     except TypeError:
         raise InvalidArgument.of("requests", "attnd.ComputeRequests", f"a {type(requests).__qualname__}") from None
-    if not core.transports:
+    first = list(islice(source, 2))
+    if len(first) == 1:
+        # Nothing else keeps the server busy: a large call goes in pieces.
+        try:
+            return [(yield from compute(core, io, first[0], deadline, metadata))]
+        except Error as error:
+            if not return_errors:
+                raise
+            return [error]
+    source = chain(first, source)
+    if not core.transports and core.has_streams:
         job = _stream.Job(source, return_errors, GRPC)
-        return (yield from _stream.compute_many(core, io, job, deadline, metadata))
+        try:
+            return (yield from _stream.compute_many(core, io, job, deadline, metadata))
+        except _stream.NoStreams:
+            core.has_streams = False
+            return (yield from _unanswered(core, io, job, deadline, metadata))
 
     def start(request: ComputeRequest, branch: Io) -> Operation[ComputeReply]:
         return compute(core, branch, request, deadline, metadata)
@@ -70,6 +88,26 @@ def compute_many(
     starts = (partial(start, request) for request in source)
     replies: List[Union[ComputeReply, Error]] = yield lambda: io.together(starts, width_of(core), not return_errors)
     return replies
+
+
+def _unanswered(
+    core: Core, io: Io, job: _stream.Job, deadline: Deadline, metadata: Metadata
+) -> Operation[List[Union[ComputeReply, Error]]]:
+    """The calls of a job that no stream has answered, each by itself."""
+
+    def start(item: _stream.Item, branch: Io) -> Operation[None]:
+        index, call = item
+        try:
+            job.put(index, (yield from _compute_call(core, branch, call, deadline, metadata)))
+        except Error as error:
+            if not job.return_errors:
+                raise
+            job.put(index, error)
+
+    starts = (partial(start, item) for item in iter(job.take, None))
+    yield lambda: io.together(starts, width_of(core), True)
+    job.check()
+    return job.results(None)
 
 
 def _by_grpc(core: Core, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:

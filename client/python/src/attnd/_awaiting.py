@@ -14,7 +14,7 @@ from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
 from attnd._options import Options
 from attnd._status import from_rpc_error
-from attnd.errors import Error, FailedPrecondition, Unavailable
+from attnd.errors import Error, FailedPrecondition, Unavailable, Unimplemented
 
 T = TypeVar("T")
 
@@ -44,9 +44,12 @@ class AwaitingIo(Io):
         elif self._loop is not loop:
             raise FailedPrecondition.of("event loop", "the one of the client's first call", "another one")
 
-    async def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+    async def unary(
+        self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
+    ) -> bytes:
         self._open()
-        call = self._channels.unary(method)(payload, timeout=deadline.left(), metadata=metadata)
+        settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
+        call = self._channels.unary(method)(payload, **settings)
         try:
             answer: bytes = await call
         except grpc.RpcError as error:
@@ -74,16 +77,38 @@ class AwaitingIo(Io):
                     return
                 yield message
 
+        answered = False
         call = self._channels.stream(method)(messages(), timeout=deadline.left(), metadata=metadata)
         try:
             async for answer in call:
+                answered = True
                 stream.accept(answer)
                 free.release()
         except grpc.RpcError as error:
             lost = self._error_of(error)
             if lost.message.startswith(_WRITE_FAILED):
+                if not answered:
+                    await self._check_method(method, deadline, metadata)
                 raise Unavailable("the stream broke while a call was sent") from None
             raise lost from None
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+            raise closed_during_the_call() from None
+        finally:
+            call.cancel()
+
+    async def _check_method(self, method: str, deadline: Deadline, metadata: Metadata) -> None:
+        """Raises Unimplemented if the server has no such stream. A stream without messages cannot fail in writing, so
+        that its status is not lost."""
+        call = self._channels.stream(method)((), timeout=deadline.left(), metadata=metadata)
+        try:
+            async for _ in call:
+                pass
+        except grpc.RpcError as error:
+            found = self._error_of(error)
+            if isinstance(found, Unimplemented):
+                raise found from None
         except asyncio.CancelledError:
             if not self.closed:
                 raise
@@ -136,6 +161,7 @@ class AwaitingIo(Io):
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            del worker, workers  # which refer to the error, whose traceback refers to this frame
         return results
 
     async def close(self) -> None:

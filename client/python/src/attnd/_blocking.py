@@ -29,11 +29,14 @@ class BlockingIo(Io):
         self._watch = ConnectionWatch(self.channels.first)
         self.closed = False
 
-    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+    def unary(
+        self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
+    ) -> bytes:
         if self.closed:
             raise closed_error()
+        settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
         try:
-            answer: bytes = self.channels.unary(method)(payload, timeout=deadline.left(), metadata=metadata)
+            answer: bytes = self.channels.unary(method)(payload, **settings)
         except grpc.RpcError as error:
             raise self.error_of(error) from None
         except ValueError:  # what grpcio raises of a closed channel
@@ -55,6 +58,8 @@ class BlockingIo(Io):
             sender.receive(self, self.stream(method, sender.messages(), deadline, metadata))
 
     def error_of(self, error: grpc.RpcError) -> Error:
+        # Of a call on another thread it refers to the error itself, and together they would keep the call's memory.
+        error.__traceback__ = None
         if self.closed:
             return closed_during_the_call()
         return from_rpc_error(error)
@@ -129,8 +134,10 @@ class _Group(Io):
         self._starts = enumerate(starts)
         self._first_error = first_error
         self._results: List[Any] = []
+        self._reading = threading.Lock()
         self._lock = threading.Lock()
         self._calls: Set[Any] = set()
+        self._connections: Set[Any] = set()
         self._over = threading.Event()
         self._failure: Optional[BaseException] = None
 
@@ -150,12 +157,17 @@ class _Group(Io):
         except BaseException:
             self._end(None)
             raise
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # whose traceback refers to this frame: together they would keep the calls' memory
         return self._results
 
     def _next(self) -> Any:
-        with self._lock:
+        # Not under the other lock: the caller's iterator may take its time while calls begin and end.
+        with self._reading:
             if self._over.is_set():
                 return None
             item = next(self._starts, None)
@@ -186,14 +198,20 @@ class _Group(Io):
                 self._failure = failure
             self._over.set()
             calls = list(self._calls)
+            # Under the lock, so that none is interrupted that has gone to another caller.
+            for connection in self._connections:
+                connection.interrupt()
         for call in calls:
             call.cancel()
 
-    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> bytes:
+    def unary(
+        self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
+    ) -> bytes:
         if self._io.closed:
             raise closed_error()
+        settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
         try:
-            call = self._io.channels.unary(method).future(payload, timeout=deadline.left(), metadata=metadata)
+            call = self._io.channels.unary(method).future(payload, **settings)
         except ValueError:  # what grpcio raises of a closed channel
             if not self._io.closed:
                 raise
@@ -228,12 +246,29 @@ class _Group(Io):
             with self._lock:
                 self._calls.discard(call)
 
+    @contextlib.contextmanager
+    def interruptible(self, connection: Any) -> Iterator[None]:
+        """Within this the connection, of the local socket, is interrupted when the group ends early."""
+        with self._lock:
+            if self._over.is_set():
+                raise _batch_ended()
+            self._connections.add(connection)
+        try:
+            yield
+        except Error:
+            if self._over.is_set():
+                raise _batch_ended() from None
+            raise
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+
     def pause(self, seconds: float) -> None:
         if self._over.wait(seconds):
             raise _batch_ended()
 
     def reachable(self) -> bool:
-        return self._io.reachable()
+        return not self._over.is_set() and self._io.reachable()
 
     def connected(self, deadline: Deadline) -> bool:
         return not self._over.is_set() and self._io.connected(deadline)

@@ -67,7 +67,7 @@ class ClientBase:
 
     @property
     def target(self) -> str:
-        """The target, the caller's or that of ATTND_SERVER."""
+        """The target: the caller's, or that of ATTND_SERVER, or "127.0.0.1:50051"."""
         return self._core.options.target
 
     @property
@@ -175,7 +175,7 @@ class Client(ClientBase):
 
     Args:
         target: a gRPC name: "host:port", "dns:///name:port", "unix:///run/attnd/attnd.sock". None is ATTND_SERVER in
-            the environment.
+            the environment, or "127.0.0.1:50051" if that is not set either.
         credentials: for TLS, for example ``grpc.ssl_channel_credentials(root)``; None: no encryption.
         token: sent along as ``authorization: Bearer``: a string, or a function that is asked at each call. Only beside
             ``credentials``, or to a server on this host.
@@ -191,7 +191,7 @@ class Client(ClientBase):
         user_agent: put before the library's own.
 
     Raises:
-        InvalidArgument: there is no target, or settings that make no client.
+        InvalidArgument: a target or settings that make no client.
         FailedPrecondition: in a forked child.
 
     Example:

@@ -24,6 +24,8 @@ class Core:
         self.io = io
         self.transports = transports
         self.policy = Policy(options.retry)
+        # Whether the server has StreamAttention, as far as is known.
+        self.has_streams = True
         self.closed = False
 
     def close_transports(self) -> None:
@@ -77,12 +79,14 @@ class Core:
             raise tries.explain(error, ", and there is no time for another") from None
         tries.spend(error)
 
-    def once(self, io: Io, deadline: Deadline, attempt: Callable[[], Operation[T]]) -> Operation[T]:
+    def once(self, io: Io, deadline: Deadline, attempt: Callable[[bool], Operation[T]]) -> Operation[T]:
         """For calls with effects: after an error nobody knows whether the server began. What waits for a connection has
-        not been sent."""
+        not been sent. `attempt` is told whether gRPC shall wait for another connection: the one that is found here may
+        be lost before the call takes it."""
+        connected = False
         if self.policy.options.enabled and self.policy.connected:
             until = Tries(self.policy, deadline).deadline()
-            yield lambda: io.connected(until)
-        result = yield from attempt()
+            connected = yield lambda: io.connected(until)
+        result = yield from attempt(connected)
         self.policy.connected = True
         return result

@@ -152,11 +152,17 @@ class _LocalTransport(_HostTransport):
             staged: Staged = yield lambda: self._stage(self._host.stager, call, deadline.at)
             staged.unknown = unknown
             send = partial(self._door.call, header, staged.names, staged.sent, staged.sent_bytes, staged.answered_bytes)
-            answer: Optional[local_pb2.LocalAnswer] = yield partial(send, deadline.timeout, deadline.at)
+            step = partial(send, deadline.timeout, deadline.at)
+            if io.interruptible is not None:
+                step = partial(step, interruptible=io.interruptible)
+            answer: Optional[local_pb2.LocalAnswer] = yield step
             error = _error_in(answer)
             if error is None:
                 return _finished(self._host.stager, staged, call, _result_of(answer))
-            unknown = _forgotten(self._host, staged, error)
+            try:
+                unknown = _forgotten(self._host, staged, error)
+            finally:
+                del error
 
 
 class _SharedTransport(_HostTransport):
@@ -233,7 +239,10 @@ def _forgotten(host: Host, staged: Staged, error: Error) -> int:
     again. Otherwise raises `error`."""
     unknown = isinstance(error, FailedPrecondition) and error.field.endswith("_shared.region")
     if not unknown or staged.unknown >= _MAX_UNKNOWN:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # whose traceback refers to this frame: together they would keep the call's memory
     host.memory.keeper.forget(staged.generation)
     return staged.unknown + 1
 

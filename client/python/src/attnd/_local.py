@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, NamedTuple, Optional
+from typing import Any, Callable, ContextManager, Deque, NamedTuple, Optional
 from weakref import WeakSet
 
 from attnd import _local_wire
@@ -193,7 +193,15 @@ class LocalDoor:
         return True
 
     def call(
-        self, header: bytes, names: bytes, sent: Any, sent_bytes: int, answered_bytes: int, timeout: float, at: float
+        self,
+        header: bytes,
+        names: bytes,
+        sent: Any,
+        sent_bytes: int,
+        answered_bytes: int,
+        timeout: float,
+        at: float,
+        interruptible: Optional[Callable[[Connection], ContextManager[None]]] = None,
     ) -> Optional[local_pb2.LocalAnswer]:
         """One call and its answer, which may be an error.
 
@@ -205,13 +213,14 @@ class LocalDoor:
             answered_bytes: of the tensors that come with the answer.
             timeout: in seconds.
             at: when that is over, by the monotonic clock.
+            interruptible: Io's.
 
         Returns:
             None if calls do not go this way: nothing was sent.
 
         Raises:
             DeadlineExceeded: on this side.
-            Cancelled: the client was closed.
+            Cancelled: the client was closed, or the call interrupted.
             Unavailable: the connection was lost, and the call may or may not have been done.
             Internal: the server broke the protocol.
         """
@@ -225,7 +234,11 @@ class LocalDoor:
             try:
                 if not connection.welcome.has_room(len(header) + len(names), sent_bytes, answered_bytes):
                     raise TooLarge
-                answer = connection.call(header, names, sent, left, left)
+                if interruptible is None:
+                    answer = connection.call(header, names, sent, left, left)
+                else:
+                    with interruptible(connection):
+                        answer = connection.call(header, names, sent, left, left)
             except Lost:
                 self._discard(connection)
                 left = _left(timeout, at)

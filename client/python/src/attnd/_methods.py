@@ -145,7 +145,7 @@ def attend_many(
     """Computes many batches, several at once over the client's channels and the target's servers.
 
     Args:
-        requests: what to compute, in any number; read as they are needed, on the client's threads.
+        requests: what to compute, in any number; read as they are needed, on the caller's thread and the client's.
         return_errors: give failed calls' errors in their places. Otherwise the first call to fail raises its error, and
             the others are cancelled.
         timeout: seconds for all of them together; None is the client's.
@@ -439,10 +439,18 @@ def _result(reply: ComputeReply) -> Any:
     return reply.output if reply.log_sum_exp is None else (reply.output, reply.log_sum_exp)
 
 
-def _ask(core: Core, method: str, request: Any, response: Any, deadline: Any, metadata: Any) -> Operation[Any]:
+def _ask(
+    core: Core,
+    method: str,
+    request: Any,
+    response: Any,
+    deadline: Any,
+    metadata: Any,
+    wait_for_ready: bool = False,
+) -> Operation[Any]:
     """One attempt with messages."""
     payload = request.SerializeToString()
-    answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata)
+    answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata, wait_for_ready)
     return _wire.parse(response, answer, f"the server's reply is no {response.DESCRIPTOR.name}")
 
 

@@ -12,7 +12,7 @@ object that exists in both forms), with their arguments bound:
 
 from __future__ import annotations
 
-from typing import Any, Callable, Generator, Iterable, List, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, ContextManager, Generator, Iterable, List, Optional, Tuple, TypeVar, Union
 
 from attnd._deadline import Deadline
 from attnd.errors import Error
@@ -43,12 +43,18 @@ class Io:
 
     Attributes:
         parallel: whether an operation may run others beside each other by `together`; not within `together`.
+        interruptible: where steps block and may have to end early from another thread: makes a context in which the
+            `interrupt` method of its argument may be called on any thread. None elsewhere.
     """
 
     parallel: bool = True
+    interruptible: Optional[Callable[[Any], ContextManager[None]]] = None
 
-    def unary(self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata) -> Any:
-        """Sends one gRPC call; the answer's bytes. Raises an Error."""
+    def unary(
+        self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
+    ) -> Any:
+        """Sends one gRPC call; the answer's bytes. Raises an Error. With `wait_for_ready` a call that finds no
+        connection waits for one until its deadline."""
         raise NotImplementedError
 
     def exchange(

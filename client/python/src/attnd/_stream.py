@@ -14,7 +14,7 @@ from attnd._deadline import Deadline
 from attnd._operation import Io, MessageStream, Metadata, Operation
 from attnd._request import Call, ComputeReply, ComputeRequest
 from attnd._status import error_in
-from attnd.errors import Cancelled, Error, Internal, Unavailable
+from attnd.errors import Cancelled, Error, Internal, Unavailable, Unimplemented
 from attnd.v1 import attention_pb2
 
 METHOD = "/attnd.v1.AttentionService/StreamAttention"
@@ -25,6 +25,11 @@ _IN_FLIGHT = 8
 _STREAMS_OVER_SERVERS = 8
 
 _NO_RESPONSE = f"{_wire.NOT_AN_ANSWER}it is no StreamAttentionResponse"
+
+
+class NoStreams(Exception):
+    """The server has no StreamAttention: the calls that are left go each by itself."""
+
 
 Item = Tuple[int, Call]
 Result = Union[ComputeReply, Error]
@@ -78,6 +83,9 @@ class Job:
             result = error_in(message)
             if not self.return_errors:
                 raise result
+        self.put(index, result)
+
+    def put(self, index: int, result: Result) -> None:
         with self._lock:
             self._results[index] = result
 
@@ -103,6 +111,7 @@ class _Stream(MessageStream):
         self._sent: Dict[int, Item] = {}
         self._all_sent = False
         self._over = False
+        self._answered = False
         self._refused: List[Item] = []
         self._unanswered: List[Item] = []
         self._refusal: Optional[Unavailable] = None
@@ -122,6 +131,7 @@ class _Stream(MessageStream):
         return _wire.join(header.SerializeToString(), ((_wire.Q, call.q), (_wire.K, call.k), (_wire.V, call.v)))
 
     def accept(self, message: bytes) -> None:
+        self._answered = True
         small, tensors = _wire.split(message)
         answer = _wire.parse(attention_pb2.StreamAttentionResponse, small, _NO_RESPONSE)
         with self._lock:
@@ -141,6 +151,10 @@ class _Stream(MessageStream):
             self._unanswered, self._sent = list(self._sent.values()), {}
         self._job.give_back([*self._refused, *self._unanswered])
 
+    def is_unknown(self, error: Error) -> bool:
+        """Whether the stream failed because the server has no such method."""
+        return isinstance(error, Unimplemented) and not self._answered
+
     def check(self) -> None:
         """After the stream has ended well. Raises the error of calls that the server refused, to have them repeated."""
         self._job.check()
@@ -151,7 +165,7 @@ class _Stream(MessageStream):
 
 
 def compute_many(core: Core, io: Io, job: Job, deadline: Deadline, metadata: Metadata) -> Operation[List[Result]]:
-    """Raises the first error, unless the job returns errors."""
+    """Raises the first error, unless the job returns errors, and NoStreams."""
     errors: List[Error] = []
 
     def one_stream(branch: Io) -> Operation[None]:
@@ -177,6 +191,10 @@ def _attempt(io: Io, job: Job, deadline: Deadline, metadata: Metadata) -> Operat
     stream = _Stream(job)
     try:
         yield lambda: io.exchange(METHOD, stream, _IN_FLIGHT, deadline, metadata)
+    except Error as error:
+        if stream.is_unknown(error):
+            raise NoStreams from None
+        raise
     finally:
         stream.end()
     stream.check()

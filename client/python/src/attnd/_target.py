@@ -10,19 +10,19 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attnd.errors import InvalidArgument
 
+# As attnctl's (client/attnctl/server.cc).
+_DEFAULT = "127.0.0.1:50051"
 _SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "passthrough")
 _FORMS = "host:port, dns:///name:port or unix:///path"
 _UNIX_NAMES = "unix:path or unix:///absolute/path, where %XX stands for a byte (%20 a space, %23 #, %25 %, %3F ?)"
 
 
 def resolve(target: Optional[str]) -> str:
-    """The target, or else ATTND_SERVER in the environment. Raises InvalidArgument if there is neither."""
-    name = os.environ.get("ATTND_SERVER", "") if target is None else target
+    """The target, or else ATTND_SERVER in the environment, or else 127.0.0.1:50051. Raises InvalidArgument."""
+    name = (os.environ.get("ATTND_SERVER") or _DEFAULT) if target is None else target
     if not isinstance(name, str):
         raise InvalidArgument.of("target", _FORMS, repr(name)[:80])
     if not name:
-        if target is None:
-            raise InvalidArgument.of("target", f"{_FORMS}, here or as ATTND_SERVER in the environment", "none")
         raise InvalidArgument.of("target", _FORMS, "an empty string")
     if name.startswith("unix:") and unix_path(name) in (None, ""):
         raise InvalidArgument.of("target", _UNIX_NAMES, name)

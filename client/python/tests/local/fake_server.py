@@ -25,7 +25,7 @@ class FakeServer:
         on_call: what to do with a call; None: send no answer.
         on_hello: the welcome; None: close the connection, as a server without local calls does.
         registers: the code that answers a register.
-        calls, cancels: what came. regions: handle to memory, of all connections.
+        calls, cancels: what came. ends: connections that clients ended. regions: handle to memory, of all connections.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -37,6 +37,7 @@ class FakeServer:
         self.registers = 0
         self.calls: List[local_pb2.LocalCall] = []
         self.cancels: List[int] = []
+        self.ends = 0
         self.regions: Dict[bytes, mmap.mmap] = {}
         self.connections: List[socket.socket] = []
         self.silent = False
@@ -121,6 +122,7 @@ class FakeServer:
             except OSError:
                 data, fds = b"", []
             if not data:
+                self.ends += 1
                 break
             if self.silent:
                 for fd in fds:

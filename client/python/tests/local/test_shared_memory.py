@@ -78,6 +78,7 @@ def test_places_are_found_by_address(memory: SharedMemory, begin: int, size: int
 
 
 def test_a_region_goes_with_its_last_view_here_and_at_the_server(memory: SharedMemory, fake: FakeServer) -> None:
+    gc.collect()  # what tests before have left in cycles
     before = descriptors()
     array, region = memory.allocate(1 << 20)
     assert memory.keeper.register(region)
