@@ -224,20 +224,20 @@ TEST_F(LocalFuturesTest, ServersWithoutTheOneOrTheOtherAreUsedAsFarAsTheyGo) {
                 {true, false, Transport::kLocal, Transport::kGrpc},
                 {false, true, Transport::kGrpc, Transport::kSharedMemory},
                 {false, false, Transport::kGrpc, Transport::kGrpc}};
-  for (const auto& [calls, memory, by_small, by_large] : kCases) {
+  for (const auto& row : kCases) {
     Start([&](server::Options& options) {
-      options.local_calls = calls;
-      options.shared_memory = memory;
+      options.local_calls = row.calls;
+      options.shared_memory = row.memory;
     });
     Client client = NewClient();
-    EXPECT_EQ(client.GetServerInfo()->local_calls, calls);
+    EXPECT_EQ(client.GetServerInfo()->local_calls, row.calls);
     for (const bool later : {false, true}) {
       const auto a = later ? client.ComputeFuture(small).get() : client.Compute(small);
       const auto b = later ? client.ComputeFuture(large).get() : client.Compute(large);
       ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
-      EXPECT_EQ(a->transport, by_small);
-      EXPECT_EQ(b->transport, by_large);
-      EXPECT_EQ(memory, server_->server().shared_memory() != nullptr && mapped() > 0);
+      EXPECT_EQ(a->transport, row.small);
+      EXPECT_EQ(b->transport, row.large);
+      EXPECT_EQ(row.memory, server_->server().shared_memory() != nullptr && mapped() > 0);
     }
   }
 }
