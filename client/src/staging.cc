@@ -11,9 +11,9 @@
 namespace attnd::client {
 namespace {
 
-// Below this tensors are sent, not copied to shared memory. At 8 KiB in all both took the same time and at 1 MiB
-// copying took 0.6 of it (docs/performance.md, "Calls"); where between the two they part was not
-// measured.
+// Below this tensors are sent, not copied to shared memory. By gRPC, at 8 KiB in all both took the same time and at 1
+// MiB copying took 0.6 of it (docs/performance.md, "Calls"). Over the local socket both take the same from 8 to 48 KiB
+// (docs/performance.md, "Local calls"), and a datagram has no room for much more.
 constexpr std::int64_t kMinCopyBytes = std::int64_t{16} << 10;
 
 constexpr std::size_t kAlignment = 64;

@@ -304,6 +304,31 @@ TEST_F(LocalFuturesTest, CallsThatFindNoRoomAtTheSocketWaitForIt) {
   }
 }
 
+TEST_F(LocalFuturesTest, ACallThatTheSocketNeverTakesGoesByGrpcAtOnce) {
+  local_.OnHello([](const Peer& peer, const v1::LocalRequest&) {
+    v1::LocalWelcome welcome;
+    welcome.set_max_message_bytes(16U << 20);  // more than a socket takes
+    return FakeLocalServer::Welcome(peer, welcome);
+  });
+  Client client = NewClient();
+  TestRequest large({1, 1, 1, 32, 64, 64, 32}), too_large(Large());
+  ASSERT_TRUE(client.ComputeFuture(large.request).get().ok());
+  const auto hold = std::make_shared<absl::Mutex>();
+  hold->Lock();
+  local_.OnCall([hold](const Peer& peer, const v1::LocalRequest& request) {
+    absl::MutexLock lock(hold.get());
+    return FakeLocalServer::Answer(peer, request);
+  });
+  std::vector<std::future<absl::StatusOr<ComputeReply>>> futures;
+  for (int i = 0; i < 50; ++i) futures.push_back(client.ComputeFuture(large.request));
+  const auto reply = client.ComputeFuture(too_large.request).get();
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->transport, Transport::kGrpc);
+  hold->Unlock();
+  for (auto& future : futures) EXPECT_TRUE(future.get().ok());
+  EXPECT_EQ(local_.connections, 1);
+}
+
 // By Compute too.
 TEST_F(LocalFuturesTest, AServerThatGivesNoSignOfLifeIsGivenUp) {
   options_.keepalive_time = options_.keepalive_timeout = absl::Milliseconds(300);

@@ -119,7 +119,7 @@ Command AttendCommand() {
       "  attnctl attend --model t5-tiny --input layer.safetensors --output o.safetensors\n"
       "  attnctl attend --model t5-tiny --input layer.safetensors --compare o_hf --tolerance 1e-4",
       {"model", "input", "output", "table", "version", "mask", "scale", "query_offset", "query_lengths", "key_lengths",
-       "layout", "output_dtype", "lse", "compare", "tolerance"},
+       "layout", "output_dtype", "lse", "grpc_only", "compare", "tolerance"},
       Run};
 }
 

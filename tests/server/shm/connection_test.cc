@@ -154,6 +154,15 @@ TEST_F(ConnectionTest, WhatWasReleasedLeavesRoomAtOnce) {
   unmapper_.Drain();
 }
 
+// Which callers ask for as a sign of life.
+TEST_F(ConnectionTest, TheReleaseOfTheHandleOfZerosIsAnsweredAndChangesNothing) {
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
+  EXPECT_EQ(TakeReply().code, 0);
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRelease), {}).ok());
+  EXPECT_EQ(TakeReply().code, static_cast<int>(absl::StatusCode::kNotFound));
+  EXPECT_EQ(memory_.mapped_bytes(), static_cast<std::int64_t>(kSize));
+}
+
 TEST_F(ConnectionTest, AServerThatSharesNoMemoryRefusesRegions) {
   Connect(nullptr);
   ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
