@@ -471,9 +471,11 @@ TEST_F(LocalFuturesTest, ACallWhoseConnectionIsLostEndsAlsoWhenItsClientHasGone)
 TEST_F(LocalFuturesTest, AForkedChildKeepsNoConnectionOpen) {
   options_.shared_memory = true;
   auto client = std::make_unique<Client>(NewClient());
-  ASSERT_TRUE(client->ComputeFuture(t_.request).get().ok());
+  // Large enough that the client asks whether it may copy it to shared memory.
+  TestRequest large({1, 1, 1, 32, 64, 64, 32});
+  ASSERT_TRUE(client->ComputeFuture(large.request).get().ok());
   ASSERT_TRUE(client->Compute(t_.request).ok());
-  ASSERT_TRUE(Becomes([&] { return local_.standing >= 2; }));
+  ASSERT_TRUE(Becomes([&] { return local_.standing == 3; }));
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
