@@ -1,5 +1,5 @@
 // attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm|local --mode auto|unary|stream --clients C
-// [--echo] [--copy] [--piece_bytes B] [--pages huge|small]
+// [--in_flight N] [--echo] [--copy] [--piece_bytes B] [--pages huge|small]
 //
 // The binary that ships (or the echo) on one CPU and its clients on another; what they are compared with is measured in
 // turns with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in
@@ -36,10 +36,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "attnd/client.h"
 #include "attnd/v1/server.grpc.pb.h"
 #include "channel_settings.h"
 #include "client/src/attention_caller.h"
+#include "client/src/local_mux.h"
 #include "client/src/retry.h"
 #include "grpcpp/grpcpp.h"
 #include "memory/huge_pages.h"
@@ -54,6 +56,10 @@ ABSL_FLAG(std::string, transport, "tcp",
           "tcp, uds, shm or local: calls over the local socket, in turns with gRPC over the Unix socket");
 ABSL_FLAG(std::string, mode, "auto", "auto (the client library's choice), unary or stream");
 ABSL_FLAG(int, clients, 1, "callers at once");
+ABSL_FLAG(
+    int, in_flight, 0,
+    "0: each caller waits for its call; otherwise it makes so many asynchronous ones at once and waits for all of "
+    "them, and times are those of all of them");
 ABSL_FLAG(bool, echo, false, "the wire without the arithmetic");
 ABSL_FLAG(bool, copy, false, "with shm and local: tensors in ordinary memory, which the library copies");
 ABSL_FLAG(int64_t, piece_bytes, 0, "with stream: bytes of a piece; 0: the library's choice");
@@ -157,11 +163,16 @@ class Caller {
         std::make_shared<client::RetryPolicy>(
             RetryOptions(), grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments)),
         shared ? client::SharedMemory::ForTarget(target) : nullptr, plan,
-        local_ ? client::LocalCalls::ForTarget(target, "attnd_bench") : nullptr);
+        local_ ? client::LocalCalls::ForTarget(target, "attnd_bench", client::Keepalive::Of(kKeepalive, kKeepalive))
+               : nullptr,
+        local_ ? client::LocalMux::ForTarget(target, "attnd_bench", client::Keepalive::Of(kKeepalive, kKeepalive))
+               : nullptr);
     const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * SizeOf(dtype);
     const bool in_place = shared && !absl::GetFlag(FLAGS_copy);
+    const auto at_once = static_cast<std::size_t>(std::max(1, absl::GetFlag(FLAGS_in_flight)));
     for (SharedBuffer& buffer : buffers_) {
-      buffer = in_place ? *caller_->AllocateBuffer(bytes) : Ordinary(bytes);
+      const std::size_t size = &buffer == &buffers_[3] ? bytes * at_once : bytes;
+      buffer = in_place ? *caller_->AllocateBuffer(size) : Ordinary(size);
       Fill(buffer, dtype);
     }
     request_.model = "bench";
@@ -173,9 +184,19 @@ class Caller {
   }
 
   void Call() {
-    const auto reply = caller_->Compute(request_, {});
-    if (!reply.ok()) Die(reply.status());
-    if (local_ && reply->transport != Transport::kLocal) Die(absl::InternalError("a call went by gRPC"));
+    const int at_once = absl::GetFlag(FLAGS_in_flight);
+    if (at_once == 0) return Check(caller_->Compute(request_, {}));
+    absl::BlockingCounter left(at_once);
+    for (int i = 0; i < at_once; ++i) {
+      ComputeRequest request = request_;
+      request.output.data =
+          static_cast<char*>(request_.output.data) + static_cast<std::size_t>(i) * request_.output.size_bytes;
+      caller_->ComputeAsync(std::move(request), {}, [&](const absl::StatusOr<ComputeReply>& reply) {
+        Check(reply);
+        left.DecrementCount();
+      });
+    }
+    left.Wait();
   }
   const ComputeRequest& request() const { return request_; }
 
@@ -186,6 +207,12 @@ class Caller {
   }
 
  private:
+  static constexpr absl::Duration kKeepalive = absl::Seconds(30);
+
+  void Check(const absl::StatusOr<ComputeReply>& reply) const {
+    if (!reply.ok()) Die(reply.status());
+    if (local_ && reply->transport != Transport::kLocal) Die(absl::InternalError("a call went by gRPC"));
+  }
   static SharedBuffer Ordinary(std::size_t bytes) {
     const auto buffer = std::make_shared<PageBuffer>(bytes, Pages());
     return SharedBuffer(std::shared_ptr<void>(buffer, buffer->data()), bytes);
@@ -266,6 +293,10 @@ void CheckFlags() {
   const int clients = absl::GetFlag(FLAGS_clients);
   if (clients < 1 || clients > 256) {
     Die(absl::InvalidArgumentError(absl::StrCat("--clients: expected 1..256, got ", clients)));
+  }
+  const int in_flight = absl::GetFlag(FLAGS_in_flight);
+  if (in_flight < 0 || in_flight > 256) {
+    Die(absl::InvalidArgumentError(absl::StrCat("--in_flight: expected 0..256, got ", in_flight)));
   }
   if (absl::GetFlag(FLAGS_rounds) < 1) Die(absl::InvalidArgumentError("--rounds: expected at least 1"));
 }
@@ -363,13 +394,16 @@ int WireMain(int argc, char** argv) {
     copy = std::max(copy, MeasureCopyBytesPerSecond(tensor_bytes, 5, Pages()));
   }
 
-  const double bytes = static_cast<double>(4 * tensor_bytes) * static_cast<double>(callers.size());
+  const int at_once = std::max(1, absl::GetFlag(FLAGS_in_flight));
+  const double bytes = static_cast<double>(4 * tensor_bytes) * static_cast<double>(callers.size()) * at_once;
   const auto rate = [](double total, double milliseconds) { return total / (milliseconds / 1e3); };
   nlohmann::json line = {{"shape", absl::GetFlag(FLAGS_shape)},
                          {"dtype", absl::GetFlag(FLAGS_dtype)},
                          {"transport", transport},
                          {"mode", absl::GetFlag(FLAGS_mode)},
                          {"clients", callers.size()},
+                         {"in_flight", absl::GetFlag(FLAGS_in_flight)},
+                         {"calls_per_second", rate(static_cast<double>(callers.size()) * at_once, calls.At(0.5))},
                          {"echo", echo},
                          {"copy", absl::GetFlag(FLAGS_copy)},
                          {"tensor_bytes", tensor_bytes},
@@ -393,6 +427,7 @@ int WireMain(int argc, char** argv) {
                          {"to_empty_call_p50", calls.At(0.5) / empty_calls.At(0.5)}};
   if (by_grpc != nullptr) {
     line["grpc_p50_ms"] = grpc_calls.At(0.5);
+    line["grpc_calls_per_second"] = rate(at_once, grpc_calls.At(0.5));
     line["grpc_min_ms"] = grpc_calls.At(0);
     line["to_grpc_p50"] = calls.At(0.5) / grpc_calls.At(0.5);
     line["to_grpc_min"] = calls.At(0) / grpc_calls.At(0);

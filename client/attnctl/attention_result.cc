@@ -93,13 +93,29 @@ absl::Status Compare(const ComputeReply& reply, const LoadedTensor& reference, c
       absl::StrFormat("o differs from %s by up to %.3g, more than the tolerance %.3g", name, error, *tolerance));
 }
 
+namespace {
+
+const char* NameOf(Transport transport) {
+  switch (transport) {
+    case Transport::kGrpc:
+      break;
+    case Transport::kSharedMemory:
+      return "gRPC, tensors in shared memory";
+    case Transport::kLocal:
+      return "the local socket";
+  }
+  return "gRPC";
+}
+
+}  // namespace
+
 std::string Summary(const ComputeRequest& request, const ComputeReply& reply, absl::Duration call) {
   const std::string origin =
       request.bias == Bias::kNone ? "without bias" : absl::StrCat("from ", request.model, " version ", reply.version);
-  return absl::StrFormat("o [%s] %s %s; server: queued %s, computed %s; whole call %s\n",
+  return absl::StrFormat("o [%s] %s %s; server: queued %s, computed %s; whole call %s, by %s\n",
                          absl::StrJoin(reply.output.sizes(), ", "), tensor::NameOf(ToEngine(reply.dtype)), origin,
                          absl::FormatDuration(reply.queue_time), absl::FormatDuration(reply.compute_time),
-                         absl::FormatDuration(absl::Trunc(call, absl::Microseconds(1))));
+                         absl::FormatDuration(absl::Trunc(call, absl::Microseconds(1))), NameOf(reply.transport));
 }
 
 }  // namespace attnd::ctl

@@ -79,6 +79,7 @@ struct Flags {
                                                 "element type of the output",
                                                 "that of q"};
   Switch lse{own, "lse", "also write `lse`, the log-sum-exp of each row's logits"};
+  Switch grpc_only{own, "grpc_only", "call by gRPC, also where the server takes calls over its local socket"};
   TextFlag compare{own, "compare", "NAME", "compare `o` with this tensor of the input and print the largest error"};
   OptionalFlag<double> tolerance{own, "tolerance", "X", "with --compare, fail if the error is larger"};
 

@@ -15,6 +15,7 @@ std::string ServerAddress(const Flags& flags) {
 absl::StatusOr<Client> Connect(const Flags& flags) {
   ClientOptions options;
   options.user_agent = "attnctl";
+  options.local_calls = !flags.grpc_only.value();
   options.retry.max_time = flags.retry_for.value();
   options.retry.enabled = options.retry.max_time > absl::ZeroDuration();
   return Client::Create(ServerAddress(flags), options);

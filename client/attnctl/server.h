@@ -12,7 +12,7 @@ namespace attnd::ctl {
 // --server, or the environment's ATTND_SERVER, or 127.0.0.1:50051.
 std::string ServerAddress(const Flags& flags);
 
-// A client of that server, with --retry_for. Errors: see Client::Create.
+// A client of that server, with --retry_for and --grpc_only. Errors: see Client::Create.
 absl::StatusOr<Client> Connect(const Flags& flags);
 
 // With --timeout, counted from now.

@@ -9,15 +9,25 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "attnd/error_detail.h"
 #include "client/src/async_runtime.h"
 #include "client/src/compute_call.h"
+#include "client/src/local_mux.h"
+#include "client/src/process.h"
 
 namespace attnd::client {
 namespace {
 
 // How often a call may be repeated because of what was learnt of the server. After that it goes the plainest way.
 constexpr int kMaxLessons = 2;
+
+// How often a call may find that the server has closed the connection before it was sent. After that it goes by gRPC.
+constexpr int kMaxReconnects = 10;
+
+// A result of more bytes than this is copied to its destination on a thread of AsyncRuntime, as is what follows an
+// error done there, so that the thread that reads answers can go on.
+constexpr std::int64_t kLargeCopy = 256 << 10;
 
 // The server does not know a region any more: it was started anew, or the connection that registered it broke.
 bool IsLostRegion(const absl::Status& status) {
@@ -35,16 +45,23 @@ struct AttentionCaller::LaterCall {
   ComputeCallback done;
   Tries tries;
   int lessons = 0;
+  int reconnects = 0;
   std::optional<Staged> staged;
 };
 
 AttentionCaller::AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory,
-                                 StreamPlan plan, std::shared_ptr<LocalCalls> local)
+                                 StreamPlan plan, std::shared_ptr<LocalCalls> local, std::shared_ptr<LocalMux> mux)
     : retry_(std::move(retry)),
       memory_(std::move(memory)),
       staging_(memory_ == nullptr ? nullptr : std::make_shared<StagingPool>(memory_)),
       local_(std::move(local)),
+      mux_(std::move(mux)),
       plan_(plan) {}
+
+AttentionCaller::~AttentionCaller() {
+  // A forked child has no such thread, and another one of its parent's may have held the lock.
+  if (mux_ != nullptr && !Forked()) mux_->Stop();
+}
 
 bool AttentionCaller::InPieces(const Shape& shape) const {
   const std::int64_t bytes = shape.q_bytes + shape.k_bytes + shape.v_bytes + shape.output_bytes;
@@ -89,7 +106,10 @@ absl::StatusOr<ComputeReply> AttentionCaller::Compute(const ComputeRequest& requ
 std::optional<absl::StatusOr<ComputeReply>> AttentionCaller::ComputeLocal(const ComputeRequest& request,
                                                                           const Shape& shape,
                                                                           const CallOptions& options, bool& shared) {
-  while (std::shared_ptr<LocalConnection> connection = local_->Take(options)) {
+  for (int reconnects = 0; reconnects <= kMaxReconnects; ++reconnects) {
+    std::shared_ptr<LocalConnection> connection = local_->Take(options);
+    if (connection == nullptr) break;
+    retry_->NoteConnected();
     Staged staged = Staged::MakeLocal(staging_, request, shape, options.deadline);
     LocalConnection::Result result = connection->Call(request, shape, staged.fields(), options);
     if (result.sent == LocalConnection::Sent::kGone) {
@@ -99,7 +119,11 @@ std::optional<absl::StatusOr<ComputeReply>> AttentionCaller::ComputeLocal(const 
       if (memory_ != nullptr) memory_->Check();
       continue;
     }
-    result.usable ? local_->Put(std::move(connection)) : local_->Drop(std::move(connection));
+    if (result.silent) {
+      local_->DropAll(std::move(connection), LocalCalls::kRest);
+    } else {
+      result.usable ? local_->Put(std::move(connection)) : local_->Drop(std::move(connection));
+    }
     if (result.sent == LocalConnection::Sent::kTooLarge) {
       std::move(staged).Unused();
       return std::nullopt;
@@ -129,11 +153,62 @@ void AttentionCaller::ComputeAsync(ComputeRequest request, CallOptions options, 
   const absl::StatusOr<Shape> shape = CheckRequest(request);
   if (!shape.ok()) return done(shape.status());
   Tries tries(retry_, options);
-  Attempt(std::make_shared<LaterCall>(
-      LaterCall{std::move(request), *shape, std::move(options), std::move(done), std::move(tries), 0, std::nullopt}));
+  Attempt(std::make_shared<LaterCall>(LaterCall{std::move(request), *shape, std::move(options), std::move(done),
+                                                std::move(tries), 0, 0, std::nullopt}));
 }
 
 void AttentionCaller::Attempt(std::shared_ptr<LaterCall> call) {
+  // A datagram has no metadata.
+  if (mux_ == nullptr || call->lessons == kMaxLessons || !call->options.metadata.empty()) {
+    return AttemptGrpc(std::move(call));
+  }
+  const absl::Time deadline = call->options.deadline;
+  // Tensors are copied on a thread of the runtime, since the one that reads answers must not be held up.
+  auto settled = [self = shared_from_this(), call] {
+    AsyncRuntime::Get().Post([self, call] { self->AttemptLocal(call); });
+  };
+  if (mux_->Settle(deadline, std::move(settled))) AttemptLocal(std::move(call));
+}
+
+void AttentionCaller::AttemptLocal(std::shared_ptr<LaterCall> call) {
+  const CallOptions& options = call->options;
+  // In gRPC's words.
+  if (options.cancellation != nullptr && options.cancellation->cancelled()) {
+    return Ended(std::move(call), false, false, absl::CancelledError("CANCELLED"));
+  }
+  if (options.deadline <= absl::Now()) {
+    return Ended(std::move(call), false, false, absl::DeadlineExceededError("Deadline Exceeded"));
+  }
+  if (!mux_->Offered()) return AttemptGrpc(std::move(call));
+  retry_->NoteConnected();
+  Staged::MakeLocalLater(
+      staging_, call->request, call->shape, options.deadline,
+      [self = shared_from_this(), call](Staged staged) { self->SendLocal(call, std::move(staged)); });
+}
+
+void AttentionCaller::SendLocal(std::shared_ptr<LaterCall> call, Staged staged) {
+  call->staged = std::move(staged);
+  ComputeCallback ended = [self = shared_from_this(), call](absl::StatusOr<ComputeReply> reply) {
+    const bool shared = call->staged->any();
+    if (reply.ok() && (!call->staged->copies() || call->shape.output_bytes <= kLargeCopy)) {
+      return self->Ended(call, shared, false, std::move(reply));
+    }
+    AsyncRuntime::Get().Post(
+        [self, call, shared, reply = std::move(reply)] { self->Ended(call, shared, false, reply); });
+  };
+  // Request and fields stay where they are until the call has ended.
+  const LocalMux::Started started =
+      mux_->Start(call->request, call->shape, call->staged->fields(), call->options, std::move(ended));
+  if (started == LocalMux::Started::kYes) return;
+  // Nothing was sent, so this costs no repeat.
+  std::move(*call->staged).Unused();
+  call->staged.reset();
+  if (started == LocalMux::Started::kNoRoom || ++call->reconnects > kMaxReconnects) return AttemptGrpc(std::move(call));
+  if (memory_ != nullptr) memory_->Check();  // with the server goes what it knew of memory
+  Attempt(std::move(call));
+}
+
+void AttentionCaller::AttemptGrpc(std::shared_ptr<LaterCall> call) {
   if (call->lessons == kMaxLessons || staging_ == nullptr) return Send(std::move(call), std::nullopt);
   auto made = [self = shared_from_this(), call](std::optional<Staged> staged) { self->Send(call, std::move(staged)); };
   Staged::MakeLater(staging_, call->request, call->shape, call->options.deadline, std::move(made));
@@ -156,8 +231,8 @@ void AttentionCaller::Send(std::shared_ptr<LaterCall> call, std::optional<Staged
 
 void AttentionCaller::Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed,
                             absl::StatusOr<ComputeReply> reply) {
-  if (shared && reply.ok()) reply->transport = Transport::kSharedMemory;
-  if (shared) reply = std::move(*call->staged).Finish(std::move(reply), call->request, call->shape);
+  if (shared && reply.ok() && reply->transport == Transport::kGrpc) reply->transport = Transport::kSharedMemory;
+  if (call->staged.has_value()) reply = std::move(*call->staged).Finish(std::move(reply), call->request, call->shape);
   if (reply.ok()) {
     call->tries.Answered();
     return call->done(std::move(reply));

@@ -21,12 +21,18 @@
 
 namespace attnd::client {
 
+class LocalMux;
+
 // Thread-safe. Calls in flight keep it alive.
 class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
  public:
-  // `memory` and `local` are null where the target is no Unix socket, and where they are turned off.
+  // `memory`, `local` (for Compute) and `mux` (for ComputeAsync) are null where the target is no Unix socket, and where
+  // they are turned off.
   AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory, StreamPlan plan,
-                  std::shared_ptr<LocalCalls> local = nullptr);
+                  std::shared_ptr<LocalCalls> local = nullptr, std::shared_ptr<LocalMux> mux = nullptr);
+  ~AttentionCaller();
+  AttentionCaller(const AttentionCaller&) = delete;
+  AttentionCaller& operator=(const AttentionCaller&) = delete;
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options);
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
@@ -50,7 +56,12 @@ class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
   // Whether the call is worth repeating another way; takes note of what was learnt.
   bool Learn(const absl::Status& status, bool shared, bool streamed);
   void Attempt(std::shared_ptr<LaterCall> call);
-  // Attempt's second half: the tensors are staged, or there is nothing to stage.
+  // An attempt over the local socket, once it is known whether the server takes calls there; its second half, once the
+  // tensors are staged; and an attempt by gRPC, which both turn to where a call cannot go this way.
+  void AttemptLocal(std::shared_ptr<LaterCall> call);
+  void SendLocal(std::shared_ptr<LaterCall> call, Staged staged);
+  void AttemptGrpc(std::shared_ptr<LaterCall> call);
+  // AttemptGrpc's second half: the tensors are staged, or there is nothing to stage.
   void Send(std::shared_ptr<LaterCall> call, std::optional<Staged> staged);
   void Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed, absl::StatusOr<ComputeReply> reply);
   void AttemptWhenTime(std::shared_ptr<LaterCall> call);
@@ -59,6 +70,7 @@ class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
   const std::shared_ptr<SharedMemory> memory_;
   const std::shared_ptr<StagingPool> staging_;
   const std::shared_ptr<LocalCalls> local_;
+  const std::shared_ptr<LocalMux> mux_;
   const StreamPlan plan_;
   std::atomic<bool> streams_unknown_{false};  // the server has no StreamAttention
 };

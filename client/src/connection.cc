@@ -15,6 +15,7 @@
 #include "client/src/attention_caller.h"
 #include "client/src/grpc_connection.h"
 #include "client/src/local_calls.h"
+#include "client/src/local_mux.h"
 #include "client/src/process.h"
 #include "client/src/retry.h"
 #include "client/src/target.h"
@@ -113,12 +114,13 @@ absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, c
   const auto channel = grpc::CreateCustomChannel(TargetOf(target), credentials, Arguments(target, options));
   const auto memory = options.shared_memory ? client::SharedMemory::ForTarget(target) : nullptr;
   // What credentials ask of a connection, this socket does not give.
-  const auto local = options.local_calls && options.credentials == nullptr
-                         ? client::LocalCalls::ForTarget(target, UserAgent(options))
-                         : nullptr;
+  const bool by_local = options.local_calls && options.credentials == nullptr;
+  const auto keepalive = client::Keepalive::Of(options.keepalive_time, options.keepalive_timeout);
+  const auto local = by_local ? client::LocalCalls::ForTarget(target, UserAgent(options), keepalive) : nullptr;
+  const auto mux = by_local ? client::LocalMux::ForTarget(target, UserAgent(options), keepalive) : nullptr;
   const auto retry = std::make_shared<client::RetryPolicy>(options.retry, channel);
-  return client::MakeGrpcConnection(retry,
-                                    std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options), local));
+  return client::MakeGrpcConnection(
+      retry, std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options), local, mux));
 }
 
 }  // namespace attnd

@@ -10,10 +10,11 @@
 
 namespace attnd::client {
 
-std::shared_ptr<LocalCalls> LocalCalls::ForTarget(const std::string& target, std::string user_agent) {
+std::shared_ptr<LocalCalls> LocalCalls::ForTarget(const std::string& target, std::string user_agent,
+                                                  const Keepalive& keepalive) {
   std::optional<std::string> path = SocketBeside(target);
   if (!path.has_value()) return nullptr;
-  return std::make_shared<LocalCalls>(*std::move(path), std::move(user_agent));
+  return std::make_shared<LocalCalls>(*std::move(path), std::move(user_agent), keepalive);
 }
 
 std::shared_ptr<LocalConnection> LocalCalls::Take(const CallOptions& options) {
@@ -33,8 +34,8 @@ std::shared_ptr<LocalConnection> LocalCalls::Take(const CallOptions& options) {
     ++made_;
     ++making_;
   }
-  LocalConnection::Made made = LocalConnection::Make(path_, user_agent_, Clock::now() + absl::ToChronoNanoseconds(left),
-                                                     options.cancellation.get());
+  LocalConnection::Made made = LocalConnection::Make(
+      path_, user_agent_, keepalive_, Clock::now() + absl::ToChronoNanoseconds(left), options.cancellation.get());
   absl::MutexLock lock(&mutex_);
   --making_;
   known_ = made.outcome == Outcome::kGreeted;
@@ -66,12 +67,13 @@ void LocalCalls::Drop(std::shared_ptr<LocalConnection> connection) {
   --made_;
 }
 
-void LocalCalls::DropAll(std::shared_ptr<LocalConnection> connection) {
+void LocalCalls::DropAll(std::shared_ptr<LocalConnection> connection, Clock::duration rest) {
   std::deque<Idle> idle;  // closed outside the lock
   {
     absl::MutexLock lock(&mutex_);
     idle.swap(idle_);
     made_ -= idle.size() + 1;
+    if (rest > Clock::duration::zero()) rest_until_ = Clock::now() + rest;
   }
   connection.reset();
 }

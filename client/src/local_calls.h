@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "attnd/options.h"
+#include "client/src/keepalive.h"
 #include "client/src/local_connection.h"
 
 namespace attnd::client {
@@ -30,11 +31,13 @@ class LocalCalls {
   static constexpr Clock::duration kRestAfterRefusal = std::chrono::seconds(10);
 
   // The server's socket is at `path`.
-  LocalCalls(std::string path, std::string user_agent) : path_(std::move(path)), user_agent_(std::move(user_agent)) {}
+  LocalCalls(std::string path, std::string user_agent, const Keepalive& keepalive)
+      : path_(std::move(path)), user_agent_(std::move(user_agent)), keepalive_(keepalive) {}
   LocalCalls(const LocalCalls&) = delete;
 
   // `target` is a gRPC name; null if it is no path of a Unix socket.
-  static std::shared_ptr<LocalCalls> ForTarget(const std::string& target, std::string user_agent);
+  static std::shared_ptr<LocalCalls> ForTarget(const std::string& target, std::string user_agent,
+                                               const Keepalive& keepalive);
 
   // A connection for one call, to be given back; null if calls cannot go this way now. Where there is none, makes one,
   // and waits for the server: for kPatience at most, and until the call's deadline or cancellation.
@@ -44,8 +47,10 @@ class LocalCalls {
   void Put(std::shared_ptr<LocalConnection> connection) ABSL_LOCKS_EXCLUDED(mutex_);
   // Instead: it may not, and is closed.
   void Drop(std::shared_ptr<LocalConnection> connection) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Instead: the server had closed it, and the idle ones with it, as it does when it ends.
-  void DropAll(std::shared_ptr<LocalConnection> connection) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Instead: the server had closed it, and the idle ones with it, as it does when it ends. `rest`: how long it is left
+  // alone.
+  void DropAll(std::shared_ptr<LocalConnection> connection, Clock::duration rest = Clock::duration::zero())
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   struct Idle {
@@ -54,6 +59,7 @@ class LocalCalls {
   };
 
   const std::string path_, user_agent_;
+  const Keepalive keepalive_;
   absl::Mutex mutex_;
   std::deque<Idle> idle_ ABSL_GUARDED_BY(mutex_);  // the one used last is the last
   std::size_t made_ ABSL_GUARDED_BY(mutex_) = 0;   // idle, taken, or being made

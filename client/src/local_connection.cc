@@ -90,78 +90,94 @@ class CancelGuard {
 }  // namespace
 
 LocalConnection::Made LocalConnection::Make(const std::string& path, const std::string& user_agent,
-                                            Clock::time_point until, const Cancellation* cancellation) {
+                                            const Keepalive& keepalive, Clock::time_point until,
+                                            const Cancellation* cancellation) {
   // How often the cancellation is looked at.
   constexpr auto kStep = std::chrono::milliseconds(20);
   using Outcome = Made::Outcome;
   shm::UniqueFd socket = ConnectSeqpacket(path);
   if (!socket.valid()) return {Outcome::kNobody};
   const std::string hello = EncodeHello(user_agent);
-  if (send(socket.get(), hello.data(), hello.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return {Outcome::kNotOffered};
+  if (SendDatagram(socket.get(), hello) != Delivery::kDone) return {Outcome::kNotOffered};
   while (!Await(socket.get(), POLLIN, std::min(until, Clock::now() + kStep))) {
     if (Clock::now() >= until || (cancellation != nullptr && cancellation->cancelled())) return {Outcome::kSilent};
   }
   unsigned char bytes[4096];
   const ssize_t size = recv(socket.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
   const auto offer = ReadWelcome({bytes, static_cast<std::size_t>(std::max<ssize_t>(size, 0))});
-  // More than sockets take is no offer.
-  constexpr std::size_t kMost = std::size_t{16} << 20;
-  if (!offer.has_value() || offer->max_message_bytes > kMost) return {Outcome::kNotOffered};
-  // For a call without a deadline recv waits.
+  if (!offer.has_value()) return {Outcome::kNotOffered};
+  // For a call without a deadline recv waits, for as long as the server may be silent.
   fcntl(socket.get(), F_SETFL, 0);
-  return {Outcome::kGreeted, std::make_shared<LocalConnection>(std::move(socket), *offer)};
+  const timeval silence = absl::ToTimeval(absl::FromChrono(keepalive.time));
+  setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &silence, sizeof(silence));
+  return {Outcome::kGreeted, std::make_shared<LocalConnection>(std::move(socket), *offer, keepalive)};
 }
 
-LocalConnection::LocalConnection(shm::UniqueFd socket, const LocalOffer& offer)
-    : socket_(std::move(socket)), offer_(offer), buffer_(new unsigned char[offer.max_message_bytes]) {}
+LocalConnection::LocalConnection(shm::UniqueFd socket, const LocalOffer& offer, const Keepalive& keepalive)
+    : socket_(std::move(socket)),
+      offer_(offer),
+      keepalive_(keepalive),
+      buffer_(new unsigned char[offer.max_message_bytes]) {}
 
 LocalConnection::~LocalConnection() {
   // A forked child may hold the socket too: so that the server sees the end all the same.
   if (!Forked()) Interrupt();
 }
 
-void LocalConnection::Interrupt() const { shutdown(socket_.get(), SHUT_RDWR); }
+void LocalConnection::Interrupt() const { EndConnection(socket_.get()); }
 
 std::optional<absl::Status> LocalConnection::Send(LocalMessage& message, Until until, Sent& sent) const {
-  msghdr header{};
-  header.msg_iov = message.parts().data();
-  header.msg_iovlen = message.parts().size();
-  while (sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-    switch (errno) {
-      case EINTR:
-        continue;
-      case EMSGSIZE:
-      case ENOBUFS:
-      case ENOMEM:
+  while (true) {
+    switch (SendDatagram(socket_.get(), message.parts())) {
+      case Delivery::kDone:
+        return std::nullopt;
+      case Delivery::kNotYet:
+        break;
+      case Delivery::kTooLarge:
         sent = Sent::kTooLarge;
         return absl::OkStatus();
-      case EPIPE:
-      case ECONNRESET:
-      case ENOTCONN:
-      case ECONNREFUSED:
+      case Delivery::kBroken:
         sent = Sent::kGone;
         return absl::OkStatus();
-      default:
-        if (!WouldBlock()) return Lost("sendmsg");
     }
     if (!Await(socket_.get(), POLLOUT, until)) return Late();
   }
-  return std::nullopt;
 }
 
-absl::StatusOr<std::size_t> LocalConnection::Receive(Until until) const {
+absl::StatusOr<std::size_t> LocalConnection::Receive(Until until, bool& silent) const {
+  bool wait = until.has_value();
+  bool asked = false;
+  Clock::time_point heard = Clock::now();  // or asked
   while (true) {
-    // Without a deadline recv itself waits.
-    if (until.has_value() && !Await(socket_.get(), POLLIN, until)) return Late();
+    // Without a deadline recv itself waits, and poll only once the server has been silent or a signal has come.
+    if (wait) {
+      const Clock::time_point patience = heard + (asked ? keepalive_.timeout : keepalive_.time);
+      if (!Await(socket_.get(), POLLIN, until.has_value() ? std::min(*until, patience) : patience)) {
+        if (until.has_value() && Clock::now() >= *until) return Late();
+        silent = asked;
+        if (asked) return absl::UnavailableError("the server gives no sign of life");
+        asked = true;
+        heard = Clock::now();
+        if (!AskForSign(socket_.get())) return Lost("sendmsg");
+        continue;
+      }
+    }
     // With MSG_TRUNC the datagram's length, also where the buffer is shorter.
-    const int flags = MSG_TRUNC | (until.has_value() ? MSG_DONTWAIT : 0);
+    const int flags = MSG_TRUNC | (wait ? MSG_DONTWAIT : 0);
     const ssize_t size = recv(socket_.get(), buffer_.get(), offer_.max_message_bytes, flags);
-    if (size > 0) return static_cast<std::size_t>(size);
-    if (size == 0) {
+    if (size > 0) {
+      const auto bytes = static_cast<std::size_t>(size);
+      if (!IsSign({buffer_.get(), std::min(bytes, offer_.max_message_bytes)})) return bytes;
+      asked = false;
+      heard = Clock::now();
+    } else if (size == 0) {
       errno = ECONNRESET;
       return Lost("recv");
+    } else if (errno != EINTR && !WouldBlock()) {
+      return Lost("recv");
+    } else {
+      wait = true;
     }
-    if (errno != EINTR && !WouldBlock()) return Lost("recv");
   }
 }
 
@@ -198,7 +214,7 @@ LocalConnection::Result LocalConnection::Call(const ComputeRequest& request, con
     if (result.sent != Sent::kYes) return with(ComputeReply(), result.sent == Sent::kTooLarge);
     return with(*std::move(ended), false);
   }
-  const absl::StatusOr<std::size_t> size = Receive(until);
+  const absl::StatusOr<std::size_t> size = Receive(until, result.silent);
   // An answer that has come counts, and the connection has ended all the same if the call was cancelled meanwhile.
   const bool cancelled = guard.End();
   if (!size.ok()) return with(cancelled ? Cancelled() : size.status(), false);

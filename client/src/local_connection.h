@@ -14,6 +14,7 @@
 #include "attnd/attention.h"
 #include "attnd/options.h"
 #include "attnd/shm/unique_fd.h"
+#include "client/src/keepalive.h"
 #include "client/src/local_messages.h"
 #include "client/src/shape.h"
 #include "client/src/wire_fields.h"
@@ -36,10 +37,10 @@ class LocalConnection {
     std::shared_ptr<LocalConnection> connection = nullptr;  // kGreeted
   };
   // Waits for the server's welcome until `until`, or until `cancellation` (may be null) is cancelled.
-  static Made Make(const std::string& path, const std::string& user_agent, Clock::time_point until,
-                   const Cancellation* cancellation);
+  static Made Make(const std::string& path, const std::string& user_agent, const Keepalive& keepalive,
+                   Clock::time_point until, const Cancellation* cancellation);
 
-  LocalConnection(shm::UniqueFd socket, const LocalOffer& offer);
+  LocalConnection(shm::UniqueFd socket, const LocalOffer& offer, const Keepalive& keepalive);
   ~LocalConnection();
   LocalConnection(const LocalConnection&) = delete;
 
@@ -52,6 +53,7 @@ class LocalConnection {
     Sent sent = Sent::kYes;
     absl::StatusOr<ComputeReply> reply = ComputeReply();  // kYes
     bool usable = false;                                  // for another call
+    bool silent = false;                                  // the server gave no sign of life
   };
   // Sends a call, and waits for its answer until the deadline, or until it is cancelled. Errors: the server's;
   // DEADLINE_EXCEEDED, CANCELLED; UNAVAILABLE if the connection is lost; INTERNAL for what is no answer to it.
@@ -62,11 +64,12 @@ class LocalConnection {
 
  private:
   std::optional<absl::Status> Send(LocalMessage& message, std::optional<Clock::time_point> until, Sent& sent) const;
-  // The length of a datagram in buffer_, or why there is none.
-  absl::StatusOr<std::size_t> Receive(std::optional<Clock::time_point> until) const;
+  // The length of a datagram in buffer_ that is no sign of life, or why there is none. `silent`: the server gave none.
+  absl::StatusOr<std::size_t> Receive(std::optional<Clock::time_point> until, bool& silent) const;
 
   const shm::UniqueFd socket_;
   const LocalOffer offer_;
+  const Keepalive keepalive_;
   const std::unique_ptr<unsigned char[]> buffer_;
   std::uint64_t next_id_ = 1;
 };

@@ -62,9 +62,18 @@ std::optional<LocalOffer> ReadWelcome(absl::Span<const unsigned char> datagram) 
   if (!reply.ParseFromArray(datagram.data(), static_cast<int>(datagram.size())) || !reply.has_welcome()) {
     return std::nullopt;
   }
+  // More than sockets take is no offer.
+  constexpr std::uint32_t kMostMessageBytes = 16U << 20;
   const v1::LocalWelcome& welcome = reply.welcome();
   if (welcome.code() != 0 || welcome.version() != kVersion || welcome.max_calls() == 0) return std::nullopt;
-  return LocalOffer{welcome.max_message_bytes()};
+  if (welcome.max_message_bytes() > kMostMessageBytes) return std::nullopt;
+  return LocalOffer{welcome.max_message_bytes(), welcome.max_calls()};
+}
+
+std::string EncodeCancel(std::uint64_t id) {
+  v1::LocalRequest request;
+  request.mutable_cancel()->set_id(id);
+  return request.SerializeAsString();
 }
 
 LocalMessage::LocalMessage(const ComputeRequest& request, const Shape& shape, const WireFields& fields) {

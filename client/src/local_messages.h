@@ -25,10 +25,14 @@ std::string EncodeHello(const std::string& user_agent);
 // What a server offers on one connection.
 struct LocalOffer {
   std::size_t max_message_bytes = 0;
+  std::size_t max_calls = 0;
 };
 
 // The answer to a hello; nullopt if it is none, or the server offers no calls of this version.
 std::optional<LocalOffer> ReadWelcome(absl::Span<const unsigned char> datagram);
+
+// Ends the call `id`.
+std::string EncodeCancel(std::uint64_t id);
 
 // A call. Tensors that `fields` does not name are sent from where they are, so the request must stay until then.
 class LocalMessage {

@@ -179,6 +179,7 @@ void RegionKeeper::Connect() {
 }
 
 void RegionKeeper::Drop(Clock::duration rest) {
+  if (socket_.valid()) EndConnection(socket_.get());
   socket_ = shm::UniqueFd();
   forget_ = false;
   if (rest > Clock::duration::zero()) next_attempt_ = Clock::now() + rest;

@@ -13,6 +13,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "attnd/shm/mapping.h"
+#include "client/src/process.h"
 #include "client/src/target.h"
 
 namespace attnd::client {
@@ -32,6 +33,11 @@ shm::UniqueFd MakeMemory(std::size_t size) {
 }
 
 }  // namespace
+
+SharedMemory::~SharedMemory() {
+  // A forked child has no such thread, and another one of its parent's may have held the lock.
+  if (!Forked()) keeper_->Stop();
+}
 
 std::shared_ptr<SharedMemory> SharedMemory::ForTarget(const std::string& target) {
   std::optional<std::string> path = SocketBeside(target);

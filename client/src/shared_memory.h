@@ -35,7 +35,7 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
 
   // The server's socket is at `path`.
   explicit SharedMemory(std::string path) : keeper_(std::make_shared<RegionKeeper>(std::move(path))) {}
-  ~SharedMemory() { keeper_->Stop(); }
+  ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
 
   // kHuge is for memory that is used for long: the server reads it faster (docs/performance.md, "What huge

@@ -68,6 +68,59 @@ Transfer ReceiveReply(int socket, shm::Reply& reply) {
   return transfer == Transfer::kDone && reply.magic != shm::kMagic ? Transfer::kBroken : transfer;
 }
 
+Delivery SendDatagram(int socket, absl::Span<const iovec> pieces) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(pieces.data());
+  message.msg_iovlen = pieces.size();
+  if (Uninterrupted([&] { return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT); }) >= 0) {
+    return Delivery::kDone;
+  }
+  if (errno == EAGAIN || errno == EWOULDBLOCK) return Delivery::kNotYet;
+  return errno == EMSGSIZE || errno == ENOBUFS || errno == ENOMEM ? Delivery::kTooLarge : Delivery::kBroken;
+}
+
+Delivery SendDatagram(int socket, absl::string_view bytes) {
+  const iovec piece{const_cast<char*>(bytes.data()), bytes.size()};
+  return SendDatagram(socket, absl::MakeConstSpan(&piece, 1));
+}
+
+Transfer ReceiveDatagram(int socket, absl::Span<unsigned char> buffer, absl::Span<const unsigned char>& bytes) {
+  // With MSG_TRUNC the datagram's length, also where the buffer is shorter.
+  const ssize_t size =
+      Uninterrupted([&] { return recv(socket, buffer.data(), buffer.size(), MSG_DONTWAIT | MSG_TRUNC); });
+  if (size < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? Transfer::kNotYet : Transfer::kBroken;
+  if (size == 0 || static_cast<std::size_t>(size) > buffer.size()) return Transfer::kBroken;
+  bytes = buffer.first(static_cast<std::size_t>(size));
+  return Transfer::kDone;
+}
+
+std::size_t LargestDatagram(int socket) {
+  // As the kernel reckons (unix_dgram_sendmsg), whose getsockopt says what it uses.
+  constexpr int kBeside = 32;
+  int size = 0;
+  socklen_t length = sizeof(size);
+  getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &size, &length);
+  return static_cast<std::size_t>(std::max(size - kBeside, 0));
+}
+
+bool AskForSign(int socket) {
+  // To release the handle of zeros, which no region has, is answered (docs/shared-memory.md, "The messages").
+  shm::Request request{};
+  request.magic = shm::kMagic;
+  request.version = shm::kVersion;
+  request.operation = shm::Operation::kRelease;
+  return SendRequest(socket, request, -1) != Transfer::kBroken;
+}
+
+bool IsSign(absl::Span<const unsigned char> datagram) {
+  std::uint64_t magic = 0;
+  if (datagram.size() != sizeof(shm::Reply)) return false;
+  std::memcpy(&magic, datagram.data(), sizeof(magic));
+  return magic == shm::kMagic;
+}
+
+void EndConnection(int socket) { shutdown(socket, SHUT_RDWR); }
+
 bool HasEnded(int socket) {
   char byte;
   const ssize_t peeked = Uninterrupted([&] { return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT); });

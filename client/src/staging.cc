@@ -11,9 +11,9 @@
 namespace attnd::client {
 namespace {
 
-// Below this tensors are sent, not copied to shared memory. At 8 KiB in all both took the same time and at 1 MiB
-// copying took 0.6 of it (docs/performance.md, "Calls"); where between the two they part was not
-// measured.
+// Below this tensors are sent, not copied to shared memory. By gRPC, at 8 KiB in all both took the same time and at 1
+// MiB copying took 0.6 of it (docs/performance.md, "Calls"). Over the local socket both take the same from 8 to 48 KiB
+// (docs/performance.md, "Local calls"), and a datagram has no room for much more.
 constexpr std::int64_t kMinCopyBytes = std::int64_t{16} << 10;
 
 constexpr std::size_t kAlignment = 64;
@@ -176,6 +176,43 @@ Staged Staged::MakeLocal(const std::shared_ptr<StagingPool>& pool, const Compute
     pool->memory().SettleNow(staged.BlocksRange(), deadline);
   }
   return Copy(std::move(staged), request, shape, Way::kLocal).value_or(std::move(sent));
+}
+
+void Staged::MakeLocalLater(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
+                            absl::Time deadline, std::function<void(Staged)> made) {
+  Staged staged;
+  if (pool == nullptr) return made(std::move(staged));
+  staged.pool_ = pool;
+  bool unsettled = false;
+  staged.Find(request, shape, Way::kLocal, unsettled);
+  const auto copy = [staged, &request, shape, deadline, made = std::move(made)] {
+    CopyLocalLater(staged, request, shape, deadline, made);
+  };
+  // Tensors are copied on a thread of the runtime, since SharedMemory's must not be held up.
+  if (!unsettled ||
+      pool->memory().Settle(CallersRanges(request, shape), deadline, [copy] { AsyncRuntime::Get().Post(copy); })) {
+    copy();
+  }
+}
+
+void Staged::CopyLocalLater(Staged staged, const ComputeRequest& request, const Shape& shape, absl::Time deadline,
+                            std::function<void(Staged)> made) {
+  bool unsettled = false;
+  const std::size_t missing = staged.Find(request, shape, Way::kLocal, unsettled);
+  if (missing < static_cast<std::size_t>(kMinCopyBytes)) return made(std::move(staged));
+  const auto sent = std::make_shared<Staged>(staged);  // without a block
+  staged.block_ = staged.pool_->Get(missing);
+  if (!staged.block_.has_value()) return made(std::move(*sent));
+  const std::vector<SharedMemory::Range> block = staged.BlocksRange();
+  SharedMemory& memory = staged.pool_->memory();
+  const auto copy = [staged = std::make_shared<Staged>(std::move(staged)), sent, &request, shape,
+                     made = std::move(made)] {
+    made(Copy(std::move(*staged), request, shape, Way::kLocal).value_or(std::move(*sent)));
+  };
+  if (memory.Find(block.front()).has_value() ||
+      memory.Settle(block, deadline, [copy] { AsyncRuntime::Get().Post(copy); })) {
+    copy();
+  }
 }
 
 std::optional<Staged> Staged::MakeNow(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,

@@ -86,10 +86,17 @@ class Staged {
   static Staged MakeLocal(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
                           absl::Time deadline);
 
+  // The same without waiting: as MakeLater.
+  static void MakeLocalLater(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request,
+                             const Shape& shape, absl::Time deadline, std::function<void(Staged)> made);
+
   const WireFields& fields() const { return fields_; }
 
   // Whether anything of the call is in shared memory.
   bool any() const { return fields_.q || fields_.k || fields_.v || fields_.output || fields_.log_sum_exp; }
+
+  // Whether Finish copies results.
+  bool copies() const { return output_ != nullptr || log_sum_exp_ != nullptr; }
 
   // After the call: puts the output where the request wants it. Memory goes back to the pool only after a call that
   // succeeded: otherwise the server may still be using it.
@@ -108,6 +115,9 @@ class Staged {
                                      const Shape& shape);
   std::vector<SharedMemory::Range> BlocksRange() const;
   static std::optional<Staged> Copy(Staged staged, const ComputeRequest& request, const Shape& shape, Way way);
+  // MakeLocalLater's second half, once it is settled which of the caller's regions the server shares.
+  static void CopyLocalLater(Staged staged, const ComputeRequest& request, const Shape& shape, absl::Time deadline,
+                             std::function<void(Staged)> made);
   // Finds what is in shared memory; returns what a block would have to hold. `unsettled`: it is not known of all that
   // is in the caller's whether the server shares it.
   std::size_t Find(const ComputeRequest& request, const Shape& shape, Way way, bool& unsettled);

@@ -52,8 +52,16 @@ class AttentionEngine {
   void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
+  // The same for a thread that many callers share: a request that takes long to validate and to cut into items is
+  // prepared on a thread of the scheduler too, and refused there.
+  void ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
+                    schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
+
  private:
   struct Job;
+  // `arrival`: when the request came.
+  void Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, schedule::SubmitOptions options,
+           Done done, std::int64_t max_sent_bytes, schedule::Clock::time_point arrival);
   absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                        std::int64_t max_sent_bytes, Job& job);
 

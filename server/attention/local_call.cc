@@ -50,7 +50,7 @@ void LocalCall::Start(AttentionEngine& engine, CallGate& gate, Answered answered
   if (!gate.Enter()) return End(StoppingError());
   gate_ = &gate;
   if (const absl::Status status = Prepare(engine.limits()); !status.ok()) return End(status);
-  engine.Compute(
+  engine.ComputeAside(
       message_.request(), tensors_, options_,
       [self = shared_from_this()](absl::StatusOr<AttentionResult> result) { self->End(std::move(result)); },
       kMaxAnsweredBytes);

@@ -27,6 +27,7 @@ struct Closer::State {
   bool stop ABSL_GUARDED_BY(mutex) = false;
   bool ended ABSL_GUARDED_BY(mutex) = false;
 
+  bool Empty() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return items.empty(); }
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return stop || !items.empty(); }
 
   void Add(Item item) {
@@ -69,6 +70,11 @@ void Closer::Close(shm::UniqueFd fd) {
 
 void Closer::Release(std::shared_ptr<const void> held) {
   if (held != nullptr) state_->Add({shm::UniqueFd(), std::move(held)});
+}
+
+void Closer::Drain() {
+  absl::MutexLock lock(&state_->mutex);
+  state_->mutex.Await(absl::Condition(state_.get(), &State::Empty));
 }
 
 std::size_t Closer::waiting() const {

@@ -9,8 +9,8 @@
 namespace attnd::server {
 
 // A descriptor that a caller has sent may be of a file system that the caller serves itself (FUSE), or a socket that
-// lingers: closing it takes as long as the caller likes. A region whose caller has gone takes a while to unmap, as its
-// pages are freed. Thread-safe.
+// lingers: closing it takes as long as the caller likes. A region takes a while to unmap, as its pages are freed.
+// Regions have a closer of their own, so that no caller's descriptor holds them up. Thread-safe.
 class Closer {
  public:
   Closer();
@@ -23,6 +23,9 @@ class Closer {
   void Close(shm::UniqueFd fd);
   // Lets go of it.
   void Release(std::shared_ptr<const void> held);
+
+  // Waits for what is waiting now, which must be nothing that a caller can hold up.
+  void Drain();
 
   // How many descriptors are not closed yet.
   std::size_t waiting() const;

@@ -31,14 +31,19 @@ std::string ReplyOf(const absl::StatusOr<shm::Handle>& result) {
 
 }  // namespace
 
-Connection::Connection(SharedMemory::Owner owner, SharedMemory* memory, Closer& closer,
+Connection::Connection(SharedMemory::Owner owner, SharedMemory* memory, Closer& closer, Closer& unmapper,
                        std::shared_ptr<DatagramSink> sink, std::shared_ptr<LocalConnection> calls)
-    : owner_(owner), memory_(memory), closer_(closer), sink_(std::move(sink)), calls_(std::move(calls)) {}
+    : owner_(owner),
+      memory_(memory),
+      closer_(closer),
+      unmapper_(unmapper),
+      sink_(std::move(sink)),
+      calls_(std::move(calls)) {}
 
 Connection::~Connection() {
   calls_->Close();
   if (memory_ == nullptr) return;
-  for (std::shared_ptr<const SharedRegion>& region : memory_->Drop(owner_)) closer_.Release(std::move(region));
+  for (std::shared_ptr<const SharedRegion>& region : memory_->Drop(owner_)) unmapper_.Release(std::move(region));
 }
 
 absl::Status Connection::Take(absl::string_view datagram, std::vector<shm::UniqueFd> descriptors) {
@@ -68,22 +73,32 @@ absl::Status Connection::TakeFixed(absl::string_view datagram, std::vector<shm::
   return broken;
 }
 
+absl::StatusOr<shm::Handle> Connection::Register(int memory, std::uint64_t size) {
+  if (memory_ == nullptr) return absl::FailedPreconditionError("this server shares no memory (--noshared_memory)");
+  absl::StatusOr<shm::Handle> handle = memory_->Register(owner_, memory, size);
+  if (handle.ok() || !absl::IsResourceExhausted(handle.status())) return handle;
+  // What was released before this was asked for leaves room once it is unmapped.
+  unmapper_.Drain();
+  return memory_->Register(owner_, memory, size);
+}
+
+absl::StatusOr<shm::Handle> Connection::Release(const shm::Handle& handle) {
+  if (memory_ == nullptr) return absl::NotFoundError("this server shares no memory (--noshared_memory)");
+  absl::StatusOr<std::shared_ptr<const SharedRegion>> region = memory_->Release(owner_, handle);
+  if (!region.ok()) return region.status();
+  unmapper_.Release(*std::move(region));
+  return shm::Handle{};
+}
+
 absl::StatusOr<shm::Handle> Connection::Perform(const shm::Request& request, int memory) {
   if (request.version != shm::kVersion) {
     return absl::UnimplementedError(absl::StrCat("version: expected ", shm::kVersion, ", got ", request.version));
   }
   switch (request.operation) {
     case shm::Operation::kRegister:
-      if (memory_ == nullptr) {
-        return absl::FailedPreconditionError("this server shares no memory (--noshared_memory)");
-      }
-      return memory_->Register(owner_, memory, request.size);
-    case shm::Operation::kRelease: {
-      if (memory_ == nullptr) return absl::NotFoundError("this server shares no memory (--noshared_memory)");
-      const absl::Status released = memory_->Release(owner_, request.handle);
-      if (!released.ok()) return released;
-      return shm::Handle{};
-    }
+      return Register(memory, request.size);
+    case shm::Operation::kRelease:
+      return Release(request.handle);
   }
   return absl::UnimplementedError(absl::StrCat("operation: expected 1 (register) or 2 (release), got ",
                                                static_cast<std::uint32_t>(request.operation)));

@@ -23,9 +23,10 @@ inline constexpr std::size_t kMaxClosing = 64;
 // Not thread-safe.
 class Connection {
  public:
-  // `memory` is null on a server that shares none. `closer` and `memory` outlive this.
-  Connection(SharedMemory::Owner owner, SharedMemory* memory, Closer& closer, std::shared_ptr<DatagramSink> sink,
-             std::shared_ptr<LocalConnection> calls);
+  // `memory` is null on a server that shares none. `closer` is for descriptors and `unmapper` for regions. All outlive
+  // this.
+  Connection(SharedMemory::Owner owner, SharedMemory* memory, Closer& closer, Closer& unmapper,
+             std::shared_ptr<DatagramSink> sink, std::shared_ptr<LocalConnection> calls);
   // Ends its calls and drops its regions.
   ~Connection();
   Connection(const Connection&) = delete;
@@ -37,10 +38,13 @@ class Connection {
  private:
   absl::Status TakeFixed(absl::string_view datagram, std::vector<shm::UniqueFd> descriptors);
   absl::StatusOr<shm::Handle> Perform(const shm::Request& request, int memory);
+  absl::StatusOr<shm::Handle> Register(int memory, std::uint64_t size);
+  absl::StatusOr<shm::Handle> Release(const shm::Handle& handle);
 
   const SharedMemory::Owner owner_;
   SharedMemory* const memory_;
   Closer& closer_;
+  Closer& unmapper_;
   const std::shared_ptr<DatagramSink> sink_;
   const std::shared_ptr<LocalConnection> calls_;
 };

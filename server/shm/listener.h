@@ -97,7 +97,8 @@ class SharedMemoryListener {
   const std::shared_ptr<SharedMemory> memory_;
   LocalCalls& calls_;
   const std::shared_ptr<PeerSocket::Watch> watch_;  // shared with the sockets
-  Closer closer_;
+  Closer closer_;                                   // of descriptors
+  Closer unmapper_;                                 // of regions
   std::atomic<bool> stop_{false};
   // Of the thread alone.
   bool accepting_ = false;

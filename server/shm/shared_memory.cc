@@ -121,16 +121,15 @@ absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, int fd, std::uin
   return handle;
 }
 
-absl::Status SharedMemory::Release(Owner owner, const shm::Handle& handle) {
-  std::shared_ptr<const SharedRegion> region;  // unmapped outside the lock
+absl::StatusOr<std::shared_ptr<const SharedRegion>> SharedMemory::Release(Owner owner, const shm::Handle& handle) {
   absl::MutexLock lock(&mutex_);
   const auto found = regions_.find(handle);
   if (found == regions_.end() || found->second.owner != owner) {
     return absl::NotFoundError("handle: expected one of this connection's regions, got another");
   }
-  region = std::move(found->second.region);
+  std::shared_ptr<const SharedRegion> region = std::move(found->second.region);
   regions_.erase(found);
-  return absl::OkStatus();
+  return region;
 }
 
 std::vector<std::shared_ptr<const SharedRegion>> SharedMemory::Drop(Owner owner) {

@@ -52,10 +52,12 @@ class SharedMemory {
   // (a limit, which the message names).
   absl::StatusOr<shm::Handle> Register(Owner owner, int fd, std::uint64_t size) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Forgets one region of this owner. Errors: NOT_FOUND, also for another owner's.
-  absl::Status Release(Owner owner, const shm::Handle& handle) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Forgets one region of this owner and gives it back: it is unmapped, and counts no more, once it goes. Errors:
+  // NOT_FOUND, also for another owner's.
+  absl::StatusOr<std::shared_ptr<const SharedRegion>> Release(Owner owner, const shm::Handle& handle)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Forgets all of an owner's regions and gives them back: they are unmapped, and count no more, once they go.
+  // The same for all of an owner's regions.
   std::vector<std::shared_ptr<const SharedRegion>> Drop(Owner owner) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // `size` bytes of the region and from the offset that `tensor` names. Errors: FAILED_PRECONDITION for a handle that

@@ -110,6 +110,10 @@ expect 1 'more than the tolerance' "$attnctl" attend --model t5-tiny --input "$i
 expect 1 'more than the tolerance' "$attnctl" attend --model t5-tiny --input "$input" --compare o --tolerance 0.01 \
   --scale 0.125
 expect 0 'F16 from t5-tiny' "$attnctl" attend --model=t5-tiny "--input=$input" --output "$work/half" --output_dtype f16
+expect 0 'whole call .*, by the local socket$' "$attnctl" attend --model t5-tiny --input "$input" --output "$work/way"
+expect 0 'whole call .*, by gRPC, tensors in shared memory$' "$attnctl" attend --model t5-tiny --input "$input" \
+  --output "$work/grpc_way" --grpc_only
+cmp -s "$work/way" "$work/grpc_way" || { echo "FAILED: gRPC and the local socket differ"; failures=1; }
 expect 4 'has no tensor q; it has ' "$attnctl" attend --model book --input \
   "$golden/checkpoints/t5_old_config/model.safetensors" --output "$work/none"
 expect 4 'absent' "$attnctl" attend --model book --input "$work/absent" --output "$work/none"

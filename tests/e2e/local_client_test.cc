@@ -118,7 +118,9 @@ TEST_F(LocalClientTest, TensorsInBuffersAreNotCopied) {
   const auto channel = grpc::CreateChannel(target(), grpc::InsecureChannelCredentials());
   const auto caller = std::make_shared<client::AttentionCaller>(
       std::make_shared<client::RetryPolicy>(RetryOptions(), channel), client::SharedMemory::ForTarget(target()),
-      client::StreamPlan(), client::LocalCalls::ForTarget(target(), "test"));
+      client::StreamPlan(),
+      client::LocalCalls::ForTarget(target(), "test",
+                                    client::Keepalive::Of(absl::InfiniteDuration(), absl::InfiniteDuration())));
   const Tensors t(400);
   const std::size_t bytes = t.q.size(), rows = 400 * kHeads;
   const SharedBuffer buffer = *caller->AllocateBuffer(4 * bytes + rows * sizeof(float));

@@ -14,6 +14,8 @@
 #include "absl/time/clock.h"
 #include "attnd/client.h"
 #include "process.h"
+#include "temp_folder.h"
+#include "wait.h"
 
 namespace attnd::e2e {
 namespace {
@@ -25,7 +27,7 @@ std::unique_ptr<Process> Start(const std::string& address) {
 // Eight callers, of small calls and of calls in pieces, sync and async.
 struct Load {
   std::atomic<bool> stop{false};
-  std::atomic<int> calls{0}, failed{0};
+  std::atomic<int> calls{0}, failed{0}, local{0};
   std::atomic<std::int64_t> longest_ms{0};
   std::vector<std::thread> threads;
 
@@ -49,6 +51,8 @@ struct Load {
       if (!reply.ok()) {
         ++failed;
         ADD_FAILURE() << reply.status();
+      } else if (reply->transport == Transport::kLocal) {
+        ++local;
       }
       longest_ms = std::max(longest_ms.load(), absl::ToInt64Milliseconds(absl::Now() - start));
     }
@@ -74,28 +78,72 @@ TEST(Restart, ASynchronousCallConnectsAgain) {
   EXPECT_TRUE(info.ok()) << info.status();
 }
 
+// Restarts a server at `address` three times under load, each time by `signal`. `local`: calls go by the local socket.
+void RestartUnderLoad(const std::string& address, int signal, bool local) {
+  std::unique_ptr<Process> server = Start(address);
+  const std::string bound = server->WaitForAddress();
+  ASSERT_NE(bound, "") << server->output();
+  Load load(*Client::Create(bound));
+  for (int round = 0; round < 3; ++round) {
+    absl::SleepFor(absl::Milliseconds(500));
+    server->Signal(signal);
+    server->Wait();
+    absl::SleepFor(absl::Milliseconds(300));  // nobody listens
+    server = Start(bound);
+    if (server->WaitForAddress().empty()) {
+      ADD_FAILURE() << server->output();
+      break;
+    }
+  }
+  // After a rest, calls are local again.
+  if (local) {
+    const int before = load.local;
+    EXPECT_TRUE(test::Becomes([&] { return load.local > before + 100; }));
+  }
+  absl::SleepFor(absl::Milliseconds(500));
+  load.Join();
+  EXPECT_EQ(load.failed, 0) << "of " << load.calls;
+  std::printf("%s, signal %d: %d calls, %d of them local, the longest took %d ms\n", bound.c_str(), signal,
+              load.calls.load(), load.local.load(), static_cast<int>(load.longest_ms));
+}
+
 TEST(Restart, NoCallFails) {
   for (const int signal : {SIGTERM, SIGKILL}) {
-    std::unique_ptr<Process> server = Start("127.0.0.1:0");
-    const std::string address = server->WaitForAddress();
-    ASSERT_NE(address, "");
-    Load load(*Client::Create(address));
-    for (int round = 0; round < 3; ++round) {
-      absl::SleepFor(absl::Milliseconds(500));
-      server->Signal(signal);
+    RestartUnderLoad("127.0.0.1:0", signal, /*local=*/false);
+  }
+}
+
+TEST(Restart, NoCallFailsOverTheLocalSocket) {
+  const test::TempFolder folder;
+  for (const int signal : {SIGTERM, SIGKILL}) {
+    RestartUnderLoad("unix:" + folder.path() + "/s", signal, /*local=*/true);
+  }
+}
+
+// The server is killed while it computes: the answer comes from the next one.
+TEST(Restart, ALongLocalCallIsRepeatedByTheNextServer) {
+  const test::TempFolder folder;
+  const std::string address = "unix:" + folder.path() + "/s";
+  std::unique_ptr<Process> server = Start(address);
+  ASSERT_NE(server->WaitForAddress(), "");
+  Client client = *Client::Create(address);
+  const std::vector<float> values(8 * 6000 * 64, 0.5F);
+  ComputeRequest request;
+  request.model = "t5-tiny";
+  request.q = request.k = request.v = {values.data(), DType::kFp32, {1, 8, 6000, 64}};
+  for (const bool later : {false, true}) {
+    std::thread killer([&] {
+      absl::SleepFor(absl::Milliseconds(150));
+      server->Signal(SIGKILL);
       server->Wait();
-      absl::SleepFor(absl::Milliseconds(300));  // nobody listens
       server = Start(address);
-      if (server->WaitForAddress().empty()) {
-        ADD_FAILURE() << server->output();
-        break;
-      }
-    }
-    absl::SleepFor(absl::Milliseconds(500));
-    load.Join();
-    EXPECT_EQ(load.failed, 0) << "of " << load.calls;
-    std::printf("signal %d: %d calls, the longest took %d ms\n", signal, load.calls.load(),
-                static_cast<int>(load.longest_ms));
+      EXPECT_NE(server->WaitForAddress(), "") << server->output();
+    });
+    const auto reply = later ? client.ComputeFuture(request).get() : client.Compute(request);
+    killer.join();
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    // After the rest since nobody listened.
+    EXPECT_TRUE(test::Becomes([&] { return client.Compute(request)->transport == Transport::kLocal; }));
   }
 }
 

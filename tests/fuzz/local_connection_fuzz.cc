@@ -120,7 +120,7 @@ struct World {
   CallGate gate;
   AttentionEngine engine{SmallLimits(), registry, **kernel::ChooseKernel(""), 1, &memory};
   LocalService service{engine, gate, /*enabled=*/true};
-  Closer closer;
+  Closer closer, unmapper;
   SharedMemory::Owner owner = 0;
   int region = SealedMemory();
 };
@@ -128,7 +128,8 @@ struct World {
 void Run(World& world, absl::string_view input) {
   const auto peer = std::make_shared<Peer>();
   {
-    Connection connection(++world.owner, &world.memory, world.closer, peer, world.service.Connect({}, peer));
+    Connection connection(++world.owner, &world.memory, world.closer, world.unmapper, peer,
+                          world.service.Connect({}, peer));
     while (input.size() >= 3) {
       const auto byte = [&input](std::size_t i) { return static_cast<unsigned char>(input[i]); };
       std::vector<shm::UniqueFd> descriptors;

@@ -134,9 +134,9 @@ Command AttendCommand() {
       "  attnctl attend --model t5-tiny --input layer.safetensors --output o.safetensors\n"
       "  attnctl attend --model t5-tiny --input layer.safetensors --compare o_hf --tolerance 1e-4\n"
       "  attnctl attend --bias none --key_mask attention_mask --input cross.safetensors --output o.safetensors",
-      {"model", "bias", "input", "output", "table", "version", "mask", "scale", "query_offset", "query_offsets",
-       "query_lengths", "key_lengths", "key_starts", "key_mask", "layout", "output_dtype", "lse", "compare",
-       "tolerance"},
+      {"model",  "bias",         "input",         "output",        "table",       "version",    "mask",
+       "scale",  "query_offset", "query_offsets", "query_lengths", "key_lengths", "key_starts", "key_mask",
+       "layout", "output_dtype", "lse",           "grpc_only",     "compare",     "tolerance"},
       Run};
 }
 

@@ -33,9 +33,9 @@ namespace attnd {
 // connection. Tensors are sent from the caller's memory without a copy (but see TensorView) and a result is copied
 // once, into its destination. A large call travels in pieces, over all servers that the target's name stands for if the
 // policy is round_robin. A server on the same host that shares memory (docs/shared-memory.md) is handed tensors in
-// memory: from AllocateBuffer without any copy. Compute calls such a server without gRPC (ClientOptions::local_calls),
-// which takes a small call a fraction of the time. There is no limit on the size of messages here; the server has its
-// own (see Info).
+// memory: from AllocateBuffer without any copy. Attention calls reach such a server without gRPC
+// (ClientOptions::local_calls), which takes a small call a fraction of the time. There is no limit on the size of
+// messages here; the server has its own (see Info).
 //
 // Thread safety: all methods may be called from several threads at once, on one Client or on copies of it.
 //

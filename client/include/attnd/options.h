@@ -52,11 +52,11 @@ struct ClientOptions {
   // Hand tensors over in shared memory where the target is a Unix socket and the server offers it (see SharedBuffer).
   bool shared_memory = true;
 
-  // Compute calls the server over the socket beside its Unix socket (PATH.shm) and not by gRPC, where the target is a
-  // Unix socket, the server offers it, and there are no `credentials`: a small call then takes a fraction of the time.
-  // Results, errors, deadlines, cancellation and repeats are the same. By gRPC go calls with metadata, ComputeFuture
-  // and ComputeAsync, and calls that find no connection free (64 are kept) or fit into no datagram.
-  // ComputeReply::transport tells which way a call went.
+  // Attention calls go over the socket beside the server's Unix socket (PATH.shm) and not by gRPC, where the target is
+  // a Unix socket, the server offers it, and there are no `credentials`: a small call then takes a fraction of the
+  // time. Results, errors, deadlines, cancellation and repeats are the same. By gRPC go calls with metadata, calls that
+  // fit into no datagram, and those beyond 64 of Compute and beyond what the server takes of ComputeFuture and
+  // ComputeAsync (256) at once. ComputeReply::transport tells which way a call went.
   bool local_calls = true;
 
   // While calls wait, a connection on which nothing has arrived for keepalive_time is asked for a sign of life, and is

@@ -391,6 +391,79 @@ TEST_F(EngineTest, CancelledWhileItWaitsForAnother) {
   EXPECT_EQ(first_answer.calls(), 1);
 }
 
+// A thread that is not to be held up leaves it to the scheduler to prepare a call of many sequences.
+constexpr CallSizes kManySequences = {.batch = 9000, .queries = 1, .keys = 1, .head_dim = 1, .value_head_dim = 1};
+
+TEST_F(EngineTest, ManySequencesArePreparedOnTheScheduler) {
+  held_.Hold();
+  const TestCall first(kLarge);
+  const RequestTensors first_tensors = first.Tensors();
+  Answer first_answer;
+  engine_->ComputeAside(first.header, first_tensors, {}, first_answer.done());
+  ASSERT_TRUE(held_.AwaitHeld());
+  const TestCall many(kManySequences), small;
+  const RequestTensors many_tensors = many.Tensors(), small_tensors = small.Tensors();
+  Answer many_answer, small_answer;
+  engine_->ComputeAside(many.header, many_tensors, {}, many_answer.done());
+  EXPECT_EQ(InflightBytes(*engine_), first.AdmittedBytes()) << "it was prepared on this thread";
+  engine_->ComputeAside(small.header, small_tensors, {}, small_answer.done());
+  EXPECT_TRUE(small_answer.is_there()) << "a small one waits for nobody";
+  held_.Release();
+  ASSERT_TRUE(many_answer.Wait().ok()) << many_answer.Wait().status();
+  ExpectIsTheFormula(many, TestTable(false), BytesOf(many_answer.Wait()->output), "");
+  EXPECT_EQ(first_answer.WaitForCode(), absl::StatusCode::kOk);
+  ExpectAnsweredOnce(many_answer);
+  EXPECT_EQ(first_answer.calls(), 1);
+  EXPECT_EQ(small_answer.calls(), 1);
+}
+
+TEST_F(EngineTest, WhatIsPreparedOnTheSchedulerMayBeRefusedOrCancelledThere) {
+  const struct {
+    std::function<void(TestCall&, schedule::SubmitOptions&)> change;
+    absl::StatusCode code;
+  } kCases[] = {
+      {[](TestCall& c, schedule::SubmitOptions&) { c.header.set_model("no-such"); }, absl::StatusCode::kNotFound},
+      {[](TestCall& c, schedule::SubmitOptions&) { c.q.pop_back(); }, absl::StatusCode::kInvalidArgument},
+      {[](TestCall& c, schedule::SubmitOptions&) { c.header.set_batch(std::int64_t{1} << 62); },
+       absl::StatusCode::kInvalidArgument},
+      {[](TestCall&, schedule::SubmitOptions& o) { o.deadline = schedule::Clock::now(); },
+       absl::StatusCode::kDeadlineExceeded},
+      {[](TestCall&, schedule::SubmitOptions& o) { o.cancel.Cancel(); }, absl::StatusCode::kCancelled},
+  };
+  for (const auto& c : kCases) {
+    Start(Limits());
+    TestCall call(kManySequences);
+    schedule::SubmitOptions options;
+    c.change(call, options);
+    const RequestTensors tensors = call.Tensors();
+    Answer answer;
+    engine_->ComputeAside(call.header, tensors, options, answer.done());
+    EXPECT_EQ(answer.WaitForCode(), c.code) << answer.Wait().status();
+    EXPECT_EQ(engine_->TakePeakBytes(), 0) << "nothing was admitted";
+    ExpectAnsweredOnce(answer);
+  }
+}
+
+TEST_F(EngineTest, CancelledAtAnyTimeOfItsPreparationItIsAnsweredOnce) {
+  for (int i = 0; i < 200; ++i) {
+    Start(Limits());
+    const TestCall call(kManySequences);
+    const RequestTensors tensors = call.Tensors();
+    schedule::SubmitOptions options;
+    Answer answer;
+    std::thread canceller([&] {
+      absl::SleepFor(absl::Microseconds(5 * i));
+      options.cancel.Cancel();
+    });
+    engine_->ComputeAside(call.header, tensors, options, answer.done());
+    EXPECT_THAT(answer.WaitForCode(), testing::AnyOf(absl::StatusCode::kOk, absl::StatusCode::kCancelled));
+    canceller.join();
+    answer.Wait() = absl::UnknownError("dropped");
+    EXPECT_EQ(AwaitNothingInflight(*engine_), 0);
+    ExpectAnsweredOnce(answer);
+  }
+}
+
 TEST_F(EngineTest, CancelledWhileItIsComputed) {
   held_.Hold();
   const TestCall call(kEndless);

@@ -176,12 +176,12 @@ TEST_F(SharedMemoryTest, ReleaseIsTheOwnersAlone) {
   const shm::UniqueFd fd = Memory(kSize);
   const auto handle = memory_.Register(1, fd.get(), kSize);
   ASSERT_TRUE(handle.ok());
-  EXPECT_EQ(memory_.Release(2, *handle).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(memory_.Release(2, *handle).status().code(), absl::StatusCode::kNotFound);
   memory_.Drop(2);
   EXPECT_TRUE(memory_.Resolve("q_shared", Place(*handle, 0), 1).ok());
   EXPECT_TRUE(memory_.Release(1, *handle).ok());
   EXPECT_FALSE(memory_.Resolve("q_shared", Place(*handle, 0), 1).ok());
-  EXPECT_EQ(memory_.Release(1, *handle).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(memory_.Release(1, *handle).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(SharedMemoryTest, ACallInFlightKeepsTheMapping) {

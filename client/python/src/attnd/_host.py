@@ -15,7 +15,7 @@ import numpy as np
 from attnd import _dtypes, _wire
 from attnd._answer import check_small, parse_small, placed
 from attnd._deadline import Deadline
-from attnd._local import LocalDoor
+from attnd._local import Keepalive, LocalDoor
 from attnd._operation import Io, Metadata, Operation
 from attnd._options import Options
 from attnd._regions import RegionKeeper
@@ -78,11 +78,12 @@ class Host:
 def _make_door(
     path: str, options: Options, asynchronous: bool, keeper: RegionKeeper
 ) -> Union[LocalDoor, AsyncLocalDoor]:
+    keepalive = Keepalive(options.keepalive_time, options.keepalive_timeout)
     if not asynchronous:
-        return LocalDoor(path + _SUFFIX, options.user_agent, keeper.check)
+        return LocalDoor(path + _SUFFIX, options.user_agent, keeper.check, keepalive)
     from attnd._local_async import AsyncLocalDoor  # noqa: PLC0415 - which takes asyncio along
 
-    return AsyncLocalDoor(path + _SUFFIX, options.user_agent, keeper.check)
+    return AsyncLocalDoor(path + _SUFFIX, options.user_agent, keeper.check, keepalive)
 
 
 def _close(door: Union[LocalDoor, AsyncLocalDoor, None], memory: SharedMemory, stager: Stager) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import socket
 import threading
 import time
@@ -13,8 +14,8 @@ from weakref import WeakSet
 
 from attnd import _local_wire
 from attnd._closed import closed_during_the_call
-from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
-from attnd.errors import DeadlineExceeded, Internal, Unavailable
+from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, SIGN_REQUEST, connect, is_sign
+from attnd.errors import DeadlineExceeded, Error, Internal, Unavailable
 from attnd.v1 import local_pb2
 
 # Connections of one client, each with one call at a time. Further threads wait for one.
@@ -26,6 +27,22 @@ _LONGEST_WAIT = 1e6
 # What of a call or an answer is neither a tensor nor a field of the request takes less than this.
 _BESIDE = 1024
 LOST = "the connection to the server was lost before the answer came"
+SILENT = "the server gives no sign of life"
+
+
+class Keepalive(NamedTuple):
+    """How long a server may be silent while calls wait, in seconds.
+
+    Attributes:
+        time: after which it is asked for a sign of life.
+        timeout: within which one must come; otherwise the connection is lost.
+    """
+
+    time: float = math.inf
+    timeout: float = math.inf
+
+
+NO_KEEPALIVE = Keepalive()
 
 
 class Welcome(NamedTuple):
@@ -90,33 +107,44 @@ def _left(timeout: float, at: float) -> float:
 class Connection:
     """A connection with one call at a time. Not thread-safe; closed by whoever cannot say how its last call ended."""
 
-    __slots__ = ("__weakref__", "_buffer", "_id", "_socket", "_timeout", "_view", "welcome")
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_id",
+        "_keepalive",
+        "_signs",
+        "_socket",
+        "_timeout",
+        "_view",
+        "silent",
+        "welcome",
+    )
 
-    def __init__(self, sock: socket.socket, welcome: Welcome) -> None:
+    def __init__(self, sock: socket.socket, welcome: Welcome, keepalive: Keepalive) -> None:
         self._socket = sock
         self._timeout: Optional[float] = 0.0  # not known
         self._id = 0
         self._buffer = bytearray(welcome.max_message_bytes)
         self._view = memoryview(self._buffer)
+        self._keepalive = keepalive
+        self._signs = 0  # that were asked for and have not come
         self.welcome = welcome
+        self.silent = False  # the server gave no sign of life
 
-    def call(self, header: bytes, names: bytes, sent: Any, timeout: float, left: float) -> local_pb2.LocalAnswer:
+    def call(self, header: bytes, names: bytes, sent: Any, timeout: float, at: float) -> local_pb2.LocalAnswer:
         """One call and its answer.
 
         Args:
-            timeout: of the call, in seconds, as the server is told.
-            left: seconds until this side stops waiting; infinite is for ever.
+            timeout: of the call, in seconds, as the server is told; infinite is for ever.
+            at: when that is over, by the monotonic clock.
 
         Raises:
             Lost, TooLarge: nothing was sent.
             DeadlineExceeded, Unavailable, Internal: the connection must be closed.
         """
-        if left <= 0:
+        if timeout <= 0:
             raise DeadlineExceeded("the call was not sent")
-        wait = left if left < _LONGEST_WAIT else None
-        if wait != self._timeout:
-            self._socket.settimeout(wait)
-            self._timeout = wait
+        self._wait_for(min(timeout, self._keepalive.time))
         # Two answers are never under way, and a number that changes shows it.
         self._id = self._id % 127 + 1
         try:
@@ -134,9 +162,16 @@ class Connection:
                 raise TooLarge from None
             raise Unavailable(f"sending the call failed: {error}") from None
         try:
-            size = self._socket.recv_into(self._buffer)
-        except socket.timeout:
-            raise DeadlineExceeded("the call was not answered") from None
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except socket.timeout:
+                size = self._receive_late(at, ask=True)
+            else:
+                if self._signs and is_sign(self._view[:size]):
+                    self._signs -= 1
+                    size = self._receive_late(at, ask=False)
+        except Error:
+            raise
         except OSError as error:
             raise Unavailable(f"{LOST}: {error}") from None
         if size == 0:
@@ -145,6 +180,42 @@ class Connection:
         if answer.id != self._id:
             raise Internal(f"the server answered call {answer.id}, which is not under way")
         return answer
+
+    def _wait_for(self, seconds: float) -> None:
+        """How long the next system calls wait."""
+        wait = seconds if seconds < _LONGEST_WAIT else None
+        if wait != self._timeout:
+            self._socket.settimeout(wait)
+            self._timeout = wait
+
+    def _receive_late(self, at: float, ask: bool) -> int:
+        """Waits for the answer for as long as the server gives signs of life. Its size in the buffer.
+
+        Args:
+            at: when the call is over.
+            ask: whether the server has been silent already.
+        """
+        while True:
+            left = at - time.monotonic()
+            if left <= 0:
+                raise DeadlineExceeded("the call was not answered")
+            if ask:
+                with contextlib.suppress(socket.timeout):  # no room: the server reads nothing
+                    self._socket.send(SIGN_REQUEST, socket.MSG_NOSIGNAL)
+                    self._signs += 1
+            self._wait_for(min(left, self._keepalive.timeout if ask else self._keepalive.time))
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except socket.timeout:
+                if ask and time.monotonic() < at:
+                    self.silent = True
+                    raise Unavailable(SILENT) from None
+                ask = True
+                continue
+            if not is_sign(self._view[:size]):
+                return size
+            self._signs -= 1
+            ask = False
 
     def close(self) -> None:
         """Ends the connection, and with it the call."""
@@ -163,9 +234,13 @@ class LocalDoor:
         path: of the socket.
         user_agent: who calls, for the server.
         on_loss: called when a connection has ended, on the thread that found out.
+        keepalive: of each connection.
     """
 
-    def __init__(self, path: str, user_agent: str, on_loss: Callable[[], None]) -> None:
+    def __init__(
+        self, path: str, user_agent: str, on_loss: Callable[[], None], keepalive: Keepalive = NO_KEEPALIVE
+    ) -> None:
+        self._keepalive = keepalive
         self._path = path
         self._user_agent = user_agent
         self._on_loss = on_loss
@@ -235,10 +310,10 @@ class LocalDoor:
                 if not connection.welcome.has_room(len(header) + len(names), sent_bytes, answered_bytes):
                     raise TooLarge
                 if interruptible is None:
-                    answer = connection.call(header, names, sent, left, left)
+                    answer = connection.call(header, names, sent, left, at)
                 else:
                     with interruptible(connection):
-                        answer = connection.call(header, names, sent, left, left)
+                        answer = connection.call(header, names, sent, left, at)
             except Lost:
                 self._discard(connection)
                 left = _left(timeout, at)
@@ -251,6 +326,9 @@ class LocalDoor:
                 raise DeadlineExceeded(f"{late.message} within {timeout:g} s") from None
             except BaseException as error:
                 self._discard(connection)
+                if connection.silent:
+                    self._rest_until = time.monotonic() + REST
+                    self._close_idle()  # they are of the same server
                 if self._closed and isinstance(error, Unavailable):
                     raise closed_during_the_call() from None
                 raise
@@ -327,7 +405,7 @@ class LocalDoor:
             sock.close()
             self._rest_until = time.monotonic() + rest
             return None
-        connection = Connection(sock, welcome)
+        connection = Connection(sock, welcome, self._keepalive)
         self._made.add(connection)
         return connection
 

@@ -13,8 +13,8 @@ from typing import Any, Callable, Deque, Dict, List, Optional
 
 from attnd import _local_wire
 from attnd._closed import closed_during_the_call
-from attnd._local import GONE, LOST, Lost, TooLarge, Welcome, welcome_of
-from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
+from attnd._local import GONE, LOST, NO_KEEPALIVE, SILENT, Keepalive, Lost, TooLarge, Welcome, welcome_of
+from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, SIGN_REQUEST, connect, is_sign
 from attnd.errors import DeadlineExceeded, Error, FailedPrecondition, Internal, Unavailable
 from attnd.v1 import local_pb2
 
@@ -25,8 +25,13 @@ _READS = 32
 class _Link:
     """A connection with many calls under way, told apart by their ids. Belongs to one event loop."""
 
-    def __init__(self, sock: socket.socket, on_end: Callable[[_Link], None]) -> None:
+    def __init__(self, sock: socket.socket, on_end: Callable[[_Link], None], keepalive: Keepalive) -> None:
         sock.setblocking(False)
+        self._keepalive = keepalive
+        self._look_timer: Optional[asyncio.TimerHandle] = None
+        self._asked = False
+        self._heard = 0.0  # or asked, by the loop's clock
+        self.silent = False  # the server gave no sign of life
         self._socket = sock
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -67,7 +72,11 @@ class _Link:
         call_id = self._last_id
         self._send(_local_wire.call(call_id, left, header, names, sent))
         future: asyncio.Future[local_pb2.LocalAnswer] = self._loop.create_future()
+        if not self._calls:
+            self._hear()
         self._calls[call_id] = future
+        if self._look_timer is None and self._keepalive.time < math.inf:
+            self._look_timer = self._loop.call_later(self._keepalive.time, self._look)
         late = DeadlineExceeded(f"the call was not answered within {timeout:g} s")
         timer = None if left == math.inf else self._loop.call_later(left, self._fail, future, late)
         try:
@@ -84,6 +93,8 @@ class _Link:
         if self.ended:
             return
         self.ended = True
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
@@ -133,6 +144,32 @@ class _Link:
         if not future.done():
             future.set_exception(error)
 
+    def _hear(self) -> None:
+        self._heard = self._loop.time()
+        self._asked = False
+
+    def _look(self) -> None:
+        """Whether the server has been silent for too long."""
+        self._look_timer = None
+        if not self._calls:
+            return
+        left = self._heard + (self._keepalive.timeout if self._asked else self._keepalive.time) - self._loop.time()
+        if left <= 0 and self._asked:
+            self.silent = True
+            self.end(Unavailable(SILENT))
+            return
+        if left <= 0:
+            self._heard = self._loop.time()
+            self._asked = True
+            left = self._keepalive.timeout
+            try:
+                self._send([SIGN_REQUEST])
+            except (Lost, TooLarge, Unavailable):
+                self.end(Unavailable(LOST))
+                return
+        if left < math.inf:
+            self._look_timer = self._loop.call_later(left, self._look)
+
     def _cancel(self, call_id: int) -> None:
         with contextlib.suppress(Lost, TooLarge, Unavailable):  # the connection's end cancels the call too
             self._send([_local_wire.cancel(call_id)])
@@ -178,8 +215,12 @@ class _Link:
             if size == 0:
                 self.end(Unavailable(LOST))
                 return
+            self._hear()
+            datagram = memoryview(self._buffer)[:size]
+            if is_sign(datagram):
+                continue
             try:
-                self._take(_local_wire.reply(bytes(memoryview(self._buffer)[:size])))
+                self._take(_local_wire.reply(bytes(datagram)))
             except Error as error:
                 self.end(error)
 
@@ -203,9 +244,13 @@ class AsyncLocalDoor:
         path: of the socket.
         user_agent: who calls, for the server.
         on_loss: called when the connection has ended.
+        keepalive: of the connection.
     """
 
-    def __init__(self, path: str, user_agent: str, on_loss: Callable[[], None]) -> None:
+    def __init__(
+        self, path: str, user_agent: str, on_loss: Callable[[], None], keepalive: Keepalive = NO_KEEPALIVE
+    ) -> None:
+        self._keepalive = keepalive
         self._path = path
         self._user_agent = user_agent
         self._on_loss = on_loss
@@ -295,7 +340,7 @@ class AsyncLocalDoor:
             if sock is None:
                 self._rest_until = time.monotonic() + REST
                 return None
-            link = _Link(sock, self._ended)
+            link = _Link(sock, self._ended, self._keepalive)
             offered = False
             try:
                 offered = await link.greet(self._user_agent)
@@ -312,6 +357,8 @@ class AsyncLocalDoor:
     def _ended(self, link: _Link) -> None:
         if self._link is link:
             self._link = None
+            if link.silent:
+                self._rest_until = time.monotonic() + REST
             self._on_loss()
 
 

@@ -20,6 +20,10 @@ _REQUEST = struct.Struct("<QIIQ16s")
 _REPLY = struct.Struct("<QIi16s224s")
 _NO_HANDLE = bytes(16)
 
+# Asks for a sign of life: no region has this handle, so there is nothing to release, which the server answers.
+SIGN_REQUEST = _REQUEST.pack(_MAGIC, _VERSION, _RELEASE, 0, _NO_HANDLE)
+_SIGN_BEGINS = struct.pack("<Q", _MAGIC)
+
 # A server that has not answered for this long is taken not to share memory; an answer takes microseconds.
 PATIENCE = 1.0
 # How long the server is left alone after that, and after it was found not to share memory.
@@ -47,6 +51,11 @@ class Region:
         self.handle: Optional[bytes] = None
         self.fields: Dict[int, bytes] = {}
         self.refused_until = 0.0
+
+
+def is_sign(data: memoryview) -> bool:
+    """Whether a datagram is the answer to SIGN_REQUEST."""
+    return len(data) == _REPLY.size and data[:8] == _SIGN_BEGINS
 
 
 class RegionKeeper:

@@ -26,6 +26,7 @@ class FakeServer:
         on_hello: the welcome; None: close the connection, as a server without local calls does.
         registers: the code that answers a register.
         calls, cancels: what came. ends: connections that clients ended. regions: handle to memory, of all connections.
+        signs: how often it was asked for a sign of life.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -41,6 +42,7 @@ class FakeServer:
         self.regions: Dict[bytes, mmap.mmap] = {}
         self.connections: List[socket.socket] = []
         self.silent = False
+        self.signs = 0
         self._threads: List[threading.Thread] = []
         self.start()
 
@@ -69,6 +71,11 @@ class FakeServer:
         self.stop()
         os.unlink(self.path)
         self.start()
+
+    def answer(self, call: local_pb2.LocalCall) -> None:
+        """Answers a call of the last connection, on any thread."""
+        reply = local_pb2.LocalReply(answer=self.result(call))
+        self.connections[-1].send(reply.SerializeToString())
 
     def result(self, call: local_pb2.LocalCall) -> local_pb2.LocalAnswer:
         """An "output" of v's bytes (as many as it takes), and a log-sum-exp of zeros."""
@@ -143,6 +150,7 @@ class FakeServer:
     def _fixed(self, data: bytes, fds: List[int], mine: List[bytes]) -> bytes:
         _, _, operation, size, handle = struct.unpack("<QIIQ16s", data)
         code = 0
+        self.signs += operation == 2 and handle == bytes(16)
         if operation == 1:
             handle, code = os.urandom(16), self.registers
             if code == 0:

@@ -18,7 +18,7 @@ from attnd.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Intern
 from attnd.v1 import local_pb2
 
 from .fake_server import FakeServer, wait_for
-from .test_door import HEADER, SENT, Losses, Q
+from .test_door import HEADER, SENT, SOON, Losses, Q
 
 
 @pytest.fixture
@@ -193,6 +193,32 @@ def test_a_silent_server(run: Any, fake: FakeServer) -> None:
         assert not door.worth_trying()
 
     run(test)
+
+
+def test_a_server_without_a_sign_of_life_is_given_up(fake: FakeServer, losses: Losses) -> None:
+    async def main() -> None:
+        door = AsyncLocalDoor(fake.path, "test/1", losses, SOON)
+        assert await call(door) is not None
+        fake.on_call = lambda server, request: None
+        first = asyncio.ensure_future(call(door, math.inf))
+        # Alive, it may take its time: many times as long as it may be silent.
+        await until(lambda: fake.signs >= 6)
+        second = asyncio.ensure_future(call(door, 1000.0))
+        await until(lambda: len(fake.calls) == 3)
+        assert not first.done()
+        fake.silent = True
+        for task in (first, second):
+            with pytest.raises(Unavailable, match="no sign of life"):
+                await task
+        assert losses.count == 1
+        assert not door.worth_trying()
+        door.close()
+
+    async def until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_the_first_task_is_cancelled_while_it_connects(run: Any, fake: FakeServer) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from attnd import _local, _local_wire
-from attnd._local import LocalDoor
+from attnd._local import Keepalive, LocalDoor
 from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
 from attnd.v1 import attention_pb2, local_pb2
 
@@ -211,6 +211,47 @@ def test_a_silent_server(door: LocalDoor, fake: FakeServer) -> None:
     assert not door.offered(start + 0.05)
     assert time.monotonic() - start < 0.5
     assert not door.worth_trying()
+
+
+SOON = Keepalive(0.1, 0.3)
+
+
+@pytest.mark.parametrize("timeout", [1000.0, math.inf])
+def test_a_server_without_a_sign_of_life_is_given_up(fake: FakeServer, losses: Losses, timeout: float) -> None:
+    door = LocalDoor(fake.path, "test/1", losses, SOON)
+    assert call(door) is not None
+    # Alive, it may take its time: many times as long as it may be silent.
+    slow = threading.Thread(target=lambda: (wait_for(lambda: fake.signs >= 6), release.set()))
+    release = threading.Event()
+    slow.start()
+
+    def late(server: FakeServer, request: local_pb2.LocalCall) -> None:
+        threading.Thread(target=lambda: (release.wait(), server.answer(request))).start()
+
+    fake.on_call = late
+    answer = call(door, timeout)
+    assert answer is not None and answer.result.output == (Q + 2).tobytes()
+    slow.join()
+    # The sign that was asked for last may come after the answer, and is no answer to the next call.
+    fake.on_call = lambda server, request: server.result(request)
+    assert call(door, timeout) is not None
+    fake.silent = True
+    with pytest.raises(Unavailable, match="no sign of life"):
+        call(door, timeout)
+    assert losses.count == 1
+    assert not door.worth_trying()
+    assert call(door) is None
+    fake.silent = False
+    door.close()
+
+
+def test_a_deadline_comes_before_the_end_of_patience(fake: FakeServer, losses: Losses) -> None:
+    door = LocalDoor(fake.path, "test/1", losses, Keepalive(0.05, 100.0))
+    assert call(door) is not None
+    fake.silent = True
+    with pytest.raises(DeadlineExceeded, match="not answered"):
+        call(door, 0.2)
+    door.close()
 
 
 def test_nobody_listens(door: LocalDoor, fake: FakeServer) -> None:

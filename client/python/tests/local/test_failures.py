@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import pathlib
 import resource
@@ -106,6 +107,64 @@ def test_killed_during_a_call(own: Any, options: Any) -> None:
         wait_until_computing(server)
         server.kill()
         assert isinstance(result(), attnd.Unavailable)
+
+
+def frozen(server: Server) -> Any:
+    """Stopped, and not dead: its sockets take what is sent, and nothing comes back."""
+
+    @contextlib.contextmanager
+    def stopped() -> Iterator[None]:
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+    return stopped()
+
+
+def test_a_frozen_server_is_noticed_by_calls_without_end(own: Any) -> None:
+    server = own()
+    keepalive = {"keepalive_time": 0.3, "keepalive_timeout": 0.5}
+    with attnd.Client(server.unix, retry=NEVER, timeout=math.inf, **keepalive) as client:
+        client.attend(*tensors(), "t5-tiny")
+        assert client.transport == "local"
+        with frozen(server), pytest.raises(attnd.Unavailable, match="no sign of life"):
+            client.attend(*tensors(), "t5-tiny")
+        wait_for(lambda: attends(client) and client.transport == "local")
+    with attnd.Client(server.unix, timeout=math.inf, **keepalive) as client:
+        client.attend(*tensors(), "t5-tiny")
+        with frozen(server):
+            result = in_thread(lambda: client.attend(*tensors(), "t5-tiny"))
+            time.sleep(1.5)
+        assert not isinstance(result(), Exception)  # it was repeated
+
+
+def attends(client: attnd.Client) -> bool:
+    try:
+        client.attend(*tensors(), "t5-tiny")
+    except attnd.Unavailable:
+        return False
+    return True
+
+
+def test_a_frozen_server_is_noticed_by_tasks_without_end(own: Any) -> None:
+    server = own()
+
+    async def main() -> None:
+        async with attnd.AsyncClient(
+            server.unix, retry=NEVER, timeout=math.inf, keepalive_time=0.3, keepalive_timeout=0.5
+        ) as client:
+            await client.attend(*tensors(), "t5-tiny")
+            with frozen(server):
+                results = await asyncio.gather(
+                    *(client.attend(*tensors(), "t5-tiny") for _ in range(3)), return_exceptions=True
+                )
+            # Those whose memory was to be registered first may have gone by gRPC.
+            assert all(isinstance(result, attnd.Unavailable) for result in results)
+            assert any("no sign of life" in str(result) for result in results)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_killed_and_restarted_during_calls(own: Any, options: Any) -> None:
