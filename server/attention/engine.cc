@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "schedule/attention_work.h"
+#include "server/attention/bias.h"
 #include "server/rpc/proto_time.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
@@ -14,8 +15,9 @@
 namespace attnd::server {
 namespace {
 
-std::int64_t SizeOf(const RequestTensors& tensors) {
-  return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size);
+// Of what a request holds; its other fields are few bytes.
+std::int64_t SizeOf(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors) {
+  return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size + request.key_bits().size());
 }
 
 bool OutputIsShared(const ValidAttention& valid) {
@@ -42,7 +44,7 @@ absl::Status CheckSent(std::int64_t output_bytes, std::int64_t log_sum_exp_bytes
 // What a request holds from its admission until its result is handed over.
 struct AttentionEngine::Job {
   schedule::Clock::time_point arrival = schedule::Clock::now();
-  std::shared_ptr<const model::Model> model;
+  std::shared_ptr<const model::Model> model;  // null with BIAS_NONE
   ValidAttention valid;
   AttentionResult result;
 };
@@ -57,14 +59,17 @@ AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry
 
 absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                                       std::int64_t max_sent_bytes, Job& job) {
-  ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
-  ATTND_ASSIGN_OR_RETURN(job.valid, validator_.Validate(request, tensors, *job.model));
+  ATTND_RETURN_IF_ERROR(CheckBias(request));
+  if (request.bias() != v1::BIAS_NONE) {
+    ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
+  }
+  ATTND_ASSIGN_OR_RETURN(job.valid, validator_.Validate(request, tensors, job.model.get()));
   const ValidAttention& valid = job.valid;
   const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
   const std::int64_t log_sum_exp_bytes = LogSumExpIsShared(valid) ? 0 : valid.log_sum_exp_bytes;
   ATTND_RETURN_IF_ERROR(CheckSent(output_bytes, log_sum_exp_bytes, max_sent_bytes));
-  ATTND_ASSIGN_OR_RETURN(job.result.lease,
-                         admission_.Admit(SizeOf(tensors) + output_bytes + log_sum_exp_bytes + valid.packed_bytes));
+  ATTND_ASSIGN_OR_RETURN(job.result.lease, admission_.Admit(SizeOf(request, tensors) + output_bytes +
+                                                            log_sum_exp_bytes + valid.packed_bytes));
   ATTND_ASSIGN_OR_RETURN(job.result.output, Buffer::Create(static_cast<std::size_t>(output_bytes)));
   ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, Buffer::Create(static_cast<std::size_t>(log_sum_exp_bytes)));
   return absl::OkStatus();
@@ -76,7 +81,7 @@ void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const 
   absl::Status status = Prepare(request, tensors, max_sent_bytes, *job);
   if (!status.ok()) return done(std::move(status));
   kernel::Attention& attention = job->valid.attention;
-  attention.bias = &job->valid.bias;
+  job->valid.PointToBias();
   attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();
   attention.log_sum_exp = reinterpret_cast<float*>(LogSumExpIsShared(job->valid) ? job->valid.shared->log_sum_exp.data
                                                                                  : job->result.log_sum_exp.data());
@@ -90,8 +95,10 @@ void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const 
                       absl::StatusOr<AttentionResult> result = AttentionResult();
                       if (outcome.status.ok()) {
                         v1::ComputeAttentionResponse& header = job->result.header;
-                        header.set_version(job->model->version());
-                        header.set_content_hash(job->model->content_hash());
+                        if (job->model != nullptr) {
+                          header.set_version(job->model->version());
+                          header.set_content_hash(job->model->content_hash());
+                        }
                         header.set_dtype(job->valid.output_dtype);
                         *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
                         *header.mutable_compute_time() = ToProto(outcome.computed);

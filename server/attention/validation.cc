@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "contract/request.h"
+#include "server/attention/bias.h"
+#include "server/attention/masks.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 #include "tensor/checked_size.h"
@@ -16,10 +18,6 @@ namespace attnd::server {
 namespace {
 
 using Request = v1::ComputeAttentionRequest;
-
-absl::Status Refusal(const std::optional<contract::Fault>& fault) {
-  return fault.has_value() ? InvalidField(fault->field, fault->expected, fault->got) : absl::OkStatus();
-}
 
 absl::Status CheckRange(absl::string_view field, std::int64_t value, std::int64_t lowest, std::int64_t highest) {
   return Refusal(contract::CheckRange(field, value, lowest, highest));
@@ -89,58 +87,20 @@ absl::Status SetDtypes(const Request& request, ValidAttention& valid) {
   }
 }
 
-// Whether the table has the request's heads: all of them, or from first_head on.
-absl::Status CheckHeads(const Request& request, const bias::BiasTable& table, absl::string_view table_name,
-                        absl::string_view model_name) {
-  const std::string owner = absl::StrCat("table \"", table_name, "\" of model \"", model_name, "\"");
-  // A piece of a call is told what the call would be.
-  const std::int64_t taken = request.has_first_head() ? request.table_heads() : request.heads();
-  if (taken != 0 && taken != table.heads()) {
-    return InvalidField("heads", absl::StrCat(table.heads(), " (the heads of ", owner, "), or first_head to be set"),
-                        taken);
+// The bias, and the mask that follows from its table.
+absl::Status SetBias(const Request& request, const model::Model* model, ValidAttention& valid) {
+  kernel::Mask of_table = kernel::Mask::kNone;
+  if (model != nullptr) {
+    ATTND_ASSIGN_OR_RETURN(const bias::BiasTable* const table, TableOf(request, *model));
+    valid.bias = ViewOf(table->offset_form(), request.first_head());
+    if (!table->bidirectional()) of_table = kernel::Mask::kCausal;
   }
-  if (!request.has_first_head()) return absl::OkStatus();
-  if (request.heads() > table.heads()) {
-    return InvalidField("heads", absl::StrCat("at most ", table.heads(), " (the heads of ", owner, ")"),
-                        request.heads());
-  }
-  return CheckRange("first_head", request.first_head(), 0, table.heads() - request.heads());
+  return SetMask(request, of_table, valid.attention);
 }
 
-// The bias table, and the mask that may follow from it.
-absl::Status SetTable(const Request& request, const model::Model& model, ValidAttention& valid) {
-  ATTND_ASSIGN_OR_RETURN(const model::Model::Found found, model.FindTable(request.table()));
-  ATTND_RETURN_IF_ERROR(CheckHeads(request, *found.table, std::string(found.name), model.name()));
-  valid.bias = ViewOf(found.table->offset_form(), request.first_head());
-  switch (request.mask()) {
-    case v1::MASK_UNSPECIFIED:
-      valid.attention.mask = found.table->bidirectional() ? kernel::Mask::kNone : kernel::Mask::kCausal;
-      return absl::OkStatus();
-    case v1::MASK_CAUSAL:
-      valid.attention.mask = kernel::Mask::kCausal;
-      return absl::OkStatus();
-    case v1::MASK_NONE:
-      valid.attention.mask = kernel::Mask::kNone;
-      return absl::OkStatus();
-    default:
-      return InvalidField("mask", "MASK_CAUSAL, MASK_NONE or unset", static_cast<int>(request.mask()));
-  }
-}
-
-absl::Status SetScaleAndOffset(const Request& request, kernel::Attention& attention) {
+absl::Status SetScale(const Request& request, kernel::Attention& attention) {
   attention.scale = request.has_scale() ? request.scale() : 1.0F;
-  ATTND_RETURN_IF_ERROR(Refusal(contract::CheckScale(attention.scale)));
-  attention.query_offset =
-      request.has_query_offset() ? request.query_offset() : attention.key_length - attention.query_length;
-  return Refusal(contract::CheckQueryOffset(attention.query_offset, attention.query_length));
-}
-
-// `lengths` of a ragged batch: none, or one per sequence.
-absl::Status SetLengths(absl::string_view field, const google::protobuf::RepeatedField<std::int64_t>& lengths,
-                        std::int64_t batch, std::int64_t longest, const std::int64_t*& out) {
-  out = lengths.empty() ? nullptr : lengths.data();
-  return Refusal(
-      contract::CheckLengths(field, {lengths.data(), static_cast<std::size_t>(lengths.size())}, batch, longest));
+  return Refusal(contract::CheckScale(attention.scale));
 }
 
 // A tensor's shape, named for messages: [batch, heads, rows, dim] whatever the layout.
@@ -296,18 +256,17 @@ absl::Status SetResult(const Request& request, const Limits& limits, const Shape
 }  // namespace
 
 absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& request, const RequestTensors& tensors,
-                                                            const model::Model& model) const {
+                                                            const model::Model* model) const {
   ValidAttention valid{};
   kernel::Attention& a = valid.attention;
   ATTND_RETURN_IF_ERROR(SetSizes(request, limits_, a));
-  ATTND_RETURN_IF_ERROR(SetTable(request, model, valid));
+  ATTND_RETURN_IF_ERROR(SetBias(request, model, valid));
   ATTND_RETURN_IF_ERROR(SetDtypes(request, valid));
   if (!v1::Layout_IsValid(request.layout())) {
     return InvalidField("layout", absl::StrCat(contract::kLayouts, ", or unset"), static_cast<int>(request.layout()));
   }
-  ATTND_RETURN_IF_ERROR(SetScaleAndOffset(request, a));
-  ATTND_RETURN_IF_ERROR(SetLengths("query_lengths", request.query_lengths(), a.batch, a.query_length, a.query_lengths));
-  ATTND_RETURN_IF_ERROR(SetLengths("key_lengths", request.key_lengths(), a.batch, a.key_length, a.key_lengths));
+  ATTND_RETURN_IF_ERROR(SetScale(request, a));
+  ATTND_RETURN_IF_ERROR(SetSequences(request, a));
   TensorSetter setter(request, memory_, valid);
   ATTND_RETURN_IF_ERROR(SetTensors(request, tensors, setter, a));
   ATTND_RETURN_IF_ERROR(SetResult(request, limits_, {a.batch, a.heads, a.query_length, a.value_head_dim}, valid));
@@ -317,23 +276,6 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   valid.packed_bytes =
       a.batch * a.kv_heads * a.key_length * (a.head_dim + a.value_head_dim) * static_cast<std::int64_t>(sizeof(float));
   return valid;
-}
-
-kernel::BiasView ViewOf(const bias::OffsetForm& form, std::int64_t first_head) {
-  const std::int64_t head_stride = form.max_offset - form.min_offset + 1;
-  const auto from_head = [first_head](const std::vector<float>& per_head) {
-    return per_head.empty() ? nullptr : per_head.data() + first_head;
-  };
-  return {
-      .values = form.values.data() + first_head * head_stride,
-      .head_stride = head_stride,
-      .min_offset = form.min_offset,
-      .max_offset = form.max_offset,
-      .constant = from_head(form.constant),
-      .low_value = from_head(form.low_value),
-      .high_slope = from_head(form.high_slope),
-      .low_slope = from_head(form.low_slope),
-  };
 }
 
 }  // namespace attnd::server

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "bias/offset_form.h"
 #include "kernel/attention.h"
 #include "model/model.h"
 #include "server/config/limits.h"
@@ -26,17 +26,20 @@ struct SharedParts {
   SharedBytes log_sum_exp;
 };
 
-// A request that may run. The output, the log-sum-exp and `attention.bias` are null still: whoever runs it allocates
-// the former (unless they are in shared memory) and lets the latter point to `bias`. Everything else borrows from
-// the request and the model.
+// A request that may run. The output, the log-sum-exp and `attention.bias` are null still: whoever runs it must
+// allocate the former (unless they are in shared memory) and call PointToBias. Everything else borrows from the request
+// and the model.
 struct ValidAttention {
   kernel::Attention attention;
-  kernel::BiasView bias;
+  std::optional<kernel::BiasView> bias;  // nullopt: none is added
   v1::Dtype output_dtype;
   std::int64_t output_bytes;
   std::int64_t log_sum_exp_bytes;       // 0 if not asked for
   std::int64_t packed_bytes;            // of K and V as the kernel packs them, for admission
   std::shared_ptr<SharedParts> shared;  // null if nothing is
+
+  // Sets `attention.bias`, which points into this object.
+  void PointToBias() { attention.bias = bias.has_value() ? &*bias : nullptr; }
 };
 
 // Thread-safe.
@@ -48,18 +51,16 @@ class AttentionValidator {
 
   const Limits& limits() const { return limits_; }
 
-  // `request` without its tensors, and these. Errors: INVALID_ARGUMENT and RESOURCE_EXHAUSTED naming the field, what
+  // `request` without its tensors, and these. CheckBias (server/attention/bias.h) has passed it, and `model` is null
+  // if it is without bias. Errors: INVALID_ARGUMENT and RESOURCE_EXHAUSTED naming the field, what
   // was expected and what it was (FieldError); NOT_FOUND for a table that the model lacks;
   // FAILED_PRECONDITION for shared memory that this server does not know.
   absl::StatusOr<ValidAttention> Validate(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                                          const model::Model& model) const;
+                                          const model::Model* model) const;
 
  private:
   const Limits limits_;
   const SharedMemory* const memory_;
 };
-
-// The view that kernels take of a table's per-offset form, which must outlive it, from `first_head` on.
-kernel::BiasView ViewOf(const bias::OffsetForm& form, std::int64_t first_head);
 
 }  // namespace attnd::server

@@ -14,6 +14,7 @@ namespace attnd::server {
 // Errors that one field caused (errors/field_error.h), which carry an attnd.v1.ErrorDetail to the client.
 using errors::FieldError;
 using errors::InvalidField;
+using errors::Refusal;
 
 // UNAVAILABLE: this server stops, and the call was not begun, so it may be sent again elsewhere.
 absl::Status StoppingError();

@@ -27,6 +27,11 @@ absl::Status InvalidField(absl::string_view field, absl::string_view expected, c
   return FieldError(absl::StatusCode::kInvalidArgument, field, expected, absl::StrCat(got));
 }
 
+// `fault` as INVALID_ARGUMENT; OK for nullopt.
+inline absl::Status Refusal(const std::optional<contract::Fault>& fault) {
+  return fault.has_value() ? InvalidField(fault->field, fault->expected, fault->got) : absl::OkStatus();
+}
+
 // The fault that one of these functions put into `status`; nullopt if there is none.
 std::optional<contract::Fault> FaultOf(const absl::Status& status);
 

@@ -55,5 +55,50 @@ TEST(RequestTest, LengthsAreNoneOrOneForEachSequence) {
   EXPECT_EQ(CheckLengths("key_lengths", std::vector<std::int64_t>{-1, 5}, 2, 5)->field, "key_lengths[0]");
 }
 
+TEST(RequestTest, QueryOffsetsAreInTheRangeOfOne) {
+  const std::vector<std::int64_t> outermost = {-7, kMaxPosition - 7};
+  EXPECT_FALSE(CheckQueryOffsets({}, false, 2, 7).has_value());
+  EXPECT_FALSE(CheckQueryOffsets({}, true, 2, 7).has_value());
+  EXPECT_FALSE(CheckQueryOffsets(outermost, false, 2, 7).has_value());
+  EXPECT_EQ(CheckQueryOffsets(outermost, true, 2, 7)->expected, "none beside query_offset");
+  EXPECT_EQ(CheckQueryOffsets(outermost, false, 3, 7)->expected, "none or 3 (batch) values");
+  EXPECT_EQ(CheckQueryOffsets(outermost, false, 2, 6)->field, "query_offsets[0]");
+  EXPECT_EQ(CheckQueryOffsets(outermost, false, 2, 8)->field, "query_offsets[1]");
+}
+
+TEST(RequestTest, KeyBitsAreWholeBytesOfEachSequence) {
+  EXPECT_EQ(KeyBitsBytes(1), 1);
+  EXPECT_EQ(KeyBitsBytes(8), 1);
+  EXPECT_EQ(KeyBitsBytes(9), 2);
+  EXPECT_EQ(KeyBitsBytes(kMost), kMost / 8 + 1);
+  EXPECT_FALSE(CheckKeyBits(0, 3, 9).has_value());
+  EXPECT_FALSE(CheckKeyBits(6, 3, 9).has_value());
+  for (const std::size_t bad : {1, 2, 3, 4, 5, 7, 8, 12, 27}) EXPECT_TRUE(CheckKeyBits(bad, 3, 9).has_value()) << bad;
+  const std::optional<Fault> fault = CheckKeyBits(5, 3, 9);
+  EXPECT_EQ(fault->field, "key_bits");
+  EXPECT_EQ(fault->expected, "none or 3 (batch) x 2 bytes (a bit for each of 9 keys)");
+  EXPECT_EQ(fault->got, "5 bytes");
+}
+
+// 2^61 x 2^3 bytes are 2^64: 0 to whoever multiplies.
+TEST(RequestTest, KeyBitsOfSizesWhoseProductOverflows) {
+  for (const std::size_t bytes : {1, 8, 64}) {
+    EXPECT_TRUE(CheckKeyBits(bytes, std::int64_t{1} << 61, 64).has_value()) << bytes;
+    EXPECT_TRUE(CheckKeyBits(bytes, (std::int64_t{1} << 61) + 1, 64).has_value()) << bytes;
+    EXPECT_TRUE(CheckKeyBits(bytes, kMost, kMost).has_value()) << bytes;
+  }
+}
+
+TEST(RequestTest, WithoutBiasNothingOfAModelIsNamed) {
+  EXPECT_FALSE(CheckNoModel({}).has_value());
+  EXPECT_EQ(CheckNoModel({.model = "m"})->field, "model");
+  EXPECT_EQ(CheckNoModel({.version = 1})->field, "version");
+  EXPECT_EQ(CheckNoModel({.table = "encoder"})->field, "table");
+  EXPECT_EQ(CheckNoModel({.first_head = 0})->field, "first_head");
+  EXPECT_EQ(CheckNoModel({.table_heads = 1})->field, "table_heads");
+  EXPECT_EQ(CheckNoModel({.model = "m"})->expected, "none with BIAS_NONE");
+  EXPECT_EQ(CheckNoModel({.model = "m"})->got, "\"m\"");
+}
+
 }  // namespace
 }  // namespace attnd::contract

@@ -114,9 +114,10 @@ void ExpectMatchesReference(const v1::ComputeAttentionRequest& request, const v1
   const model::Model model(kModel, 1, "test", absl::UnixEpoch(),
                            {.tables = {{"decoder", Table(false)}}, .format = "", .architecture = ""}, "hash");
   absl::StatusOr<server::ValidAttention> valid =
-      server::AttentionValidator(server::Limits()).Validate(decoded->header, decoded->tensors(), model);
+      server::AttentionValidator(server::Limits())
+          .Validate(decoded->header, decoded->tensors(), decoded->header.bias() == v1::BIAS_NONE ? nullptr : &model);
   ASSERT_TRUE(valid.ok()) << valid.status();
-  valid->attention.bias = &valid->bias;
+  valid->PointToBias();
   ASSERT_EQ(response.output().size(), static_cast<std::size_t>(valid->output_bytes));
   test::ExpectIsReference(valid->attention, request.q(), request.k(), request.v(), response.output(),
                           response.log_sum_exp());

@@ -8,7 +8,7 @@
 #include "attention/held_kernel.h"
 #include "gtest/gtest.h"
 #include "reference_check.h"
-#include "server/attention/validation.h"
+#include "server/attention/bias.h"
 
 namespace attnd::server {
 namespace {

@@ -46,7 +46,8 @@ class ValidateTest : public testing::Test {
   ValidAttention Validate(const std::function<void(Request&)>& change = [](Request&) {}) {
     changed_ = request_;
     change(changed_);
-    absl::StatusOr<ValidAttention> valid = AttentionValidator(Limits()).Validate(changed_, tensors_, model_);
+    absl::StatusOr<ValidAttention> valid =
+        AttentionValidator(Limits()).Validate(changed_, tensors_, changed_.bias() == v1::BIAS_NONE ? nullptr : &model_);
     EXPECT_TRUE(valid.ok()) << valid.status();
     return valid.ok() ? *std::move(valid) : ValidAttention{};
   }
@@ -163,16 +164,52 @@ TEST_F(ValidateTest, LengthsAreTakenAsTheyAre) {
 }
 
 TEST_F(ValidateTest, FirstHeadMovesTheBias) {
-  const kernel::BiasView all = Validate().bias;
+  const kernel::BiasView all = Validate().bias.value();
   tensors_.q.size /= 3;
   const kernel::BiasView some = Validate([](Request& r) {
                                   r.set_heads(2);
                                   r.set_first_head(4);
-                                }).bias;
+                                }).bias.value();
   EXPECT_EQ(some.head_stride, all.head_stride);
   EXPECT_EQ(some.values, all.values + 4 * all.head_stride);
   EXPECT_EQ(some.constant[1], all.constant[5]);
   EXPECT_EQ(some.low_value[0], all.low_value[4]);
+}
+
+TEST_F(ValidateTest, WithoutBiasThereIsNoMaskUnlessGivenAndAnyNumberOfHeads) {
+  tensors_.q.size = tensors_.q.size / 6 * 8;
+  const auto without = [&](v1::Mask mask) {
+    return Validate([&](Request& r) {
+      r.set_bias(v1::BIAS_NONE);
+      r.clear_model();
+      r.set_heads(8);
+      r.set_mask(mask);
+    });
+  };
+  ValidAttention valid = without(v1::MASK_UNSPECIFIED);
+  EXPECT_FALSE(valid.bias.has_value());
+  EXPECT_EQ(valid.attention.mask, kernel::Mask::kNone);
+  valid.PointToBias();
+  EXPECT_EQ(valid.attention.bias, nullptr);
+  EXPECT_EQ(without(v1::MASK_CAUSAL).attention.mask, kernel::Mask::kCausal);
+}
+
+TEST_F(ValidateTest, ABiasIsPointedTo) {
+  ValidAttention valid = Validate();
+  valid.PointToBias();
+  EXPECT_EQ(valid.attention.bias, &valid.bias.value());
+}
+
+TEST_F(ValidateTest, MasksAreTakenAsTheyAre) {
+  const std::string bits = "\x7f\x01\x80";
+  const ValidAttention valid = Validate([&](Request& r) {
+    for (const std::int64_t offset : {-5, 0, 9}) r.add_query_offsets(offset);
+    for (const std::int64_t start : {0, 7, 2}) r.add_key_starts(start);
+    r.set_key_bits(bits);
+  });
+  EXPECT_EQ(valid.attention.query_offsets, changed_.query_offsets().data());
+  EXPECT_EQ(valid.attention.key_starts, changed_.key_starts().data());
+  EXPECT_EQ(static_cast<const void*>(valid.attention.key_bits), changed_.key_bits().data());
 }
 
 TEST_F(ValidateTest, LogSumExpIsFp32) {

@@ -7,7 +7,8 @@ from typing import Any, Optional, Sequence
 
 import numpy as np
 
-from attnd._request import integer, mask_number, model_name, text
+from attnd._arguments import integer, model_name, text
+from attnd._request import mask_number
 from attnd.errors import Internal, InvalidArgument
 from attnd.models import AlibiSlopes, BiasWindow, Model, PerOffset, Rule, ServerInfo, Setting, T5Buckets, Table
 from attnd.v1 import model_pb2, server_pb2

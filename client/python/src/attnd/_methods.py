@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any, Iterable, List, Optional, Sequence, Union
 
 from attnd import _attention, _convert, _wire
+from attnd._arguments import integer, model_name, text
 from attnd._core import Core
 from attnd._operation import Operation
-from attnd._request import ComputeReply, ComputeRequest, integer, model_name, text
+from attnd._request import ComputeReply, ComputeRequest
 from attnd.errors import Error, Internal
 from attnd.models import BiasWindow, Model, ServerInfo, ServingStatus, Table
 from attnd.v1 import model_pb2, server_pb2
@@ -23,7 +24,7 @@ def attend(
     q: Any,
     k: Any,
     v: Any,
-    model: str,
+    model: Optional[str],
     *,
     table: Optional[str] = None,
     version: int = 0,
@@ -31,8 +32,11 @@ def attend(
     mask: Optional[str] = None,
     scale: Optional[float] = None,
     query_offset: Optional[int] = None,
+    query_offsets: Optional[Sequence[int]] = None,
     query_lengths: Optional[Sequence[int]] = None,
     key_lengths: Optional[Sequence[int]] = None,
+    key_starts: Optional[Sequence[int]] = None,
+    key_mask: Any = None,
     first_head: Optional[int] = None,
     product_precision: Any = None,
     output_dtype: Any = None,
@@ -51,7 +55,7 @@ def attend(
             [batch, sequence, heads, dim] array seen through ``transpose(1, 2)`` is sent without a copy of ours.
         k: [batch, kv_heads, key_length, head_dim], of q's kind and dtype.
         v: [batch, kv_heads, key_length, value_head_dim], likewise.
-        model: name of a loaded model.
+        model: name of a loaded model; None adds no bias.
         timeout: seconds; None is the client's, ``float("inf")`` is none.
         metadata: gRPC metadata to send along: a mapping, or pairs of a lower-case key and a value.
 
@@ -75,6 +79,8 @@ def attend(
         >>> q, k, v = (np.ones((1, 8, 16, 64), np.float32) for _ in range(3))
         >>> client.attend(q, k, v, "t5-tiny").shape
         (1, 8, 16, 64)
+        >>> client.attend(q, k, v, "t5-tiny", mask="none", key_starts=[3]).shape  # three keys of padding on the left
+        (1, 8, 16, 64)
     """
     deadline, pairs = core.begin(timeout, metadata)
     request = ComputeRequest(
@@ -95,6 +101,9 @@ def attend(
         output_dtype,
         return_log_sum_exp,
         out,
+        query_offsets,
+        key_starts,
+        key_mask,
     )
     reply = yield from _attention.compute(core, core.io, request, deadline, pairs)
     return _result(reply)

@@ -6,7 +6,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from attnd import _wire
+from attnd import _masks, _wire
 from attnd._request import Call
 
 # Of q, k, v and output together. A call of less than two pieces is not cut.
@@ -76,10 +76,11 @@ class Piece:
         header.heads = piece.kv_heads * group
         header.kv_heads = piece.kv_heads
         sequences = slice(piece.first_batch, piece.first_batch + piece.batch)
-        for lengths in (header.query_lengths, header.key_lengths):
-            if len(lengths) > 0:
-                lengths[:] = lengths[sequences]
-        if piece.kv_heads != call.shape.kv_heads:
+        for values in (header.query_offsets, header.query_lengths, header.key_lengths, header.key_starts):
+            if len(values) > 0:
+                values[:] = values[sequences]
+        header.key_bits = _masks.bits_of_sequences(header.key_bits, call.shape.key_length, sequences)
+        if call.has_bias and piece.kv_heads != call.shape.kv_heads:
             # The server can no longer see by the piece whether the call had as many heads as the table.
             if not header.HasField("first_head"):
                 header.table_heads = call.shape.heads

@@ -6,19 +6,20 @@ What can be refused by shape alone is refused here, with the server's words, bef
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass, fields
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from attnd import _dtypes, _tensors
+from attnd import _dtypes, _masks, _tensors
+from attnd._arguments import integer, model_name, one_of, text
 from attnd.errors import InvalidArgument, ResourceExhausted
 from attnd.v1 import attention_pb2
 
 _LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence stands before the heads
 MASKS: Dict[Optional[str], int] = {None: 0, "causal": 1, "none": 2}
 _PRECISIONS = {None: 0, _dtypes.FP32: 1, _dtypes.BF16: 2}
+_BIAS_NONE = 1  # attnd.v1.Bias
 _MAX_POSITION = 2**31 - 1
 _MAX_FLOAT = 3.4028235677973362e38  # the largest double that rounds to a finite float
 # What protobuf allows a message; a little is left for the small fields.
@@ -33,7 +34,8 @@ class ComputeRequest:
         q: [batch, heads, query_length, head_dim] in ``layout``; float32, float16 or bfloat16.
         k: [batch, kv_heads, key_length, head_dim]; kv_heads divides heads (grouped-query attention).
         v: [batch, kv_heads, key_length, value_head_dim].
-        model: name of a loaded model.
+        model: name of a loaded model, whose bias is added; None adds no bias. Without a model there is no table,
+            version and first_head, q may have any number of heads, and the mask that None stands for is "none".
         table: "decoder" (also if None), "encoder", "decoder.N", "encoder.N".
         version: of the model; 0 is the current one.
         layout: order of the axes of q, k, v and the output: "bhsd" is [batch, heads, sequence, dim], "bshd" is
@@ -43,6 +45,12 @@ class ComputeRequest:
         query_offset: position of the first query among the keys; None is key_length - query_length.
         query_lengths: true number of queries of each sequence, [batch]; None is all. Later output rows are zeros.
         key_lengths: true number of keys of each sequence, [batch]; None is all. Later keys are masked.
+        query_offsets: query_offset of each sequence, [batch], in place of one for all.
+        key_starts: first true key of each sequence, [batch]; None is 0 for all. Earlier keys are masked (padding on the
+            left); positions are counted from key row 0 all the same.
+        key_mask: which keys are true, [batch, key_length]; an array (numpy, torch, JAX) of bool or of integers that are
+            0 or 1, as Hugging Face's attention_mask is. None is all. It may be given together with the others: a
+            key is seen where all of them allow it.
         first_head: the table's head that query head 0 uses, for a call with only some of the heads; None: all heads.
         product_precision: arithmetic of the products, "float32" or "bfloat16"; None follows the dtypes.
         output_dtype: element type of the output; None is that of q.
@@ -54,12 +62,15 @@ class ComputeRequest:
         >>> request = attnd.ComputeRequest(q, k, v, "t5-tiny", mask="none")
         >>> client.compute(request).output.shape
         (1, 8, 16, 64)
+        >>> padded = np.arange(16) < 12
+        >>> client.compute(attnd.ComputeRequest(q, k, v, None, key_mask=padded[None])).version
+        0
     """
 
     q: Any
     k: Any
     v: Any
-    model: str
+    model: Optional[str]
     table: Optional[str] = None
     version: int = 0
     layout: str = "bhsd"
@@ -73,16 +84,20 @@ class ComputeRequest:
     output_dtype: Any = None
     return_log_sum_exp: bool = False
     out: Any = None
+    query_offsets: Optional[Sequence[int]] = None
+    key_starts: Optional[Sequence[int]] = None
+    key_mask: Any = None
 
     def __repr__(self) -> str:
         arrays = [f"{name} {_described(getattr(self, name))}" for name in ("q", "k", "v")]
-        if self.out is not None:
-            arrays.append(f"out {_described(self.out)}")
+        for name in ("out", "key_mask"):
+            if getattr(self, name) is not None:
+                arrays.append(f"{name} {_described(getattr(self, name))}")
         options = []
         for each in fields(self):
             value = getattr(self, each.name)
             by_default = type(value) is type(each.default) and value == each.default
-            if each.name not in ("q", "k", "v", "model", "out") and not by_default:
+            if each.name not in ("q", "k", "v", "model", "out", "key_mask") and not by_default:
                 options.append(f"{each.name}={value!r}")
         return f"ComputeRequest({', '.join(arrays)}; {', '.join([repr(self.model), *options])})"
 
@@ -113,6 +128,7 @@ class Call:
         output_bytes: its bytes.
         log_sum_exp_shape: [batch, heads, query_length]; None if it was not asked for.
         out: view of the caller's memory that the output goes to, with the axes of the wire; None for new memory.
+        has_bias: whether a model's bias is added.
         out_overlaps: whether that memory may be some of q's, k's or v's.
     """
 
@@ -120,6 +136,7 @@ class Call:
         "_small",
         "_swapped",
         "code",
+        "has_bias",
         "k",
         "kind",
         "log_sum_exp_shape",
@@ -137,12 +154,13 @@ class Call:
 
     def __init__(self, request: ComputeRequest) -> None:
         self.request = request
-        sequence_first = _one_of("layout", _LAYOUTS, request.layout)
+        sequence_first = one_of("layout", _LAYOUTS, request.layout)
         q = _tensors.view("q", request.q, sequence_first)
         k = _tensors.view("k", request.k, sequence_first)
         v = _tensors.view("v", request.v, sequence_first)
         _check_alike(q, "k", k)
         _check_alike(q, "v", v)
+        self.has_bias = request.model is not None
         self.kind = q.kind
         self.code = q.code
         self.shape = _check_shape(q.array, k.array, v.array, sequence_first)
@@ -223,8 +241,8 @@ class ComputeReply:
             request's ``out`` if that was given.
         log_sum_exp: float32 [batch, heads, query_length] in either layout, -infinity where a row sees no key; None if
             it was not asked for.
-        version: of the model that was used.
-        content_hash: of that version.
+        version: of the model that was used; 0 without one.
+        content_hash: of that version; "" without a model.
         queue_time: seconds between the request's arrival at the server and the start of its work.
         compute_time: seconds from then until the work was done. Of a large call that travelled in pieces: the longest
             queue time, the sum of the compute times.
@@ -255,56 +273,10 @@ def _described(array: Any) -> str:
     return f"{dtype} {tuple(shape)}"
 
 
-def _one_of(name: str, choices: Dict[Any, Any], value: Any) -> Any:
-    try:
-        return choices[value]
-    except (KeyError, TypeError):
-        expected = " or ".join("None" if choice is None else f'"{choice}"' for choice in choices)
-        raise InvalidArgument.of(name, expected, repr(value)[:80]) from None
-
-
 def mask_number(value: Optional[str]) -> int:
     """attnd.v1.Mask."""
-    number: int = _one_of("mask", MASKS, value)
+    number: int = one_of("mask", MASKS, value)
     return number
-
-
-def integer(name: str, value: Any, lowest: int = 0, highest: int = 2**63 - 1) -> int:
-    """An argument that is a whole number in a range."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidArgument.of(name, "a whole number", repr(value)[:80]) from None
-    if not lowest <= number <= highest:
-        expected = f"at least {lowest}" if highest >= 2**63 - 1 and number < lowest else f"{lowest} to {highest}"
-        raise InvalidArgument.of(name, expected, str(number)[:80])
-    return number
-
-
-def text(name: str, value: Any, expected: str) -> str:
-    """An argument that is a name; None is the empty one."""
-    if value is None:
-        return ""
-    if not isinstance(value, str) or not _is_unicode(value):
-        raise InvalidArgument.of(name, expected, repr(value)[:80])
-    return value
-
-
-def model_name(value: Any, name: str = "model") -> str:
-    """An argument that names a model."""
-    if not isinstance(value, str) or not value or not _is_unicode(value):
-        got = "an empty name" if value == "" else repr(value)[:80]
-        raise InvalidArgument.of(name, "the name of a loaded model", got)
-    return value
-
-
-def _is_unicode(value: str) -> bool:
-    """Whether it can be sent: not with half a surrogate pair in it."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _strided_bytes(arrays: Sequence[np.ndarray[Any, Any]]) -> int:
@@ -375,22 +347,6 @@ def _check_bytes(call: Call) -> None:
         raise ResourceExhausted.of("output", expected, str(call.output_bytes))
 
 
-def _lengths(name: str, value: Any, batch: int, longest: int) -> List[int]:
-    if value is None:
-        return []
-    try:
-        values = value.tolist() if hasattr(value, "tolist") else list(value)
-    except TypeError:
-        values = value
-    if not isinstance(values, list):
-        raise InvalidArgument.of(name, f"none or {batch} (batch) values", repr(value)[:80])
-    if not values:
-        return []
-    if len(values) != batch:
-        raise InvalidArgument.of(name, f"none or {batch} (batch) values", f"{len(values)} values")
-    return [integer(f"{name}[{i}]", length, 0, longest) for i, length in enumerate(values)]
-
-
 def _scale(value: Any) -> float:
     try:
         scale = float(value)
@@ -410,25 +366,50 @@ def _precision(value: Any) -> int:
     return number
 
 
+def _model_fields(r: ComputeRequest) -> Dict[str, Any]:
+    """The bias, and where it is from."""
+    if r.model is None:
+        for name in ("version", "table", "first_head"):
+            value = getattr(r, name)
+            if value is not None and not (name == "version" and value == 0):
+                raise InvalidArgument.of(name, "none without a model", repr(value)[:80])
+        return {"bias": _BIAS_NONE}
+    found: Dict[str, Any] = {"model": model_name(r.model), "version": integer("version", r.version, 0, 2**64 - 1)}
+    if r.table is not None:
+        found["table"] = text("table", r.table, '"decoder", "encoder", "decoder.N" or "encoder.N"')
+    if r.first_head is not None:
+        found["first_head"] = integer("first_head", r.first_head)
+    return found
+
+
+def _sequence_fields(r: ComputeRequest, shape: Shape) -> Dict[str, Any]:
+    """Positions and masks of the sequences."""
+    found: Dict[str, Any] = {}
+    offsets = (-shape.query_length, _MAX_POSITION - shape.query_length)
+    if r.query_offset is not None:
+        found["query_offset"] = integer("query_offset", r.query_offset, *offsets)
+    for name, lowest, highest in (
+        ("query_offsets", *offsets),
+        ("query_lengths", 0, shape.query_length),
+        ("key_lengths", 0, shape.key_length),
+        ("key_starts", 0, shape.key_length),
+    ):
+        value = getattr(r, name)
+        if value is not None:
+            found[name] = _masks.each_sequence(name, value, shape.batch, lowest, highest)
+    if r.query_offset is not None and found.get("query_offsets"):
+        raise InvalidArgument.of("query_offsets", "none beside query_offset", f"{shape.batch} values")
+    if r.key_mask is not None:
+        found["key_bits"] = _masks.key_bits(r.key_mask, shape.batch, shape.key_length)
+    return found
+
+
 def _small_fields(r: ComputeRequest, call: Call) -> attention_pb2.ComputeAttentionRequest:
     shape = call.shape
     optional: Dict[str, Any] = {}
-    if r.table is not None:
-        optional["table"] = text("table", r.table, '"decoder", "encoder", "decoder.N" or "encoder.N"')
     if r.scale is not None:
         optional["scale"] = _scale(r.scale)
-    if r.query_offset is not None:
-        lowest, highest = -shape.query_length, _MAX_POSITION - shape.query_length
-        optional["query_offset"] = integer("query_offset", r.query_offset, lowest, highest)
-    if r.query_lengths is not None:
-        optional["query_lengths"] = _lengths("query_lengths", r.query_lengths, shape.batch, shape.query_length)
-    if r.key_lengths is not None:
-        optional["key_lengths"] = _lengths("key_lengths", r.key_lengths, shape.batch, shape.key_length)
-    if r.first_head is not None:
-        optional["first_head"] = integer("first_head", r.first_head)
     return attention_pb2.ComputeAttentionRequest(
-        model=model_name(r.model),
-        version=integer("version", r.version, 0, 2**64 - 1),
         batch=shape.batch,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
@@ -442,5 +423,7 @@ def _small_fields(r: ComputeRequest, call: Call) -> attention_pb2.ComputeAttenti
         output_dtype=call.output_code,  # type: ignore[arg-type]
         return_log_sum_exp=bool(r.return_log_sum_exp),
         product_precision=_precision(r.product_precision),  # type: ignore[arg-type]
+        **_model_fields(r),
+        **_sequence_fields(r, shape),
         **optional,
     )

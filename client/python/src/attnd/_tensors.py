@@ -14,6 +14,7 @@ from attnd import _dtypes
 from attnd.errors import Error, InvalidArgument
 
 _ACCEPTED = "an array (numpy, torch, JAX, or anything with DLPack or the buffer protocol)"
+_WHOLE_NUMBERS = "bool, or integers that are 0 or 1"
 _AXES = {False: "[batch, heads, sequence, dim]", True: "[batch, sequence, heads, dim]"}
 _DLPACK_CPU = 1
 _DLPACK_DEVICES = {2: "cuda", 3: "cuda_host", 4: "opencl", 7: "vulkan", 8: "metal", 10: "rocm", 13: "cuda_managed"}
@@ -34,6 +35,18 @@ class Kind:
             return value.view(np.uint16), code
         return value, code
 
+    def plain(self, field: str, value: Any) -> np.ndarray[Any, Any]:
+        """A view of an array of any elements that numpy has."""
+        array: np.ndarray[Any, Any] = value
+        return array
+
+    def whole_numbers(self, field: str, value: Any) -> np.ndarray[Any, Any]:
+        """As `plain`, of bool or integers."""
+        array = self.plain(field, value)
+        if array.dtype.kind not in "biu":
+            raise InvalidArgument.of(f"{field}.dtype", _WHOLE_NUMBERS, str(array.dtype))
+        return array
+
     def result(self, array: np.ndarray[Any, Any], code: int) -> Any:
         """An array of this kind over the memory of `array`, whose dtype is that of `_dtypes.STORAGE`."""
         return array.view(_dtypes.numpy_dtype(code)) if code == _dtypes.BF16 else array
@@ -52,16 +65,22 @@ class Kind:
 
 class _NumpyKind(Kind):
     def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        return super().bits(field, self.plain(field, value))
+
+    def plain(self, field: str, value: Any) -> np.ndarray[Any, Any]:
         if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
-            raise InvalidArgument.of(field, "an array without a mask of its own (use key_lengths)", "a masked array")
-        return super().bits(field, value)
+            raise InvalidArgument.of(field, "an array without a mask of its own (use key_mask)", "a masked array")
+        return super().plain(field, value)
 
 
 class _ForeignKind(Kind):
     """Anything with DLPack or the buffer protocol. Results are numpy's."""
 
     def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
-        return super().bits(field, _foreign_array(field, value))
+        return super().bits(field, self.plain(field, value))
+
+    def plain(self, field: str, value: Any) -> np.ndarray[Any, Any]:
+        return _foreign_array(field, value)
 
 
 class _TorchKind(Kind):
@@ -69,13 +88,11 @@ class _TorchKind(Kind):
 
     def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
         torch = sys.modules["torch"]
-        if value.device.type != "cpu":
-            raise InvalidArgument.of(field, f"a tensor in the CPU's memory ({field}.cpu())", f"one on {value.device}")
+        self._check_place(field, value)
         code = _dtypes.code_of(value.dtype)
         if code is None:
             raise InvalidArgument.of(f"{field}.dtype", _dtypes.EXPECTED, str(value.dtype))
-        if value.layout is not torch.strided:
-            raise InvalidArgument.of(field, f"a dense tensor ({field}.to_dense())", str(value.layout))
+        self._check_dense(field, value)
         if value.requires_grad:
             if torch.is_grad_enabled():
                 raise InvalidArgument.of(
@@ -86,6 +103,27 @@ class _TorchKind(Kind):
         if code == _dtypes.BF16:
             return value.view(torch.int16).numpy().view(np.uint16), code
         return value.numpy(), code
+
+    def plain(self, field: str, value: Any) -> np.ndarray[Any, Any]:
+        self._check_place(field, value)
+        self._check_dense(field, value)
+        array: np.ndarray[Any, Any] = value.numpy()
+        return array
+
+    def whole_numbers(self, field: str, value: Any) -> np.ndarray[Any, Any]:
+        if value.dtype.is_floating_point or value.dtype.is_complex:  # numpy lacks some of these
+            raise InvalidArgument.of(f"{field}.dtype", _WHOLE_NUMBERS, str(value.dtype))
+        return super().whole_numbers(field, value)
+
+    @staticmethod
+    def _check_place(field: str, value: Any) -> None:
+        if value.device.type != "cpu":
+            raise InvalidArgument.of(field, f"a tensor in the CPU's memory ({field}.cpu())", f"one on {value.device}")
+
+    @staticmethod
+    def _check_dense(field: str, value: Any) -> None:
+        if value.layout is not sys.modules["torch"].strided:
+            raise InvalidArgument.of(field, f"a dense tensor ({field}.to_dense())", str(value.layout))
 
     def result(self, array: np.ndarray[Any, Any], code: int) -> Any:
         torch = sys.modules["torch"]
@@ -101,12 +139,15 @@ class _JaxKind(Kind):
     name = "jax.Array"
 
     def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
+        return super().bits(field, self.plain(field, value))
+
+    def plain(self, field: str, value: Any) -> np.ndarray[Any, Any]:
         if isinstance(value, sys.modules["jax"].core.Tracer):
             raise InvalidArgument.of(field, "an array with values (in jax.jit: jax.pure_callback)", "a traced one")
         for device in value.devices():
             if device.platform != "cpu":
                 raise InvalidArgument.of(field, "an array in the CPU's memory", f"one on {device}")
-        return super().bits(field, np.asarray(value))
+        return np.asarray(value)
 
     def result(self, array: np.ndarray[Any, Any], code: int) -> Any:
         jax = sys.modules["jax"]
@@ -153,6 +194,11 @@ def view(field: str, value: Any, sequence_first: bool) -> Tensor:
     if array.dtype != _dtypes.STORAGE[code]:
         array = array.astype(_dtypes.STORAGE[code])
     return Tensor(kind, array, code)
+
+
+def whole_numbers(field: str, value: Any) -> np.ndarray[Any, Any]:
+    """A caller's array of bool or integers, without a copy. Raises InvalidArgument for what is none."""
+    return kind_of(field, value).whole_numbers(field, value)
 
 
 def destination(field: str, value: Any, code: int, shape: Tuple[int, ...]) -> np.ndarray[Any, Any]:

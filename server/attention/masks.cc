@@ -1,0 +1,71 @@
+#include "server/attention/masks.h"
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "contract/request.h"
+#include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
+
+namespace attnd::server {
+namespace {
+
+using Request = v1::ComputeAttentionRequest;
+using Numbers = google::protobuf::RepeatedField<std::int64_t>;
+
+absl::Span<const std::int64_t> SpanOf(const Numbers& numbers) {
+  return {numbers.data(), static_cast<std::size_t>(numbers.size())};
+}
+
+const std::int64_t* DataOf(const Numbers& numbers) { return numbers.empty() ? nullptr : numbers.data(); }
+
+// query_lengths, key_lengths or key_starts.
+absl::Status SetLengths(absl::string_view field, const Numbers& lengths, std::int64_t batch, std::int64_t longest,
+                        const std::int64_t*& out) {
+  out = DataOf(lengths);
+  return Refusal(contract::CheckLengths(field, SpanOf(lengths), batch, longest));
+}
+
+absl::Status SetOffsets(const Request& request, kernel::Attention& a) {
+  a.query_offset = request.has_query_offset() ? request.query_offset() : a.key_length - a.query_length;
+  a.query_offsets = DataOf(request.query_offsets());
+  ATTND_RETURN_IF_ERROR(Refusal(contract::CheckQueryOffset(a.query_offset, a.query_length)));
+  return Refusal(contract::CheckQueryOffsets(SpanOf(request.query_offsets()), request.has_query_offset(), a.batch,
+                                             a.query_length));
+}
+
+absl::Status SetKeyBits(const Request& request, kernel::Attention& a) {
+  const std::string& bits = request.key_bits();
+  a.key_bits = bits.empty() ? nullptr : reinterpret_cast<const std::byte*>(bits.data());
+  return Refusal(contract::CheckKeyBits(bits.size(), a.batch, a.key_length));
+}
+
+}  // namespace
+
+absl::Status SetMask(const Request& request, kernel::Mask of_table, kernel::Attention& attention) {
+  switch (request.mask()) {
+    case v1::MASK_UNSPECIFIED:
+      attention.mask = of_table;
+      return absl::OkStatus();
+    case v1::MASK_CAUSAL:
+      attention.mask = kernel::Mask::kCausal;
+      return absl::OkStatus();
+    case v1::MASK_NONE:
+      attention.mask = kernel::Mask::kNone;
+      return absl::OkStatus();
+    default:
+      return InvalidField("mask", "MASK_CAUSAL, MASK_NONE or unset", static_cast<int>(request.mask()));
+  }
+}
+
+absl::Status SetSequences(const Request& request, kernel::Attention& a) {
+  ATTND_RETURN_IF_ERROR(SetOffsets(request, a));
+  ATTND_RETURN_IF_ERROR(SetLengths("query_lengths", request.query_lengths(), a.batch, a.query_length, a.query_lengths));
+  ATTND_RETURN_IF_ERROR(SetLengths("key_lengths", request.key_lengths(), a.batch, a.key_length, a.key_lengths));
+  ATTND_RETURN_IF_ERROR(SetLengths("key_starts", request.key_starts(), a.batch, a.key_length, a.key_starts));
+  return SetKeyBits(request, a);
+}
+
+}  // namespace attnd::server
