@@ -73,21 +73,28 @@ std::vector<double> ReadRows(const TensorView& view, std::int64_t b, std::int64_
 
 void Reference(const Attention& a, double* out, double* log_sum_exp) {
   for (std::int64_t b = 0; b < a.batch; ++b) {
+    const std::int64_t start = a.key_starts != nullptr ? a.key_starts[b] : 0;
     const std::int64_t keys = a.key_lengths != nullptr ? a.key_lengths[b] : a.key_length;
     const std::int64_t queries = a.query_lengths != nullptr ? a.query_lengths[b] : a.query_length;
+    const std::int64_t first_position = a.query_offsets != nullptr ? a.query_offsets[b] : a.query_offset;
+    const auto sees = [&](std::int64_t i, std::int64_t j) {
+      if (i >= queries || j < start || j >= keys) return false;
+      if (a.mask == Mask::kCausal && j > first_position + i) return false;
+      if (a.key_bits == nullptr) return true;
+      const std::int64_t bit = b * ((a.key_length + 7) / 8 * 8) + j;
+      return ((std::to_integer<int>(a.key_bits[bit / 8]) >> (bit % 8)) & 1) != 0;
+    };
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const std::int64_t g = h / (a.heads / a.kv_heads);
       const std::vector<double> q = ReadRows(a.q, b, h, queries, a.head_dim);
       const std::vector<double> k = ReadRows(a.k, b, g, keys, a.head_dim);
       const std::vector<double> v = ReadRows(a.v, b, g, keys, a.value_head_dim);
       for (std::int64_t i = 0; i < a.query_length; ++i) {
-        const std::int64_t position = a.query_offset + i;
-        std::int64_t seen = i < queries ? keys : 0;
-        if (a.mask == Mask::kCausal) seen = std::max<std::int64_t>(0, std::min(seen, position + 1));
-
-        std::vector<double> weights(static_cast<std::size_t>(seen));
+        const std::int64_t position = first_position + i;
+        std::vector<double> weights(static_cast<std::size_t>(keys));
         double max = -kInfinity;
-        for (std::int64_t j = 0; j < seen; ++j) {
+        for (std::int64_t j = 0; j < keys; ++j) {
+          if (!sees(i, j)) continue;
           double logit = std::inner_product(q.data() + i * a.head_dim, q.data() + (i + 1) * a.head_dim,
                                             k.data() + j * a.head_dim, 0.0) *
                          a.scale;
@@ -96,12 +103,17 @@ void Reference(const Attention& a, double* out, double* log_sum_exp) {
           max = std::max(max, logit);
         }
         double sum = 0;
-        for (double& weight : weights) sum += weight = std::exp(weight - (max == -kInfinity ? 0 : max));
+        for (std::int64_t j = 0; j < keys; ++j) {
+          if (!sees(i, j)) continue;
+          double& weight = weights[static_cast<std::size_t>(j)];
+          sum += weight = std::exp(weight - (max == -kInfinity ? 0 : max));
+        }
 
         const std::int64_t row = (b * a.heads + h) * a.query_length + i;
         for (std::int64_t d = 0; d < a.value_head_dim; ++d) {
           double value = 0;
-          for (std::int64_t j = 0; j < seen; ++j) {
+          for (std::int64_t j = 0; j < keys; ++j) {
+            if (!sees(i, j)) continue;
             value += weights[static_cast<std::size_t>(j)] * v[static_cast<std::size_t>(j * a.value_head_dim + d)];
           }
           out[row * a.value_head_dim + d] = sum == 0 ? 0 : value / sum;

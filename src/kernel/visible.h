@@ -1,4 +1,5 @@
-// Which keys a query row sees: true lengths of ragged batches, and the mask. For the schedule and the kernels alike.
+// Which keys a query row sees: true lengths and starts of ragged batches, the mask, and key bits. For the schedule and
+// the kernels alike.
 //
 // The kernel is compiled once per instruction set, and a function that several builds share must not leave a symbol
 // (cmake/AttndIsa.cmake): hence always_inline.
@@ -10,9 +11,14 @@
 
 namespace attnd::kernel {
 
-// Keys of a batch entry that are not padding.
+// Where the true keys of a batch entry end.
 [[gnu::always_inline]] inline std::int64_t KeyLength(const Attention& a, std::int64_t batch) {
   return a.key_lengths == nullptr ? a.key_length : a.key_lengths[batch];
+}
+
+// Where the true keys of a batch entry begin; may lie beyond their end.
+[[gnu::always_inline]] inline std::int64_t KeyStart(const Attention& a, std::int64_t batch) {
+  return a.key_starts == nullptr ? 0 : a.key_starts[batch];
 }
 
 // Query rows of a batch entry that are not padding.
@@ -20,10 +26,23 @@ namespace attnd::kernel {
   return a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch];
 }
 
-// Of the keys [0, keys), query row `row` sees [0, this).
-[[gnu::always_inline]] inline std::int64_t VisibleKeys(const Attention& a, std::int64_t keys, std::int64_t row) {
+// Position of query row 0 of a batch entry.
+[[gnu::always_inline]] inline std::int64_t QueryOffset(const Attention& a, std::int64_t batch) {
+  return a.query_offsets == nullptr ? a.query_offset : a.query_offsets[batch];
+}
+
+// Whether a batch entry's key bits leave key `key` visible.
+[[gnu::always_inline]] inline bool KeyBit(const Attention& a, std::int64_t batch, std::int64_t key) {
+  if (a.key_bits == nullptr) return true;
+  const std::byte byte = a.key_bits[batch * ((a.key_length + 7) / 8) + key / 8];
+  return (static_cast<unsigned>(byte) >> (key % 8) & 1u) != 0;
+}
+
+// Of the keys [0, keys), the mask lets query row `row` of a batch entry see [0, this).
+[[gnu::always_inline]] inline std::int64_t VisibleKeys(const Attention& a, std::int64_t batch, std::int64_t keys,
+                                                       std::int64_t row) {
   if (a.mask == Mask::kNone) return keys;
-  const std::int64_t not_later = a.query_offset + row + 1;
+  const std::int64_t not_later = QueryOffset(a, batch) + row + 1;
   const std::int64_t seen = keys < not_later ? keys : not_later;
   return seen > 0 ? seen : 0;
 }

@@ -25,17 +25,33 @@ constexpr std::int64_t kMaxPartialBytes = std::int64_t{1} << 22;
 std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t RoundUp(std::int64_t a, std::int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
 
-// (query, key) pairs that rows [first, last) of one head see.
-double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first, std::int64_t last) {
-  if (last <= first) return 0;
-  const std::int64_t keys = kernel::KeyLength(a, b);
-  const double low = static_cast<double>(kernel::VisibleKeys(a, keys, first));
-  const double high = static_cast<double>(kernel::VisibleKeys(a, keys, last - 1));
-  const double rows = static_cast<double>(last - first);
-  if (high == 0 || low == high) return rows * high;
-  // Rows up to the one that first sees all keys form a trapezium, those before the first key see none.
-  const double rising = std::min(rows, low == 0 ? high : high - low + 1);
-  return rising * (std::max(low, 1.0) + high) / 2 + std::max(0.0, rows - rising - (low == 0 ? rows - high : 0)) * high;
+// The keys [first, last) of a batch entry that may be true.
+struct KeyRange {
+  std::int64_t first;
+  std::int64_t last;
+};
+
+// The shortest range that holds all true keys.
+KeyRange TrueKeys(const Attention& a, std::int64_t b) {
+  KeyRange range{kernel::KeyStart(a, b), kernel::KeyLength(a, b)};
+  while (range.first < range.last && !kernel::KeyBit(a, b, range.first)) ++range.first;
+  while (range.first < range.last && !kernel::KeyBit(a, b, range.last - 1)) --range.last;
+  return range.first < range.last ? range : KeyRange{0, 0};
+}
+
+// (query, key) pairs of rows [first, last) of one head with `keys`, less those that a causal mask hides.
+double VisiblePairs(const Attention& a, std::int64_t b, const KeyRange& keys, std::int64_t first, std::int64_t last) {
+  const double count = static_cast<double>(keys.last - keys.first);
+  if (a.mask == kernel::Mask::kNone) return static_cast<double>(last - first) * count;
+  // Row r sees `seen` = query_offset + r + 1 - keys.first keys, but at least none and at most all. The rows that see
+  // fewer than `seen` in all see so many pairs:
+  const auto pairs_below = [count](double seen) {
+    if (seen <= 0) return 0.0;
+    const double rising = std::min(seen, count + 1);
+    return rising * (rising - 1) / 2 + (seen - rising) * count;
+  };
+  const std::int64_t seen = kernel::QueryOffset(a, b) + 1 - keys.first;
+  return pairs_below(static_cast<double>(seen + last)) - pairs_below(static_cast<double>(seen + first));
 }
 
 double CostPerPair(const Attention& a) { return static_cast<double>(a.head_dim + a.value_head_dim); }
@@ -66,8 +82,11 @@ class Planner {
       const std::int64_t queries = kernel::QueryLength(a_, b);
       UnitPlan unit{};
       unit.rows = queries * plan_.group;
-      unit.keys = queries == 0 ? 0 : kernel::VisibleKeys(a_, kernel::KeyLength(a_, b), queries - 1);
-      unit.cost = VisiblePairs(a_, b, 0, queries) * static_cast<double>(plan_.group) * CostPerPair(a_) +
+      const KeyRange keys = TrueKeys(a_, b);
+      unit.first_key = keys.first;
+      const std::int64_t end = queries == 0 ? 0 : kernel::VisibleKeys(a_, b, keys.last, queries - 1);
+      unit.keys = std::max<std::int64_t>(0, end - keys.first);
+      unit.cost = VisiblePairs(a_, b, keys, 0, queries) * static_cast<double>(plan_.group) * CostPerPair(a_) +
                   ReadCost(unit.keys, a_.head_dim + a_.value_head_dim);
       unit.splits = 1;
       unit.split_keys = unit.keys;
@@ -139,28 +158,32 @@ class Planner {
   }
 
   void AddSplits(std::int64_t u, const UnitPlan& unit) {
-    for (std::int64_t key = 0; key < unit.keys; key += unit.split_keys) {
-      plan_.items.push_back({Step::kSplit, u, 0, key, std::min(unit.keys, key + unit.split_keys),
+    const std::int64_t end = unit.first_key + unit.keys;
+    for (std::int64_t key = unit.first_key; key < end; key += unit.split_keys) {
+      plan_.items.push_back({Step::kSplit, u, 0, key, std::min(end, key + unit.split_keys),
                              unit.cost / static_cast<double>(unit.splits)});
     }
     plan_.items.push_back({Step::kMerge, u, 0, 0, 0, static_cast<double>(unit.rows * unit.splits * a_.value_head_dim)});
   }
 
   void AddShared(std::int64_t u, UnitPlan& unit) {
-    unit.values = kernel_.values_in_place(a_, u / a_.kv_heads, u % a_.kv_heads, 0, unit.keys);
+    const std::int64_t end = unit.first_key + unit.keys;
+    unit.values = kernel_.values_in_place(a_, u / a_.kv_heads, u % a_.kv_heads, unit.first_key, end);
     const std::int64_t block = RoundUp(std::max<std::int64_t>(1, kArenaFloats / (2 * a_.head_dim)), kernel_.key_block);
-    for (std::int64_t key = 0; key < unit.keys; key += block) {
-      const std::int64_t last = std::min(unit.keys, key + block);
+    for (std::int64_t key = unit.first_key; key < end; key += block) {
+      const std::int64_t last = std::min(end, key + block);
       plan_.items.push_back({Step::kPackKeys, u, 0, key, last, ReadCost(last - key, a_.head_dim)});
       if (unit.values != nullptr) continue;
       plan_.items.push_back({Step::kPackValues, u, 0, key, last, ReadCost(last - key, a_.value_head_dim)});
     }
     const std::int64_t b = u / a_.kv_heads;
+    const KeyRange keys{unit.first_key, end};
     const std::int64_t first_head = u % a_.kv_heads * plan_.group;
     for (std::int64_t head = first_head; head < first_head + plan_.group; ++head) {
       for (std::int64_t row = 0; row < kernel::QueryLength(a_, b); row += kernel_.query_tile) {
         const std::int64_t last = std::min(kernel::QueryLength(a_, b), row + kernel_.query_tile);
-        plan_.items.push_back({Step::kTile, u, head, row, last, VisiblePairs(a_, b, row, last) * CostPerPair(a_)});
+        plan_.items.push_back(
+            {Step::kTile, u, head, row, last, VisiblePairs(a_, b, keys, row, last) * CostPerPair(a_)});
       }
     }
   }

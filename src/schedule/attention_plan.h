@@ -57,7 +57,10 @@ struct UnitPlan {
   Way way;
 
   std::int64_t rows;  // query rows that are not padding, times the heads that share the key head
-  std::int64_t keys;  // keys that the unit reads: [0, keys), those that its last query sees
+  // The unit reads the keys [first_key, first_key + keys): from the first that is true to the last that its last query
+  // sees. Key bits may hide some between.
+  std::int64_t first_key;
+  std::int64_t keys;
 
   // kDirect, kLocal: the keys are cut into `splits` ranges of `split_keys` keys, the last one shorter. 1 split: results
   // are written straight to the output. kShared, kNothing: 1.

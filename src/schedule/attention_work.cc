@@ -88,12 +88,13 @@ class AttentionWork final : public Work {
       case Step::kPackKeys:
         kernel_.pack_keys(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last, UnitOf(item).packed,
                           arena.Get(kernel_.scratch_bytes(a_)));
-        if (item.first == 0) ClearUnusedRows(item.unit);
+        if (item.first == PlanOf(item.unit).first_key) ClearUnusedRows(item.unit);
         break;
       case Step::kPackValues:
-        kernel_.pack_values(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last,
-                            UnitOf(item).values + kernel_.packed_value_bytes(a_, item.first),
-                            arena.Get(kernel_.scratch_bytes(a_)));
+        kernel_.pack_values(
+            a_, Batch(item.unit), KvHead(item.unit), item.first, item.last,
+            UnitOf(item).values + kernel_.packed_value_bytes(a_, item.first - PlanOf(item.unit).first_key),
+            arena.Get(kernel_.scratch_bytes(a_)));
         break;
       case Step::kMerge:
         kernel_.merge(a_, Batch(item.unit), KvHead(item.unit), UnitOf(item).partials, PlanOf(item.unit).splits);
@@ -124,7 +125,7 @@ class AttentionWork final : public Work {
       const UnitPlan& plan = plan_.units[u];
       Unit& unit = units_[u];
       if (plan.way == Way::kShared) {
-        unit.packed.first_key = 0;
+        unit.packed.first_key = plan.first_key;
         unit.packed.keys = plan.keys;
         visit(&unit.packed.keys_data, kernel_.packed_key_bytes(a_, plan.keys));
         if (plan.values == nullptr) visit(&unit.values, kernel_.packed_value_bytes(a_, plan.keys));
@@ -150,9 +151,11 @@ class AttentionWork final : public Work {
   kernel::Ahead AfterUnit(std::int64_t u) const {
     const std::int64_t next = u + running_.load(std::memory_order_relaxed);
     if (next >= static_cast<std::int64_t>(plan_.units.size())) return {};
-    return {{RowsOf(a_.k, DataOf(a_.k), Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.head_dim),
-             RowsOf(a_.q, DataOf(a_.q), Batch(next), FirstHead(next), 0, Queries(next), a_.head_dim),
-             RowsOf(a_.v, DataOf(a_.v), Batch(next), KvHead(next), 0, PlanOf(next).keys, a_.value_head_dim)}};
+    return {
+        {RowsOf(a_.k, DataOf(a_.k), Batch(next), KvHead(next), PlanOf(next).first_key, PlanOf(next).keys, a_.head_dim),
+         RowsOf(a_.q, DataOf(a_.q), Batch(next), FirstHead(next), 0, Queries(next), a_.head_dim),
+         RowsOf(a_.v, DataOf(a_.v), Batch(next), KvHead(next), PlanOf(next).first_key, PlanOf(next).keys,
+                a_.value_head_dim)}};
   }
 
   // What it will probably read and write after a tile: of those left, the longer tiles of a head come first.
@@ -192,18 +195,20 @@ class AttentionWork final : public Work {
       case Way::kDirect: {
         std::byte* scratch = arena.Get(Aligned(PartialBytes(plan)) + kernel_.direct_scratch_bytes(a_));
         float* partial = reinterpret_cast<float*>(scratch);
-        kernel_.direct(a_, Batch(u), KvHead(u), 0, plan.keys, partial, scratch + Aligned(PartialBytes(plan)));
+        kernel_.direct(a_, Batch(u), KvHead(u), plan.first_key, plan.first_key + plan.keys, partial,
+                       scratch + Aligned(PartialBytes(plan)));
         kernel_.merge(a_, Batch(u), KvHead(u), partial, 1);
         return;
       }
       default:
-        RunLocal(u, 0, plan.keys, nullptr, arena);
+        RunLocal(u, plan.first_key, plan.first_key + plan.keys, nullptr, arena);
     }
   }
 
   void RunSplit(const PlannedItem& item, Arena& arena) {
     const UnitPlan& plan = PlanOf(item.unit);
-    float* partial = UnitOf(item).partials + item.first / plan.split_keys * (plan.rows * kernel::PartialFloats(a_));
+    float* partial = UnitOf(item).partials +
+                     (item.first - plan.first_key) / plan.split_keys * (plan.rows * kernel::PartialFloats(a_));
     if (plan.way == Way::kDirect) {
       kernel_.direct(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last, partial,
                      arena.Get(kernel_.direct_scratch_bytes(a_)));
@@ -275,7 +280,7 @@ class AttentionWork final : public Work {
     kernel_.begin(a_, tile, state, scratch);
     running_.fetch_add(1, std::memory_order_relaxed);
     kernel::Ahead ahead = AfterTile(item);
-    kernel_.advance(a_, tile, packed, 0, packed.keys, ahead, state, scratch);
+    kernel_.advance(a_, tile, packed, packed.first_key, packed.first_key + packed.keys, ahead, state, scratch);
     running_.fetch_sub(1, std::memory_order_relaxed);
     kernel_.finish(a_, tile, state);
   }

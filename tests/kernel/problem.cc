@@ -65,7 +65,9 @@ std::string ProblemSpec::Name() const {
                       value_head_dim, " ", tensor::NameOf(dtype), "->", tensor::NameOf(out_dtype), " layout ",
                       rows_before_heads, " segments ", segment_bytes, " misaligned ", misalignment, " mask ",
                       static_cast<int>(mask), " offset ", query_offset, " bias ", static_cast<int>(bias), " span ",
-                      bias_span, " seed ", seed);
+                      bias_span, " lengths ", !query_lengths.empty(), !key_lengths.empty(), " offsets ",
+                      !query_offsets.empty(), " starts ", !key_starts.empty(), " bits ", !key_bits.empty(), " seed ",
+                      seed);
 }
 
 SegmentedTensor::SegmentedTensor(const std::vector<float>& elements, DType dtype, std::int64_t segment_bytes,
@@ -101,7 +103,21 @@ Problem::Problem(const ProblemSpec& spec) : spec_(spec) {
   fill(k, spec.batch * spec.kv_heads * spec.keys * spec.head_dim);
   fill(v, spec.batch * spec.kv_heads * spec.keys * spec.value_head_dim);
   MakeBias(random);
+  PackKeyBits();
   Rebuild();
+}
+
+// The bits that the last byte of a batch entry leaves over are ones: nothing may depend on them.
+void Problem::PackKeyBits() {
+  if (spec_.key_bits.empty()) return;
+  const std::int64_t bytes = (spec_.keys + 7) / 8;
+  key_bits_.assign(static_cast<std::size_t>(spec_.batch * bytes), std::byte{0xff});
+  for (std::int64_t b = 0; b < spec_.batch; ++b) {
+    for (std::int64_t j = 0; j < spec_.keys; ++j) {
+      if (spec_.key_bits[static_cast<std::size_t>(b * spec_.keys + j)]) continue;
+      key_bits_[static_cast<std::size_t>(b * bytes + j / 8)] &= ~(std::byte{1} << (j % 8));
+    }
+  }
 }
 
 Problem::Strides Problem::StridesOf(std::int64_t heads, std::int64_t rows, std::int64_t dim) const {
@@ -184,7 +200,10 @@ void Problem::Rebuild() {
                 .query_lengths = s.query_lengths.empty() ? nullptr : s.query_lengths.data(),
                 .key_lengths = s.key_lengths.empty() ? nullptr : s.key_lengths.data(),
                 .bias = s.bias == BiasKind::kNone ? nullptr : &bias_view_,
-                .product_precision = s.precision};
+                .product_precision = s.precision,
+                .query_offsets = s.query_offsets.empty() ? nullptr : s.query_offsets.data(),
+                .key_starts = s.key_starts.empty() ? nullptr : s.key_starts.data(),
+                .key_bits = key_bits_.empty() ? nullptr : key_bits_.data()};
 }
 
 std::vector<float> Problem::Output() const {
@@ -274,8 +293,12 @@ Expected Expect(const Problem& problem) {
   double bias_norm = 0;
   if (a.bias != nullptr) {
     for (std::int64_t h = 0; h < a.heads; ++h) {
-      for (std::int64_t o = a.query_offset - a.key_length; o <= a.query_offset + a.query_length; ++o) {
-        bias_norm = std::max(bias_norm, std::abs(BiasAt(*a.bias, h, o)));
+      for (std::int64_t b = 0; b < a.batch; ++b) {
+        const std::int64_t first = a.query_offsets == nullptr ? a.query_offset : a.query_offsets[b];
+        for (std::int64_t o = first - a.key_length; o <= first + a.query_length; ++o) {
+          bias_norm = std::max(bias_norm, std::abs(BiasAt(*a.bias, h, o)));
+        }
+        if (a.query_offsets == nullptr) break;
       }
     }
   }

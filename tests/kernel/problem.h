@@ -40,6 +40,9 @@ struct ProblemSpec {
   bool log_sum_exp = true;
   ProductPrecision precision = ProductPrecision::kF32;
   std::uint32_t seed = 1;
+  std::vector<std::int64_t> query_offsets = {};
+  std::vector<std::int64_t> key_starts = {};
+  std::vector<bool> key_bits = {};  // [batch * keys]; empty: none given
 
   std::string Name() const;
 };
@@ -90,11 +93,13 @@ class Problem {
   SegmentedTensor Store(const std::vector<float>& values, std::int64_t heads, std::int64_t rows,
                         std::int64_t dim) const;
   void MakeBias(std::mt19937& random);
+  void PackKeyBits();
 
   const ProblemSpec spec_;
   Attention attention_{};
   BiasView bias_view_{};
   SegmentedTensor stored_q_, stored_k_, stored_v_;
+  std::vector<std::byte> key_bits_;
   std::vector<float> bias_values_, constant_, low_value_, high_slope_, low_slope_;
   std::vector<std::byte> output_;
   std::vector<float> log_sum_exp_;

@@ -228,7 +228,7 @@ TEST(Shapes, RandomProblems) {
   const auto below = [&random](std::int64_t n) {
     return static_cast<std::int64_t>(random() % static_cast<unsigned>(n));
   };
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 200; ++i) {
     ProblemSpec spec;
     spec.batch = 1 + below(3);
     spec.kv_heads = 1 + below(3);
@@ -252,6 +252,16 @@ TEST(Shapes, RandomProblems) {
     }
     if (below(2) == 0) {
       for (std::int64_t b = 0; b < spec.batch; ++b) spec.key_lengths.push_back(below(spec.keys + 1));
+    }
+    if (below(2) == 0) {
+      for (std::int64_t b = 0; b < spec.batch; ++b) spec.query_offsets.push_back(below(400) - 100);
+    }
+    if (below(2) == 0) {
+      for (std::int64_t b = 0; b < spec.batch; ++b) spec.key_starts.push_back(below(spec.keys + 1));
+    }
+    if (below(2) == 0) {
+      const std::int64_t hidden = below(10);
+      for (std::int64_t j = 0; j < spec.batch * spec.keys; ++j) spec.key_bits.push_back(below(10) >= hidden);
     }
     spec.precision = static_cast<ProductPrecision>(below(2));
     spec.seed = static_cast<std::uint32_t>(i);

@@ -31,6 +31,16 @@ struct Case {
   bool packed = false;  // kShared: values cannot stay in place
 };
 
+// Every other key from `first` to `last` - 1, and these two.
+std::vector<bool> BitsBetween(std::int64_t batch, std::int64_t keys, std::int64_t first, std::int64_t last) {
+  std::vector<bool> bits;
+  for (std::int64_t j = 0; j < batch * keys; ++j) {
+    const std::int64_t key = j % keys;
+    bits.push_back(key >= first && key < last && ((key - first) % 2 == 0 || key == last - 1));
+  }
+  return bits;
+}
+
 std::vector<Case> Cases() {
   return {
       {"one row", {.queries = 1, .keys = 1}, Way::kDirect},
@@ -67,31 +77,76 @@ std::vector<Case> Cases() {
         .query_lengths = {700, 2, 20, 0, 300},
         .key_lengths = {900, 800, 170, 900, 0}},
        Way::kShared},
+      {"starts, decode",
+       {.heads = 2, .kv_heads = 2, .queries = 1, .keys = 9000, .query_offset = 8999, .key_starts = {4321}},
+       Way::kDirect,
+       true},
+      {"starts, chunk", {.queries = 48, .keys = 9000, .query_offset = 8952, .key_starts = {777}}, Way::kLocal, true},
+      {"starts, long",
+       {.batch = 4,
+        .queries = 900,
+        .keys = 900,
+        .query_lengths = {900, 900, 900, 700},
+        .key_lengths = {900, 600, 900, 900},
+        .query_offsets = {0, 300, -450, 2},
+        .key_starts = {100, 601, 400, 0}},
+       Way::kShared},
+      {"bits",
+       {.batch = 3, .queries = 600, .keys = 600, .key_bits = BitsBetween(3, 600, 123, 555)},
+       Way::kShared,
+       false,
+       true},
+      {"no bit", {.queries = 60, .keys = 600, .key_bits = BitsBetween(1, 600, 0, 0)}, Way::kNothing},
   };
 }
 
-// Keys that a row sees, and pairs that a unit computes, by the definition in attention.h.
+bool IsTrueKey(const Attention& a, std::int64_t batch, std::int64_t key) {
+  if (a.key_starts != nullptr && key < a.key_starts[batch]) return false;
+  if (a.key_lengths != nullptr && key >= a.key_lengths[batch]) return false;
+  if (a.key_bits == nullptr) return true;
+  const std::byte byte = a.key_bits[batch * ((a.key_length + 7) / 8) + key / 8];
+  return (std::to_integer<int>(byte) >> (key % 8)) % 2 != 0;
+}
+
+// From a sequence's first true key to its last.
+struct KeyEnds {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+};
+KeyEnds TrueKeys(const Attention& a, std::int64_t batch) {
+  KeyEnds ends;
+  for (std::int64_t key = 0; key < a.key_length; ++key) {
+    if (!IsTrueKey(a, batch, key)) continue;
+    if (ends.last == 0) ends.first = key;
+    ends.last = key + 1;
+  }
+  return ends;
+}
+
+// Keys that a row sees, those between that key bits hide among them, and pairs that a unit computes, by the definition
+// in attention.h.
 std::int64_t SeenKeys(const Attention& a, std::int64_t batch, std::int64_t row) {
   const std::int64_t queries = a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch];
-  const std::int64_t keys = a.key_lengths == nullptr ? a.key_length : a.key_lengths[batch];
   std::int64_t seen = 0;
-  for (std::int64_t key = 0; row < queries && key < keys; ++key) {
-    if (a.mask == kernel::Mask::kNone || key <= a.query_offset + row) ++seen;
+  const KeyEnds ends = TrueKeys(a, batch);
+  const std::int64_t position = (a.query_offsets == nullptr ? a.query_offset : a.query_offsets[batch]) + row;
+  for (std::int64_t key = ends.first; row < queries && key < ends.last; ++key) {
+    if (a.mask == kernel::Mask::kNone || key <= position) ++seen;
   }
   return seen;
 }
 
 using Range = std::pair<std::int64_t, std::int64_t>;
 
-// Whether `ranges` follow each other from 0 to `end`, none empty.
-bool Covers(std::vector<Range> ranges, std::int64_t end) {
+// Whether `ranges` follow each other from `begin` on and cover `count`, none empty.
+bool Covers(std::vector<Range> ranges, std::int64_t begin, std::int64_t count) {
   std::sort(ranges.begin(), ranges.end());
-  std::int64_t at = 0;
+  std::int64_t at = begin;
   for (const auto& [first, last] : ranges) {
     if (first != at || last <= first) return false;
     at = last;
   }
-  return at == end;
+  return at == begin + count;
 }
 
 // The items of one unit by step, in order, with their place in the plan.
@@ -138,6 +193,8 @@ std::string UnitFault(const Attention& a, const Kernel& kernel, const AttentionP
   std::int64_t most_seen = 0;
   for (std::int64_t row = 0; row < a.query_length; ++row) most_seen = std::max(most_seen, SeenKeys(a, batch, row));
   if (unit.keys != most_seen) return "keys are not those that some row sees";
+  const std::int64_t begin = unit.first_key;
+  if (unit.keys > 0 && begin != TrueKeys(a, batch).first) return "first key";
   if (unit.rows != plan.group * (a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch])) return "rows";
 
   const bool shared = unit.way == Way::kShared;
@@ -146,18 +203,21 @@ std::string UnitFault(const Attention& a, const Kernel& kernel, const AttentionP
   if (items.Count(Step::kUnits) != (shared || split ? 0 : 1)) return "not computed whole once";
   if (items.Count(Step::kMerge) != (split ? 1 : 0)) return "not merged once";
   if (items.Count(Step::kSplit) != (split ? static_cast<std::size_t>(unit.splits) : 0)) return "number of splits";
-  if (split && !Covers(items.Ranges(Step::kSplit), unit.keys)) return "splits do not cover the keys once";
+  if (split && !Covers(items.Ranges(Step::kSplit), begin, unit.keys)) return "splits do not cover the keys once";
   for (const auto& [first, last] : items.Ranges(Step::kSplit)) {
-    if (first % unit.split_keys != 0 || first % kernel.key_block != 0) return "a split begins inside a block";
+    if ((first - begin) % unit.split_keys != 0 || (first - begin) % kernel.key_block != 0)
+      return "a split begins inside a block";
   }
   if (!items.Follows(Step::kMerge, Step::kSplit)) return "merged before it is computed";
 
-  if (!Covers(items.Ranges(Step::kPackKeys), shared ? unit.keys : 0)) return "keys are not packed once";
+  if (!Covers(items.Ranges(Step::kPackKeys), shared ? begin : 0, shared ? unit.keys : 0))
+    return "keys are not packed once";
   const bool packs_values = shared && unit.values == nullptr;
-  if (!Covers(items.Ranges(Step::kPackValues), packs_values ? unit.keys : 0)) return "values are not packed once";
+  if (!Covers(items.Ranges(Step::kPackValues), packs_values ? begin : 0, packs_values ? unit.keys : 0))
+    return "values are not packed once";
   for (const Step step : {Step::kPackKeys, Step::kPackValues}) {
     for (const auto& [first, last] : items.Ranges(step)) {
-      if (first % kernel.key_block != 0) return "packing begins inside a block";
+      if ((first - begin) % kernel.key_block != 0) return "packing begins inside a block";
     }
     if (!items.Follows(Step::kTile, step)) return "a tile comes before what it reads is packed";
   }
@@ -170,7 +230,7 @@ std::string UnitFault(const Attention& a, const Kernel& kernel, const AttentionP
   }
   for (std::int64_t head = 0; head < a.heads; ++head) {
     const bool own = shared && head / plan.group == u % a.kv_heads;
-    if (!Covers(tiles[head], own ? queries : 0)) return "tiles do not cover the rows once";
+    if (!Covers(tiles[head], 0, own ? queries : 0)) return "tiles do not cover the rows once";
   }
   return "";
 }
@@ -200,7 +260,7 @@ std::string Fault(const Attention& a, const Kernel& kernel, const AttentionPlan&
 
 bool Same(const AttentionPlan& a, const AttentionPlan& b) {
   const auto unit = [](const UnitPlan& u) {
-    return std::tuple(u.way, u.rows, u.keys, u.splits, u.split_keys, u.cost, u.values);
+    return std::tuple(u.way, u.rows, u.first_key, u.keys, u.splits, u.split_keys, u.cost, u.values);
   };
   const auto item = [](const PlannedItem& i) { return std::tuple(i.step, i.unit, i.head, i.first, i.last, i.cost); };
   return a.group == b.group && a.local_keys == b.local_keys &&
@@ -242,6 +302,7 @@ TEST(AttentionPlan, FaultsAreFound) {
       [](AttentionPlan& plan) { plan.units.pop_back(); },
       [](AttentionPlan& plan) { ++plan.units.front().rows; },
       [](AttentionPlan& plan) { ++plan.units.front().keys; },
+      [](AttentionPlan& plan) { ++plan.units.front().first_key; },
       [](AttentionPlan& plan) { plan.units.front().way = Way::kNothing; },
       [](AttentionPlan& plan) { ++plan.units.front().splits; },
       [](AttentionPlan& plan) {

@@ -109,14 +109,16 @@ inline void MultiplyTiles(const TileProduct& p, std::int64_t packets) {
   }
 }
 
-// Scale, bias, mask and running maximum for a row's products with up to kPanel keys, of which it sees `visible`.
+// Scale, bias, masks and running maximum for a row's products with up to kPanel keys, of which it sees `visible`, less
+// those that `keep` hides.
 ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale, const float* bias,
-                               std::int64_t visible, float* lane_max) {
+                               std::int64_t visible, const float* keep, float* lane_max) {
   Packet max = ei::pload<Packet>(lane_max);
   for (std::int64_t c = 0; c < columns; c += kWidth) {
     Packet score = ei::pmul(ei::pload<Packet>(scores + c), ei::pset1<Packet>(scale));
     if (bias != nullptr) score = ei::pmadd(ei::ploadu<Packet>(bias + c), ei::pset1<Packet>(kLog2E), score);
     if (visible < columns) score = MaskScore(score, visible, static_cast<int>(c / kWidth));
+    if (keep != nullptr) score = KeepScore(score, keep + c);
     ei::pstore(scores + c, score);
     max = ei::pmax(max, score);
   }
@@ -128,7 +130,7 @@ inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange
   const Attention& a = t.attention;
   const std::int64_t places = Places(Product::kBF16, a.head_dim);
   const std::int64_t count = rows.last - rows.first;
-  const float* bias = BiasSlice(a, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
+  const float* bias = BiasSlice(a, t.tile.batch, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
                                 RoundUp(keys.keys, kWidth), t.scratch.bias);
   const float* panels = PanelsAt(t, keys, places);
   unit.SetPairs(places);
@@ -142,9 +144,10 @@ inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange
                             t.scratch.scores + first * kKeyTile + c, kKeyTile},
                            columns / kWidth);
       for (std::int64_t r = first; r < last; ++r) {
-        FinishScores(
-            t.scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E, bias == nullptr ? nullptr : bias - r + c,
-            Max<std::int64_t>(0, Min(kPanel, t.scratch.visible[r] - c)), t.state.lane_max + (rows.first + r) * kWidth);
+        FinishScores(t.scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E,
+                     bias == nullptr ? nullptr : bias - r + c,
+                     Max<std::int64_t>(0, Min(kPanel, t.scratch.visible[r] - c)),
+                     keys.keep == nullptr ? nullptr : keys.keep + c, t.state.lane_max + (rows.first + r) * kWidth);
       }
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernel/impl/packet.h"
+#include "kernel/visible.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
@@ -27,14 +28,15 @@ inline void FillBias(const BiasView& bias, std::int64_t head, std::int64_t high,
   }
 }
 
-// The biases of rows [row, row + rows) and keys [key, key + keys) of a head. Null where all are the head's constant,
-// which softmax does not see; in the table itself where it holds them all; else in `scratch`.
-inline const float* BiasSlice(const Attention& a, std::int64_t head, std::int64_t row, std::int64_t rows,
-                              std::int64_t key, std::int64_t keys, float* scratch) {
+// The biases of rows [row, row + rows) of a batch entry and keys [key, key + keys) of a head. Null where all are the
+// head's constant, which softmax does not see; in the table itself where it holds them all; else in `scratch`.
+inline const float* BiasSlice(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row,
+                              std::int64_t rows, std::int64_t key, std::int64_t keys, float* scratch) {
   if (a.bias == nullptr) return nullptr;
   const BiasView& bias = *a.bias;
-  const std::int64_t high = a.query_offset + row + rows - 1 - key;
-  const std::int64_t low = a.query_offset + row - (key + keys - 1);
+  const std::int64_t position = QueryOffset(a, batch) + row;
+  const std::int64_t high = position + rows - 1 - key;
+  const std::int64_t low = position - (key + keys - 1);
   if (low >= bias.max_offset && SlopeAt(bias.high_slope, head) == 0.0f) return nullptr;
   if (low >= bias.min_offset && high <= bias.max_offset) {
     return bias.values + head * bias.head_stride + (bias.max_offset - high) + (rows - 1);

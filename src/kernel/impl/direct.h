@@ -13,6 +13,7 @@ struct DirectScratch {
   float* lane_sum;  // [kDirectRows][kWidth]
   float* max;       // [kDirectRows]
   float* bias;      // BiasScratch of one row
+  float* keep;      // [kDirectKeys]
   float* rows;      // [kDirectKeys] rows of keys or of values, for those that cannot be read in place
   float* gather;    // one row
 };
@@ -22,15 +23,11 @@ ATTND_INLINE std::int64_t PaddedDim(const Attention& a) { return RoundUp(a.head_
 inline DirectScratch CarveDirect(const Attention& a, Carver& carver) {
   const std::int64_t value_dim = ValuePackets(a) * kWidth;
   const std::int64_t dim = Max(PaddedDim(a), value_dim);
-  return {carver.Take<float>(kDirectRows * PaddedDim(a)),
-          carver.Take<float>(kDirectRows * kDirectKeys),
-          carver.Take<float>(kDirectRows * value_dim),
-          carver.Take<float>(kDirectRows * kWidth),
-          carver.Take<float>(kDirectRows * kWidth),
-          carver.Take<float>(kDirectRows),
-          carver.Take<float>(BiasScratch(1, kDirectKeys)),
-          carver.Take<float>(kDirectKeys * dim),
-          carver.Take<float>(2 * dim)};
+  return {carver.Take<float>(kDirectRows * PaddedDim(a)),  carver.Take<float>(kDirectRows * kDirectKeys),
+          carver.Take<float>(kDirectRows * value_dim),     carver.Take<float>(kDirectRows * kWidth),
+          carver.Take<float>(kDirectRows * kWidth),        carver.Take<float>(kDirectRows),
+          carver.Take<float>(BiasScratch(1, kDirectKeys)), carver.Take<float>(kDirectKeys),
+          carver.Take<float>(kDirectKeys * dim),           carver.Take<float>(2 * dim)};
 }
 inline std::size_t DirectScratchBytes(const Attention& a) {
   Carver carver(nullptr);
@@ -58,6 +55,23 @@ inline RowBlock ReadRows(const TensorView& view, RowReader& reader, std::int64_t
   auto* gather = reinterpret_cast<std::byte*>(scratch.gather);
   for (std::int64_t r = 0; r < rows; ++r) {
     CopyRow(reader, view.dtype, position + r * view.row_stride, dim, gather, scratch.rows + r * stride);
+  }
+  return {scratch.rows, stride};
+}
+
+// A copy of a block of values with zeros for the keys that key bits hide: their weights are zeros, and zero times NaN
+// is NaN.
+inline RowBlock ClearHidden(const Attention& a, std::int64_t batch, const KeyTile& range, const RowBlock& values,
+                            const DirectScratch& scratch) {
+  const std::int64_t stride = ValuePackets(a) * kWidth;
+  const std::size_t bytes = static_cast<std::size_t>(stride) * sizeof(float);
+  for (std::int64_t r = 0; r < range.keys; ++r) {
+    float* to = scratch.rows + r * stride;
+    if (!KeyBit(a, batch, range.key + r)) {
+      std::memset(to, 0, bytes);
+    } else if (values.data != scratch.rows) {
+      std::memcpy(to, values.data + r * values.stride, bytes);
+    }
   }
   return {scratch.rows, stride};
 }
@@ -123,13 +137,14 @@ inline void ScoreStep(const Attention& a, std::int64_t batch, std::int64_t kv_he
   const Packet log2e = ei::pset1<Packet>(kLog2E);
   for (std::int64_t r = 0; r < rows; ++r) {
     const DirectRow at = DirectRowAt(a, batch, kv_head, r);
-    const float* bias = BiasSlice(a, at.head, at.query, 1, range.key, columns, scratch.bias);
+    const float* bias = BiasSlice(a, batch, at.head, at.query, 1, range.key, columns, scratch.bias);
     float* scores = scratch.scores + r * kDirectKeys;
     Packet max = ei::pload<Packet>(scratch.lane_max + r * kWidth);
     for (std::int64_t c = 0; c < columns; c += kWidth) {
       Packet score = ei::pload<Packet>(scores + c);
       if (bias != nullptr) score = ei::pmadd(ei::ploadu<Packet>(bias + c), log2e, score);
       if (visible[r] - c < kWidth) score = MaskScore(score, Max<std::int64_t>(0, visible[r] - c), 0);
+      if (range.keep != nullptr) score = KeepScore(score, range.keep + c);
       ei::pstore(scores + c, score);
       max = ei::pmax(max, score);
     }
@@ -173,13 +188,14 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
 
   RowReader keys(a.k);
   RowReader values(a.v);
-  const std::int64_t end = VisibleKeys(a, last, QueryLength(a, batch) - 1);
+  const std::int64_t end = VisibleKeys(a, batch, last, QueryLength(a, batch) - 1);
   for (std::int64_t key = first; key < end; key += kDirectKeys) {
-    const KeyTile range{key, Min(kDirectKeys, end - key)};
+    KeyTile range{key, Min(kDirectKeys, end - key), nullptr};
+    if (!FindKept(a, batch, key, range.keys, scratch.keep, range.keep)) continue;
     std::int64_t visible[kDirectRows];
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t query = DirectRowAt(a, batch, kv_head, r).query;
-      visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, end, query) - key));
+      visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, batch, end, query) - key));
     }
     const RowBlock key_rows =
         ReadRows(a.k, keys, RowPosition(a.k, batch, kv_head, key), range.keys, a.head_dim, scratch);
@@ -190,8 +206,9 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
       RaiseMax(row);
       WeighTileRow<Product::kF32>(scratch.scores + r * kDirectKeys, visible[r], visible[r], row);
     }
-    const RowBlock value_rows =
+    RowBlock value_rows =
         ReadRows(a.v, values, RowPosition(a.v, batch, kv_head, key), range.keys, a.value_head_dim, scratch);
+    if (range.keep != nullptr) value_rows = ClearHidden(a, batch, range, value_rows, scratch);
     ValueStep(a, rows, value_rows, visible, scratch);
   }
   for (std::int64_t r = 0; r < rows; ++r) {

@@ -2,10 +2,12 @@
 //
 // Keys become panels of kPanel keys, transposed and times scale * log2(e): [panel][head_dim][kPanel]. Values become
 // rows of whole packets, [key][packets * kWidth], and are read where they lie if they are that already. Missing keys of
-// the last panel and missing columns of the last packet are zeros. For products of bf16 a pair of numbers stands in
+// the last panel and missing columns of the last packet are zeros, and so are values of keys that key bits hide: their
+// weights are zeros, and zero times NaN is NaN. For products of bf16 a pair of numbers stands in
 // each place (product.h), and the scale is left to the scores.
 #pragma once
 
+#include "kernel/impl/key_bits.h"
 #include "kernel/impl/product.h"
 #include "platform/platform.h"
 
@@ -144,6 +146,10 @@ inline void PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t 
   auto* rows = reinterpret_cast<std::uint16_t*>(work.padded);
   std::memset(rows, 0, static_cast<std::size_t>(4 * padded));
   const auto find = [&](std::int64_t key, std::uint16_t* copy) -> const std::uint16_t* {
+    if (!KeyBit(a, batch, key)) {
+      std::memset(copy, 0, static_cast<std::size_t>(2 * padded));
+      return copy;
+    }
     auto* buffer = reinterpret_cast<std::byte*>(dim % kWidth == 0 ? work.rows : work.zeros);
     buffer += copy == rows ? 0 : 2 * padded;
     const std::byte* row = reader.Bytes(2 * RowPosition(a.v, batch, kv_head, key), 2 * dim, buffer);
@@ -174,6 +180,10 @@ inline void PackValues(const Attention& a, std::int64_t batch, std::int64_t kv_h
 #endif
   RowReader reader(a.v);
   for (std::int64_t key = first; key < last; ++key, to += ValuePackets(a) * kWidth) {
+    if (!KeyBit(a, batch, key)) {
+      std::memset(to, 0, static_cast<std::size_t>(ValuePackets(a) * kWidth) * sizeof(float));
+      continue;
+    }
     CopyRow(reader, a.v.dtype, RowPosition(a.v, batch, kv_head, key), a.value_head_dim,
             reinterpret_cast<std::byte*>(work.rows), to);
   }
@@ -183,7 +193,7 @@ inline const std::byte* ValuesInPlace(const Attention& a, std::int64_t batch, st
                                       std::int64_t last) {
   const bool as_packed =
       a.v.dtype == tensor::DType::kF32 && a.value_head_dim % kWidth == 0 && a.v.row_stride == a.value_head_dim;
-  if (!as_packed) return nullptr;
+  if (!as_packed || HidesAny(a, batch, first, last)) return nullptr;
   const std::int64_t row_bytes = 4 * a.value_head_dim;
   return RowReader(a.v).InPlace(4 * RowPosition(a.v, batch, kv_head, first), (last - first) * row_bytes);
 }

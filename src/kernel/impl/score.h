@@ -28,6 +28,12 @@ ATTND_INLINE Packet MaskScore(Packet score, std::int64_t visible, int c) {
   return ei::por(ei::pand(score, keep), fill);
 }
 
+// Keeps `score` where `keep`, read as bits, is all ones and makes it -inf where it is zeros.
+ATTND_INLINE Packet KeepScore(Packet score, const float* keep) {
+  const Packet mask = ei::ploadu<Packet>(keep);
+  return ei::por(ei::pand(score, mask), ei::pandnot(ei::pset1<Packet>(-kInfinity), mask));
+}
+
 // One block: kScoreRows rows by kCols packets of keys.
 struct ScoreBlock {
   const std::byte* const* queries;  // kScoreRows rows of floats or pairs, of any alignment
@@ -36,6 +42,7 @@ struct ScoreBlock {
   float scale;                      // of bf16 products; float keys carry it already
   const float* bias;                // row r's begin at bias - r; null for none
   const std::int64_t* visible;      // per row, counted from this block's first key; null if no key is masked
+  const float* keep;                // per key, as KeepScore takes it; null if key bits hide none
   float* scores;                    // row r's at scores + r * stride
   std::int64_t stride;
   float* row_max;  // [kScoreRows][kWidth], running
@@ -88,6 +95,13 @@ void ComputeScores(const ScoreBlock& block) {
       const std::int64_t visible = Max<std::int64_t>(0, Min(kPanel, block.visible[r]));
 #pragma GCC unroll 4
       for (int c = 0; c < kCols; ++c) acc[r][c] = MaskScore(acc[r][c], visible, c);
+    }
+  }
+  if (block.keep != nullptr) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kScoreRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kCols; ++c) acc[r][c] = KeepScore(acc[r][c], block.keep + c * kWidth);
     }
   }
 #pragma GCC unroll 8

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernel/impl/bias.h"
+#include "kernel/impl/key_bits.h"
 #include "kernel/impl/pack.h"
 #include "kernel/impl/score.h"
 #include "kernel/impl/softmax.h"
@@ -34,11 +35,12 @@ inline std::size_t StateBytes(const Attention& a) {
 struct TileScratch {
   float* scores;          // [kMostRows][kKeyTile]
   float* bias;            // BiasScratch
+  float* keep;            // [kKeyTile]
   std::int64_t* visible;  // [kMostRows]
 };
 inline TileScratch CarveScratch(Carver& carver) {
   return {carver.Take<float>(kMostRows * kKeyTile), carver.Take<float>(BiasScratch(kMostRows, kKeyTile)),
-          carver.Take<std::int64_t>(kMostRows)};
+          carver.Take<float>(kKeyTile), carver.Take<std::int64_t>(kMostRows)};
 }
 inline std::size_t ScratchBytes(const Attention& a) {
   Carver tile(nullptr);
@@ -91,6 +93,7 @@ inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memo
 struct KeyTile {
   std::int64_t key;
   std::int64_t keys;
+  const float* keep;  // as KeepScore takes it; null if key bits hide none of them
 };
 
 // The rows [first, last) of a tile: at most kRowBlock of them, `first` a multiple of it.
@@ -139,7 +142,7 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
   const std::int64_t* row_visible = t.scratch.visible;
   const std::int64_t count = RoundUp(rows.last - rows.first, kScoreRows);
   const std::int64_t places = Places(kProduct, a.head_dim);
-  const float* bias = BiasSlice(a, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
+  const float* bias = BiasSlice(a, t.tile.batch, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
                                 RoundUp(keys.keys, kWidth), t.scratch.bias);
   const float* panels = PanelsAt(t, keys, places);
   for (std::int64_t c = 0; c < keys.keys; c += kPanel) {
@@ -159,6 +162,7 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
                              a.scale * kLog2E,
                              bias == nullptr ? nullptr : bias - r + c,
                              masked ? visible : nullptr,
+                             keys.keep == nullptr ? nullptr : keys.keep + c,
                              t.scratch.scores + r * kKeyTile + c,
                              kKeyTile,
                              t.state.lane_max + (rows.first + r) * kWidth};
@@ -243,7 +247,7 @@ inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRang
   std::int64_t* visible = t.scratch.visible;
   for (std::int64_t r = 0; r < RoundUp(rows.last - rows.first, kScoreRows); ++r) {
     const std::int64_t row = t.tile.first_row + Min(rows.first + r, t.tile.rows - 1);
-    visible[r] = Max<std::int64_t>(0, Min(keys.keys, VisibleKeys(t.attention, end, row) - keys.key));
+    visible[r] = Max<std::int64_t>(0, Min(keys.keys, VisibleKeys(t.attention, t.tile.batch, end, row) - keys.key));
   }
   return visible[rows.last - rows.first - 1] > 0;
 }
@@ -252,9 +256,10 @@ inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRang
 // of the keys. FindVisible has run then.
 template <Product kProduct, typename Step>
 ATTND_INLINE void ForEachBlock(const TileContext& t, std::int64_t first_key, std::int64_t last_key, const Step& step) {
-  const std::int64_t end = VisibleKeys(t.attention, last_key, t.tile.first_row + t.tile.rows - 1);
+  const std::int64_t end = VisibleKeys(t.attention, t.tile.batch, last_key, t.tile.first_row + t.tile.rows - 1);
   for (std::int64_t key = first_key; key < end; key += kKeyTile) {
-    const KeyTile keys{key, Min(kKeyTile, end - key)};
+    KeyTile keys{key, Min(kKeyTile, end - key), nullptr};
+    if (!FindKept(t.attention, t.tile.batch, key, keys.keys, t.scratch.keep, keys.keep)) continue;
     for (std::int64_t first = 0; first < t.tile.rows; first += kRowBlock<kProduct>) {
       const RowRange rows{first, Min(t.tile.rows, first + kRowBlock<kProduct>)};
       if (FindVisible(t, keys, rows, end)) step(keys, rows);
