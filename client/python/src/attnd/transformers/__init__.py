@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Refused", "attach", "check", "detach"]
 
 
-def attach(
-    model: Any, target: Any = None, *, min_length: Optional[int] = None, timeout: float = 60.0
-) -> Handle:
+def attach(model: Any, target: Any = None, *, min_length: Optional[int] = None, timeout: float = 60.0) -> Handle:
     """Lets attnd compute the self-attention of a model's encoders, until the handle is detached.
 
     The weights stay as they are; ``state_dict()`` and ``save_pretrained()`` give what they gave before. No tensor of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, List, Optional
 
-from attnd._request import integer
+from attnd._arguments import integer
 from attnd.transformers import _attention, _calibrate
 from attnd.transformers._families import Encoder, find_encoders
 from attnd.transformers._handle import Handle

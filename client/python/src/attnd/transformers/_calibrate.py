@@ -39,7 +39,9 @@ def measure(handle: Handle, encoders: List[Encoder]) -> int:
             def call(q: Any = q, k: Any = k, v: Any = v) -> None:
                 handle.compute(content, q, k, v, {}, 1.0)
 
-            def local(q: Any = q, k: Any = k, v: Any = v, bias: Any = layer.compute_bias(length, length)) -> None:
+            bias = layer.compute_bias(length, length)
+
+            def local(q: Any = q, k: Any = k, v: Any = v, bias: Any = bias) -> None:
                 functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0).transpose(1, 2).contiguous()
 
             def make_bias(length: int = length) -> None:

@@ -78,7 +78,8 @@ def _compare(model: Any, handle: Handle, inputs: Mapping[str, Any], repeats: int
     finally:
         for encoder, was in zip(encoders, training):
             encoder.stack.train(was)
-    kept = taken["attention_mask"].bool() if "attention_mask" in taken else torch.ones(tokens.shape[:2], dtype=torch.bool)
+    mask = taken.get("attention_mask")
+    kept = torch.ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
     differences = [(one.double() - other.double())[kept].abs().max() for one, other in zip(attached, local)]
     found = Difference(
         largest=float(max(differences)),

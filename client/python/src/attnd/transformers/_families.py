@@ -47,7 +47,7 @@ class Encoder:
     @property
     def takes_float_mask(self) -> bool:
         """Whether its layers get a [batch, 1, 1, keys] mask of floats that its stack makes of the 2-D one."""
-        return _known_class(self.stack, _STACKS) == "SwitchTransformersStack"
+        return bool(_known_class(self.stack, _STACKS) == "SwitchTransformersStack")
 
 
 def find_encoders(model: Any) -> List[Encoder]:
@@ -76,9 +76,8 @@ def find_encoders(model: Any) -> List[Encoder]:
 
 def local_parts(model: Any) -> List[str]:
     """Paths of the stacks of the same family that stay local: decoders."""
-    return [
-        name for name, module in model.named_modules() if _known_class(module, _STACKS) is not None and module.is_decoder
-    ]
+    stacks = ((name, module) for name, module in model.named_modules() if _known_class(module, _STACKS) is not None)
+    return [name for name, module in stacks if module.is_decoder]
 
 
 def _known_class(module: Any, known: Dict[str, str]) -> Any:
@@ -90,8 +89,8 @@ def _known_class(module: Any, known: Dict[str, str]) -> Any:
 
 
 def _check_layer(layer: Any, expected: str) -> None:
-    bases = [base for base in type(layer).__mro__ if base.__name__ == expected]
-    if not bases or type(layer).forward is not bases[0].forward or "forward" in vars(layer):
+    forwards = [vars(base)["forward"] for base in type(layer).__mro__ if base.__name__ == expected]
+    if not forwards or type(layer).forward is not forwards[0] or "forward" in vars(layer):
         got = f"a {type(layer).__qualname__} with a forward of its own"
         raise Refused.of("model", f"transformers' {expected} in every layer", got)
 

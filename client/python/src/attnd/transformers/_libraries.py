@@ -18,8 +18,8 @@ def check() -> None:
     if _numbers(version) < OLDEST_TRANSFORMERS:
         oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
         raise ImportError(
-            f"attnd.transformers needs transformers {oldest} or newer, got {version}: before that the T5 family computes "
-            f"its attention by itself and asks no registered function ({_HINT})"
+            f"attnd.transformers needs transformers {oldest} or newer, got {version}: before that the T5 family"
+            f" computes its attention by itself and asks no registered function ({_HINT})"
         )
 
 

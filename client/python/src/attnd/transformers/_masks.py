@@ -10,8 +10,8 @@ from transformers import masking_utils
 
 from attnd.transformers._refused import Refused
 
-# Attribute of a mask tensor: its Keys. The tensor itself is [batch, 1, 1, keys], a view of the 2-D mask, and goes through
-# all layers of a forward pass as it is.
+# Attribute of a mask tensor: its Keys, found once for a forward pass. The tensor itself is [batch, 1, 1, keys], a view
+# of the 2-D mask, and goes through all layers as it is.
 _TAG = "_attnd_keys"
 _ACCEPTED = "None, or a mask of [batch, keys]"
 
@@ -32,7 +32,7 @@ def keys_of(visible: np.ndarray[Any, Any]) -> Optional[Keys]:
     first = np.where(count > 0, visible.argmax(axis=1), 0)
     end = np.where(count > 0, length - visible[:, ::-1].argmax(axis=1), 0)
     if (end - first != count).any():
-        return {"key_bits": np.packbits(visible, axis=1, bitorder="little")}
+        return {"key_mask": visible}
     keys: Keys = {"key_lengths": end.tolist()}
     if first.any():
         keys["key_starts"] = first.tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -35,10 +35,10 @@ class Content(NamedTuple):
         return np.frombuffer(self.values, np.float32).reshape(self.num_buckets, self.heads)
 
     def hash(self) -> str:
-        """The content hash of a model that has this as its encoder's only table, as src/model/content_hash.cc has it."""
+        """The content hash of a model whose only table is this, an encoder's, as src/model/content_hash.cc has it."""
         name = _NAME.encode()
-        head = struct.pack("=q", len(name)) + name
-        head += struct.pack("=qqqqqq", self.heads, _T5_RULE, self.num_buckets, self.max_distance, 1, len(self.values) // 4)
+        sizes = (self.heads, _T5_RULE, self.num_buckets, self.max_distance, 1, len(self.values) // 4)
+        head = struct.pack("=q", len(name)) + name + struct.pack("=6q", *sizes)
         return hashlib.sha256(head + self.values).hexdigest()
 
 
@@ -179,14 +179,14 @@ class ServerTables:
 
     def _not_there(self, content: Content, error: Error) -> Error:
         what = (
-            f"a T5 table of {content.num_buckets} buckets, max distance {content.max_distance} and {content.heads} heads, "
-            f"content hash {content.hash()}"
+            f"a T5 table of {content.num_buckets} buckets, max distance {content.max_distance} and {content.heads} heads,"
+            f" content hash {content.hash()}"
         )
         return FailedPrecondition.of(
             "table",
             f"a model on {self._client.target} with the bias table of {self._describe}",
-            f"none, and a refused upload of it ({type(error).__name__}: {error}). Load {self._describe} there (attnctl "
-            f"models load, or a folder in the server's --model_root), or let it take uploads. The table: {what}",
+            f"none, and a refused upload of it ({type(error).__name__}: {error}). Load {self._describe} there"
+            f" (attnctl models load, or a folder in the server's --model_root), or let it take uploads. The table: {what}",
         )
 
 
@@ -198,8 +198,3 @@ def _alike(table: Any, content: Content) -> bool:
         and (rule.num_buckets, rule.max_distance, table.heads)
         == (content.num_buckets, content.max_distance, content.heads)
     )
-
-
-def places_of(tables: ServerTables, layers: List[LayerTable]) -> List[Tuple[LayerTable, Place]]:
-    """Where each layer's table is now."""
-    return [(layer, tables.place(layer.content())) for layer in layers]
