@@ -30,7 +30,7 @@ _REASONS: Dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Encoder:
     """One encoder of a model.
 
@@ -38,11 +38,13 @@ class Encoder:
         name: path within the model; "" if it is the model itself.
         stack: the stack of layers, a PreTrainedModel.
         layers: the self-attention of each layer, in order.
+        before: the attention implementation that the stack's config had before it was attached.
     """
 
     name: str
     stack: Any
     layers: List[Any]
+    before: Any = None
 
     @property
     def takes_float_mask(self) -> bool:

@@ -19,7 +19,7 @@ from attnd.transformers._projection import projections
 from attnd.transformers._refused import Refused
 from attnd.transformers._server import Connection
 from attnd.transformers._tables import Content, LayerTable, Place, ServerTables
-from attnd.transformers._undo import Implementation, Mark, Method
+from attnd.transformers._undo import NAME, Implementation, Mark, Method
 
 # How often a call looks for its table again: a server that restarts, or models that are replaced, in a row.
 _MAX_MOVES = 4
@@ -175,6 +175,7 @@ class Handle:
                 for layer in encoder.layers:
                     vars(layer)[Mark.NAME] = Mark(self, encoder.takes_float_mask)
                 _switch(encoder.stack.config)
+                encoder.before = encoder.stack.config._attn_implementation_internal.before
             for method in self._methods:
                 method.put()
         self._attached = True
@@ -185,7 +186,7 @@ class Handle:
             for method in self._methods:
                 method.remove()
             for encoder in self._encoders:
-                _switch_back(encoder.stack.config)
+                _switch_back(encoder)
                 for layer in encoder.layers:
                     vars(layer).pop(Mark.NAME, None)
 
@@ -208,12 +209,15 @@ def _switch(config: Any) -> None:
     now.users += 1
 
 
-def _switch_back(config: Any) -> None:
+def _switch_back(encoder: Encoder) -> None:
+    config = encoder.stack.config
     now = config._attn_implementation_internal
-    if isinstance(now, Implementation):  # otherwise somebody has set another one since
+    if isinstance(now, Implementation):
         now.users -= 1
         if now.users == 0:
             config._attn_implementation_internal = now.before
+    elif now == NAME:  # set by its name since; another one that was set stays
+        config._attn_implementation_internal = encoder.before
 
 
 def handle_of(model: Any) -> Optional[Handle]:

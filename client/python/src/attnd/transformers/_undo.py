@@ -54,7 +54,8 @@ class Method:
             del vars(self.module)[self.name]
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        return types.MethodType, (getattr(type(self.module), self.name), self.module)
+        # The copy of the module exists by then, without anything in its dict: it is the class's method that is found.
+        return getattr, (self.module, self.name)
 
 
 class Mark:
