@@ -65,8 +65,7 @@ def test_found_under_another_name(make_server: Callable[..., Server]) -> None:
 def test_found_in_a_checkpoint_that_the_server_has_loaded(
     make_server: Callable[..., Server], golden: pathlib.Path, kind: str, checkpoint: str, tables: list[str]
 ) -> None:
-    # No room for an upload.
-    server = make_server(f"--model_root={golden / 'checkpoints'}", "--max_table_values=128")
+    server = make_server(f"--model_root={golden / 'checkpoints'}")
     model = getattr(transformers, kind).from_pretrained(golden / "checkpoints" / checkpoint).eval()
     found = places(model, server.unix)
     assert [place.table for place in found] == tables

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, List
 
 import torch
 
+from attnd.transformers._compiling import not_compiled
 from attnd.transformers._undo import NAME, Method
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ class Projection(Method):
         self._handle = handle
         self._attention = attention
 
+    @not_compiled
     def __call__(self, states: Any) -> Any:
-        if torch.compiler.is_compiling() or torch.is_grad_enabled():
-            return self.original(states)
         weight = self.module.weight
         handle = self._handle
         if (
-            states.dim() != 3
+            torch.is_grad_enabled()
+            or states.dim() != 3
             or states.shape[1] < handle.min_length
             or states.dtype is not weight.dtype
             or weight.device.type != "cpu"

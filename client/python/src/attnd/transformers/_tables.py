@@ -178,15 +178,13 @@ class ServerTables:
         return Place(name, _NAME, model.content_hash, True)
 
     def _not_there(self, content: Content, error: Error) -> Error:
-        what = (
-            f"a T5 table of {content.num_buckets} buckets, max distance {content.max_distance} and {content.heads} heads,"
-            f" content hash {content.hash()}"
-        )
+        sizes = f"{content.num_buckets} buckets, max distance {content.max_distance}, {content.heads} heads"
         return FailedPrecondition.of(
             "table",
             f"a model on {self._client.target} with the bias table of {self._describe}",
-            f"none, and a refused upload of it ({type(error).__name__}: {error}). Load {self._describe} there"
-            f" (attnctl models load, or a folder in the server's --model_root), or let it take uploads. The table: {what}",
+            f"none, and a refused upload of it ({type(error).__name__}: {error}). Load {self._describe} there (attnctl"
+            " models load, or a folder in the server's --model_root), or let it take uploads. The table has"
+            f" {sizes}; content hash {content.hash()}",
         )
 
 
