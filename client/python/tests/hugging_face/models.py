@@ -15,9 +15,8 @@ def _t5(**options: Any) -> Any:
 
 
 def _switch() -> Any:
-    return transformers.SwitchTransformersConfig(
-        **SIZES, num_decoder_layers=3, num_experts=4, num_sparse_encoder_layers=1
-    )
+    sizes = {**SIZES, "num_decoder_layers": 3, "num_experts": 4, "num_sparse_encoder_layers": 1}
+    return transformers.SwitchTransformersConfig(**sizes)
 
 
 FAMILIES: dict[str, Callable[[], Any]] = {

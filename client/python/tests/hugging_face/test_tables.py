@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 import threading
+import time
 from typing import Any, Callable
 
 import pytest
@@ -100,7 +101,12 @@ def test_a_server_that_was_killed_and_started_again(attnd_binary: str, tmp_path:
                 server = Server(attnd_binary, folder, ("--shared_memory",))
                 check_as_good_as_eager(run(model, INPUTS), model, INPUTS)
                 assert next(iter(handle.tables().values())).uploaded
+                # The client looks for the local door again after a second.
+                deadline = time.monotonic() + 60
+                while handle.transport != "local" and time.monotonic() < deadline:
+                    time.sleep(0.05)
                 assert handle.transport == "local"
+                check_as_good_as_eager(run(model, INPUTS), model, INPUTS)
     finally:
         server.kill()
 
