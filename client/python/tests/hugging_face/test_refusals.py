@@ -98,7 +98,7 @@ def test_output_attentions(client: attnd.Client, family: str) -> None:
                 model(**INPUTS, decoder_input_ids=torch.ones(2, 1, dtype=torch.long), output_attentions=True)
         with pytest.raises(ValueError, match="output_attentions"):
             model.encoder.config.output_attentions = True
-    model.set_attn_implementation("eager")
+    model.encoder.set_attn_implementation("eager")
     model.encoder.config.output_attentions = True
     with pytest.raises(Refused, match="output_attentions"):
         attnd.transformers.attach(model, client)

@@ -35,7 +35,7 @@ class Handle:
     Example:
         >>> handle = attnd.transformers.attach(model, min_length=0)
         >>> handle.layers
-        6
+        3
         >>> handle.detach()
     """
 
