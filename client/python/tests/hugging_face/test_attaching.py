@@ -437,6 +437,7 @@ def test_a_call_after_another_thread_detached_fails_and_says_why(server: Server)
     model = make("T5")
     handle = attnd.transformers.attach(model, server.unix, min_length=0)
     handle._connection.client.close()
+    assert "no way now" in str(handle)
     with pytest.raises(attnd.FailedPrecondition, match="closed"):
         run(model, padded(1, 20, "none"))
     handle.detach()

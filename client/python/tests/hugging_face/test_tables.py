@@ -168,3 +168,35 @@ def test_a_model_that_somebody_replaces_is_not_taken_for_ours(
             change(client, "mine")
             check_as_good_as_eager(run(model, INPUTS), model, INPUTS)
             assert [place.model for place in handle.tables().values()] != ["mine"]
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_an_upload_whose_answer_was_lost(make_server: Callable[..., Server], done: bool) -> None:
+    model = make("T5")
+    with attnd.Client(make_server().unix) as client:
+        upload = client.upload_table
+        calls: list[str] = []
+
+        def lose_the_first(name: str, table: Any) -> Any:
+            calls.append(name)
+            if len(calls) == 1:
+                if done:
+                    upload(name, table)
+                raise attnd.Unavailable("the connection was lost")
+            return upload(name, table)
+
+        client.upload_table = lose_the_first  # type: ignore[method-assign]
+        (place,) = places(model, client)
+        assert place.model == calls[0]
+        assert len(calls) == (1 if done else 2)
+
+
+@pytest.mark.parametrize("error", [attnd.PermissionDenied, attnd.Unimplemented, attnd.Unauthenticated])
+def test_a_proxy_that_lets_no_upload_through(make_server: Callable[..., Server], error: type[attnd.Error]) -> None:
+    def refuse(name: str, table: Any) -> Any:
+        raise error("not for you")
+
+    with attnd.Client(make_server().unix) as client:
+        client.upload_table = refuse  # type: ignore[method-assign]
+        with pytest.raises(attnd.FailedPrecondition, match=f"{error.__name__}: not for you"):
+            attnd.transformers.attach(make("T5"), client)

@@ -111,10 +111,14 @@ class Handle:
         for encoder in self._encoders:
             count = len(encoder.layers)
             lines.append(f"  {encoder.name or 'the model itself'}: layers 0 to {count - 1}")
-        for name, place in self.tables().items():
-            how = "uploaded" if place.uploaded else "found"
-            lines.append(f"  bias of {name}: {how}, table {place.table} of model {place.model}")
-        lines.append(f"  server: {self.target} ({self._connection.origin}), by {self.transport}")
+        try:
+            for name, place in self.tables().items():
+                how = "uploaded" if place.uploaded else "found"
+                lines.append(f"  bias of {name}: {how}, table {place.table} of model {place.model}")
+            transport = self.transport
+        except Error as error:
+            transport = f"no way now: {error}"
+        lines.append(f"  server: {self.target} ({self._connection.origin}), by {transport}")
         lines.append(f"  sequences shorter than {self.min_length} tokens: local, by sdpa")
         for name in self._local_parts:
             lines.append(f"  {name}: stays local, as it was (self and cross attention)")

@@ -14,9 +14,10 @@ import torch
 from attnd.errors import FailedPrecondition, ResourceExhausted
 
 STORAGE = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: np.int16}
-# What is kept for the next layers: four tensors of a layer for each thread that runs one.
+# What is kept for the next layers, at least: five blocks serve a thread.
 _MAX_IDLE = 32
-_MAX_IDLE_BYTES = 1 << 30
+_MAX_IDLE_BYTES = 256 << 20
+_KEPT_OF_LARGE = 6
 
 
 class SharedTensors:
@@ -89,5 +90,6 @@ class SharedTensors:
             if not self._closed:
                 self._idle.append(block)
         total = sum(block.nbytes for block in self._idle)
-        while len(self._idle) > _MAX_IDLE or total > _MAX_IDLE_BYTES:
+        most = max(_MAX_IDLE_BYTES, _KEPT_OF_LARGE * self._idle[-1].nbytes) if self._idle else 0
+        while len(self._idle) > _MAX_IDLE or total > most:
             total -= self._idle.pop(0).nbytes

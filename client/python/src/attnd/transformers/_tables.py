@@ -11,11 +11,32 @@ import numpy as np
 import torch
 
 from attnd import T5Buckets, Table
-from attnd.errors import AlreadyExists, Error, FailedPrecondition, NotFound
+from attnd.errors import (
+    AlreadyExists,
+    Error,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
 from attnd.transformers._refused import Refused
 
 _NAME = "encoder"
+_MAX_UPLOADS = 3
 _T5_RULE = 0  # its number in the server's hash
+# What a server, or a proxy before it, says that takes no uploads, or not this one.
+_REFUSALS = (
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unimplemented,
+)
 
 
 class Content(NamedTuple):
@@ -125,7 +146,7 @@ class ServerTables:
         with self._lock:
             place = self._places.get(content)
             if place is None:
-                place = self._find(content) or self._upload(content)
+                place = self._find(content) or self._upload_patiently(content)
                 self._places = {**self._places, content: place}
             return place
 
@@ -161,19 +182,28 @@ class ServerTables:
                 return Place(name, table.name, model.content_hash, False)
         return None
 
+    def _upload_patiently(self, content: Content) -> Place:
+        """Asks a server that restarts again, as the client does not; looking for the table waits for it."""
+        for _ in range(_MAX_UPLOADS - 1):
+            try:
+                return self._upload(content)
+            except Unavailable:
+                pass
+        return self._upload(content)
+
     def _upload(self, content: Content) -> Place:
         expected = content.hash()
         name = f"t5-encoder-{expected[:16]}"
         rule = T5Buckets(content.num_buckets, content.max_distance, content.array())
         try:
             model = self._client.upload_table(name, Table(rule, bidirectional=True, name=_NAME))
-        except AlreadyExists:
-            # Somebody else has uploaded the same in between.
+        except (AlreadyExists, Unavailable):
+            # Somebody else has uploaded the same in between; or the answer was lost, and the table may be there.
             found = self._find(content)
             if found is not None:
                 return found
             raise
-        except Error as error:
+        except _REFUSALS as error:
             raise self._not_there(content, error) from error
         return Place(name, _NAME, model.content_hash, True)
 
