@@ -1,0 +1,62 @@
+"""Attaching a model."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, List, Optional
+
+from attnd._arguments import integer
+from attnd.transformers import _attention, _calibrate
+from attnd.transformers._families import Encoder, find_encoders
+from attnd.transformers._handle import Handle
+from attnd.transformers._handle import handle_of as _handle_of
+from attnd.transformers._memory import STORAGE
+from attnd.transformers._refused import Refused
+from attnd.transformers._server import Connection
+
+_log = logging.getLogger("attnd.transformers")
+
+
+def attach(model: Any, target: Any, *, min_length: Optional[int], timeout: float) -> Handle:
+    """See attnd.transformers.attach."""
+    encoders = find_encoders(model)
+    attached = _handle_of(model)
+    if attached is not None:
+        expected = "one that is not attached (attnd.transformers.detach(model))"
+        raise Refused.of("model", expected, f"one that is attached to {attached.target!r}")
+    _check(encoders)
+    if min_length is not None:
+        min_length = integer("min_length", min_length)
+    _attention.register()
+    connection = Connection(target, timeout)
+    try:
+        handle = Handle(model, encoders, connection, timeout)
+        handle.tables()  # so that what cannot be found or uploaded shows now
+        handle.min_length = _calibrate.measure(handle, encoders) if min_length is None else min_length
+    except BaseException:
+        connection.close()
+        raise
+    handle.put()
+    _log.info("%s", handle)
+    return handle
+
+
+def handle_of(model: Any) -> Handle:
+    """Raises Refused if the model is not attached."""
+    handle = _handle_of(model)
+    if handle is None:
+        raise Refused.of("model", "one that is attached", f"a {type(model).__qualname__} that is not")
+    return handle
+
+
+def _check(encoders: List[Encoder]) -> None:
+    for encoder in encoders:
+        for layer in encoder.layers:
+            weight = layer.q.weight
+            if weight.device.type != "cpu":
+                raise Refused.of("model", "a model in the CPU's memory", f"one on {weight.device}")
+            if weight.is_floating_point() and weight.dtype not in STORAGE:
+                raise Refused.of("model", "a model of float32, float16 or bfloat16", f"one of {weight.dtype}")
+        if encoder.stack.config.output_attentions:
+            expected = "False, since the weights of the attention are never made"
+            raise Refused.of("output_attentions", expected, "True in the model's config")

@@ -1,0 +1,60 @@
+"""The bias of a forward pass: a tensor that takes no memory and says where the table is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+import torch
+
+from attnd.transformers._compiling import not_compiled
+from attnd.transformers._undo import NAME, Method
+
+if TYPE_CHECKING:
+    from attnd.transformers._handle import Handle
+    from attnd.transformers._tables import Content, LayerTable
+
+# Attribute of a position_bias: its Pass. transformers hands that tensor on from layer to layer as it is.
+_TAG = "_attnd_pass"
+
+
+class Pass(NamedTuple):
+    """How the layers that get one position_bias compute their attention.
+
+    Attributes:
+        handle: of the model.
+        content: the table, as the weights are now; None if the attention is computed locally, with the bias itself.
+        table: whose it is.
+    """
+
+    handle: Handle
+    content: Optional[Content]
+    table: LayerTable
+
+
+class Bias(Method):
+    """`compute_bias` of one attention layer."""
+
+    def __init__(self, module: Any, handle: Handle, table: LayerTable) -> None:
+        super().__init__(module, "compute_bias")
+        self._handle = handle
+        self._table = table
+
+    @not_compiled
+    def __call__(self, query_length: Any, key_length: Any, device: Any = None, past_seen_tokens: Any = 0) -> Any:
+        if self.module.config._attn_implementation != NAME:
+            # Somebody has set another implementation since.
+            return self.original(query_length, key_length, device, past_seen_tokens)
+        if query_length < self._handle.min_length:
+            bias = self.original(query_length, key_length, device, past_seen_tokens)
+            content = None
+        else:
+            content = self._table.content()
+            # The dtype is never read, and the values neither.
+            bias = torch.zeros(()).expand(1, content.heads, query_length, key_length)
+        setattr(bias, _TAG, Pass(self._handle, content, self._table))
+        return bias
+
+
+def pass_of(position_bias: Any) -> Optional[Pass]:
+    """None if the tensor was not made by a :class:`Bias`."""
+    return getattr(position_bias, _TAG, None)

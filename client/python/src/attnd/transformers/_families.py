@@ -1,0 +1,108 @@
+"""Which parts of a model are encoders that can be attached, and why others cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List
+
+from attnd.transformers._refused import Refused
+
+# Class of a stack of layers: class of its attention. Their encoders ask the attention interface, with a bias that is a
+# function of the offset alone.
+_STACKS: Dict[str, str] = {
+    "T5Stack": "T5Attention",
+    "MT5Stack": "MT5Attention",
+    "UMT5Stack": "UMT5Attention",
+    "SwitchTransformersStack": "SwitchTransformersAttention",
+    "Pop2PianoStack": "Pop2PianoAttention",
+}
+ACCEPTED = "an encoder of the T5 family (T5, mT5, umT5, Switch, Pop2Piano)"
+
+# By the beginning of a class's name.
+_REASONS: Dict[str, str] = {
+    "LongT5": "its encoder attends within windows or to summaries, and asks no attention interface",
+    "MPNet": "it computes its attention in its own class, and asks no attention interface",
+    "Bloom": "it adds ALiBi in its own class, and asks no attention interface",
+    "Mpt": "it adds ALiBi in its own class, and asks no attention interface",
+    "Falcon": "it adds ALiBi, rounded to bfloat16, in its own class, and asks no attention interface",
+    "Udop": "its encoder adds biases of two dimensions, which are no function of the offset",
+    "Pix2Struct": "its text side is a decoder and its image side has no bias table",
+}
+
+
+@dataclass
+class Encoder:
+    """One encoder of a model.
+
+    Attributes:
+        name: path within the model; "" if it is the model itself.
+        stack: the stack of layers, a PreTrainedModel.
+        layers: the self-attention of each layer, in order.
+        before: the attention implementation that the stack's config had before it was attached.
+    """
+
+    name: str
+    stack: Any
+    layers: List[Any]
+    before: Any = None
+
+    @property
+    def takes_float_mask(self) -> bool:
+        """Whether its layers get a [batch, 1, 1, keys] mask of floats that its stack makes of the 2-D one."""
+        return bool(_known_class(self.stack, _STACKS) == "SwitchTransformersStack")
+
+
+def find_encoders(model: Any) -> List[Encoder]:
+    """All encoders of a model that can be attached.
+
+    Raises:
+        Refused: there is none.
+    """
+    from torch import nn  # noqa: PLC0415
+
+    if not isinstance(model, nn.Module):
+        raise Refused.of("model", f"a model of transformers with {ACCEPTED}", f"a {type(model).__qualname__}")
+    found: List[Encoder] = []
+    for name, module in model.named_modules():
+        stack_class = _known_class(module, _STACKS)
+        if stack_class is None or module.is_decoder:
+            continue
+        layers = [block.layer[0].SelfAttention for block in module.block]
+        for layer in layers:
+            _check_layer(layer, _STACKS[stack_class])
+        found.append(Encoder(name, module, layers))
+    if not found:
+        raise _none_found(model)
+    return found
+
+
+def local_parts(model: Any) -> List[str]:
+    """Paths of the stacks of the same family that stay local: decoders."""
+    stacks = ((name, module) for name, module in model.named_modules() if _known_class(module, _STACKS) is not None)
+    return [name for name, module in stacks if module.is_decoder]
+
+
+def _known_class(module: Any, known: Dict[str, str]) -> Any:
+    """The name of the class of transformers' that a module has or is derived from; None if it is none of `known`."""
+    for base in type(module).__mro__:
+        if base.__name__ in known and base.__module__.startswith("transformers.models."):
+            return base.__name__
+    return None
+
+
+def _check_layer(layer: Any, expected: str) -> None:
+    forwards = [vars(base)["forward"] for base in type(layer).__mro__ if base.__name__ == expected]
+    if not forwards or type(layer).forward is not forwards[0] or "forward" in vars(layer):
+        got = f"a {type(layer).__qualname__} with a forward of its own"
+        raise Refused.of("model", f"transformers' {expected} in every layer", got)
+
+
+def _none_found(model: Any) -> Refused:
+    for module in model.modules():
+        for base in type(module).__mro__:
+            for prefix, reason in _REASONS.items():
+                if base.__module__.startswith("transformers.models.") and base.__name__.startswith(prefix):
+                    return Refused.of("model", ACCEPTED, f"a {type(model).__qualname__}: {reason}")
+    if any(_known_class(module, _STACKS) is not None for module in model.modules()):
+        return Refused.of("model", ACCEPTED, f"a {type(model).__qualname__}, which has a decoder alone")
+    return Refused.of("model", ACCEPTED, f"a {type(model).__qualname__}")

@@ -1,0 +1,52 @@
+"""Projections that write q, k and v where the server reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List
+
+import torch
+
+from attnd.transformers._compiling import not_compiled
+from attnd.transformers._undo import NAME, Method
+
+if TYPE_CHECKING:
+    from attnd.transformers._handle import Handle
+
+
+class Projection(Method):
+    """`forward` of one q, k or v. What it gives is what the Linear gives, in memory that the server shares."""
+
+    def __init__(self, module: Any, handle: Handle, attention: Any) -> None:
+        super().__init__(module, "forward")
+        self._handle = handle
+        self._attention = attention
+
+    @not_compiled
+    def __call__(self, states: Any) -> Any:
+        weight = self.module.weight
+        handle = self._handle
+        if (
+            torch.is_grad_enabled()
+            or states.dim() != 3
+            or states.shape[1] < handle.min_length
+            or states.dtype is not weight.dtype
+            or weight.device.type != "cpu"
+            or torch.is_autocast_enabled("cpu")
+            or self._attention.config._attn_implementation != NAME
+        ):
+            return self.original(states)
+        batch, length, width = states.shape
+        out = handle.memory.make((batch * length, weight.shape[0]), weight.dtype)
+        if out is None:
+            return self.original(states)
+        torch.mm(states.reshape(batch * length, width), weight.t(), out=out)
+        return out.view(batch, length, -1)
+
+
+def projections(layer: Any, handle: Handle) -> List[Projection]:
+    """Of a layer's q, k and v, as far as they are plain ones: adapters and quantized ones stay as they are."""
+    return [
+        Projection(linear, handle, layer)
+        for linear in (layer.q, layer.k, layer.v)
+        if type(linear) is torch.nn.Linear and linear.bias is None and "forward" not in vars(linear)
+    ]
