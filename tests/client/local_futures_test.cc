@@ -322,9 +322,9 @@ TEST_F(LocalFuturesTest, ACallThatTheSocketNeverTakesGoesByGrpcAtOnce) {
   std::vector<std::future<absl::StatusOr<ComputeReply>>> futures;
   for (int i = 0; i < 50; ++i) futures.push_back(client.ComputeFuture(large.request));
   const auto reply = client.ComputeFuture(too_large.request).get();
+  hold->Unlock();
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->transport, Transport::kGrpc);
-  hold->Unlock();
   for (auto& future : futures) EXPECT_TRUE(future.get().ok());
   EXPECT_EQ(local_.connections, 1);
 }
