@@ -119,12 +119,12 @@ LocalConnection::LocalConnection(shm::UniqueFd socket, const LocalOffer& offer, 
       keepalive_(keepalive),
       buffer_(new unsigned char[offer.max_message_bytes]) {}
 
-LocalConnection::~LocalConnection() {
-  // A forked child may hold the socket too: so that the server sees the end all the same.
-  if (!Forked()) Interrupt();
-}
+LocalConnection::~LocalConnection() { Interrupt(); }
 
-void LocalConnection::Interrupt() const { EndConnection(socket_.get()); }
+void LocalConnection::Interrupt() const {
+  // The connection of a forked child is its parent's.
+  if (!Forked()) EndConnection(socket_.get());
+}
 
 std::optional<absl::Status> LocalConnection::Send(LocalMessage& message, Until until, Sent& sent) const {
   while (true) {

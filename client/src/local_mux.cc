@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/src/process.h"
 #include "client/src/shm_socket.h"
 #include "client/src/target.h"
 
@@ -111,7 +112,9 @@ LocalMux::Started LocalMux::Start(const ComputeRequest& request, const Shape& sh
     // If it comes before the call is under way, it finds nothing; that is looked at below.
     const std::weak_ptr<LocalMux> weak = weak_from_this();
     call->cancel_id = options.cancellation->Add([weak, id] {
-      if (const auto self = weak.lock()) self->Cancel(id);
+      // The calls of a forked child are its parent's.
+      const auto self = Forked() ? nullptr : weak.lock();
+      if (self != nullptr) self->Cancel(id);
     });
   }
   const std::int64_t cancel_id = call->cancel_id;

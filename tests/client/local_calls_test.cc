@@ -1,11 +1,6 @@
 // Servers at the local socket that break off, say nothing, or say what is no answer.
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-#include <array>
 #include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -18,8 +13,8 @@
 #include "absl/time/clock.h"
 #include "attnd/client.h"
 #include "attnd/shm/protocol.h"
-#include "attnd/shm/unique_fd.h"
 #include "attnd/v1/local.pb.h"
+#include "fake_local_server.h"
 #include "fake_server.h"
 #include "gtest/gtest.h"
 #include "signals.h"
@@ -54,63 +49,6 @@ v1::LocalReply Answer(const v1::LocalCall& call) {
   return reply;
 }
 
-// One thread for each connection.
-class FakeLocalServer {
- public:
-  FakeLocalServer(const std::string& path, Answerer answer) : path_(path), answer_(std::move(answer)) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
-    EXPECT_EQ(bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-    EXPECT_EQ(listen(listener_.get(), 16), 0);
-    acceptor_ = std::thread([this] { Accept(); });
-  }
-  ~FakeLocalServer() {
-    shutdown(listener_.get(), SHUT_RDWR);
-    acceptor_.join();
-    for (const auto& socket : sockets_) shutdown(socket->get(), SHUT_RDWR);
-    for (std::thread& thread : threads_) thread.join();
-    unlink(path_.c_str());
-  }
-  FakeLocalServer(const FakeLocalServer&) = delete;
-
-  std::atomic<int> hellos{0}, calls{0};
-
- private:
-  void Accept() {
-    while (true) {
-      auto socket = std::make_shared<shm::UniqueFd>(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (!socket->valid() && errno == EINTR) continue;
-      if (!socket->valid()) return;
-      sockets_.push_back(socket);
-      threads_.emplace_back([this, socket] { Serve(socket->get()); });
-    }
-  }
-  void Serve(int socket) {
-    std::vector<char> bytes(1 << 17);
-    while (true) {
-      const ssize_t size = recv(socket, bytes.data(), bytes.size(), 0);
-      if (size < 0 && errno == EINTR) continue;
-      v1::LocalRequest request;
-      if (size <= 0 || !request.ParseFromArray(bytes.data(), static_cast<int>(size))) break;
-      if (request.has_hello()) ++hellos;
-      if (request.has_call()) ++calls;
-      const std::optional<std::string> answer = answer_(request);
-      if (!answer.has_value()) continue;
-      if (answer->empty()) break;
-      send(socket, answer->data(), answer->size(), MSG_NOSIGNAL);
-    }
-    shutdown(socket, SHUT_RDWR);
-  }
-
-  const std::string path_;
-  const Answerer answer_;
-  const shm::UniqueFd listener_{socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)};
-  std::thread acceptor_;
-  std::vector<std::shared_ptr<shm::UniqueFd>> sockets_;
-  std::vector<std::thread> threads_;
-};
-
 class LocalCallsTest : public testing::Test {
  protected:
   std::string path() const { return folder_.path() + "/attnd.sock"; }
@@ -120,7 +58,16 @@ class LocalCallsTest : public testing::Test {
     return *Client::Create("unix:" + path(), options);
   }
   std::unique_ptr<FakeLocalServer> Serving(Answerer answer) const {
-    return std::make_unique<FakeLocalServer>(path() + shm::kSocketSuffix, std::move(answer));
+    auto server = std::make_unique<FakeLocalServer>(path() + shm::kSocketSuffix);
+    const FakeLocalServer::Handler handler = [answer](const FakeLocalServer::Peer& peer,
+                                                      const v1::LocalRequest& request) {
+      const std::optional<std::string> datagram = answer(request);
+      if (!datagram.has_value()) return true;
+      return !datagram->empty() && FakeLocalServer::Send(peer, *datagram);
+    };
+    server->OnHello(handler);
+    server->OnCall(handler);
+    return server;
   }
   // A server that welcomes, and answers calls by `answer`.
   std::unique_ptr<FakeLocalServer> Answering(

@@ -322,9 +322,9 @@ TEST_F(LocalFuturesTest, ACallThatTheSocketNeverTakesGoesByGrpcAtOnce) {
   std::vector<std::future<absl::StatusOr<ComputeReply>>> futures;
   for (int i = 0; i < 50; ++i) futures.push_back(client.ComputeFuture(large.request));
   const auto reply = client.ComputeFuture(too_large.request).get();
+  hold->Unlock();
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->transport, Transport::kGrpc);
-  hold->Unlock();
   for (auto& future : futures) EXPECT_TRUE(future.get().ok());
   EXPECT_EQ(local_.connections, 1);
 }
@@ -476,13 +476,29 @@ TEST_F(LocalFuturesTest, AForkedChildKeepsNoConnectionOpen) {
   ASSERT_TRUE(client->ComputeFuture(large.request).get().ok());
   ASSERT_TRUE(client->Compute(t_.request).ok());
   ASSERT_TRUE(Becomes([&] { return local_.standing == 3; }));
+  Keep();
+  CallOptions options;
+  options.cancellation = std::make_shared<Cancellation>();
+  auto later = client->ComputeFuture(t_.request, options);
+  auto now = std::async(std::launch::async, [&] { return client->Compute(t_.request, options); });
+  ASSERT_TRUE(Becomes([&] { return kept() == 2; }));
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
     alarm(60);
-    client.reset();  // the child's; it leaves the parent's connections alone
+    options.cancellation->Cancel();  // nothing of the parent's is cancelled
+    client.reset();                  // the child's; it leaves the parent's connections alone
+    kill(getpid(), SIGSTOP);
     while (true) pause();
   }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  AnswerKept();
+  EXPECT_TRUE(later.get().ok());
+  EXPECT_TRUE(now.get().ok());
+  EXPECT_EQ(local_.cancels, 0);
+  local_.OnCall(FakeLocalServer::Answer);
   EXPECT_TRUE(client->ComputeFuture(t_.request).get().ok());
   EXPECT_EQ(client->Compute(t_.request)->transport, Transport::kLocal);
   const int connections = local_.connections;
