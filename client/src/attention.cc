@@ -37,6 +37,7 @@ const void* Tensor::data() const {
 }
 
 std::vector<unsigned char> PackKeyBits(absl::Span<const unsigned char> mask, std::int64_t key_length) {
+  if (key_length < 1) return {};
   const auto keys = static_cast<std::size_t>(key_length);
   const auto row_bytes = static_cast<std::size_t>(contract::KeyBitsBytes(key_length));
   const std::size_t batch = mask.size() / keys;

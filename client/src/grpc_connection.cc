@@ -124,8 +124,12 @@ class GrpcConnection : public Connection {
   absl::StatusOr<Response> CallOnce(const char* method, const google::protobuf::MessageLite& request,
                                     const CallOptions& options) const {
     if (auto s = CheckProcess(); !s.ok()) return s;
-    WaitUntilConnected(*retry_, options);
-    return Attempt<Response>(method, request, options);
+    const bool connected = WaitUntilConnected(*retry_, options);
+    // The connection may be lost before the call takes it: then the call waits for another, if a deadline ends the
+    // wait.
+    CallOptions waiting = options;
+    if (connected && options.deadline != absl::InfiniteFuture()) waiting.wait_for_ready = true;
+    return Attempt<Response>(method, request, waiting);
   }
 
   template <typename Response>

@@ -135,15 +135,18 @@ void Pause(grpc::Channel& channel, absl::Duration time) {
   channel.WaitForStateChange(channel.GetState(/*try_to_connect=*/false), absl::ToChronoTime(absl::Now() + time));
 }
 
-void WaitUntilConnected(RetryPolicy& policy, const CallOptions& options) {
-  if (!policy.options.enabled) return;
+bool WaitUntilConnected(RetryPolicy& policy, const CallOptions& options) {
+  if (!policy.options.enabled) return false;
   const absl::Time end = EndOf(policy.options, options, absl::Now());
   while (true) {
     const grpc_connectivity_state state = policy.channel->GetState(/*try_to_connect=*/true);
-    if (state == GRPC_CHANNEL_READY) return policy.NoteConnected();
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && !policy.ever_connected()) return;
+    if (state == GRPC_CHANNEL_READY) {
+      policy.NoteConnected();
+      return true;
+    }
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE && !policy.ever_connected()) return false;
     const absl::Time now = absl::Now();
-    if (now >= end || (options.cancellation != nullptr && options.cancellation->cancelled())) return;
+    if (now >= end || (options.cancellation != nullptr && options.cancellation->cancelled())) return false;
     Pause(*policy.channel, std::min(end - now, kStep));
   }
 }

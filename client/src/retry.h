@@ -113,7 +113,7 @@ void Pause(grpc::Channel& channel, absl::Duration time);
 
 // Waits, on this thread, until a server is connected, the call's time is over, or it is cancelled. For calls that are
 // sent once because they have effects: what waits here has not been sent. Does nothing if repeats are off, or if nobody
-// listens at an address that was never connected.
-void WaitUntilConnected(RetryPolicy& policy, const CallOptions& options);
+// listens at an address that was never connected. Returns whether a server was connected.
+bool WaitUntilConnected(RetryPolicy& policy, const CallOptions& options);
 
 }  // namespace attnd::client

@@ -217,6 +217,7 @@ TEST(PackKeyBits, AKeyInABitAndASequenceInBytesOfItsOwn) {
   EXPECT_THAT(PackKeyBits(absl::MakeSpan(mask).first(17), 9), testing::ElementsAre(1, 1));
   EXPECT_THAT(PackKeyBits(mask, 18), testing::ElementsAre(1, 5, 1));
   EXPECT_THAT(PackKeyBits({}, 3), testing::IsEmpty());
+  EXPECT_THAT(PackKeyBits(mask, 0), testing::IsEmpty());
 }
 
 TEST(ClientCreate, RefusesBadOptions) {

@@ -136,7 +136,7 @@ struct ComputeRequest {
 };
 
 // ComputeRequest::key_bits of a mask [batch, key_length] of a byte for each key, 0 for the keys that are masked. Bytes
-// that fill no row are left out; key_length >= 1.
+// that fill no row are left out; empty if key_length is less than 1.
 std::vector<unsigned char> PackKeyBits(absl::Span<const unsigned char> mask, std::int64_t key_length);
 
 // How a call reached the server.
