@@ -404,7 +404,7 @@ TEST_F(LocalFuturesTest, EveryCallEndsOnce) {
   const auto count = std::make_shared<int>(0);
   const auto open = std::make_shared<std::set<std::uint64_t>>();
   local_.OnCall([=](const Peer& peer, const v1::LocalRequest& request) {
-    if (++*count % 500 == 0) return false;
+    if (++*count % 20 == 0) return false;
     if (*count % 3 != 0) return FakeLocalServer::Answer(peer, request);
     open->insert(request.call().id());
     return true;

@@ -1,6 +1,7 @@
 // A server that is stopped and not dead (SIGSTOP): its sockets take what is sent, and nothing comes back.
 
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <chrono>
 #include <future>
@@ -31,6 +32,13 @@ class FrozenServerTest : public testing::Test {
     options.retry.enabled = repeats;
     return *Client::Create(target(), options);
   }
+  // Returns once all of its threads have stopped.
+  void Freeze() {
+    server_.Signal(SIGSTOP);
+    int status = 0;
+    ASSERT_EQ(waitpid(server_.pid(), &status, WUNTRACED), server_.pid());
+    ASSERT_TRUE(WIFSTOPPED(status));
+  }
   // A call of `queries` and as many keys, by Compute or by ComputeFuture.
   std::future<absl::StatusOr<ComputeReply>> Call(Client& client, bool later, std::int64_t queries = 1) {
     values_.resize(static_cast<std::size_t>(8 * queries * 64), 0.5F);
@@ -50,7 +58,7 @@ TEST_F(FrozenServerTest, IsNoticedByACallWithoutDeadline) {
   for (const bool later : {false, true}) {
     Client client = NewClient(/*repeats=*/false);
     ASSERT_EQ(Call(client, later).get()->transport, Transport::kLocal);
-    server_.Signal(SIGSTOP);
+    Freeze();
     auto reply = Call(client, later);
     ASSERT_EQ(reply.wait_for(std::chrono::seconds(20)), std::future_status::ready) << later;
     const absl::Status status = reply.get().status();
@@ -69,7 +77,7 @@ TEST_F(FrozenServerTest, IsWaitedForByRepeats) {
   for (const bool later : {false, true}) {
     Client client = NewClient(/*repeats=*/true);
     ASSERT_EQ(Call(client, later).get()->transport, Transport::kLocal);
-    server_.Signal(SIGSTOP);
+    Freeze();
     auto reply = Call(client, later);
     EXPECT_EQ(reply.wait_for(std::chrono::seconds(2)), std::future_status::timeout);
     server_.Signal(SIGCONT);

@@ -115,6 +115,7 @@ def frozen(server: Server) -> Any:
     @contextlib.contextmanager
     def stopped() -> Iterator[None]:
         server.process.send_signal(signal.SIGSTOP)
+        os.waitpid(server.process.pid, os.WUNTRACED)  # until all of its threads have stopped
         try:
             yield
         finally:
