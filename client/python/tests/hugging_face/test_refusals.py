@@ -133,6 +133,10 @@ def test_models_on_another_device(attached: Any, client: attnd.Client) -> None:
         attached(input_ids=INPUTS["input_ids"].to("meta"))
     with pytest.raises(Refused, match=r"CPU.*meta"):
         attnd.transformers.attach(make("T5").to("meta"), client)
+    model = make("T5")
+    model.encoder.block[2].to("meta")
+    with pytest.raises(Refused, match=r"CPU.*meta"):
+        attnd.transformers.attach(model, client)
 
 
 def test_other_dtypes(client: attnd.Client) -> None:
