@@ -48,9 +48,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--page", type=pathlib.Path, default=ROOT / "docs/transformers.md")
     parser.add_argument("--curve", type=pathlib.Path, default=ROOT / "docs/images/transformers_speedup.svg")
     parser.add_argument("--rounds", type=float, default=1.0, help="factor of the number of rounds")
+    parser.add_argument("--only", nargs="*", help="cases, such as 1x128; without memory; the page is then only printed")
     parser.add_argument("--print", action="store_true", help="print the table instead of writing page and curve")
     parser.add_argument("--allow-dirty", action="store_true", help="write the page although the tree has changes")
     options = parser.parse_args()
+    unknown = set(options.only or ()) - {case_name(batch, tokens) for batch, tokens, _ in CASES}
+    if unknown:
+        parser.error(f"--only: unknown cases {', '.join(sorted(unknown))}")
+    options.print = options.print or bool(options.only)
     if options.results is None:
         options.results = options.build / "hf.json" if options.print else ROOT / "bench/results/hf.json"
     return options
@@ -250,10 +255,13 @@ def main() -> None:
         machine.expect_clean(facts, options.allow_dirty)
     results: dict[str, Any] = {"machine": facts, "complete": False, "cases": {}, "memory": {}}
     with server(options, cpus) as targets:
-        results["memory"] = measure_memory(targets, len(cpus))
+        if not options.only:
+            results["memory"] = measure_memory(targets, len(cpus))
         torch, peer = torch_worker(targets, len(cpus)), Worker("hf_ctranslate2.py", f"--threads={len(cpus)}")
         try:
             for batch, tokens, rounds in CASES:
+                if options.only and case_name(batch, tokens) not in options.only:
+                    continue
                 rounds = max(1, round(rounds * options.rounds))
                 results["cases"][case_name(batch, tokens)] = measure_case(batch, tokens, rounds, torch, peer)
                 results_file.write(options.results, results)
