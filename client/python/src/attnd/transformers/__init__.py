@@ -45,7 +45,7 @@ def attach(model: Any, target: Any = None, *, min_length: Optional[int] = None, 
         timeout: of each call, in seconds.
 
     Returns:
-        What was done, and the way back: a context manager that detaches.
+        A context manager that detaches at its end; ``print`` of it says what was done.
 
     Raises:
         Refused: the model has no encoder that can be attached, is attached already, is not in the CPU's memory, or has
