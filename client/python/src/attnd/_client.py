@@ -67,7 +67,7 @@ class ClientBase:
 
     @property
     def target(self) -> str:
-        """The target that was given, or that of ATTND_SERVER, or "127.0.0.1:50051"."""
+        """The target that was given; without one, that of ATTND_SERVER or the default."""
         return self._core.options.target
 
     @property
