@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -241,16 +239,7 @@ def section(results: dict[str, Any]) -> str:
 def main() -> None:
     options = arguments()
     cpus = sorted(os.sched_getaffinity(0))
-    versions = {}
-    for name in ("torch", "transformers", "ctranslate2", "grpcio", "numpy"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    facts = {
-        **machine.describe(),
-        **versions,
-        "date": datetime.date.today().isoformat(),
-        "load before": f"{os.getloadavg()[0]:.2f}",
-    }
+    facts = machine.with_packages("torch", "transformers", "ctranslate2", "grpcio", "numpy")
     if not options.print:
         machine.expect_clean(facts, options.allow_dirty)
     results: dict[str, Any] = {"machine": facts, "complete": False, "cases": {}, "memory": {}}

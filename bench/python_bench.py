@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import functools
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -365,16 +363,7 @@ def main() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         sys.exit("needs two CPUs: one for the server, one for the client")
-    versions = {}
-    for name in ("grpcio", "protobuf", "numpy", "torch"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    facts = {
-        **machine.describe(),
-        **versions,
-        "date": datetime.date.today().isoformat(),
-        "load before": f"{os.getloadavg()[0]:.2f}",
-    }
+    facts = machine.with_packages("grpcio", "protobuf", "numpy", "torch")
     if not options.print:
         machine.expect_clean(facts, options.allow_dirty)
     results: dict[str, Any] = {"machine": facts, "complete": False, "calls": {}, "model": {}}

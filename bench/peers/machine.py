@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -74,4 +77,18 @@ def describe() -> dict[str, str]:
         "libc": " ".join(platform.libc_ver()),
         "Python": sys.version.split()[0],
         "attnd commit": commit(),
+    }
+
+
+def with_packages(*names: str) -> dict[str, str]:
+    """describe(), the versions of those of these packages that are installed, the date and the load."""
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        **describe(),
+        **versions,
+        "date": datetime.date.today().isoformat(),
+        "load before": f"{os.getloadavg()[0]:.2f}",
     }
