@@ -243,9 +243,11 @@ TEST_F(LocalFuturesTest, ServersWithoutTheOneOrTheOtherAreUsedAsFarAsTheyGo) {
 }
 
 TEST_F(LocalFuturesTest, ALongCallEndsWithItsCancellationAndItsDeadlineAlsoAtTheServer) {
-  const Shape shape{.batch = 1, .query_length = 32'000, .key_length = 16'000, .head_dim = 32};
-  const std::string bytes = Numbers(32'000 * kHeads * 32, DType::kFp32);
-  const ComputeRequest request = ViewOf(bytes, shape, DType::kFp32, Layout::kBatchHeadSequenceDim);
+  // Some seconds of work at least.
+  const Shape shape{.batch = 1, .query_length = 64'000, .key_length = 64'000, .head_dim = 32};
+  const std::string bytes = Numbers(64'000 * kHeads * 32, DType::kFp32);
+  ComputeRequest request = ViewOf(bytes, shape, DType::kFp32, Layout::kBatchHeadSequenceDim);
+  request.mask = Mask::kNone;
   Client client = NewClient();
   for (const bool later : {false, true}) {
     for (const bool cancelled : {false, true}) {
