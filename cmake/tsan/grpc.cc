@@ -26,6 +26,8 @@ extern "C" const char* __tsan_default_suppressions() {
          "race:SetFinishInterceptionHookPoint\n"
          "race:grpc::internal::CallbackWithSuccessTag::Clear\n"
          // A reactor's end, after everything that it started: gRPC counts what is under way.
+         "race:ServerCallbackUnaryImpl::CallOnDone\n"
+         "race:ServerCallbackWriterImpl::CallOnDone\n"
          "race:ServerCallbackReaderWriterImpl::CallOnDone\n";
 }
 
