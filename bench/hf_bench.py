@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,8 +21,9 @@ import hf_curve
 import machine
 import page
 import results as results_file
+from line_process import LineProcess
 from python_bench import server
-from results import NotMeasured, not_measured
+from results import NotMeasured, figure, not_measured
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WAYS = ("eager", "sdpa", "free", "local", "tcp")
@@ -60,28 +60,17 @@ def arguments() -> argparse.Namespace:
 
 
 class Worker:
-    """A process that answers lines of JSON."""
+    """A script of this folder that answers questions as JSON."""
 
     def __init__(self, script: str, *flags: str) -> None:
-        command = [sys.executable, "-B", str(ROOT / "bench" / script), *flags]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._name = script
+        self._process = LineProcess([sys.executable, "-B", str(ROOT / "bench" / script), *flags], script)
 
     def ask(self, **question: Any) -> Any:
         """Raises NotMeasured if the process has ended."""
-        assert self._process.stdin and self._process.stdout
-        try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())
-        except (OSError, ValueError):
-            raise NotMeasured(f"{self._name} ended with status {self._process.wait()}") from None
+        return self._process.ask(json.dumps(question))
 
     def close(self) -> None:
-        assert self._process.stdin
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
+        self._process.close()
 
 
 def case_name(batch: int, tokens: int) -> str:
@@ -135,18 +124,8 @@ def torch_worker(targets: dict[str, str], threads: int) -> Worker:
     return Worker("hf_worker.py", *flags)
 
 
-def value(results: dict[str, Any], *keys: str) -> float:
-    """One figure; raises NotMeasured."""
-    found: Any = results
-    for key in keys:
-        found = found.get(key, {"error": "not run"})
-        if isinstance(found, dict) and "error" in found:
-            raise NotMeasured(found["error"])
-    return float(found)
-
-
 def best(results: dict[str, Any], case: str, way: str) -> float:
-    return value(results, "cases", case, way, "min_ms")
+    return figure(results, "cases", case, way, "min_ms")
 
 
 def speedup(results: dict[str, Any], case: str, way: str = "local") -> float:
@@ -156,7 +135,7 @@ def speedup(results: dict[str, Any], case: str, way: str = "local") -> float:
 
 def beyond(results: dict[str, Any], case: str) -> float:
     """Milliseconds a layer beyond the model without attention and what the server computed."""
-    computed = value(results, "cases", case, "local", "computed_ms")
+    computed = figure(results, "cases", case, "local", "computed_ms")
     return (best(results, case, "local") - best(results, case, "free") - computed) / LAYERS
 
 
@@ -167,10 +146,10 @@ def allowed_beyond(case: str) -> float:
 
 
 def goals(results: dict[str, Any]) -> Iterator[list[str]]:
-    def row(what: str, bound: float, unit: str, at_least: bool, figure: Callable[[], float]) -> list[str]:
+    def row(what: str, bound: float, unit: str, at_least: bool, measured: Callable[[], float]) -> list[str]:
         goal = f"{'≥' if at_least else '≤'} {bound:.3g}{unit}"
         try:
-            found = figure()
+            found = measured()
         except NotMeasured as missing:
             return [what, goal, "–", not_measured(missing)]
         reached = found >= bound if at_least else found <= bound
@@ -190,7 +169,7 @@ def goals(results: dict[str, Any]) -> Iterator[list[str]]:
         return best(results, "1x2048", "local") / best(results, "1x2048", "tcp")
 
     def memory() -> float:
-        return value(results, "memory", "local", "mib") / value(results, "memory", "eager", "mib")
+        return figure(results, "memory", "local", "mib") / figure(results, "memory", "eager", "mib")
 
     yield row("1 × 2048, against CTranslate2 in fp32", 1.6, "×", True, against_ctranslate2)
     yield row("1 × 2048, by TCP of the local socket's speed", 0.9, "×", True, tcp_of_local)
@@ -202,11 +181,11 @@ def case_rows(results: dict[str, Any]) -> Iterator[list[str]]:
         cells = [case.replace("x", " × ")]
         for way in ("eager", "sdpa", "ctranslate2", "local", "tcp", "free"):
             try:
-                cells.append(f"{value(entry, way, 'min_ms'):.1f} / {value(entry, way, 'p50_ms'):.1f}")
+                cells.append(f"{figure(entry, way, 'min_ms'):.1f} / {figure(entry, way, 'p50_ms'):.1f}")
             except NotMeasured:
                 cells.append("–")
         with contextlib.suppress(NotMeasured):
-            cells += [f"{value(entry, 'local', 'computed_ms'):.1f}", f"{value(entry, 'difference'):.1e}"]
+            cells += [f"{figure(entry, 'local', 'computed_ms'):.1f}", f"{figure(entry, 'difference'):.1e}"]
             cells += [f"{speedup(results, case):.2f}×"]
         yield cells
 

@@ -25,7 +25,8 @@ from typing import Any
 import machine
 import page
 import results as results_file
-from results import NotMeasured, not_measured
+from line_process import LineProcess
+from results import NotMeasured, figure, not_measured
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = "t5-tiny"
@@ -92,28 +93,6 @@ def server(options: argparse.Namespace, cpus: list[int]) -> Iterator[dict[str, s
             process.wait()
 
 
-class Loop:
-    """A client that calls in turns, in a process of its own: attnd_call_loop, or this program as a worker."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def turn(self, seconds: float) -> dict[str, list[float]]:
-        assert self._process.stdin and self._process.stdout
-        try:
-            self._process.stdin.write(f"{seconds}\n")
-            self._process.stdin.flush()
-            return json.loads(self._process.stdout.readline())  # type: ignore[no-any-return]
-        except (OSError, ValueError):
-            raise NotMeasured(f"{self._process.args[0]} ended: {self._process.wait()}") from None  # type: ignore[index]
-
-    def close(self) -> None:
-        assert self._process.stdin
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
-
-
 def worker_command(kind: str, target: str, door: str, length: int, cpu: int) -> list[str]:
     return [
         *(sys.executable, "-B", __file__, f"--worker={kind}", f"--target={target}", f"--door={door}"),
@@ -130,12 +109,12 @@ def cpp_command(options: argparse.Namespace, target: str, door: str, length: int
 
 def in_turns(options: argparse.Namespace, commands: dict[str, list[str]]) -> dict[str, dict[str, list[float]]]:
     """The times of each entrant; one round is not counted."""
-    loops = {name: Loop(command) for name, command in commands.items()}
+    loops = {name: LineProcess(command) for name, command in commands.items()}
     times: dict[str, dict[str, list[float]]] = {name: {} for name in commands}
     try:
         for turn in range(options.rounds + 1):
             for name, loop in loops.items():
-                for key, values in loop.turn(options.seconds).items():
+                for key, values in loop.ask(f"{options.seconds}").items():
                     if turn > 0:
                         times[name].setdefault(key, []).extend(values)
     finally:
@@ -219,19 +198,10 @@ def measure_import(options: argparse.Namespace, results: dict[str, Any]) -> None
     results["import"] = {"p50_s": statistics.median(times), "min_s": min(times), "times": len(times)}
 
 
-def figure(results: dict[str, Any], keys: tuple[str, ...]) -> float:
-    value: Any = results
-    for key in keys:
-        value = value.get(key, {"error": "not run"})
-        if isinstance(value, dict) and "error" in value:
-            raise NotMeasured(value["error"])
-    return float(value)
-
-
 def goal_rows(results: dict[str, Any]) -> Iterator[list[str]]:
     for keys, bound, unit, what in GOALS:
         try:
-            value = figure(results, keys)
+            value = figure(results, *keys)
         except NotMeasured as missing:
             yield [what, f"≤ {bound:g}{unit}", "–", not_measured(missing)]
             continue

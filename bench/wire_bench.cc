@@ -56,10 +56,10 @@ ABSL_FLAG(std::string, transport, "tcp",
           "tcp, uds, shm or local: calls over the local socket, in turns with gRPC over the Unix socket");
 ABSL_FLAG(std::string, mode, "auto", "auto (the client library's choice), unary or stream");
 ABSL_FLAG(int, clients, 1, "callers at once");
-ABSL_FLAG(
-    int, in_flight, 0,
-    "0: each caller waits for its call; otherwise it makes so many asynchronous ones at once and waits for all of "
-    "them, and times are those of all of them");
+ABSL_FLAG(int, in_flight, 0,
+          "0: each caller waits for its call. Else the number of asynchronous calls that it makes at once; it waits "
+          "for all of "
+          "them, and times are those of all of them");
 ABSL_FLAG(bool, echo, false, "the wire without the arithmetic");
 ABSL_FLAG(bool, copy, false, "with shm and local: tensors in ordinary memory, which the library copies");
 ABSL_FLAG(int64_t, piece_bytes, 0, "with stream: bytes of a piece; 0: the library's choice");

@@ -193,8 +193,9 @@ void AttentionCaller::SendLocal(std::shared_ptr<LaterCall> call, Staged staged) 
     if (reply.ok() && (!call->staged->copies() || call->shape.output_bytes <= kLargeCopy)) {
       return self->Ended(call, shared, false, std::move(reply));
     }
-    AsyncRuntime::Get().Post(
-        [self, call, shared, reply = std::move(reply)] { self->Ended(call, shared, false, reply); });
+    AsyncRuntime::Get().Post([self, call, shared, reply = std::move(reply)]() mutable {
+      self->Ended(call, shared, false, std::move(reply));
+    });
   };
   // Request and fields stay where they are until the call has ended.
   const LocalMux::Started started =

@@ -1,12 +1,9 @@
 #include "client/src/local_mux.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <array>
-#include <system_error>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -59,16 +56,7 @@ absl::Status LocalMux::Lost(absl::string_view why) const {
 }
 
 bool LocalMux::HasThread() {
-  if (started_) return true;
-  shm::UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake.valid()) return false;
-  try {
-    std::thread([self = shared_from_this()] { self->Run(); }).detach();
-  } catch (const std::system_error&) {
-    return false;  // the system has no thread left
-  }
-  wake_ = std::move(wake);  // the thread waits for this lock
-  return started_ = true;
+  return thread_.Start([self = shared_from_this()] { self->Run(); });
 }
 
 bool LocalMux::IsSettled() { return !broken_ && (state_ == State::kOpen || (state_ == State::kApart && Resting())); }
@@ -77,7 +65,7 @@ bool LocalMux::Settle(absl::Time deadline, std::function<void()> settled) {
   absl::MutexLock lock(&mutex_);
   if (stopping_ || IsSettled() || !HasThread()) return true;
   waiters_.push_back({std::min(SteadyTime(deadline), Clock::now() + kPatience), std::move(settled)});
-  Wake();
+  thread_.Wake();
   return false;
 }
 
@@ -86,14 +74,10 @@ bool LocalMux::Offered() {
   return state_ == State::kOpen && !broken_;
 }
 
-void LocalMux::Wake() {
-  if (wake_.valid()) eventfd_write(wake_.get(), 1);
-}
-
 void LocalMux::Stop() {
   absl::MutexLock lock(&mutex_);
   stopping_ = true;
-  Wake();
+  thread_.Wake();
 }
 
 LocalMux::Started LocalMux::Start(const ComputeRequest& request, const Shape& shape, const WireFields& fields,
@@ -140,13 +124,13 @@ LocalMux::Started LocalMux::Begin(std::uint64_t id, LocalMessage& message, CallP
       break;
     case Delivery::kNotYet:
       outbox_.push_back(Joined(message));
-      Wake();
+      thread_.Wake();
       break;
     case Delivery::kTooLarge:
       return Started::kNoRoom;
     case Delivery::kBroken:
       broken_ = true;
-      Wake();
+      thread_.Wake();
       return Started::kBroken;
   }
   if (calls_.empty()) {
@@ -155,7 +139,7 @@ LocalMux::Started LocalMux::Begin(std::uint64_t id, LocalMessage& message, CallP
   }
   const Clock::time_point deadline = call->deadline;
   if (deadline != Clock::time_point::max()) deadlines_.emplace(deadline, id);
-  if (std::min(deadline, silent_since_ + keepalive_.time) < wakes_at_) Wake();
+  if (std::min(deadline, silent_since_ + keepalive_.time) < wakes_at_) thread_.Wake();
   calls_.emplace(id, std::move(call));
   return Started::kYes;
 }
@@ -165,7 +149,7 @@ void LocalMux::Cancel(std::uint64_t id) {
   const auto found = calls_.find(id);
   if (found == calls_.end() || found->second == nullptr) return;
   EndEarly(id, absl::CancelledError("CANCELLED"));
-  Wake();
+  thread_.Wake();
 }
 
 void LocalMux::EndEarly(std::uint64_t id, const absl::Status& status) {
@@ -199,8 +183,7 @@ void LocalMux::Run() {
     bool stop = false;
     {
       absl::MutexLock lock(&mutex_);
-      eventfd_t count;
-      eventfd_read(wake_.get(), &count);
+      thread_.Clear();
       Step();
       stop = stopping_;
       settled = TakeSettled(Clock::now());
@@ -209,7 +192,7 @@ void LocalMux::Run() {
       const Clock::time_point next = NextTime();
       if (next < wakes_at_ || wakes_at_ <= Clock::now()) wakes_at_ = next;
       time = TimeUntil(wakes_at_);
-      polled[0] = {wake_.get(), POLLIN, 0};
+      polled[0] = {thread_.fd(), POLLIN, 0};
       polled[1] = {socket_.get(), static_cast<short>(outbox_.empty() ? POLLIN : POLLIN | POLLOUT), 0};
     }
     for (Ended& call : ended) Complete(std::move(call.call), std::move(call.status));

@@ -29,6 +29,7 @@
 #include "client/src/keepalive.h"
 #include "client/src/local_messages.h"
 #include "client/src/shape.h"
+#include "client/src/waking_thread.h"
 #include "client/src/wire_fields.h"
 
 namespace attnd::client {
@@ -93,7 +94,6 @@ class LocalMux : public std::enable_shared_from_this<LocalMux> {
 
   bool HasThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsSettled() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Wake() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Start's second half: sends what is said.
   Started Begin(std::uint64_t id, LocalMessage& message, CallPtr call) ABSL_LOCKS_EXCLUDED(mutex_);
   void Cancel(std::uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -129,10 +129,9 @@ class LocalMux : public std::enable_shared_from_this<LocalMux> {
   std::atomic<std::uint64_t> next_id_{1};
   std::vector<unsigned char> buffer_;  // of the thread
   absl::Mutex mutex_;
-  bool started_ ABSL_GUARDED_BY(mutex_) = false;
+  WakingThread thread_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;   // the thread is to close the socket
-  shm::UniqueFd wake_ ABSL_GUARDED_BY(mutex_);    // an eventfd
   shm::UniqueFd socket_ ABSL_GUARDED_BY(mutex_);  // closed by the thread alone, which polls it
   State state_ ABSL_GUARDED_BY(mutex_) = State::kApart;
   LocalOffer offer_ ABSL_GUARDED_BY(mutex_);

@@ -21,7 +21,7 @@ struct Extent {
 
 bool SequenceFirst(const ComputeRequest& r) { return r.layout == Layout::kBatchSequenceHeadDim; }
 
-// The piece's part of `values`, of which each sequence has `width`; empty if there are none.
+// What the piece has of `values`, which hold `width` values for each sequence, or are empty.
 template <typename T>
 std::vector<T> Slice(const std::vector<T>& values, const PieceRange& range, std::int64_t width = 1) {
   if (values.empty()) return {};

@@ -1,13 +1,10 @@
 #include "client/src/region_keeper.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "client/src/shm_socket.h"
@@ -42,21 +39,12 @@ bool RegionKeeper::Settle(Regions regions, Clock::time_point deadline, std::func
   if (stopping_ || !Started() || IsSettled(regions)) return true;
   waiters_.push_back({std::move(regions), std::min(deadline, latest), std::move(settled)});
   Ask(waiters_.back().regions);
-  Wake();
+  thread_.Wake();
   return false;
 }
 
 bool RegionKeeper::Started() {
-  if (started_) return true;
-  shm::UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake.valid()) return false;
-  try {
-    std::thread([self = shared_from_this()] { self->Run(); }).detach();
-  } catch (const std::system_error&) {
-    return false;  // the system has no thread left
-  }
-  wake_ = std::move(wake);  // the thread waits for this lock
-  return started_ = true;
+  return thread_.Start([self = shared_from_this()] { self->Run(); });
 }
 
 bool RegionKeeper::IsSettled(const Regions& regions) const {
@@ -93,31 +81,27 @@ void RegionKeeper::Release(const std::shared_ptr<Region>& region) {
   if (region->state == State::kUnknown) return;
   if (region->state == State::kShared) jobs_.push_back({shm::Operation::kRelease, nullptr, region->handle});
   if (region->state != State::kAsked) std::erase(known_, region);
-  Wake();
+  thread_.Wake();
 }
 
 void RegionKeeper::Check() {
   absl::MutexLock lock(&mutex_);
   if (!socket_.valid() || !HasEnded(socket_.get())) return;
   forget_ = true;
-  Wake();
+  thread_.Wake();
 }
 
 void RegionKeeper::Forget() {
   absl::MutexLock lock(&mutex_);
   if (!socket_.valid()) return;
   forget_ = true;
-  Wake();
+  thread_.Wake();
 }
 
 void RegionKeeper::Stop() {
   absl::MutexLock lock(&mutex_);
   stopping_ = true;
-  Wake();
-}
-
-void RegionKeeper::Wake() {
-  if (wake_.valid()) eventfd_write(wake_.get(), 1);
+  thread_.Wake();
 }
 
 void RegionKeeper::Run() {
@@ -128,8 +112,7 @@ void RegionKeeper::Run() {
     bool stop = false;
     {
       absl::MutexLock lock(&mutex_);
-      eventfd_t count;
-      eventfd_read(wake_.get(), &count);
+      thread_.Clear();
       stop = stopping_;
       if (stop) {
         Drop(Clock::duration::zero());
@@ -138,7 +121,7 @@ void RegionKeeper::Run() {
       }
       settled = TakeSettled();
       timeout = MillisecondsUntil(NextTime());
-      polled[0] = {wake_.get(), POLLIN, 0};
+      polled[0] = {thread_.fd(), POLLIN, 0};
       polled[1] = {socket_.get(), static_cast<short>(!current_ && !jobs_.empty() ? POLLIN | POLLOUT : POLLIN), 0};
     }
     for (const auto& call : settled) call();

@@ -17,6 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "attnd/shm/protocol.h"
 #include "attnd/shm/unique_fd.h"
+#include "client/src/waking_thread.h"
 
 namespace attnd::client {
 
@@ -84,7 +85,6 @@ class RegionKeeper : public std::enable_shared_from_this<RegionKeeper> {
   bool Started() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsSettled(const Regions& regions) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Ask(const Regions& regions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Wake() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // What follows runs on the thread.
   void Run();
@@ -98,9 +98,8 @@ class RegionKeeper : public std::enable_shared_from_this<RegionKeeper> {
 
   const std::string path_;
   absl::Mutex mutex_;
-  bool started_ ABSL_GUARDED_BY(mutex_) = false;
+  WakingThread thread_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  shm::UniqueFd wake_ ABSL_GUARDED_BY(mutex_);    // an eventfd
   shm::UniqueFd socket_ ABSL_GUARDED_BY(mutex_);  // closed by the thread alone, which polls it
   bool forget_ ABSL_GUARDED_BY(mutex_) = false;   // the thread is to close the socket
   Clock::time_point next_attempt_ ABSL_GUARDED_BY(mutex_) = Clock::time_point::min();

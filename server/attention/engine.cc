@@ -41,8 +41,8 @@ absl::Status CheckSent(std::int64_t output_bytes, std::int64_t log_sum_exp_bytes
       absl::StrCat(output_bytes, " and ", log_sum_exp_bytes, " bytes"));
 }
 
-// Some 6 to 11 ns each: for a sequence's head, and for each of its blocks of queries and keys. The fields are not
-// validated yet.
+// Whether validating a request and cutting it into items takes more than about 0.05 to 0.09 ms: 6 to 11 ns for each
+// head of a sequence, and for each block of its queries and keys. The fields are not validated yet.
 bool TakesLongToPrepare(const v1::ComputeAttentionRequest& request) {
   constexpr double kLong = 8192, kBlock = 256;
   const double heads = static_cast<double>(request.batch()) * static_cast<double>(request.heads());

@@ -31,11 +31,15 @@ namespace attnd::kernel {
   return a.query_offsets == nullptr ? a.query_offset : a.query_offsets[batch];
 }
 
-// Whether a batch entry's key bits leave key `key` visible.
+// A batch entry's key bits; null if all keys are visible.
+[[gnu::always_inline]] inline const std::byte* KeyBits(const Attention& a, std::int64_t batch) {
+  return a.key_bits == nullptr ? nullptr : a.key_bits + batch * ((a.key_length + 7) / 8);
+}
+
+// Whether they leave key `key` visible.
 [[gnu::always_inline]] inline bool KeyBit(const Attention& a, std::int64_t batch, std::int64_t key) {
-  if (a.key_bits == nullptr) return true;
-  const std::byte byte = a.key_bits[batch * ((a.key_length + 7) / 8) + key / 8];
-  return (static_cast<unsigned>(byte) >> (key % 8) & 1u) != 0;
+  const std::byte* bits = KeyBits(a, batch);
+  return bits == nullptr || (static_cast<unsigned>(bits[key / 8]) >> (key % 8) & 1u) != 0;
 }
 
 // Of the keys [0, keys), the mask lets query row `row` of a batch entry see [0, this).

@@ -43,8 +43,8 @@ KeyRange TrueKeys(const Attention& a, std::int64_t b) {
 double VisiblePairs(const Attention& a, std::int64_t b, const KeyRange& keys, std::int64_t first, std::int64_t last) {
   const double count = static_cast<double>(keys.last - keys.first);
   if (a.mask == kernel::Mask::kNone) return static_cast<double>(last - first) * count;
-  // Row r sees `seen` = query_offset + r + 1 - keys.first keys, but at least none and at most all. The rows that see
-  // fewer than `seen` in all see so many pairs:
+  // Row r sees query_offset + r + 1 - keys.first keys, but at least none and at most all. The sum of this over all rows
+  // for which that number, before the bounds, is less than `seen`:
   const auto pairs_below = [count](double seen) {
     if (seen <= 0) return 0.0;
     const double rising = std::min(seen, count + 1);

@@ -8,8 +8,8 @@ namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 // Whether key bits hide any of the keys [first, last) of a batch entry.
 inline bool HidesAny(const Attention& a, std::int64_t batch, std::int64_t first, std::int64_t last) {
-  if (a.key_bits == nullptr) return false;
-  const std::byte* bits = a.key_bits + batch * ((a.key_length + 7) / 8);
+  const std::byte* bits = KeyBits(a, batch);
+  if (bits == nullptr) return false;
   while (first < last) {
     if (first % 8 == 0 && first + 8 <= last) {
       if (static_cast<unsigned>(bits[first / 8]) != 0xffu) return true;

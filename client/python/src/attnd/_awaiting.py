@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, AsyncIterator, Callable, Iterable, List, Optional, TypeVar, Union
+import contextlib
+from typing import Any, AsyncIterator, Callable, Iterable, Iterator, List, Optional, TypeVar, Union
 
 import grpc
 import grpc.aio
@@ -50,15 +51,22 @@ class AwaitingIo(Io):
         self._open()
         settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
         call = self._channels.unary(method)(payload, **settings)
+        with self._ends_with_the_client():
+            try:
+                answer: bytes = await call
+            except grpc.RpcError as error:
+                raise self._error_of(error) from None
+        return answer
+
+    @contextlib.contextmanager
+    def _ends_with_the_client(self) -> Iterator[None]:
+        """Within this, what was cancelled because the client was closed raises Cancelled."""
         try:
-            answer: bytes = await call
-        except grpc.RpcError as error:
-            raise self._error_of(error) from None
+            yield
         except asyncio.CancelledError:
             if not self.closed:
                 raise
             raise closed_during_the_call() from None
-        return answer
 
     def _error_of(self, error: grpc.RpcError) -> Error:
         return closed_during_the_call() if self.closed else from_rpc_error(error)
@@ -80,10 +88,11 @@ class AwaitingIo(Io):
         answered = False
         call = self._channels.stream(method)(messages(), timeout=deadline.left(), metadata=metadata)
         try:
-            async for answer in call:
-                answered = True
-                stream.accept(answer)
-                free.release()
+            with self._ends_with_the_client():
+                async for answer in call:
+                    answered = True
+                    stream.accept(answer)
+                    free.release()
         except grpc.RpcError as error:
             lost = self._error_of(error)
             if lost.message.startswith(_WRITE_FAILED):
@@ -91,10 +100,6 @@ class AwaitingIo(Io):
                     await self._check_method(method, deadline, metadata)
                 raise Unavailable("the stream broke while a call was sent") from None
             raise lost from None
-        except asyncio.CancelledError:
-            if not self.closed:
-                raise
-            raise closed_during_the_call() from None
         finally:
             call.cancel()
 
@@ -103,16 +108,13 @@ class AwaitingIo(Io):
         that its status is not lost."""
         call = self._channels.stream(method)((), timeout=deadline.left(), metadata=metadata)
         try:
-            async for _ in call:
-                pass
+            with self._ends_with_the_client():
+                async for _ in call:
+                    pass
         except grpc.RpcError as error:
             found = self._error_of(error)
             if isinstance(found, Unimplemented):
                 raise found from None
-        except asyncio.CancelledError:
-            if not self.closed:
-                raise
-            raise closed_during_the_call() from None
         finally:
             call.cancel()
 

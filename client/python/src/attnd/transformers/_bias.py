@@ -23,12 +23,10 @@ class Pass(NamedTuple):
     Attributes:
         handle: of the model.
         content: the table, as the weights are now; None if the attention is computed locally, with the bias itself.
-        table: whose it is.
     """
 
     handle: Handle
     content: Optional[Content]
-    table: LayerTable
 
 
 class Bias(Method):
@@ -51,7 +49,7 @@ class Bias(Method):
             content = self._table.content()
             # The dtype is never read, and the values neither.
             bias = torch.zeros(()).expand(1, content.heads, query_length, key_length)
-        setattr(bias, _TAG, Pass(self._handle, content, self._table))
+        setattr(bias, _TAG, Pass(self._handle, content))
         return bias
 
 

@@ -83,7 +83,7 @@ def local_parts(model: Any) -> List[str]:
 
 
 def _known_class(module: Any, known: Dict[str, str]) -> Any:
-    """The name of the class of transformers' that a module has or is derived from; None if it is none of `known`."""
+    """The name of the first of a module's classes that is transformers' own and in `known`; None if there is none."""
     for base in type(module).__mro__:
         if base.__name__ in known and base.__module__.startswith("transformers.models."):
             return base.__name__
