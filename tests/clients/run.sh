@@ -42,10 +42,12 @@ trap cleanup EXIT
 export ROOT=$root TREE=$cache/tree
 mkdir -p "$TREE"
 (cd "$TREE" && find . -type f -not -path '*/.venv/*' -not -path '*/node_modules/*' -not -path '*/target/*' -delete)
-for folder in proto examples/clients tests/clients bench/peers tests/golden/embedded; do
-  mkdir -p "$TREE/$folder"
-  (cd "$root" && git ls-files -z --cached --others --exclude-standard "$folder" | xargs -0 -r cp -p --parents -t "$TREE")
-done
+(cd "$root" && git ls-files -z --cached --others --exclude-standard --deduplicate \
+  proto examples/clients tests/clients bench/peers tests/golden/embedded) |
+  while IFS= read -r -d '' file; do
+    # Git also names what was removed and not yet committed.
+    [ ! -e "$root/$file" ] || { cd "$root" && cp -p --parents "$file" "$TREE"; }
+  done
 
 "$attnd" --listen=127.0.0.1:0 2>"$logs/server.log" &
 server=$!
@@ -61,7 +63,7 @@ prepare() {
   "$VENV/bin/python" "$here/reference.py" check "$scratch/reference.npy" "$EXPECTED"
   "$VENV/bin/python" "$here/reference.py" refuses "$scratch/reference.npy" "$EXPECTED"
   PYTHONPATH=$TREE/examples/clients/python/generated "$TREE/examples/clients/python/.venv/bin/python" \
-    "$here/request.py" t5-tiny "$INPUT" "$REQUEST"
+    "$here/programs/request.py" t5-tiny "$INPUT" "$REQUEST"
 }
 export REFERENCE=$scratch/reference.npy
 # shellcheck source=tests/clients/tools.sh
