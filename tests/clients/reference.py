@@ -1,6 +1,6 @@
 """The input of tests/clients/run.sh and what must come out, computed in float64 from T5's definition.
 
-reference.py make INPUT REFERENCE       q, k and v as raw float32 [8, 2048, 64] each; the output as .npy
+reference.py make INPUT REFERENCE       q, k and v as raw float32 [8, 2048, 64] each; the output as .npz
 reference.py check REFERENCE OUTPUT     fails unless OUTPUT, raw float32, is the output
 reference.py refuses REFERENCE OUTPUT   fails unless `check` notices that numbers of OUTPUT are in the wrong place
 """
@@ -29,7 +29,8 @@ def make(source: str, target: str) -> None:
     # An error of x in a logit changes a weight by a factor of e^x, and each logit is a sum of DIM products.
     norms = np.linalg.norm(q, axis=2).max() * np.linalg.norm(k, axis=2).max()
     bound = 2 * (DIM + 2) * np.finfo(np.float32).eps * norms * np.abs(v).max()
-    np.savez(open(target, "wb"), output=output, bound=bound)
+    with open(target, "wb") as file:
+        np.savez(file, output=output, bound=bound)
 
 
 def check(reference: str, output: np.ndarray) -> str:
@@ -41,7 +42,8 @@ def check(reference: str, output: np.ndarray) -> str:
     # Not "error > bound", which a NaN would pass.
     if not error.max() <= expected["bound"]:
         worst = [int(i) for i in np.unravel_index(error.argmax(), error.shape)]
-        return f"expected each value within {expected['bound']:.1e}; off by {error.max():.1e} at [head, row, element] {worst}"
+        bound = f"{expected['bound']:.1e}"
+        return f"expected each value within {bound}, got one off by {error.max():.1e} at [head, row, element] {worst}"
     print(f"within {error.max():.1e} of float64 (allowed: {expected['bound']:.1e})")
     return ""
 

@@ -25,10 +25,10 @@ if [ -z "$attnd" ]; then
   build_attnd release "$root/build" attnd
   attnd=$root/build/server/attnd
 fi
-cache=${ATTND_CLIENTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/attnd-clients}
+store=${ATTND_CLIENTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/attnd-clients}
 logs=$root/build/logs/clients
-mkdir -p "$cache/bin" "$logs"
-exec 9>"$cache/lock"
+mkdir -p "$store/bin" "$logs"
+exec 9>"$store/lock"
 flock 9
 scratch=$(mktemp -d)
 server=''
@@ -39,7 +39,7 @@ cleanup() {
 trap cleanup EXIT
 
 # A copy of what the programs are made of, beside what earlier runs built of it.
-export ROOT=$root TREE=$cache/tree
+export ROOT=$root TREE=$store/tree CLIENTS=$store/tree/tests/clients
 mkdir -p "$TREE"
 (cd "$TREE" && find . -type f -not -path '*/.venv/*' -not -path '*/node_modules/*' -not -path '*/target/*' -delete)
 (cd "$root" && git ls-files -z --cached --others --exclude-standard --deduplicate \
@@ -52,20 +52,20 @@ mkdir -p "$TREE"
 "$attnd" --listen=127.0.0.1:0 2>"$logs/server.log" &
 server=$!
 ADDRESS=$(await_address "$logs/server.log" "$server") || fail "attnd does not start: $(tail -n 3 "$logs/server.log")"
-export ADDRESS INPUT=$scratch/input.f32 EXPECTED=$scratch/expected.f32 REQUEST=$scratch/request.pb CACHE=$cache
-export PATH=$cache/bin:$PATH
+export ADDRESS INPUT=$scratch/input.f32 EXPECTED=$scratch/expected.f32 REQUEST=$scratch/request.pb CACHE=$store
+export PATH=$store/bin:$PATH
 
 # Makes the input, the reference, and an output that is checked against it.
 prepare() {
   python_tools numpy==2.4.6 grpcio==1.85.3 protobuf==7.36.2
-  "$VENV/bin/python" "$here/reference.py" make "$INPUT" "$scratch/reference.npy"
+  "$VENV/bin/python" "$here/reference.py" make "$INPUT" "$scratch/reference.npz"
   "$TREE/examples/clients/python/run.sh" "$ADDRESS" t5-tiny "$INPUT" "$EXPECTED"
-  "$VENV/bin/python" "$here/reference.py" check "$scratch/reference.npy" "$EXPECTED"
-  "$VENV/bin/python" "$here/reference.py" refuses "$scratch/reference.npy" "$EXPECTED"
+  "$VENV/bin/python" "$here/reference.py" check "$scratch/reference.npz" "$EXPECTED"
+  "$VENV/bin/python" "$here/reference.py" refuses "$scratch/reference.npz" "$EXPECTED"
   PYTHONPATH=$TREE/examples/clients/python/generated "$TREE/examples/clients/python/.venv/bin/python" \
     "$here/programs/request.py" t5-tiny "$INPUT" "$REQUEST"
 }
-export REFERENCE=$scratch/reference.npy
+export REFERENCE=$scratch/reference.npz
 # shellcheck source=tests/clients/tools.sh
 source "$here/tools.sh"
 step "Making the input and the reference" "$logs/prepare.log" prepare

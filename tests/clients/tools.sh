@@ -1,7 +1,7 @@
-# What the files in tools/ are made of; sourced. run.sh sets ADDRESS, INPUT, REFERENCE, EXPECTED, REQUEST, CACHE, TREE and,
+# What the files in tools/ are made of; sourced. run.sh sets ADDRESS, INPUT, REFERENCE, EXPECTED, REQUEST, CACHE, ROOT, TREE, CLIENTS and,
 # for each tool, OUTPUT and SCRATCH. A tool fails if its file does, and prints its version as "version: …".
 # shellcheck shell=bash
-clients=$TREE/tests/clients
+
 UNKNOWN='model: expected a loaded model, got "no-such"'
 
 # go_tool PACKAGE@VERSION  Installs a program into the cache.
@@ -16,11 +16,11 @@ python_tools() {
 
 # node_tools PACKAGE@VERSION...  Installs into a folder beside the tools' files; sets NODE to it.
 node_tools() {
-  NODE=$clients
+  NODE=$CLIENTS
   (cd "$NODE" && npm install --silent --no-save --no-audit --no-fund "$@")
 }
 
-right() { "$CACHE/python/bin/python" "$clients/reference.py" check "$REFERENCE" "$1"; }
+right() { "$CACHE/python/bin/python" "$CLIENTS/reference.py" check "$REFERENCE" "$1"; }
 
 # refused PATTERN... -- COMMAND...  The command must fail, and say each of the patterns.
 refused() {

@@ -4,8 +4,9 @@ import pathlib
 import sys
 
 import grpc
-from attnd.v1 import attention_pb2, attention_pb2_grpc, types_pb2
 from grpc_status import rpc_status
+
+from attnd.v1 import attention_pb2, attention_pb2_grpc, types_pb2
 
 HEADS, LENGTH, DIM = 8, 2048, 64
 SIZE = HEADS * LENGTH * DIM * 4

@@ -1,10 +1,11 @@
-"""As attend.py, within the 4 MiB that grpcio receives by default: a piece for each head goes through StreamAttention."""
+"""As attend.py, within the 4 MiB that grpcio receives by default: each head goes through StreamAttention as a piece."""
 
 import pathlib
 import sys
 from collections.abc import Iterator
 
 import grpc
+
 from attnd.v1 import attention_pb2, attention_pb2_grpc, types_pb2
 
 HEADS, LENGTH, DIM = 8, 2048, 64

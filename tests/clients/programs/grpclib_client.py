@@ -1,12 +1,13 @@
-"""n = 2048 with grpclib, whose client has no limit on what it receives: grpclib_client.py ADDRESS MODEL INPUT OUTPUT."""
+"""n = 2048 with grpclib, which receives messages of any size: grpclib_client.py ADDRESS MODEL INPUT OUTPUT."""
 
 import asyncio
 import pathlib
 import sys
 
-from attnd.v1 import attention_grpc, attention_pb2, types_pb2
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError
+
+from attnd.v1 import attention_grpc, attention_pb2, types_pb2
 
 HEADS, LENGTH, DIM = 8, 2048, 64
 SIZE = HEADS * LENGTH * DIM * 4

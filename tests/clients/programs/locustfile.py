@@ -1,4 +1,4 @@
-"""A Locust user that computes n = 2048 over grpcio. REQUEST and EXPECTED name files: a request, and the output's bytes."""
+"""A Locust user that computes n = 2048 over grpcio. REQUEST and EXPECTED name files: a request, its output."""
 
 import os
 import pathlib
@@ -7,6 +7,7 @@ import time
 import grpc
 import grpc.experimental.gevent
 import locust
+
 from attnd.v1 import attention_pb2, attention_pb2_grpc
 
 grpc.experimental.gevent.init_gevent()
@@ -16,7 +17,7 @@ EXPECTED = pathlib.Path(os.environ["EXPECTED"]).read_bytes()
 
 class Caller(locust.User):
     def on_start(self) -> None:
-        limit = int(os.environ.get("RECEIVE_LIMIT", 64 << 20))
+        limit = int(os.environ.get("RECEIVE_LIMIT", "67108864"))
         self.channel = grpc.insecure_channel(self.host, options=[("grpc.max_receive_message_length", limit)])
         self.stub = attention_pb2_grpc.AttentionServiceStub(self.channel)
 

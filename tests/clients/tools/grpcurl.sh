@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 go_tool github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 example grpcurl run.sh
 grpcurl -plaintext "$ADDRESS" list | tee "$SCRATCH/services"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # k6 writes no files: it prints the output's SHA-256, which is that of the checked output.
 go_tool go.k6.io/k6@v1.8.1
 run=$TREE/examples/clients/k6/run.sh

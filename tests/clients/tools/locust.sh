@@ -1,7 +1,8 @@
+# shellcheck shell=bash
 python_tools locust==2.47.0 grpcio==1.85.3 protobuf==7.36.2
 load() { # REQUEST [VARIABLE...]
   env REQUEST="$1" "${@:2}" PYTHONPATH="$TREE/examples/clients/python/generated" "$VENV/bin/locust" --headless \
-    --locustfile "$clients/programs/locustfile.py" --users 2 --spawn-rate 2 --run-time 5s --stop-timeout 30s --host "$ADDRESS" 2>&1 |
+    --locustfile "$CLIENTS/programs/locustfile.py" --users 2 --spawn-rate 2 --run-time 5s --stop-timeout 30s --host "$ADDRESS" 2>&1 |
     tee "$SCRATCH/locust.log"
 }
 load "$REQUEST"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # grpcio: one call, and a stream within 4 MiB.
 example python attend.py
 PROGRAM=stream.py example python
