@@ -32,7 +32,8 @@ absl::StatusOr<bias::ComparedSource> TableOf(const model::ModelTables& contents,
   const model::Model model(words.name, 1, "", absl::UnixEpoch(), contents, "");
   const absl::StatusOr<model::Model::Found> found = model.FindTable(words.table);
   if (!found.ok()) return absl::Status(found.status().code(), words.Prefix() + std::string(found.status().message()));
-  return bias::ComparedSource{words.label, absl::StrCat("table ", std::string(found->name), version), *found->table, words.head};
+  return bias::ComparedSource{words.label, absl::StrCat("table ", std::string(found->name), version), *found->table,
+                              words.head};
 }
 
 // Sources that are found one after another, with the connection that loaded models share.

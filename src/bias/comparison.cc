@@ -200,8 +200,8 @@ std::string Described(const ComparedSource& source) {
     text = absl::StrCat("T5, ", t5->num_buckets, " buckets, max distance ", t5->max_distance);
   } else if (const auto* alibi = std::get_if<AlibiRule>(&table.rule())) {
     const auto [least, most] = std::minmax_element(alibi->slopes.begin(), alibi->slopes.end());
-    text = absl::StrCat("ALiBi, slopes ", RoundedText(static_cast<double>(*most), 4), " to ",
-                        RoundedText(static_cast<double>(*least), 4));
+    text = absl::StrCat("ALiBi, ", *most > *least ? "slopes " : "slope ", RoundedText(static_cast<double>(*most), 4));
+    if (*most > *least) absl::StrAppend(&text, " to ", RoundedText(static_cast<double>(*least), 4));
   } else {
     const auto& listed = std::get<PerOffsetRule>(table.rule());
     const std::int64_t count = static_cast<std::int64_t>(listed.values.size()) / table.heads();

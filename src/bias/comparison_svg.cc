@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "bias/comparison.h"
+#include "bias/comparison_axes.h"
 #include "bias/number_text.h"
 
 namespace attnd::bias {
@@ -24,11 +25,7 @@ constexpr Stroke kStrokes[] = {
     {"#005a9e", ""},     {"#a84300", "7 4"}, {"#006b52", "2 3"},         {"#7d3280", "10 3 2 3"},
     {"#20242c", "14 5"}, {"#9c2740", "4 2"}, {"#4a5f00", "8 3 2 3 2 3"}, {"#5a6272", "1 3"}};
 
-// Sizes in pixels. `kInset` keeps a curve's stroke inside its panel.
-constexpr double kMargin = 32, kLeft = 92, kTop = 96, kLegendRow = 24, kGapX = 26, kGapY = 60, kInset = 4;
-constexpr double kTickGap = 10;     // between tick labels
-constexpr double kCharacter = 6.6;  // of a tick label
-constexpr double kFaintest = 10;    // how far below a source's highest value the axis goes: e^-10 of the weight
+constexpr double kMargin = 32, kLeft = 92, kTop = 116, kLegendRow = 24, kGapY = 60;  // pixels
 constexpr std::size_t kMaxTitle = 80, kMaxName = 40;  // bytes; longer lists and names give way to numbers and letters
 
 std::string Escaped(const std::string& text) {
@@ -37,115 +34,15 @@ std::string Escaped(const std::string& text) {
 
 std::string Number(double value) { return absl::StrReplaceAll(RoundedText(value, 6), {{"-", "\u2212"}}); }
 
-// How many panels stand side by side.
-std::int64_t Columns(std::size_t panels) {
-  if (panels <= 1) return 1;
-  if (panels <= 4) return 2;
-  return panels <= 6 || panels == 9 ? 3 : 4;
-}
-
-struct Size {
-  double width, height;
-};
-Size PanelSize(std::int64_t columns) {
-  return columns == 1 ? Size{760, 400} : columns == 2 ? Size{430, 260} : columns == 3 ? Size{300, 200} : Size{236, 170};
-}
-
-// 1, 2 or 5 times a power of ten, so that a range has at most five steps.
-double RoundStep(double range) {
-  const double power = std::pow(10.0, std::floor(std::log10(range)));
-  for (const double factor : {0.2, 0.5, 1.0, 2.0}) {
-    if (range / (power * factor) <= 5) return power * factor;
-  }
-  return power * 5;
-}
-
-// Where offsets lie across a panel.
-class Across {
- public:
-  Across(const Comparison& comparison, double width)
-      : log_(comparison.log_axis()),
-        low_(Place(comparison.min_offset())),
-        high_(Place(comparison.max_offset())),
-        width_(width) {}
-
-  double X(std::int64_t offset) const {
-    return kInset + (width_ - 2 * kInset) * (Place(offset) - low_) / (high_ - low_);
-  }
-
-  // Round offsets whose labels have room.
-  std::vector<std::int64_t> Ticks(const Comparison& comparison) const {
-    const double label = kCharacter * static_cast<double>(absl::StrCat(comparison.min_offset()).size() > 1
-                                                              ? absl::StrCat(comparison.min_offset()).size()
-                                                              : absl::StrCat(comparison.max_offset()).size());
-    std::vector<std::int64_t> ticks = {0};
-    double last = X(0);
-    if (log_) {
-      for (std::int64_t power = 1; power <= comparison.max_offset(); power *= 2) {
-        if (X(power) - last < label + kTickGap) continue;
-        ticks.push_back(power);
-        last = X(power);
-      }
-    } else {
-      std::int64_t step = 1;
-      while (X(step) - X(0) < label + kTickGap && step <= comparison.max_offset()) step *= 2;
-      while (comparison.max_offset() / step > 8) step *= 2;
-      for (std::int64_t tick = step; tick <= comparison.max_offset(); tick += step) ticks.push_back(tick);
-    }
-    if (comparison.min_offset() == 0) return ticks;
-    const std::size_t count = ticks.size();
-    for (std::size_t i = 1; i < count; ++i) ticks.push_back(-ticks[i]);
-    std::sort(ticks.begin(), ticks.end());
-    return ticks;
-  }
-
- private:
-  double Place(std::int64_t offset) const {
-    if (!log_) return static_cast<double>(offset);
-    const double place = std::log2(1 + std::fabs(static_cast<double>(offset)));
-    return offset < 0 ? -place : place;
-  }
-
-  const bool log_;
-  const double low_, high_, width_;
-};
-
-// The values that the panels' common axis spans.
-struct Span {
-  double low, high;
-  bool cut;  // some values lie below it
-};
-
-Span ValueSpan(const Comparison& comparison) {
-  Span span{0, 0, false};
-  bool any = false;
-  for (std::size_t s = 0; s < comparison.sources().size(); ++s) {
-    for (const std::int64_t panel : comparison.panels()) {
-      const std::optional<std::int64_t> head = comparison.HeadOf(s, panel);
-      if (!head.has_value()) continue;
-      const std::vector<float>& values = comparison.Values(s, *head);
-      const auto [least, most] = std::minmax_element(values.begin(), values.end());
-      const double high = static_cast<double>(*most);
-      const double low = std::max(static_cast<double>(*least), high - kFaintest);
-      span.cut |= low > static_cast<double>(*least);
-      span.low = any ? std::min(span.low, low) : low;
-      span.high = any ? std::max(span.high, high) : high;
-      any = true;
-    }
-  }
-  const double room = span.high > span.low ? (span.high - span.low) * 0.04 : 0.5;
-  return {span.low - room, span.high + room, span.cut};
-}
-
 class Drawing {
  public:
   explicit Drawing(const Comparison& comparison)
       : comparison_(comparison),
-        columns_(Columns(comparison.panels().size())),
-        panel_(PanelSize(columns_)),
+        columns_(PanelColumns(comparison.panels().size())),
+        panel_(SizeOfPanels(columns_)),
         plots_top_(kTop + kLegendRow * static_cast<double>(comparison.sources().size()) + 44),
-        across_(comparison, panel_.width),
-        span_(ValueSpan(comparison)) {}
+        across_(comparison, panel_),
+        span_(SpanOf(comparison)) {}
 
   std::string Draw() {
     Heading();
@@ -170,12 +67,18 @@ class Drawing {
 
   void Heading() {
     Text(kMargin, 42, 20, Escaped(Title()), R"( font-weight="600")");
-    std::string subtitle = "added to each logit; 1 more is 2.7 times the weight";
-    if (comparison_.trained_length().has_value()) {
-      absl::StrAppend(&subtitle, "; grey: beyond the trained length of ", *comparison_.trained_length());
+    Text(kMargin, 66, 13.5, "added to each logit: 1 more is 2.7 times the weight", kGrey);
+    std::vector<std::string> notes;
+    if (BeyondIsShown()) {
+      notes.push_back(absl::StrCat("grey: beyond the trained length of ", *comparison_.trained_length()));
     }
-    if (span_.cut) absl::StrAppend(&subtitle, "; below the axis: less than e^\u221210 of the most");
-    Text(kMargin, 66, 13.5, subtitle, kGrey);
+    if (span_.cut) {
+      notes.push_back(
+          "below the axis: less than e<tspan dy=\"-0.35em\" font-size=\"75%\">\u221210</tspan><tspan "
+          "dy=\"0.26em\">\u00a0of "
+          "the largest weight</tspan>");
+    }
+    if (!notes.empty()) Text(kMargin, 87, 13.5, absl::StrJoin(notes, "; "), kGrey);
     for (std::size_t s = 0; s < comparison_.sources().size(); ++s) {
       const ComparedSource& source = comparison_.sources()[s];
       const double y = kTop + kLegendRow * static_cast<double>(s);
@@ -200,19 +103,19 @@ class Drawing {
   double Y(double value) const {
     // Far below the axis, so that a curve leaves the panel, and not so far that a viewer minds.
     const double within = std::max(value, span_.low - (span_.high - span_.low));
-    return kInset + (panel_.height - 2 * kInset) * (span_.high - within) / (span_.high - span_.low);
+    return kPanelInset + (panel_.height - 2 * kPanelInset) * (span_.high - within) / (span_.high - span_.low);
   }
 
   void Panel(std::size_t i) {
     const auto column = static_cast<std::int64_t>(i) % columns_, row = static_cast<std::int64_t>(i) / columns_;
-    const double left = kLeft + static_cast<double>(column) * (panel_.width + kGapX);
+    const double left = kLeft + static_cast<double>(column) * (panel_.width + kPanelGap);
     const double top = plots_top_ + static_cast<double>(row) * (panel_.height + kGapY);
     const std::int64_t panel = comparison_.panels()[i];
     std::string name = comparison_.PanelName(panel);
-    for (std::size_t s = 0; s < comparison_.sources().size(); ++s) {
-      if (comparison_.HeadOf(s, panel).has_value()) continue;
-      absl::StrAppend(&name, "; ", Escaped(comparison_.sources()[s].label), " has none");
-    }
+    const std::size_t sources = comparison_.sources().size();
+    std::size_t shown = 0;
+    for (std::size_t s = 0; s < sources; ++s) shown += comparison_.HeadOf(s, panel).has_value() ? 1 : 0;
+    if (shown < sources) absl::StrAppend(&name, " (", shown, " of ", sources, " sources)");
     Text(left, top - 8, 13, name, R"( font-weight="600")");
     Add(absl::StrFormat(R"(<svg x="%.1f" y="%.1f" width="%g" height="%g">)", left, top, panel_.width, panel_.height));
     Beyond();
@@ -226,19 +129,23 @@ class Drawing {
     Add("</svg>");
     Add(absl::StrFormat(R"(<rect x="%.1f" y="%.1f" width="%g" height="%g" fill="none" stroke="#7a8290"/>)", left, top,
                         panel_.width, panel_.height));
-    for (const std::int64_t tick : across_.Ticks(comparison_)) {
+    for (const std::int64_t tick : across_.Ticks()) {
       Text(left + across_.X(tick), top + panel_.height + 17, 11.5, Number(static_cast<double>(tick)),
            std::string(R"( text-anchor="middle")") + kGrey);
     }
     if (column > 0) return;
-    for (const double tick : ValueTicks()) {
+    for (const double tick : span_.Ticks()) {
       Text(left - 8, top + Y(tick) + 4, 11.5, Number(tick), std::string(R"( text-anchor="end")") + kGrey);
     }
   }
 
+  bool BeyondIsShown() const {
+    return comparison_.trained_length().has_value() && *comparison_.trained_length() <= comparison_.max_offset();
+  }
+
   // The offsets that no trained sequence had, in grey, with a line where they begin.
   void Beyond() {
-    if (!comparison_.trained_length().has_value() || *comparison_.trained_length() > comparison_.max_offset()) return;
+    if (!BeyondIsShown()) return;
     const std::int64_t length = *comparison_.trained_length();
     const double x = (across_.X(length - 1) + across_.X(length)) / 2;
     Add(absl::StrFormat(R"(<rect x="%.1f" width="%.1f" height="%g" fill="#eef0f4"/>)", x, panel_.width - x,
@@ -254,18 +161,11 @@ class Drawing {
 
   void Grid() {
     std::string lines;
-    for (const std::int64_t tick : across_.Ticks(comparison_)) {
+    for (const std::int64_t tick : across_.Ticks()) {
       absl::StrAppendFormat(&lines, "M%.1f 0V%g", across_.X(tick), panel_.height);
     }
-    for (const double tick : ValueTicks()) absl::StrAppendFormat(&lines, "M0 %.1fH%g", Y(tick), panel_.width);
+    for (const double tick : span_.Ticks()) absl::StrAppendFormat(&lines, "M0 %.1fH%g", Y(tick), panel_.width);
     Add(absl::StrFormat(R"(<path d="%s" stroke="#d5d9e0" stroke-width="0.8"/>)", lines));
-  }
-
-  std::vector<double> ValueTicks() const {
-    const double step = RoundStep(span_.high - span_.low);
-    std::vector<double> ticks;
-    for (double i = std::ceil(span_.low / step); i <= std::floor(span_.high / step); ++i) ticks.push_back(i * step);
-    return ticks;
   }
 
   // A path through all values. Of those that fall into one column of pixels the first, lowest, highest and last are
@@ -309,7 +209,7 @@ class Drawing {
     const auto rows = (static_cast<std::int64_t>(comparison_.panels().size()) + columns_ - 1) / columns_;
     return static_cast<double>(rows) * (panel_.height + kGapY) - kGapY;
   }
-  double PlotsWidth() const { return static_cast<double>(columns_) * (panel_.width + kGapX) - kGapX; }
+  double PlotsWidth() const { return static_cast<double>(columns_) * (panel_.width + kPanelGap) - kPanelGap; }
 
   void AxisNames() {
     const std::string sides = comparison_.min_offset() < 0 ? "; below 0: keys after the query" : "";
@@ -335,10 +235,10 @@ class Drawing {
 
   const Comparison& comparison_;
   const std::int64_t columns_;
-  const Size panel_;
+  const PanelSize panel_;
   const double plots_top_;
-  const Across across_;
-  const Span span_;
+  const OffsetAxis across_;
+  const ValueSpan span_;
   std::string body_;
 };
 
