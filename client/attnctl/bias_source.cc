@@ -10,6 +10,7 @@
 #include "client/attnctl/local_model.h"
 #include "client/attnctl/progress.h"
 #include "client/attnctl/server.h"
+#include "client/attnctl/usage.h"
 #include "model/model.h"
 
 namespace attnd::ctl {
@@ -36,6 +37,11 @@ absl::StatusOr<bias::ComparedSource> TableOf(const model::ModelTables& contents,
                               words.head};
 }
 
+// Words without sense are an error of the command line.
+absl::Status Judged(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kInvalidArgument ? UsageError(std::string(status.message())) : status;
+}
+
 // Sources that are found one after another, with the connection that loaded models share.
 class Finder {
  public:
@@ -43,7 +49,7 @@ class Finder {
 
   absl::StatusOr<bias::ComparedSource> Find(const std::string& text) {
     const absl::StatusOr<bias::SourceWords> words = bias::ReadSource(text);
-    if (!words.ok()) return words.status();
+    if (!words.ok()) return Judged(words.status());
     if (words->kind == bias::SourceKind::kModel) return Loaded(*words);
     if (words->kind == bias::SourceKind::kFile) {
       const absl::StatusOr<model::ModelTables> contents = ReadLocalModel(words->name);
@@ -51,7 +57,7 @@ class Finder {
       return TableOf(*contents, *words, "");
     }
     absl::StatusOr<bias::WordTable> made = bias::MakeTable(*words);
-    if (!made.ok()) return made.status();
+    if (!made.ok()) return Judged(made.status());
     return bias::ComparedSource{words->label, std::move(made->note), std::move(made->table), words->head};
   }
 

@@ -11,8 +11,8 @@
 namespace attnd::ctl {
 
 // The tables of sources, as bias/source_words.h reads them. Loaded models are asked for at the server; without one
-// among the sources no server is needed. Errors: those of ReadSource, MakeTable, ReadLocalModel, Client::GetModel;
-// NOT_FOUND for a table that a model or file does not have.
+// among the sources no server is needed. Errors: those of ReadSource and MakeTable, as usage errors where the words are
+// at fault; those of ReadLocalModel and Client::GetModel; NOT_FOUND for a table that a model or file does not have.
 absl::StatusOr<std::vector<bias::ComparedSource>> FindSources(const std::vector<std::string>& sources,
                                                               const Flags& flags);
 

@@ -25,9 +25,10 @@ enum class Axis { kAuto, kLinear, kLog };
 enum class Negatives { kOfTables, kNone, kAll };  // offsets below 0, of keys after the query
 
 struct ComparisonOptions {
-  std::optional<std::int64_t> max_offset;      // see Comparison::max_offset
-  std::optional<std::int64_t> trained_length;  // tokens of the sequences that the tables were trained with
-  std::vector<std::int64_t> heads;             // empty: all
+  std::optional<std::int64_t> max_offset = std::nullopt;  // see Comparison::max_offset
+  std::optional<std::int64_t> trained_length =
+      std::nullopt;                      // tokens of the sequences that the tables were trained with
+  std::vector<std::int64_t> heads = {};  // empty: all
   Axis axis = Axis::kAuto;
   Negatives negatives = Negatives::kOfTables;
 };

@@ -73,10 +73,7 @@ class Drawing {
       notes.push_back(absl::StrCat("grey: beyond the trained length of ", *comparison_.trained_length()));
     }
     if (span_.cut) {
-      notes.push_back(
-          "below the axis: less than e<tspan dy=\"-0.35em\" font-size=\"75%\">\u221210</tspan><tspan "
-          "dy=\"0.26em\">\u00a0of "
-          "the largest weight</tspan>");
+      notes.push_back("below the axis: less than 1/20,000 of a curve's largest weight");
     }
     if (!notes.empty()) Text(kMargin, 87, 13.5, absl::StrJoin(notes, "; "), kGrey);
     for (std::size_t s = 0; s < comparison_.sources().size(); ++s) {

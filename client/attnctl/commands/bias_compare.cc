@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -42,6 +42,16 @@ bias::Negatives NegativesOf(Mask mask) {
                                : bias::Negatives::kOfTables;
 }
 
+// What is wrong with the flags themselves, under their names on the command line.
+absl::Status Judged(const absl::Status& status) {
+  if (status.code() != absl::StatusCode::kInvalidArgument) return status;
+  const std::string message(status.message());
+  for (const char* flag : {"heads: ", "max_offset: ", "trained_length: "}) {
+    if (absl::StartsWith(message, flag)) return UsageError("--" + message);
+  }
+  return UsageError(message);
+}
+
 absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) {
   bias::ComparisonOptions options;
   options.max_offset = flags.max_offset.value();
@@ -54,7 +64,7 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) 
   absl::StatusOr<std::vector<bias::ComparedSource>> sources = FindSources(arguments, flags);
   if (!sources.ok()) return sources.status();
   const absl::StatusOr<bias::Comparison> comparison = bias::Comparison::Create(*std::move(sources), options);
-  if (!comparison.ok()) return comparison.status();
+  if (!comparison.ok()) return Judged(comparison.status());
   const std::string shown = flags.format.value() == Format::kJson  ? ComparisonJson(*comparison)
                             : flags.format.value() == Format::kSvg ? bias::ComparisonSvg(*comparison)
                                                                    : bias::ComparisonText(*comparison);

@@ -148,7 +148,7 @@ def _loaded(words: _Words, client: Any) -> Tuple[Dict[str, Table], str]:
 
 def _table_name(tables: Dict[str, Table], name: str, model: str) -> str:
     """The table that is meant; without a name the decoder's, or the only one."""
-    for candidate in (name, name.split(".")[0]) if name else ("decoder", "decoder.0"):
+    for candidate in (name, name.split(".", maxsplit=1)[0]) if name else ("decoder", "decoder.0"):
         if candidate in tables:
             return candidate
     if not name and len(tables) == 1:
@@ -255,7 +255,9 @@ def _read_file(path: str) -> Dict[str, Table]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, Error):
             raise
-        raise InvalidArgument.of("file", "tables in the form of docs/models.md", f"{type(error).__name__}: {error}") from None
+        raise InvalidArgument.of(
+            "file", "tables in the form of docs/models.md", f"{type(error).__name__}: {error}"
+        ) from None
 
 
 def _table(entry: Dict[str, Any]) -> Table:

@@ -141,8 +141,8 @@ def compare_bias(
     axis: str = "auto",
     mask: Optional[str] = None,
 ) -> BiasComparison:
-    """Compares biases: what T5's buckets (Raffel et al. 2020), ALiBi's slopes (Press, Smith and Lewis 2022) and values per
-    offset give the same offsets, near and beyond the trained length.
+    """Compares biases: what T5's buckets (Raffel et al. 2020), ALiBi's slopes (Press, Smith and Lewis 2022) and values
+    per offset give the same offsets, near and beyond the trained length.
 
     A source is a :class:`Table`, a pair of a name and a Table, or words:
 
@@ -153,14 +153,14 @@ def compare_bias(
     - ``"file:tables.json"``, ``"file:tables.json:encoder"``: a JSON file in the form of docs/models.md.
     - ``"t5-tiny"``, ``"t5-tiny:encoder"``: a loaded model, for which ``client`` is needed; also ``"model:t5-tiny"``.
 
-    ``#3`` behind any of these compares its head 3 alone with all heads of the others. Without a loaded model no server is
-    needed. The text, the picture and the JSON are those of ``attnctl bias compare``.
+    ``#3`` behind any of these compares its head 3 alone with all heads of the others. Without a loaded model no server
+    is needed. The text, the picture and the JSON are those of ``attnctl bias compare``.
 
     Args:
         sources: 1 to 8 of them.
         client: a :class:`Client`, if a source is a loaded model.
         heads: to compare, a panel for each; None is all.
-        max_offset: the largest offset shown, in tokens; None is four times the longest max distance, table of offsets or
+        max_offset: the largest offset shown, in tokens; None is four times the longest max distance, table or
             trained length.
         trained_length: in tokens; marked, and what lies within is told from what lies beyond.
         axis: "linear" or "log", the scale of the picture's offsets; "auto" is log beyond 64.

@@ -200,7 +200,7 @@ def _edges(table: HeldTable, after: bool) -> List[int]:
 
 
 def _reach(table: HeldTable) -> int:
-    """The farthest offset at which a rule still tells distances apart, as its author would name it; 0: no such thing."""
+    """The farthest offset at which a rule still tells distances apart, as its author names it; 0: no such thing."""
     if isinstance(table.rule, T5Buckets):
         return table.rule.max_distance
     if isinstance(table.rule, AlibiSlopes):

@@ -24,10 +24,7 @@ _STROKES = (
 _MARGIN, _LEFT, _TOP, _LEGEND_ROW, _GAP_Y = 32.0, 92.0, 116.0, 24.0, 60.0  # pixels
 _MAX_TITLE, _MAX_NAME = 80, 40  # bytes; longer lists and names give way to numbers and letters
 _GREY = ' fill="#5a6272"'
-_BELOW = (
-    'below the axis: less than e<tspan dy="-0.35em" font-size="75%">\u221210</tspan><tspan dy="0.26em">\u00a0of '
-    "the largest weight</tspan>"
-)
+_BELOW = "below the axis: less than 1/20,000 of a curve's largest weight"
 
 
 def comparison_svg(comparison: Comparison) -> str:
@@ -151,8 +148,8 @@ class _Drawing:
         self._add(f'<path d="{lines}" stroke="#d5d9e0" stroke-width="0.8"/>')
 
     def _curve(self, values: Any) -> str:
-        """A path through all values. Of those that fall into one column of pixels the first, lowest, highest and last are
-        drawn, which looks the same (Jugel et al. 2014, "M4"); level stretches are one step."""
+        """A path through all values. Of those that fall into one column of pixels the first, lowest, highest and last
+        are drawn, which looks the same (Jugel et al. 2014, "M4"); level stretches are one step."""
         xs, pixels = self._xs[-len(values) :], self._pixels[-len(values) :]
         begins = [0, *(np.flatnonzero(np.diff(pixels)) + 1).tolist()]
         points: List[Tuple[str, str]] = []

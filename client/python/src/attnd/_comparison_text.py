@@ -33,9 +33,7 @@ class _Curve(NamedTuple):
 
 
 def comparison_text(comparison: Comparison) -> str:
-    text = (
-        f"bias by offset, query position - key position, from {comparison.min_offset} to {comparison.max_offset}"
-    )
+    text = f"bias by offset, query position - key position, from {comparison.min_offset} to {comparison.max_offset}"
     length = comparison.trained_length
     if length is not None:
         text += f"; trained on {length} tokens, so on offsets up to {length - 1}"
