@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes src/bias/hf_log_table.inc: where PyTorch's float32 logarithm decides a T5 bucket.
+"""Writes src/bias/hf_log_table.inc, and the same for Python: where PyTorch's float32 logarithm decides a T5 bucket.
 
 On x86 PyTorch's float32 log comes from Intel's vector math library and is not always the correctly rounded one (it is
 an ulp off for some 5% of arguments). Hugging Face's bucketing truncates a multiple of it, so now and then, mostly where
 (distance / max_exact) is a rational power of (max_distance / max_exact), that ulp decides the bucket. This goes through
 every (buckets per side, max_distance) of the domain below and notes each argument whose ulp matters somewhere.
 
-usage: gen_hf_log.py OUTPUT        needs torch; takes about a minute
+usage: gen_hf_log.py INC PY        needs torch; takes about a minute. PY is client/python/src/attnd/_hf_log_table.py
 """
 import math
 import sys
@@ -71,6 +71,19 @@ def decisive_arguments(max_exact, max_distances):
                 yield int(ratio[i].view(np.uint32)), int(ulps[i])
 
 
+def write_python(path, rows, by):
+    """The table as a Python module, as ruff would format it but for the length of the list."""
+    with open(path, "w", encoding="ascii") as out:
+        out.write('"""Where PyTorch\'s float32 logarithm decides a T5 bucket: src/bias/hf_log_table.inc for Python.\n\n'
+                  f'Written by scripts/gen_hf_log.py with {by}.\n"""\n\n'
+                  "from __future__ import annotations\n\n"
+                  "# Bits of x; the highest is set where PyTorch's result is an ulp below the rounded one, not above.\n"
+                  "# fmt: off\nDECISIVE = (\n")
+        for row in rows:
+            out.write("    " + row.replace("U,", ",") + "\n")
+        out.write(")\n# fmt: on\n")
+
+
 def main():
     found = {}
     for max_exacts, max_distances in DOMAIN:
@@ -78,10 +91,11 @@ def main():
             found.update(decisive_arguments(max_exact, max_distances(max_exact)))
     assert set(found.values()) <= {1, -1}
     words = [f"0x{bits | (0x80000000 if found[bits] < 0 else 0):08X}U," for bits in sorted(found)]
+    rows = [" ".join(words[i:i + 9]) for i in range(0, len(words), 9)]
+    by = f"PyTorch {torch.__version__.split('+')[0]} on x86-64"
     with open(sys.argv[1], "w", encoding="ascii") as out:
-        out.write(f"// Written by scripts/gen_hf_log.py with PyTorch {torch.__version__.split('+')[0]} on x86-64.\n")
-        for i in range(0, len(words), 9):
-            out.write(" ".join(words[i:i + 9]) + "\n")
+        out.write(f"// Written by scripts/gen_hf_log.py with {by}.\n" + "\n".join(rows) + "\n")
+    write_python(sys.argv[2], rows, by)
     print(len(words), "arguments")
 
 

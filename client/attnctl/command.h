@@ -11,7 +11,7 @@ namespace attnd::ctl {
 
 struct Command {
   std::string name;                // one or two words: "models load"
-  std::string arguments;           // a word for each: "MODEL PATH"; empty if it takes none
+  std::string arguments;           // a word for each: "MODEL PATH"; "SOURCE...": one or more; empty if it takes none
   std::string summary;             // one line
   std::string details;             // paragraphs and examples for --help; may be empty
   std::vector<std::string> flags;  // those of Flags::own that it takes, in the order of its help

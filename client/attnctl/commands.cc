@@ -2,6 +2,7 @@
 
 #include "client/attnctl/commands/attend.h"
 #include "client/attnctl/commands/bias.h"
+#include "client/attnctl/commands/bias_compare.h"
 #include "client/attnctl/commands/health.h"
 #include "client/attnctl/commands/info.h"
 #include "client/attnctl/commands/models_list.h"
@@ -15,8 +16,9 @@ namespace attnd::ctl {
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      AttendCommand(),       BiasCommand(),         ModelsListCommand(),   ModelsShowCommand(), ModelsLoadCommand(),
-      ModelsReloadCommand(), ModelsUnloadCommand(), ModelsUploadCommand(), InfoCommand(),       HealthCommand(),
+      AttendCommand(),       BiasCommand(),       BiasCompareCommand(),  ModelsListCommand(),
+      ModelsShowCommand(),   ModelsLoadCommand(), ModelsReloadCommand(), ModelsUnloadCommand(),
+      ModelsUploadCommand(), InfoCommand(),       HealthCommand(),
   };
   return *commands;
 }

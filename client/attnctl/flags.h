@@ -12,6 +12,7 @@
 namespace attnd::ctl {
 
 enum class Format { kText, kSvg, kJson };
+enum class AxisScale { kAuto, kLinear, kLog };
 
 // One set of values, at first the defaults. Not thread-safe.
 struct Flags {
@@ -97,6 +98,19 @@ struct Flags {
                             "text"};
   TextFlag explain{own, "explain", "Q,K", "say in a sentence what the bias of this query and key is, and why"};
   TextFlag out{own, "out", "FILE", "write there", "standard output"};
+
+  // A comparison of biases.
+  TextFlag heads{own, "heads", "H,H|all", "heads to compare, a panel for each", "all"};
+  OptionalFlag<std::int64_t> max_offset{own, "max_offset", "N", "the largest offset shown",
+                                        "4 x the longest max distance, table or trained length"};
+  OptionalFlag<std::int64_t> trained_length{own, "trained_length", "N",
+                                            "mark this length, and tell offsets within it from those beyond"};
+  ChoiceFlag<AxisScale> axis{own,
+                             "axis",
+                             {{"auto", AxisScale::kAuto}, {"linear", AxisScale::kLinear}, {"log", AxisScale::kLog}},
+                             AxisScale::kAuto,
+                             "scale of the picture's offsets",
+                             "auto: log beyond 64"};
 
   // Models and the server.
   TextFlag name{own, "name", "NAME", "name to give the model", "the folder's name, or the file's without its ending"};

@@ -38,15 +38,20 @@ absl::StatusOr<Given> ReadFlag(const Flags& flags, const std::vector<std::string
   return Given{flag, words[++at]};
 }
 
-// Takes the words of a command's name off the front of `arguments`.
-const Command* FindCommand(std::vector<std::string>& arguments) {
+// Takes the words of a command's name off the front of `arguments`, of which the first `before_dashes` may be such: the
+// longest name that fits, so that "bias compare" is not `bias` of a model "compare", which is "bias -- compare".
+const Command* FindCommand(std::vector<std::string>& arguments, std::size_t before_dashes) {
+  const Command* found = nullptr;
+  std::size_t longest = 0;
   for (const Command& command : Commands()) {
     const std::vector<std::string> words = absl::StrSplit(command.name, ' ');
-    if (arguments.size() < words.size() || !std::equal(words.begin(), words.end(), arguments.begin())) continue;
-    arguments.erase(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(words.size()));
-    return &command;
+    if (words.size() <= longest || before_dashes < words.size()) continue;
+    if (!std::equal(words.begin(), words.end(), arguments.begin())) continue;
+    found = &command;
+    longest = words.size();
   }
-  return nullptr;
+  arguments.erase(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(longest));
+  return found;
 }
 
 absl::Status SetFlags(const Command& command, const Flags& flags, const std::vector<Given>& given) {
@@ -61,7 +66,8 @@ absl::Status SetFlags(const Command& command, const Flags& flags, const std::vec
 
 absl::Status CheckArguments(const Command& command, const std::vector<std::string>& arguments) {
   const std::vector<std::string> wanted = absl::StrSplit(command.arguments, ' ', absl::SkipEmpty());
-  if (arguments.size() == wanted.size()) return absl::OkStatus();
+  const bool more = absl::EndsWith(command.arguments, "...");  // the last one may be repeated
+  if (arguments.size() == wanted.size() || (more && arguments.size() > wanted.size())) return absl::OkStatus();
   if (arguments.size() > wanted.size()) {
     return UsageError(absl::StrCat("`attnctl ", command.name, "` does not take \"", arguments[wanted.size()], "\""));
   }
@@ -72,6 +78,7 @@ absl::Status CheckArguments(const Command& command, const std::vector<std::strin
 struct Sorted {
   bool help = false;
   std::vector<std::string> arguments;
+  std::size_t before_dashes = 0;  // arguments before `--`
   std::vector<Given> given;
 };
 
@@ -93,6 +100,7 @@ absl::StatusOr<Sorted> Sort(const std::vector<std::string>& words, const Flags& 
       return UsageError(absl::StrCat("there is no flag ", word));
     } else {
       sorted.arguments.push_back(word);
+      ++sorted.before_dashes;
     }
   }
   return sorted;
@@ -108,7 +116,7 @@ absl::StatusOr<Line> ParseLine(const std::vector<std::string>& words, Flags& fla
   if (!sorted.ok()) return sorted.status();
   line.help = sorted->help;
   line.arguments = std::move(sorted->arguments);
-  line.command = FindCommand(line.arguments);
+  line.command = FindCommand(line.arguments, sorted->before_dashes);
   if (line.help) return line;
   if (line.command == nullptr) {
     return UsageError(line.arguments.empty()

@@ -19,8 +19,8 @@ struct Line {
 };
 
 // Understands the words after the program's name, and sets `flags`: only those that the command takes are accepted.
-// `--flag value` and `--flag=value` may stand before, between or after arguments; `--` ends flags. Errors: see
-// UsageError.
+// `--flag value` and `--flag=value` may stand before, between or after arguments; `--` ends flags and the command's
+// name. Errors: see UsageError.
 absl::StatusOr<Line> ParseLine(const std::vector<std::string>& words, Flags& flags);
 
 }  // namespace attnd::ctl

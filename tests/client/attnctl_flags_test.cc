@@ -104,7 +104,7 @@ TEST(Flags, ChoicesAreEnforced) {
     EXPECT_TRUE(IsUsageError(refused)) << refused;
     EXPECT_THAT(std::string(refused.message()), HasSubstr(absl::StrCat("--", flag->name(), ": expected ", choices[0])));
   }
-  EXPECT_EQ(with_choices, 5);
+  EXPECT_EQ(with_choices, 6);
 }
 
 TEST(Flags, AChoiceIsAValueOrTheDefault) {

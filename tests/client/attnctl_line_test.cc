@@ -70,6 +70,23 @@ TEST(Line, TwoDashesEndFlags) {
   EXPECT_THAT(line->arguments, ElementsAre("--queries"));
 }
 
+TEST(Line, TheLongestNameIsTheCommand) {
+  Flags flags;
+  absl::StatusOr<Line> line = ParseLine({"bias", "compare", "alibi:8", "--max_offset", "9", "book"}, flags);
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->command->name, "bias compare");
+  EXPECT_THAT(line->arguments, ElementsAre("alibi:8", "book"));
+  // A model may have that name.
+  line = ParseLine({"bias", "--queries", "4", "--", "compare"}, flags);
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->command->name, "bias");
+  EXPECT_THAT(line->arguments, ElementsAre("compare"));
+  line = ParseLine({"bias", "compare", "--", "--queries"}, flags);
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->command->name, "bias compare");
+  EXPECT_THAT(line->arguments, ElementsAre("--queries"));
+}
+
 TEST(Line, ADashAloneIsAnArgument) {
   Flags flags;
   const absl::StatusOr<Line> line = ParseLine({"models", "load", "-"}, flags);
@@ -127,6 +144,10 @@ TEST(Line, RefusesWhatMakesNoSense) {
       {{"bias", "book", "--mask", "all"}, "--mask: expected causal or none, got all"},
       {{"models", "list", "more"}, "`attnctl models list` does not take \"more\""},
       {{"models", "show"}, "`attnctl models show` needs MODEL"},
+      {{"bias", "compare"}, "`attnctl bias compare` needs SOURCE..."},
+      {{"bias", "compare", "book", "--queries", "4"}, "`attnctl bias compare` takes no --queries"},
+      {{"bias", "compare", "book", "--axis", "square"}, "--axis: expected auto, linear or log, got square"},
+      {{"--", "models", "list"}, "there is no command \"models list\""},
       {{"models", "upload", "mine"}, "`attnctl models upload` needs MODEL PATH"},
       {{"models", "upload", "mine", "a", "b"}, "`attnctl models upload` does not take \"b\""},
   };

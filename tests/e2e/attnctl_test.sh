@@ -29,6 +29,35 @@ export ATTND_SERVER="unix:$work/attnd.sock" NO_COLOR=
 expect 3 "cannot reach unix:$work/attnd.sock" "$attnctl" info
 expect 3 'start it with `attnd --listen' "$attnctl" info
 
+# Biases that words or files define are compared without a server.
+compare() { "$attnctl" bias compare "$@"; }
+cat >"$work/others.json" <<'TABLES'
+{"tables": {"decoder.0": {"rule": "alibi", "slopes": [0.5, 0.25]},
+            "encoder": {"rule": "per_offset", "min_offset": -1, "values": [[0, 1, 2], [3, 4, 5]]}}}
+TABLES
+expect 0 '^  113 .. 127 +-0.5665$' compare t5:32,128 --max_offset 127
+expect 0 'saturates at offset 4: one value from there on' compare t5:4,5@0.1,0.2,0.3,0.4 alibi:8
+expect 0 '---- trained length 64 ----' compare alibi:8 t5:32,128 --trained_length 64 --heads 0,7
+expect 0 '"buckets":\[0,1,2,2,3,3\]' compare t5:4,5@0.1,0.2,0.3,0.4 --max_offset 5 --format json
+expect 0 '"values":\[$' compare offsets:0@0.1 --format json
+expect 0 '^<svg ' compare alibi:8 t5:32,128,heads=8 --format svg
+expect 0 'log scale' compare alibi:8 --axis log --max_offset 8 --format svg
+expect 0 'a value per offset, -1 to 1; bidirectional; 2 heads; table encoder' compare "file:$work/others.json:encoder"
+expect 0 'T5, 32 buckets.* table decoder' compare "file:$golden/checkpoints/t5_fp32"
+expect 2 'alibi:0: heads: expected 1 to 4096, got 0' compare alibi:8 alibi:0
+expect 2 't5:4,2: max_distance: expected more than 2' compare t5:4,2
+expect 2 'alibi:8#9: head: expected 0 to 7, got 9' compare alibi:8#9
+expect 2 '--heads: expected 0 to 7, got 8' compare alibi:8 --heads 8
+expect 2 '--heads: expected all, or numbers as 0,3, got x' compare alibi:8 --heads x
+expect 2 '--max_offset: expected 1 to 1048576, got 0' compare alibi:8 --max_offset 0
+expect 2 '--trained_length: expected 1 to 1048576, got -1' compare alibi:8 --trained_length=-1
+expect 2 '--max_offset: cannot understand' compare alibi:8 --max_offset 99999999999999999999
+expect 2 'sources: expected 1 to 8, got 9' compare alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1
+expect 4 'absent.json: No such file' compare "file:$work/absent.json"
+expect 4 'others.json:decoder.1: table: expected one of model .*: decoder.0, encoder, got "decoder.1"' \
+  compare "file:$work/others.json:decoder.1"
+expect 3 "cannot reach unix:$work/attnd.sock" compare alibi:8 t5-tiny
+
 "$attnd" "--listen=$ATTND_SERVER" "--model_root=$golden/checkpoints" 2>"$work/log" &
 server=$!
 until "$attnctl" info >/dev/null 2>&1; do
@@ -148,6 +177,16 @@ expect 1 'expected' "$attnctl" bias book --head 7
 expect 1 "server's limits" "$attnctl" bias book --queries 100000
 expect 0 '' "$attnctl" bias book --format svg --out "$work/book.svg"
 grep -q '</svg>' "$work/book.svg" || { echo "FAILED: no picture"; failures=1; }
+
+# Loaded models among what is compared, and a model whose name is a command's.
+expect 0 'table decoder, version 1$' compare t5-tiny#1 alibi:8
+expect 0 'bidirectional; 8 heads; table encoder, version 1$' compare model:t5-tiny:encoder
+expect 4 'nobody' compare alibi:8 nobody
+expect 4 'book:encoder: table: expected one of model "book".s: decoder, got "encoder"' compare book:encoder
+expect 0 'uploaded compare' "$attnctl" models upload compare "$golden/checkpoints/t5_fp32"
+expect 0 '^compare, decoder$' "$attnctl" bias --queries 3 -- compare
+expect 0 'table decoder, version 2$' compare compare
+expect 0 'unloaded compare' "$attnctl" models unload compare
 
 # Output goes where the user said: to what a path leads to, which stays what it is.
 attend() { "$attnctl" attend --model t5-tiny --input "$input" "$@"; }

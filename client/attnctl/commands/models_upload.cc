@@ -1,33 +1,18 @@
 #include "client/attnctl/commands/models_upload.h"
 
-#include <filesystem>
 #include <string>
-#include <system_error>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "bias/bias_table.h"
+#include "client/attnctl/local_model.h"
 #include "client/attnctl/model_text.h"
 #include "client/attnctl/progress.h"
 #include "client/attnctl/server.h"
-#include "model/folder.h"
-#include "model/model_file.h"
+#include "model/model.h"
 
 namespace attnd::ctl {
 namespace {
-
-// A model's tables from a file or folder of this machine, read as the server reads them. Links may lead anywhere, as
-// those of Hugging Face's cache do, so the root is the file system's.
-absl::StatusOr<model::ModelTables> ReadLocal(const std::string& path) {
-  std::error_code error;
-  const std::filesystem::path whole = std::filesystem::absolute(path, error);
-  if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot open ", path));
-  const absl::StatusOr<model::Folder> root = model::Folder::OpenRoot("/");
-  if (!root.ok()) return root.status();
-  absl::StatusOr<model::ModelTables> contents = model::ReadModel(*root, whole.relative_path().string(), {});
-  if (contents.ok()) return contents;
-  return absl::Status(contents.status().code(), absl::StrCat("/", contents.status().message()));
-}
 
 struct ToClient {
   std::variant<T5Buckets, AlibiSlopes, PerOffset> operator()(const bias::T5Rule& rule) const {
@@ -44,7 +29,7 @@ struct ToClient {
 absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) {
   const std::string& name = arguments[0];
   Progress progress("reading " + arguments[1]);
-  const absl::StatusOr<model::ModelTables> contents = ReadLocal(arguments[1]);
+  const absl::StatusOr<model::ModelTables> contents = ReadLocalModel(arguments[1]);
   if (!contents.ok()) return contents.status();
   absl::StatusOr<Client> client = Connect(flags);
   if (!client.ok()) return client.status();

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from attnd._async_client import AsyncClient
 from attnd._client import Client
+from attnd._comparison import BiasComparison, ComparedBias, compare_bias
 from attnd._request import ComputeReply, ComputeRequest
 from attnd._retry import Retry
 from attnd._server import LocalServer, local_server
@@ -53,9 +54,11 @@ __all__ = [
     "AlibiSlopes",
     "AlreadyExists",
     "AsyncClient",
+    "BiasComparison",
     "BiasWindow",
     "Cancelled",
     "Client",
+    "ComparedBias",
     "ComputeReply",
     "ComputeRequest",
     "DataLoss",
@@ -83,5 +86,6 @@ __all__ = [
     "Unimplemented",
     "Unknown",
     "__version__",
+    "compare_bias",
     "local_server",
 ]

@@ -1,0 +1,111 @@
+"""Where a comparison's panels, offsets and values lie in its picture, as src/bias/comparison_axes.cc has it."""
+
+from __future__ import annotations
+
+import math
+from typing import List, NamedTuple, Tuple
+
+from attnd._comparison_offsets import Comparison
+
+PANEL_GAP, PANEL_INSET = 26.0, 4.0  # pixels
+_TICK_GAP, _CHARACTER, _MOST_STEPS = 10, 6.6, 8
+_FAINTEST = 10  # see span_of
+
+
+def panel_columns(panels: int) -> int:
+    """How many panels stand side by side."""
+    if panels <= 1:
+        return 1
+    if panels <= 4:
+        return 2
+    return 3 if panels <= 6 or panels == 9 else 4
+
+
+def size_of_panels(columns: int) -> Tuple[float, float]:
+    """Width and height in pixels."""
+    return {1: (760.0, 400.0), 2: (430.0, 260.0), 3: (300.0, 200.0)}.get(columns, (236.0, 170.0))
+
+
+class OffsetAxis:
+    """Across a panel: offsets, linear, or by log2(1 + |offset|) to both sides of 0."""
+
+    def __init__(self, comparison: Comparison, width: float) -> None:
+        self._log = comparison.log_axis
+        self._min_offset, self._max_offset = comparison.min_offset, comparison.max_offset
+        self._low, self._high = self._place(self._min_offset), self._place(self._max_offset)
+        self._width = width
+
+    def x(self, offset: int) -> float:
+        inner = self._width - 2 * PANEL_INSET
+        return PANEL_INSET + inner * (self._place(offset) - self._low) / (self._high - self._low)
+
+    def ticks(self) -> List[int]:
+        """Round offsets whose labels have room, ascending."""
+        label = _CHARACTER * len(str(self._min_offset if self._min_offset < 0 else self._max_offset))
+
+        def has_room(tick: int) -> bool:
+            """A label at the edge must not meet that of the next panel."""
+            return self.x(tick) + label / 2 <= self._width + PANEL_GAP / 2 - 3
+
+        ticks = [0]
+        if self._log:
+            last, power = self.x(0), 1
+            while power <= self._max_offset:
+                if self.x(power) - last >= label + _TICK_GAP and has_room(power):
+                    ticks.append(power)
+                    last = self.x(power)
+                power *= 2
+        else:
+            step = 1
+            while step <= self._max_offset and (
+                self.x(step) - self.x(0) < label + _TICK_GAP or self._max_offset // step > _MOST_STEPS
+            ):
+                step *= 2
+            ticks += [tick for tick in range(step, self._max_offset + 1, step) if has_room(tick)]
+        return ticks if self._min_offset == 0 else [-tick for tick in reversed(ticks[1:])] + ticks
+
+    def _place(self, offset: int) -> float:
+        if not self._log:
+            return float(offset)
+        return math.copysign(math.log2(1.0 + abs(offset)), offset)
+
+
+class ValueSpan(NamedTuple):
+    """The values that all panels' common axis spans; ``cut`` says whether curves that fall for ever leave it."""
+
+    low: float
+    high: float
+    cut: bool
+
+    def ticks(self) -> List[float]:
+        """Round values, ascending; at most six."""
+        step = _round_step(self.high - self.low)
+        return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def span_of(comparison: Comparison) -> ValueSpan:
+    """All values of the tables, but no more than 10 below its highest of a curve that falls for ever."""
+    lows, highs, cut = [], [], False
+    for s, source in enumerate(comparison.sources):
+        for panel in comparison.panels:
+            head = comparison.head_of(s, panel)
+            if head is None:
+                continue
+            values = comparison.values(s, head)
+            low, high = float(values.min()), float(values.max())
+            if source.table.saturates_at is None and low < high - _FAINTEST:
+                low, cut = high - _FAINTEST, True
+            lows.append(low)
+            highs.append(high)
+    low, high = min(lows, default=0.0), max(highs, default=0.0)
+    room = (high - low) * 0.04 if high > low else 0.5 + abs(high) * 0.01
+    return ValueSpan(low - room, high + room, cut)
+
+
+def _round_step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, so that a range has at most five steps."""
+    power = 10.0 ** math.floor(math.log10(span))
+    for factor in (0.2, 0.5, 1.0, 2.0):
+        if span / (power * factor) <= 5:
+            return power * factor
+    return power * 5
