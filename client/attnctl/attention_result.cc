@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <iostream>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -11,7 +13,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "client/attnctl/attention_report.h"
 #include "client/attnctl/output.h"
+#include "client/attnctl/usage.h"
 #include "files/safetensors_writer.h"
 
 namespace attnd::ctl {
@@ -49,15 +53,34 @@ std::map<std::string, std::string> Metadata(const ComputeRequest& request, const
   return metadata;
 }
 
-// The largest difference of any element; a NaN on one side alone is infinite.
-double LargestError(const std::vector<float>& a, const std::vector<float>& b) {
-  double largest = 0;
+// A NaN on one side alone is infinitely far from a number; two are equal.
+absl::StatusOr<Difference> Compare(const Answered& answered, const LoadedTensor& reference) {
+  const ComputeReply& reply = answered.reply;
+  Difference difference{answered.flags.compare.value(), 0, 0, answered.flags.tolerance.value()};
+  if (reference.sizes != reply.output.sizes()) {
+    return WithAdvice(absl::InvalidArgumentError(absl::StrCat(difference.name, ": expected the shape of o, [",
+                                                              absl::StrJoin(reply.output.sizes(), ", "), "], got [",
+                                                              absl::StrJoin(reference.sizes, ", "), "]")),
+                      "name another tensor of the input with --compare");
+  }
+  const std::vector<float> a = Widened(reply.dtype, BytesOf(reply.output)),
+                           b = Widened(reference.dtype, reference.bytes);
+  double squares = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     if (std::isnan(a[i]) && std::isnan(b[i])) continue;
     const double error = a[i] == b[i] ? 0 : std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    largest = std::max(largest, std::isnan(error) ? HUGE_VAL : error);
+    difference.largest = std::max(difference.largest, std::isnan(error) ? HUGE_VAL : error);
+    squares += error * error;
   }
-  return largest;
+  difference.rms = std::isnan(squares) ? HUGE_VAL : std::sqrt(squares / static_cast<double>(a.size()));
+  return difference;
+}
+
+// Not into the tensors, if those went to standard output.
+absl::Status Say(const std::string& text, const std::string& output) {
+  if (output.empty() || !IsStandardOutput(output)) return WriteOutput("", text);
+  std::cerr << text;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -77,45 +100,21 @@ absl::Status WriteReply(const std::string& path, const ComputeRequest& request, 
   return OutputError(files::WriteSafetensors(path, tensors, Metadata(request, reply)));
 }
 
-absl::Status Compare(const ComputeReply& reply, const LoadedTensor& reference, const std::string& name,
-                     std::optional<double> tolerance, absl::FunctionRef<absl::Status(const std::string&)> say) {
-  if (reference.sizes != reply.output.sizes()) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": expected the shape of o, [",
-                                                   absl::StrJoin(reply.output.sizes(), ", "), "], got [",
-                                                   absl::StrJoin(reference.sizes, ", "), "]"));
+absl::Status Tell(const Answered& answered, const std::optional<LoadedTensor>& reference) {
+  std::optional<Difference> difference;
+  if (reference.has_value()) {
+    absl::StatusOr<Difference> found = Compare(answered, *reference);
+    if (!found.ok()) return found.status();
+    difference = *std::move(found);
   }
-  const double error =
-      LargestError(Widened(reply.dtype, BytesOf(reply.output)), Widened(reference.dtype, reference.bytes));
-  const std::string line = absl::StrFormat("max abs error against %s: %.3g\n", name, error);
-  if (absl::Status said = say(line); !said.ok()) return said;
-  if (!tolerance.has_value() || error <= *tolerance) return absl::OkStatus();
-  return absl::OutOfRangeError(
-      absl::StrFormat("o differs from %s by up to %.3g, more than the tolerance %.3g", name, error, *tolerance));
-}
-
-namespace {
-
-const char* NameOf(Transport transport) {
-  switch (transport) {
-    case Transport::kGrpc:
-      break;
-    case Transport::kSharedMemory:
-      return "gRPC, tensors in shared memory";
-    case Transport::kLocal:
-      return "the local socket";
-  }
-  return "gRPC";
-}
-
-}  // namespace
-
-std::string Summary(const ComputeRequest& request, const ComputeReply& reply, absl::Duration call) {
-  const std::string origin =
-      request.bias == Bias::kNone ? "without bias" : absl::StrCat("from ", request.model, " version ", reply.version);
-  return absl::StrFormat("o [%s] %s %s; server: queued %s, computed %s; whole call %s, by %s\n",
-                         absl::StrJoin(reply.output.sizes(), ", "), tensor::NameOf(ToEngine(reply.dtype)), origin,
-                         absl::FormatDuration(reply.queue_time), absl::FormatDuration(reply.compute_time),
-                         absl::FormatDuration(absl::Trunc(call, absl::Microseconds(1))), NameOf(reply.transport));
+  const bool json = answered.flags.WantsJson();
+  const std::string text = json ? AsJson(answered, difference) : AsText(answered, difference);
+  if (absl::Status said = Say(text, answered.flags.output.value()); !said.ok()) return said;
+  if (!difference.has_value() || difference->held()) return absl::OkStatus();
+  return WithAdvice(
+      absl::OutOfRangeError(absl::StrFormat("o differs from %s by up to %.3g, more than the tolerance %.3g",
+                                            difference->name, difference->largest, *difference->tolerance)),
+      "was it computed with another --scale, --mask, --table or model? else allow more with --tolerance");
 }
 
 }  // namespace attnd::ctl

@@ -4,10 +4,10 @@
 #include <optional>
 #include <string>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "attnd/attention.h"
+#include "client/attnctl/flags.h"
 #include "client/attnctl/tensors.h"
 
 namespace attnd::ctl {
@@ -16,12 +16,18 @@ namespace attnd::ctl {
 // metadata that says what was computed. Errors: see WriteSafetensors; marked as OutputError does (output.h).
 absl::Status WriteReply(const std::string& path, const ComputeRequest& request, const ComputeReply& reply);
 
-// Says, by `say`, the largest difference between `o` and `reference`, the tensor `name` of the input. Errors:
-// INVALID_ARGUMENT if their shapes differ; OUT_OF_RANGE if the difference is larger than `tolerance`; those of `say`.
-absl::Status Compare(const ComputeReply& reply, const LoadedTensor& reference, const std::string& name,
-                     std::optional<double> tolerance, absl::FunctionRef<absl::Status(const std::string&)> say);
+// A call that was answered. Borrows all but `call`.
+struct Answered {
+  const ComputeRequest& request;
+  const ComputeReply& reply;
+  absl::Duration call;  // of the whole call
+  const Flags& flags;
+};
 
-// One line: shape and type of `o`, the model's version, and times; `call` is that of the whole call.
-std::string Summary(const ComputeRequest& request, const ComputeReply& reply, absl::Duration call);
+// Says what was computed and how long it took, and, if there is a `reference` (the tensor of the input that --compare
+// names), how far `o` is from it: as text or as --format says, on standard output, or on standard error if the tensors
+// went there. Errors: INVALID_ARGUMENT if the shapes differ; OUT_OF_RANGE if the difference is larger than
+// --tolerance; see WriteOutput.
+absl::Status Tell(const Answered& answered, const std::optional<LoadedTensor>& reference);
 
 }  // namespace attnd::ctl

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/attnctl/suggest.h"
 #include "client/attnctl/usage.h"
 
 namespace attnd::ctl {
@@ -16,17 +17,24 @@ Flag::Flag(FlagList& list, std::string name, std::string placeholder, std::strin
   list.push_back(this);
 }
 
-absl::Status CannotUnderstand(const Flag& flag, const std::string& text, const std::string& why) {
-  return UsageError(
-      absl::StrCat("--", flag.name(), ": cannot understand \"", text, "\"", why.empty() ? "" : ": ", why));
+absl::Status WrongValue(const Flag& flag, const std::string& expected, const std::string& text,
+                        const std::string& advice) {
+  std::string what = advice;
+  if (what.empty() && !flag.default_words().empty()) {
+    what = absl::StrCat("without --", flag.name(), " it is: ", flag.default_words());
+  }
+  return UsageError(absl::StrCat("--", flag.name(), ": expected ", expected, ", got ", Shown(text)), what);
 }
 
-absl::Status NotAChoice(const Flag& flag, const std::string& text) {
-  std::vector<std::string> others = flag.choices();
-  const std::string last = others.back();
-  others.pop_back();
-  return UsageError(absl::StrCat("--", flag.name(), ": expected ", absl::StrJoin(others, ", "),
-                                 others.empty() ? "" : " or ", last, ", got ", text));
+std::string Or(const std::vector<std::string>& words) {
+  if (words.size() < 2) return absl::StrJoin(words, "");
+  return absl::StrCat(absl::StrJoin(words.begin(), words.end() - 1, ", "), " or ", words.back());
+}
+
+absl::Status NotAChoice(const Flag& flag, const std::vector<std::string>& choices, const std::string& text) {
+  const std::string meant = Nearest(text, choices);
+  return WrongValue(flag, Or(choices), text,
+                    meant.empty() ? "" : absl::StrCat("did you mean `--", flag.name(), " ", meant, "`?"));
 }
 
 }  // namespace attnd::ctl

@@ -15,7 +15,8 @@ using FlagList = std::vector<Flag*>;
 // What all kinds have in common. Not thread-safe.
 class Flag {
  public:
-  // Adds itself to `list`.
+  // Adds itself to `list`. The placeholder says what a value is: FILE is completed as the name of a file, and MODEL as
+  // that of a loaded model.
   Flag(FlagList& list, std::string name, std::string placeholder, std::string help, std::string default_words);
   virtual ~Flag() = default;
   Flag(const Flag&) = delete;
@@ -36,10 +37,15 @@ class Flag {
   const std::string name_, placeholder_, help_, default_words_;
 };
 
-// "--queries: cannot understand "many"", and `why` if it is not empty.
-absl::Status CannotUnderstand(const Flag& flag, const std::string& text, const std::string& why);
+// "--queries: expected a whole number of at least 1, got "many"". `advice` as in UsageError; without it, and for an
+// empty text, it says that the flag can be left out.
+absl::Status WrongValue(const Flag& flag, const std::string& expected, const std::string& text,
+                        const std::string& advice = "");
 
-// "--mask: expected causal or none, got all".
-absl::Status NotAChoice(const Flag& flag, const std::string& text);
+// "--mask: expected causal or none, got "all"", and which of them was perhaps meant. `choices` is not empty.
+absl::Status NotAChoice(const Flag& flag, const std::vector<std::string>& choices, const std::string& text);
+
+// "a, b or c".
+std::string Or(const std::vector<std::string>& words);
 
 }  // namespace attnd::ctl

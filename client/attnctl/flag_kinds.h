@@ -1,4 +1,4 @@
-// Kinds of flags, by their values. Each Set() has the errors of CannotUnderstand or NotAChoice.
+// Kinds of flags, by their values. Each Set() has the errors of WrongValue or NotAChoice, also for an empty text.
 #pragma once
 
 #include <cstdint>
@@ -7,58 +7,58 @@
 #include <utility>
 #include <vector>
 
-#include "absl/flags/marshalling.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/string_view.h"
 #include "client/attnctl/flag.h"
+#include "client/attnctl/flag_values.h"
 
 namespace attnd::ctl {
 
-// A value of any type that Abseil's flags can parse.
+// A value of one of the types that flag_values.h parses.
 template <typename T>
 class ValueFlag : public Flag {
  public:
+  // `initial` need not be in the range.
   ValueFlag(FlagList& list, std::string name, std::string placeholder, T initial, std::string help,
-            std::string default_words = "")
+            std::string default_words = "", Range<T> range = Range<T>())
       : Flag(list, std::move(name), std::move(placeholder), std::move(help), std::move(default_words)),
+        range_(std::move(range)),
         value_(std::move(initial)) {}
 
   const T& value() const { return value_; }
 
   absl::Status Set(const std::string& text) override {
-    std::string why;
-    T parsed{};
-    if (!absl::ParseFlag(absl::string_view(text), &parsed, &why)) return CannotUnderstand(*this, text, why);
+    std::optional<T> parsed = Parsed(text, range_);
+    if (!parsed.has_value()) return WrongValue(*this, Expected(range_), text, Meant(text, range_));
+    value_ = *std::move(parsed);
+    return absl::OkStatus();
+  }
+
+ private:
+  const Range<T> range_;
+  T value_;
+};
+
+// The same without a value at first.
+template <typename T>
+class OptionalFlag : public Flag {
+ public:
+  OptionalFlag(FlagList& list, std::string name, std::string placeholder, std::string help,
+               std::string default_words = "", Range<T> range = Range<T>())
+      : Flag(list, std::move(name), std::move(placeholder), std::move(help), std::move(default_words)),
+        range_(std::move(range)) {}
+
+  const std::optional<T>& value() const { return value_; }
+
+  absl::Status Set(const std::string& text) override {
+    std::optional<T> parsed = Parsed(text, range_);
+    if (!parsed.has_value()) return WrongValue(*this, Expected(range_), text, Meant(text, range_));
     value_ = std::move(parsed);
     return absl::OkStatus();
   }
 
  private:
-  T value_;
-};
-
-// The same without a value at first, and after an empty text.
-template <typename T>
-class OptionalFlag : public Flag {
- public:
-  OptionalFlag(FlagList& list, std::string name, std::string placeholder, std::string help,
-               std::string default_words = "")
-      : Flag(list, std::move(name), std::move(placeholder), std::move(help), std::move(default_words)) {}
-
-  const std::optional<T>& value() const { return value_; }
-
-  absl::Status Set(const std::string& text) override {
-    std::string why;
-    T parsed{};
-    if (!text.empty() && !absl::ParseFlag(absl::string_view(text), &parsed, &why)) {
-      return CannotUnderstand(*this, text, why);
-    }
-    value_ = text.empty() ? std::nullopt : std::optional<T>(parsed);
-    return absl::OkStatus();
-  }
-
- private:
+  const Range<T> range_;
   std::optional<T> value_;
 };
 
@@ -79,11 +79,15 @@ class Switch : public ValueFlag<bool> {
 // Whole numbers with commas between them; none at first.
 class NumbersFlag : public Flag {
  public:
-  using Flag::Flag;
+  NumbersFlag(FlagList& list, std::string name, std::string placeholder, std::string help, std::string default_words,
+              Range<std::int64_t> range = Range<std::int64_t>())
+      : Flag(list, std::move(name), std::move(placeholder), std::move(help), std::move(default_words)), range_(range) {}
+
   const std::vector<std::int64_t>& value() const { return value_; }
   absl::Status Set(const std::string& text) override;
 
  private:
+  const Range<std::int64_t> range_;
   std::vector<std::int64_t> value_;
 };
 
@@ -93,12 +97,11 @@ class ChoiceFlag : public Flag {
  public:
   using Choices = std::vector<std::pair<std::string, T>>;
 
-  // `initial` need not be among the choices. If it is not, an empty text says it.
+  // `initial` need not be among the choices.
   ChoiceFlag(FlagList& list, std::string name, const Choices& choices, T initial, std::string help,
              std::string default_words)
       : Flag(list, std::move(name), absl::StrJoin(Words(choices), "|"), std::move(help), std::move(default_words)),
         choices_(choices),
-        initial_(initial),
         value_(initial) {}
 
   const T& value() const { return value_; }
@@ -112,9 +115,7 @@ class ChoiceFlag : public Flag {
       value_ = value;
       return absl::OkStatus();
     }
-    if (!text.empty() || !WordOf(initial_).empty()) return NotAChoice(*this, text);
-    value_ = initial_;
-    return absl::OkStatus();
+    return NotAChoice(*this, choices(), text);
   }
 
  private:
@@ -132,7 +133,6 @@ class ChoiceFlag : public Flag {
   }
 
   const Choices choices_;
-  const T initial_;
   T value_;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 #include "absl/strings/string_view.h"
@@ -11,7 +12,7 @@
 
 namespace attnd::ctl {
 
-enum class Format { kText, kSvg, kJson };
+enum class Format { kText, kSvg, kJson };  // a command may take fewer: Command::narrowed
 enum class AxisScale { kAuto, kLinear, kLog };
 
 // One set of values, at first the defaults. Not thread-safe.
@@ -23,11 +24,19 @@ struct Flags {
   Flag* Find(absl::string_view name) const;
 
   using Number = ValueFlag<std::int64_t>;
+  // Of positions, and of how many there are: no position is larger (contract/request.h).
+  static constexpr Range<std::int64_t> kCount{0, std::numeric_limits<std::int32_t>::max()};
+  static constexpr Range<std::int64_t> kSize{1, std::numeric_limits<std::int32_t>::max()};
 
   TextFlag server{common, "server", "ADDRESS", "where attnd listens: host:port, unix:/path",
                   "ATTND_SERVER in the environment, else 127.0.0.1:50051"};
-  ValueFlag<absl::Duration> timeout{
-      common, "timeout", "DURATION", absl::Minutes(5), "give up after this long, e.g. 30s", "5m"};
+  ValueFlag<absl::Duration> timeout{common,
+                                    "timeout",
+                                    "DURATION",
+                                    absl::Minutes(5),
+                                    "give up after this long, e.g. 30s",
+                                    "5m",
+                                    AtLeast(absl::Milliseconds(1))};
   ValueFlag<absl::Duration> retry_for{common,
                                       "retry_for",
                                       "DURATION",
@@ -61,9 +70,9 @@ struct Flags {
                                           "number of keys - number of queries"};
   NumbersFlag query_offsets{own, "query_offsets", "A,B,C", "position of the first query of each sequence",
                             "--query_offset for all"};
-  NumbersFlag query_lengths{own, "query_lengths", "A,B,C", "true number of queries of each sequence", "all"};
-  NumbersFlag key_lengths{own, "key_lengths", "A,B,C", "true number of keys of each sequence", "all"};
-  NumbersFlag key_starts{own, "key_starts", "A,B,C", "first true key of each sequence", "0 for all"};
+  NumbersFlag query_lengths{own, "query_lengths", "A,B,C", "true number of queries of each sequence", "all", kCount};
+  NumbersFlag key_lengths{own, "key_lengths", "A,B,C", "true number of keys of each sequence", "all", kCount};
+  NumbersFlag key_starts{own, "key_starts", "A,B,C", "first true key of each sequence", "0 for all", kCount};
   TextFlag key_mask{own, "key_mask", "NAME",
                     "tensor of the input, [batch, keys] of BOOL or integers 0 and 1, that says which keys are true",
                     "all are"};
@@ -82,19 +91,21 @@ struct Flags {
   Switch lse{own, "lse", "also write `lse`, the log-sum-exp of each row's logits"};
   Switch grpc_only{own, "grpc_only", "call by gRPC, also where the server takes calls over its local socket"};
   TextFlag compare{own, "compare", "NAME", "compare `o` with this tensor of the input and print the largest error"};
-  OptionalFlag<double> tolerance{own, "tolerance", "X", "with --compare, fail if the error is larger"};
+  OptionalFlag<double> tolerance{
+      own, "tolerance", "X", "with --compare, fail if the error is larger", "any error is accepted", AtLeast(0.0)};
 
   // The window of a bias.
-  Number queries{own, "queries", "N", 8, "number of queries, the rows", "8"};
-  Number keys{own, "keys", "M", 0, "number of keys, the columns", "as many as queries"};
-  Number query_start{own, "query_start", "N", 0, "position of the first query", "0"};
-  Number key_start{own, "key_start", "N", 0, "position of the first key", "0"};
-  OptionalFlag<std::int64_t> head{own, "head", "H", "draw the values of this head instead of the buckets"};
+  Number queries{own, "queries", "N", 8, "number of queries, the rows", "8", kSize};
+  Number keys{own, "keys", "M", 0, "number of keys, the columns", "as many as queries", kSize};
+  Number query_start{own, "query_start", "N", 0, "position of the first query", "0", kCount};
+  Number key_start{own, "key_start", "N", 0, "position of the first key", "0", kCount};
+  OptionalFlag<std::int64_t> head{own,       "head", "H", "draw the values of this head instead of the buckets",
+                                  "buckets", kCount};
   ChoiceFlag<Format> format{own,
                             "format",
                             {{"text", Format::kText}, {"svg", Format::kSvg}, {"json", Format::kJson}},
                             Format::kText,
-                            "form of the picture",
+                            "form of what is printed",
                             "text"};
   TextFlag explain{own, "explain", "Q,K", "say in a sentence what the bias of this query and key is, and why"};
   TextFlag out{own, "out", "FILE", "write there", "standard output"};
@@ -118,7 +129,9 @@ struct Flags {
   TextFlag service{own, "service", "NAME", "ask about this service, e.g. attnd.v1.AttentionService or liveness",
                    "the server as a whole"};
   Switch verbose{own, "verbose", "show more"};
-  Switch json{own, "json", "print JSON"};
+  Switch json{own, "json", "the same as --format json"};
+
+  bool WantsJson() const { return json.value() || format.value() == Format::kJson; }
 };
 
 }  // namespace attnd::ctl

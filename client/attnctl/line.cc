@@ -5,19 +5,14 @@
 #include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/attnctl/commands.h"
-#include "client/attnctl/usage.h"
+#include "client/attnctl/mistakes.h"
 
 namespace attnd::ctl {
 namespace {
 
-bool Takes(const Command& command, const Flags& flags, const Flag* flag) {
-  return std::count(flags.common.begin(), flags.common.end(), flag) > 0 ||
-         std::count(command.flags.begin(), command.flags.end(), flag->name()) > 0;
-}
+using Words = std::vector<std::string>;
 
 // One flag as it stood on the line, its value not yet parsed.
 struct Given {
@@ -25,64 +20,67 @@ struct Given {
   std::string value;
 };
 
+// Takes the words of a command's name off the front of `arguments`, of which the first `before_dashes` may be such.
+const Command* FindCommand(Words& arguments, std::size_t before_dashes) {
+  const Command* found = nullptr;
+  std::size_t length = 0;
+  for (const Command& command : Commands()) {
+    const Words words = absl::StrSplit(command.name, ' ');
+    if (before_dashes < words.size() || !std::equal(words.begin(), words.end(), arguments.begin())) continue;
+    if (words.size() <= length)
+      continue;  // `bias compare` is not `bias` of a model "compare", which is `bias -- compare`
+    found = &command;
+    length = words.size();
+  }
+  arguments.erase(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(length));
+  return found;
+}
+
+// The command that a line names whose flags cannot be told from their values: for messages.
+const Command* CommandAmong(const Words& words) {
+  for (auto from = words.begin(); from != words.end(); ++from) {
+    Words rest;
+    std::copy_if(from, words.end(), std::back_inserter(rest), [](const std::string& w) { return w[0] != '-'; });
+    if (const Command* command = FindCommand(rest, rest.size())) return command;
+  }
+  return nullptr;
+}
+
+bool NamesFlag(const std::string& word, const Flags& flags) {
+  return absl::StartsWith(word, "--") && flags.Find(absl::string_view(word).substr(2)) != nullptr;
+}
+
 // Reads `--name value` or `--name=value` at words[at], moving `at` to its last word.
-absl::StatusOr<Given> ReadFlag(const Flags& flags, const std::vector<std::string>& words, std::size_t& at) {
+absl::StatusOr<Given> ReadFlag(const Flags& flags, const Words& words, std::size_t& at) {
   const absl::string_view word = words[at];
   const std::pair<std::string, std::string> parts = absl::StrSplit(word.substr(2), absl::MaxSplits('=', 1));
   const bool has_value = absl::StrContains(word, '=');
   Flag* const flag = flags.Find(parts.first);
-  if (flag == nullptr) return UsageError(absl::StrCat("there is no flag --", parts.first));
+  if (flag == nullptr) return NoFlag("--" + parts.first, CommandAmong(words), flags);
   if (has_value) return Given{flag, parts.second};
   if (flag->is_switch()) return Given{flag, "true"};
-  if (at + 1 == words.size()) return UsageError(absl::StrCat("--", parts.first, " needs a value"));
+  if (at + 1 == words.size()) return NoValue(*flag, "");
+  if (NamesFlag(words[at + 1], flags)) return NoValue(*flag, words[at + 1]);
   return Given{flag, words[++at]};
 }
 
-// Takes the words of a command's name off the front of `arguments`, of which the first `before_dashes` may be such: the
-// longest name that fits, so that "bias compare" is not `bias` of a model "compare", which is "bias -- compare".
-const Command* FindCommand(std::vector<std::string>& arguments, std::size_t before_dashes) {
-  const Command* found = nullptr;
-  std::size_t longest = 0;
-  for (const Command& command : Commands()) {
-    const std::vector<std::string> words = absl::StrSplit(command.name, ' ');
-    if (words.size() <= longest || before_dashes < words.size()) continue;
-    if (!std::equal(words.begin(), words.end(), arguments.begin())) continue;
-    found = &command;
-    longest = words.size();
+absl::Status SetFlag(const Command& command, const Given& given) {
+  const Words choices = ChoicesOf(command, *given.flag);
+  if (!choices.empty() && std::count(choices.begin(), choices.end(), given.value) == 0) {
+    return NotAChoice(*given.flag, choices, given.value);
   }
-  arguments.erase(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(longest));
-  return found;
-}
-
-absl::Status SetFlags(const Command& command, const Flags& flags, const std::vector<Given>& given) {
-  for (const Given& g : given) {
-    if (!Takes(command, flags, g.flag)) {
-      return UsageError(absl::StrCat("`attnctl ", command.name, "` takes no --", g.flag->name()));
-    }
-    if (absl::Status s = g.flag->Set(g.value); !s.ok()) return s;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckArguments(const Command& command, const std::vector<std::string>& arguments) {
-  const std::vector<std::string> wanted = absl::StrSplit(command.arguments, ' ', absl::SkipEmpty());
-  const bool more = absl::EndsWith(command.arguments, "...");  // the last one may be repeated
-  if (arguments.size() == wanted.size() || (more && arguments.size() > wanted.size())) return absl::OkStatus();
-  if (arguments.size() > wanted.size()) {
-    return UsageError(absl::StrCat("`attnctl ", command.name, "` does not take \"", arguments[wanted.size()], "\""));
-  }
-  return UsageError(absl::StrCat("`attnctl ", command.name, "` needs ", command.arguments));
+  return given.flag->Set(given.value);
 }
 
 // A line's words apart, before it is known which command they are for.
 struct Sorted {
   bool help = false;
-  std::vector<std::string> arguments;
+  Words arguments;
   std::size_t before_dashes = 0;  // arguments before `--`
   std::vector<Given> given;
 };
 
-absl::StatusOr<Sorted> Sort(const std::vector<std::string>& words, const Flags& flags) {
+absl::StatusOr<Sorted> Sort(const Words& words, const Flags& flags) {
   Sorted sorted;
   for (std::size_t at = 0; at < words.size(); ++at) {
     const std::string& word = words[at];
@@ -97,7 +95,7 @@ absl::StatusOr<Sorted> Sort(const std::vector<std::string>& words, const Flags& 
       if (!flag.ok()) return flag.status();
       sorted.given.push_back(*std::move(flag));
     } else if (word.size() > 1 && word[0] == '-') {
-      return UsageError(absl::StrCat("there is no flag ", word));
+      return NoFlag(word, CommandAmong(words), flags);
     } else {
       sorted.arguments.push_back(word);
       ++sorted.before_dashes;
@@ -106,25 +104,36 @@ absl::StatusOr<Sorted> Sort(const std::vector<std::string>& words, const Flags& 
   return sorted;
 }
 
+// Help of a command, of a group of them, or of all. It has forms, and no other flag changes it.
+absl::StatusOr<Line> HelpLine(Line line, const std::vector<Given>& given, const Flags& flags) {
+  line.help = true;
+  for (const Given& g : given) {
+    if (g.flag != &flags.json && g.flag != &flags.format) continue;
+    if (absl::Status s = g.flag->Set(g.value); !s.ok()) return s;
+  }
+  if (line.command != nullptr || line.arguments.empty()) return line;
+  if (line.arguments.size() > 1 || !IsGroup(line.arguments[0])) return NoCommand(line.arguments);
+  line.group = line.arguments[0];
+  return line;
+}
+
 }  // namespace
 
-absl::StatusOr<Line> ParseLine(const std::vector<std::string>& words, Flags& flags) {
+absl::StatusOr<Line> ParseLine(const Words& words, Flags& flags) {
   Line line;
   line.version = words.size() == 1 && words[0] == "--version";
   if (line.version) return line;
   absl::StatusOr<Sorted> sorted = Sort(words, flags);
   if (!sorted.ok()) return sorted.status();
-  line.help = sorted->help;
   line.arguments = std::move(sorted->arguments);
   line.command = FindCommand(line.arguments, sorted->before_dashes);
-  if (line.help) return line;
-  if (line.command == nullptr) {
-    return UsageError(line.arguments.empty()
-                          ? "what is to be done?"
-                          : absl::StrCat("there is no command \"", absl::StrJoin(line.arguments, " "), "\""));
+  if (sorted->help) return HelpLine(std::move(line), sorted->given, flags);
+  if (line.command == nullptr) return NoCommand(line.arguments);
+  for (const Given& given : sorted->given) {
+    if (!Takes(*line.command, flags, *given.flag)) return NotOfCommand(*given.flag, *line.command, flags);
+    if (absl::Status s = SetFlag(*line.command, given); !s.ok()) return s;
   }
-  if (absl::Status s = SetFlags(*line.command, flags, sorted->given); !s.ok()) return s;
-  if (absl::Status s = CheckArguments(*line.command, line.arguments); !s.ok()) return s;
+  if (!TakesArguments(*line.command, line.arguments.size())) return WrongArguments(*line.command, line.arguments);
   return line;
 }
 

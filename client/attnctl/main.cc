@@ -11,16 +11,17 @@
 namespace attnd::ctl {
 namespace {
 
+absl::Status Do(const Line& line, const Flags& flags) {
+  if (line.version) return WriteOutput("", VersionText());
+  if (line.help) return WriteOutput("", Help(line, flags));
+  return line.command->run(flags, line.arguments);
+}
+
 int Run(int argc, char** argv) {
   Flags flags;
   const absl::StatusOr<Line> line = ParseLine({argv + std::min(argc, 1), argv + argc}, flags);
-  if (!line.ok()) return Report(line.status(), flags);
-  if (line->version) return Report(WriteOutput("", VersionText()), flags);
-  if (line->help) {
-    return Report(WriteOutput("", line->command == nullptr ? GeneralHelp(flags) : HelpFor(*line->command, flags)),
-                  flags);
-  }
-  return Report(line->command->run(flags, line->arguments), flags);
+  if (!line.ok()) return Report(line.status(), nullptr, flags);
+  return Report(Do(*line, flags), line->command, flags);
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ std::string Described(const Model& model) {
 
 absl::Status PrintMade(const char* verb, const absl::StatusOr<Model>& model, const Flags& flags) {
   if (!model.ok()) return model.status();
-  if (flags.json.value()) return WriteOutput("", ToJson(*model).dump(2) + "\n");
+  if (flags.WantsJson()) return WriteOutput("", ToJson(*model).dump(2) + "\n");
   return WriteOutput("", absl::StrCat(verb, " ", OneLine(*model)));
 }
 

@@ -1,72 +1,132 @@
 #include "client/attnctl/report.h"
 
 #include <iostream>
-#include <string>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "attnd/error_detail.h"
+#include "client/attnctl/field_words.h"
+#include "client/attnctl/mistakes.h"
 #include "client/attnctl/output.h"
 #include "client/attnctl/server.h"
+#include "client/attnctl/unreachable.h"
 #include "client/attnctl/usage.h"
 
 namespace attnd::ctl {
 namespace {
 
-std::string StartCommand(const std::string& address) {
-  return absl::StrCat("start it with `attnd --listen ", address, "`");
+using absl::StatusCode;
+
+std::string OutputAdvice(StatusCode code) {
+  switch (code) {
+    case StatusCode::kResourceExhausted:
+      return "is the disk full? make room there, or write elsewhere";
+    case StatusCode::kNotFound:
+      return "make that folder first, or write elsewhere";
+    case StatusCode::kPermissionDenied:
+      return "write elsewhere, or let yourself write there (chmod, chown)";
+    default:
+      return "write elsewhere: to another file, or to standard output";
+  }
 }
 
-// What to do about a failed call; empty if its message says enough.
-std::string Advice(const absl::Status& status, const Flags& flags) {
-  if (IsOutputError(status)) {
-    return absl::IsResourceExhausted(status) ? "is the disk full? make room there, or write elsewhere" : "";
+// The order of axes that the input was not said to have.
+std::string OtherLayout(const Flags& flags) {
+  return flags.layout.value() == Layout::kBatchHeadSequenceDim
+             ? "is it [batch, sequence, heads, dim]? then say `--layout bshd`; else it must be [batch, heads, "
+               "sequence, dim]"
+             : "is it [batch, heads, sequence, dim]? then leave `--layout bshd` out";
+}
+
+std::string UnreachableAdvice(const absl::Status& status, const std::string& address) {
+  if (AnsweredByServer(status)) {
+    return "call another server with --server, or this one once it runs again: `--retry_for 1m` keeps trying";
   }
-  const std::string address = ServerAddress(flags);
+  return absl::StrCat("is attnd running there? start it with `attnd --listen ", address,
+                      "`, or name another address with --server or ATTND_SERVER");
+}
+
+// By the code of a failed call.
+std::string CallAdvice(const absl::Status& status, const Flags& flags) {
   switch (status.code()) {
-    case absl::StatusCode::kUnavailable:
-      return absl::StrCat("is attnd running there? ", StartCommand(address),
-                          ", or name another address with --server or ATTND_SERVER");
-    case absl::StatusCode::kDeadlineExceeded:
+    case StatusCode::kUnavailable:
+      return UnreachableAdvice(status, ServerAddress(flags));
+    case StatusCode::kDeadlineExceeded:
       return absl::StrCat("allow it more time with --timeout (now ", absl::FormatDuration(flags.timeout.value()),
                           "), or ask less of it");
-    case absl::StatusCode::kNotFound:
-      return absl::StrContains(status.message(), "model") || absl::StrContains(status.message(), "table")
+    case StatusCode::kNotFound:
+      return absl::StrContains(status.message(), "odel") || absl::StrContains(status.message(), "able")
                  ? "`attnctl models list` shows what is loaded, `attnctl models show MODEL` its tables"
-                 : "";
-    case absl::StatusCode::kResourceExhausted:
-      return "`attnctl info` shows the server's limits";
-    case absl::StatusCode::kAlreadyExists:
+                 : "check the spelling and the folder it is in";
+    case StatusCode::kResourceExhausted:
+      return "ask less of it, or try again later; `attnctl info` shows the server's limits";
+    case StatusCode::kAlreadyExists:
       return "`attnctl models reload` reads it again, `attnctl models unload` removes it";
-    case absl::StatusCode::kUnimplemented:
-      return absl::StrCat("is ", address, " an attnd server of this version?");
+    case StatusCode::kUnimplemented:
+      return absl::StrCat("is ", ServerAddress(flags), " an attnd server of this version? `attnctl info` asks it");
+    case StatusCode::kAborted:
+      return "do the same again";
     default:
       return "";
   }
+}
+
+std::string Advice(const absl::Status& status, const Command* command, const Flags& flags) {
+  if (std::string given = AdviceOf(status); !given.empty()) return given;
+  if (IsUsageError(status)) return SeeHelp(command);
+  if (IsOutputError(status)) return OutputAdvice(status.code());
+  const std::optional<ErrorDetail> detail = GetErrorDetail(status);
+  if (detail.has_value() && command != nullptr && IsAboutAxes(command->request, *detail)) return OtherLayout(flags);
+  if (std::string by_code = CallAdvice(status, flags); !by_code.empty()) return by_code;
+  if (detail.has_value()) return absl::StrCat("change that and try again; ", SeeHelp(command));
+  return "the server's log may say more; `attnctl health` shows whether it serves";
+}
+
+// Of a call that an ErrorDetail says nothing of.
+std::string CallMessage(const absl::Status& status, const Flags& flags) {
+  const std::string address = ServerAddress(flags);
+  if (AnsweredByServer(status)) {
+    return status.code() == StatusCode::kUnavailable ? absl::StrCat(address, ": ", status.message())
+                                                     : std::string(status.message());
+  }
+  switch (status.code()) {
+    case StatusCode::kUnavailable:
+      return absl::StrCat("cannot reach ", address, ": ", PlainReason(status.message()));
+    case StatusCode::kDeadlineExceeded:
+      return absl::StrCat("no answer from ", address, " within ", absl::FormatDuration(flags.timeout.value()));
+    case StatusCode::kUnimplemented:
+      return absl::StrCat(address, " does not know this call");
+    case StatusCode::kCancelled:
+      return absl::StrCat(address, " gave the call up");
+    default:
+      break;
+  }
+  return status.message().empty() ? absl::StrCat("the call to ", address, " failed") : std::string(status.message());
 }
 
 ExitCode CodeOf(const absl::Status& status) {
   if (status.ok()) return kDone;
   if (IsUsageError(status)) return kUsage;
   if (IsOutputError(status)) return kFailed;
-  if (status.code() == absl::StatusCode::kUnavailable) return kUnreachable;
-  return status.code() == absl::StatusCode::kNotFound ? kNotFound : kFailed;
+  if (status.code() == StatusCode::kUnavailable) return kUnreachable;
+  return status.code() == StatusCode::kNotFound ? kNotFound : kFailed;
 }
 
 }  // namespace
 
-ExitCode Report(const absl::Status& status, const Flags& flags) {
+std::string Message(const absl::Status& status, const Command* command, const Flags& flags) {
+  const std::optional<ErrorDetail> detail = GetErrorDetail(status);
+  const bool own = IsUsageError(status) || IsOutputError(status) || (!AdviceOf(status).empty() && !detail.has_value());
+  const std::string what = own                  ? std::string(status.message())
+                           : detail.has_value() ? InWords(command == nullptr ? "" : command->request, *detail)
+                                                : CallMessage(status, flags);
+  return absl::StrCat("attnctl: ", what, "\n", Advice(status, command, flags), "\n");
+}
+
+ExitCode Report(const absl::Status& status, const Command* command, const Flags& flags) {
   const ExitCode code = CodeOf(status);
-  if (code == kDone) return code;
-  if (code == kUsage) {
-    std::cerr << "attnctl: " << status.message() << "\n`attnctl --help` lists the commands.\n";
-    return code;
-  }
-  if (code == kUnreachable) {
-    std::cerr << "attnctl: cannot reach " << ServerAddress(flags) << ": " << status.message() << "\n";
-  } else {
-    std::cerr << "attnctl: " << status.message() << "\n";
-  }
-  if (const std::string advice = Advice(status, flags); !advice.empty()) std::cerr << advice << "\n";
+  if (code != kDone) std::cerr << Message(status, command, flags);
   return code;
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/attnctl/usage.h"
 #include "files/byte_source.h"
 #include "tensor/convert.h"
 
@@ -25,6 +26,26 @@ DType FromEngine(tensor::DType dtype) {
   return DType::kBf16;
 }
 
+// What to do about a file that cannot be read, or has something else in it than was looked for.
+absl::Status Unread(absl::Status status, const std::string& path) {
+  switch (status.code()) {
+    case absl::StatusCode::kNotFound:
+      return WithAdvice(std::move(status), absl::StrCat("check the spelling of --input ", path));
+    case absl::StatusCode::kPermissionDenied:
+      return WithAdvice(std::move(status), "let yourself read it (chmod, chown), or name another file with --input");
+    default:
+      return WithAdvice(std::move(status),
+                        "--input names a safetensors file: is it another kind of file, or incomplete?");
+  }
+}
+
+// Of a tensor that is not as it should be.
+absl::Status Unfit(const std::string& path, const std::string& name, const std::string& expected,
+                   const std::string& got, const std::string& advice) {
+  return WithAdvice(absl::InvalidArgumentError(absl::StrCat(path, ": ", name, ": expected ", expected, ", got ", got)),
+                    advice);
+}
+
 std::string Listed(const files::SafetensorsFile& file) {
   if (file.tensors().empty()) return "it has none";
   return absl::StrCat("it has ", absl::StrJoin(file.tensors(), ", ", [](std::string* out, const auto& entry) {
@@ -36,15 +57,17 @@ std::string Listed(const files::SafetensorsFile& file) {
 absl::StatusOr<const files::StoredTensor*> Find(const files::SafetensorsFile& file, const std::string& path,
                                                 const std::string& name) {
   const files::StoredTensor* stored = file.Find(name);
-  if (stored == nullptr) return absl::NotFoundError(absl::StrCat(path, " has no tensor ", name, "; ", Listed(file)));
-  return stored;
+  if (stored != nullptr) return stored;
+  return WithAdvice(absl::NotFoundError(absl::StrCat(path, " has no tensor ", Shown(name), "; ", Listed(file))),
+                    "rename a tensor there, or name another file with --input; q, k and v are read, and what --compare "
+                    "and --key_mask name");
 }
 
 absl::StatusOr<std::vector<std::byte>> ReadAll(const files::SafetensorsFile& file, const files::StoredTensor& stored,
                                                const std::string& path, const std::string& name) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(stored.size));
   if (absl::Status s = file.Read(stored, 0, absl::MakeSpan(bytes)); !s.ok()) {
-    return absl::Status(s.code(), absl::StrCat(path, ": ", name, ": ", s.message()));
+    return Unread(absl::Status(s.code(), absl::StrCat(path, ": ", name, ": ", s.message())), path);
   }
   return bytes;
 }
@@ -59,9 +82,10 @@ std::size_t WholeNumberBytes(const std::string& dtype) {
 
 absl::StatusOr<files::SafetensorsFile> OpenSafetensors(const std::string& path) {
   absl::StatusOr<std::unique_ptr<files::ByteSource>> source = files::OpenFile(path);
-  if (!source.ok()) return source.status();
+  if (!source.ok()) return Unread(source.status(), path);
   absl::StatusOr<files::SafetensorsFile> file = files::SafetensorsFile::Open(*std::move(source));
-  if (!file.ok()) return absl::Status(file.status().code(), absl::StrCat(path, ": ", file.status().message()));
+  if (!file.ok())
+    return Unread(absl::Status(file.status().code(), absl::StrCat(path, ": ", file.status().message())), path);
   return file;
 }
 
@@ -72,13 +96,12 @@ absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, cons
   const files::StoredTensor* const stored = *found;
   const std::optional<tensor::DType> dtype = tensor::DTypeFromName(stored->dtype);
   if (!dtype.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", name, ": expected F32, F16 or BF16, got ", stored->dtype));
+    return Unfit(path, name, "F32, F16 or BF16", stored->dtype, "convert it to one of these and write the file anew");
   }
   if (stored->shape.size() != 4) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", name,
-                                                   ": expected four dimensions (batch, heads, sequence, dim), got [",
-                                                   absl::StrJoin(stored->shape, ", "), "]"));
+    return Unfit(path, name, "four dimensions (batch, heads, sequence, dim)",
+                 absl::StrCat("[", absl::StrJoin(stored->shape, ", "), "]"),
+                 "give it all four, 1 for what there is one of, and write the file anew");
   }
   absl::StatusOr<std::vector<std::byte>> bytes = ReadAll(file, *stored, path, name);
   if (!bytes.ok()) return bytes.status();
@@ -91,8 +114,8 @@ absl::StatusOr<std::vector<unsigned char>> LoadKeyBits(const files::SafetensorsF
                                                        const std::string& name, std::int64_t batch, std::int64_t keys) {
   const absl::StatusOr<const files::StoredTensor*> stored = Find(file, path, name);
   if (!stored.ok()) return stored.status();
-  const auto refused = [&](const auto& expected, const auto& got) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", name, ": expected ", expected, ", got ", got));
+  const auto refused = [&](const std::string& expected, const std::string& got) {
+    return Unfit(path, name, expected, got, "--key_mask names a mask of true keys; write the file anew");
   };
   const std::size_t width = WholeNumberBytes((*stored)->dtype);
   if (width == 0) return refused("BOOL or integers", (*stored)->dtype);

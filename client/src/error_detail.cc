@@ -13,6 +13,8 @@ std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
   return ErrorDetail{detail.field(), detail.expected(), detail.got()};
 }
 
+bool AnsweredByServer(const absl::Status& status) { return status.GetPayload(kAnsweredUrl).has_value(); }
+
 absl::Status ErrorWithDetail(absl::StatusCode code, const ErrorDetail& detail) {
   absl::Status status(code, absl::StrCat(detail.field, ": expected ", detail.expected, ", got ", detail.got));
   client::v1::ErrorDetail payload;

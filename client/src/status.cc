@@ -37,6 +37,7 @@ std::string FindErrorDetail(const std::string& rpc_status) {
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  if (!status.error_details().empty()) result.SetPayload(kAnsweredUrl, absl::Cord());
   if (std::string detail = FindErrorDetail(status.error_details()); !detail.empty()) {
     result.SetPayload(kErrorDetailUrl, absl::Cord(detail));
   }

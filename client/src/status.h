@@ -9,7 +9,8 @@
 
 namespace attnd::client {
 
-// The same code and message; an ErrorDetail among the details becomes the status's payload (see error_detail.h).
+// The same code and message. Details say that the server sent it; an ErrorDetail among them becomes the status's
+// payload (see error_detail.h).
 absl::Status FromGrpc(const grpc::Status& status);
 
 // The status that a message says in its fields `code`, `message` and `detail`: a LocalAnswer, or a
@@ -17,6 +18,8 @@ absl::Status FromGrpc(const grpc::Status& status);
 template <typename Answer>
 absl::Status StatusOf(const Answer& answer) {
   absl::Status status(static_cast<absl::StatusCode>(answer.code()), answer.message());
+  if (status.ok()) return status;
+  status.SetPayload(kAnsweredUrl, absl::Cord());
   if (answer.has_detail()) status.SetPayload(kErrorDetailUrl, absl::Cord(answer.detail().SerializeAsString()));
   return status;
 }

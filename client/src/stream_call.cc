@@ -111,6 +111,7 @@ class Job {
     reply_.content_hash = part.content_hash;
     reply_.queue_time = std::max(reply_.queue_time, part.queue_time);
     reply_.compute_time += part.compute_time;
+    reply_.pieces = static_cast<std::int64_t>(ranges_.size());
     return absl::OkStatus();
   }
 

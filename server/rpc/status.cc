@@ -17,10 +17,12 @@ constexpr char kErrorDetailUrl[] = "type.googleapis.com/attnd.v1.ErrorDetail";
 
 // HTTP/2 headers carry message and details: short enough to fit beside others in the customary 8 KiB.
 constexpr std::size_t kMaxMessageBytes = 2000;
+// A longer one stands in the details only beside a field at fault: both together would not fit.
+constexpr std::size_t kMaxRepeatedBytes = 500;
 
 // google.rpc.Status {int32 code = 1; string message = 2; repeated google.protobuf.Any details = 3}, which Debian's
 // protobuf does not ship.
-std::string RpcStatus(int code, const std::string& message, const google::protobuf::Any& detail) {
+std::string RpcStatus(int code, const std::string& message, const std::optional<v1::ErrorDetail>& detail) {
   using google::protobuf::internal::WireFormatLite;
   std::string bytes;
   {
@@ -28,7 +30,12 @@ std::string RpcStatus(int code, const std::string& message, const google::protob
     google::protobuf::io::CodedOutputStream coded(&stream);
     WireFormatLite::WriteInt32(1, code, &coded);
     WireFormatLite::WriteString(2, message, &coded);
-    WireFormatLite::WriteBytes(3, detail.SerializeAsString(), &coded);
+    if (detail.has_value()) {
+      google::protobuf::Any any;
+      any.set_type_url(kErrorDetailUrl);
+      any.set_value(detail->SerializeAsString());
+      WireFormatLite::WriteBytes(3, any.SerializeAsString(), &coded);
+    }
   }
   return bytes;
 }
@@ -51,12 +58,9 @@ grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const std::string message = errors::Shown(status.message(), kMaxMessageBytes);
   const std::optional<v1::ErrorDetail> detail = DetailOf(status);
-  if (!detail.has_value()) return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
-  google::protobuf::Any any;
-  any.set_type_url(kErrorDetailUrl);
-  any.set_value(detail->SerializeAsString());
+  const bool twice = detail.has_value() || message.size() <= kMaxRepeatedBytes;
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
-                      RpcStatus(static_cast<int>(status.code()), message, any));
+                      twice ? RpcStatus(static_cast<int>(status.code()), message, detail) : "");
 }
 
 }  // namespace attnd::server

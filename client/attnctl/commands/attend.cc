@@ -1,11 +1,11 @@
 #include "client/attnctl/commands/attend.h"
 
-#include <iostream>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/attnctl/attention_result.h"
 #include "client/attnctl/output.h"
@@ -50,16 +50,29 @@ absl::StatusOr<Input> ReadInput(const Flags& flags) {
 
 absl::Status CheckFlags(const Flags& flags) {
   const bool without_bias = flags.bias.value() == Bias::kNone;
+  const std::string &input = flags.input.value(), &output = flags.output.value();
   if (without_bias && !flags.model.value().empty()) return UsageError("--bias none goes without --model");
-  if (!without_bias && flags.model.value().empty()) return UsageError("`attnctl attend` needs --model, or --bias none");
-  if (flags.input.value().empty()) return UsageError("`attnctl attend` needs --input");
-  if (flags.output.value().empty() && flags.compare.value().empty()) {
-    return UsageError("`attnctl attend` needs --output, or --compare with a tensor of the input");
+  if (!without_bias && flags.model.value().empty()) {
+    return UsageError("`attnctl attend` needs --model, or --bias none",
+                      "write `--model MODEL`; `attnctl models list` shows which there are");
+  }
+  if (input.empty()) {
+    return UsageError("`attnctl attend` needs --input", "write `--input FILE`, a safetensors file with q, k and v");
+  }
+  if (output.empty() && flags.compare.value().empty()) {
+    return UsageError("`attnctl attend` needs --output, or --compare with a tensor of the input",
+                      "write `--output FILE`, or `--output -` for standard output");
   }
   if (flags.tolerance.value().has_value() && flags.compare.value().empty()) {
-    return UsageError("--tolerance is for --compare");
+    return UsageError("--tolerance is for --compare", "write `--compare NAME` too, or leave --tolerance out");
   }
-  return absl::OkStatus();
+  if (output.empty()) return absl::OkStatus();
+  if (IsSameFile(input, output)) {
+    return UsageError(absl::StrCat("--output: expected another file than --input, got ", Shown(output),
+                                   input == output ? "" : absl::StrCat(", which is the file ", Shown(input))),
+                      "q, k and v would be lost: name another file with --output");
+  }
+  return CheckOutput(output);
 }
 
 // The request that the flags describe, without tensors.
@@ -106,16 +119,7 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
     progress.Next("writing " + path);
     if (absl::Status s = WriteReply(path, request, *reply); !s.ok()) return s;
   }
-  // Not into the tensors, if those went to standard output.
-  const bool to_stderr = !flags.output.value().empty() && IsStandardOutput(flags.output.value());
-  const auto say = [to_stderr](const std::string& line) -> absl::Status {
-    if (!to_stderr) return WriteOutput("", line);
-    std::cerr << line;
-    return absl::OkStatus();
-  };
-  if (absl::Status s = say(Summary(request, *reply, call)); !s.ok()) return s;
-  if (!input->reference.has_value()) return absl::OkStatus();
-  return Compare(*reply, *input->reference, flags.compare.value(), flags.tolerance.value(), say);
+  return Tell({request, *reply, call, flags}, input->reference);
 }
 
 }  // namespace
@@ -136,8 +140,10 @@ Command AttendCommand() {
       "  attnctl attend --bias none --key_mask attention_mask --input cross.safetensors --output o.safetensors",
       {"model",  "bias",         "input",         "output",        "table",       "version",    "mask",
        "scale",  "query_offset", "query_offsets", "query_lengths", "key_lengths", "key_starts", "key_mask",
-       "layout", "output_dtype", "lse",           "grpc_only",     "compare",     "tolerance"},
-      Run};
+       "layout", "output_dtype", "lse",           "grpc_only",     "compare",     "tolerance",  "format"},
+      Run,
+      "ComputeAttentionRequest",
+      TextOrJson()};
 }
 
 }  // namespace attnd::ctl

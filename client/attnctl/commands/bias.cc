@@ -88,7 +88,8 @@ Command BiasCommand() {
       "  attnctl bias t5-tiny --queries 512 --head 3 --format svg --out head3.svg\n"
       "  attnctl bias book --explain 5,2",
       {"queries", "keys", "query_start", "key_start", "table", "version", "mask", "head", "format", "out", "explain"},
-      Run};
+      Run,
+      "GetBiasRequest"};
 }
 
 }  // namespace attnd::ctl

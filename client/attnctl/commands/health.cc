@@ -14,7 +14,9 @@
 #include "absl/time/time.h"
 #include "client/attnctl/output.h"
 #include "client/attnctl/server.h"
+#include "client/attnctl/usage.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "nlohmann/json.hpp"
 
 namespace attnd::ctl {
 namespace {
@@ -33,16 +35,27 @@ absl::StatusOr<HealthCheckResponse::ServingStatus> Check(const Flags& flags) {
   HealthCheckResponse response;
   const grpc::Status status = grpc::health::v1::Health::NewStub(channel)->Check(&context, request, &response);
   if (status.ok()) return response.status();
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  const absl::Status failed(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  if (!absl::IsNotFound(failed)) return failed;
+  return WithAdvice(absl::NotFoundError(absl::StrCat("--service: expected a service that the server has, got ",
+                                                     Shown(flags.service.value()))),
+                    "leave it out to ask about the whole server; `--service liveness` asks whether it is alive");
 }
 
 absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments*/) {
   const auto status = Check(flags);
   if (!status.ok()) return status.status();
   const std::string name = HealthCheckResponse::ServingStatus_Name(*status);
-  if (*status == HealthCheckResponse::SERVING) return WriteOutput("", absl::StrCat(name, "\n"));
-  return absl::FailedPreconditionError(
-      absl::StrCat(flags.service.value().empty() ? "the server" : flags.service.value(), " is ", name));
+  if (flags.WantsJson()) {
+    const nlohmann::ordered_json json = {{"service", flags.service.value()}, {"status", name}};
+    if (absl::Status said = WriteOutput("", json.dump(2) + "\n"); !said.ok()) return said;
+  }
+  if (*status == HealthCheckResponse::SERVING) {
+    return flags.WantsJson() ? absl::OkStatus() : WriteOutput("", absl::StrCat(name, "\n"));
+  }
+  return WithAdvice(absl::FailedPreconditionError(absl::StrCat(
+                        flags.service.value().empty() ? "the server" : flags.service.value(), " is ", name)),
+                    "call another server with --server, or wait until this one serves");
 }
 
 }  // namespace
@@ -54,8 +67,10 @@ Command HealthCommand() {
       "ask whether the server, or one of its services, can be called",
       "Prints SERVING and exits with 0 if so; exits with 1 for any other status. The service `liveness` stays SERVING\n"
       "while a stopping server answers the calls that it has accepted.",
-      {"service"},
-      Run};
+      {"service", "json", "format"},
+      Run,
+      {},
+      TextOrJson()};
 }
 
 }  // namespace attnd::ctl

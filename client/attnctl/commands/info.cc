@@ -85,7 +85,7 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
   if (!client.ok()) return client.status();
   const absl::StatusOr<ServerInfo> info = client->GetServerInfo(Options(flags));
   if (!info.ok()) return info.status();
-  return WriteOutput("", flags.json.value() ? AsJson(*info) : AsText(*info, flags));
+  return WriteOutput("", flags.WantsJson() ? AsJson(*info) : AsText(*info, flags));
 }
 
 }  // namespace
@@ -95,8 +95,10 @@ Command InfoCommand() {
           "",
           "show the server's version, kernel, threads and limits",
           "With --verbose also what its speed rests on, and whether that is in force; without it only what is not.",
-          {"verbose", "json"},
-          Run};
+          {"verbose", "json", "format"},
+          Run,
+          {},
+          TextOrJson()};
 }
 
 }  // namespace attnd::ctl

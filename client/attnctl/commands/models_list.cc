@@ -52,11 +52,13 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
   if (!client.ok()) return client.status();
   const absl::StatusOr<std::vector<Model>> models = client->ListModels(Options(flags));
   if (!models.ok()) return models.status();
-  return WriteOutput("", flags.json.value() ? AsJson(*models) : AsTable(*models));
+  return WriteOutput("", flags.WantsJson() ? AsJson(*models) : AsTable(*models));
 }
 
 }  // namespace
 
-Command ModelsListCommand() { return {"models list", "", "list the loaded models", "", {"json"}, Run}; }
+Command ModelsListCommand() {
+  return {"models list", "", "list the loaded models", "", {"json", "format"}, Run, "ListModelsRequest", TextOrJson()};
+}
 
 }  // namespace attnd::ctl

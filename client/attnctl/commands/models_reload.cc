@@ -23,8 +23,10 @@ Command ModelsReloadCommand() {
           "MODEL",
           "read a model again from where it was loaded",
           "If that fails the loaded version stays.",
-          {"json"},
-          Run};
+          {"json", "format"},
+          Run,
+          "ReloadModelRequest",
+          TextOrJson()};
 }
 
 }  // namespace attnd::ctl

@@ -12,7 +12,7 @@ namespace {
 absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) {
   absl::StatusOr<Client> client = Connect(flags);
   if (!client.ok()) return client.status();
-  const bool json = flags.json.value();
+  const bool json = flags.WantsJson();
   const absl::StatusOr<Model> model = client->GetModel(arguments[0], flags.version.value(), json, Options(flags));
   if (!model.ok()) return model.status();
   return WriteOutput("", json ? ToJson(*model).dump(2) + "\n" : Described(*model));
@@ -21,7 +21,8 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) 
 }  // namespace
 
 Command ModelsShowCommand() {
-  return {"models show", "MODEL", "describe a model and its tables", "", {"version", "json"}, Run};
+  return {"models show",     "MODEL",     "describe a model and its tables", "", {"version", "json", "format"}, Run,
+          "GetModelRequest", TextOrJson()};
 }
 
 }  // namespace attnd::ctl

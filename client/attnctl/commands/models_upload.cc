@@ -9,6 +9,7 @@
 #include "client/attnctl/model_text.h"
 #include "client/attnctl/progress.h"
 #include "client/attnctl/server.h"
+#include "client/attnctl/usage.h"
 #include "model/model.h"
 
 namespace attnd::ctl {
@@ -30,12 +31,16 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) 
   const std::string& name = arguments[0];
   Progress progress("reading " + arguments[1]);
   const absl::StatusOr<model::ModelTables> contents = ReadLocalModel(arguments[1]);
-  if (!contents.ok()) return contents.status();
+  if (!contents.ok()) {
+    return WithAdvice(contents.status(),
+                      "PATH names a Hugging Face checkpoint folder, a GGUF file or a JSON table of this machine");
+  }
   absl::StatusOr<Client> client = Connect(flags);
   if (!client.ok()) return client.status();
   progress.Next("uploading " + name);
   const std::string only = flags.table.value();
-  absl::StatusOr<Model> model = absl::NotFoundError(absl::StrCat(arguments[1], " has no table ", only));
+  absl::StatusOr<Model> model = WithAdvice(absl::NotFoundError(absl::StrCat(arguments[1], " has no table ", only)),
+                                           "leave --table out to send all of its tables");
   for (const auto& [table_name, table] : contents->tables) {
     if (!only.empty() && only != table_name) continue;
     const Table sent{table_name, table.heads(), table.bidirectional(), std::visit(ToClient{}, table.rule())};
@@ -56,8 +61,10 @@ Command ModelsUploadCommand() {
       "model,\n"
       "or with --replace new versions of an uploaded one.\n\n"
       "  attnctl models upload mine tables.json",
-      {"table", "replace", "json"},
-      Run};
+      {"table", "replace", "json", "format"},
+      Run,
+      "UploadTableRequest",
+      TextOrJson()};
 }
 
 }  // namespace attnd::ctl

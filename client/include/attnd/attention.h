@@ -157,6 +157,7 @@ struct ComputeReply {
   // large call that travelled in pieces: the longest of the former, the sum of the latter.
   absl::Duration queue_time;
   absl::Duration compute_time;
+  std::int64_t pieces = 1;  // that the call travelled in; several are computed at once
   Transport transport = Transport::kGrpc;
 };
 

@@ -18,7 +18,12 @@ TEST(StatusTest, EveryCodeIsKept) {
     const grpc::Status status = ToGrpc(absl::Status(static_cast<absl::StatusCode>(code), "why"));
     EXPECT_EQ(static_cast<int>(status.error_code()), code);
     EXPECT_EQ(status.error_message(), "why");
-    EXPECT_EQ(status.error_details(), "");
+    // The details say the same, so that a client knows who sent it.
+    google::protobuf::UnknownFieldSet fields;
+    ASSERT_TRUE(fields.ParseFromString(status.error_details()));
+    ASSERT_EQ(fields.field_count(), 2);
+    EXPECT_EQ(fields.field(0).varint(), static_cast<unsigned>(code));
+    EXPECT_EQ(fields.field(1).length_delimited(), "why");
   }
   EXPECT_TRUE(ToGrpc(absl::OkStatus()).ok());
 }
@@ -51,7 +56,7 @@ TEST(StatusTest, FieldErrorTravelsAsGoogleRpcStatus) {
 // A detail is what the code at fault said as data; no message is read for one.
 TEST(StatusTest, AMessageAloneIsNoDetail) {
   for (const char* plain : {"", "no such model", "table: expected decoder, got \"x\""}) {
-    EXPECT_EQ(ToGrpc(absl::NotFoundError(plain)).error_details(), "") << plain;
+    EXPECT_THAT(ToGrpc(absl::NotFoundError(plain)).error_details(), testing::Not(HasSubstr("ErrorDetail"))) << plain;
     EXPECT_FALSE(DetailOf(absl::NotFoundError(plain)).has_value());
   }
 }
@@ -62,6 +67,7 @@ TEST(StatusTest, WhatTheCallerSentIsEscapedAndCut) {
   EXPECT_LT(error.message().size(), 400u);
   EXPECT_LT(ToGrpc(error).error_details().size(), 1000u);
   EXPECT_LT(ToGrpc(absl::InternalError(std::string(1 << 20, 'y'))).error_message().size(), 3000u);
+  EXPECT_EQ(ToGrpc(absl::InternalError(std::string(1 << 20, 'y'))).error_details(), "");
   EXPECT_EQ(ToGrpc(absl::InternalError("a\xff\n€")).error_message(), "a\\xff\\x0a€");
 }
 

@@ -74,7 +74,7 @@ TEST(Flags, HelpShowsPlaceholderAndDefault) {
   for (const Command& command : Commands()) {
     if (command.name != "bias") continue;
     const std::string help = HelpFor(command, flags);
-    EXPECT_THAT(help, HasSubstr("\n  --format text|svg|json  form of the picture (text)\n"));
+    EXPECT_THAT(help, HasSubstr("\n  --format text|svg|json  form of what is printed (text)\n"));
     EXPECT_THAT(help, HasSubstr("\n  --keys M                number of keys, the columns (as many as queries)\n"));
   }
   EXPECT_THAT(GeneralHelp(flags), HasSubstr("\n  --timeout DURATION      give up after this long, e.g. 30s (5m)\n"));
@@ -114,12 +114,10 @@ TEST(Flags, AChoiceIsAValueOrTheDefault) {
   ASSERT_TRUE(flags.mask.Set("none").ok());
   EXPECT_EQ(flags.mask.value(), Mask::kNone);
   EXPECT_EQ(flags.mask.word(), "none");
-  ASSERT_TRUE(flags.mask.Set("").ok());
-  EXPECT_EQ(flags.mask.value(), Mask::kOfTable);
-  EXPECT_EQ(flags.mask.Set("all").message(), "--mask: expected causal or none, got all");
-  // The default is among these, so an empty text says nothing.
+  EXPECT_EQ(flags.mask.Set("").message(), "--mask: expected causal or none, got an empty value");
+  EXPECT_EQ(flags.mask.Set("all").message(), "--mask: expected causal or none, got \"all\"");
+  EXPECT_EQ(flags.mask.value(), Mask::kNone);
   EXPECT_EQ(flags.format.word(), "text");
-  EXPECT_EQ(flags.format.Set("").message(), "--format: expected text, svg or json, got ");
 }
 
 TEST(Flags, ABiasIsTheTablesOrNone) {
@@ -127,7 +125,7 @@ TEST(Flags, ABiasIsTheTablesOrNone) {
   EXPECT_EQ(flags.bias.value(), Bias::kOfTable);
   ASSERT_TRUE(flags.bias.Set("none").ok());
   EXPECT_EQ(flags.bias.value(), Bias::kNone);
-  EXPECT_EQ(flags.bias.Set("model").message(), "--bias: expected none, got model");
+  EXPECT_EQ(flags.bias.Set("model").message(), "--bias: expected none, got \"model\"");
 }
 
 TEST(Flags, ValuesAreParsedByType) {
@@ -136,29 +134,73 @@ TEST(Flags, ValuesAreParsedByType) {
   EXPECT_THAT(flags.query_offsets.value(), ElementsAre(-3, 0, 5));
   EXPECT_TRUE(flags.scale.Set("0.125").ok());
   EXPECT_EQ(flags.scale.value(), 0.125F);
-  EXPECT_TRUE(flags.scale.Set("").ok());
-  EXPECT_EQ(flags.scale.value(), std::nullopt);
   EXPECT_TRUE(flags.timeout.Set("1m30s").ok());
   EXPECT_EQ(flags.timeout.value(), absl::Seconds(90));
   EXPECT_TRUE(flags.key_lengths.Set("3,1,2").ok());
   EXPECT_THAT(flags.key_lengths.value(), ElementsAre(3, 1, 2));
   EXPECT_EQ(flags.key_lengths.Set("3,x").message(),
-            "--key_lengths: expected whole numbers separated by commas, got \"x\"");
+            "--key_lengths: expected a whole number from 0 to 2147483647 for each sequence, as 5,3,8, got \"3,x\"");
   EXPECT_THAT(flags.key_lengths.value(), ElementsAre(3, 1, 2));
 }
 
-TEST(Flags, WhatCannotBeUnderstoodChangesNothing) {
-  for (const auto& [name, text] :
-       {std::pair{"queries", "many"}, std::pair{"queries", "1.5"}, std::pair{"version", "-1"}, std::pair{"head", "x"},
-        std::pair{"timeout", "5"}, std::pair{"json", "maybe"}}) {
+TEST(Flags, WhatIsNoValueIsRefusedAndChangesNothing) {
+  const struct {
+    const char* flag;
+    const char* text;
+    const char* expected;
+  } kCases[] = {
+      {"queries", "many", "a whole number from 1 to 2147483647"},
+      {"queries", "1.5", "a whole number from 1 to 2147483647"},
+      {"queries", "0", "a whole number from 1 to 2147483647"},
+      {"queries", "99999999999999999999", "a whole number from 1 to 2147483647"},
+      {"query_offset", "99999999999999999999", "a whole number"},
+      {"head", "-1", "a whole number from 0 to 2147483647"},
+      {"version", "-1", "a whole number of at least 0"},
+      {"scale", "nan", "a finite number"},
+      {"scale", "1e99", "a finite number"},
+      {"tolerance", "nan", "a finite number of at least 0"},
+      {"tolerance", "-1", "a finite number of at least 0"},
+      {"tolerance", "inf", "a finite number of at least 0"},
+      {"timeout", "5", "a duration with its unit (as 500ms, 10s or 1h30m) from 1ms to 8760h"},
+      {"timeout", "-5s", "a duration with its unit (as 500ms, 10s or 1h30m) from 1ms to 8760h"},
+      {"timeout", "inf", "a duration with its unit (as 500ms, 10s or 1h30m) from 1ms to 8760h"},
+      {"retry_for", "-1s", "a duration with its unit (as 500ms, 10s or 1h30m) from 0 to 8760h"},
+      {"json", "maybe", "true or false"},
+  };
+  for (const auto& c : kCases) {
     Flags flags;
-    const absl::Status refused = flags.Find(name)->Set(text);
-    EXPECT_TRUE(IsUsageError(refused)) << name;
-    EXPECT_THAT(std::string(refused.message()),
-                HasSubstr(absl::StrCat("--", name, ": cannot understand \"", text, "\"")));
+    const absl::Status refused = flags.Find(c.flag)->Set(c.text);
+    EXPECT_TRUE(IsUsageError(refused)) << c.flag << c.text;
+    EXPECT_EQ(refused.message(), absl::StrCat("--", c.flag, ": expected ", c.expected, ", got \"", c.text, "\""));
     EXPECT_EQ(flags.queries.value(), 8);
     EXPECT_EQ(flags.timeout.value(), absl::Minutes(5));
+    EXPECT_FALSE(flags.head.value().has_value());
   }
+}
+
+TEST(Flags, NoValueIsEmpty) {
+  Flags flags;
+  for (const Flag* flag : All(flags)) {
+    const absl::Status refused = flags.Find(flag->name())->Set("");
+    EXPECT_TRUE(IsUsageError(refused)) << flag->name();
+    EXPECT_THAT(std::string(refused.message()), testing::EndsWith(", got an empty value")) << flag->name();
+  }
+}
+
+TEST(Flags, ANumberWithoutItsUnitIsGivenOne) {
+  Flags flags;
+  EXPECT_EQ(AdviceOf(flags.timeout.Set("10")), "did you mean 10s?");
+  EXPECT_EQ(AdviceOf(flags.timeout.Set("1.5")), "did you mean 1.5s?");
+  EXPECT_EQ(AdviceOf(flags.timeout.Set("-10")), "without --timeout it is: 5m");
+  EXPECT_EQ(AdviceOf(flags.mask.Set("cuasal")), "did you mean `--mask causal`?");
+}
+
+TEST(Flags, WhatIsShownOfAValueIsPrintableAndShort) {
+  Flags flags;
+  const std::string message(flags.queries.Set("\x1b[31m" + std::string(1000, 'x')).message());
+  EXPECT_THAT(message, HasSubstr("got \"\\x1b[31mxxx"));
+  EXPECT_THAT(message, testing::EndsWith("x...\""));
+  EXPECT_LT(message.size(), 200U);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace attnd::ctl {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 TEST(Line, FlagsStandAnywhereInBothForms) {
@@ -54,13 +55,12 @@ TEST(Line, TheLastOfTwoCounts) {
   EXPECT_EQ(flags.queries.value(), 7);
 }
 
-TEST(Line, AValueMayLookLikeAFlagOrBeEmpty) {
+TEST(Line, AValueMayLookLikeAFlag) {
   Flags flags;
-  ASSERT_TRUE(ParseLine({"bias", "book", "--query_start", "-3", "--out", "--"}, flags).ok());
-  EXPECT_EQ(flags.query_start.value(), -3);
-  EXPECT_EQ(flags.out.value(), "--");
-  ASSERT_TRUE(ParseLine({"bias", "book", "--out="}, flags).ok());
-  EXPECT_EQ(flags.out.value(), "");
+  ASSERT_TRUE(ParseLine({"attend", "--query_offset", "-3", "--output", "--", "--input=--output"}, flags).ok());
+  EXPECT_EQ(flags.query_offset.value(), -3);
+  EXPECT_EQ(flags.output.value(), "--");
+  EXPECT_EQ(flags.input.value(), "--output");
 }
 
 TEST(Line, TwoDashesEndFlags) {
@@ -95,8 +95,7 @@ TEST(Line, ADashAloneIsAnArgument) {
 }
 
 TEST(Line, HelpIsOfACommandOrOfAll) {
-  for (const std::vector<std::string>& words :
-       {std::vector<std::string>{"--help"}, {"-h"}, {"help"}, {"--help", "dance"}}) {
+  for (const std::vector<std::string>& words : {std::vector<std::string>{"--help"}, {"-h"}, {"help"}}) {
     Flags flags;
     const absl::StatusOr<Line> line = ParseLine(words, flags);
     ASSERT_TRUE(line.ok()) << line.status();
@@ -129,27 +128,47 @@ TEST(Line, RefusesWhatMakesNoSense) {
   const struct {
     std::vector<std::string> words;
     const char* message;
+    const char* advice;  // a part of it
   } kCases[] = {
-      {{}, "what is to be done?"},
-      {{"dance"}, "there is no command \"dance\""},
-      {{"models"}, "there is no command \"models\""},
-      {{"models", "dance", "x"}, "there is no command \"models dance x\""},
-      {{"show", "models"}, "there is no command \"show models\""},
-      {{"info", "--dance"}, "there is no flag --dance"},
-      {{"info", "--dance=1"}, "there is no flag --dance"},
-      {{"info", "-v"}, "there is no flag -v"},
-      {{"info", "--head", "1"}, "`attnctl info` takes no --head"},
-      {{"bias", "book", "--queries"}, "--queries needs a value"},
-      {{"bias", "book", "--queries", "many"}, "--queries: cannot understand \"many\""},
-      {{"bias", "book", "--mask", "all"}, "--mask: expected causal or none, got all"},
-      {{"models", "list", "more"}, "`attnctl models list` does not take \"more\""},
-      {{"models", "show"}, "`attnctl models show` needs MODEL"},
-      {{"bias", "compare"}, "`attnctl bias compare` needs SOURCE..."},
-      {{"bias", "compare", "book", "--queries", "4"}, "`attnctl bias compare` takes no --queries"},
-      {{"bias", "compare", "book", "--axis", "square"}, "--axis: expected auto, linear or log, got square"},
-      {{"--", "models", "list"}, "there is no command \"models list\""},
-      {{"models", "upload", "mine"}, "`attnctl models upload` needs MODEL PATH"},
-      {{"models", "upload", "mine", "a", "b"}, "`attnctl models upload` does not take \"b\""},
+      {{}, "expected a command, got none", "`attnctl --help` lists the commands"},
+      {{"dance"}, "there is no command \"dance\"", "`attnctl --help` lists the commands"},
+      {{"attned"}, "there is no command \"attned\"", "did you mean `attnctl attend`?"},
+      {{"models"},
+       "`attnctl models` needs a command: list, show, load, reload, unload or upload",
+       "attnctl models list"},
+      {{"models", "dance", "x"}, "there is no command \"models dance\"", "`attnctl models` takes list, show,"},
+      {{"models", "lits"}, "there is no command \"models lits\"", "did you mean `attnctl models list`?"},
+      {{"modles", "list"}, "there is no command \"modles\"", "did you mean `attnctl models list`?"},
+      {{"model", "list"}, "there is no command \"model\"", "did you mean `attnctl models list`?"},
+      {{"show", "models"}, "there is no command \"show\"", "did you mean `attnctl models show`?"},
+      {{"show", "book"}, "there is no command \"show\"", "did you mean `attnctl models show`?"},
+      {{"help", "dance"}, "there is no command \"dance\"", "lists the commands"},
+      {{"models", "lits", "--help"}, "there is no command \"models lits\"", "did you mean `attnctl models list`?"},
+      {{"info", "--dance"}, "there is no flag \"--dance\"", "`attnctl info --help`"},
+      {{"info", "--dance=1"}, "there is no flag \"--dance\"", "`attnctl info --help`"},
+      {{"info", "-v"}, "there is no flag \"-v\"", "`attnctl info --help`"},
+      {{"bias", "book", "--quries", "3"}, "there is no flag \"--quries\"", "did you mean `--queries`?"},
+      {{"--quries", "3", "bias", "book"}, "there is no flag \"--quries\"", "did you mean `--queries`?"},
+      {{"attend", "--query-offset=3"}, "there is no flag \"--query-offset\"", "did you mean `--query_offset`?"},
+      {{"bias", "book", "-queries", "3"}, "there is no flag \"-queries\"", "did you mean `--queries`?"},
+      {{"info", "--quries", "3"}, "there is no flag \"--quries\"", "`attnctl info --help`"},
+      {{"info", "--head", "1"}, "`attnctl info` takes no --head", "it is for `attnctl bias`"},
+      {{"bias", "book", "--queries"}, "--queries needs a value", "write `--queries N`"},
+      {{"attend", "--input", "--output", "o"}, "--input needs a value, got the flag --output", "`--input=--output`"},
+      {{"bias", "book", "--queries", "many"},
+       "--queries: expected a whole number from 1 to 2147483647, got \"many\"",
+       "without --queries it is: 8"},
+      {{"bias", "compare"}, "`attnctl bias compare` needs SOURCE...", "write `attnctl bias compare SOURCE...`"},
+      {{"bias", "compare", "book", "--queries", "4"}, "`attnctl bias compare` takes no --queries", "`attnctl bias`"},
+      {{"bias", "compare", "book", "--axis", "square"},
+       "--axis: expected auto, linear or log, got \"square\"",
+       "--axis"},
+      {{"bias", "book", "--mask", "all"}, "--mask: expected causal or none, got \"all\"", "without --mask it is: "},
+      {{"models", "list", "--format", "svg"}, "--format: expected text or json, got \"svg\"", "without --format"},
+      {{"models", "list", "more"}, "`attnctl models list` does not take \"more\"", "write `attnctl models list`"},
+      {{"models", "show"}, "`attnctl models show` needs MODEL", "write `attnctl models show MODEL`"},
+      {{"models", "upload", "mine"}, "`attnctl models upload` needs PATH", "write `attnctl models upload MODEL PATH`"},
+      {{"models", "upload", "mine", "a", "b"}, "`attnctl models upload` does not take \"b\"", "MODEL PATH`"},
   };
   for (const auto& c : kCases) {
     Flags flags;
@@ -157,6 +176,17 @@ TEST(Line, RefusesWhatMakesNoSense) {
     ASSERT_FALSE(line.ok()) << c.message;
     EXPECT_TRUE(IsUsageError(line.status())) << line.status();
     EXPECT_EQ(line.status().message(), c.message);
+    EXPECT_THAT(AdviceOf(line.status()), HasSubstr(c.advice)) << c.message;
+  }
+}
+
+TEST(Line, AGroupHasHelp) {
+  for (const std::vector<std::string>& words : {std::vector<std::string>{"models", "--help"}, {"help", "models"}}) {
+    Flags flags;
+    const absl::StatusOr<Line> line = ParseLine(words, flags);
+    ASSERT_TRUE(line.ok()) << line.status();
+    EXPECT_TRUE(line->help);
+    EXPECT_EQ(line->group, "models");
   }
 }
 

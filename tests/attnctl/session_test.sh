@@ -1,5 +1,5 @@
 #!/bin/sh
-# attnctl_test.sh ATTND ATTNCTL GOLDEN_DIR
+# session_test.sh ATTND ATTNCTL GOLDEN_DIR
 #
 # attnctl as a person and a script would use it, against the real server: what it prints, what it writes, and how it
 # exits.
@@ -83,11 +83,11 @@ holds() {
 expect 0 '^Commands:' "$attnctl" --help
 expect 0 '^Usage: attnctl attend' "$attnctl" attend --help
 expect 0 '^Usage: attnctl models load PATH' "$attnctl" help models load
-expect 2 'what is to be done' "$attnctl"
+expect 2 'expected a command, got none' "$attnctl"
 expect 2 'there is no command "dance"' "$attnctl" dance
-expect 2 'there is no flag --dance' "$attnctl" info --dance
+expect 2 'there is no flag "--dance"' "$attnctl" info --dance
 expect 2 'takes no --head' "$attnctl" info --head 1
-expect 2 '--queries: cannot understand "many"' "$attnctl" bias book --queries many
+expect 2 '--queries: expected a whole number from 1 to 2147483647, got "many"' "$attnctl" bias book --queries many
 expect 2 '--queries needs a value' "$attnctl" bias book --queries
 expect 2 'does not take "more"' "$attnctl" models list more
 expect 2 'needs MODEL' "$attnctl" models show
@@ -126,7 +126,7 @@ expect 0 'max_shared_bytes +8589934592$' "$attnctl" info
 expect 0 '^SERVING$' "$attnctl" health
 expect 0 '^SERVING$' "$attnctl" health --service attnd.v1.AttentionService
 expect 0 '^SERVING$' "$attnctl" health --service liveness
-expect 4 'unknown service' "$attnctl" health --service nobody
+expect 4 '--service: expected a service that the server has' "$attnctl" health --service nobody
 expect 3 'cannot reach' "$attnctl" health --server "unix:$work/absent.sock"
 expect 2 'takes no --model' "$attnctl" health --model book
 
@@ -143,23 +143,60 @@ expect 0 'whole call .*, by the local socket$' "$attnctl" attend --model t5-tiny
 expect 0 'whole call .*, by gRPC, tensors in shared memory$' "$attnctl" attend --model t5-tiny --input "$input" \
   --output "$work/grpc_way" --grpc_only
 cmp -s "$work/way" "$work/grpc_way" || { echo "FAILED: gRPC and the local socket differ"; failures=1; }
-expect 4 'has no tensor q; it has ' "$attnctl" attend --model book --input \
+expect 4 'has no tensor "q"; it has ' "$attnctl" attend --model book --input \
   "$golden/checkpoints/t5_old_config/model.safetensors" --output "$work/none"
 expect 4 'absent' "$attnctl" attend --model book --input "$work/absent" --output "$work/none"
-expect 1 'heads: expected 1 ' "$attnctl" attend --model book --input "$input" --output "$work/none"
+expect 1 'the axes of q, heads: expected 1 [^,]*, got 8' "$attnctl" attend --model book --input "$input" --output "$work/none"
 expect 1 'key_lengths: expected none or 1 ' "$attnctl" attend --model t5-tiny --input "$input" --output "$work/none" \
   --key_lengths 1,2
 expect 2 '--mask: expected causal or none' "$attnctl" attend --model t5-tiny --input "$input" --output x --mask all
 expect 2 'needs --output' "$attnctl" attend --model t5-tiny --input "$input"
+
+# The input is no output, by whatever name it is called.
+cp "$input" "$work/precious"
+ln -s precious "$work/soft_link"
+ln "$work/precious" "$work/hard_link"
+for other in precious ./precious soft_link hard_link "../$(basename "$work")/precious"; do
+  expect 2 '--output: expected another file than --input' "$attnctl" attend --model t5-tiny \
+    --input "$work/precious" --output "$work/$other"
+  expect 2 'q, k and v would be lost' "$attnctl" attend --model t5-tiny --input "$work/$other" --output "$work/precious"
+done
+holds "the input is as it was" cmp "$input" "$work/precious"
+expect 1 'cannot write .*/nowhere/o: No such' "$attnctl" attend --model t5-tiny --input "$input" --output "$work/nowhere/o"
+expect 1 'make that folder first' "$attnctl" attend --model t5-tiny --input "$input" --output "$work/nowhere/o"
+
+# JSON, for programs.
+json() {  # CONDITION, of the variable j in Python; then the command
+  condition=$1
+  shift
+  "$attnctl" "$@" >"$work/json" 2>"$work/said"
+  holds "attnctl $*: $condition" python3 -c 'import json, sys
+j = json.load(open(sys.argv[1]))
+sys.exit(not eval("(" + sys.argv[2] + ")"))' "$work/json" "$condition"
+}
+json 'j["model"]["name"] == "t5-tiny" and j["model"]["version"] == 1 and j["shapes"]["o"] == [1, 8, 512, 64] and
+  j["comparison"]["max_abs_error"] < 1e-4 and 0 < j["comparison"]["rms_error"] < j["comparison"]["max_abs_error"] and
+  j["comparison"]["within_tolerance"] is True and j["pieces"] == 1 and j["transport"] == "local"' \
+  attend --model t5-tiny --input "$input" --compare o_hf --tolerance 1e-4 --format json
+json 'j["comparison"]["within_tolerance"] is False and j["output"] is None' \
+  attend --model t5-tiny --input "$input" --compare o_hf --tolerance 1e-9 --format json
+expect 1 'more than the tolerance' "$attnctl" attend --model t5-tiny --input "$input" --compare o_hf --tolerance 1e-9 --format json
+json 'j["model"] is None and j["comparison"] is None and j["output"].endswith("/o") and j["output_dtype"] == "BF16"' \
+  attend --bias none --input "$input" --output "$work/o" --format json --output_dtype bf16
+json 'j["status"] == "SERVING"' health --format json
+json 'j["kernel"] and j["limits"]["max_dim"] > 0' info --format json
+json '[m["name"] for m in j].count("book") == 1' models list --format json
+json 'j["name"] == "book" and len(j["tables"][0]["values"]) == 4' models show book --format json
+json '[c["name"] for c in j["commands"]].count("models load") == 1' help --format json
 # Masks, and no bias. The input is of one sequence of 512 queries and keys.
 q() { "$attnctl" attend --input "$input" "$@"; }
 expect 2 'needs --model, or --bias none' q --output "$work/none"
 expect 2 'goes without --model' q --bias none --model t5-tiny --output "$work/none"
-expect 1 'table: expected none with BIAS_NONE, got "encoder"' q --bias none --table encoder --output "$work/none"
-expect 1 'query_offsets: expected none beside query_offset' q --bias none --query_offset 1 --query_offsets 1 \
+expect 1 'attnctl: --table: expected none with --bias none, got "encoder"' q --bias none --table encoder --output "$work/none"
+expect 1 'attnctl: --query_offsets: expected none beside --query_offset' q --bias none --query_offset 1 --query_offsets 1 \
   --output "$work/none"
-expect 1 'key_starts\[0\]: expected 0 to 512, got 513' q --bias none --key_starts 513 --output "$work/none"
-expect 4 'has no tensor mask' q --bias none --key_mask mask --output "$work/none"
+expect 1 'attnctl: --key_starts\[0\]: expected 0 to 512, got 513' q --bias none --key_starts 513 --output "$work/none"
+expect 4 'has no tensor "mask"' q --bias none --key_mask mask --output "$work/none"
 expect 1 'q: expected BOOL or integers, got F32' q --bias none --key_mask q --output "$work/none"
 expect 0 ' F32 without bias; server' q --bias none --output "$work/bare"
 holds "a call without bias says so, and names no model" sh -c 'grep -q "\"bias\":\"none\"" "$1" && ! grep -q "\"model" "$1"' - "$work/bare"

@@ -1,0 +1,64 @@
+// How the values of flags are written, and which are accepted.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace attnd::ctl {
+
+// Both ends are accepted.
+template <typename T>
+struct Range {
+  T least = std::numeric_limits<T>::lowest();
+  T most = std::numeric_limits<T>::max();
+};
+
+// No wait is longer than a year: clocks overflow before "for ever" is over.
+template <>
+struct Range<absl::Duration> {
+  absl::Duration least = absl::ZeroDuration();
+  absl::Duration most = absl::Hours(24 * 365);
+};
+template <>
+struct Range<std::string> {};
+template <>
+struct Range<bool> {};
+
+template <typename T>
+Range<T> AtLeast(T least) {
+  Range<T> range;
+  range.least = least;
+  return range;
+}
+
+// What `text` says; nullopt if that is no value of this type, or out of range. Numbers are decimal, of a float also
+// with an exponent, and finite. Durations have units. Any text but the empty one is a string.
+std::optional<std::int64_t> Parsed(const std::string& text, const Range<std::int64_t>& range);
+std::optional<std::uint64_t> Parsed(const std::string& text, const Range<std::uint64_t>& range);
+std::optional<float> Parsed(const std::string& text, const Range<float>& range);
+std::optional<double> Parsed(const std::string& text, const Range<double>& range);
+std::optional<absl::Duration> Parsed(const std::string& text, const Range<absl::Duration>& range);
+std::optional<std::string> Parsed(const std::string& text, const Range<std::string>& range);
+std::optional<bool> Parsed(const std::string& text, const Range<bool>& range);
+
+// What Parsed() accepts, in words: "a whole number of at least 1".
+std::string Expected(const Range<std::int64_t>& range);
+std::string Expected(const Range<std::uint64_t>& range);
+std::string Expected(const Range<float>& range);
+std::string Expected(const Range<double>& range);
+std::string Expected(const Range<absl::Duration>& range);
+std::string Expected(const Range<std::string>& range);
+std::string Expected(const Range<bool>& range);
+
+// "did you mean 10s?" for a duration without its unit, else "".
+template <typename T>
+std::string Meant(const std::string& /*text*/, const Range<T>& /*range*/) {
+  return "";
+}
+std::string Meant(const std::string& text, const Range<absl::Duration>& range);
+
+}  // namespace attnd::ctl

@@ -1,0 +1,137 @@
+#include "client/attnctl/mistakes.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "client/attnctl/commands.h"
+#include "client/attnctl/suggest.h"
+#include "client/attnctl/usage.h"
+
+namespace attnd::ctl {
+namespace {
+
+using Words = std::vector<std::string>;
+
+// The second words of a group's commands.
+Words Subcommands(const std::string& group) {
+  Words words;
+  for (const Command& command : Commands()) {
+    const absl::string_view name = command.name;
+    if (absl::StartsWith(name, absl::StrCat(group, " "))) words.emplace_back(name.substr(group.size() + 1));
+  }
+  return words;
+}
+
+// The command that `arguments` were perhaps meant to begin with; "" if there is none.
+std::string MeantCommand(const Words& arguments) {
+  Words of_one, of_two, groups;
+  for (const Command& command : Commands()) {
+    const Words parts = absl::StrSplit(command.name, ' ');
+    (parts.size() == 1 ? of_one : of_two).push_back(command.name);
+    if (parts.size() == 2) groups.push_back(parts[0]);
+  }
+  if (arguments.size() > 1) {
+    const std::string pair = absl::StrCat(arguments[0], " ", arguments[1]);
+    const std::string swapped = absl::StrCat(arguments[1], " ", arguments[0]);
+    for (const std::string& words : {pair, swapped}) {
+      if (const std::string meant = Nearest(words, of_two); !meant.empty()) return meant;
+    }
+    // A group's name beside no word of it: which there are is said elsewhere.
+    if (std::count(groups.begin(), groups.end(), arguments[0]) > 0) return "";
+  }
+  for (const std::string& command : of_two) {
+    if (absl::EndsWith(command, absl::StrCat(" ", arguments[0]))) return command;
+  }
+  Words all = of_one;
+  all.insert(all.end(), groups.begin(), groups.end());
+  return Nearest(arguments[0], all);
+}
+
+// "`attnctl attend` and `attnctl bias`".
+std::string TakenBy(const Flag& flag, const Flags& flags) {
+  Words names;
+  for (const Command& command : Commands()) {
+    if (Takes(command, flags, flag)) names.push_back(absl::StrCat("`attnctl ", command.name, "`"));
+  }
+  const std::string last = names.back();
+  names.pop_back();
+  return names.empty() ? last : absl::StrCat(absl::StrJoin(names, ", "), " and ", last);
+}
+
+}  // namespace
+
+bool IsGroup(const std::string& word) { return !Subcommands(word).empty(); }
+
+std::string SeeHelp(const Command* command) {
+  return command == nullptr ? "`attnctl --help` lists the commands"
+                            : absl::StrCat("`attnctl ", command->name, " --help` describes it");
+}
+
+absl::Status NoCommand(const Words& arguments) {
+  if (arguments.empty()) return UsageError("expected a command, got none", SeeHelp(nullptr));
+  const std::string& first = arguments[0];
+  if (arguments.size() == 1 && IsGroup(first)) {
+    return UsageError(absl::StrCat("`attnctl ", first, "` needs a command: ", Or(Subcommands(first))),
+                      absl::StrCat("`attnctl ", first, " ", Subcommands(first)[0], "`, for one; ", SeeHelp(nullptr)));
+  }
+  const bool of_group = IsGroup(first);
+  const std::string said = of_group ? absl::StrCat(first, " ", arguments[1]) : first;
+  const std::string meant = MeantCommand(arguments);
+  std::string advice = meant.empty() ? "" : absl::StrCat("did you mean `attnctl ", meant, "`? ");
+  if (meant.empty() && of_group) {
+    advice = absl::StrCat("`attnctl ", first, "` takes ", Or(Subcommands(first)), "; ");
+  }
+  return UsageError(absl::StrCat("there is no command ", Shown(said)), absl::StrCat(advice, SeeHelp(nullptr)));
+}
+
+absl::Status NoFlag(const std::string& word, const Command* command, const Flags& flags) {
+  Words names;
+  const auto add = [&names](const Flag* flag) { names.push_back(absl::StrCat("--", flag->name())); };
+  for (const Flag* flag : flags.common) add(flag);
+  for (const Flag* flag : flags.own) {
+    if (command == nullptr || Takes(*command, flags, *flag)) add(flag);
+  }
+  names.insert(names.end(), {"--help", "--version"});
+  // The dashes count for nothing: `-queries` is near `--queries`, and `-v` near nothing.
+  Words bare;
+  for (const std::string& name : names) bare.push_back(name.substr(2));
+  const absl::string_view without = absl::StripPrefix(absl::StripPrefix(word, "-"), "-");
+  const std::string meant = Nearest(without, bare);
+  return UsageError(
+      absl::StrCat("there is no flag ", Shown(word)),
+      absl::StrCat(meant.empty() ? "" : absl::StrCat("did you mean `--", meant, "`? "), SeeHelp(command)));
+}
+
+absl::Status NotOfCommand(const Flag& flag, const Command& command, const Flags& flags) {
+  return UsageError(absl::StrCat("`attnctl ", command.name, "` takes no --", flag.name()),
+                    absl::StrCat("leave it out (it is for ", TakenBy(flag, flags), "); ", SeeHelp(&command)));
+}
+
+absl::Status NoValue(const Flag& flag, const std::string& next) {
+  if (next.empty()) {
+    return UsageError(absl::StrCat("--", flag.name(), " needs a value"),
+                      absl::StrCat("write `--", flag.name(), " ", flag.placeholder(), "`: ", flag.help()));
+  }
+  return UsageError(absl::StrCat("--", flag.name(), " needs a value, got the flag ", next),
+                    absl::StrCat("write `--", flag.name(), " ", flag.placeholder(), "`, or `--", flag.name(), "=", next,
+                                 "` if that is the value"));
+}
+
+absl::Status WrongArguments(const Command& command, const Words& arguments) {
+  const Words wanted = ArgumentsOf(command);
+  const std::string usage = absl::StrCat("`attnctl ", command.name, wanted.empty() ? "" : " ", command.arguments, "`");
+  const std::string advice = absl::StrCat("write ", usage, "; ", SeeHelp(&command));
+  if (arguments.size() > wanted.size()) {
+    return UsageError(absl::StrCat("`attnctl ", command.name, "` does not take ", Shown(arguments[wanted.size()])),
+                      advice);
+  }
+  const Words missing(wanted.begin() + static_cast<std::ptrdiff_t>(arguments.size()), wanted.end());
+  return UsageError(absl::StrCat("`attnctl ", command.name, "` needs ", absl::StrJoin(missing, " and ")), advice);
+}
+
+}  // namespace attnd::ctl

@@ -1,0 +1,88 @@
+// The two lines about a failure: what is wrong, and what to do.
+#include "client/attnctl/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_split.h"
+#include "attnd/error_detail.h"
+#include "client/attnctl/commands.h"
+#include "client/attnctl/output.h"
+#include "client/attnctl/unreachable.h"
+#include "client/attnctl/usage.h"
+
+namespace attnd::ctl {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+class Report : public testing::Test {
+ protected:
+  Report() { EXPECT_TRUE(flags_.server.Set("there:1").ok()); }
+
+  std::string Said(const absl::Status& status) { return Message(status, &Commands()[0], flags_); }
+
+  Flags flags_;
+};
+
+absl::Status Answered(absl::Status status) {
+  status.SetPayload(kAnsweredUrl, absl::Cord());
+  return status;
+}
+
+TEST_F(Report, AlwaysTwoLines) {
+  for (int code = 1; code <= 16; ++code) {
+    for (const char* message : {"", "something"}) {
+      const absl::Status status(static_cast<absl::StatusCode>(code), message);
+      for (const absl::Status& each :
+           {status, Answered(status), OutputError(status), WithAdvice(status, "try it"), UsageError("something")}) {
+        const std::string said = Said(each);
+        const std::vector<std::string> lines = absl::StrSplit(said, '\n');
+        ASSERT_EQ(lines.size(), 3U) << said;
+        EXPECT_THAT(lines[0], testing::StartsWith("attnctl: "));
+        EXPECT_GT(lines[1].size(), 5U) << said;
+        EXPECT_EQ(lines[2], "");
+        EXPECT_THAT(Message(each, nullptr, flags_), Not(HasSubstr("Deadline Exceeded")));
+      }
+    }
+  }
+}
+
+TEST_F(Report, AServerThatStopsIsReached) {
+  const absl::Status stopping = absl::UnavailableError("the server is stopping; the call was not begun");
+  EXPECT_THAT(Said(Answered(stopping)), testing::StartsWith("attnctl: there:1: the server is stopping; "));
+  EXPECT_THAT(Said(Answered(stopping)), HasSubstr("--retry_for"));
+  EXPECT_THAT(Said(stopping), HasSubstr("cannot reach"));
+}
+
+TEST_F(Report, ALateAnswerIsSaidWithItsTime) {
+  ASSERT_TRUE(flags_.timeout.Set("3s").ok());
+  EXPECT_THAT(Said(absl::DeadlineExceededError("Deadline Exceeded")),
+              testing::StartsWith("attnctl: no answer from there:1 within 3s\nallow it more time with --timeout"));
+}
+
+TEST_F(Report, TransposedAxesAreToldOfTheLayout) {
+  const absl::Status refused = ErrorWithDetail(absl::StatusCode::kInvalidArgument, {"heads", "8", "16"});
+  EXPECT_THAT(Said(refused), HasSubstr("`--layout bshd`; else"));
+  ASSERT_TRUE(flags_.layout.Set("bshd").ok());
+  EXPECT_THAT(Said(refused), HasSubstr("leave `--layout bshd` out"));
+}
+
+TEST(PlainReason, OfWhatGrpcSays) {
+  EXPECT_EQ(PlainReason("failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:1: Failed to "
+                        "connect to remote host: Connection refused"),
+            "nothing listens there");
+  EXPECT_EQ(PlainReason("DNS resolution failed for x:1: C-ares status is not ARES_SUCCESS qtype=AAAA name=x "
+                        "is_balancer=0: Domain name not found"),
+            "there is no host of that name");
+  EXPECT_EQ(PlainReason("a: b: the reason"), "the reason");
+  EXPECT_EQ(PlainReason(""), "no reason is known");
+}
+
+}  // namespace
+}  // namespace attnd::ctl
