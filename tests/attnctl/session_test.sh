@@ -51,7 +51,7 @@ expect 2 '--heads: expected 0 to 7, got 8' compare alibi:8 --heads 8
 expect 2 '--heads: expected all, or numbers as 0,3, got x' compare alibi:8 --heads x
 expect 2 '--max_offset: expected 1 to 1048576, got 0' compare alibi:8 --max_offset 0
 expect 2 '--trained_length: expected 1 to 1048576, got -1' compare alibi:8 --trained_length=-1
-expect 2 '--max_offset: cannot understand' compare alibi:8 --max_offset 99999999999999999999
+expect 2 '--max_offset: expected a whole number' compare alibi:8 --max_offset 99999999999999999999
 expect 2 'sources: expected 1 to 8, got 9' compare alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1 alibi:1
 expect 4 'absent.json: No such file' compare "file:$work/absent.json"
 expect 4 'others.json:decoder.1: table: expected one of model .*: decoder.0, encoder, got "decoder.1"' \
