@@ -1,5 +1,5 @@
-# What the files in tools/ are made of; sourced. run.sh sets ADDRESS, INPUT, REFERENCE, EXPECTED, REQUEST, CACHE, ROOT, TREE, CLIENTS and,
-# for each tool, OUTPUT and SCRATCH. A tool fails if its file does, and prints its version as "version: …".
+# What the files in tools/ are made of; sourced. run.sh sets ADDRESS, INPUT, REFERENCE, EXPECTED, REQUEST, CACHE, ROOT, TREE,
+# CLIENTS and, for each tool, OUTPUT and SCRATCH. A tool fails if its file does, and prints its version as "version: …".
 # shellcheck shell=bash
 
 UNKNOWN='model: expected a loaded model, got "no-such"'
