@@ -150,9 +150,9 @@ TEST(Svg, EscapesItsTitle) {
   }
 }
 
-TEST(HeatMapSvg, IsWhiteAtZero) {
+TEST(HeatMapSvg, IsGreyAtZero) {
   // Bucket 1 has value 0 and is the only one below the diagonal of 2 x 2.
-  EXPECT_THAT(HeatMapSvg(Picture(2, 2, 4, 5, false).window), HasSubstr("fill=\"#ffffff\" d=\"M0 1h1v1h-1z\""));
+  EXPECT_THAT(HeatMapSvg(Picture(2, 2, 4, 5, false).window), HasSubstr("fill=\"#dddddd\" d=\"M0 1h1v1h-1z\""));
 }
 
 }  // namespace
