@@ -89,13 +89,15 @@ struct Flags {
   Number query_start{own, "query_start", "N", 0, "position of the first query", "0"};
   Number key_start{own, "key_start", "N", 0, "position of the first key", "0"};
   OptionalFlag<std::int64_t> head{own, "head", "H", "draw the values of this head instead of the buckets"};
+  TextFlag heads{own, "heads", "all|A,B,C", "draw the values of all heads, or of these, side by side on one scale"};
   ChoiceFlag<Format> format{own,
                             "format",
                             {{"text", Format::kText}, {"svg", Format::kSvg}, {"json", Format::kJson}},
                             Format::kText,
                             "form of the picture",
                             "text"};
-  TextFlag explain{own, "explain", "Q,K", "say in a sentence what the bias of this query and key is, and why"};
+  TextFlag explain{own, "explain", "Q,K",
+                   "say in a sentence, or as JSON, what the bias of this query and key is, and why"};
   TextFlag out{own, "out", "FILE", "write there", "standard output"};
 
   // Models and the server.

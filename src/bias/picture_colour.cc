@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "absl/strings/str_format.h"
+#include "absl/types/span.h"
 
 namespace attnd::bias {
 namespace {
@@ -61,38 +61,6 @@ Colour Diverging(double t) {
                                              0xb8d0f9, 0xccd9ee, 0xdddddd, 0xecd3c5, 0xf5c4ad, 0xf7b194,
                                              0xf49a7b, 0xec7f63, 0xde604d, 0xcb3e38, 0xb40426};
   return Along(kStops, (t + 1) / 2);
-}
-
-std::map<std::int32_t, BucketKey> BucketKeys(const PictureWindow& window) {
-  std::map<std::int32_t, BucketKey> keys;
-  for (std::size_t cell = 0; cell < window.offsets.size(); ++cell) {
-    if (window.Masked(cell)) continue;
-    const std::int64_t offset = window.offsets[cell];
-    BucketKey& key = keys.try_emplace(window.buckets[cell], BucketKey{{}, offset, offset}).first->second;
-    if (std::llabs(offset) < std::llabs(key.nearest)) key.nearest = offset;
-    if (std::llabs(offset) > std::llabs(key.farthest)) key.farthest = offset;
-  }
-  // Each side's buckets share its scale by rank. Bucket numbers grow with the distance on both sides.
-  const auto is_after = [](const auto& entry) { return entry.second.farthest < 0; };
-  const auto after = std::count_if(keys.begin(), keys.end(), is_after);
-  const auto before = static_cast<std::ptrdiff_t>(keys.size()) - after;
-  std::ptrdiff_t rank_after = 0, rank_before = 0;
-  for (auto& entry : keys) {
-    const auto place = [](std::ptrdiff_t rank, std::ptrdiff_t count) {
-      return count < 2 ? 0.0 : static_cast<double>(rank) / static_cast<double>(count - 1);
-    };
-    entry.second.colour =
-        is_after(entry) ? Opposite(place(rank_after++, after)) : Sequential(place(rank_before++, before));
-  }
-  return keys;
-}
-
-double LargestValue(const PictureWindow& window) {
-  double largest = 0;
-  for (std::size_t cell = 0; cell < window.values.size(); ++cell) {
-    if (!window.Masked(cell)) largest = std::max(largest, std::fabs(static_cast<double>(window.values[cell])));
-  }
-  return largest == 0 ? 1 : largest;
 }
 
 }  // namespace attnd::bias

@@ -2,10 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
-
-#include "bias/picture.h"
 
 namespace attnd::bias {
 
@@ -32,17 +29,5 @@ Colour Opposite(double t);
 // t in [-1, 1], blue below and red above: Moreland's cool-warm scale (2009). Grey at 0, so that zero is neither the
 // white of the background nor the hatching of masked cells.
 Colour Diverging(double t);
-
-// What a picture's legend says about a bucket of the window.
-struct BucketKey {
-  Colour colour;
-  std::int64_t nearest, farthest;  // offsets of the window that it holds, by distance from the query
-};
-
-// The buckets that the window shows, by number.
-std::map<std::int32_t, BucketKey> BucketKeys(const PictureWindow& window);
-
-// The largest absolute value that the window shows; 1 if all are 0.
-double LargestValue(const PictureWindow& window);
 
 }  // namespace attnd::bias

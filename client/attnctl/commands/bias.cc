@@ -1,12 +1,16 @@
 #include "client/attnctl/commands/bias.h"
 
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "client/attnctl/bias_json.h"
 #include "client/attnctl/bias_text.h"
 #include "client/attnctl/output.h"
 #include "client/attnctl/progress.h"
@@ -16,7 +20,23 @@
 namespace attnd::ctl {
 namespace {
 
-BiasRequest RequestOf(const Flags& flags, const std::string& model) {
+// The heads whose values are wanted, from --head and --heads; none: all.
+absl::StatusOr<std::vector<std::int64_t>> HeadsOf(const Flags& flags) {
+  const std::optional<std::int64_t>& head = flags.head.value();
+  const std::string& heads = flags.heads.value();
+  if (heads.empty()) return std::vector<std::int64_t>{head.value_or(0)};
+  if (head.has_value()) return UsageError("--heads: expected none beside --head");
+  std::vector<std::int64_t> numbers;
+  if (heads == "all") return numbers;
+  for (const absl::string_view word : absl::StrSplit(heads, ',')) {
+    if (!absl::SimpleAtoi(word, &numbers.emplace_back())) {
+      return UsageError(absl::StrCat("--heads: expected all, or numbers as 0,3,5, got ", heads));
+    }
+  }
+  return numbers;
+}
+
+BiasRequest RequestOf(const Flags& flags, const std::string& model, const std::vector<std::int64_t>& heads) {
   BiasRequest request;
   request.model = model;
   request.version = flags.version.value();
@@ -25,7 +45,7 @@ BiasRequest RequestOf(const Flags& flags, const std::string& model) {
   request.query_count = flags.queries.value();
   request.key_start = flags.key_start.value();
   request.key_count = flags.keys.value() == 0 ? request.query_count : flags.keys.value();
-  request.heads = {flags.head.value().value_or(0)};
+  request.heads = heads;
   request.mask = flags.mask.value();
   return request;
 }
@@ -58,21 +78,30 @@ absl::Status Explain(BiasRequest request, const Flags& flags) {
       !absl::SimpleAtoi(words[1], &request.key_start)) {
     return UsageError(absl::StrCat("--explain: expected the positions of a query and a key, as 5,2, got ", pair));
   }
+  if (flags.format.value() == Format::kSvg)
+    return UsageError("--format: expected text or json with --explain, got svg");
   request.query_count = request.key_count = 1;
-  if (!flags.head.value().has_value()) request.heads.clear();
+  if (!flags.head.value().has_value() && flags.heads.value().empty()) request.heads.clear();
   const absl::StatusOr<BiasReply> reply = Ask(request, flags);
   if (!reply.ok()) return reply.status();
-  return WriteOutput(flags.out.value(), Sentence(request, *reply));
+  const bool json = flags.format.value() == Format::kJson;
+  return WriteOutput(flags.out.value(), json ? CellJson(request, *reply) : Sentence(request, *reply));
 }
 
 absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) {
-  const BiasRequest request = RequestOf(flags, arguments[0]);
+  const absl::StatusOr<std::vector<std::int64_t>> heads = HeadsOf(flags);
+  if (!heads.ok()) return heads.status();
+  const BiasRequest request = RequestOf(flags, arguments[0], *heads);
   if (!flags.explain.value().empty()) return Explain(request, flags);
   if (request.query_count < 1) return UsageError("--queries: expected at least 1");
   if (request.key_count < 1) return UsageError("--keys: expected at least 1");
   const absl::StatusOr<BiasReply> reply = Ask(request, flags);
   if (!reply.ok()) return reply.status();
-  return WriteOutput(flags.out.value(), Picture(request, *reply, flags));
+  const bool several = !flags.heads.value().empty();
+  return WriteOutput(flags.out.value(),
+                     flags.format.value() == Format::kJson
+                         ? WindowJson(request, *reply, several)
+                         : Picture(request, *reply, several || flags.head.value().has_value(), flags));
 }
 
 }  // namespace
@@ -82,12 +111,15 @@ Command BiasCommand() {
       "bias",
       "MODEL",
       "draw the bias of a window of queries and keys",
-      "The grid shows which bucket each query and key are in, u0, u1, ...; with --head, a heat map shows the "
-      "values.\n\n"
+      "The grid shows which bucket each query and key are in, u0, u1, ..., and which offsets each bucket holds; with "
+      "--head or --heads, heat maps on one scale show the values. The server's --max_bias_cells, by default 4194304, "
+      "limits a window: queries x keys x heads.\n\n"
       "  attnctl bias book --queries 6\n"
       "  attnctl bias t5-tiny --queries 512 --head 3 --format svg --out head3.svg\n"
+      "  attnctl bias t5-tiny --queries 64 --heads all --format svg --out heads.svg\n"
       "  attnctl bias book --explain 5,2",
-      {"queries", "keys", "query_start", "key_start", "table", "version", "mask", "head", "format", "out", "explain"},
+      {"queries", "keys", "query_start", "key_start", "table", "version", "mask", "head", "heads", "format", "out",
+       "explain"},
       Run};
 }
 

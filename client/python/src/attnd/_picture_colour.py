@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, NamedTuple, Sequence, Tuple
-
-import numpy as np
-
-from attnd._picture_window import Window
+from typing import NamedTuple, Sequence
 
 
 class Colour(NamedTuple):
@@ -68,43 +64,6 @@ def opposite(t: float) -> Colour:
 def diverging(t: float) -> Colour:
     """Moreland's cool-warm scale (2009), blue below and red above; t from -1 to 1, grey at 0."""
     return _along(_COOL_WARM, (t + 1) / 2)
-
-
-class BucketKey(NamedTuple):
-    """What a picture's legend says about a bucket: its colour, and the offsets of the window that it holds, by distance
-    from the query."""
-
-    colour: Colour
-    nearest: int
-    farthest: int
-
-
-def bucket_keys(window: Window) -> Dict[int, BucketKey]:
-    """The buckets that the window shows, by number."""
-    assert window.buckets is not None
-    shown = ~window.masked
-    pairs = np.unique(np.stack([window.buckets[shown], window.offsets[shown]]), axis=1)
-    ranges: Dict[int, Tuple[int, int]] = {}
-    for bucket in np.unique(pairs[0]).tolist():
-        offsets = pairs[1][pairs[0] == bucket]
-        distances = np.abs(offsets)
-        ranges[bucket] = int(offsets[distances.argmin()]), int(offsets[distances.argmax()])
-    # Each side's buckets share its scale by rank. Bucket numbers grow with the distance on both sides.
-    after = [bucket for bucket, (_, farthest) in ranges.items() if farthest < 0]
-    before = [bucket for bucket in ranges if bucket not in after]
-    keys = {}
-    for buckets, scale in ((after, opposite), (before, sequential)):
-        for rank, bucket in enumerate(buckets):
-            place = rank / (len(buckets) - 1) if len(buckets) > 1 else 0.0
-            keys[bucket] = BucketKey(scale(place), *ranges[bucket])
-    return dict(sorted(keys.items()))
-
-
-def largest_value(window: Window) -> float:
-    """The largest absolute value that the window shows; 1 if all are 0."""
-    assert window.values is not None
-    shown = np.abs(window.values[~window.masked].astype(np.float64))
-    return float(shown.max(initial=0.0)) or 1.0
 
 
 def _luminance(c: Colour) -> float:
