@@ -85,8 +85,9 @@ void BucketLegend(Canvas& canvas, const PictureWindow& window, const std::map<st
   for (const Entry& entry : entries) {
     // Where there are several columns, a heading starts one.
     if (entry.heading && entries.size() > rows) place = (place + rows - 1) / rows * rows;
-    const double x = left + width * static_cast<double>(place / rows);
-    const double y = top + kRow * static_cast<double>(place % rows);
+    const std::size_t column = place / rows, row = place % rows;
+    const double x = left + width * static_cast<double>(column);
+    const double y = top + kRow * static_cast<double>(row);
     ++place;
     if (!entry.fill.empty()) canvas.Rect(x, y, kPatch, kPatch, Patch(entry.fill));
     if (entry.name.has_value()) canvas.Text(x + 27, y + 14, 16, *entry.name);
@@ -99,9 +100,9 @@ void ColourBar(Canvas& canvas, const PictureWindow& window, const ValueScale& sc
   const double height = std::min(std::max(panel.height(), 160.0), 400.0), largest = scale.largest();
   constexpr int kShades = ValueScale::kShades, kCount = 2 * kShades + 1;
   for (int i = 0; i < kCount; ++i) {
-    const Colour colour = Diverging(static_cast<double>(kShades - i) / kShades);
-    canvas.Rect(x, top + height * i / kCount, kPatch, height / kCount,
-                absl::StrCat("fill=\"", Hex(colour), "\" shape-rendering=\"crispEdges\""));
+    canvas.Rect(
+        x, top + height * i / kCount, kPatch, height / kCount,
+        absl::StrCat("fill=\"", Hex(ValueScale::ColourOfShade(kShades - i)), "\" shape-rendering=\"crispEdges\""));
   }
   canvas.Rect(x, top, kPatch, height, Patch("none"));
   std::vector<double> marks = {largest, 0, -largest};

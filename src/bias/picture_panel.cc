@@ -14,6 +14,7 @@ namespace {
 constexpr double kLargestCell = 72;
 constexpr double kRoomyCell = 24;  // cells are square up to this side; beyond it a short axis has larger ones
 constexpr double kSmoothCell = 2;  // below it the edge between two colours is a straight line instead of a staircase
+constexpr double kGrowth = 64;     // of the grid, until labels fit
 constexpr std::int64_t kMostSeparate = 40;  // cells a side with lines between them, whether they have labels or not
 constexpr double kSmallestIndexed = 10.5;   // below this size of text an index is not legible
 
@@ -41,10 +42,11 @@ CellSize Fitted(const PictureWindow& window, const Look& look, double plot, doub
     }
     ems.push_back(widest == 0 ? 1 : widest);
   }
-  const CellSize small = Within(window, look, ems, plot);
-  if (small.label > 0) return small;
-  const CellSize large = Within(window, look, ems, grown);
-  return large.label > 0 ? large : small;
+  for (int i = 0; plot + i * kGrowth <= grown; ++i) {
+    const CellSize size = Within(window, look, ems, plot + i * kGrowth);
+    if (size.label > 0) return size;
+  }
+  return Within(window, look, ems, plot);
 }
 
 double RoomForRows(const PictureWindow& window, const CellSize& size) {

@@ -33,7 +33,7 @@ struct CellSize {
   std::size_t form;
 };
 
-// A grid of at most `plot` pixels a side; or of `grown`, where only then its labels are legible.
+// A grid of at most `plot` pixels a side, or as much more, up to `grown`, as makes its labels legible.
 CellSize Fitted(const PictureWindow& window, const Look& look, double plot, double grown);
 
 // The width of the queries' positions, which stand left of the grid.

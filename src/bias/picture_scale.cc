@@ -3,11 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 namespace attnd::bias {
+namespace {
+
+constexpr double kNearZero = 0.1;  // of the diverging scale: values beside zero begin here, to stand out from it
+
+}  // namespace
 
 std::map<std::int32_t, BucketKey> BucketKeys(const PictureWindow& window) {
   std::map<std::int32_t, BucketKey> keys;
@@ -65,7 +71,17 @@ ValueScale::ValueScale(const PictureWindow& window) {
   scientific_ = magnitude > 4 || magnitude < -4;
 }
 
-Colour ValueScale::ColourOf(double value) const { return Diverging(std::round(value / largest_ * kShades) / kShades); }
+Colour ValueScale::ColourOfShade(int shade) {
+  if (shade == 0) return Diverging(0);
+  const double t = kNearZero + (1 - kNearZero) * std::abs(shade) / kShades;
+  return Diverging(shade < 0 ? -t : t);
+}
+
+Colour ValueScale::ColourOf(double value) const {
+  if (value == 0) return ColourOfShade(0);
+  const int shade = std::max(1, static_cast<int>(std::round(std::fabs(value) / largest_ * kShades)));
+  return ColourOfShade(value < 0 ? -shade : shade);
+}
 
 std::string ValueScale::Written(double value) const {
   if (value == 0) return "0";

@@ -44,7 +44,10 @@ class ValueScale {
   double greatest() const { return greatest_; }
   double largest() const { return largest_; }  // absolute value, and where the scale ends; 1 if all are 0
 
+  // Zero has a colour that no other value has.
   Colour ColourOf(double value) const;
+  // From -kShades to kShades, 0 for zero.
+  static Colour ColourOfShade(int shade);
   // Nothing but zero itself is written "0".
   std::string Written(double value) const;
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bias/picture.h"
+#include "bias/picture_axes.h"
 #include "bias/picture_canvas.h"
 #include "bias/picture_legend.h"
 #include "bias/picture_panel.h"
@@ -82,6 +83,7 @@ Panel AllPanels(Canvas& canvas, const PictureWindow& window, const std::vector<L
   const double left = Left(window, size), top = kTop + 24;
   const double across = size.width * static_cast<double>(window.keys) + 24;
   const double down = size.height * static_cast<double>(window.queries) + 34;
+  const double names = ColumnAxis(window, size).size;
   std::vector<Panel> panels;
   for (std::size_t i = 0; i < looks.size(); ++i) {
     const std::size_t row = i / columns, column = i % columns;
@@ -90,8 +92,8 @@ Panel AllPanels(Canvas& canvas, const PictureWindow& window, const std::vector<L
     panel.Draw(looks[i]);
     if (column == 0) panel.RowNames();
     if (row == 0) panel.ColumnNames();
-    canvas.Text(panel.left(), panel.top() - (row == 0 ? 30 : 8), 13, Plain(absl::StrCat("head ", window.heads[i].head)),
-                kInk, "start", " class=\"s\" font-weight=\"600\"");
+    canvas.Text(panel.left(), panel.top() - (row == 0 ? 17 + names : 8), 13,
+                Plain(absl::StrCat("head ", window.heads[i].head)), kInk, "start", " class=\"s\" font-weight=\"600\"");
   }
   const Panel& upper_right = panels[columns - 1];
   AxisNames(canvas, panels[0], Panel(canvas, window, size, upper_right.left(), panels.back().top()));

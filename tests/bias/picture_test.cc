@@ -284,7 +284,7 @@ TEST(HeatMapSvg, HasOnePanelForEachHeadOnOneScale) {
   EXPECT_EQ(Count(svg, ">head 0<") + Count(svg, ">head 1<"), 2);
   // The greatest value of head 1 ends the scale, and that of head 0 is a tenth of it.
   EXPECT_EQ(Paint(svg, 1).Colour(5, 0), Hex(Diverging(1)));
-  EXPECT_EQ(Paint(svg, 0).Colour(5, 0), Hex(Diverging(3.0 / 32)));
+  EXPECT_EQ(Paint(svg, 0).Colour(5, 0), Hex(ValueScale::ColourOfShade(3)));
   EXPECT_THAT(HeatMapSvg(Book(6, 6).window), HasSubstr("decoder, head 0: bias"));
 }
 
@@ -293,6 +293,17 @@ TEST(HeatMapSvg, ShowsZeroAsNeitherGroundNorMask) {
   EXPECT_EQ(Paint(svg, 0).Colour(1, 0), "#dddddd");
   EXPECT_THAT(svg, HasSubstr(">0</text>"));
   EXPECT_THAT(svg, HasSubstr("<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"));
+}
+
+TEST(HeatMapSvg, NoOtherValueHasTheColourOfZero) {
+  const ValueScale scale(Book(6, 6).window);
+  EXPECT_EQ(scale.ColourOf(0), Diverging(0));
+  for (const double value : {1e-9, -1e-9}) {
+    EXPECT_FALSE(scale.ColourOf(value) == Diverging(0));
+    EXPECT_EQ(scale.ColourOf(value), ValueScale::ColourOfShade(value < 0 ? -1 : 1));
+  }
+  EXPECT_EQ(scale.ColourOf(scale.largest()), Diverging(1));
+  EXPECT_EQ(scale.ColourOf(-scale.largest()), Diverging(-1));
 }
 
 TEST(HeatMapSvg, ScaleIsSymmetricAndSaysItsEnds) {

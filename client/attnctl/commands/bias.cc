@@ -107,20 +107,19 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) 
 }  // namespace
 
 Command BiasCommand() {
-  return {
-      "bias",
-      "MODEL",
-      "draw the bias of a window of queries and keys",
-      "The grid shows which bucket each query and key are in, u0, u1, ..., and which offsets each bucket holds; with "
-      "--head or --heads, heat maps on one scale show the values. The server's --max_bias_cells, by default 4194304, "
-      "limits a window: queries x keys x heads.\n\n"
-      "  attnctl bias book --queries 6\n"
-      "  attnctl bias t5-tiny --queries 512 --head 3 --format svg --out head3.svg\n"
-      "  attnctl bias t5-tiny --queries 64 --heads all --format svg --out heads.svg\n"
-      "  attnctl bias book --explain 5,2",
-      {"queries", "keys", "query_start", "key_start", "table", "version", "mask", "head", "heads", "format", "out",
-       "explain"},
-      Run};
+  return {"bias",
+          "MODEL",
+          "draw the bias of a window of queries and keys",
+          "The grid shows which bucket each query and key are in, u0, u1, ..., and the legend which offsets each\n"
+          "bucket holds; with --head or --heads, heat maps on one scale show the values. The server limits a window\n"
+          "to --max_bias_cells (4194304 by default) queries x keys x heads.\n\n"
+          "  attnctl bias book --queries 6\n"
+          "  attnctl bias t5-tiny --queries 512 --head 3 --format svg --out head3.svg\n"
+          "  attnctl bias t5-tiny --queries 64 --heads all --format svg --out heads.svg\n"
+          "  attnctl bias book --explain 5,2",
+          {"queries", "keys", "query_start", "key_start", "table", "version", "mask", "head", "heads", "format", "out",
+           "explain"},
+          Run};
 }
 
 }  // namespace attnd::ctl

@@ -6,9 +6,8 @@ import math
 from typing import Dict, List, NamedTuple, Optional
 
 from attnd._picture_canvas import GREY, HATCHING, INK, LINE, Canvas, Label, indexed, minus, n, plain
-from attnd._picture_colour import diverging
 from attnd._picture_panel import Panel
-from attnd._picture_scale import SHADES, BucketKey, ValueScale, knows_ranges, offsets_of
+from attnd._picture_scale import SHADES, BucketKey, ValueScale, colour_of_shade, knows_ranges, offsets_of
 from attnd._picture_window import Window
 
 _GAP = 40.0  # between the grid and its legend
@@ -83,7 +82,7 @@ def colour_bar(canvas: Canvas, window: Window, scale: ValueScale, panel: Panel) 
     height = min(max(panel.height, 160.0), 400.0)
     count = 2 * SHADES + 1
     for i in range(count):
-        colour = diverging((SHADES - i) / SHADES).hex()
+        colour = colour_of_shade(SHADES - i).hex()
         canvas.rect(x, top + height * i / count, 18, height / count, f'fill="{colour}" shape-rendering="crispEdges"')
     canvas.rect(x, top, 18, height, f'fill="none" stroke="{LINE}"')
     marks = [scale.largest, 0.0, -scale.largest]

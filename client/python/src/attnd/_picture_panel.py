@@ -11,6 +11,7 @@ from attnd._picture_window import Window
 
 _LARGEST_CELL = 72.0
 _ROOMY_CELL = 24.0  # cells are square up to this side; beyond it a short axis has larger ones
+_GROWTH = 64.0  # of the grid, until labels fit
 _MOST_SEPARATE = 40  # with lines between cells, whether they have labels or not
 _SMOOTH_CELL = 2.0  # below this side the edge between two colours is a straight line instead of a staircase
 _SMALLEST_INDEXED = 10.5  # below it an index is not legible
@@ -33,7 +34,7 @@ class Look(NamedTuple):
 
 
 def fitted(window: Window, look: Look, plot: float, grown: float) -> Size:
-    """A grid of at most `plot` pixels a side; or of `grown`, where only then its labels are legible."""
+    """A grid of at most `plot` pixels a side, or as much more, up to `grown`, as makes its labels legible."""
     ems = [max((form.label(offset).ems for offset in window.visible()), default=1.0) for form in look.forms]
 
     def within(side: float) -> Size:
@@ -46,11 +47,13 @@ def fitted(window: Window, look: Look, plot: float, grown: float) -> Size:
                 return Size(width, height, label, i)
         return Size(width, height, 0.0, 0)
 
-    small = within(plot)
-    if small.label > 0:
-        return small
-    large = within(grown)
-    return large if large.label > 0 else small
+    side = plot
+    while side <= grown:
+        size = within(side)
+        if size.label > 0:
+            return size
+        side += _GROWTH
+    return within(plot)
 
 
 class Panel:

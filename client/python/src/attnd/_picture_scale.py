@@ -11,6 +11,7 @@ from attnd._picture_window import Range, Window
 # Colours on each side of zero: few enough that long diagonals of nearly equal values merge, and enough that the eye
 # sees no steps.
 SHADES = 32
+_NEAR_ZERO = 0.1  # of the diverging scale: values beside zero begin here, to stand out from it
 
 
 class BucketKey(NamedTuple):
@@ -68,6 +69,14 @@ def offsets_of(key: BucketKey) -> str:
     return f"{key.last} to {key.first}" if key.after else f"{key.first} to {key.last}"
 
 
+def colour_of_shade(shade: int) -> Colour:
+    """From -SHADES to SHADES, 0 for zero."""
+    if shade == 0:
+        return diverging(0)
+    t = _NEAR_ZERO + (1 - _NEAR_ZERO) * abs(shade) / SHADES
+    return diverging(-t if shade < 0 else t)
+
+
 class ValueScale:
     """The colours of values, symmetric about zero, and how many digits they are written with."""
 
@@ -82,8 +91,11 @@ class ValueScale:
         self._scientific = magnitude > 4 or magnitude < -4
 
     def colour(self, value: float) -> Colour:
-        scaled = value / self.largest * SHADES
-        return diverging(math.copysign(math.floor(abs(scaled) + 0.5), scaled) / SHADES)
+        """Zero has a colour that no other value has."""
+        if value == 0:
+            return colour_of_shade(0)
+        shade = max(1, math.floor(abs(value) / self.largest * SHADES + 0.5))
+        return colour_of_shade(-shade if value < 0 else shade)
 
     def label(self, value: float) -> str:
         """Nothing but zero itself is written "0"."""

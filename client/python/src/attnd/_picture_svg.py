@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Dict, List, Tuple
 
-from attnd._picture_axes import Size, room_for_rows
+from attnd._picture_axes import Size, column_axis, room_for_rows
 from attnd._picture_canvas import GREY, MARGIN, Canvas, indexed, minus, plain
 from attnd._picture_legend import bucket_legend, colour_bar
 from attnd._picture_panel import Form, Look, Panel, fitted
@@ -71,6 +71,7 @@ def _all_panels(canvas: Canvas, window: Window, looks: List[Look]) -> Panel:
     size = min((fitted(window, look, side, side) for look in looks), key=lambda size: size.label)
     left, top = _left(window, size), _TOP + 24
     across, down = size.width * window.keys + 24, size.height * window.queries + 34
+    names = column_axis(window, size).size
     panels = []
     for i, look in enumerate(looks):
         row, column = divmod(i, columns)
@@ -81,7 +82,9 @@ def _all_panels(canvas: Canvas, window: Window, looks: List[Look]) -> Panel:
         if row == 0:
             panel.column_names()
         head = plain(f"head {window.heads[i]}")
-        canvas.text(panel.left, panel.top - (30 if row == 0 else 8), 13, head, more=' class="s" font-weight="600"')
+        canvas.text(
+            panel.left, panel.top - (17 + names if row == 0 else 8), 13, head, more=' class="s" font-weight="600"'
+        )
         panels.append(panel)
     last_row = panels[len(panels) - 1]
     _axis_names(canvas, panels[0], Panel(canvas, window, size, panels[columns - 1].left, last_row.top))
