@@ -13,7 +13,7 @@ namespace {
 // Sides of cells in pixels.
 constexpr double kLargestCell = 72;
 constexpr double kRoomyCell = 24;  // cells are square up to this side; beyond it a short axis has larger ones
-constexpr double kSmoothCell = 2;  // below it the edge between two colours is a straight line instead of a staircase
+constexpr double kSmoothCell = 4;  // below it the edge between two colours is a straight line instead of a staircase
 constexpr double kGrowth = 64;     // of the grid, until labels fit
 constexpr std::int64_t kMostSeparate = 40;  // cells a side with lines between them, whether they have labels or not
 constexpr double kSmallestIndexed = 10.5;   // below this size of text an index is not legible

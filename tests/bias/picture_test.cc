@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,11 @@ struct Shape {
   bool bidirectional = false;
   std::int64_t query_start = 0, key_start = 0;
 };
+
+void PrintTo(const Shape& shape, std::ostream* out) {
+  *out << shape.queries << " queries from " << shape.query_start << ", " << shape.keys << " keys from "
+       << shape.key_start << (shape.bidirectional ? ", bidirectional" : "");
+}
 
 // A T5 table whose value in bucket b is (b - 1) / 2 in head 0, and ten times that in head 1.
 BiasTable T5(std::int64_t num_buckets, std::int64_t max_distance, bool bidirectional) {
@@ -210,14 +216,22 @@ TEST_P(SvgTest, ShowsTheColourOfEachVisibleCellAndNoneOfMaskedOnes) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, SvgTest,
                          testing::Values(Shape{1, 1}, Shape{6, 6}, Shape{3, 9, true}, Shape{20, 20}, Shape{41, 40},
-                                         Shape{64, 64, true}, Shape{128, 300, true}, Shape{300, 5}, Shape{512, 512},
-                                         Shape{512, 512, true}, Shape{1, 64, false, 63}, Shape{8, 512, false, 500},
-                                         Shape{70, 700, true, 40, 300}, Shape{5, 5, false, 0, 90}));
+                                         Shape{150, 170, true}, Shape{64, 64, true}, Shape{128, 300, true},
+                                         Shape{300, 5}, Shape{512, 512}, Shape{512, 512, true}, Shape{1, 64, false, 63},
+                                         Shape{8, 512, false, 500}, Shape{70, 700, true, 40, 300},
+                                         Shape{5, 5, false, 0, 90}));
 
 TEST(Svg, IsSmallWhereThereAreNoLabels) {
   const Picture picture({512, 512, true}, T5(32, 128, true));
   EXPECT_LT(BucketGridSvg(picture.window).size(), 40'000U);
   EXPECT_LT(HeatMapSvg(picture.window).size(), 40'000U);
+  // The worst that there is: no two neighbouring offsets have one colour.
+  std::vector<float> values;
+  for (int i = 0; i < 4000; ++i) values.push_back(static_cast<float>(i % 7) - 3);
+  const BiasTable uneven = *BiasTable::Create(1, PerOffsetRule{-2000, values});
+  for (const int n : {45, 100, 160, 200, 512}) {
+    EXPECT_LT(HeatMapSvg(Picture({n, n, true}, uneven).window).size(), 260'000U) << n;
+  }
 }
 
 // All sizes of text in a document.

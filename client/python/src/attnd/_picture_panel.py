@@ -13,7 +13,7 @@ _LARGEST_CELL = 72.0
 _ROOMY_CELL = 24.0  # cells are square up to this side; beyond it a short axis has larger ones
 _GROWTH = 64.0  # of the grid, until labels fit
 _MOST_SEPARATE = 40  # with lines between cells, whether they have labels or not
-_SMOOTH_CELL = 2.0  # below this side the edge between two colours is a straight line instead of a staircase
+_SMOOTH_CELL = 4.0  # below this side the edge between two colours is a straight line instead of a staircase
 _SMALLEST_INDEXED = 10.5  # below it an index is not legible
 
 
