@@ -64,8 +64,9 @@ echo
 heading "5. What the T5 has learned: head 0 looks two bytes back"
 "$attnctl" bias t5-tiny --head 0 --queries 12
 "$attnctl" bias t5-tiny --head 0 --queries 64 --format svg --out "$out/t5-tiny_head0.svg"
+"$attnctl" bias t5-tiny --heads all --queries 64 --format svg --out "$out/t5-tiny_heads.svg"
 printf '\nWith nothing but the bias, on the last of 512 tokens (examples/attend.cc):\n\n'
 "$example" "$ATTND_SERVER"
 
 stop_server || fail "the server stopped with an error: $(tail -n 3 "$out/server.log")"
-heading "All as it should be. The server has stopped; the pictures are build/demo/book.svg and build/demo/t5-tiny_head0.svg"
+heading "All as it should be. The server has stopped; the pictures are build/demo/book.svg, t5-tiny_head0.svg and t5-tiny_heads.svg"

@@ -7,11 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "bias/picture.h"
-#include "nlohmann/json.hpp"
+#include "bias/picture_scale.h"
+#include "client/attnctl/bias_window.h"
 
 namespace attnd::ctl {
 namespace {
@@ -20,34 +20,6 @@ namespace {
 std::string Shortest(float value) {
   char digits[32];
   return std::string(digits, std::to_chars(digits, digits + sizeof(digits), value).ptr);
-}
-
-// [[...], ...] by query and key; `cell` gives an unmasked cell's text.
-std::string Rows(const bias::PictureWindow& window, const std::function<std::string(std::size_t)>& cell) {
-  std::string rows = "[";
-  for (std::int64_t q = 0; q < window.queries; ++q) {
-    absl::StrAppend(&rows, q == 0 ? "\n  [" : ",\n  [");
-    for (std::int64_t k = 0; k < window.keys; ++k) {
-      const std::size_t at = window.Index(q, k);
-      absl::StrAppend(&rows, k == 0 ? "" : ",", window.Masked(at) ? "null" : cell(at));
-    }
-    absl::StrAppend(&rows, "]");
-  }
-  return rows + "]";
-}
-
-std::string Json(const bias::PictureWindow& window, const BiasRequest& request, const BiasReply& reply) {
-  const auto offset = [&](std::size_t at) { return absl::StrCat(window.offsets[at]); };
-  const auto bucket = [&](std::size_t at) {
-    return window.buckets.empty() ? "null" : absl::StrCat(window.buckets[at]);
-  };
-  const auto value = [&](std::size_t at) { return Shortest(window.values[at]); };
-  return absl::StrCat("{\"model\":", nlohmann::json(request.model).dump(), ",\"version\":", reply.version,
-                      ",\"table\":", nlohmann::json(reply.table).dump(), ",\"mask\":\"",
-                      reply.mask == Mask::kCausal ? "causal" : "none", "\",\"head\":", window.head,
-                      ",\"query_start\":", window.query_start, ",\"key_start\":", window.key_start,
-                      ",\n\"offsets\":", Rows(window, offset), ",\n\"buckets\":", Rows(window, bucket),
-                      ",\n\"values\":", Rows(window, value), "}\n");
 }
 
 bias::TextOptions ForTerminal(const Flags& flags) {
@@ -75,31 +47,23 @@ std::string ValuesByHead(const BiasReply& reply) {
   return absl::StrCat(values, reply.heads.size() == 1 ? " in head " : " in heads ", heads);
 }
 
+// " (offsets 2 to 3)": what the cell's bucket holds and the mask shows, whatever the window. Empty if the server does
+// not say.
+std::string OfBucket(const BiasRequest& request, const BiasReply& reply) {
+  if (reply.bucket_ranges.empty()) return "";
+  const bias::OffsetRange offsets = bias::BucketKeys(PictureOf(request, reply)).begin()->second.offsets;
+  return absl::StrCat(offsets.min == offsets.max ? " (offset " : " (offsets ", bias::InWords(offsets), ")");
+}
+
 }  // namespace
 
-std::string Picture(const BiasRequest& request, const BiasReply& reply, const Flags& flags) {
-  bias::PictureWindow window;
-  const bool values = flags.head.value().has_value() || reply.buckets.empty();
-  window.title = absl::StrCat(request.model, ", ", reply.table);
-  if (values) absl::StrAppend(&window.title, ", head ", reply.heads[0]);
-  window.query_start = request.query_start;
-  window.key_start = request.key_start;
-  window.queries = request.query_count;
-  window.keys = request.key_count;
-  window.causal = reply.mask == Mask::kCausal;
-  window.offsets = reply.offsets;
-  window.buckets = reply.buckets;
-  window.values = reply.values;
-  window.head = reply.heads[0];
-  switch (flags.format.value()) {
-    case Format::kJson:
-      return Json(window, request, reply);
-    case Format::kSvg:
-      return values ? bias::HeatMapSvg(window) : bias::BucketGridSvg(window);
-    case Format::kText:
-      break;
+std::string Picture(const BiasRequest& request, const BiasReply& reply, bool values, const Flags& flags) {
+  const bias::PictureWindow window = PictureOf(request, reply);
+  const bool svg = flags.format.value() == Format::kSvg;
+  if (values || reply.buckets.empty()) {
+    return svg ? bias::HeatMapSvg(window) : bias::HeatMapText(window, ForTerminal(flags));
   }
-  return values ? bias::HeatMapText(window, ForTerminal(flags)) : bias::BucketGridText(window, ForTerminal(flags));
+  return svg ? bias::BucketGridSvg(window) : bias::BucketGridText(window, ForTerminal(flags));
 }
 
 std::string Sentence(const BiasRequest& request, const BiasReply& reply) {
@@ -113,8 +77,8 @@ std::string Sentence(const BiasRequest& request, const BiasReply& reply) {
   }
   const std::string added = absl::StrCat(" is added to q\u00b7k: ", ValuesByHead(reply), ".\n");
   if (reply.buckets.empty()) return absl::StrCat(start, ", and the bias that ", table, " gives this offset", added);
-  return absl::StrCat(start, ", which ", table, " puts into bucket ", reply.buckets[0], ", so u", reply.buckets[0],
-                      added);
+  return absl::StrCat(start, ", which ", table, " puts into bucket ", reply.buckets[0], OfBucket(request, reply),
+                      ", so u", reply.buckets[0], added);
 }
 
 }  // namespace attnd::ctl

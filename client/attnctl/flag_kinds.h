@@ -91,6 +91,20 @@ class NumbersFlag : public Flag {
   std::vector<std::int64_t> value_;
 };
 
+// Heads by number with commas between them, or `all`.
+class HeadsFlag : public Flag {
+ public:
+  using Flag::Flag;
+
+  bool given() const { return given_; }
+  const std::vector<std::int64_t>& value() const { return value_; }  // empty: all
+  absl::Status Set(const std::string& text) override;
+
+ private:
+  bool given_ = false;
+  std::vector<std::int64_t> value_;
+};
+
 // One of a fixed set of words, each of which stands for a value.
 template <typename T>
 class ChoiceFlag : public Flag {

@@ -101,17 +101,19 @@ struct Flags {
   Number key_start{own, "key_start", "N", 0, "position of the first key", "0", kCount};
   OptionalFlag<std::int64_t> head{own,       "head", "H", "draw the values of this head instead of the buckets",
                                   "buckets", kCount};
+  HeadsFlag heads{own, "heads", "all|A,B,C", "the values of all heads, or of these, side by side on one scale",
+                  "`bias`: buckets; `bias compare`: all"};
   ChoiceFlag<Format> format{own,
                             "format",
                             {{"text", Format::kText}, {"svg", Format::kSvg}, {"json", Format::kJson}},
                             Format::kText,
                             "form of what is printed",
                             "text"};
-  TextFlag explain{own, "explain", "Q,K", "say in a sentence what the bias of this query and key is, and why"};
+  TextFlag explain{own, "explain", "Q,K",
+                   "say in a sentence, or as JSON, what the bias of this query and key is, and why"};
   TextFlag out{own, "out", "FILE", "write there", "standard output"};
 
   // A comparison of biases.
-  TextFlag heads{own, "heads", "H,H|all", "heads to compare, a panel for each", "all"};
   OptionalFlag<std::int64_t> max_offset{own, "max_offset", "N", "the largest offset shown",
                                         "4 x the longest max distance, table or trained length"};
   OptionalFlag<std::int64_t> trained_length{own, "trained_length", "N",

@@ -105,6 +105,12 @@ BiasReply FromProto(const v1::GetBiasResponse& m) {
   reply.buckets.assign(m.buckets().begin(), m.buckets().end());
   reply.heads.assign(m.heads().begin(), m.heads().end());
   reply.values.assign(m.values().begin(), m.values().end());
+  for (const v1::BucketRange& range : m.bucket_ranges()) {
+    BucketRange& converted = reply.bucket_ranges.emplace_back();
+    converted.bucket = range.bucket();
+    if (range.has_min_offset()) converted.min_offset = range.min_offset();
+    if (range.has_max_offset()) converted.max_offset = range.max_offset();
+  }
   return reply;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -50,6 +51,23 @@ absl::StatusOr<v1::Mask> MaskOf(const v1::GetBiasRequest& request, const bias::B
   return table.bidirectional() ? v1::MASK_NONE : v1::MASK_CAUSAL;
 }
 
+// The ranges of the buckets that the response names.
+void AddRanges(v1::GetBiasResponse& response, const bias::BiasTable& table) {
+  std::set<std::int32_t> named;
+  std::int32_t last = -1;
+  for (const std::int32_t bucket : response.buckets()) {
+    if (bucket != last && bucket >= 0) named.insert(bucket);
+    last = bucket;
+  }
+  for (const std::int32_t bucket : named) {
+    const bias::OffsetRange offsets = table.OffsetsOf(bucket);
+    v1::BucketRange& range = *response.add_bucket_ranges();
+    range.set_bucket(bucket);
+    if (offsets.min) range.set_min_offset(*offsets.min);
+    if (offsets.max) range.set_max_offset(*offsets.max);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request, const model::Model& model,
@@ -82,6 +100,7 @@ absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request
       response.add_buckets(masked ? -1 : static_cast<std::int32_t>(*bucket));
     }
   });
+  AddRanges(response, table);
   for (const std::int64_t head : response.heads()) {
     for_each_cell(
         [&](std::int64_t offset, bool masked) { response.add_values(masked ? 0.0F : table.Value(head, offset)); });

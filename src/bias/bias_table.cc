@@ -117,6 +117,18 @@ std::optional<std::int64_t> BiasTable::Bucket(std::int64_t offset) const {
   return static_cast<std::int64_t>(first_offsets_.size()) + BucketOfDistance(first_offsets_, Distance(offset));
 }
 
+OffsetRange BiasTable::OffsetsOf(std::int64_t bucket) const {
+  const auto side = static_cast<std::int64_t>(first_offsets_.size());
+  const bool after = bucket >= side;  // keys after the query
+  const auto rank = static_cast<std::size_t>(after ? bucket - side : bucket);
+  const std::int64_t nearest = first_offsets_[rank];
+  std::optional<std::int64_t> farthest;
+  if (rank + 1 < first_offsets_.size()) farthest = first_offsets_[rank + 1] - 1;
+  if (after) return {farthest ? std::optional<std::int64_t>(-*farthest) : std::nullopt, -nearest};
+  if (bucket == 0 && !bidirectional()) return {std::nullopt, farthest};
+  return {nearest, farthest};
+}
+
 float BiasTable::Value(std::int64_t head, std::int64_t offset) const {
   const std::int64_t bucket = Bucket(offset).value_or(0);
   return std::visit(ValueAt{heads_, head, offset, bucket}, rule_);

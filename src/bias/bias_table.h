@@ -47,6 +47,12 @@ struct OffsetForm {
   std::vector<float> low_slope;   // [heads]
 };
 
+// The offsets from `min` to `max`; without an end there is none.
+struct OffsetRange {
+  std::optional<std::int64_t> min, max;
+  bool operator==(const OffsetRange&) const = default;
+};
+
 // An immutable, validated table. Thread-safe.
 class BiasTable {
  public:
@@ -65,6 +71,9 @@ class BiasTable {
   // The bucket of an offset; nullopt if the rule has no buckets. For a causal table a negative offset is in bucket 0,
   // as in Hugging Face.
   std::optional<std::int64_t> Bucket(std::int64_t offset) const;
+
+  // The offsets that Bucket() puts into a bucket that it gives for some offset.
+  OffsetRange OffsetsOf(std::int64_t bucket) const;
 
   // The table's own value, exactly as learned. head in [0, heads).
   float Value(std::int64_t head, std::int64_t offset) const;

@@ -150,7 +150,7 @@ std::int64_t Comparison::FirstOffset(std::size_t s) const {
   return masked ? 0 : min_offset_;
 }
 
-std::vector<OffsetRange> Comparison::Ranges() const {
+std::vector<OffsetSpan> Comparison::Ranges() const {
   std::set<std::int64_t> starts;
   for (const bool after : {false, true}) {
     if (after && min_offset_ == 0) continue;
@@ -172,7 +172,7 @@ std::vector<OffsetRange> Comparison::Ranges() const {
   }
   starts.insert(0);
   starts.insert(min_offset_);
-  std::vector<OffsetRange> ranges;
+  std::vector<OffsetSpan> ranges;
   for (const std::int64_t start : starts) {
     if (!ranges.empty()) ranges.back().last = start - 1;
     ranges.push_back({start, max_offset_});

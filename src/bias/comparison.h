@@ -33,8 +33,8 @@ struct ComparisonOptions {
   Negatives negatives = Negatives::kOfTables;
 };
 
-// A range of offsets, both ends included.
-struct OffsetRange {
+// Offsets, both ends included.
+struct OffsetSpan {
   std::int64_t first, last;
 };
 
@@ -69,7 +69,7 @@ class Comparison {
 
   // Ranges that together are all offsets, ascending: the tables' buckets, then powers of two; cut at the trained
   // length.
-  std::vector<OffsetRange> Ranges() const;
+  std::vector<OffsetSpan> Ranges() const;
   // Offsets worth naming, ascending: around the trained length (or the longest reach) and its multiples.
   std::vector<std::int64_t> Landmarks() const;
   // The length from which on nothing was trained, or, unless it was given, the longest reach of a table.

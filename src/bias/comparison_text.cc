@@ -27,7 +27,7 @@ struct Curve {
   float At(std::int64_t offset) const { return values[static_cast<std::size_t>(offset - first)]; }
 
   // "-0.5", or "-8 .. -4": the lowest and the highest value of a range.
-  std::string Over(OffsetRange range) const {
+  std::string Over(OffsetSpan range) const {
     const auto begin = values.begin() + static_cast<std::ptrdiff_t>(range.first - first);
     const auto [least, most] =
         std::minmax_element(begin, begin + static_cast<std::ptrdiff_t>(range.last - range.first + 1));
@@ -65,7 +65,7 @@ class Lines {
   std::vector<std::pair<std::string, std::vector<std::string>>> lines_;  // words, or cells
 };
 
-std::string Shown(OffsetRange range) {
+std::string Shown(OffsetSpan range) {
   return range.first == range.last ? absl::StrCat(range.first) : absl::StrCat(range.first, " .. ", range.last);
 }
 
@@ -93,9 +93,9 @@ std::vector<std::string> Line(std::string name, const std::vector<std::optional<
 }
 
 // The offsets shown that lie within the trained length, and those beyond it on either side.
-std::vector<std::pair<std::string, OffsetRange>> Parts(const Comparison& comparison) {
+std::vector<std::pair<std::string, OffsetSpan>> Parts(const Comparison& comparison) {
   const std::int64_t least = comparison.min_offset(), most = comparison.max_offset(), length = comparison.length();
-  std::vector<std::pair<std::string, OffsetRange>> parts = {
+  std::vector<std::pair<std::string, OffsetSpan>> parts = {
       {"within", {std::max(least, 1 - length), std::min(most, length - 1)}}};
   if (most >= length) parts.push_back({"beyond", {length, most}});
   if (least <= -length) parts.push_back({"beyond, keys after", {least, -length}});
@@ -108,7 +108,7 @@ std::string Panel(const Comparison& comparison, std::int64_t panel) {
   std::vector<std::string> heading = {"offset"};
   for (std::size_t s = 0; s < curves.size(); ++s) heading.push_back(Letter(s));
   lines.Add(heading);
-  for (const OffsetRange range : comparison.Ranges()) {
+  for (const OffsetSpan range : comparison.Ranges()) {
     const std::int64_t length = comparison.trained_length().value_or(0);
     if (length > 0 && (range.first == length || range.first == 1 - length)) {
       lines.Say(absl::StrCat("  ---- trained length ", length, " ----"));

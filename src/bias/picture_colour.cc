@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include "absl/strings/str_format.h"
+#include "absl/types/span.h"
 
 namespace attnd::bias {
 namespace {
@@ -26,14 +26,24 @@ Colour Along(absl::Span<const std::uint32_t> stops, double t) {
   return {Mix(a.red, b.red, rest), Mix(a.green, b.green, rest), Mix(a.blue, b.blue, rest)};
 }
 
+// A channel's part of the relative luminance, before its weight (WCAG 2.2, "relative luminance").
+double Linear(std::uint8_t channel) {
+  const double c = channel / 255.0;
+  return c <= 0.04045 ? c / 12.92 : std::pow((c + 0.055) / 1.055, 2.4);
+}
+
+double Luminance(Colour c) { return 0.2126 * Linear(c.red) + 0.7152 * Linear(c.green) + 0.0722 * Linear(c.blue); }
+
 }  // namespace
 
 std::string Hex(Colour c) { return absl::StrFormat("#%02x%02x%02x", c.red, c.green, c.blue); }
 
-Colour InkOn(Colour c) {
-  const double luma = 0.299 * c.red + 0.587 * c.green + 0.114 * c.blue;
-  return luma > 140 ? Colour{0x1a, 0x1a, 0x1a} : Colour{0xff, 0xff, 0xff};
+double Contrast(Colour a, Colour b) {
+  const double la = Luminance(a), lb = Luminance(b);
+  return (std::max(la, lb) + 0.05) / (std::min(la, lb) + 0.05);
 }
+
+Colour InkOn(Colour c) { return Contrast(c, kBlack) >= Contrast(c, kWhite) ? kBlack : kWhite; }
 
 Colour Sequential(double t) {
   static constexpr std::uint32_t kStops[] = {0x440154, 0x472d7b, 0x3b528b, 0x2c728e, 0x21918c,
@@ -47,41 +57,10 @@ Colour Opposite(double t) {
 }
 
 Colour Diverging(double t) {
-  static constexpr std::uint32_t kStops[] = {0x053061, 0x2166ac, 0x4393c3, 0x92c5de, 0xd1e5f0, 0xffffff,
-                                             0xfddbc7, 0xf4a582, 0xd6604d, 0xb2182b, 0x67001f};
+  static constexpr std::uint32_t kStops[] = {0x3b4cc0, 0x4d68d7, 0x6282ea, 0x779af7, 0x8db0fe, 0xa3c2ff,
+                                             0xb8d0f9, 0xccd9ee, 0xdddddd, 0xecd3c5, 0xf5c4ad, 0xf7b194,
+                                             0xf49a7b, 0xec7f63, 0xde604d, 0xcb3e38, 0xb40426};
   return Along(kStops, (t + 1) / 2);
-}
-
-std::map<std::int32_t, BucketKey> BucketKeys(const PictureWindow& window) {
-  std::map<std::int32_t, BucketKey> keys;
-  for (std::size_t cell = 0; cell < window.offsets.size(); ++cell) {
-    if (window.Masked(cell)) continue;
-    const std::int64_t offset = window.offsets[cell];
-    BucketKey& key = keys.try_emplace(window.buckets[cell], BucketKey{{}, offset, offset}).first->second;
-    if (std::llabs(offset) < std::llabs(key.nearest)) key.nearest = offset;
-    if (std::llabs(offset) > std::llabs(key.farthest)) key.farthest = offset;
-  }
-  // Each side's buckets share its scale by rank. Bucket numbers grow with the distance on both sides.
-  const auto is_after = [](const auto& entry) { return entry.second.farthest < 0; };
-  const auto after = std::count_if(keys.begin(), keys.end(), is_after);
-  const auto before = static_cast<std::ptrdiff_t>(keys.size()) - after;
-  std::ptrdiff_t rank_after = 0, rank_before = 0;
-  for (auto& entry : keys) {
-    const auto place = [](std::ptrdiff_t rank, std::ptrdiff_t count) {
-      return count < 2 ? 0.0 : static_cast<double>(rank) / static_cast<double>(count - 1);
-    };
-    entry.second.colour =
-        is_after(entry) ? Opposite(place(rank_after++, after)) : Sequential(place(rank_before++, before));
-  }
-  return keys;
-}
-
-double LargestValue(const PictureWindow& window) {
-  double largest = 0;
-  for (std::size_t cell = 0; cell < window.values.size(); ++cell) {
-    if (!window.Masked(cell)) largest = std::max(largest, std::fabs(static_cast<double>(window.values[cell])));
-  }
-  return largest == 0 ? 1 : largest;
 }
 
 }  // namespace attnd::bias

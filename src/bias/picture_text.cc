@@ -1,17 +1,30 @@
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bias/picture.h"
 #include "bias/picture_colour.h"
+#include "bias/picture_scale.h"
 
 namespace attnd::bias {
 namespace {
 
+constexpr char kMasked[] = "\u00b7";
+constexpr std::size_t kLegendColumns = 100;  // of a legend where the terminal's width is not known
+
+// How the cells of an offset look, and how wide they are at most.
+struct TextLook {
+  std::function<Colour(std::int64_t)> colour;
+  std::function<std::string(std::int64_t)> label;
+  std::size_t width;
+};
+
+// Both colours are set, so that no terminal's own shows.
 std::string Painted(const std::string& text, Colour back, bool colour) {
   if (!colour) return text;
   const Colour ink = InkOn(back);
@@ -23,69 +36,106 @@ std::size_t Digits(std::int64_t first, std::int64_t count) {
   return std::max(absl::StrCat(first).size(), absl::StrCat(first + count - 1).size());
 }
 
-// Rows of cells, every `step`th query and key, with their positions beside them.
-class Lines {
- public:
-  Lines(const PictureWindow& window, const TextOptions& options, std::size_t label_width)
-      : window_(window), options_(options), row_name_(Digits(window.query_start, window.queries) + 1) {
-    cell_ = std::max(label_width, Digits(window.key_start, window.keys) + 1) + 1;
-    if (options.columns <= 0) return;
-    const auto room = static_cast<std::int64_t>(options.columns) - static_cast<std::int64_t>(row_name_) - 2;
-    const auto fits = std::max<std::int64_t>(1, room / static_cast<std::int64_t>(cell_));
-    step_ = std::max<std::int64_t>(1, (window.keys + fits - 1) / fits);
-  }
+std::string Padded(const std::string& text, std::size_t width) { return absl::StrFormat("%*s", width, text); }
 
-  std::string Draw(const std::function<Colour(std::size_t)>& colour,
-                   const std::function<std::string(std::size_t)>& label) const {
-    std::string text = absl::StrCat(window_.title, "\n\n", std::string(row_name_ + 1, ' '));
-    for (std::int64_t k = 0; k < window_.keys; k += step_) {
-      absl::StrAppendFormat(&text, "%*s", cell_, absl::StrCat("k", window_.key_start + k));
+// Rows of cells, every `step`th query and key, with their positions beside them.
+std::string Grid(const PictureWindow& window, const TextLook& look, const TextOptions& options) {
+  const std::size_t row_name = Digits(window.query_start, window.queries) + 1;
+  const std::size_t width = std::max(look.width, Digits(window.key_start, window.keys) + 1) + 1;
+  std::int64_t step = 1;
+  if (options.columns > 0) {
+    const auto room = static_cast<std::int64_t>(options.columns) - static_cast<std::int64_t>(row_name) - 2;
+    const auto fits = std::max<std::int64_t>(1, room / static_cast<std::int64_t>(width));
+    step = std::max<std::int64_t>(1, (window.keys + fits - 1) / fits);
+  }
+  std::string text(row_name + 1, ' ');
+  for (std::int64_t k = 0; k < window.keys; k += step) {
+    absl::StrAppend(&text, Padded(absl::StrCat("k", window.key_start + k), width));
+  }
+  absl::StrAppend(&text, "\n");
+  // What a cell looks like follows from its offset.
+  std::map<std::int64_t, std::string> cells;
+  const std::string masked = std::string(width - 1, ' ') + kMasked;
+  for (std::int64_t q = 0; q < window.queries; q += step) {
+    absl::StrAppend(&text, Padded(absl::StrCat("q", window.query_start + q), row_name), " ");
+    for (std::int64_t k = 0; k < window.keys; k += step) {
+      const std::int64_t offset = window.Offset(q, k);
+      std::string& cell = cells[offset];
+      if (cell.empty()) {
+        cell = window.Masked(offset) ? masked
+                                     : Painted(Padded(look.label(offset), width), look.colour(offset), options.colour);
+      }
+      absl::StrAppend(&text, cell);
     }
     absl::StrAppend(&text, "\n");
-    for (std::int64_t q = 0; q < window_.queries; q += step_) {
-      absl::StrAppendFormat(&text, "%*s ", row_name_, absl::StrCat("q", window_.query_start + q));
-      std::string row, blank;  // blanks only before another cell, so that no line ends in them
-      for (std::int64_t k = 0; k < window_.keys; k += step_) {
-        const std::size_t cell = window_.Index(q, k);
-        if (window_.Masked(cell)) {
-          blank.append(cell_, ' ');
-          continue;
-        }
-        absl::StrAppend(&row, blank,
-                        Painted(absl::StrFormat("%*s", cell_, label(cell)), colour(cell), options_.colour));
-        blank.clear();
-      }
-      absl::StrAppend(&text, row, "\n");
-    }
-    if (step_ > 1) absl::StrAppend(&text, "\n(every ", step_, "th query and key, to fit the terminal)\n");
-    return text;
   }
+  if (step > 1) absl::StrAppend(&text, "\n(one in ", step, " queries and keys, to fit the terminal)\n");
+  return text;
+}
 
- private:
-  const PictureWindow& window_;
-  const TextOptions& options_;
-  std::size_t row_name_;
-  std::size_t cell_;
-  std::int64_t step_ = 1;
-};
+std::string MaskedInWords(const PictureWindow& window) {
+  return window.HasMasked() ? absl::StrCat(kMasked, ": masked, the key comes after the query\n") : "";
+}
+
+std::string Legend(const std::map<std::int32_t, BucketKey>& keys, const TextOptions& options) {
+  const std::size_t room = options.columns > 0 ? static_cast<std::size_t>(options.columns) : kLegendColumns;
+  std::string text;
+  std::size_t used = 0;  // of the line, without colours
+  for (const auto& [bucket, key] : keys) {
+    const std::string name = absl::StrCat("u", bucket), words = absl::StrCat(": ", InWords(key.offsets));
+    const std::size_t length = name.size() + words.size();
+    if (used > 0 && used + 3 + length > room) {
+      absl::StrAppend(&text, "\n");
+      used = 0;
+    }
+    if (used > 0) {
+      absl::StrAppend(&text, "   ");
+      used += 3;
+    }
+    absl::StrAppend(&text, Painted(name, key.colour, options.colour), words);
+    used += length;
+  }
+  return used > 0 ? text + "\n" : text;
+}
 
 }  // namespace
 
 std::string BucketGridText(const PictureWindow& window, const TextOptions& options) {
   const std::map<std::int32_t, BucketKey> keys = BucketKeys(window);
-  const std::int32_t highest = keys.empty() ? 0 : keys.rbegin()->first;
-  return Lines(window, options, absl::StrCat("u", highest).size())
-      .Draw([&](std::size_t cell) { return keys.at(window.buckets[cell]).colour; },
-            [&](std::size_t cell) { return absl::StrCat("u", window.buckets[cell]); });
+  const auto bucket = [&](std::int64_t offset) { return window.buckets[window.CellOf(offset)]; };
+  const TextLook look{[&](std::int64_t offset) { return keys.at(bucket(offset)).colour; },
+                      [&](std::int64_t offset) { return absl::StrCat("u", bucket(offset)); },
+                      absl::StrCat("u", keys.empty() ? 0 : keys.rbegin()->first).size()};
+  return absl::StrCat(window.title, ": buckets\n\n", Grid(window, look, options),
+                      "\noffset = query position - key position",
+                      KnowsRanges(window, keys) ? "" : "; of each bucket in this window:", "\n", Legend(keys, options),
+                      MaskedInWords(window));
 }
 
 std::string HeatMapText(const PictureWindow& window, const TextOptions& options) {
-  const double largest = LargestValue(window);
-  const auto number = [&](std::size_t cell) { return absl::StrFormat("%.2f", window.values[cell]); };
-  std::size_t width = 0;
-  for (std::size_t cell = 0; cell < window.values.size(); ++cell) width = std::max(width, number(cell).size());
-  return Lines(window, options, width)
-      .Draw([&](std::size_t cell) { return Diverging(static_cast<double>(window.values[cell]) / largest); }, number);
+  const ValueScale scale(window);
+  const bool one = window.heads.size() == 1;
+  std::string text = one ? absl::StrCat(window.title, ", head ", window.heads[0].head, ": bias\n")
+                         : absl::StrCat(window.title, ", ", window.heads.size(), " heads: bias\n");
+  const auto value = [&](const HeadValues& head, std::int64_t offset) {
+    return static_cast<double>(head.values[window.CellOf(offset)]);
+  };
+  std::size_t width = 1;
+  for (const HeadValues& head : window.heads) {
+    for (std::int64_t offset = window.FirstVisible(); offset <= window.GreatestOffset(); ++offset) {
+      width = std::max(width, scale.Written(value(head, offset)).size());
+    }
+  }
+  for (const HeadValues& head : window.heads) {
+    absl::StrAppend(&text, "\n", one ? "" : absl::StrCat("head ", head.head, "\n"));
+    absl::StrAppend(&text, Grid(window,
+                                {[&](std::int64_t offset) { return scale.ColourOf(value(head, offset)); },
+                                 [&](std::int64_t offset) { return scale.Written(value(head, offset)); }, width},
+                                options));
+  }
+  absl::StrAppend(&text, "\nvalues from ", scale.Written(scale.least()), " to ", scale.Written(scale.greatest()), "\n",
+                  MaskedInWords(window));
+  return text;
 }
 
 }  // namespace attnd::bias

@@ -205,15 +205,36 @@ holds "a call without bias says so, and names no model" sh -c 'grep -q "\"bias\"
 # The bias.
 expect 0 '^q5  u3 u3 u2 u2 u1 u0$' "$attnctl" bias book --queries 6
 expect 0 '^<svg ' "$attnctl" bias --queries 6 --format svg book
-expect 0 'head 3, added' "$attnctl" bias t5-tiny --head 3 --format=svg
+expect 0 'decoder, head 3: bias' "$attnctl" bias t5-tiny --head 3 --format=svg
+expect 0 'decoder, 8 heads: bias' "$attnctl" bias t5-tiny --heads all --format=svg
+expect 0 '^head 5$' "$attnctl" bias t5-tiny --heads 0,5
+expect 0 '"heads":\[0,5\]' "$attnctl" bias t5-tiny --heads 0,5 --format json
+expect 2 '--heads: expected all, or numbers' "$attnctl" bias t5-tiny --heads 0,x
+expect 2 '--heads: expected none beside --head' "$attnctl" bias t5-tiny --head 1 --heads all
+expect 1 'heads\[1\]: expected 0 to 7, got 8' "$attnctl" bias t5-tiny --heads 0,8
 expect 0 '\[1,0,null\]' "$attnctl" bias book --queries 3 --format json
 expect 0 'offset 5 - 9 = -4, so the key comes after' "$attnctl" bias book --explain 5,9
-expect 0 'offset 5 - 2 = 3, .* bucket 2' "$attnctl" bias book --explain 5,2
+expect 0 'offset 5 - 2 = 3, .* bucket 2 \(offsets 2 to 3\)' "$attnctl" bias book --explain 5,2
+expect 0 'bucket 3 \(offsets from 4 on\)' "$attnctl" bias book --explain 5,0
+expect 0 'bucket 0 \(offset 0\)' "$attnctl" bias book --explain 5,5
+expect 0 '"bucket_range":{"bucket":3,"min_offset":4,"max_offset":null}' "$attnctl" bias book --explain 5,0 --format json
+expect 0 '"masked":true,"bucket":null,"bucket_range":null' "$attnctl" bias book --explain 5,9 --format json
+expect 2 '--format: expected text or json with --explain, got svg' "$attnctl" bias book --explain 5,2 --format svg
 expect 2 '--explain' "$attnctl" bias book --explain 5
 expect 1 'expected' "$attnctl" bias book --head 7
 expect 1 "server's limits" "$attnctl" bias book --queries 100000
 expect 0 '' "$attnctl" bias book --format svg --out "$work/book.svg"
 grep -q '</svg>' "$work/book.svg" || { echo "FAILED: no picture"; failures=1; }
+"$attnctl" bias t5-tiny --queries 3 --heads 0,5 --format json >"$work/heads.json"
+"$attnctl" bias t5-tiny --explain 5,9 --format json >"$work/masked.json"
+holds "the JSON of heads has a matrix for each, with null where it is masked" python3 -c '
+import json, sys
+heads, masked = (json.load(open(path)) for path in sys.argv[1:])
+assert [[cell is None for cell in row] for row in heads["values"][1]] == [[False, True, True], [False, False, True], [False] * 3]
+assert heads["values"][0] != heads["values"][1] and len(heads["values"]) == 2, heads
+assert heads["bucket_ranges"][0] == {"bucket": 0, "min_offset": None, "max_offset": 0}, heads
+assert masked["values"] == [None] * 8 and masked["offset"] == -4, masked
+' "$work/heads.json" "$work/masked.json"
 
 # Loaded models among what is compared, and a model whose name is a command's.
 expect 0 'table decoder, version 1$' compare t5-tiny#1 alibi:8

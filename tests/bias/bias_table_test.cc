@@ -58,6 +58,34 @@ TEST(BiasTableTest, ABidirectionalTableHasBucketsOnBothSides) {
   EXPECT_EQ(table.Bucket(INT64_MAX), 3);
 }
 
+TEST(BiasTableTest, ABucketsRangeIsWhereTheTablePutsItsOffsets) {
+  struct Shape {
+    std::int64_t num_buckets, max_distance;
+    bool bidirectional;
+  };
+  for (const auto& [num_buckets, max_distance, bidirectional] :
+       {Shape{4, 5, false}, Shape{2, 3, false}, Shape{32, 128, false}, Shape{32, 128, true}, Shape{9, 20, true}}) {
+    const BiasTable table = Make(
+        1, T5Rule{num_buckets, max_distance, bidirectional, std::vector<float>(static_cast<std::size_t>(num_buckets))});
+    for (std::int64_t offset = -2 * max_distance; offset <= 2 * max_distance; ++offset) {
+      const OffsetRange range = table.OffsetsOf(*table.Bucket(offset));
+      ASSERT_TRUE(range.min.value_or(INT64_MIN) <= offset && offset <= range.max.value_or(INT64_MAX)) << offset;
+      // Each end is where the bucket ends, and is missing only where it goes on for ever.
+      for (const std::int64_t end : {range.min.value_or(INT64_MIN), range.max.value_or(INT64_MAX)}) {
+        ASSERT_EQ(table.Bucket(end), table.Bucket(offset)) << offset;
+      }
+      if (range.min.has_value()) {
+        ASSERT_NE(table.Bucket(*range.min - 1), table.Bucket(offset)) << offset;
+      }
+      if (range.max.has_value()) {
+        ASSERT_NE(table.Bucket(*range.max + 1), table.Bucket(offset)) << offset;
+      }
+    }
+  }
+  EXPECT_EQ(Book().OffsetsOf(3), (OffsetRange{4, std::nullopt}));
+  EXPECT_EQ(Book().OffsetsOf(0), (OffsetRange{std::nullopt, 0}));
+}
+
 TEST(BiasTableTest, ATableMadeFor128ServesAnyLength) {
   std::vector<float> values(32);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);

@@ -90,6 +90,12 @@ class FakeModels : public v1::ModelService::Service {
     for (const int bucket : {0, -1}) response->add_buckets(bucket);
     response->add_heads(1);
     for (const float value : {2.5F, 0.F}) response->add_values(value);
+    v1::BucketRange* range = response->add_bucket_ranges();
+    range->set_bucket(7);
+    range->set_max_offset(0);
+    range = response->add_bucket_ranges();
+    range->set_bucket(8);
+    range->set_min_offset(-2);
     return grpc::Status::OK;
   }
 
@@ -195,6 +201,13 @@ TEST_F(ModelsTest, AsksForABias) {
   EXPECT_THAT(bias->buckets, ElementsAre(0, -1));
   EXPECT_THAT(bias->heads, ElementsAre(1));
   EXPECT_THAT(bias->values, ElementsAre(2.5, 0));
+  ASSERT_EQ(bias->bucket_ranges.size(), 2U);
+  EXPECT_EQ(bias->bucket_ranges[0].bucket, 7);
+  EXPECT_EQ(bias->bucket_ranges[0].min_offset, std::nullopt);
+  EXPECT_EQ(bias->bucket_ranges[0].max_offset, 0);
+  EXPECT_EQ(bias->bucket_ranges[1].bucket, 8);
+  EXPECT_EQ(bias->bucket_ranges[1].min_offset, -2);
+  EXPECT_EQ(bias->bucket_ranges[1].max_offset, std::nullopt);
 }
 
 TEST_F(ModelsTest, TellsTheServersFacts) {

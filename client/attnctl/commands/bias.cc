@@ -1,12 +1,14 @@
 #include "client/attnctl/commands/bias.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "client/attnctl/bias_json.h"
 #include "client/attnctl/bias_text.h"
 #include "client/attnctl/output.h"
 #include "client/attnctl/progress.h"
@@ -25,7 +27,7 @@ BiasRequest RequestOf(const Flags& flags, const std::string& model) {
   request.query_count = flags.queries.value();
   request.key_start = flags.key_start.value();
   request.key_count = flags.keys.value() == 0 ? request.query_count : flags.keys.value();
-  request.heads = {flags.head.value().value_or(0)};
+  request.heads = flags.heads.given() ? flags.heads.value() : std::vector{flags.head.value().value_or(0)};
   request.mask = flags.mask.value();
   return request;
 }
@@ -58,38 +60,48 @@ absl::Status Explain(BiasRequest request, const Flags& flags) {
       !absl::SimpleAtoi(words[1], &request.key_start)) {
     return UsageError(absl::StrCat("--explain: expected the positions of a query and a key, as 5,2, got ", pair));
   }
+  if (flags.format.value() == Format::kSvg)
+    return UsageError("--format: expected text or json with --explain, got svg");
   request.query_count = request.key_count = 1;
-  if (!flags.head.value().has_value()) request.heads.clear();
+  if (!flags.head.value().has_value() && !flags.heads.given()) request.heads.clear();
   const absl::StatusOr<BiasReply> reply = Ask(request, flags);
   if (!reply.ok()) return reply.status();
-  return WriteOutput(flags.out.value(), Sentence(request, *reply));
+  const bool json = flags.format.value() == Format::kJson;
+  return WriteOutput(flags.out.value(), json ? CellJson(request, *reply) : Sentence(request, *reply));
 }
 
 absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) {
+  if (flags.heads.given() && flags.head.value().has_value()) return UsageError("--heads: expected none beside --head");
   const BiasRequest request = RequestOf(flags, arguments[0]);
   if (!flags.explain.value().empty()) return Explain(request, flags);
   if (request.query_count < 1) return UsageError("--queries: expected at least 1");
   if (request.key_count < 1) return UsageError("--keys: expected at least 1");
   const absl::StatusOr<BiasReply> reply = Ask(request, flags);
   if (!reply.ok()) return reply.status();
-  return WriteOutput(flags.out.value(), Picture(request, *reply, flags));
+  const bool several = flags.heads.given();
+  return WriteOutput(flags.out.value(),
+                     flags.format.value() == Format::kJson
+                         ? WindowJson(request, *reply, several)
+                         : Picture(request, *reply, several || flags.head.value().has_value(), flags));
 }
 
 }  // namespace
 
 Command BiasCommand() {
-  return {
-      "bias",
-      "MODEL",
-      "draw the bias of a window of queries and keys",
-      "The grid shows which bucket each query and key are in, u0, u1, ...; with --head, a heat map shows the "
-      "values.\n\n"
-      "  attnctl bias book --queries 6\n"
-      "  attnctl bias t5-tiny --queries 512 --head 3 --format svg --out head3.svg\n"
-      "  attnctl bias book --explain 5,2",
-      {"queries", "keys", "query_start", "key_start", "table", "version", "mask", "head", "format", "out", "explain"},
-      Run,
-      "GetBiasRequest"};
+  return {"bias",
+          "MODEL",
+          "draw the bias of a window of queries and keys",
+          "The grid shows which bucket each query and key are in, u0, u1, ..., and the legend which offsets each\n"
+          "bucket holds; with --head or --heads, heat maps on one scale show the values. The server limits a window\n"
+          "to --max_bias_cells (4194304 by default) queries x keys x heads.\n\n"
+          "  attnctl bias book --queries 6\n"
+          "  attnctl bias t5-tiny --queries 512 --head 3 --format svg --out head3.svg\n"
+          "  attnctl bias t5-tiny --queries 64 --heads all --format svg --out heads.svg\n"
+          "  attnctl bias book --explain 5,2",
+          {"queries", "keys", "query_start", "key_start", "table", "version", "mask", "head", "heads", "format", "out",
+           "explain"},
+          Run,
+          "GetBiasRequest"};
 }
 
 }  // namespace attnd::ctl

@@ -1,13 +1,9 @@
 #include "client/attnctl/commands/bias_compare.h"
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "bias/comparison.h"
 #include "client/attnctl/bias_source.h"
 #include "client/attnctl/comparison_json.h"
@@ -16,19 +12,6 @@
 
 namespace attnd::ctl {
 namespace {
-
-absl::StatusOr<std::vector<std::int64_t>> Heads(const std::string& text) {
-  std::vector<std::int64_t> heads;
-  if (text.empty() || text == "all") return heads;
-  for (const absl::string_view word : absl::StrSplit(text, ',')) {
-    std::int64_t head = 0;
-    if (!absl::SimpleAtoi(word, &head)) {
-      return UsageError(absl::StrCat("--heads: expected all, or numbers as 0,3, got ", text));
-    }
-    heads.push_back(head);
-  }
-  return heads;
-}
 
 bias::Axis AxisOf(AxisScale scale) {
   return scale == AxisScale::kLog      ? bias::Axis::kLog
@@ -58,9 +41,7 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) 
   options.trained_length = flags.trained_length.value();
   options.axis = AxisOf(flags.axis.value());
   options.negatives = NegativesOf(flags.mask.value());
-  absl::StatusOr<std::vector<std::int64_t>> heads = Heads(flags.heads.value());
-  if (!heads.ok()) return heads.status();
-  options.heads = *std::move(heads);
+  options.heads = flags.heads.value();
   absl::StatusOr<std::vector<bias::ComparedSource>> sources = FindSources(arguments, flags);
   if (!sources.ok()) return sources.status();
   const absl::StatusOr<bias::Comparison> comparison = bias::Comparison::Create(*std::move(sources), options);

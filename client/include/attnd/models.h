@@ -65,6 +65,13 @@ struct BiasRequest {
   std::vector<std::int64_t> heads;  // to return values for; empty: all
 };
 
+// The offsets of a bucket, as the table puts them there wherever they occur: not only those of a window. Without an end
+// there is none.
+struct BucketRange {
+  std::int32_t bucket = 0;
+  std::optional<std::int64_t> min_offset, max_offset;
+};
+
 // The bias of a window, row-major by (query, key).
 struct BiasReply {
   std::uint64_t version = 0;
@@ -76,6 +83,8 @@ struct BiasReply {
   std::vector<std::int32_t> buckets;  // [query_count, key_count]; empty if the table has no buckets
   std::vector<std::int64_t> heads;    // whose values follow
   std::vector<float> values;          // [heads, query_count, key_count]
+  // Of each bucket that `buckets` names, in the order of buckets; empty from a server of before this field.
+  std::vector<BucketRange> bucket_ranges;
 };
 
 // Limits in force on a server; see Limits in attnd/v1/server.proto.

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@ using testing::Test;
 
 constexpr std::int64_t kMaxPosition = std::numeric_limits<std::int32_t>::max();
 constexpr std::int64_t kHeads = 3;
+constexpr std::int64_t kFar = 1000;
 
 bias::BiasTable Table(bias::Rule rule) {
   absl::StatusOr<bias::BiasTable> table = bias::BiasTable::Create(kHeads, std::move(rule));
@@ -100,6 +102,23 @@ TEST_F(BiasWindowTest, EveryCellIsTheTablesOwn) {
             if (bucket.has_value()) expected.add_buckets(masked ? -1 : static_cast<std::int32_t>(*bucket));
           }
         }
+      }
+      // Which bucket an offset is in is looked up far beyond the window, where the last bucket of each side has no end.
+      std::map<std::int32_t, std::pair<std::int64_t, std::int64_t>> ranges;
+      for (const std::int32_t bucket : window->buckets()) {
+        if (bucket >= 0) ranges[bucket] = {1, 0};
+      }
+      for (std::int64_t offset = -kFar; offset <= kFar && !ranges.empty(); ++offset) {
+        const auto range = ranges.find(static_cast<std::int32_t>(*table.Bucket(offset)));
+        if (range == ranges.end()) continue;
+        if (range->second.first > range->second.second) range->second = {offset, offset};
+        range->second.second = offset;
+      }
+      for (const auto& [bucket, ends] : ranges) {
+        v1::BucketRange& range = *expected.add_bucket_ranges();
+        range.set_bucket(bucket);
+        if (ends.first > -kFar) range.set_min_offset(ends.first);
+        if (ends.second < kFar) range.set_max_offset(ends.second);
       }
       EXPECT_EQ(window->DebugString(), expected.DebugString());
       EXPECT_EQ(window->buckets_size(), std::string(name).find('.') == std::string::npos ? 20 : 0);

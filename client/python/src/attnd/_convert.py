@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -65,10 +65,12 @@ def bias_request(
     key_start: int,
     keys: Optional[int],
     mask: Optional[str],
-    heads: Optional[Sequence[int]],
+    heads: Union[str, Sequence[int], None],
 ) -> model_pb2.GetBiasRequest:
-    if heads is not None and not hasattr(heads, "__iter__"):
-        raise InvalidArgument.of("heads", "heads, or None for all", repr(heads)[:80])
+    if heads == "all" and isinstance(heads, str):
+        heads = None
+    if heads is not None and (isinstance(heads, (str, bytes)) or not hasattr(heads, "__iter__")):
+        raise InvalidArgument.of("heads", "heads, or None or 'all' for all", repr(heads)[:80])
     return model_pb2.GetBiasRequest(
         model=model_name(model),
         version=integer("version", version, 0, 2**64 - 1),
@@ -105,6 +107,14 @@ def bias_window_of(request: model_pb2.GetBiasRequest, message: model_pb2.GetBias
         buckets=np.array(message.buckets, np.int32).reshape(shape) if message.buckets else None,
         heads=list(message.heads),
         values=np.array(message.values, np.float32).reshape((len(message.heads), *shape)),
+        bucket_ranges={range_.bucket: _ends_of(range_) for range_ in message.bucket_ranges},
+    )
+
+
+def _ends_of(range_: model_pb2.BucketRange) -> Tuple[Optional[int], Optional[int]]:
+    return (
+        range_.min_offset if range_.HasField("min_offset") else None,
+        range_.max_offset if range_.HasField("max_offset") else None,
     )
 
 

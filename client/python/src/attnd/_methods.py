@@ -354,7 +354,7 @@ def bias(
     table: Optional[str] = None,
     version: int = 0,
     mask: Optional[str] = None,
-    heads: Optional[Sequence[int]] = None,
+    heads: Union[str, Sequence[int], None] = None,
     timeout: Optional[float] = None,
     metadata: Any = None,
 ) -> Operation[BiasWindow]:
@@ -369,7 +369,7 @@ def bias(
         table: "decoder" (also if None), "encoder", "decoder.N", "encoder.N".
         version: of the model; 0 is the current one.
         mask: "causal", "none", or None (as the table has it).
-        heads: to return values for; None is all.
+        heads: to return values for; None or "all" is all.
         timeout: seconds; None is the client's.
         metadata: gRPC metadata to send along.
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, NamedTuple, Sequence, Tuple
-
-import numpy as np
-
-from attnd._picture_window import Window
+from typing import NamedTuple, Sequence
 
 
 class Colour(NamedTuple):
@@ -19,25 +15,39 @@ class Colour(NamedTuple):
         return f"#{self.red:02x}{self.green:02x}{self.blue:02x}"
 
     def ink(self) -> Colour:
-        """Black or white, whichever reads better on this."""
-        luma = 0.299 * self.red + 0.587 * self.green + 0.114 * self.blue
-        return Colour(0x1A, 0x1A, 0x1A) if luma > 140 else Colour(0xFF, 0xFF, 0xFF)
+        """Black or white, whichever has more contrast to this: 4.5 or more to any colour."""
+        return BLACK if contrast(self, BLACK) >= contrast(self, WHITE) else WHITE
+
+
+BLACK, WHITE = Colour(0, 0, 0), Colour(255, 255, 255)
+
+
+def contrast(a: Colour, b: Colour) -> float:
+    """The contrast ratio of WCAG 2.2, 1 to 21."""
+    low, high = sorted((_luminance(a), _luminance(b)))
+    return (high + 0.05) / (low + 0.05)
 
 
 _VIRIDIS = (0x440154, 0x472D7B, 0x3B528B, 0x2C728E, 0x21918C, 0x28AE80, 0x5EC962, 0xADDC30, 0xFDE725)
 _YELLOW_RED = (0x800026, 0xBD0026, 0xE31A1C, 0xFC4E2A, 0xFD8D3C, 0xFEB24C, 0xFED976)
-_RED_BLUE = (
-    0x053061,
-    0x2166AC,
-    0x4393C3,
-    0x92C5DE,
-    0xD1E5F0,
-    0xFFFFFF,
-    0xFDDBC7,
-    0xF4A582,
-    0xD6604D,
-    0xB2182B,
-    0x67001F,
+_COOL_WARM = (
+    0x3B4CC0,
+    0x4D68D7,
+    0x6282EA,
+    0x779AF7,
+    0x8DB0FE,
+    0xA3C2FF,
+    0xB8D0F9,
+    0xCCD9EE,
+    0xDDDDDD,
+    0xECD3C5,
+    0xF5C4AD,
+    0xF7B194,
+    0xF49A7B,
+    0xEC7F63,
+    0xDE604D,
+    0xCB3E38,
+    0xB40426,
 )
 
 
@@ -52,45 +62,18 @@ def opposite(t: float) -> Colour:
 
 
 def diverging(t: float) -> Colour:
-    """ColorBrewer's RdBu, blue below and red above; t from -1 to 1, white at 0."""
-    return _along(_RED_BLUE, (t + 1) / 2)
+    """Moreland's cool-warm scale (2009), blue below and red above; t from -1 to 1, grey at 0."""
+    return _along(_COOL_WARM, (t + 1) / 2)
 
 
-class BucketKey(NamedTuple):
-    """What a picture's legend says about a bucket: its colour, and the offsets of the window that it holds, by distance
-    from the query."""
+def _luminance(c: Colour) -> float:
+    """WCAG 2.2, "relative luminance"."""
 
-    colour: Colour
-    nearest: int
-    farthest: int
+    def linear(channel: int) -> float:
+        part = channel / 255
+        return float(part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
 
-
-def bucket_keys(window: Window) -> Dict[int, BucketKey]:
-    """The buckets that the window shows, by number."""
-    assert window.buckets is not None
-    shown = ~window.masked
-    pairs = np.unique(np.stack([window.buckets[shown], window.offsets[shown]]), axis=1)
-    ranges: Dict[int, Tuple[int, int]] = {}
-    for bucket in np.unique(pairs[0]).tolist():
-        offsets = pairs[1][pairs[0] == bucket]
-        distances = np.abs(offsets)
-        ranges[bucket] = int(offsets[distances.argmin()]), int(offsets[distances.argmax()])
-    # Each side's buckets share its scale by rank. Bucket numbers grow with the distance on both sides.
-    after = [bucket for bucket, (_, farthest) in ranges.items() if farthest < 0]
-    before = [bucket for bucket in ranges if bucket not in after]
-    keys = {}
-    for buckets, scale in ((after, opposite), (before, sequential)):
-        for rank, bucket in enumerate(buckets):
-            place = rank / (len(buckets) - 1) if len(buckets) > 1 else 0.0
-            keys[bucket] = BucketKey(scale(place), *ranges[bucket])
-    return dict(sorted(keys.items()))
-
-
-def largest_value(window: Window) -> float:
-    """The largest absolute value that the window shows; 1 if all are 0."""
-    assert window.values is not None
-    shown = np.abs(window.values[~window.masked].astype(np.float64))
-    return float(shown.max(initial=0.0)) or 1.0
+    return 0.2126 * linear(c.red) + 0.7152 * linear(c.green) + 0.0722 * linear(c.blue)
 
 
 def _along(stops: Sequence[int], t: float) -> Colour:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -181,18 +181,26 @@ class BiasWindow:
         buckets: int32 [queries, keys]; None if the table has no buckets.
         heads: the heads whose values follow.
         values: float32 [heads, queries, keys].
+        bucket_ranges: for each bucket that the window shows, the least and the greatest offset that the table puts into
+            it, in this window or not; None where there is no end. Empty from servers of before this field.
 
     Example:
         >>> window = client.bias("book", queries=3)
         >>> window.buckets.tolist()
         [[0, -1, -1], [1, 0, -1], [2, 1, 0]]
+        >>> window.bucket_ranges
+        {0: (None, 0), 1: (1, 1), 2: (2, 3)}
         >>> print(window.text())
-        book, decoder
+        book version 1, decoder: buckets
         <BLANKLINE>
             k0 k1 k2
-        q0  u0
-        q1  u1 u0
+        q0  u0  ·  ·
+        q1  u1 u0  ·
         q2  u2 u1 u0
+        <BLANKLINE>
+        offset = query position - key position
+        u0: 0   u1: 1   u2: 2 to 3
+        ·: masked, the key comes after the query
         <BLANKLINE>
     """
 
@@ -207,43 +215,65 @@ class BiasWindow:
     buckets: Optional[Array]
     heads: List[int]
     values: Array
+    bucket_ranges: Dict[int, Tuple[Optional[int], Optional[int]]] = field(default_factory=dict)
 
-    def svg(self, head: Optional[int] = None) -> Svg:
-        """A standalone SVG document: the grid of buckets, or a heat map of the values of ``head``.
+    def svg(self, head: Optional[int] = None, *, heads: Union[str, Sequence[int], None] = None) -> Svg:
+        """A standalone SVG document: the grid of buckets; a heat map of the values of ``head``; or a heat map of each
+        of ``heads`` (numbers, or "all" that the window has) on one scale.
 
         It is a string, and a notebook shows it as the picture. A table without buckets is drawn as the heat map of its
         first head. Raises ValueError for a head that the window has no values of.
         """
-        window = self._window(head)
+        window = self._window(head, heads)
         return Svg(bucket_grid_svg(window) if window.values is None else heat_map_svg(window))
 
-    def text(self, head: Optional[int] = None, *, columns: int = 0, colour: bool = False) -> str:
+    def text(
+        self,
+        head: Optional[int] = None,
+        *,
+        heads: Union[str, Sequence[int], None] = None,
+        columns: int = 0,
+        colour: bool = False,
+    ) -> str:
         """The same as lines of text. Wider windows are thinned out to ``columns`` characters (0: no limit); ``colour``
         adds ANSI colours."""
-        window = self._window(head)
+        window = self._window(head, heads)
         draw = bucket_grid_text if window.values is None else heat_map_text
         return draw(window, columns=columns, colour=colour)
 
-    def _window(self, head: Optional[int]) -> Window:
-        values = None
-        title = f"{self.model}, {self.table}"
-        if head is None and self.buckets is None:
-            head = self.heads[0]
-        if head is not None:
-            if head not in self.heads:
-                raise ValueError(f"head: expected one of {self.heads}, got {head}")
-            values = self.values[self.heads.index(head)]
-            title += f", head {head}"
+    def _window(self, head: Optional[int], heads: Union[str, Sequence[int], None]) -> Window:
+        chosen = self._chosen(head, heads)
         return Window(
-            title=title,
+            title=f"{self.model} version {self.version}, {self.table}",
             query_start=self.query_start,
             key_start=self.key_start,
-            masked=(self.offsets < 0) & (self.mask == "causal"),
-            offsets=self.offsets,
+            queries=int(self.offsets.shape[0]),
+            keys=int(self.offsets.shape[1]),
+            causal=self.mask == "causal",
             buckets=self.buckets,
-            values=values,
-            head=head if head is not None else 0,
+            bucket_ranges=self.bucket_ranges,
+            heads=chosen,
+            values=self.values[[self.heads.index(head) for head in chosen]] if chosen else None,
         )
+
+    def _chosen(self, head: Optional[int], heads: Union[str, Sequence[int], None]) -> List[int]:
+        """The heads whose values are drawn; none to draw buckets."""
+        if head is not None and heads is not None:
+            raise ValueError("heads: expected head or heads, got both")
+        if isinstance(heads, str):
+            if heads != "all":
+                raise ValueError(f"heads: expected numbers or 'all', got {heads!r}")
+            return self.heads
+        if head is None and heads is None:
+            return [] if self.buckets is not None else self.heads[:1]
+        name = "head" if heads is None else "heads"
+        chosen = list(heads) if heads is not None else [] if head is None else [head]
+        if not chosen:
+            raise ValueError(f"heads: expected some of {self.heads}, got none")
+        for one in chosen:
+            if one not in self.heads:
+                raise ValueError(f"{name}: expected one of {self.heads}, got {one}")
+        return chosen
 
     def _repr_svg_(self) -> str:
         return self.svg()

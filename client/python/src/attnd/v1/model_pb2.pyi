@@ -13,6 +13,16 @@ class AlibiSlopes(_message.Message):
     slopes: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, slopes: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class BucketRange(_message.Message):
+    __slots__ = ["bucket", "max_offset", "min_offset"]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    MAX_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    MIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    bucket: int
+    max_offset: int
+    min_offset: int
+    def __init__(self, bucket: _Optional[int] = ..., min_offset: _Optional[int] = ..., max_offset: _Optional[int] = ...) -> None: ...
+
 class GetBiasRequest(_message.Message):
     __slots__ = ["heads", "key_count", "key_start", "mask", "model", "query_count", "query_start", "table", "version"]
     HEADS_FIELD_NUMBER: _ClassVar[int]
@@ -36,8 +46,9 @@ class GetBiasRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., table: _Optional[str] = ..., query_start: _Optional[int] = ..., query_count: _Optional[int] = ..., key_start: _Optional[int] = ..., key_count: _Optional[int] = ..., mask: _Optional[_Union[_types_pb2.Mask, str]] = ..., heads: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetBiasResponse(_message.Message):
-    __slots__ = ["buckets", "content_hash", "heads", "mask", "offsets", "table", "values", "version"]
+    __slots__ = ["bucket_ranges", "buckets", "content_hash", "heads", "mask", "offsets", "table", "values", "version"]
     BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_RANGES_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +56,7 @@ class GetBiasResponse(_message.Message):
     TABLE_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    bucket_ranges: _containers.RepeatedCompositeFieldContainer[BucketRange]
     buckets: _containers.RepeatedScalarFieldContainer[int]
     content_hash: str
     heads: _containers.RepeatedScalarFieldContainer[int]
@@ -53,7 +65,7 @@ class GetBiasResponse(_message.Message):
     table: str
     values: _containers.RepeatedScalarFieldContainer[float]
     version: int
-    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., table: _Optional[str] = ..., mask: _Optional[_Union[_types_pb2.Mask, str]] = ..., offsets: _Optional[_Iterable[int]] = ..., buckets: _Optional[_Iterable[int]] = ..., heads: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., table: _Optional[str] = ..., mask: _Optional[_Union[_types_pb2.Mask, str]] = ..., offsets: _Optional[_Iterable[int]] = ..., buckets: _Optional[_Iterable[int]] = ..., heads: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., bucket_ranges: _Optional[_Iterable[_Union[BucketRange, _Mapping]]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ["include_values", "name", "version"]
