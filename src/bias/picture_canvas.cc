@@ -21,9 +21,16 @@ double Characters(absl::string_view utf8) {
   return static_cast<double>(std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
+// In the widest of the fonts that a viewer may take.
+double Ems(absl::string_view utf8) {
+  const auto wide = std::count_if(
+      utf8.begin(), utf8.end(), [](char c) { return absl::string_view("mMwW@%").find(c) != absl::string_view::npos; });
+  return 0.63 * Characters(utf8) + 0.37 * static_cast<double>(wide);
+}
+
 }  // namespace
 
-Label Plain(absl::string_view text) { return {Escaped(text), 0.63 * Characters(text)}; }
+Label Plain(absl::string_view text) { return {Escaped(text), Ems(text)}; }
 
 Label Indexed(absl::string_view letter, std::int64_t index) {
   // The index is lowered by dy, which every viewer knows. What follows in the same line must be raised again.

@@ -348,6 +348,14 @@ TEST(Values, AreWrittenWithDigitsThatFitTheLargest) {
   }
 }
 
+TEST(Svg, IsAsWideAsTheWidestTitle) {
+  Picture picture = Book(1, 1);
+  picture.window.title = std::string(128, 'W');  // 1.1 times as wide as high in a bold sans-serif
+  const std::string svg = BucketGridSvg(picture.window);
+  const std::string width = " width=\"";
+  EXPECT_GT(std::atof(svg.c_str() + svg.find(width) + width.size()), 128 * 1.1 * 10);
+}
+
 TEST(Svg, EscapesItsTitle) {
   Picture picture = Book(2, 2);
   picture.window.title = "a<b>&\"c\"";

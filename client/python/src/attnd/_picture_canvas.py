@@ -19,7 +19,8 @@ class Label(NamedTuple):
 
 
 def plain(text: str) -> Label:
-    return Label(_escaped(text), 0.63 * len(text))
+    # In the widest of the fonts that a viewer may take.
+    return Label(_escaped(text), 0.63 * len(text) + 0.37 * sum(map(text.count, "mMwW@%")))
 
 
 def indexed(letter: str, index: int) -> Label:
