@@ -264,9 +264,9 @@ def _table(entry: Dict[str, Any]) -> Table:
     kind, bidirectional = entry["rule"], bool(entry.get("bidirectional", False))
     if kind == "t5":
         values = np.array(entry["values"], np.float32)
-        # The book counts its buckets from 0 to nb.
-        buckets = entry["nb"] + 1 if "nb" in entry else entry["num_buckets"]
-        return Table(T5Buckets(buckets, entry.get("dist_max", entry.get("max_distance")), values), bidirectional)
+        if "nb" in entry:  # the book counts its buckets from 0 to nb
+            return Table(T5Buckets(entry["nb"] + 1, entry["dist_max"], values), bidirectional)
+        return Table(T5Buckets(entry["num_buckets"], entry["max_distance"], values), bidirectional)
     if kind == "alibi":
         return Table(AlibiSlopes(np.array(entry["slopes"], np.float32)), bidirectional)
     if kind == "per_offset":
