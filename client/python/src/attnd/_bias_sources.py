@@ -119,6 +119,9 @@ def _read(text: str) -> _Words:
     if kind == "model" and ":" in name:
         expected = "alibi:HEADS, t5:BUCKETS,MAX, offsets:MIN@VALUES, file:PATH, MODEL or MODEL:TABLE"
         raise InvalidArgument.of(f"{label}: source", expected, f'"{text}"')
+    if kind == "t5" and _TABLE_NAME.fullmatch(name):
+        expected = "t5:BUCKETS,MAX, or model:t5:TABLE for a model named t5"
+        raise InvalidArgument.of(f"{label}: source", expected, f'"{text}"')
     return _Words(label, kind, name, table, head)
 
 
