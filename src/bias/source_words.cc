@@ -221,6 +221,10 @@ absl::StatusOr<SourceWords> ReadSource(absl::string_view text) {
                                 "alibi:HEADS, t5:BUCKETS,MAX, offsets:MIN@VALUES, file:PATH, MODEL or MODEL:TABLE",
                                 Quoted(text));
   }
+  if (words.kind == SourceKind::kT5 && IsTableName(words.name)) {
+    return errors::InvalidField(words.Prefix() + "source", "t5:BUCKETS,MAX, or model:t5:TABLE for a model named t5",
+                                Quoted(text));
+  }
   return words;
 }
 

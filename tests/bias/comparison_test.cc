@@ -237,8 +237,8 @@ double Luminance(const std::string& hex) {
   return luminance;
 }
 double Contrast(const std::string& a, const std::string& b) {
-  const auto [low, high] = std::minmax(Luminance(a), Luminance(b));
-  return (high + 0.05) / (low + 0.05);
+  const double one = Luminance(a), other = Luminance(b);
+  return (std::max(one, other) + 0.05) / (std::min(one, other) + 0.05);
 }
 
 // Text and curves have 4.5:1 on white and on the grey of the untrained; frames 3:1. The grid is no information.

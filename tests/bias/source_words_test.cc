@@ -127,7 +127,7 @@ TEST(Source, RefusalsNameTheSourceTheFieldAndWhatCame) {
       {"t5:4,5@1,2,3,1e39", "values[3]: expected a number that a float holds, got \"1e39\""},
       {"t5:4,5@1,2,3,0x4", "values[3]: expected a number that a float holds, got \"0x4\""},
       {"t5:4,5,seed=1@1,2,3,4", "seed: expected none beside values, got 1"},
-      {"t5:encoder", "num_buckets: expected a whole number of at most 18 digits, got \"encoder\""},
+      {"t5:encoder", "source: expected t5:BUCKETS,MAX, or model:t5:TABLE for a model named t5, got \"t5:encoder\""},
       {"offsets:0", "offsets:0: values: expected a list after @, got none"},
       {"offsets:0,heads=2@1,2,3", "values: expected a multiple of 2 heads, at least one offset, got 3"},
       {"offsets:99999999999@1", "min_offset: expected at most 4294967296 either way, got 99999999999"},

@@ -119,6 +119,9 @@ def _read(text: str) -> _Words:
     if kind == "model" and ":" in name:
         expected = "alibi:HEADS, t5:BUCKETS,MAX, offsets:MIN@VALUES, file:PATH, MODEL or MODEL:TABLE"
         raise InvalidArgument.of(f"{label}: source", expected, f'"{text}"')
+    if kind == "t5" and _TABLE_NAME.fullmatch(name):
+        expected = "t5:BUCKETS,MAX, or model:t5:TABLE for a model named t5"
+        raise InvalidArgument.of(f"{label}: source", expected, f'"{text}"')
     return _Words(label, kind, name, table, head)
 
 
@@ -264,9 +267,9 @@ def _table(entry: Dict[str, Any]) -> Table:
     kind, bidirectional = entry["rule"], bool(entry.get("bidirectional", False))
     if kind == "t5":
         values = np.array(entry["values"], np.float32)
-        # The book counts its buckets from 0 to nb.
-        buckets = entry["nb"] + 1 if "nb" in entry else entry["num_buckets"]
-        return Table(T5Buckets(buckets, entry.get("dist_max", entry.get("max_distance")), values), bidirectional)
+        if "nb" in entry:  # the book counts its buckets from 0 to nb
+            return Table(T5Buckets(entry["nb"] + 1, entry["dist_max"], values), bidirectional)
+        return Table(T5Buckets(entry["num_buckets"], entry["max_distance"], values), bidirectional)
     if kind == "alibi":
         return Table(AlibiSlopes(np.array(entry["slopes"], np.float32)), bidirectional)
     if kind == "per_offset":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+from dataclasses import dataclass
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -21,7 +22,8 @@ Array = Any  # numpy.ndarray, whose generic form differs between versions of num
 __all__ = ["BiasComparison", "ComparedBias", "compare_bias"]
 
 
-class ComparedBias(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ComparedBias:
     """One of the biases that are compared.
 
     Attributes:
