@@ -42,7 +42,7 @@ std::string PlainReason(absl::string_view message) {
   }
   const std::size_t colon = message.rfind(": ");
   const absl::string_view last = colon == absl::string_view::npos ? message : message.substr(colon + 2);
-  return last.empty() ? "no reason is known" : std::string(last);
+  return last.empty() ? "gRPC gives no reason" : std::string(last);
 }
 
 }  // namespace attnd::ctl
