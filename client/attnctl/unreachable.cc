@@ -19,7 +19,6 @@ constexpr Reason kReasons[] = {
     {"Domain name not found", "there is no host of that name"},
     {"DNS resolution failed", "its name cannot be looked up"},
     {"DNS query cancelled", "its name could not be looked up in time"},
-    {"unparseable host:port", "that is no address"},
     {"the target uri is not valid", "that is no address"},
     {"http1.x server", "what listens there does not speak gRPC"},
     {"No route to host", "there is no way to that host"},

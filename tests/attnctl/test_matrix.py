@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -280,7 +281,10 @@ def test_a_full_disk(attnctl: Attnctl, folder: Path) -> None:
     small = folder / "small"
     small.mkdir()
     mount = shutil.which("mount")
-    if mount is None or subprocess.run([mount, "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)]).returncode != 0:
+    if (
+        mount is None
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)], check=False).returncode != 0
+    ):
         pytest.skip("no small file system can be mounted here")
     try:
         (small / "o").write_text("old")
@@ -332,33 +336,38 @@ class Refusing(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
+@contextmanager
+def refusing(code: grpc.StatusCode, message: str, details: bytes) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Refusing(code, message, details),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield address
+    server.stop(None)
+
+
+def failures_at(folder: Path, address: str, codes: List[int], said: str = "", but: str = "") -> List[str]:
+    """Of all commands that call a server, each with a whole line."""
+    asked = Attnctl(folder, address)
+    commands = [command for command in remote() if command["name"] != but]
+    return all_faults(lambda command: faults(asked.run(*words_of(command)), codes, said=said), commands)
+
+
 def test_a_server_that_stops_is_not_called_unreachable(folder: Path) -> None:
     message = "the server is stopping; the call was not begun"
     rpc_status = bytes([8, 14, 18, len(message)]) + message.encode()
-    for details, said in ((rpc_status, f"attnctl: [^ ]*: {message}\n.*--retry_for"), (b"", "cannot reach")):
-        refusing = grpc.server(futures.ThreadPoolExecutor(2))
-        refusing.add_generic_rpc_handlers((Refusing(grpc.StatusCode.UNAVAILABLE, message, details),))
-        address = f"127.0.0.1:{refusing.add_insecure_port('127.0.0.1:0')}"
-        refusing.start()
-
-        def check(command: Dict[str, Any]) -> List[str]:
-            if command["name"] == "health":
-                return []  # which asks another service, whose answer has no details
-            return faults(Attnctl(folder, address).run(*words_of(command)), [3], said=said)
-
-        expect_none(all_faults(check, remote()))
-        refusing.stop(None)
+    stops = f"attnctl: [^ ]*: {message}\n.*--retry_for"
+    with refusing(grpc.StatusCode.UNAVAILABLE, message, rpc_status) as address:
+        # Health is another service's, whose answers have no details.
+        expect_none(failures_at(folder, address, [3], stops, but="health"))
+    with refusing(grpc.StatusCode.UNAVAILABLE, message, b"") as address:
+        expect_none(failures_at(folder, address, [3], "cannot reach"))
 
 
-def test_another_server(folder: Path) -> None:
-    refusing = grpc.server(futures.ThreadPoolExecutor(2))
-    for code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
-        refusing = grpc.server(futures.ThreadPoolExecutor(2))
-        refusing.add_generic_rpc_handlers((Refusing(code, "", b""),))
-        address = f"127.0.0.1:{refusing.add_insecure_port('127.0.0.1:0')}"
-        refusing.start()
-        expect_none(all_faults(lambda c: faults(Attnctl(folder, address).run(*words_of(c)), [1]), remote()))
-        refusing.stop(None)
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN])
+def test_another_server(folder: Path, code: grpc.StatusCode) -> None:
+    with refusing(code, "", b"") as address:
+        expect_none(failures_at(folder, address, [1]))
 
 
 def test_a_server_that_ends_meanwhile(folder: Path) -> None:
@@ -368,7 +377,7 @@ def test_a_server_that_ends_meanwhile(folder: Path) -> None:
     server = Server(left)
     server.process.kill()
     server.process.wait()
-    expect_none(all_faults(lambda c: faults(Attnctl(folder, server.address).run(*words_of(c)), [3]), remote()))
+    expect_none(failures_at(folder, server.address, [3], "cannot reach"))
 
 
 def test_a_server_that_is_too_slow(attnctl: Attnctl, server: Server) -> None:
