@@ -3,8 +3,10 @@
 #include "client/attnctl/commands/attend.h"
 #include "client/attnctl/commands/bias.h"
 #include "client/attnctl/commands/bias_compare.h"
+#include "client/attnctl/commands/completion.h"
 #include "client/attnctl/commands/health.h"
 #include "client/attnctl/commands/info.h"
+#include "client/attnctl/commands/manual.h"
 #include "client/attnctl/commands/models_list.h"
 #include "client/attnctl/commands/models_load.h"
 #include "client/attnctl/commands/models_reload.h"
@@ -16,9 +18,9 @@ namespace attnd::ctl {
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      AttendCommand(),       BiasCommand(),       BiasCompareCommand(),  ModelsListCommand(),
-      ModelsShowCommand(),   ModelsLoadCommand(), ModelsReloadCommand(), ModelsUnloadCommand(),
-      ModelsUploadCommand(), InfoCommand(),       HealthCommand(),
+      AttendCommand(),       BiasCommand(),         BiasCompareCommand(),  ModelsListCommand(),  ModelsShowCommand(),
+      ModelsLoadCommand(),   ModelsReloadCommand(), ModelsUnloadCommand(), ModelsUploadCommand(), InfoCommand(),
+      HealthCommand(),       CompletionCommand(),   ManualCommand(),
   };
   return *commands;
 }

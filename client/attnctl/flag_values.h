@@ -29,7 +29,7 @@ template <>
 struct Range<bool> {};
 
 template <typename T>
-Range<T> AtLeast(T least) {
+Range<T> NoLessThan(T least) {
   Range<T> range;
   range.least = least;
   return range;

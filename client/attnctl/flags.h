@@ -36,7 +36,7 @@ struct Flags {
                                     absl::Minutes(5),
                                     "give up after this long, e.g. 30s",
                                     "5m",
-                                    AtLeast(absl::Milliseconds(1))};
+                                    NoLessThan(absl::Milliseconds(1))};
   ValueFlag<absl::Duration> retry_for{common,
                                       "retry_for",
                                       "DURATION",
@@ -92,7 +92,7 @@ struct Flags {
   Switch grpc_only{own, "grpc_only", "call by gRPC, also where the server takes calls over its local socket"};
   TextFlag compare{own, "compare", "NAME", "compare `o` with this tensor of the input and print the largest error"};
   OptionalFlag<double> tolerance{
-      own, "tolerance", "X", "with --compare, fail if the error is larger", "any error is accepted", AtLeast(0.0)};
+      own, "tolerance", "X", "with --compare, fail if the error is larger", "any error is accepted", NoLessThan(0.0)};
 
   // The window of a bias.
   Number queries{own, "queries", "N", 8, "number of queries, the rows", "8", kSize};

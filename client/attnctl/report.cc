@@ -105,6 +105,20 @@ std::string CallMessage(const absl::Status& status, const Flags& flags) {
   return status.message().empty() ? absl::StrCat("the call to ", address, " failed") : std::string(status.message());
 }
 
+// Names of files may have line feeds and terminals' commands in them.
+std::string OneLine(absl::string_view text) {
+  std::string line;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      absl::StrAppend(&line, "\\x", absl::Hex(byte, absl::kZeroPad2));
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
+
 ExitCode CodeOf(const absl::Status& status) {
   if (status.ok()) return kDone;
   if (IsUsageError(status)) return kUsage;
@@ -121,7 +135,7 @@ std::string Message(const absl::Status& status, const Command* command, const Fl
   const std::string what = own                  ? std::string(status.message())
                            : detail.has_value() ? InWords(command == nullptr ? "" : command->request, *detail)
                                                 : CallMessage(status, flags);
-  return absl::StrCat("attnctl: ", what, "\n", Advice(status, command, flags), "\n");
+  return absl::StrCat("attnctl: ", OneLine(what), "\n", OneLine(Advice(status, command, flags)), "\n");
 }
 
 ExitCode Report(const absl::Status& status, const Command* command, const Flags& flags) {

@@ -2,7 +2,10 @@
 
 #include <cstdlib>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/attnctl/usage.h"
+#include "contract/unix_name.h"
 
 namespace attnd::ctl {
 
@@ -12,7 +15,15 @@ std::string ServerAddress(const Flags& flags) {
   return environment != nullptr && *environment != '\0' ? environment : "127.0.0.1:50051";
 }
 
+absl::Status CheckAddress(const Flags& flags) {
+  const std::string address = ServerAddress(flags);
+  if (!contract::IsUnixName(address) || !contract::UnixPath(address).value_or("").empty()) return absl::OkStatus();
+  return UsageError(absl::StrCat("--server: expected host:port or unix:/path, got ", Shown(address)),
+                    "write it as `attnd --listen` has it; of a path, '%', '?' and '#' are written %25, %3f and %23");
+}
+
 absl::StatusOr<Client> Connect(const Flags& flags) {
+  if (absl::Status s = CheckAddress(flags); !s.ok()) return s;
   ClientOptions options;
   options.user_agent = "attnctl";
   options.local_calls = !flags.grpc_only.value();

@@ -12,7 +12,10 @@ namespace attnd::ctl {
 // --server, or the environment's ATTND_SERVER, or 127.0.0.1:50051.
 std::string ServerAddress(const Flags& flags);
 
-// A client of that server, with --retry_for and --grpc_only. Errors: see Client::Create.
+// Whether that can be an address. Errors: see UsageError.
+absl::Status CheckAddress(const Flags& flags);
+
+// A client of that server, with --retry_for and --grpc_only. Errors: see CheckAddress and Client::Create.
 absl::StatusOr<Client> Connect(const Flags& flags);
 
 // With --timeout, counted from now.

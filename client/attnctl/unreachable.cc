@@ -19,7 +19,6 @@ constexpr Reason kReasons[] = {
     {"Domain name not found", "there is no host of that name"},
     {"DNS resolution failed", "its name cannot be looked up"},
     {"DNS query cancelled", "its name could not be looked up in time"},
-    {"unparseable host:port", "that is no address"},
     {"the target uri is not valid", "that is no address"},
     {"http1.x server", "what listens there does not speak gRPC"},
     {"No route to host", "there is no way to that host"},
@@ -42,7 +41,7 @@ std::string PlainReason(absl::string_view message) {
   }
   const std::size_t colon = message.rfind(": ");
   const absl::string_view last = colon == absl::string_view::npos ? message : message.substr(colon + 2);
-  return last.empty() ? "no reason is known" : std::string(last);
+  return last.empty() ? "gRPC gives no reason" : std::string(last);
 }
 
 }  // namespace attnd::ctl

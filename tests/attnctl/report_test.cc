@@ -53,6 +53,11 @@ TEST_F(Report, AlwaysTwoLines) {
   }
 }
 
+TEST_F(Report, ALineFeedMakesNoThirdLine) {
+  EXPECT_THAT(Said(OutputError(absl::NotFoundError("cannot write a\nb\x1b[31m"))),
+              testing::StartsWith("attnctl: cannot write a\\x0ab\\x1b[31m\nmake that folder"));
+}
+
 TEST_F(Report, AServerThatStopsIsReached) {
   const absl::Status stopping = absl::UnavailableError("the server is stopping; the call was not begun");
   EXPECT_THAT(Said(Answered(stopping)), testing::StartsWith("attnctl: there:1: the server is stopping; "));
@@ -81,7 +86,7 @@ TEST(PlainReason, OfWhatGrpcSays) {
                         "is_balancer=0: Domain name not found"),
             "there is no host of that name");
   EXPECT_EQ(PlainReason("a: b: the reason"), "the reason");
-  EXPECT_EQ(PlainReason(""), "no reason is known");
+  EXPECT_EQ(PlainReason(""), "gRPC gives no reason");
 }
 
 }  // namespace

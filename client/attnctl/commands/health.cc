@@ -43,6 +43,7 @@ absl::StatusOr<HealthCheckResponse::ServingStatus> Check(const Flags& flags) {
 }
 
 absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments*/) {
+  if (absl::Status s = CheckAddress(flags); !s.ok()) return s;
   const auto status = Check(flags);
   if (!status.ok()) return status.status();
   const std::string name = HealthCheckResponse::ServingStatus_Name(*status);

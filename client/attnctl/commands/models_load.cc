@@ -19,9 +19,10 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) 
   const absl::StatusOr<Model> model = client->LoadModel(arguments[0], flags.name.value(), Options(flags));
   const std::optional<ErrorDetail> detail = GetErrorDetail(model.status());
   if (detail.has_value() && detail->field == "path") {
-    return WithAdvice(model.status(),
-                      "PATH is on the server's machine, below its --model_root; `attnctl models upload` sends a file "
-                      "from here");
+    return WithAdvice(
+        model.status(),
+        "PATH is on the server's machine, below attnd's --model_root; `attnctl models upload` sends a file "
+        "from here");
   }
   return PrintMade("loaded", model, flags);
 }
