@@ -38,6 +38,7 @@ from attnd.errors import (
 from attnd.models import (
     AlibiSlopes,
     BiasWindow,
+    FailedModel,
     Model,
     PerOffset,
     ServerInfo,
@@ -61,6 +62,7 @@ __all__ = [
     "DataLoss",
     "DeadlineExceeded",
     "Error",
+    "FailedModel",
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
