@@ -10,7 +10,18 @@ import numpy as np
 from attnd._arguments import integer, model_name, text
 from attnd._request import mask_number
 from attnd.errors import Internal, InvalidArgument
-from attnd.models import AlibiSlopes, BiasWindow, FailedModel, Model, PerOffset, Rule, ServerInfo, Setting, T5Buckets, Table
+from attnd.models import (
+    AlibiSlopes,
+    BiasWindow,
+    FailedModel,
+    Model,
+    PerOffset,
+    Rule,
+    ServerInfo,
+    Setting,
+    T5Buckets,
+    Table,
+)
 from attnd.v1 import model_pb2, server_pb2
 
 _MASK_NAMES = {0: "unspecified", 1: "causal", 2: "none"}
