@@ -51,7 +51,7 @@ for block in "${blocks[@]}"; do
     package) answers hello/build/hello ;;
     fetched)
       answers fetched/build/hello
-      built=$(find fetched/build -name '*.o' | grep -vE 'attnd_client|hello' || true)
+      built=$(find fetched/build -name '*.o' | grep -vE 'attnd_(client|tensor)|hello' || true)
       [ -z "$built" ] || fail "FetchContent builds more than the client: $built"
       ;;
     pkg-config)
