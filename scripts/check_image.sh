@@ -45,7 +45,7 @@ chmod -R a+rX "$folder"
 
 start
 attnctl attend --model=t5-tiny --input=/tensors/golden.safetensors --compare=o_hf --tolerance=1e-4
-docker stop --time 45 "$name" >/dev/null
+docker stop -t 45 "$name" >/dev/null
 status=$(docker inspect -f '{{.State.ExitCode}}' "$name")
 [ "$status" = 0 ] || fail "stopped with status $status"
 echo "healthy, answers, and ends with status 0 when it is stopped"

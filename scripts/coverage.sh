@@ -18,7 +18,7 @@ case ${1:-} in
     # Processes of one program merge into one of two files.
     export LLVM_PROFILE_FILE=$profiles/%2m.profraw
     # The installed client would need its user to be built for coverage too.
-    scripts/test.sh --preset coverage -E '^client_install_test$'
+    scripts/test.sh --preset coverage -E '^(client_install|install_page)_test$'
     ;;
   --report) ;;
   *) sed -n '2,5p' "$0" >&2; exit 2 ;;

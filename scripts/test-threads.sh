@@ -11,7 +11,7 @@ cd "$root"
 tests=(
   # the engine
   heap_libc_test memory_budget_test registry_test registry_threads_test
-  schedule_attention_work_test schedule_cpu_limit_test schedule_scheduler_test
+  schedule_attention_work_test schedule_default_threads_test schedule_scheduler_test
   # the server (its services by the e2e tests: gRPC's in-process channel, which their unit tests use, hands over memory in
   # an order that cannot be seen)
   server_attention_admission_test server_attention_engine_test server_attention_local_service_test

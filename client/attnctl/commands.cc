@@ -18,9 +18,9 @@ namespace attnd::ctl {
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      AttendCommand(),       BiasCommand(),         BiasCompareCommand(),  ModelsListCommand(),  ModelsShowCommand(),
-      ModelsLoadCommand(),   ModelsReloadCommand(), ModelsUnloadCommand(), ModelsUploadCommand(), InfoCommand(),
-      HealthCommand(),       CompletionCommand(),   ManualCommand(),
+      AttendCommand(),     BiasCommand(),         BiasCompareCommand(),  ModelsListCommand(),   ModelsShowCommand(),
+      ModelsLoadCommand(), ModelsReloadCommand(), ModelsUnloadCommand(), ModelsUploadCommand(), InfoCommand(),
+      HealthCommand(),     CompletionCommand(),   ManualCommand(),
   };
   return *commands;
 }

@@ -33,6 +33,10 @@ absl::StatusOr<std::vector<Model>> Client::ListModels(const CallOptions& options
   return connection_->ListModels(options);
 }
 
+absl::StatusOr<std::vector<FailedModel>> Client::ListFailedModels(const CallOptions& options) {
+  return connection_->ListFailedModels(options);
+}
+
 absl::StatusOr<Model> Client::GetModel(const std::string& name, std::uint64_t version, bool include_values,
                                        const CallOptions& options) {
   return connection_->GetModel(name, version, include_values, options);

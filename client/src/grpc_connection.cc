@@ -44,6 +44,18 @@ class GrpcConnection : public Connection {
     return models;
   }
 
+  absl::StatusOr<std::vector<FailedModel>> ListFailedModels(const CallOptions& options) override {
+    v1::ListModelsRequest request;
+    request.set_page_size(1);
+    const auto page = Call<v1::ListModelsResponse>(method::kListModels, request, options);
+    if (!page.ok()) return page.status();
+    std::vector<FailedModel> models;
+    for (const v1::FailedModel& model : page->failed_models()) {
+      models.push_back({model.name(), model.path(), model.reason()});
+    }
+    return models;
+  }
+
   absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version, bool include_values,
                                  const CallOptions& options) override {
     v1::GetModelRequest request;

@@ -45,6 +45,8 @@ ABSL_FLAG(std::vector<std::string>, listen, {"127.0.0.1:50051"},
           "where to listen, separated by commas: host:port (port 0: any free one), [v6]:port, unix:path");
 ABSL_FLAG(std::string, model_root, "",
           "folder of models; what lies directly in it is loaded at start, and LoadModel may not leave it");
+ABSL_FLAG(bool, strict_models, false,
+          "do not start unless every model in the model root can be loaded, and there is one");
 ABSL_FLAG(int, threads, 0, "threads that compute; 0: the CPUs this process may use");
 ABSL_FLAG(std::string, kernel, "", "kernel to use instead of the best one for this CPU (as ATTND_KERNEL)");
 ABSL_FLAG(double, drain_seconds, 30, "how long a stopping server waits for the calls it has accepted");
@@ -111,8 +113,8 @@ std::string Help() {
       "\n"
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
   Describe("Serving",
-           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root", "threads",
-            "kernel", "drain_seconds", "log_level"},
+           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root",
+            "strict_models", "threads", "kernel", "drain_seconds", "log_level"},
            help);
   Describe(
       "Connections (times such as 500ms, 30s, 5m or inf)",
@@ -161,6 +163,7 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
   options.local_calls = absl::GetFlag(FLAGS_local_calls);
   options.model_root = absl::GetFlag(FLAGS_model_root);
+  options.strict_models = absl::GetFlag(FLAGS_strict_models);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.kernel = absl::GetFlag(FLAGS_kernel);
   options.drain = absl::Seconds(absl::GetFlag(FLAGS_drain_seconds));

@@ -32,6 +32,9 @@ absl::Status CheckOptions(const Options& options) {
     ATTND_RETURN_IF_ERROR(ParseAddress(address).status());
   }
   if (options.threads < 0 || options.threads > 4096) return InvalidField("--threads", "0 to 4096", options.threads);
+  if (options.strict_models && options.model_root.empty()) {
+    return InvalidField("--strict_models", "--model_root beside it", "none");
+  }
   if (options.max_connections < 0) return InvalidField("--max_connections", "a number from 0", options.max_connections);
   if (options.drain < absl::ZeroDuration() || options.drain == absl::InfiniteDuration()) {
     return InvalidField("--drain_seconds", "a number from 0", absl::ToDoubleSeconds(options.drain));

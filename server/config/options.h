@@ -26,6 +26,8 @@ struct Options {
   bool local_calls = true;
   // Folder of models; empty: no loading from files.
   std::string model_root;
+  // Whether the server starts only if every model in it can be loaded, and there is one.
+  bool strict_models = false;
   // Threads that compute; 0: schedule::DefaultThreads().
   int threads = 0;
   // Name of the kernel; empty: the best that this CPU runs.

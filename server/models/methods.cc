@@ -1,6 +1,8 @@
 #include "server/models/methods.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -9,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
 #include "errors/field_error.h"
+#include "errors/shown.h"
 #include "server/models/bias_window.h"
 #include "server/models/model_proto.h"
 #include "server/models/page_token.h"
@@ -22,6 +25,10 @@ namespace {
 using Snapshot = std::shared_ptr<const model::Model>;
 
 constexpr std::int64_t kDefaultPageSize = 100;
+// Together below a MiB and a half.
+constexpr int kMaxFailedModels = 1000;
+constexpr std::size_t kMaxShownBytes = 300;
+constexpr std::size_t kMaxReasonBytes = 800;
 
 void LogFailure(const char* change, absl::string_view name, const absl::Status& status) {
   spdlog::warn("not {} model {}: {}", change, absl::Utf8SafeCEscape(name), std::string(status.message()));
@@ -53,6 +60,18 @@ grpc::Status FinishChange(const char* change, absl::string_view field, absl::str
   return grpc::Status::OK;
 }
 
+void AddFailed(const std::vector<model::FailedModel>& failed, v1::ListModelsResponse& response) {
+  response.set_failed_model_count(static_cast<std::int64_t>(failed.size()));
+  for (const model::FailedModel& model : failed) {
+    if (response.failed_models_size() == kMaxFailedModels) return;
+    v1::FailedModel& proto = *response.add_failed_models();
+    // Files have names of any bytes; proto3's strings are UTF-8.
+    proto.set_name(errors::Shown(model.name, kMaxShownBytes));
+    proto.set_path(errors::Shown(model.path, kMaxShownBytes));
+    proto.set_reason(errors::Shown(model.reason, kMaxReasonBytes));
+  }
+}
+
 absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request, const model::Registry& registry,
                                             std::int64_t max_page_size) {
   if (request.page_size() < 0 || request.page_size() > max_page_size) {
@@ -63,6 +82,7 @@ absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request
       request.page_size() > 0 ? request.page_size() : std::min(kDefaultPageSize, max_page_size);
   const std::vector<Snapshot> models = registry.List(after, page_size + 1);
   v1::ListModelsResponse response;
+  if (request.page_token().empty()) AddFailed(registry.Failed(), response);
   for (const Snapshot& model : models) {
     if (response.models_size() == page_size) {
       response.set_next_page_token(MakePageToken(response.models().rbegin()->name()));

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "grpc/grpc.h"
@@ -59,6 +58,17 @@ model::RegistryOptions RegistryOptionsOf(const Options& options) {
   return registry;
 }
 
+absl::Status NotAllLoaded(std::int64_t loaded, const std::vector<model::FailedModel>& failed) {
+  std::string message = absl::StrCat("--strict_models: ", failed.size(), " of ",
+                                     static_cast<std::size_t>(loaded) + failed.size(), " models could not be loaded");
+  const char* separator = ": ";
+  for (const model::FailedModel& model : failed) {
+    absl::StrAppend(&message, separator, "\"", absl::Utf8SafeCEscape(model.path), "\": ", model.reason);
+    separator = "; ";
+  }
+  return absl::FailedPreconditionError(message);
+}
+
 SharedMemoryLimits SharedLimits(const Options& options) {
   SharedMemoryLimits limits;
   limits.max_total_bytes = options.limits.max_shared_bytes;
@@ -100,12 +110,17 @@ Server::~Server() {
 absl::Status Server::LoadModels() {
   ATTND_RETURN_IF_ERROR(registry_.AddEmbedded());
   if (options_.model_root.empty()) return absl::OkStatus();
-  std::error_code error;
-  if (!std::filesystem::is_directory(options_.model_root, error)) {
-    return FieldError(absl::StatusCode::kNotFound, "--model_root", "a folder", options_.model_root);
+  const absl::StatusOr<std::int64_t> loaded = registry_.LoadRoot();
+  if (!loaded.ok()) {
+    return absl::Status(loaded.status().code(), absl::StrCat("--model_root: ", loaded.status().message()));
   }
-  const std::int64_t loaded = registry_.LoadRoot();
-  spdlog::info("loaded {} models from {}", loaded, options_.model_root);
+  spdlog::info("loaded {} models from {}", *loaded, options_.model_root);
+  const std::vector<model::FailedModel> failed = registry_.Failed();
+  if (options_.strict_models && !failed.empty()) return NotAllLoaded(*loaded, failed);
+  if (*loaded > 0) return absl::OkStatus();
+  const std::string none = absl::StrCat("--model_root: no model was loaded from ", options_.model_root);
+  if (options_.strict_models) return absl::FailedPreconditionError(absl::StrCat(none, " (--strict_models)"));
+  spdlog::warn("{}: the server has the embedded models alone", none);
   return absl::OkStatus();
 }
 

@@ -7,6 +7,7 @@
 #include "server/config/version.h"
 #include "server/rpc/proto_time.h"
 #include "server/serving/grpc_settings.h"
+#include "server/serving/memory_setting.h"
 #include "server/serving/settings.h"
 
 namespace attnd::server {
@@ -37,6 +38,7 @@ v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& k
   *info.mutable_settings() = {process_settings.begin(), process_settings.end()};
   *info.add_settings() = KernelSetting(kernel, options.kernel);
   *info.add_settings() = ReadBytesSetting();
+  *info.add_settings() = MemorySetting(options, AllowedToThisProcess());
   info.set_local_calls(TakesLocalCalls(options));
   return info;
 }

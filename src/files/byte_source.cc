@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "files/system_error.h"
+#include "files/access.h"
 
 namespace attnd::files {
 namespace {
@@ -66,10 +66,6 @@ class MemorySource final : public ByteSource {
 
 }  // namespace
 
-absl::Status OpenError(int error, const std::string& path) {
-  return SystemError(error, path, absl::StatusCode::kInvalidArgument);
-}
-
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenDescriptor(int descriptor, const std::string& path) {
   struct stat info;
   if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -82,7 +78,7 @@ absl::StatusOr<std::unique_ptr<ByteSource>> OpenDescriptor(int descriptor, const
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenFile(const std::string& path) {
   // O_NONBLOCK: opening a FIFO must not wait for a writer.
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (descriptor < 0) return OpenError(errno, path);
+  if (descriptor < 0) return ExplainedOpenError(errno, AT_FDCWD, path, path);
   return OpenDescriptor(descriptor, path);
 }
 

@@ -36,7 +36,4 @@ absl::StatusOr<std::unique_ptr<ByteSource>> OpenDescriptor(int descriptor, const
 // Borrows `bytes`.
 std::unique_ptr<ByteSource> OpenMemory(absl::Span<const std::byte> bytes);
 
-// What an errno of open() says, as a status that names the path.
-absl::Status OpenError(int error, const std::string& path);
-
 }  // namespace attnd::files

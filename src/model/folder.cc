@@ -12,6 +12,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "files/access.h"
 #include "files/descriptor.h"
 
 namespace attnd::model {
@@ -29,11 +30,28 @@ std::string PathOf(int descriptor) {
   return path;
 }
 
+absl::Status OpenError(int folder, const std::string& path) {
+  return files::ExplainedOpenError(errno, folder, path, path);
+}
+
+// What to do about a link that leads nowhere or out of the root, if it is one of the Hub cache's.
+std::string HintOnLinks(int folder, const std::string& path) {
+  std::string target(PATH_MAX, '\0');
+  const ssize_t size = readlinkat(folder, path.c_str(), target.data(), target.size());
+  target.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+  if (!absl::StrContains(target, "/blobs/")) return "";
+  return " (files of a snapshot in the Hub's cache are links into blobs/: let the model root be the cache, or its "
+         "folder "
+         "models--*)";
+}
+
 }  // namespace
 
 absl::StatusOr<Folder> Folder::OpenRoot(const std::string& path) {
   Descriptor descriptor(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (descriptor.get() < 0) return files::OpenError(errno, path);
+  if (descriptor.get() < 0) return OpenError(AT_FDCWD, path);
+  // To read a folder's names is one permission, to open what they name another.
+  if (Descriptor(openat(descriptor.get(), ".", O_PATH | O_CLOEXEC)).get() < 0) return OpenError(AT_FDCWD, path);
   std::string root = PathOf(descriptor.get());
   if (root.empty()) return absl::PermissionDeniedError(absl::StrCat(path, ": cannot be resolved; is /proc mounted?"));
   if (root.back() != '/') root.push_back('/');
@@ -47,18 +65,22 @@ Folder::~Folder() {
 absl::StatusOr<Folder::Entry> Folder::Open(const std::string& path) const {
   // O_PATH finds the object without opening it, so that nothing happens to a device or a FIFO.
   const Descriptor found(openat(descriptor_, path.c_str(), O_PATH | O_CLOEXEC));
-  if (found.get() < 0) return files::OpenError(errno, path);
-  if (!absl::StartsWith(PathOf(found.get()), root_)) {
-    return absl::PermissionDeniedError(absl::StrCat(path, ": leads out of the model root"));
+  if (found.get() < 0) {
+    const absl::Status status = OpenError(descriptor_, path);
+    return absl::Status(status.code(), absl::StrCat(status.message(), HintOnLinks(descriptor_, path)));
+  }
+  if (!absl::StartsWith(absl::StrCat(PathOf(found.get()), "/"), root_)) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(path, ": leads out of the model root", HintOnLinks(descriptor_, path)));
   }
   struct stat info;
-  if (fstat(found.get(), &info) != 0) return files::OpenError(errno, path);
+  if (fstat(found.get(), &info) != 0) return OpenError(descriptor_, path);
   if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": expected a regular file or a folder"));
   }
   const int flags = O_RDONLY | O_CLOEXEC | (S_ISDIR(info.st_mode) ? O_DIRECTORY : 0);
   Descriptor opened(open(ProcPath(found.get()).c_str(), flags));
-  if (opened.get() < 0) return files::OpenError(errno, path);
+  if (opened.get() < 0) return OpenError(descriptor_, path);
   if (S_ISDIR(info.st_mode)) return Entry(Folder(opened.Release(), root_));
   auto source = files::OpenDescriptor(opened.Release(), path);
   if (!source.ok()) return source.status();
@@ -72,12 +94,19 @@ absl::StatusOr<std::unique_ptr<files::ByteSource>> Folder::OpenFile(const std::s
   return absl::InvalidArgumentError(absl::StrCat(path, ": expected a file, got a folder"));
 }
 
+Folder::Kind Folder::KindOf(const std::string& path) const {
+  struct stat info;
+  if (fstatat(descriptor_, path.c_str(), &info, 0) != 0) return Kind::kNothing;
+  if (S_ISDIR(info.st_mode)) return Kind::kFolder;
+  return S_ISREG(info.st_mode) ? Kind::kFile : Kind::kOther;
+}
+
 absl::StatusOr<std::vector<std::string>> Folder::List() const {
   // A descriptor of its own: reading the folder moves its position.
   Descriptor copy(openat(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (copy.get() < 0) return files::OpenError(errno, root_);
+  if (copy.get() < 0) return OpenError(AT_FDCWD, root_);
   DIR* const stream = fdopendir(copy.get());
-  if (stream == nullptr) return files::OpenError(errno, root_);
+  if (stream == nullptr) return OpenError(AT_FDCWD, root_);
   copy.Release();
   std::vector<std::string> names;
   errno = 0;

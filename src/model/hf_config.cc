@@ -1,12 +1,11 @@
 #include "model/hf_config.h"
 
 #include <array>
-#include <cmath>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "files/python_json.h"
-#include "model/names.h"
+#include "model/said.h"
 #include "nlohmann/json.hpp"
 
 namespace attnd::model {
@@ -17,15 +16,6 @@ using Json = nlohmann::json;
 constexpr int kMaxDepth = 500;
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxLayers = 1000;
-
-// A value for a message.
-std::string Said(const Json& value) {
-  if (value.is_number_float() && !std::isfinite(value.get<double>())) {
-    const auto number = value.get<double>();
-    return std::isnan(number) ? "NaN" : number > 0 ? "Infinity" : "-Infinity";
-  }
-  return Quoted(value.dump(-1, ' ', false, Json::error_handler_t::replace));
-}
 
 // A field from 1 to `max`; where it is missing or null, `fallback`, or an error if there is none.
 absl::StatusOr<std::int64_t> Count(const Json& config, const char* field, std::int64_t max,

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "files/strict_json.h"
 #include "model/names.h"
+#include "model/said.h"
 #include "nlohmann/json.hpp"
 
 namespace attnd::model {
@@ -40,24 +41,25 @@ absl::StatusOr<std::int64_t> Integer(const Json& object, const char* field) {
   const bool valid = found != object.end() && found->is_number_integer() &&
                      (!found->is_number_unsigned() ||
                       found->get<std::uint64_t>() <= std::uint64_t{std::numeric_limits<std::int64_t>::max()});
-  if (!valid) return Expected(field, "an integer");
+  if (!valid) return Expected(field, absl::StrCat("an integer, got ", SaidOf(object, field)));
   return found->get<std::int64_t>();
 }
 
 absl::StatusOr<bool> Flag(const Json& object, const char* field) {
   const auto found = object.find(field);
   if (found == object.end()) return false;
-  if (!found->is_boolean()) return Expected(field, "true or false");
+  if (!found->is_boolean()) return Expected(field, absl::StrCat("true or false, got ", Said(*found)));
   return found->get<bool>();
 }
 
 // Appends a list of numbers, each rounded to the nearest float.
 absl::Status AppendFloats(const Json& list, absl::string_view field, std::vector<float>& floats) {
-  if (!list.is_array()) return Expected(field, "a list of numbers");
+  if (!list.is_array()) return Expected(field, absl::StrCat("a list of numbers, got ", Said(list)));
   for (const Json& element : list) {
-    if (!element.is_number()) return Expected(field, "numbers");
+    if (!element.is_number()) return Expected(field, absl::StrCat("numbers, got ", Said(element)));
     const auto value = element.get<double>();
-    if (std::abs(value) > kLargestFloat) return Expected(field, "numbers that a float holds");
+    if (std::abs(value) > kLargestFloat)
+      return Expected(field, absl::StrCat("numbers that a float holds, got ", Said(element)));
     floats.push_back(static_cast<float>(value));
   }
   return absl::OkStatus();
@@ -72,7 +74,9 @@ struct Rows {
 
 absl::StatusOr<Rows> ReadRows(const Json& object, const char* field) {
   const auto found = object.find(field);
-  if (found == object.end() || !found->is_array() || found->empty()) return Expected(field, "a list of lists");
+  if (found == object.end() || !found->is_array() || found->empty()) {
+    return Expected(field, absl::StrCat("a list of lists, got ", SaidOf(object, field)));
+  }
   Rows rows{static_cast<std::int64_t>(found->size()), 0, {}};
   for (const Json& row : *found) {
     if (absl::Status appended = AppendFloats(row, field, rows.values); !appended.ok()) return appended;
@@ -117,7 +121,7 @@ absl::StatusOr<HeadsAndRule> ReadAlibi(const Json& table) {
   if (!bidirectional.ok()) return bidirectional.status();
   std::vector<float> slopes;
   const auto list = table.find("slopes");
-  if (list == table.end()) return Expected("slopes", "a list of numbers");
+  if (list == table.end()) return Expected("slopes", "a list of numbers, got none");
   if (absl::Status read = AppendFloats(*list, "slopes", slopes); !read.ok()) return read;
   const auto heads = static_cast<std::int64_t>(slopes.size());
   return HeadsAndRule{heads, bias::AlibiRule{*bidirectional, std::move(slopes)}};
@@ -133,12 +137,12 @@ absl::StatusOr<HeadsAndRule> ReadPerOffset(const Json& table) {
 }
 
 absl::StatusOr<HeadsAndRule> ReadTable(const Json& table) {
-  if (!table.is_object()) return Expected("table", "an object");
+  if (!table.is_object()) return Expected("table", absl::StrCat("an object, got ", Said(table)));
   const std::string rule = table.contains("rule") && table["rule"].is_string() ? table["rule"].get<std::string>() : "";
   if (rule == "t5") return ReadT5(table);
   if (rule == "alibi") return ReadAlibi(table);
   if (rule == "per_offset") return ReadPerOffset(table);
-  return Expected("rule", absl::StrCat("t5, alibi or per_offset, got ", Quoted(rule)));
+  return Expected("rule", absl::StrCat("t5, alibi or per_offset, got ", SaidOf(table, "rule")));
 }
 
 }  // namespace

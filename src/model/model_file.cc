@@ -3,11 +3,13 @@
 #include <memory>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "model/gguf_tables.h"
 #include "model/hf_checkpoint.h"
+#include "model/hub_cache.h"
 #include "model/json_model.h"
 #include "model/names.h"
 
@@ -26,23 +28,50 @@ absl::StatusOr<ModelTables> ReadFile(const std::string& path, OpenByName open, c
     if (!text.ok()) return text.status();
     return ParseJsonModel(*text, limits);
   }
-  return absl::InvalidArgumentError("expected a Hugging Face checkpoint folder, a .gguf file or a .json file");
+  return absl::InvalidArgumentError(kExpectedModel);
+}
+
+// How messages name a place: the root is "." as a path.
+std::string InWords(const std::string& place) { return place == "." ? "the model root" : place; }
+
+// A folder that is none of a checkpoint or repository is most often one above them.
+absl::StatusOr<ModelTables> ReadFolder(const Folder& folder, const ReadLimits& limits) {
+  if (folder.KindOf("config.json") == Folder::Kind::kNothing) {
+    const absl::StatusOr<std::vector<std::string>> names = folder.List();
+    for (const std::string& name : names.ok() ? *names : std::vector<std::string>()) {
+      if (HubRepository(name).empty()) continue;
+      return absl::InvalidArgumentError(
+          "the folder is the Hub's cache: let it be the model root, or load one of its folders models--*");
+    }
+  }
+  return ReadHfCheckpoint([&folder](const std::string& name) { return folder.OpenFile(name); }, limits);
+}
+
+// What stands at `path` and has been opened; a repository's folder is replaced by its snapshot before.
+absl::StatusOr<ModelTables> ReadEntry(const Folder& root, const Folder::Entry& entry, const std::string& path,
+                                      const ReadLimits& limits) {
+  const auto* folder = std::get_if<Folder>(&entry);
+  // A file's neighbours are those of its own name, not of what it may be a link to.
+  const std::string parent = path.substr(0, path.rfind('/') + 1);
+  const auto open = [&](const std::string& name) { return root.OpenFile(parent + name); };
+  auto contents = folder != nullptr ? ReadFolder(*folder, limits) : ReadFile(path, open, limits);
+  if (!contents.ok()) return Annotate(contents.status(), InWords(path));
+  return contents;
 }
 
 }  // namespace
 
 absl::StatusOr<ModelTables> ReadModel(const Folder& root, const std::string& path, const ReadLimits& limits) {
-  absl::StatusOr<Folder::Entry> entry = root.Open(path);
+  const absl::StatusOr<Folder::Entry> entry = root.Open(path);
   if (!entry.ok()) return entry.status();
   const auto* folder = std::get_if<Folder>(&*entry);
-  // A file's neighbours are those of its own name, not of what it may be a link to.
-  const std::string parent = path.substr(0, path.rfind('/') + 1);
-  const auto open = [&](const std::string& name) {
-    return folder != nullptr ? folder->OpenFile(name) : root.OpenFile(parent + name);
-  };
-  auto contents = folder != nullptr ? ReadHfCheckpoint(open, limits) : ReadFile(path, open, limits);
-  if (!contents.ok()) return Annotate(contents.status(), path);
-  return contents;
+  if (folder == nullptr || !IsHubRepository(*folder)) return ReadEntry(root, *entry, path, limits);
+  const absl::StatusOr<std::string> snapshot = HubSnapshot(*folder);
+  if (!snapshot.ok()) return Annotate(snapshot.status(), InWords(path));
+  const std::string place = path == "." ? *snapshot : absl::StrCat(path, "/", *snapshot);
+  const absl::StatusOr<Folder::Entry> in_snapshot = root.Open(place);
+  if (!in_snapshot.ok()) return in_snapshot.status();
+  return ReadEntry(root, *in_snapshot, place, limits);
 }
 
 }  // namespace attnd::model

@@ -10,9 +10,12 @@
 
 namespace attnd::model {
 
-// The model at `path` (normalized, names.h) below `root`: a Hugging Face checkpoint folder, a `.gguf` or a `.json`
-// file. Errors: those of Folder::Open and of the readers, each message beginning with the path; INVALID_ARGUMENT for
-// another kind of file.
+// What a path has to name, for messages.
+inline constexpr char kExpectedModel[] = "expected a Hugging Face checkpoint folder, a .gguf file or a .json file";
+
+// The model at `path` (normalized, names.h) below `root`: a Hugging Face checkpoint folder, a repository's folder in
+// the Hub's cache (hub_cache.h), a `.gguf` or a `.json` file. Errors: those of Folder::Open and of the readers, each
+// message beginning with the path; INVALID_ARGUMENT for another kind of file.
 absl::StatusOr<ModelTables> ReadModel(const Folder& root, const std::string& path, const ReadLimits& limits);
 
 }  // namespace attnd::model

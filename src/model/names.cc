@@ -25,6 +25,10 @@ bool IsNameCharacter(char c) {
   return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-' || c == '.';
 }
 
+bool IsPartOfName(std::string_view part) {
+  return !part.empty() && part.front() != '.' && std::all_of(part.begin(), part.end(), IsNameCharacter);
+}
+
 // A layer's number as it is written: no sign, no leading zero, at most 4 digits.
 bool IsLayer(std::string_view text) {
   if (text.empty() || text.size() > 4 || (text.size() > 1 && text.front() == '0')) return false;
@@ -35,11 +39,14 @@ bool IsLayer(std::string_view text) {
 }  // namespace
 
 absl::Status CheckModelName(std::string_view name) {
-  const bool valid = !name.empty() && name.size() <= kMaxName && name.front() != '.' &&
-                     std::all_of(name.begin(), name.end(), IsNameCharacter);
+  const std::size_t slash = name.find('/');
+  const bool valid = name.size() <= kMaxName && IsPartOfName(name.substr(0, slash)) &&
+                     (slash == std::string_view::npos || IsPartOfName(name.substr(slash + 1)));
   if (valid) return absl::OkStatus();
-  return errors::InvalidField("model", "1 to 128 letters, digits, '_', '-' and '.', not starting with '.'",
-                              Quoted(name));
+  return errors::InvalidField(
+      "model",
+      "1 to 128 letters, digits, '_', '-' and '.', not starting with '.', or two such parts with a '/' between",
+      Quoted(name));
 }
 
 absl::Status CheckTableName(std::string_view name) {
@@ -69,7 +76,8 @@ absl::StatusOr<std::string> NormalizePath(std::string_view path) {
     }
     if (part != ".") parts.push_back(part);
   }
-  if (parts.empty()) return errors::InvalidField("path", "the name of a file or folder", Quoted(path));
+  if (path.empty()) return errors::InvalidField("path", "the name of a file or folder", Quoted(path));
+  if (parts.empty()) return std::string(".");
   return absl::StrJoin(parts, "/");
 }
 
@@ -79,6 +87,19 @@ std::string Stem(std::string_view path) {
     if (absl::EndsWith(name, ending)) return name.substr(0, name.size() - ending.size());
   }
   return name;
+}
+
+bool IsFurtherShard(std::string_view path) {
+  // "-00002-of-00003.gguf"
+  constexpr std::string_view kPattern = "-#####-of-#####.gguf";
+  if (path.size() < kPattern.size()) return false;
+  const std::string_view ending = path.substr(path.size() - kPattern.size());
+  for (std::size_t i = 0; i < ending.size(); ++i) {
+    const bool fits =
+        kPattern[i] == '#' ? absl::ascii_isdigit(static_cast<unsigned char>(ending[i])) : ending[i] == kPattern[i];
+    if (!fits) return false;
+  }
+  return ending.substr(1, 5) != "00001";
 }
 
 std::string Quoted(std::string_view text) {

@@ -3,13 +3,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "contract/request.h"
 #include "errors/field_error.h"
 #include "model/content_hash.h"
 #include "model/embedded.h"
-#include "model/folder.h"
-#include "model/model_file.h"
+#include "model/model_root.h"
 #include "model/names.h"
 #include "model/tables.h"
 
@@ -23,13 +24,24 @@ constexpr char kUpload[] = "upload";
 
 ReadLimits LimitsOf(const RegistryOptions& options) { return {options.max_table_values, options.max_model_file_bytes}; }
 
-absl::Status NotLoaded(std::string_view name) {
-  return errors::FieldError(absl::StatusCode::kNotFound, "model", "a loaded model", Quoted(name));
+// Of a failed Load of `path`, in one line, without the path.
+std::string ReasonOf(const absl::Status& status, absl::string_view path) {
+  const std::optional<contract::Fault> fault = errors::FaultOf(status);
+  const std::string reason = fault.has_value() && fault->field == "path" ? fault->got : std::string(status.message());
+  return std::string(absl::StripPrefix(reason, absl::StrCat(path, ": ")));
 }
 
 }  // namespace
 
 Registry::Registry(RegistryOptions options) : options_(std::move(options)) {}
+
+absl::Status Registry::NotLoaded(std::string_view name) const {
+  std::string got = Quoted(name);
+  for (const auto& [path, failed] : failed_) {
+    if (failed.name == name) absl::StrAppend(&got, ", which could not be loaded at the start (ListModels says why)");
+  }
+  return errors::FieldError(absl::StatusCode::kNotFound, "model", "a loaded model", got);
+}
 
 absl::StatusOr<ModelPtr> Registry::Find(std::string_view name, std::uint64_t version) const {
   if (absl::Status valid = CheckModelName(name); !valid.ok()) return valid;
@@ -53,13 +65,18 @@ std::vector<ModelPtr> Registry::List(std::string_view after, std::int64_t count)
   return models;
 }
 
-absl::StatusOr<ModelTables> Registry::Read(absl::string_view field, const std::string& path) const {
+absl::StatusOr<ModelRoot> Registry::OpenRoot() const {
   if (options_.model_root.empty()) {
     return absl::FailedPreconditionError("the server has no model root: models cannot be loaded from files");
   }
-  const absl::StatusOr<Folder> root = Folder::OpenRoot(options_.model_root);
+  absl::StatusOr<ModelRoot> root = ModelRoot::Open(options_.model_root);
   if (!root.ok()) return absl::FailedPreconditionError(absl::StrCat("model root: ", root.status().message()));
-  absl::StatusOr<ModelTables> tables = ReadModel(*root, path, LimitsOf(options_));
+  return root;
+}
+
+absl::StatusOr<ModelTables> Registry::Read(absl::string_view field, const ModelRoot& root,
+                                           const std::string& path) const {
+  absl::StatusOr<ModelTables> tables = root.Read(path, LimitsOf(options_));
   if (!tables.ok()) return errors::Blame(field, "a model that can be read", tables.status());
   return tables;
 }
@@ -101,41 +118,61 @@ absl::Status Registry::AddEmbedded() {
   return absl::OkStatus();
 }
 
-std::int64_t Registry::LoadRoot() {
+absl::StatusOr<std::int64_t> Registry::LoadRoot() {
   const auto log = [this](const std::string& line) {
     if (options_.log) options_.log(line);
   };
   if (options_.model_root.empty()) return 0;
-  const absl::StatusOr<Folder> root = Folder::OpenRoot(options_.model_root);
-  const auto names = root.ok() ? root->List() : absl::StatusOr<std::vector<std::string>>(root.status());
-  if (!names.ok()) {
-    log(absl::StrCat("model root not read: ", names.status().message()));
-    return 0;
-  }
+  const absl::StatusOr<ModelRoot> root = ModelRoot::Open(options_.model_root);
+  if (!root.ok()) return root.status();
+  const absl::StatusOr<ModelRoot::Entries> entries = root->List();
+  if (!entries.ok()) return entries.status();
+  for (const auto& [path, reason] : entries->others) log(absl::StrCat("skipped ", Quoted(path), ": ", reason));
   std::int64_t loaded = 0;
-  for (const std::string& path : *names) {
+  for (const std::string& path : entries->models) {
     const auto model = Load("", path);
     if (model.ok()) {
       ++loaded;
-    } else {
-      const std::optional<contract::Fault> fault = errors::FaultOf(model.status());
-      const bool read = fault.has_value() && fault->field == "path";
-      log(absl::StrCat("skipped ", Quoted(path), ": ", read ? fault->got : std::string(model.status().message())));
+      continue;
     }
+    const std::string reason = ReasonOf(model.status(), path);
+    if (IsFurtherShard(path)) {
+      log(absl::StrCat("skipped ", Quoted(path), ": ", reason));
+      continue;
+    }
+    log(absl::StrCat("not loaded ", Quoted(path), ": ", reason));
+    absl::MutexLock lock(&mutex_);
+    failed_[path] = FailedModel{root->NameOf(path), path, reason};
   }
   return loaded;
+}
+
+std::vector<FailedModel> Registry::Failed() const {
+  std::vector<FailedModel> models;
+  absl::ReaderMutexLock lock(&mutex_);
+  models.reserve(failed_.size());
+  for (const auto& [path, failed] : failed_) models.push_back(failed);
+  return models;
 }
 
 absl::StatusOr<ModelPtr> Registry::Load(std::string_view name, std::string_view path) {
   const absl::StatusOr<std::string> normalized = NormalizePath(path);
   if (!normalized.ok()) return normalized.status();
-  const std::string chosen = name.empty() ? Stem(*normalized) : std::string(name);
+  const absl::StatusOr<ModelRoot> root = OpenRoot();
+  if (!root.ok()) return root.status();
+  const std::string chosen = name.empty() ? root->NameOf(*normalized) : std::string(name);
   if (absl::Status valid = CheckModelName(chosen); !valid.ok()) return valid;
   {
     absl::ReaderMutexLock lock(&mutex_);
     if (absl::Status room = CheckRoom(chosen); !room.ok()) return room;
   }
-  return Add(chosen, *normalized, *normalized, Read("path", *normalized));
+  absl::StatusOr<ModelPtr> added = Add(chosen, *normalized, *normalized, Read("path", *root, *normalized));
+  if (added.ok()) {
+    absl::MutexLock lock(&mutex_);
+    failed_.erase(*normalized);
+    std::erase_if(failed_, [&chosen](const auto& entry) { return entry.second.name == chosen; });
+  }
+  return added;
 }
 
 absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
@@ -153,7 +190,9 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
     path = *found->second.path;
     read_order = ++reads_;
   }
-  absl::StatusOr<ModelTables> contents = Read("model", path);
+  const absl::StatusOr<ModelRoot> root = OpenRoot();
+  if (!root.ok()) return root.status();
+  absl::StatusOr<ModelTables> contents = Read("model", *root, path);
   if (!contents.ok()) return contents.status();
   std::string hash = ContentHash(contents->tables);
 

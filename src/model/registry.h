@@ -16,6 +16,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "model/model.h"
+#include "model/model_root.h"
 
 namespace attnd::model {
 
@@ -24,7 +25,14 @@ struct RegistryOptions {
   std::int64_t max_models = 1000;
   std::int64_t max_table_values = std::int64_t{1} << 24;      // heads times buckets, and heads times distinct offsets
   std::int64_t max_model_file_bytes = std::int64_t{1} << 36;  // largest file that is opened (tables only are read)
-  std::function<void(const std::string&)> log;                // a line for each model that LoadRoot skips; may be null
+  std::function<void(const std::string&)> log;                // a line for each entry that LoadRoot skips; may be null
+};
+
+// What stands in the model root and could not be loaded at the start.
+struct FailedModel {
+  std::string name;    // that it would have; may be one that no model may have
+  std::string path;    // below the model root; "." for the root itself
+  std::string reason;  // of one line
 };
 
 // Immutable snapshots by name. Reading and parsing happen outside the lock, so a load, reload or unload never blocks a
@@ -39,9 +47,14 @@ class Registry {
   // Adds the models compiled into this binary ("book", "t5-tiny").
   absl::Status AddEmbedded();
 
-  // Loads everything directly under the model root: each folder under its name, each file under its stem; what cannot
-  // be loaded is logged and skipped. Returns how many were loaded.
-  std::int64_t LoadRoot();
+  // Loads everything directly under the model root, or the root itself if it is a model's folder: each folder under its
+  // name, each file under its stem, and what comes from the Hub's cache under its repository's name. What cannot be
+  // loaded is logged and then listed by Failed(); what is no model by its looks is logged. Returns how many were
+  // loaded. Errors: those of ModelRoot::Open and List.
+  absl::StatusOr<std::int64_t> LoadRoot();
+
+  // What the start could not load, by path, without what has been loaded since.
+  std::vector<FailedModel> Failed() const;
 
   // Errors of the following: see ModelService in proto/attnd/v1/model.proto. Their fields are "model", "version",
   // "path", "table.name", "table.heads" and "table".
@@ -52,7 +65,7 @@ class Registry {
   // Up to `count` models in order of name, those after the name `after`.
   std::vector<std::shared_ptr<const Model>> List(std::string_view after, std::int64_t count) const;
 
-  // `name` empty: the path's folder name or file stem.
+  // `name` empty: the path's folder name or file stem, or the repository's name (ModelRoot::NameOf). "." is the root.
   absl::StatusOr<std::shared_ptr<const Model>> Load(std::string_view name, std::string_view path);
   absl::StatusOr<std::shared_ptr<const Model>> Reload(std::string_view name);
   absl::Status Unload(std::string_view name);
@@ -66,9 +79,12 @@ class Registry {
     std::uint64_t read_order = 0;     // when reading its file began: a later reading is newer, whoever is done first
   };
 
+  // Errors: FAILED_PRECONDITION.
+  absl::StatusOr<ModelRoot> OpenRoot() const;
   // The model at `path`, read outside the lock.
   // Blames `field` of the request where the file cannot be read.
-  absl::StatusOr<ModelTables> Read(absl::string_view field, const std::string& path) const;
+  absl::StatusOr<ModelTables> Read(absl::string_view field, const ModelRoot& root, const std::string& path) const;
+  absl::Status NotLoaded(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status CheckRoom(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Reads, hashes and adds a model that is not there yet.
   absl::StatusOr<std::shared_ptr<const Model>> Add(const std::string& name, const std::string& source,
@@ -84,6 +100,7 @@ class Registry {
   std::map<std::string, Entry, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::uint64_t, std::less<>> last_version_ ABSL_GUARDED_BY(mutex_);
   std::uint64_t reads_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, FailedModel> failed_ ABSL_GUARDED_BY(mutex_);  // by path
 };
 
 }  // namespace attnd::model

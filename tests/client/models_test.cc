@@ -49,6 +49,12 @@ class FakeModels : public v1::ModelService::Service {
                           v1::ListModelsResponse* response) override {
     tokens.push_back(request->page_token());
     *response->add_models() = ExampleModel("page" + request->page_token());
+    if (request->page_token().empty()) {
+      v1::FailedModel& failed = *response->add_failed_models();
+      failed.set_name("org/name");
+      failed.set_path("models--org--name");
+      failed.set_reason("why");
+    }
     if (tokens.size() < 3) response->set_next_page_token(std::to_string(tokens.size()));
     return grpc::Status::OK;
   }
@@ -139,6 +145,13 @@ TEST_F(ModelsTest, ListsEveryPage) {
   EXPECT_THAT(models_.tokens, ElementsAre("", "1", "2"));
   ASSERT_EQ(models->size(), 3U);
   EXPECT_EQ((*models)[1].name, "page1");
+}
+
+TEST_F(ModelsTest, ListsWhatTheServerCouldNotLoad) {
+  const auto failed = client_.ListFailedModels();
+  ASSERT_TRUE(failed.ok()) << failed.status();
+  EXPECT_THAT(models_.tokens, ElementsAre(""));
+  EXPECT_THAT(*failed, ElementsAre(testing::FieldsAre("org/name", "models--org--name", "why")));
 }
 
 TEST_F(ModelsTest, DescribesAModel) {

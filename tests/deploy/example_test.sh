@@ -17,6 +17,8 @@ done
 [ "$(grep -c '^head [0-7] looks *[0-9.]* tokens back$' "$folder/out")" = 8 ]
 grep -q '^head 0 looks    2.0 tokens back$' "$folder/out"
 grep -q '^head 1 looks    1.2 tokens back$' "$folder/out"
+grep -q '^head 5 looks    1.4 tokens back$' "$folder/out"
+[ "$(sed -n 's/^head [234678] looks *\([0-9]*\).*/\1/p' "$folder/out" | sort -n | sed -n '1p;$p' | xargs)" = "29 113" ]
 
 "$attnctl" bias book --server="$address" --queries 6 --format svg | cmp - "$images/book.svg"
 "$attnctl" bias t5-tiny --server="$address" --queries 64 --head 0 --format svg | cmp - "$images/t5-tiny_head0.svg"

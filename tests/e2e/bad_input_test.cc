@@ -198,7 +198,7 @@ std::vector<Case> Names() {
   return {
       {"model_unknown", [](Request& r) { r.set_model("nobody"); }, "model", StatusCode::NOT_FOUND},
       {"model_empty", [](Request& r) { r.clear_model(); }, "model"},
-      {"model_with_slash", [](Request& r) { r.set_model("a/b"); }, "model"},
+      {"model_with_slash", [](Request& r) { r.set_model("a/b/c"); }, "model"},
       {"model_dotdot", [](Request& r) { r.set_model(".."); }, "model"},
       {"model_hidden", [](Request& r) { r.set_model(".test"); }, "model"},
       {"model_with_nul", [](Request& r) { r.set_model(std::string("test\0", 5)); }, "model"},

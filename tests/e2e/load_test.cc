@@ -124,7 +124,7 @@ TEST_F(LoadTest, BadPathsAndFiles) {
     EXPECT_THAT(status.error_message(), testing::Not(testing::HasSubstr(folder_.string())))
         << "what lies above the root is nobody's business";
   }
-  for (const char* name : {"a/b", "..", ".hidden"}) {
+  for (const char* name : {"a/b/c", "..", ".hidden"}) {
     EXPECT_EQ(Load(name, "present.json").error_code(), StatusCode::INVALID_ARGUMENT) << name;
   }
 }

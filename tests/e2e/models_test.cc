@@ -188,7 +188,7 @@ TEST_F(ModelsTest, DuplicatesNeedReplace) {
 
 TEST_F(ModelsTest, BadNames) {
   for (const std::string& name :
-       {std::string(), std::string("a/b"), std::string(".."), std::string(".a"), std::string("a\0b", 3),
+       {std::string(), std::string("a/b/c"), std::string(".."), std::string(".a"), std::string("a\0b", 3),
         std::string("a b"), std::string(129, 'a'), std::string("\xc3\xa4")}) {
     EXPECT_EQ(Upload(name, ConstantTable(1), false).error_code(), StatusCode::INVALID_ARGUMENT) << name;
     EXPECT_EQ(Unload(name).error_code(), StatusCode::INVALID_ARGUMENT) << name;

@@ -69,7 +69,7 @@ TEST(SettingsTest, OfTheBinaryThatShipsAreInForce) {
   }
   EXPECT_EQ(settings["kernel"].state(), v1::SETTING_STATE_IN_FORCE);
   EXPECT_EQ(settings["grpc_read_bytes"].state(), v1::SETTING_STATE_REQUESTED);
-  EXPECT_EQ(settings.size(), 4U);
+  EXPECT_EQ(settings.size(), 5U);
   process.Signal(SIGTERM);
   process.Wait();
   for (const auto& [name, setting] : settings) EXPECT_THAT(process.output(), HasSubstr("setting " + name + ": "));

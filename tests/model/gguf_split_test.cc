@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "model/gguf_tables.h"
+#include "model/names.h"
 #include "model/registry.h"
 #include "npy.h"
 
@@ -135,9 +136,10 @@ TEST(GgufSplitTest, AFolderOfShardsHasEachModelOnce) {
   options.model_root = kFolder;
   options.log = [&](const std::string& line) { skipped.push_back(line); };
   Registry registry(options);
-  EXPECT_EQ(registry.LoadRoot(), 5);
+  EXPECT_EQ(registry.LoadRoot().value(), 5);
   EXPECT_TRUE(registry.Find("umt5-two-first-00001-of-00002", 0).ok());
   EXPECT_EQ(registry.Find("umt5-two-first-00002-of-00002", 0).status().code(), absl::StatusCode::kNotFound);
+  for (const FailedModel& failed : registry.Failed()) EXPECT_FALSE(IsFurtherShard(failed.path)) << failed.path;
   EXPECT_THAT(skipped, Contains(HasSubstr("split.no: expected 0, the first shard")));
 }
 

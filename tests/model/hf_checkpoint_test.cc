@@ -163,7 +163,8 @@ TEST(HfCheckpointTest, RefusesABrokenConfig) {
     std::string says;
   };
   const Case cases[] = {
-      {"\"t5\"", "\"bert\"", "model_type: expected t5, mt5 or umt5, got \"\\\"bert\\\"\""},
+      {"\"t5\"", "\"bert\"", "model_type: expected t5, mt5 or umt5, got \"bert\""},
+      {"\"t5\"", "[\"t5\"]", "model_type: expected t5, mt5 or umt5, got [\"t5\"]"},
       {"\"t5\"", "5", "model_type"},
       {"\"model_type\": \"t5\", ", "", "model_type: missing"},
       {"\"num_heads\": 2, ", "", "num_heads: missing"},

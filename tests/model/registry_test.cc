@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -13,9 +14,12 @@ namespace attnd::model {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::_;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::FieldsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::UnorderedElementsAre;
 
 std::string BookWith(float first) {
@@ -106,7 +110,7 @@ TEST_F(RegistryTest, RefusesBadNamesAndPaths) {
     absl::StatusCode code;
   };
   const Case cases[] = {
-      {"a/b", "a.json", absl::StatusCode::kInvalidArgument},
+      {"a/b/c", "a.json", absl::StatusCode::kInvalidArgument},
       {"..", "a.json", absl::StatusCode::kInvalidArgument},
       {".a", "a.json", absl::StatusCode::kInvalidArgument},
       {std::string("a\0b", 3), "a.json", absl::StatusCode::kInvalidArgument},
@@ -128,7 +132,7 @@ TEST_F(RegistryTest, RefusesBadNamesAndPaths) {
     EXPECT_EQ(status.code(), c.code) << c.name << " " << c.path << ": " << status;
     EXPECT_FALSE(status.message().empty());
   }
-  for (const std::string& name : {std::string(), std::string("a/b"), std::string("\0", 1)}) {
+  for (const std::string& name : {std::string(), std::string("a/b/c"), std::string("\0", 1)}) {
     EXPECT_EQ(registry.Find(name).status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(registry.Unload(name).code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(registry.Reload(name).status().code(), absl::StatusCode::kInvalidArgument);
@@ -141,7 +145,7 @@ TEST_F(RegistryTest, RefusesBadNamesAndPaths) {
 TEST_F(RegistryTest, WithoutARootNothingIsLoaded) {
   Registry registry(RegistryOptions{});
   EXPECT_EQ(registry.Load("m", "a.json").status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(registry.LoadRoot(), 0);
+  EXPECT_EQ(registry.LoadRoot().value(), 0);
 }
 
 TEST_F(RegistryTest, ReloadReplacesAndAFailedOneKeepsTheOld) {
@@ -182,25 +186,64 @@ TEST_F(RegistryTest, LoadsEverythingUnderTheRootAndLogsTheRest) {
   fs::copy(fs::path(ATTND_GOLDEN_DIR) / "checkpoints" / "t5_f16_full.gguf", root_ / "t5.gguf");  // the folder's name
   fs::create_symlink("/etc", root_ / "out");
   Registry registry(options_);
-  EXPECT_EQ(registry.LoadRoot(), 2);
+  EXPECT_EQ(registry.LoadRoot().value(), 2);
   EXPECT_THAT(Names(registry), ElementsAre("good", "t5"));
   EXPECT_THAT(log_,
               UnorderedElementsAre(
-                  AllOf(HasSubstr("skipped \"bad.json\""), HasSubstr("not strict JSON")),
+                  AllOf(HasSubstr("not loaded \"bad.json\""), HasSubstr("not strict JSON")),
                   AllOf(HasSubstr("skipped \"README.md\""), HasSubstr("expected a Hugging Face checkpoint folder")),
-                  AllOf(HasSubstr("skipped \"empty-folder\""), HasSubstr("no config.json")),
-                  AllOf(HasSubstr("skipped \"deep\""), HasSubstr("no config.json")),
-                  AllOf(HasSubstr("skipped \"bad name.json\""), HasSubstr("model: expected 1 to 128 letters")),
-                  AllOf(HasSubstr("skipped \"t5.gguf\""), HasSubstr("no loaded model has")),
-                  AllOf(HasSubstr("skipped \"out\""), HasSubstr("leads out of the model root"))));
+                  AllOf(HasSubstr("not loaded \"empty-folder\""), HasSubstr("no config.json")),
+                  AllOf(HasSubstr("not loaded \"deep\""), HasSubstr("no config.json")),
+                  AllOf(HasSubstr("not loaded \"bad name.json\""), HasSubstr("model: expected 1 to 128 letters")),
+                  AllOf(HasSubstr("not loaded \"t5.gguf\""), HasSubstr("no loaded model has")),
+                  AllOf(HasSubstr("not loaded \"out\""), HasSubstr("leads out of the model root"))));
 }
 
-TEST_F(RegistryTest, AMissingRootIsLogged) {
-  options_.model_root = root_ / "none";
+TEST_F(RegistryTest, WhatTheStartCouldNotLoadIsListedUntilItIsLoaded) {
+  Write("good.json", BookWith(1));
+  Write("bad.json", "{");
+  Write("README.md", "not a model");
+  fs::create_symlink("nothing", root_ / "link");
+  fs::create_symlink("circle", root_ / "circle");
+  ASSERT_EQ(mkfifo((root_ / "fifo.json").c_str(), 0600), 0);
+  ASSERT_EQ(mkfifo((root_ / "fifo").c_str(), 0600), 0);
+  fs::create_directories(root_ / "lost+found");
   Registry registry(options_);
-  EXPECT_EQ(registry.LoadRoot(), 0);
-  EXPECT_THAT(log_, ElementsAre(HasSubstr("model root not read")));
-  EXPECT_EQ(registry.Load("m", "a.json").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(registry.LoadRoot().value(), 1);
+  EXPECT_THAT(registry.Failed(), ElementsAre(FieldsAre("bad", "bad.json", HasSubstr("not strict JSON")),
+                                             FieldsAre("circle", "circle", "Too many levels of symbolic links"),
+                                             FieldsAre("fifo", "fifo.json", "expected a regular file or a folder"),
+                                             FieldsAre("link", "link", "a link to what is not there")));
+  EXPECT_THAT(std::string(registry.Find("bad").status().message()), HasSubstr("could not be loaded at the start"));
+  EXPECT_THAT(std::string(registry.Find("none").status().message()), Not(HasSubstr("at the start")));
+  Write("bad.json", BookWith(2));
+  ASSERT_TRUE(registry.Load("", "bad.json").ok());
+  fs::remove(root_ / "link");
+  ASSERT_TRUE(registry.Load("link", "good.json").ok()) << "another file under that name";
+  EXPECT_THAT(registry.Failed(), ElementsAre(FieldsAre("circle", _, _), FieldsAre("fifo", _, _)));
+}
+
+TEST_F(RegistryTest, ARootThatCannotBeReadIsAnError) {
+  Write("file", "text");
+  for (const char* path : {"none", "file"}) {
+    options_.model_root = root_ / path;
+    Registry registry(options_);
+    EXPECT_EQ(registry.LoadRoot().status().code(), absl::StatusCode::kNotFound) << path;
+    EXPECT_EQ(registry.Load("m", "a.json").status().code(), absl::StatusCode::kFailedPrecondition);
+  }
+}
+
+TEST_F(RegistryTest, ARootThatIsItselfACheckpointIsLoaded) {
+  const fs::path golden = fs::path(ATTND_GOLDEN_DIR) / "checkpoints" / "t5_fp32";
+  fs::create_directories(root_ / "mine" / "runs");
+  fs::copy(golden, root_ / "mine" / "checkpoint-500");
+  for (const char* file : {"config.json", "model.safetensors"}) fs::copy(golden / file, root_ / "mine" / file);
+  options_.model_root = (root_ / "mine").string() + "/";
+  Registry registry(options_);
+  EXPECT_EQ(registry.LoadRoot().value(), 2);
+  EXPECT_THAT(Names(registry), ElementsAre("checkpoint-500", "mine"));
+  EXPECT_THAT(registry.Failed(), ElementsAre());
+  EXPECT_EQ((*registry.Reload("mine"))->version(), 2U);
 }
 
 TEST_F(RegistryTest, CheckpointFilesThatLeadOutOfTheRootAreRefused) {

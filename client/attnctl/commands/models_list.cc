@@ -30,7 +30,7 @@ std::string Columns(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-std::string AsTable(const std::vector<Model>& models) {
+std::string AsTable(const std::vector<Model>& models, const std::vector<FailedModel>& failed) {
   std::vector<std::vector<std::string>> rows = {{"NAME", "VERSION", "HEADS", "TABLES", "FORMAT", "SOURCE"}};
   for (const Model& m : models) {
     const std::string tables =
@@ -38,12 +38,21 @@ std::string AsTable(const std::vector<Model>& models) {
                             : absl::StrJoin(m.tables, ",", [](std::string* out, const Table& t) { *out += t.name; });
     rows.push_back({m.name, absl::StrCat(m.version), absl::StrCat(m.heads), tables, m.format, m.source});
   }
-  return Columns(rows);
+  std::string text = Columns(rows);
+  if (!failed.empty()) absl::StrAppend(&text, "\nnot loaded at the server's start:\n");
+  for (const FailedModel& m : failed) {
+    absl::StrAppend(&text, "  ", m.name, m.path == m.name ? "" : absl::StrCat(" (", m.path, ")"), ": ", m.reason, "\n");
+  }
+  return text;
 }
 
-std::string AsJson(const std::vector<Model>& models) {
-  auto json = nlohmann::ordered_json::array();
-  for (const Model& model : models) json.push_back(ToJson(model));
+std::string AsJson(const std::vector<Model>& models, const std::vector<FailedModel>& failed) {
+  nlohmann::ordered_json json = {{"models", nlohmann::ordered_json::array()},
+                                 {"failed_models", nlohmann::ordered_json::array()}};
+  for (const Model& model : models) json["models"].push_back(ToJson(model));
+  for (const FailedModel& model : failed) {
+    json["failed_models"].push_back({{"name", model.name}, {"path", model.path}, {"reason", model.reason}});
+  }
   return json.dump(2) + "\n";
 }
 
@@ -52,13 +61,22 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
   if (!client.ok()) return client.status();
   const absl::StatusOr<std::vector<Model>> models = client->ListModels(Options(flags));
   if (!models.ok()) return models.status();
-  return WriteOutput("", flags.WantsJson() ? AsJson(*models) : AsTable(*models));
+  const absl::StatusOr<std::vector<FailedModel>> failed = client->ListFailedModels(Options(flags));
+  if (!failed.ok()) return failed.status();
+  return WriteOutput("", flags.WantsJson() ? AsJson(*models, *failed) : AsTable(*models, *failed));
 }
 
 }  // namespace
 
 Command ModelsListCommand() {
-  return {"models list", "", "list the loaded models", "", {"json", "format"}, Run, "ListModelsRequest", TextOrJson()};
+  return {"models list",
+          "",
+          "list the loaded models, and those that the server's start could not load",
+          "",
+          {"json", "format"},
+          Run,
+          "ListModelsRequest",
+          TextOrJson()};
 }
 
 }  // namespace attnd::ctl

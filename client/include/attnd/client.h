@@ -84,13 +84,18 @@ class Client {
   // All loaded models, in order of name, without values.
   absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options = {});
 
+  // What the server's start found in its model root and could not load, by path, without what has been loaded since;
+  // the first 1000. Empty from a server that is older than this method.
+  absl::StatusOr<std::vector<FailedModel>> ListFailedModels(const CallOptions& options = {});
+
   // One model. version 0: the current one. Errors: NOT_FOUND.
   absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version = 0, bool include_values = false,
                                  const CallOptions& options = {});
 
   // Loads a checkpoint folder, GGUF or JSON file below the server's model root. `name` empty: the folder's name or the
-  // file's stem. Errors: NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED (path leaves the root), FAILED_PRECONDITION (no
-  // model root), INVALID_ARGUMENT (no valid model; the message says where), RESOURCE_EXHAUSTED.
+  // file's stem, and of the Hub's cache the repository's, "org/name". Errors: NOT_FOUND, ALREADY_EXISTS,
+  // PERMISSION_DENIED (path leaves the root), FAILED_PRECONDITION (no model root), INVALID_ARGUMENT (no valid model;
+  // the message says where), RESOURCE_EXHAUSTED.
   absl::StatusOr<Model> LoadModel(const std::string& path, const std::string& name = "",
                                   const CallOptions& options = {});
 

@@ -52,6 +52,13 @@ struct Model {
   absl::Time loaded_at;
 };
 
+// What stands in the server's model root and could not be loaded at its start.
+struct FailedModel {
+  std::string name;    // that it would have
+  std::string path;    // below the server's model root; "." for the root itself
+  std::string reason;  // of one line
+};
+
 // Asks for the bias of a window of queries and keys.
 struct BiasRequest {
   std::string model;

@@ -55,6 +55,23 @@ def test_all_pages(client: attnd.Client) -> None:
     assert names == sorted(names)
 
 
+def test_models_that_the_start_could_not_load(make_server: Callable[..., Server], tmp_path: pathlib.Path) -> None:
+    root = tmp_path / "root"
+    good = root / "models--org--name" / "snapshots" / "abc"
+    good.mkdir(parents=True)
+    (root / "broken.json").write_text("{")
+    with attnd.Client(make_server(f"--model_root={root}").tcp) as client:
+        failed = {model.name: model for model in client.list_failed_models()}
+        assert sorted(failed) == ["broken", "org/name"]
+        assert failed["org/name"].path == "models--org--name"
+        assert "no config.json" in failed["org/name"].reason
+        (good / "tables.json").write_text('{"tables": {"decoder": {"rule": "alibi", "slopes": [0.5]}}}')
+        model = client.load_model("models--org--name/snapshots/abc/tables.json", name="org/name")
+        assert model.name == "org/name"
+        assert client.get_model("org/name").content_hash == model.content_hash
+        assert [model.name for model in client.list_failed_models()] == ["broken"]
+
+
 RULES: dict[str, Any] = {
     "t5": attnd.T5Buckets(8, 20, np.arange(24, dtype=np.float32).reshape(8, 3) / 4),
     "alibi": attnd.AlibiSlopes(np.array([0.5, 0.25, 0.125])),

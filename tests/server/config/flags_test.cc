@@ -54,6 +54,7 @@ void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.shared_memory, expected.shared_memory);
   EXPECT_EQ(got.local_calls, expected.local_calls);
   EXPECT_EQ(got.model_root, expected.model_root);
+  EXPECT_EQ(got.strict_models, expected.strict_models);
   EXPECT_EQ(got.threads, expected.threads);
   EXPECT_EQ(got.kernel, expected.kernel);
   EXPECT_EQ(got.drain, expected.drain);
@@ -92,6 +93,11 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
       {{"--nolocal_calls"}, [](Options& o) { o.local_calls = false; }},
       {{"--model_root=/models"}, [](Options& o) { o.model_root = "/models"; }},
       {{"-model_root=a folder"}, [](Options& o) { o.model_root = "a folder"; }},
+      {{"--model_root=/models", "--strict_models"},
+       [](Options& o) {
+         o.model_root = "/models";
+         o.strict_models = true;
+       }},
       {{"--threads=4096"}, [](Options& o) { o.threads = 4096; }},
       {{"--threads", "1"}, [](Options& o) { o.threads = 1; }},
       {{"--kernel=x86-64-v2"}, [](Options& o) { o.kernel = "x86-64-v2"; }},
@@ -226,6 +232,7 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
                                     "shared_memory",
                                     "local_calls",
                                     "model_root",
+                                    "strict_models",
                                     "threads",
                                     "kernel",
                                     "drain_seconds",

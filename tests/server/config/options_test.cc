@@ -28,6 +28,12 @@ const Case kCases[] = {
      [](Options& o) {
        o.listen = {"a:1", "[::1]:0", "unix:/x", "unix:///y"};
      }},
+    {"strict_models",
+     [](Options& o) {
+       o.strict_models = true;
+       o.model_root = "/models";
+     }},
+    {"strict_models_of_nothing", [](Options& o) { o.strict_models = true; }, "--strict_models"},
     {"default_threads", [](Options& o) { o.threads = 0; }},
     {"one_thread", [](Options& o) { o.threads = 1; }},
     {"most_threads", [](Options& o) { o.threads = 4096; }},

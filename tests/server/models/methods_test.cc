@@ -157,6 +157,24 @@ class ModelMethodsTest : public testing::Test {
   std::shared_ptr<spdlog::logger> logger_before_;
 };
 
+TEST_F(ModelMethodsTest, TheFirstPageListsWhatTheStartCouldNotLoad) {
+  Write("a.json");
+  Write("b.json");
+  Write("broken.json", "{");
+  Write("bad\xff.json", "{");
+  ASSERT_TRUE(registry_->LoadRoot().ok());
+  ASSERT_TRUE(List(1).ok());
+  ASSERT_EQ(page_.failed_models_size(), 2);
+  EXPECT_EQ(page_.failed_model_count(), 2);
+  EXPECT_EQ(page_.failed_models(0).path(), "bad\\xff.json");
+  EXPECT_EQ(page_.failed_models(1).name(), "broken");
+  EXPECT_EQ(page_.failed_models(1).path(), "broken.json");
+  EXPECT_THAT(page_.failed_models(1).reason(), HasSubstr("not strict JSON"));
+  ASSERT_TRUE(List(1, page_.next_page_token()).ok());
+  EXPECT_EQ(page_.failed_models_size(), 0);
+  EXPECT_EQ(page_.failed_model_count(), 0);
+}
+
 TEST_F(ModelMethodsTest, PagesCoverEveryModelOnceInOrder) {
   std::vector<std::string> expected;
   for (const char* name : {"k", "c", "a", "j", "b", "i", "d", "h", "e", "g", "f"}) {
@@ -298,7 +316,7 @@ TEST_F(ModelMethodsTest, ReloadingIsRefusedAndTheOldVersionStays) {
 }
 
 TEST_F(ModelMethodsTest, NamesThatAreNone) {
-  for (const std::string& name : {std::string(), std::string("."), std::string("a/b"), std::string(129, 'a')}) {
+  for (const std::string& name : {std::string(), std::string("."), std::string("a/b/c"), std::string(129, 'a')}) {
     EXPECT_EQ(Get(name).error_code(), StatusCode::INVALID_ARGUMENT) << name;
     EXPECT_EQ(Unload(name).error_code(), StatusCode::INVALID_ARGUMENT) << name;
     EXPECT_EQ(Reload(name).error_code(), StatusCode::INVALID_ARGUMENT) << name;

@@ -13,6 +13,7 @@
 #include "server/config/limits.h"
 #include "server/config/version.h"
 #include "server/serving/grpc_settings.h"
+#include "server/serving/memory_setting.h"
 #include "server/serving/settings.h"
 
 namespace attnd::server {
@@ -85,11 +86,12 @@ TEST(ServerInfoTest, TheServersSettingsFollowTheProcesses) {
   Options options;
   options.kernel = "another";
   const v1::GetServerInfoResponse info = InfoOf(options, Best(), 1, of_process);
-  ASSERT_EQ(info.settings_size(), 4);
+  ASSERT_EQ(info.settings_size(), 5);
   EXPECT_EQ(info.settings(0).DebugString(), of_process[0].DebugString());
   EXPECT_EQ(info.settings(1).DebugString(), of_process[1].DebugString());
   EXPECT_EQ(info.settings(2).DebugString(), KernelSetting(Best(), "another").DebugString());
   EXPECT_EQ(info.settings(3).DebugString(), ReadBytesSetting().DebugString());
+  EXPECT_EQ(info.settings(4).DebugString(), MemorySetting(options, AllowedToThisProcess()).DebugString());
 }
 
 }  // namespace

@@ -265,6 +265,25 @@ TEST_F(ServerTest, LoadsWhatTheModelRootHolds) {
   EXPECT_TRUE(server->registry().Find("book").ok());
 }
 
+TEST_F(ServerTest, StrictModelsKeepItFromStarting) {
+  Options options = TestOptions();
+  options.model_root = folder_;
+  options.strict_models = true;
+  const absl::Status empty = Server::Start(options).status();
+  EXPECT_EQ(empty.code(), absl::StatusCode::kFailedPrecondition) << empty;
+  EXPECT_THAT(std::string(empty.message()), testing::HasSubstr("no model was loaded from " + std::string(folder_)));
+  std::ofstream(folder_ / "mine.json") << R"({"tables": {"decoder": {"rule": "alibi", "slopes": [0.5]}}})";
+  EXPECT_NE(Started(options), nullptr);
+  std::ofstream(folder_ / "notes.txt") << "no model";
+  EXPECT_NE(Started(options), nullptr) << "what is no model by its looks is none that failed";
+  for (const char* name : {"broken.json", "closed.json"}) std::ofstream(folder_ / name) << "{";
+  const absl::Status broken = Server::Start(options).status();
+  EXPECT_EQ(broken.code(), absl::StatusCode::kFailedPrecondition) << broken;
+  EXPECT_THAT(std::string(broken.message()), testing::AllOf(testing::HasSubstr("--strict_models: 2 of 3 models"),
+                                                            testing::HasSubstr("\"broken.json\": not strict JSON"),
+                                                            testing::HasSubstr("\"closed.json\": not strict JSON")));
+}
+
 TEST_F(ServerTest, RefusesToStart) {
   const std::unique_ptr<Server> other = Started();
   ASSERT_NE(other, nullptr);

@@ -24,6 +24,7 @@ class MockConnection : public Connection {
   MOCK_METHOD(void, ComputeAsync, (ComputeRequest request, CallOptions options, ComputeCallback done), (override));
   MOCK_METHOD(absl::StatusOr<SharedBuffer>, AllocateBuffer, (std::size_t bytes), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Model>>, ListModels, (const CallOptions& options), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<FailedModel>>, ListFailedModels, (const CallOptions& options), (override));
   MOCK_METHOD(absl::StatusOr<Model>, GetModel,
               (const std::string& name, std::uint64_t version, bool include_values, const CallOptions& options),
               (override));

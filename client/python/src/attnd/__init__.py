@@ -39,6 +39,7 @@ from attnd.errors import (
 from attnd.models import (
     AlibiSlopes,
     BiasWindow,
+    FailedModel,
     Model,
     PerOffset,
     ServerInfo,
@@ -64,6 +65,7 @@ __all__ = [
     "DataLoss",
     "DeadlineExceeded",
     "Error",
+    "FailedModel",
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",

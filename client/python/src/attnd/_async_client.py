@@ -53,6 +53,7 @@ class AsyncClient(ClientBase):
     attend_many = _awaiting(_methods.attend_many)
     compute_many = _awaiting(_methods.compute_many)
     list_models = _awaiting(_methods.list_models)
+    list_failed_models = _awaiting(_methods.list_failed_models)
     get_model = _awaiting(_methods.get_model)
     load_model = _awaiting(_methods.load_model)
     reload_model = _awaiting(_methods.reload_model)

@@ -208,6 +208,7 @@ class Client(ClientBase):
     attend_many = _blocking(_methods.attend_many)
     compute_many = _blocking(_methods.compute_many)
     list_models = _blocking(_methods.list_models)
+    list_failed_models = _blocking(_methods.list_failed_models)
     get_model = _blocking(_methods.get_model)
     load_model = _blocking(_methods.load_model)
     reload_model = _blocking(_methods.reload_model)

@@ -10,7 +10,18 @@ import numpy as np
 from attnd._arguments import integer, model_name, text
 from attnd._request import mask_number
 from attnd.errors import Internal, InvalidArgument
-from attnd.models import AlibiSlopes, BiasWindow, Model, PerOffset, Rule, ServerInfo, Setting, T5Buckets, Table
+from attnd.models import (
+    AlibiSlopes,
+    BiasWindow,
+    FailedModel,
+    Model,
+    PerOffset,
+    Rule,
+    ServerInfo,
+    Setting,
+    T5Buckets,
+    Table,
+)
 from attnd.v1 import model_pb2, server_pb2
 
 _MASK_NAMES = {0: "unspecified", 1: "causal", 2: "none"}
@@ -29,6 +40,10 @@ def model_of(message: model_pb2.Model) -> Model:
         content_hash=message.content_hash,
         loaded_at=_time_of(message.loaded_at),
     )
+
+
+def failed_model_of(message: model_pb2.FailedModel) -> FailedModel:
+    return FailedModel(name=message.name, path=message.path, reason=message.reason)
 
 
 def upload_request(model: str, table: Table, replace: bool) -> model_pb2.UploadTableRequest:

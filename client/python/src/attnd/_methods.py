@@ -11,7 +11,7 @@ from attnd._core import Core
 from attnd._operation import Operation
 from attnd._request import ComputeReply, ComputeRequest
 from attnd.errors import Error, Internal
-from attnd.models import BiasWindow, Model, ServerInfo, ServingStatus, Table
+from attnd.models import BiasWindow, FailedModel, Model, ServerInfo, ServingStatus, Table
 from attnd.v1 import model_pb2, server_pb2
 
 _MODELS = "/attnd.v1.ModelService/"
@@ -207,6 +207,27 @@ def list_models(core: Core, *, timeout: Optional[float] = None, metadata: Any = 
             return models
 
 
+def list_failed_models(
+    core: Core, *, timeout: Optional[float] = None, metadata: Any = None
+) -> Operation[List[FailedModel]]:
+    """What the server's start found in its model root and could not load, by path, without what has been loaded since;
+    the first 1000.
+
+    Raises:
+        Unavailable: the server was not reached, or is stopping.
+        DeadlineExceeded: not done within the timeout.
+
+    Example:
+        >>> [f"{model.path}: {model.reason}" for model in client.list_failed_models()]
+        []
+    """
+    deadline, pairs = core.begin(timeout, metadata)
+    request = model_pb2.ListModelsRequest(page_size=1)
+    ask = partial(_ask, core, _MODELS + "ListModels", request, model_pb2.ListModelsResponse, deadline, pairs)
+    page = yield from core.repeated(core.io, deadline, ask)
+    return [_convert.failed_model_of(model) for model in page.failed_models]
+
+
 def get_model(
     core: Core,
     name: str,
@@ -249,7 +270,8 @@ def load_model(
 
     Args:
         path: of a Hugging Face checkpoint folder, a GGUF file or a JSON file, relative to the server's model root.
-        name: to give it; None is the folder's name, or the file's without its ending.
+        name: to give it; None is the folder's name, or the file's without its ending, and of the Hub's cache the
+            repository's, "org/name".
         timeout: seconds; None is the client's.
         metadata: gRPC metadata to send along.
 

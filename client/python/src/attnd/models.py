@@ -152,6 +152,21 @@ class Model:
         return f"Model({self.name} version {self.version}: {', '.join(self.tables)}; {self.heads} heads)"
 
 
+@dataclass(frozen=True)
+class FailedModel:
+    """What stands in the server's model root and could not be loaded at its start.
+
+    Attributes:
+        name: that it would have.
+        path: below the server's model root; "." for the root itself.
+        reason: why not, in one line.
+    """
+
+    name: str
+    path: str
+    reason: str
+
+
 class Svg(str):
     """An SVG document. A notebook shows it as a picture; otherwise it is a string, for example for a file."""
 

@@ -15,7 +15,7 @@ from attnd.v1 import types_pb2 as attnd_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ttnd/v1/model.proto\x12\x08\x61ttnd.v1\x1a\x14\x61ttnd/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05heads\x18\x03 \x01(\x03\x12\x1f\n\x06tables\x18\x04 \x03(\x0b\x32\x0f.attnd.v1.Table\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x06 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x08 \x01(\t\x12-\n\tloaded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\x05Table\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x01(\x03\x12\x15\n\rbidirectional\x18\x03 \x01(\x08\x12!\n\x02t5\x18\x04 \x01(\x0b\x32\x13.attnd.v1.T5BucketsH\x00\x12&\n\x05\x61libi\x18\x05 \x01(\x0b\x32\x15.attnd.v1.AlibiSlopesH\x00\x12)\n\nper_offset\x18\x06 \x01(\x0b\x32\x13.attnd.v1.PerOffsetH\x00\x42\x06\n\x04rule\"F\n\tT5Buckets\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x03\x12\x14\n\x0cmax_distance\x18\x02 \x01(\x03\x12\x0e\n\x06values\x18\x03 \x03(\x02\"\x1d\n\x0b\x41libiSlopes\x12\x0e\n\x06slopes\x18\x01 \x03(\x02\"/\n\tPerOffset\x12\x12\n\nmin_offset\x18\x01 \x01(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x02\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x03\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.attnd.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x16\n\x0einclude_values\x18\x03 \x01(\x08\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\".\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"3\n\x11LoadModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"\"\n\x12ReloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x13ReloadModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\"T\n\x12UploadTableRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1e\n\x05table\x18\x02 \x01(\x0b\x32\x0f.attnd.v1.Table\x12\x0f\n\x07replace\x18\x03 \x01(\x08\"5\n\x13UploadTableResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\"\xbc\x01\n\x0eGetBiasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05table\x18\x03 \x01(\t\x12\x13\n\x0bquery_start\x18\x04 \x01(\x03\x12\x13\n\x0bquery_count\x18\x05 \x01(\x03\x12\x11\n\tkey_start\x18\x06 \x01(\x03\x12\x11\n\tkey_count\x18\x07 \x01(\x03\x12\x1c\n\x04mask\x18\x08 \x01(\x0e\x32\x0e.attnd.v1.Mask\x12\r\n\x05heads\x18\t \x03(\x03\"\xd4\x01\n\x0fGetBiasResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\r\n\x05table\x18\x03 \x01(\t\x12\x1c\n\x04mask\x18\x04 \x01(\x0e\x32\x0e.attnd.v1.Mask\x12\x0f\n\x07offsets\x18\x05 \x03(\x12\x12\x0f\n\x07\x62uckets\x18\x06 \x03(\x11\x12\r\n\x05heads\x18\x07 \x03(\x03\x12\x0e\n\x06values\x18\x08 \x03(\x02\x12,\n\rbucket_ranges\x18\t \x03(\x0b\x32\x15.attnd.v1.BucketRange\"m\n\x0b\x42ucketRange\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\x05\x12\x17\n\nmin_offset\x18\x02 \x01(\x12H\x00\x88\x01\x01\x12\x17\n\nmax_offset\x18\x03 \x01(\x12H\x01\x88\x01\x01\x42\r\n\x0b_min_offsetB\r\n\x0b_max_offset2\x84\x04\n\x0cModelService\x12G\n\nListModels\x12\x1b.attnd.v1.ListModelsRequest\x1a\x1c.attnd.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.attnd.v1.GetModelRequest\x1a\x1a.attnd.v1.GetModelResponse\x12\x44\n\tLoadModel\x12\x1a.attnd.v1.LoadModelRequest\x1a\x1b.attnd.v1.LoadModelResponse\x12J\n\x0bUnloadModel\x12\x1c.attnd.v1.UnloadModelRequest\x1a\x1d.attnd.v1.UnloadModelResponse\x12J\n\x0bReloadModel\x12\x1c.attnd.v1.ReloadModelRequest\x1a\x1d.attnd.v1.ReloadModelResponse\x12J\n\x0bUploadTable\x12\x1c.attnd.v1.UploadTableRequest\x1a\x1d.attnd.v1.UploadTableResponse\x12>\n\x07GetBias\x12\x18.attnd.v1.GetBiasRequest\x1a\x19.attnd.v1.GetBiasResponseB8\n\x08\x61ttnd.v1B\nModelProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ttnd/v1/model.proto\x12\x08\x61ttnd.v1\x1a\x14\x61ttnd/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05heads\x18\x03 \x01(\x03\x12\x1f\n\x06tables\x18\x04 \x03(\x0b\x32\x0f.attnd.v1.Table\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x06 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x08 \x01(\t\x12-\n\tloaded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\x05Table\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x01(\x03\x12\x15\n\rbidirectional\x18\x03 \x01(\x08\x12!\n\x02t5\x18\x04 \x01(\x0b\x32\x13.attnd.v1.T5BucketsH\x00\x12&\n\x05\x61libi\x18\x05 \x01(\x0b\x32\x15.attnd.v1.AlibiSlopesH\x00\x12)\n\nper_offset\x18\x06 \x01(\x0b\x32\x13.attnd.v1.PerOffsetH\x00\x42\x06\n\x04rule\"F\n\tT5Buckets\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\x03\x12\x14\n\x0cmax_distance\x18\x02 \x01(\x03\x12\x0e\n\x06values\x18\x03 \x03(\x02\"\x1d\n\x0b\x41libiSlopes\x12\x0e\n\x06slopes\x18\x01 \x03(\x02\"/\n\tPerOffset\x12\x12\n\nmin_offset\x18\x01 \x01(\x03\x12\x0e\n\x06values\x18\x02 \x03(\x02\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x03\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x98\x01\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.attnd.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12,\n\rfailed_models\x18\x03 \x03(\x0b\x32\x15.attnd.v1.FailedModel\x12\x1a\n\x12\x66\x61iled_model_count\x18\x04 \x01(\x03\"9\n\x0b\x46\x61iledModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"H\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x16\n\x0einclude_values\x18\x03 \x01(\x08\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\".\n\x10LoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"3\n\x11LoadModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\"\"\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnloadModelResponse\"\"\n\x12ReloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x13ReloadModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\"T\n\x12UploadTableRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1e\n\x05table\x18\x02 \x01(\x0b\x32\x0f.attnd.v1.Table\x12\x0f\n\x07replace\x18\x03 \x01(\x08\"5\n\x13UploadTableResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.attnd.v1.Model\"\xbc\x01\n\x0eGetBiasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05table\x18\x03 \x01(\t\x12\x13\n\x0bquery_start\x18\x04 \x01(\x03\x12\x13\n\x0bquery_count\x18\x05 \x01(\x03\x12\x11\n\tkey_start\x18\x06 \x01(\x03\x12\x11\n\tkey_count\x18\x07 \x01(\x03\x12\x1c\n\x04mask\x18\x08 \x01(\x0e\x32\x0e.attnd.v1.Mask\x12\r\n\x05heads\x18\t \x03(\x03\"\xd4\x01\n\x0fGetBiasResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\r\n\x05table\x18\x03 \x01(\t\x12\x1c\n\x04mask\x18\x04 \x01(\x0e\x32\x0e.attnd.v1.Mask\x12\x0f\n\x07offsets\x18\x05 \x03(\x12\x12\x0f\n\x07\x62uckets\x18\x06 \x03(\x11\x12\r\n\x05heads\x18\x07 \x03(\x03\x12\x0e\n\x06values\x18\x08 \x03(\x02\x12,\n\rbucket_ranges\x18\t \x03(\x0b\x32\x15.attnd.v1.BucketRange\"m\n\x0b\x42ucketRange\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\x05\x12\x17\n\nmin_offset\x18\x02 \x01(\x12H\x00\x88\x01\x01\x12\x17\n\nmax_offset\x18\x03 \x01(\x12H\x01\x88\x01\x01\x42\r\n\x0b_min_offsetB\r\n\x0b_max_offset2\x84\x04\n\x0cModelService\x12G\n\nListModels\x12\x1b.attnd.v1.ListModelsRequest\x1a\x1c.attnd.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.attnd.v1.GetModelRequest\x1a\x1a.attnd.v1.GetModelResponse\x12\x44\n\tLoadModel\x12\x1a.attnd.v1.LoadModelRequest\x1a\x1b.attnd.v1.LoadModelResponse\x12J\n\x0bUnloadModel\x12\x1c.attnd.v1.UnloadModelRequest\x1a\x1d.attnd.v1.UnloadModelResponse\x12J\n\x0bReloadModel\x12\x1c.attnd.v1.ReloadModelRequest\x1a\x1d.attnd.v1.ReloadModelResponse\x12J\n\x0bUploadTable\x12\x1c.attnd.v1.UploadTableRequest\x1a\x1d.attnd.v1.UploadTableResponse\x12>\n\x07GetBias\x12\x18.attnd.v1.GetBiasRequest\x1a\x19.attnd.v1.GetBiasResponseB8\n\x08\x61ttnd.v1B\nModelProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attnd.v1.model_pb2', globals())
@@ -35,34 +35,36 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _PEROFFSET._serialized_end=639
   _LISTMODELSREQUEST._serialized_start=641
   _LISTMODELSREQUEST._serialized_end=699
-  _LISTMODELSRESPONSE._serialized_start=701
-  _LISTMODELSRESPONSE._serialized_end=779
-  _GETMODELREQUEST._serialized_start=781
-  _GETMODELREQUEST._serialized_end=853
-  _GETMODELRESPONSE._serialized_start=855
-  _GETMODELRESPONSE._serialized_end=905
-  _LOADMODELREQUEST._serialized_start=907
-  _LOADMODELREQUEST._serialized_end=953
-  _LOADMODELRESPONSE._serialized_start=955
-  _LOADMODELRESPONSE._serialized_end=1006
-  _UNLOADMODELREQUEST._serialized_start=1008
-  _UNLOADMODELREQUEST._serialized_end=1042
-  _UNLOADMODELRESPONSE._serialized_start=1044
-  _UNLOADMODELRESPONSE._serialized_end=1065
-  _RELOADMODELREQUEST._serialized_start=1067
-  _RELOADMODELREQUEST._serialized_end=1101
-  _RELOADMODELRESPONSE._serialized_start=1103
-  _RELOADMODELRESPONSE._serialized_end=1156
-  _UPLOADTABLEREQUEST._serialized_start=1158
-  _UPLOADTABLEREQUEST._serialized_end=1242
-  _UPLOADTABLERESPONSE._serialized_start=1244
-  _UPLOADTABLERESPONSE._serialized_end=1297
-  _GETBIASREQUEST._serialized_start=1300
-  _GETBIASREQUEST._serialized_end=1488
-  _GETBIASRESPONSE._serialized_start=1491
-  _GETBIASRESPONSE._serialized_end=1703
-  _BUCKETRANGE._serialized_start=1705
-  _BUCKETRANGE._serialized_end=1814
-  _MODELSERVICE._serialized_start=1817
-  _MODELSERVICE._serialized_end=2333
+  _LISTMODELSRESPONSE._serialized_start=702
+  _LISTMODELSRESPONSE._serialized_end=854
+  _FAILEDMODEL._serialized_start=856
+  _FAILEDMODEL._serialized_end=913
+  _GETMODELREQUEST._serialized_start=915
+  _GETMODELREQUEST._serialized_end=987
+  _GETMODELRESPONSE._serialized_start=989
+  _GETMODELRESPONSE._serialized_end=1039
+  _LOADMODELREQUEST._serialized_start=1041
+  _LOADMODELREQUEST._serialized_end=1087
+  _LOADMODELRESPONSE._serialized_start=1089
+  _LOADMODELRESPONSE._serialized_end=1140
+  _UNLOADMODELREQUEST._serialized_start=1142
+  _UNLOADMODELREQUEST._serialized_end=1176
+  _UNLOADMODELRESPONSE._serialized_start=1178
+  _UNLOADMODELRESPONSE._serialized_end=1199
+  _RELOADMODELREQUEST._serialized_start=1201
+  _RELOADMODELREQUEST._serialized_end=1235
+  _RELOADMODELRESPONSE._serialized_start=1237
+  _RELOADMODELRESPONSE._serialized_end=1290
+  _UPLOADTABLEREQUEST._serialized_start=1292
+  _UPLOADTABLEREQUEST._serialized_end=1376
+  _UPLOADTABLERESPONSE._serialized_start=1378
+  _UPLOADTABLERESPONSE._serialized_end=1431
+  _GETBIASREQUEST._serialized_start=1434
+  _GETBIASREQUEST._serialized_end=1622
+  _GETBIASRESPONSE._serialized_start=1625
+  _GETBIASRESPONSE._serialized_end=1837
+  _BUCKETRANGE._serialized_start=1839
+  _BUCKETRANGE._serialized_end=1948
+  _MODELSERVICE._serialized_start=1951
+  _MODELSERVICE._serialized_end=2467
 # @@protoc_insertion_point(module_scope)

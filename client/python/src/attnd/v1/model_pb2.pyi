@@ -23,6 +23,16 @@ class BucketRange(_message.Message):
     min_offset: int
     def __init__(self, bucket: _Optional[int] = ..., min_offset: _Optional[int] = ..., max_offset: _Optional[int] = ...) -> None: ...
 
+class FailedModel(_message.Message):
+    __slots__ = ["name", "path", "reason"]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    path: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class GetBiasRequest(_message.Message):
     __slots__ = ["heads", "key_count", "key_start", "mask", "model", "query_count", "query_start", "table", "version"]
     HEADS_FIELD_NUMBER: _ClassVar[int]
@@ -92,12 +102,16 @@ class ListModelsRequest(_message.Message):
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ["models", "next_page_token"]
+    __slots__ = ["failed_model_count", "failed_models", "models", "next_page_token"]
+    FAILED_MODELS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_MODEL_COUNT_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    failed_model_count: int
+    failed_models: _containers.RepeatedCompositeFieldContainer[FailedModel]
     models: _containers.RepeatedCompositeFieldContainer[Model]
     next_page_token: str
-    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., failed_models: _Optional[_Iterable[_Union[FailedModel, _Mapping]]] = ..., failed_model_count: _Optional[int] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
     __slots__ = ["name", "path"]

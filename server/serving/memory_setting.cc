@@ -1,0 +1,53 @@
+#include "server/serving/memory_setting.h"
+
+#include <sys/sysinfo.h>
+
+#include <optional>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "cgroup/cgroup.h"
+#include "server/config/byte_size.h"
+#include "server/serving/settings.h"
+
+namespace attnd::server {
+namespace {
+
+// What a server without calls takes: code, threads, buffers, the embedded models.
+constexpr std::int64_t kIdleBytes = std::int64_t{32} << 20;
+
+std::string Said(std::int64_t bytes) { return AbslUnparseFlag(ByteSize{bytes}); }
+
+}  // namespace
+
+AllowedMemory AllowedToThisProcess() {
+  struct sysinfo machine = {};
+  AllowedMemory allowed{INT64_MAX, "the machine's memory"};
+  if (sysinfo(&machine) == 0) allowed.bytes = static_cast<std::int64_t>(machine.totalram * machine.mem_unit);
+  const std::optional<std::int64_t> limit = cgroup::MemoryLimit(cgroup::OfThisProcess());
+  if (limit && *limit < allowed.bytes) allowed = {*limit, "the cgroup's limit"};
+  return allowed;
+}
+
+v1::Setting MemorySetting(const Options& options, const AllowedMemory& allowed) {
+  std::vector<std::string> fits;
+  std::vector<std::string> too_large;
+  const auto look = [&](const char* name, std::int64_t bytes) {
+    (bytes <= allowed.bytes - kIdleBytes ? fits : too_large).push_back(absl::StrCat("--", name, "=", Said(bytes)));
+  };
+  look("max_inflight_bytes", options.limits.max_inflight_bytes);
+  look("max_request_bytes", options.limits.max_request_bytes);
+  look("max_result_bytes", options.limits.max_result_bytes);
+  if (SharesMemory(options)) look("max_shared_bytes", options.limits.max_shared_bytes);
+  const std::string room = absl::StrCat(allowed.bytes >> 20, "MiB, ", allowed.source);
+  if (too_large.empty()) {
+    return ObservedSetting("memory", true, absl::StrCat(absl::StrJoin(fits, ", "), " fit into ", room));
+  }
+  return ObservedSetting("memory", false,
+                         absl::StrCat(absl::StrJoin(too_large, ", "), ", and ", Said(kIdleBytes),
+                                      " for the server itself, do not fit into ", room,
+                                      ": a server that takes more is killed; lower the flags or allow more"));
+}
+
+}  // namespace attnd::server

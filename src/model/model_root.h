@@ -1,0 +1,54 @@
+// Where models are loaded from.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/folder.h"
+#include "model/model.h"
+#include "model/tables.h"
+
+namespace attnd::model {
+
+// The folder that --model_root names, opened. Nothing outside it is read, with one exception: where it is a snapshot in
+// the Hub's cache, nothing outside the repository's folder is, since the snapshot's files are links to the blobs there.
+// Thread-safe.
+class ModelRoot {
+ public:
+  // Errors: those of Folder::OpenRoot.
+  static absl::StatusOr<ModelRoot> Open(const std::string& path);
+
+  // Whether the root is itself a model's folder (a checkpoint, or the Hub cache's folder of a repository): it is loaded
+  // as ".".
+  bool IsModel() const;
+
+  // What lies directly in the root, in order: what a start loads, and what by its looks is no model, with the reason.
+  // Of a root that is itself a model its parts are neither. Errors: those of Folder::List.
+  struct Entries {
+    std::vector<std::string> models;
+    std::vector<std::pair<std::string, std::string>> others;
+  };
+  absl::StatusOr<Entries> List() const;
+
+  // The name of a model at `path` (normalized) that was given none: the repository's, if it is from the Hub's cache,
+  // otherwise the folder's, or the file's without its ending.
+  std::string NameOf(const std::string& path) const;
+
+  // Errors: those of ReadModel (model_file.h).
+  absl::StatusOr<ModelTables> Read(const std::string& path, const ReadLimits& limits) const;
+
+ private:
+  ModelRoot(Folder confined, std::string start) : confined_(std::move(confined)), start_(std::move(start)) {}
+
+  std::string Below(const std::string& path) const;
+  bool IsPart(const std::string& name) const;
+  std::string WhyNoModel(const std::string& name) const;
+
+  Folder confined_;
+  std::string start_;  // the root's path below `confined_`: ".", or "snapshots/COMMIT"
+};
+
+}  // namespace attnd::model
