@@ -24,7 +24,7 @@ absl::Status NumbersFlag::Set(const std::string& text) {
 }
 
 absl::Status HeadsFlag::Set(const std::string& text) {
-  const Range<std::int64_t> range = AtLeast(std::int64_t{0});
+  const Range<std::int64_t> range{.least = 0};
   std::vector<std::int64_t> heads;
   const std::vector<std::string> words = absl::StrSplit(text, ',');
   for (const std::string& word : text == "all" ? std::vector<std::string>() : words) {

@@ -97,7 +97,7 @@ TEST(Comparison, RangesCoverAllOffsetsAndCutNoBucket) {
                                                 {"offsets:-3@1,2,3,4"}}) {
     const Comparison compared = Compared(texts, {.trained_length = 100});
     std::int64_t next = compared.min_offset();
-    for (const OffsetRange range : compared.Ranges()) {
+    for (const OffsetSpan range : compared.Ranges()) {
       ASSERT_EQ(range.first, next);
       ASSERT_LE(range.first, range.last);
       next = range.last + 1;
