@@ -39,7 +39,7 @@ std::string MeantCommand(const Words& arguments) {
     const std::string pair = absl::StrCat(arguments[0], " ", arguments[1]);
     const std::string swapped = absl::StrCat(arguments[1], " ", arguments[0]);
     for (const std::string& words : {pair, swapped}) {
-      if (const std::string meant = Nearest(words, of_two); !meant.empty()) return meant;
+      if (std::string meant = Nearest(words, of_two); !meant.empty()) return meant;
     }
     // A group's name beside no word of it: which there are is said elsewhere.
     if (std::count(groups.begin(), groups.end(), arguments[0]) > 0) return "";

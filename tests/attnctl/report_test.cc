@@ -4,12 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_split.h"
 #include "attnd/error_detail.h"
+#include "client/attnctl/attention_report.h"
 #include "client/attnctl/commands.h"
 #include "client/attnctl/output.h"
 #include "client/attnctl/unreachable.h"
@@ -30,7 +32,7 @@ class Report : public testing::Test {
   Flags flags_;
 };
 
-absl::Status Answered(absl::Status status) {
+absl::Status SentByServer(absl::Status status) {
   status.SetPayload(kAnsweredUrl, absl::Cord());
   return status;
 }
@@ -40,7 +42,7 @@ TEST_F(Report, AlwaysTwoLines) {
     for (const char* message : {"", "something"}) {
       const absl::Status status(static_cast<absl::StatusCode>(code), message);
       for (const absl::Status& each :
-           {status, Answered(status), OutputError(status), WithAdvice(status, "try it"), UsageError("something")}) {
+           {status, SentByServer(status), OutputError(status), WithAdvice(status, "try it"), UsageError("something")}) {
         const std::string said = Said(each);
         const std::vector<std::string> lines = absl::StrSplit(said, '\n');
         ASSERT_EQ(lines.size(), 3U) << said;
@@ -60,8 +62,8 @@ TEST_F(Report, ALineFeedMakesNoThirdLine) {
 
 TEST_F(Report, AServerThatStopsIsReached) {
   const absl::Status stopping = absl::UnavailableError("the server is stopping; the call was not begun");
-  EXPECT_THAT(Said(Answered(stopping)), testing::StartsWith("attnctl: there:1: the server is stopping; "));
-  EXPECT_THAT(Said(Answered(stopping)), HasSubstr("--retry_for"));
+  EXPECT_THAT(Said(SentByServer(stopping)), testing::StartsWith("attnctl: there:1: the server is stopping; "));
+  EXPECT_THAT(Said(SentByServer(stopping)), HasSubstr("--retry_for"));
   EXPECT_THAT(Said(stopping), HasSubstr("cannot reach"));
 }
 
@@ -76,6 +78,21 @@ TEST_F(Report, TransposedAxesAreToldOfTheLayout) {
   EXPECT_THAT(Said(refused), HasSubstr("`--layout bshd`; else"));
   ASSERT_TRUE(flags_.layout.Set("bshd").ok());
   EXPECT_THAT(Said(refused), HasSubstr("leave `--layout bshd` out"));
+}
+
+TEST(AttentionText, TimesOfPiecesAreCalledASum) {
+  const Flags flags;
+  const ComputeRequest request;
+  ComputeReply reply;
+  reply.queue_time = absl::Milliseconds(2);
+  reply.compute_time = absl::Seconds(20);
+  const Answered answered{request, reply, absl::Seconds(10), flags};
+  EXPECT_THAT(AsText(answered, std::nullopt),
+              HasSubstr("; server: queued 2ms, computed 20s; whole call 10s, by gRPC\n"));
+  reply.pieces = 8;
+  EXPECT_THAT(
+      AsText(answered, std::nullopt),
+      HasSubstr("; server: queued up to 2ms, 8 pieces of work, several at once, of 20s in all; whole call 10s"));
 }
 
 TEST(PlainReason, OfWhatGrpcSays) {

@@ -68,6 +68,7 @@ TEST_P(StreamTest, ALargeCallComesBackWhole) {
     EXPECT_EQ(reply->output.sizes(), (std::array<std::int64_t, 4>{2, 4, 512, 128}));
     EXPECT_EQ(service_.pieces, 8);
     EXPECT_EQ(reply->compute_time, absl::Seconds(8));
+    EXPECT_EQ(reply->pieces, 8);
     EXPECT_EQ(reply->content_hash, "abc");
   }
   EXPECT_EQ(service_.streams, 3);
