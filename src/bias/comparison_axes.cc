@@ -83,7 +83,9 @@ std::vector<std::int64_t> OffsetAxis::Ticks() const {
 std::vector<double> ValueSpan::Ticks() const {
   const double step = RoundStep(high - low);
   std::vector<double> ticks;
-  for (double i = std::ceil(low / step); i <= std::floor(high / step); ++i) ticks.push_back(i * step);
+  const auto first = static_cast<std::int64_t>(std::ceil(low / step));
+  const auto last = static_cast<std::int64_t>(std::floor(high / step));
+  for (std::int64_t i = first; i <= last; ++i) ticks.push_back(static_cast<double>(i) * step);
   return ticks;
 }
 

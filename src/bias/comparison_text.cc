@@ -43,8 +43,8 @@ struct Curve {
 // Lines of cells, right-aligned in columns that are as wide as they need to be.
 class Lines {
  public:
-  void Add(std::vector<std::string> cells) { lines_.push_back({"", std::move(cells)}); }
-  void Say(std::string text) { lines_.push_back({std::move(text), {}}); }
+  void Add(std::vector<std::string> cells) { lines_.emplace_back("", std::move(cells)); }
+  void Say(std::string text) { lines_.emplace_back(std::move(text), std::vector<std::string>{}); }
 
   std::string Draw() const {
     std::vector<std::size_t> widths;
@@ -121,8 +121,9 @@ std::string Panel(const Comparison& comparison, std::int64_t panel) {
   }
   if (comparison.trained_length().has_value()) {
     lines.Say("  lowest and highest");
-    for (const auto& [name, range] : Parts(comparison)) {
-      lines.Add(Line(name, curves, range.last, [&](const Curve& curve) {
+    for (const auto& part : Parts(comparison)) {
+      const OffsetRange range = part.second;
+      lines.Add(Line(part.first, curves, range.last, [&](const Curve& curve) {
         return curve.Over({std::max(range.first, curve.first), range.last});
       }));
     }

@@ -16,7 +16,7 @@ std::string ShortestText(float value) {
   const std::string sign = value < 0 ? "-" : "";
   const std::size_t e = text.find('e');
   std::string digits = text.substr(sign.size(), e - sign.size());
-  const int exponent = std::atoi(text.c_str() + e + 1);
+  const auto exponent = static_cast<int>(std::strtol(text.c_str() + e + 1, nullptr, 10));
   if (digits.size() > 1) digits.erase(1, 1);  // the point
   const auto count = static_cast<int>(digits.size());
   if (exponent < -4 || exponent >= 16) {
