@@ -1,6 +1,5 @@
 #include "model/hub_cache.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <variant>
@@ -81,8 +80,11 @@ absl::StatusOr<std::string> HubSnapshot(const Folder& repository) {
   if (!commits.ok()) return commits.status();
   if (commits->size() == 1) return absl::StrCat(kSnapshots, "/", commits->front());
   if (commits->empty()) return absl::InvalidArgumentError("snapshots/ is empty: download the model again");
-  std::vector<std::string> shown(commits->begin(), commits->begin() + std::min(kMaxShown, commits->size()));
-  if (shown.size() < commits->size()) shown.emplace_back("...");
+  std::vector<std::string> shown = *commits;
+  if (shown.size() > kMaxShown) {
+    shown.resize(kMaxShown);
+    shown.emplace_back("...");
+  }
   return absl::InvalidArgumentError(absl::StrCat("has ", commits->size(), " snapshots and no ", kMain,
                                                  " to say which: load one by its path, ", kSnapshots, "/COMMIT of ",
                                                  absl::StrJoin(shown, ", ")));
