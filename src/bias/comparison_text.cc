@@ -122,7 +122,7 @@ std::string Panel(const Comparison& comparison, std::int64_t panel) {
   if (comparison.trained_length().has_value()) {
     lines.Say("  lowest and highest");
     for (const auto& part : Parts(comparison)) {
-      const OffsetRange range = part.second;
+      const OffsetSpan range = part.second;
       lines.Add(Line(part.first, curves, range.last, [&](const Curve& curve) {
         return curve.Over({std::max(range.first, curve.first), range.last});
       }));
