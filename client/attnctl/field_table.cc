@@ -73,7 +73,7 @@ const std::vector<FieldWords>& AllFieldWords() {
       {"GetBiasRequest", "key_start", "--key_start"},
       {"GetBiasRequest", "key_count", "--keys"},
       {"GetBiasRequest", "mask", "--mask"},
-      {"GetBiasRequest", "heads", "--head", false},
+      {"GetBiasRequest", "heads", "--head or --heads", false},
 
       {"ListModelsRequest", "page_size", nullptr},
       {"ListModelsRequest", "page_token", nullptr},

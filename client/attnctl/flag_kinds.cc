@@ -1,6 +1,5 @@
 #include "client/attnctl/flag_kinds.h"
 
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -25,7 +24,7 @@ absl::Status NumbersFlag::Set(const std::string& text) {
 }
 
 absl::Status HeadsFlag::Set(const std::string& text) {
-  const Range<std::int64_t> range{0, std::numeric_limits<std::int64_t>::max()};
+  const Range<std::int64_t> range;  // which heads there are, the table says
   std::vector<std::int64_t> heads;
   const std::vector<std::string> words = absl::StrSplit(text, ',');
   for (const std::string& word : text == "all" ? std::vector<std::string>() : words) {

@@ -123,7 +123,7 @@ TEST(FieldWords, AnErrorIsSaidInWords) {
       {kAttention,
        {"log_sum_exp_shared", "none without return_log_sum_exp", "a place in shared memory"},
        "log sum exp shared: expected none without --lse, got a place in shared memory"},
-      {"GetBiasRequest", {"heads[0]", "0 to 3", "7"}, "--head: expected 0 to 3, got 7"},
+      {"GetBiasRequest", {"heads[0]", "0 to 3", "7"}, "--head or --heads: expected 0 to 3, got 7"},
       {"GetBiasRequest", {"query_count", "1 to 7", "9"}, "--queries: expected 1 to 7, got 9"},
       {"GetModelRequest",
        {"name", "a loaded model", "\"query_offset\""},

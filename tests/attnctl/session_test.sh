@@ -48,7 +48,7 @@ expect 2 'alibi:0: heads: expected 1 to 4096, got 0' compare alibi:8 alibi:0
 expect 2 't5:4,2: max_distance: expected more than 2' compare t5:4,2
 expect 2 'alibi:8#9: head: expected 0 to 7, got 9' compare alibi:8#9
 expect 2 '--heads: expected 0 to 7, got 8' compare alibi:8 --heads 8
-expect 2 '--heads: expected all, or numbers as 0,3, got x' compare alibi:8 --heads x
+expect 2 '--heads: expected all, or numbers of heads, as 0,3,5, got "x"' compare alibi:8 --heads x
 expect 2 '--max_offset: expected 1 to 1048576, got 0' compare alibi:8 --max_offset 0
 expect 2 '--trained_length: expected 1 to 1048576, got -1' compare alibi:8 --trained_length=-1
 expect 2 '--max_offset: expected a whole number' compare alibi:8 --max_offset 99999999999999999999
@@ -185,7 +185,7 @@ json 'j["model"] is None and j["comparison"] is None and j["output"].endswith("/
   attend --bias none --input "$input" --output "$work/o" --format json --output_dtype bf16
 json 'j["status"] == "SERVING"' health --format json
 json 'j["kernel"] and j["limits"]["max_dim"] > 0' info --format json
-json '[m["name"] for m in j].count("book") == 1' models list --format json
+json '[m["name"] for m in j["models"]].count("book") == 1' models list --format json
 json 'j["name"] == "book" and len(j["tables"][0]["values"]) == 4' models show book --format json
 json '[c["name"] for c in j["commands"]].count("models load") == 1' help --format json
 # Masks, and no bias. The input is of one sequence of 512 queries and keys.
@@ -211,7 +211,7 @@ expect 0 '^head 5$' "$attnctl" bias t5-tiny --heads 0,5
 expect 0 '"heads":\[0,5\]' "$attnctl" bias t5-tiny --heads 0,5 --format json
 expect 2 '--heads: expected all, or numbers' "$attnctl" bias t5-tiny --heads 0,x
 expect 2 '--heads: expected none beside --head' "$attnctl" bias t5-tiny --head 1 --heads all
-expect 1 'heads\[1\]: expected 0 to 7, got 8' "$attnctl" bias t5-tiny --heads 0,8
+expect 1 '--head or --heads: expected 0 to 7, got 8' "$attnctl" bias t5-tiny --heads 0,8
 expect 0 '\[1,0,null\]' "$attnctl" bias book --queries 3 --format json
 expect 0 'offset 5 - 9 = -4, so the key comes after' "$attnctl" bias book --explain 5,9
 expect 0 'offset 5 - 2 = 3, .* bucket 2 \(offsets 2 to 3\)' "$attnctl" bias book --explain 5,2
@@ -242,7 +242,7 @@ expect 0 'bidirectional; 8 heads; table encoder, version 1$' compare model:t5-ti
 expect 4 'nobody' compare alibi:8 nobody
 expect 4 'book:encoder: table: expected one of model "book".s: decoder, got "encoder"' compare book:encoder
 expect 0 'uploaded compare' "$attnctl" models upload compare "$golden/checkpoints/t5_fp32"
-expect 0 '^compare, decoder$' "$attnctl" bias --queries 3 -- compare
+expect 0 '^compare version 2, decoder: buckets$' "$attnctl" bias --queries 3 -- compare
 expect 0 'table decoder, version 2$' compare compare
 expect 0 'unloaded compare' "$attnctl" models unload compare
 

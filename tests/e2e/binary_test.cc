@@ -128,7 +128,7 @@ TEST(BinaryTest, WhatKeepsItFromStarting) {
       {{"--listen=unix:/no/such/folder/attnd.sock"}, {"/no/such/folder/attnd.sock.lock: No such file or directory"}},
       {{"--listen=unix:/tmp/" + std::string(200, 'x')}, {"expected a path of 1 to 107 bytes"}},
       {{"--listen=127.0.0.1:0", "--model_root=/no/such/folder"},
-       {"--model_root: expected a folder, got /no/such/folder"}},
+       {"--model_root: /no/such/folder: No such file or directory"}},
       {{"--listen=127.0.0.1:0", "--kernel=abacus"}, {"abacus"}},
   };
   for (const auto& c : kCases) {

@@ -37,7 +37,7 @@ constexpr Row kRows[] = {
     {"ListModels", "page_token: 'x'", kInvalid, "page_token"},
 
     {"GetModel", "", kInvalid, "name"},
-    {"GetModel", "name: 'a/b'", kInvalid, "name"},
+    {"GetModel", "name: 'a/b/c'", kInvalid, "name"},
     {"GetModel", "name: 'nobody'", StatusCode::NOT_FOUND, "name"},
     {"GetModel", "name: 'test' version: 99", StatusCode::NOT_FOUND, "version"},
 
@@ -50,7 +50,7 @@ constexpr Row kRows[] = {
     {"LoadModel", "path: 'none.json'", StatusCode::NOT_FOUND, "path"},
     {"LoadModel", "path: 'bad.json'", kInvalid, "path"},
     {"LoadModel", "path: 'large.json'", kExhausted, "path"},
-    {"LoadModel", "path: 'good.json' name: 'a/b'", kInvalid, "name"},
+    {"LoadModel", "path: 'good.json' name: 'a/b/c'", kInvalid, "name"},
     {"LoadModel", "path: 'good.json' name: 'test'", StatusCode::ALREADY_EXISTS, "name"},
     {"LoadModel", "path: 'gone.json'", StatusCode::ALREADY_EXISTS, "name"},
     {"LoadModel", "path: 'good.json'", kExhausted, "name"},  // one model more than the limit

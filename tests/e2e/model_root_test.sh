@@ -31,7 +31,10 @@ refuses() {
 
 # lists PATTERN...: a server with the root $root starts, and `attnctl models list` prints each.
 lists() {
-  as_another "$attnd" --listen=127.0.0.1:0 "--model_root=$root" >"$work/log" 2>&1 &
+  : >"$work/log"  # the address of the server before this one
+  # exec: $! is the server's own process.
+  (exec setpriv --reuid 65532 --regid 65532 --clear-groups "$attnd" --listen=127.0.0.1:0 "--model_root=$root" \
+    >"$work/log" 2>&1) &
   server=$!
   until address=$(sed -n 's/.* listens on \([^ ]*\) .*/\1/p' "$work/log") && [ -n "$address" ]; do
     kill -0 "$server" || { fail "no start with $root"; cat "$work/log"; server=; return; }

@@ -42,7 +42,7 @@ def test_targets_of_grpc(target: str) -> None:
 def test_one_head_instead_of_a_list(server: Server) -> None:
     with attnd.Client(server.unix) as client, pytest.raises(attnd.InvalidArgument) as caught:
         client.bias("t5-tiny", heads=3)  # type: ignore[arg-type]
-    assert str(caught.value) == "heads: expected heads, or None for all, got 3"
+    assert str(caught.value) == "heads: expected heads, or None or 'all' for all, got 3"
 
 
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
