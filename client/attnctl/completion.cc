@@ -43,7 +43,7 @@ _attnctl() {
 }
 _attnctl_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
 _attnctl_files() { compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }
-_attnctl_models() { _attnctl_words "$(attnctl models list --timeout 1s 2>/dev/null | awk 'NR > 1 { print $1 }')"; }
+_attnctl_models() { _attnctl_words "$* $(attnctl models list --names --timeout 1s 2>/dev/null)"; }
 complete -F _attnctl attnctl
 )sh";
 
@@ -51,7 +51,7 @@ constexpr char kZsh[] = R"sh(#compdef attnctl
 # zsh completion for attnctl; made by `attnctl completion zsh`
 _attnctl_words() { compadd -- ${=1} }
 _attnctl_files() { _files }
-_attnctl_models() { compadd -- $(attnctl models list --timeout 1s 2>/dev/null | awk 'NR > 1 { print $1 }') }
+_attnctl_models() { compadd -- $@ $(attnctl models list --names --timeout 1s 2>/dev/null) }
 _attnctl() {
   local cur=${words[CURRENT]} command='' flag='' plain='' word i
   for ((i = 2; i < CURRENT; i++)); do
@@ -109,7 +109,7 @@ function __attnctl_after
   test "$argv[1]" = (__attnctl_plain | string collect --allow-empty)
 end
 function __attnctl_models
-  attnctl models list --timeout 1s 2>/dev/null | awk 'NR > 1 { print $1 }'
+  attnctl models list --names --timeout 1s 2>/dev/null
 end
 complete -c attnctl -f
 )sh";
@@ -155,6 +155,12 @@ Words Groups() {
   return groups;
 }
 
+// What may stand after a command's name that is a group too.
+Words AfterName(const std::string& name) {
+  const Words groups = Groups();
+  return std::count(groups.begin(), groups.end(), name) == 0 ? Words() : NextWords(name);
+}
+
 // How a value of this kind is completed: its words, "" for a file's name, or nothing if that is free text.
 struct Values {
   enum Kind { kNone, kWords, kFiles, kModels } kind = kNone;
@@ -165,7 +171,7 @@ Values ValuesOf(const std::string& placeholder, const Words& choices) {
   if (!choices.empty()) return {Values::kWords, choices};
   const absl::string_view name = placeholder;
   if (name == "FILE" || name == "PATH") return {Values::kFiles};
-  if (name == "MODEL") return {Values::kModels};
+  if (name == "MODEL" || name == "SOURCE") return {Values::kModels};
   if (name == "SHELL") return {Values::kWords, CompletedShells()};
   return {};
 }
@@ -209,7 +215,10 @@ std::string WithCases(const char* text, const Flags& flags) {
     const Words arguments = ArgumentsOf(*command);
     if (arguments.empty()) continue;
     const auto call = [](const std::string& word) { return Call(ValuesOf(word.substr(0, word.find('.')), {})); };
-    absl::StrAppend(&words, "    '", command->name, "/", command->name, " ') ", call(arguments.front()), " ;;\n");
+    // After `bias` may also stand `compare`.
+    const Words deeper = AfterName(command->name);
+    absl::StrAppend(&words, "    '", command->name, "/", command->name, " ') ", call(arguments.front()),
+                    deeper.empty() ? "" : " ", absl::StrJoin(deeper, " "), " ;;\n");
     if (TakesArguments(*command, 2)) {
       absl::StrAppend(&words, "    '", command->name, "/'*) ", call(arguments.back()), " ;;\n");
     }

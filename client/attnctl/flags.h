@@ -131,6 +131,7 @@ struct Flags {
   TextFlag service{own, "service", "NAME", "ask about this service, e.g. attnd.v1.AttentionService or liveness",
                    "the server as a whole"};
   Switch verbose{own, "verbose", "show more"};
+  Switch names{own, "names", "print the names of the loaded models alone, each on its line"};
   Switch json{own, "json", "the same as --format json"};
 
   bool WantsJson() const { return json.value() || format.value() == Format::kJson; }

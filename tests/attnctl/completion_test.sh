@@ -36,7 +36,10 @@ fi
 mkdir "$work/bin"
 ln -s "$(realpath "$attnctl")" "$work/bin/attnctl"
 export PATH=$work/bin:$PATH ATTND_SERVER="unix:$work/attnd.sock"
-"$attnd" "--listen=$ATTND_SERVER" "--model_root=$golden/checkpoints" 2>"$work/log" &
+mkdir "$work/models"
+cp -r "$golden/checkpoints/t5_fp32" "$work/models"
+echo '{}' >"$work/models/broken.json"  # `models list` shows it, and it is no model to complete
+"$attnd" "--listen=$ATTND_SERVER" "--model_root=$work/models" 2>"$work/log" &
 server=$!
 until attnctl info >/dev/null 2>&1; do
   kill -0 "$server" || { cat "$work/log"; exit 1; }
@@ -85,6 +88,10 @@ offers 'attnctl bias --format ' text svg json
 offers 'attnctl models list --format ' text json
 lacks 'attnctl models list --format ' svg
 offers 'attnctl bias bo' book
+offers 'attnctl bias ' compare book
+lacks 'attnctl bias ' NAME not broken
+offers 'attnctl bias compare t5_fp' t5_fp32
+offers 'attnctl bias compare book t5_fp' t5_fp32
 offers 'attnctl attend --model t5_fp' t5_fp32
 offers 'attnctl models show --json bo' book
 offers 'attnctl --timeout 5s models sho' show

@@ -94,6 +94,7 @@ expect 2 'needs MODEL' "$attnctl" models show
 
 # Models.
 expect 0 '^book +1 +1 +decoder' "$attnctl" models list
+expect 0 '^t5_fp32$' "$attnctl" models list --names
 expect 0 '32 buckets, max distance 128; causal' "$attnctl" models show t5_fp32
 expect 0 '"num_buckets": 4' "$attnctl" models show book --json
 expect 4 'nobody' "$attnctl" models show nobody

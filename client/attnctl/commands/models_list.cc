@@ -61,6 +61,9 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
   if (!client.ok()) return client.status();
   const absl::StatusOr<std::vector<Model>> models = client->ListModels(Options(flags));
   if (!models.ok()) return models.status();
+  if (flags.names.value()) {
+    return WriteOutput("", absl::StrJoin(*models, "", [](std::string* out, const Model& m) { *out += m.name + "\n"; }));
+  }
   const absl::StatusOr<std::vector<FailedModel>> failed = client->ListFailedModels(Options(flags));
   if (!failed.ok()) return failed.status();
   return WriteOutput("", flags.WantsJson() ? AsJson(*models, *failed) : AsTable(*models, *failed));
@@ -73,7 +76,7 @@ Command ModelsListCommand() {
           "",
           "list the loaded models, and those that the server's start could not load",
           "",
-          {"json", "format"},
+          {"names", "json", "format"},
           Run,
           "ListModelsRequest",
           TextOrJson()};
