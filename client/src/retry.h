@@ -43,10 +43,13 @@ class RetryBudget {
 // What the calls of one connection share. Thread-safe.
 struct RetryPolicy {
   RetryPolicy(const RetryOptions& options, std::shared_ptr<grpc::Channel> channel)
-      : options(options), budget(options.budget, options.reserve_per_second), channel(std::move(channel)) {}
+      : options(options),
+        budget(options.budget, options.reserve_per_second),
+        channel(std::move(channel)),
+        ever_connected_(options.wait_for_first_server) {}
 
-  // A server was connected: from now on there is one to wait for. Before, an address at which nobody listens is an
-  // error at once.
+  // A server was connected: from now on there is one to wait for. Before, unless wait_for_first_server, an address at
+  // which nobody listens is an error at once.
   void NoteConnected() { ever_connected_.store(true, std::memory_order_relaxed); }
   bool ever_connected() const { return ever_connected_.load(std::memory_order_relaxed); }
 
@@ -55,7 +58,7 @@ struct RetryPolicy {
   const std::shared_ptr<grpc::Channel> channel;
 
  private:
-  std::atomic<bool> ever_connected_{false};
+  std::atomic<bool> ever_connected_;
 };
 
 // The attempts of one call without lasting effect on the server. Not thread-safe. On a thread that may wait:

@@ -28,6 +28,13 @@ expect() {
 export ATTND_SERVER="unix:$work/attnd.sock" NO_COLOR=
 expect 3 "cannot reach unix:$work/attnd.sock" "$attnctl" info
 expect 3 'start it with `attnd --listen' "$attnctl" info
+# A script may start the server beside its first call.
+{ sleep 0.3; exec "$attnd" "--listen=unix:$work/late.sock" 2>"$work/late"; } &
+server=$!
+expect 0 '^book$' "$attnctl" models list --names --server "unix:$work/late.sock" --retry_for 1m
+kill "$server"
+wait "$server"
+server=
 
 # Biases that words or files define are compared without a server.
 compare() { "$attnctl" bias compare "$@"; }

@@ -207,6 +207,26 @@ TEST_P(RetryTest, AServerThatIsAwayIsWaitedForAndCostsNoBudget) {
   EXPECT_TRUE(reply.ok()) << reply.status();
 }
 
+TEST_P(RetryTest, AServerThatHasNeverBeenThereIsWaitedForWhereAsked) {
+  const std::string address = absl::StrCat("unix:/tmp/attnd-first-", getpid(), ".sock");
+  ClientOptions options = Quick();
+  options.shared_memory = false;
+  TestRequest t(OneMessage());
+  Client hasty = *Client::Create(address, options);
+  EXPECT_EQ(Call(hasty, t.request).status().code(), absl::StatusCode::kUnavailable);
+  options.retry.wait_for_first_server = true;
+  Client client = *Client::Create(address, options);
+  Refusing serving(0);
+  std::unique_ptr<FakeServer> server;
+  std::thread starter([&] {
+    absl::SleepFor(absl::Milliseconds(300));
+    server = std::make_unique<FakeServer>(std::vector<grpc::Service*>{&serving.service}, address);
+  });
+  const auto reply = Call(client, t.request);
+  starter.join();
+  EXPECT_TRUE(reply.ok()) << reply.status();
+}
+
 TEST_P(RetryTest, AServerThatDoesNotComeBackIsGivenUp) {
   ClientOptions options = Quick();
   options.retry.max_time = absl::Milliseconds(300);

@@ -27,6 +27,9 @@ struct RetryOptions {
   // server that this client has reached before and cannot reach now. If none answers, the call ends with the error of
   // its last attempt.
   absl::Duration max_time = absl::Seconds(30);
+  // Wait in the same way for a server that this client has never reached. Without it an address at which nobody listens
+  // is an error at once: it is more likely wrong than about to be served.
+  bool wait_for_first_server = false;
 
   // Time before the first repeat; each next one waits twice as long, up to the maximum. Half of it is random.
   absl::Duration initial_backoff = absl::Milliseconds(50);

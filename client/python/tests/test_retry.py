@@ -167,6 +167,22 @@ def test_nobody_at_the_address_is_an_error_at_once(asynchronous: bool) -> None:
 
 
 @both
+def test_a_first_server_is_waited_for_where_asked(asynchronous: bool) -> None:
+    target = f"127.0.0.1:{unused_port()}"
+    late: list[FakeServer] = []
+    starter = threading.Timer(0.3, lambda: late.append(FakeServer(target)))
+    starter.start()
+    try:
+        info = server_info(target, asynchronous, retry=attnd.Retry(wait_for_first_server=True))
+        assert info.version == "fake"
+    finally:
+        starter.join()
+        late[0].stop()
+    with pytest.raises(attnd.Unavailable, match="no time for another"):
+        server_info(target, asynchronous, retry=attnd.Retry(max_time=0.2, wait_for_first_server=True))
+
+
+@both
 def test_a_restart_shows_as_a_delay(asynchronous: bool) -> None:
     first = FakeServer()
     second: list[FakeServer] = []

@@ -23,7 +23,8 @@ class Retry:
     """How a client sends calls again that a server refused or lost, as they are while servers restart.
 
     Repeated are Unavailable, and Cancelled that nobody asked for, on another server if there is one, and only once this
-    client has reached a server: before, an address at which nobody listens is an error at once. Only calls that change
+    client has reached a server: before, unless ``wait_for_first_server``, an address at which nobody listens is an
+    error at once. Only calls that change
     nothing on the server are repeated (attend, bias, list_models, get_model, server_info). load_model, reload_model,
     upload_table and unload_model are sent once, since their fate is not known after a failure; they wait for a
     connection first. A server that answers with ``grpc-retry-pushback-ms`` decides when, or that there is no repeat.
@@ -36,6 +37,7 @@ class Retry:
         max_backoff: the longest such wait, in seconds.
         budget: the client may send as many repeats as ``budget`` times its calls, and beside these
         reserve_per_second: repeats every second, saved up for at most ten seconds.
+        wait_for_first_server: wait for ``max_time`` also for a server that this client has never reached.
 
     Example:
         >>> attnd.Retry(max_time=5.0).max_time
@@ -48,6 +50,7 @@ class Retry:
     max_backoff: float = 1.0
     budget: float = 0.2
     reserve_per_second: float = 10.0
+    wait_for_first_server: bool = False
 
     def __post_init__(self) -> None:
         for name, lowest, expected in (
@@ -103,7 +106,7 @@ class Policy:
         self.options = options
         self.budget = Budget(options.budget, options.reserve_per_second)
         # A server was connected: from then on there is one to wait for.
-        self.connected = False
+        self.connected = options.wait_for_first_server
 
 
 class Tries:
