@@ -1,6 +1,5 @@
 #include "client/attnctl/bias_json.h"
 
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,12 +14,6 @@
 
 namespace attnd::ctl {
 namespace {
-
-// The fewest digits that give the same float again.
-std::string Shortest(float value) {
-  char digits[32];
-  return std::string(digits, std::to_chars(digits, digits + sizeof(digits), value).ptr);
-}
 
 // What every document begins with.
 std::string Source(const BiasRequest& request, const BiasReply& reply) {

@@ -3,7 +3,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -15,12 +14,6 @@
 
 namespace attnd::ctl {
 namespace {
-
-// The fewest digits that give the same float again.
-std::string Shortest(float value) {
-  char digits[32];
-  return std::string(digits, std::to_chars(digits, digits + sizeof(digits), value).ptr);
-}
 
 bias::TextOptions ForTerminal(const Flags& flags) {
   bias::TextOptions options;

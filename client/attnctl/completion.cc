@@ -12,21 +12,9 @@
 namespace attnd::ctl {
 namespace {
 
-// Bash and zsh: `command` becomes the command that stands on the line, `flag` the flag whose value is being typed.
-// $words is replaced for each shell.
-constexpr char kBash[] = R"sh(# bash completion for attnctl; made by `attnctl completion bash`
-_attnctl() {
-  local cur=${COMP_WORDS[COMP_CWORD]} command='' flag='' plain='' word i
-  [[ $cur == '=' ]] && cur=''
-  for ((i = 1; i < COMP_CWORD; i++)); do
-    word=${COMP_WORDS[i]}
-    case $word in
-      =) ;;
-@SWITCHES@      --*) flag=$word; [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((i++)); ((i + 1 < COMP_CWORD)) && { flag=''; ((i++)); } ;;
-      *) plain+="$word " ;;
-    esac
-  done
-  case $plain in
+// Bash and zsh: `command` becomes the command that stands on the line, `flag` the flag whose value is being typed. How
+// the line comes apart differs; what is offered then is the same.
+constexpr char kChoose[] = R"sh(  case $plain in
 @COMMANDS@  esac
   if [[ -n $flag ]]; then
     case "$command $flag" in
@@ -40,7 +28,21 @@ _attnctl() {
   fi
   case "$command/$plain" in
 @WORDS@  esac
-}
+)sh";
+
+constexpr char kBash[] = R"sh(# bash completion for attnctl; made by `attnctl completion bash`
+_attnctl() {
+  local cur=${COMP_WORDS[COMP_CWORD]} command='' flag='' plain='' word i
+  [[ $cur == '=' ]] && cur=''
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    word=${COMP_WORDS[i]}
+    case $word in
+      =) ;;
+@SWITCHES@      --*) flag=$word; [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((i++)); ((i + 1 < COMP_CWORD)) && { flag=''; ((i++)); } ;;
+      *) plain+="$word " ;;
+    esac
+  done
+@CHOOSE@}
 _attnctl_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
 _attnctl_files() { compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }
 _attnctl_models() { _attnctl_words "$* $(attnctl models list --names --timeout 1s 2>/dev/null)"; }
@@ -66,21 +68,7 @@ _attnctl() {
     flag=${cur%%=*}
     compset -P '*='
   fi
-  case $plain in
-@COMMANDS@  esac
-  if [[ -n $flag ]]; then
-    case "$command $flag" in
-@VALUES@    esac
-    return
-  fi
-  if [[ $cur == -* ]]; then
-    case $command in
-@FLAGS@    esac
-    return
-  fi
-  case "$command/$plain" in
-@WORDS@  esac
-}
+@CHOOSE@}
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _attnctl "$@"; else compdef _attnctl attnctl; fi
 )sh";
 
@@ -229,7 +217,7 @@ std::string WithCases(const char* text, const Flags& flags) {
     absl::StrAppend(&words, "    '/", group, " ' | '/help ", group, " ') _attnctl_words '",
                     absl::StrJoin(NextWords(group), " "), "' ;;\n");
   }
-  return absl::StrReplaceAll(text,
+  return absl::StrReplaceAll(absl::StrReplaceAll(text, {{"@CHOOSE@", kChoose}}),
                              {{"@SWITCHES@", absl::StrCat("      ", absl::StrJoin(Switches(flags), " | "), ") ;;\n")},
                               {"@COMMANDS@", commands},
                               {"@VALUES@", values},

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "bias/drawing.h"
 
 namespace attnd::bias {
 namespace {
@@ -13,15 +14,6 @@ constexpr double kTickGap = 10;     // pixels between the labels of ticks
 constexpr double kCharacter = 6.6;  // of such a label
 constexpr std::int64_t kMostSteps = 8;
 constexpr double kFaintest = 10;  // see SpanOf
-
-// 1, 2 or 5 times a power of ten, so that a range has at most five steps.
-double RoundStep(double range) {
-  const double power = std::pow(10.0, std::floor(std::log10(range)));
-  for (const double factor : {0.2, 0.5, 1.0, 2.0}) {
-    if (range / (power * factor) <= 5) return power * factor;
-  }
-  return power * 5;
-}
 
 }  // namespace
 
@@ -81,7 +73,7 @@ std::vector<std::int64_t> OffsetAxis::Ticks() const {
 }
 
 std::vector<double> ValueSpan::Ticks() const {
-  const double step = RoundStep(high - low);
+  const double step = RoundStep(high - low, 5);
   std::vector<double> ticks;
   const auto first = static_cast<std::int64_t>(std::ceil(low / step));
   const auto last = static_cast<std::int64_t>(std::floor(high / step));

@@ -7,9 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "bias/comparison.h"
 #include "bias/comparison_axes.h"
+#include "bias/drawing.h"
 #include "bias/number_text.h"
 
 namespace attnd::bias {
@@ -28,11 +28,7 @@ constexpr Stroke kStrokes[] = {
 constexpr double kMargin = 32, kLeft = 92, kTop = 116, kLegendRow = 24, kGapY = 60;  // pixels
 constexpr std::size_t kMaxTitle = 80, kMaxName = 40;  // bytes; longer lists and names give way to numbers and letters
 
-std::string Escaped(const std::string& text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
-}
-
-std::string Number(double value) { return absl::StrReplaceAll(RoundedText(value, 6), {{"-", "\u2212"}}); }
+std::string Number(double value) { return Minus(RoundedText(value, 6)); }
 
 class Drawing {
  public:

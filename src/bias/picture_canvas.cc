@@ -5,17 +5,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
+#include "bias/drawing.h"
 
 namespace attnd::bias {
 namespace {
 
 constexpr absl::string_view kSerif = "'STIX Two Text','Latin Modern Roman',Cambria,Georgia,'DejaVu Serif',serif";
 constexpr absl::string_view kSans = "Inter,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif";
-
-std::string Escaped(absl::string_view text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
-}
 
 double Characters(absl::string_view utf8) {
   return static_cast<double>(std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xc0) != 0x80; }));
@@ -43,8 +39,6 @@ Label Product(std::int64_t query, std::int64_t key) {
   const Label q = Indexed("q", query), k = Indexed("k", key);
   return {absl::StrCat(q.markup, "<tspan dy=\"-0.19em\">\u00b7</tspan>", k.markup), q.ems + 0.3 + k.ems};
 }
-
-std::string Minus(absl::string_view text) { return absl::StrReplaceAll(text, {{"-", "\u2212"}}); }
 
 std::string Number(double value) { return absl::StrFormat("%.6g", value); }
 

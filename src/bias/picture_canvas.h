@@ -25,8 +25,6 @@ Label Indexed(absl::string_view letter, std::int64_t index);
 // q5 . k2
 Label Product(std::int64_t query, std::int64_t key);
 
-// With the sign that is as wide as a plus.
-std::string Minus(absl::string_view text);
 // A coordinate.
 std::string Number(double value);
 

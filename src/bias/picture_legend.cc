@@ -1,7 +1,6 @@
 #include "bias/picture_legend.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -9,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "bias/drawing.h"
 #include "bias/picture_colour.h"
 
 namespace attnd::bias {
@@ -54,15 +54,6 @@ std::vector<Entry> Entries(const PictureWindow& window, const std::map<std::int3
   return entries;
 }
 
-// A round number near a third of the range.
-double RoundStep(double largest) {
-  const double power = std::pow(10.0, std::floor(std::log10(largest)));
-  for (const double factor : {0.2, 0.5, 1.0, 2.0}) {
-    if (largest / (power * factor) <= 4) return power * factor;
-  }
-  return power * 5;
-}
-
 std::string Patch(absl::string_view fill) { return absl::StrCat("fill=\"", fill, "\" stroke=\"", kLine, "\""); }
 
 }  // namespace
@@ -106,7 +97,7 @@ void ColourBar(Canvas& canvas, const PictureWindow& window, const ValueScale& sc
   }
   canvas.Rect(x, top, kPatch, height, Patch("none"));
   std::vector<double> marks = {largest, 0, -largest};
-  const double step = RoundStep(largest);
+  const double step = RoundStep(largest, 4);
   for (int i = 1; i <= static_cast<int>(largest / step); ++i) {
     if (height / 2 * (1 - i * step / largest) <= 16) continue;
     marks.push_back(i * step);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bias/drawing.h"
 #include "bias/picture.h"
 #include "bias/picture_axes.h"
 #include "bias/picture_canvas.h"

@@ -75,7 +75,7 @@ def find_source(source: Any, client: Any) -> Source:
 
 
 def shown(text: str, max_bytes: int) -> str:
-    """Printable text of at most so many bytes, as src/errors/shown.cc has it."""
+    """Printable text of at most `max_bytes` bytes, as src/errors/shown.cc has it."""
     result, end_if_cut = b"", 0
     for character in text:
         raw = character.encode("utf-8", "surrogateescape")

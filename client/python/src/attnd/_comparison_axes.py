@@ -6,6 +6,7 @@ import math
 from typing import List, NamedTuple, Tuple
 
 from attnd._comparison_offsets import Comparison
+from attnd._drawing import round_step
 
 PANEL_GAP, PANEL_INSET = 26.0, 4.0  # pixels
 _TICK_GAP, _CHARACTER, _MOST_STEPS = 10, 6.6, 8
@@ -79,7 +80,7 @@ class ValueSpan(NamedTuple):
 
     def ticks(self) -> List[float]:
         """Round values, ascending; at most six."""
-        step = _round_step(self.high - self.low)
+        step = round_step(self.high - self.low, 5)
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
@@ -100,12 +101,3 @@ def span_of(comparison: Comparison) -> ValueSpan:
     low, high = min(lows, default=0.0), max(highs, default=0.0)
     room = (high - low) * 0.04 if high > low else 0.5 + abs(high) * 0.01
     return ValueSpan(low - room, high + room, cut)
-
-
-def _round_step(span: float) -> float:
-    """1, 2 or 5 times a power of ten, so that a range has at most five steps."""
-    power = 10.0 ** math.floor(math.log10(span))
-    for factor in (0.2, 0.5, 1.0, 2.0):
-        if span / (power * factor) <= 5:
-            return power * factor
-    return power * 5

@@ -8,6 +8,7 @@ import numpy as np
 
 from attnd._comparison_axes import PANEL_GAP, PANEL_INSET, OffsetAxis, panel_columns, size_of_panels, span_of
 from attnd._comparison_offsets import Comparison, described
+from attnd._drawing import escaped, minus
 from attnd._number_text import rounded
 
 # Each source has a colour and a dash of its own, so that the curves can be told apart without colour.
@@ -65,7 +66,7 @@ class _Drawing:
         return f"Bias by offset: {names}"
 
     def _heading(self) -> None:
-        self._text(_MARGIN, 42, 20, _escaped(self._title()), ' font-weight="600"')
+        self._text(_MARGIN, 42, 20, escaped(self._title()), ' font-weight="600"')
         self._text(_MARGIN, 66, 13.5, "added to each logit: 1 more is 2.7 times the weight", _GREY)
         notes = []
         if self._beyond_is_shown():
@@ -82,8 +83,8 @@ class _Drawing:
                 _MARGIN + 68,
                 y + 4.5,
                 13.5,
-                f'<tspan font-weight="600">{_escaped(name)}</tspan><tspan dx="10" fill="#5a6272">'
-                f"{_escaped(described(source))}</tspan>",
+                f'<tspan font-weight="600">{escaped(name)}</tspan><tspan dx="10" fill="#5a6272">'
+                f"{escaped(described(source))}</tspan>",
             )
 
     def _y(self, value: float) -> float:
@@ -196,7 +197,7 @@ class _Drawing:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" '
             "font-family=\"Inter,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif\" fill=\"#20242c\">\n"
-            f'<title>{_escaped(self._title())}</title>\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
+            f'<title>{escaped(self._title())}</title>\n<rect width="100%" height="100%" fill="#ffffff"/>\n'
             f"{''.join(self._body)}</svg>\n"
         )
 
@@ -207,9 +208,5 @@ def _stroke(s: int) -> str:
     return f'{attributes} stroke-dasharray="{dashes}"' if dashes else attributes
 
 
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-
-
 def _number(value: float) -> str:
-    return rounded(value, 6).replace("-", "\u2212")
+    return minus(rounded(value, 6))

@@ -27,5 +27,5 @@ def shortest(value: Any) -> str:
 
 
 def rounded(value: float, digits: int) -> str:
-    """In so many significant digits, as printf's %g: for people. -0 is 0."""
+    """With `digits` significant digits, as printf's %g has it: for people. -0 is 0."""
     return f"{value or 0.0:.{digits}g}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import List, NamedTuple
 
+from attnd._drawing import escaped
+
 INK, GREY, LINE = "#20242c", "#555d6b", "#8a919e"
 MARGIN = 24.0
 _SERIF = "'STIX Two Text','Latin Modern Roman',Cambria,Georgia,'DejaVu Serif',serif"
@@ -20,7 +22,7 @@ class Label(NamedTuple):
 
 def plain(text: str) -> Label:
     # In the widest of the fonts that a viewer may take.
-    return Label(_escaped(text), 0.63 * len(text) + 0.37 * sum(map(text.count, "mMwW@%")))
+    return Label(escaped(text), 0.63 * len(text) + 0.37 * sum(map(text.count, "mMwW@%")))
 
 
 def indexed(letter: str, index: int) -> Label:
@@ -34,11 +36,6 @@ def product(query: int, key: int) -> Label:
     """q5 . k2"""
     q, k = indexed("q", query), indexed("k", key)
     return Label(f'{q.markup}<tspan dy="-0.19em">\u00b7</tspan>{k.markup}', q.ems + 0.3 + k.ems)
-
-
-def minus(text: str) -> str:
-    """With the sign that is as wide as a plus."""
-    return text.replace("-", "\u2212")
 
 
 def n(value: float) -> str:
@@ -90,14 +87,10 @@ class Canvas:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" role="img" '
             f'font-family="{_SERIF}">\n'
-            f"<title>{_escaped(title)}</title>\n<desc>{_escaped(description)}</desc>\n"
+            f"<title>{escaped(title)}</title>\n<desc>{escaped(description)}</desc>\n"
             f"<style>.s{{font-family:{_SANS}}}.m{{font-family:{_SERIF}}}</style>\n"
             '<defs><pattern id="attnd-masked" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><rect width="6" height="6" fill="#ffffff"/>'
             f'<path d="M3 0v6" stroke="#b4bac4" stroke-width="1.5"/></pattern></defs>\n'
             f'<rect width="100%" height="100%" fill="#ffffff"/>\n{"".join(self._body)}</svg>\n'
         )
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Dict, List, NamedTuple, Optional
 
-from attnd._picture_canvas import GREY, HATCHING, INK, LINE, Canvas, Label, indexed, minus, n, plain
+from attnd._drawing import minus, round_step
+from attnd._picture_canvas import GREY, HATCHING, INK, LINE, Canvas, Label, indexed, n, plain
 from attnd._picture_panel import Panel
 from attnd._picture_scale import SHADES, BucketKey, ValueScale, colour_of_shade, knows_ranges, offsets_of
 from attnd._picture_window import Window
@@ -86,7 +86,7 @@ def colour_bar(canvas: Canvas, window: Window, scale: ValueScale, panel: Panel) 
         canvas.rect(x, top + height * i / count, 18, height / count, f'fill="{colour}" shape-rendering="crispEdges"')
     canvas.rect(x, top, 18, height, f'fill="none" stroke="{LINE}"')
     marks = [scale.largest, 0.0, -scale.largest]
-    step = _round_step(scale.largest)
+    step = round_step(scale.largest, 4)
     for i in range(1, int(scale.largest / step) + 1):
         if height / 2 * (1 - i * step / scale.largest) > 16:
             marks += [i * step, -i * step]
@@ -101,12 +101,3 @@ def colour_bar(canvas: Canvas, window: Window, scale: ValueScale, panel: Panel) 
     if window.has_masked:
         canvas.rect(x, y + 34, 18, 18, f'fill="{HATCHING}" stroke="{LINE}"')
         canvas.text(x + 27, y + 48, 13, plain("masked"), GREY, more=' class="s"')
-
-
-def _round_step(largest: float) -> float:
-    """A round number near a third of the range."""
-    power = 10.0 ** math.floor(math.log10(largest))
-    for factor in (0.2, 0.5, 1.0, 2.0):
-        if largest / (power * factor) <= 4:
-            return power * factor
-    return power * 5

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Dict, List, Tuple
 
+from attnd._drawing import minus
 from attnd._picture_axes import Size, column_axis, room_for_rows
-from attnd._picture_canvas import GREY, MARGIN, Canvas, indexed, minus, plain
+from attnd._picture_canvas import GREY, MARGIN, Canvas, indexed, plain
 from attnd._picture_legend import bucket_legend, colour_bar
 from attnd._picture_panel import Form, Look, Panel, fitted
 from attnd._picture_scale import ValueScale, bucket_keys, offsets_of

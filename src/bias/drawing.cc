@@ -1,0 +1,23 @@
+#include "bias/drawing.h"
+
+#include <cmath>
+
+#include "absl/strings/str_replace.h"
+
+namespace attnd::bias {
+
+std::string Escaped(absl::string_view text) {
+  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
+}
+
+std::string Minus(absl::string_view text) { return absl::StrReplaceAll(text, {{"-", "\u2212"}}); }
+
+double RoundStep(double range, int most) {
+  const double power = std::pow(10.0, std::floor(std::log10(range)));
+  for (const double factor : {0.2, 0.5, 1.0, 2.0}) {
+    if (range / (power * factor) <= most) return power * factor;
+  }
+  return power * 5;
+}
+
+}  // namespace attnd::bias
