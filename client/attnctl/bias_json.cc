@@ -8,6 +8,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "bias/number_text.h"
 #include "bias/picture.h"
 #include "client/attnctl/bias_window.h"
 #include "nlohmann/json.hpp"
@@ -50,7 +51,7 @@ std::string Rows(const bias::PictureWindow& window, absl::FunctionRef<std::strin
 std::string WindowJson(const BiasRequest& request, const BiasReply& reply, bool all_heads) {
   const bias::PictureWindow window = PictureOf(request, reply);
   const auto values = [&](const bias::HeadValues& head) {
-    return Rows(window, [&](std::size_t at) { return Shortest(head.values[at]); });
+    return Rows(window, [&](std::size_t at) { return bias::ShortestText(head.values[at]); });
   };
   std::string of_heads;
   for (const bias::HeadValues& head : window.heads) {
@@ -77,8 +78,9 @@ std::string CellJson(const BiasRequest& request, const BiasReply& reply) {
       ",\"bucket\":", in_bucket ? absl::StrCat(reply.buckets[0]) : "null",
       ",\"bucket_range\":", in_bucket && !reply.bucket_ranges.empty() ? Range(reply.bucket_ranges[0]) : "null",
       ",\"heads\":", Heads(reply), ",\"values\":[",
-      absl::StrJoin(reply.values, ",",
-                    [&](std::string* out, float value) { absl::StrAppend(out, masked ? "null" : Shortest(value)); }),
+      absl::StrJoin(
+          reply.values, ",",
+          [&](std::string* out, float value) { absl::StrAppend(out, masked ? "null" : bias::ShortestText(value)); }),
       "]}\n");
 }
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "bias/number_text.h"
 #include "bias/picture.h"
 #include "bias/picture_scale.h"
 #include "client/attnctl/bias_window.h"
@@ -34,7 +35,7 @@ std::string ValuesByHead(const BiasReply& reply) {
   std::string values, heads;
   for (std::size_t i = 0; i < reply.heads.size(); ++i) {
     const char* separator = i == 0 ? "" : i + 1 == reply.heads.size() ? " and " : ", ";
-    absl::StrAppend(&values, separator, Shortest(reply.values[i]));
+    absl::StrAppend(&values, separator, bias::ShortestText(reply.values[i]));
     absl::StrAppend(&heads, separator, reply.heads[i]);
   }
   return absl::StrCat(values, reply.heads.size() == 1 ? " in head " : " in heads ", heads);

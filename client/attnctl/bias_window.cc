@@ -1,6 +1,5 @@
 #include "client/attnctl/bias_window.h"
 
-#include <charconv>
 #include <cstddef>
 
 #include "absl/strings/str_cat.h"
@@ -25,11 +24,6 @@ bias::PictureWindow PictureOf(const BiasRequest& request, const BiasReply& reply
     window.heads.push_back({reply.heads[i], absl::MakeConstSpan(reply.values).subspan(i * cells, cells)});
   }
   return window;
-}
-
-std::string Shortest(float value) {
-  char digits[32];
-  return std::string(digits, std::to_chars(digits, digits + sizeof(digits), value).ptr);
 }
 
 }  // namespace attnd::ctl

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Runs the blocks of docs/install.md one after the other, with a home whose name holds a space, and what they make.
 #   tests/install/page.sh [--all] [BLOCK...]
-# By default the blocks that build no server; --all: every block, Docker's where there is a Docker. BLOCK: these alone.
+# By default the blocks that need one build of the client; --all: every block, Docker's where there is a Docker. BLOCK:
+# these alone.
 # CXX is the compiler, and CMAKE_CXX_COMPILER_LAUNCHER may be ccache. No network is used but by Docker.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-blocks=(client package fetched pkg-config shared uninstall)
+blocks=(client package pkg-config uninstall)
 if [ "${1:-}" = --all ]; then
   shift
-  blocks=(whole server "${blocks[@]}")
+  blocks=(whole server client package fetched pkg-config shared uninstall)
   if command -v docker >/dev/null && docker info >/dev/null 2>&1; then blocks+=(docker); else echo "no Docker: its block is left out"; fi
 fi
 [ $# = 0 ] || blocks=("$@")
