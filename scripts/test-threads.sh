@@ -10,7 +10,7 @@ cd "$root"
 
 tests=(
   # the engine
-  heap_libc_test memory_budget_test registry_test registry_threads_test
+  heap_libc_test memory_ledger_test memory_pace_test registry_test registry_threads_test
   schedule_attention_work_test schedule_default_threads_test schedule_scheduler_test
   # the server (its services by the e2e tests: gRPC's in-process channel, which their unit tests use, hands over memory in
   # an order that cannot be seen)
