@@ -14,7 +14,7 @@ tests=(
   schedule_attention_work_test schedule_default_threads_test schedule_scheduler_test
   # the server (its services by the e2e tests: gRPC's in-process channel, which their unit tests use, hands over memory in
   # an order that cannot be seen)
-  server_attention_admission_test server_attention_engine_test server_attention_local_service_test
+  server_attention_engine_test server_attention_local_service_test
   server_models_executor_test server_net_acceptor_test server_rpc_call_gate_test server_serving_server_test
   server_shm_closer_test server_shm_connection_test server_shm_listener_test server_shm_peer_socket_test
   server_shm_shared_memory_test server_wire_buffer_test

@@ -21,14 +21,20 @@ Ticket Ticket::Split(std::int64_t bytes) {
   return Ticket(account_, bytes);
 }
 
+void Ticket::Add(Ticket other) {
+  if (account_ == nullptr) account_ = std::move(other.account_);
+  bytes_ += std::exchange(other.bytes_, 0);
+}
+
 Ledger::Ledger(const Options& options)
     : options_(options), most_for_one_(options.shares ? options.total / 2 : options.total) {}
 
-std::shared_ptr<Account> Ledger::AccountOf(std::string_view peer) {
+std::shared_ptr<Account> Ledger::AccountOf(absl::string_view peer) {
+  const std::string_view name(peer.data(), peer.size());
   const absl::MutexLock lock(&mutex_);
-  if (const auto found = accounts_.find(peer); found != accounts_.end()) return found->second;
+  if (const auto found = accounts_.find(name); found != accounts_.end()) return found->second;
   if (accounts_.size() >= forget_at_) ForgetUnused();
-  return accounts_.emplace(peer, std::shared_ptr<Account>(new Account(totals_))).first->second;
+  return accounts_.emplace(name, std::shared_ptr<Account>(new Account(totals_))).first->second;
 }
 
 void Ledger::ForgetUnused() {

@@ -14,6 +14,7 @@
 #include <variant>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "memory/pace.h"
 
@@ -68,6 +69,8 @@ class [[nodiscard]] Ticket {
   void GiveBack(std::int64_t bytes);
   // A ticket of its own for a part: 0 to bytes(). Nothing is given back between.
   Ticket Split(std::int64_t bytes);
+  // Takes over the bytes of another ticket of the same account, or of an empty one.
+  void Add(Ticket other);
 
  private:
   friend class Ledger;
@@ -121,7 +124,7 @@ class Ledger {
   Ledger& operator=(const Ledger&) = delete;
 
   // The account of the peer that is called so. It is forgotten some time after nobody holds it, or a ticket of it.
-  std::shared_ptr<Account> AccountOf(std::string_view peer) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<Account> AccountOf(absl::string_view peer) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Takes `bytes` >= 0 for the owner of `account`, which is of this ledger, or nothing.
   std::variant<Ticket, LedgerRefusal> Take(std::shared_ptr<Account> account, std::int64_t bytes);

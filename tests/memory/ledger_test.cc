@@ -92,6 +92,14 @@ TEST(LedgerTest, TicketsCanBeSplitAndGivenBackInPart) {
   EXPECT_EQ(ledger.used_bytes(), 20);
   whole.GiveBack(20);
   EXPECT_EQ(ledger.used_bytes(), 0);
+  Ticket sum;
+  sum.Add(MustTake(ledger, peer, 40));
+  sum.Add(MustTake(ledger, peer, 2));
+  sum.Add(Ticket());
+  EXPECT_EQ(sum.bytes(), 42);
+  EXPECT_EQ(ledger.used_bytes(), 42);
+  sum = Ticket();
+  EXPECT_EQ(ledger.used_bytes(), 0);
   Ticket none;
   none.GiveBack(0);
   EXPECT_EQ(none.Split(0).bytes(), 0);

@@ -333,7 +333,7 @@ TEST_F(EngineTest, TheLeaseGoesWithTheResult) {
   AttentionResult result = *std::move(answer.Wait());
   EXPECT_EQ(InflightBytes(*engine_), call.AdmittedBytes());
   {
-    const memory::Budget::Lease lease = std::move(result.lease);
+    const memory::Ticket lease = std::move(result.lease);
     EXPECT_EQ(InflightBytes(*engine_), call.AdmittedBytes());
   }
   EXPECT_EQ(AwaitNothingInflight(*engine_), 0);
@@ -622,7 +622,7 @@ TEST_F(EngineTest, ResultsInSharedMemoryAreWrittenThereAndNotCounted) {
   const shm::UniqueFd fd(memfd_create("engine_test", MFD_ALLOW_SEALING | MFD_CLOEXEC));
   ASSERT_EQ(ftruncate(fd.get(), kSize), 0);
   ASSERT_EQ(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
-  const absl::StatusOr<shm::Handle> handle = memory.Register(1, fd.get(), kSize);
+  const absl::StatusOr<shm::Handle> handle = memory.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(handle.ok()) << handle.status();
   Start(Limits(), &memory);
   TestCall call;

@@ -79,7 +79,7 @@ class ConnectionTest : public testing::Test {
  protected:
   ConnectionTest() { Connect(&memory_); }
   void Connect(SharedMemory* memory) {
-    connection_ = std::make_unique<Connection>(++owner_, memory, closer_, unmapper_, sink_, calls_);
+    connection_ = std::make_unique<Connection>(++owner_, "user", memory, closer_, unmapper_, sink_, calls_);
   }
 
   shm::Reply TakeReply() {
