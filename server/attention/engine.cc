@@ -111,7 +111,8 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
   job.work_bytes = valid.packed_bytes;
   job.result.request_bytes = SizeOf(request, tensors);
   const std::int64_t bytes = job.result.request_bytes + output_bytes + log_sum_exp_bytes + job.work_bytes;
-  ATTND_ASSIGN_OR_RETURN(memory::Ticket rest, Admit(ledger_, AccountOf(options), bytes - job.result.lease.bytes()));
+  const std::int64_t held = job.result.lease.bytes();
+  ATTND_ASSIGN_OR_RETURN(memory::Ticket rest, Admit(ledger_, AccountOf(options), bytes - held, held));
   job.result.lease.Add(std::move(rest));
   ATTND_ASSIGN_OR_RETURN(job.result.output, Buffer::Create(static_cast<std::size_t>(output_bytes)));
   ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, Buffer::Create(static_cast<std::size_t>(log_sum_exp_bytes)));

@@ -38,8 +38,8 @@ absl::Status NotNow(const memory::Ledger& ledger, const memory::LedgerRefusal& r
 }  // namespace
 
 absl::StatusOr<memory::Ticket> Admit(memory::Ledger& ledger, std::shared_ptr<memory::Account> account,
-                                     std::int64_t bytes, absl::string_view field) {
-  std::variant<memory::Ticket, memory::LedgerRefusal> taken = ledger.Take(std::move(account), bytes);
+                                     std::int64_t bytes, std::int64_t beside, absl::string_view field) {
+  std::variant<memory::Ticket, memory::LedgerRefusal> taken = ledger.Take(std::move(account), bytes, beside);
   if (auto* const ticket = std::get_if<memory::Ticket>(&taken)) return std::move(*ticket);
   const memory::LedgerRefusal& refusal = std::get<memory::LedgerRefusal>(taken);
   if (refusal.reason == Reason::kNever) return Never(ledger, refusal, field);

@@ -43,8 +43,9 @@ void Ledger::ForgetUnused() {
   forget_at_ = std::max<std::size_t>(64, 2 * accounts_.size());
 }
 
-std::variant<Ticket, LedgerRefusal> Ledger::Take(std::shared_ptr<Account> account, std::int64_t bytes) {
-  if (bytes > most_for_one_) return Refuse(*account, bytes, used_bytes());
+std::variant<Ticket, LedgerRefusal> Ledger::Take(std::shared_ptr<Account> account, std::int64_t bytes,
+                                                 std::int64_t beside) {
+  if (beside > most_for_one_ || bytes > most_for_one_ - beside) return RefuseForGood(*account, bytes + beside);
   // First for the peer: threads that take for it at once see each other, so that together they stay within its share.
   // A take that is then refused may let another one of the same peer be refused with it, and nobody else's.
   const std::int64_t held = account->held_.fetch_add(bytes, std::memory_order_relaxed);
@@ -60,18 +61,23 @@ std::variant<Ticket, LedgerRefusal> Ledger::Take(std::shared_ptr<Account> accoun
   return Ticket(std::move(account), bytes);
 }
 
+LedgerRefusal Ledger::RefuseForGood(const Account& account, std::int64_t bytes) {
+  refused_as_never_fitting_.fetch_add(1, std::memory_order_relaxed);
+  LedgerRefusal refusal;
+  refusal.reason = LedgerRefusal::Reason::kNever;
+  refusal.asked = bytes;
+  refusal.held = account.held_bytes();
+  refusal.used = used_bytes();
+  refusal.most = most_for_one_;
+  return refusal;
+}
+
 LedgerRefusal Ledger::Refuse(const Account& account, std::int64_t bytes, std::int64_t used) {
   using Reason = LedgerRefusal::Reason;
   LedgerRefusal refusal;
   refusal.asked = bytes;
   refusal.held = std::min(account.held_bytes(), used);  // other threads may be taking for it
   refusal.used = used;
-  if (bytes > most_for_one_) {
-    refused_as_never_fitting_.fetch_add(1, std::memory_order_relaxed);
-    refusal.reason = Reason::kNever;
-    refusal.most = most_for_one_;
-    return refusal;
-  }
   const std::int64_t free = options_.total - used;
   const bool total = bytes > free;
   (total ? refused_by_total_ : refused_by_share_).fetch_add(1, std::memory_order_relaxed);

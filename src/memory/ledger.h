@@ -87,7 +87,7 @@ struct LedgerRefusal {
     kShare,  // the peer would hold more than what stays free
   };
   Reason reason = Reason::kNever;
-  std::int64_t asked = 0;
+  std::int64_t asked = 0;  // with kNever: and held by the same request
   std::int64_t held = 0;  // by the peer
   std::int64_t used = 0;  // by all
   // The bound that was met: what one peer can ever have, the total, or what the peer may hold now.
@@ -126,8 +126,10 @@ class Ledger {
   // The account of the peer that is called so. It is forgotten some time after nobody holds it, or a ticket of it.
   std::shared_ptr<Account> AccountOf(absl::string_view peer) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Takes `bytes` >= 0 for the owner of `account`, which is of this ledger, or nothing.
-  std::variant<Ticket, LedgerRefusal> Take(std::shared_ptr<Account> account, std::int64_t bytes);
+  // Takes `bytes` >= 0 for the owner of `account`, which is of this ledger, or nothing. `beside`: what the same request
+  // holds already, so that one which can never have all that it needs is told so.
+  std::variant<Ticket, LedgerRefusal> Take(std::shared_ptr<Account> account, std::int64_t bytes,
+                                           std::int64_t beside = 0);
 
   std::int64_t total() const { return options_.total; }
   bool shares() const { return options_.shares; }
@@ -153,6 +155,7 @@ class Ledger {
 
   static void Raise(std::atomic<std::int64_t>& peak, std::int64_t to);
   LedgerRefusal Refuse(const Account& account, std::int64_t bytes, std::int64_t used);
+  LedgerRefusal RefuseForGood(const Account& account, std::int64_t bytes);
   void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;

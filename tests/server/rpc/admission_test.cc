@@ -39,7 +39,7 @@ TEST(AdmissionTest, ARefusalByTheShareNamesItAndWhatThePeerHolds) {
   memory::Ledger ledger({.total = 100});
   const auto of_another = Admit(ledger, ledger.AccountOf("another"), 30);
   const auto held = Admit(ledger, ledger.AccountOf("peer"), 20);
-  const absl::Status refused = Admit(ledger, ledger.AccountOf("peer"), 16, "answer").status();
+  const absl::Status refused = Admit(ledger, ledger.AccountOf("peer"), 16, 0, "answer").status();
   EXPECT_EQ(refused.message(),
             "answer: expected at most 35 bytes for one peer while 50 of 100 are free (--max_inflight_bytes, "
             "--peer_shares), got 16 bytes beside the 20 of the same peer");
@@ -56,6 +56,12 @@ TEST(AdmissionTest, WhatCanNeverFitIsToldSoAndNotToComeBack) {
             "(--max_inflight_bytes), got 51 bytes, which can never fit");
   EXPECT_FALSE(DetailOf(refused)->has_retry_delay());
   EXPECT_THAT(ToGrpc(refused).error_details(), Not(HasSubstr("RetryInfo")));
+
+  // What the same request holds counts.
+  const auto held = Admit(ledger, ledger.AccountOf("a"), 30);
+  EXPECT_THAT(std::string(Admit(ledger, ledger.AccountOf("a"), 21, 30).status().message()),
+              HasSubstr("got 51 bytes, which can never fit"));
+  EXPECT_TRUE(Admit(ledger, ledger.AccountOf("a"), 20, 30).ok());
 
   memory::Ledger unshared({.total = 100, .shares = false});
   EXPECT_EQ(Admit(unshared, unshared.AccountOf("a"), 101).status().message(),

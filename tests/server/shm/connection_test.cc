@@ -134,6 +134,7 @@ TEST_F(ConnectionTest, ARegionThatTakesLongToUnmapHoldsUpNoAnswer) {
 TEST_F(ConnectionTest, WhatWasReleasedLeavesRoomAtOnce) {
   SharedMemoryLimits limits;
   limits.max_total_bytes = kSize;
+  limits.peer_shares = false;
   SharedMemory memory(limits);
   Connect(&memory);
   for (int i = 0; i < 100; ++i) {
