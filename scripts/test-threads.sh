@@ -22,7 +22,7 @@ tests=(
   client_compute_test client_lifetime_test client_local_calls_test client_local_futures_test client_retry_test
   client_shared_memory_test client_staging_test client_stream_test
   # both
-  e2e_cancel_test e2e_frozen_server_test e2e_limits_test e2e_load_test e2e_local_calls_test e2e_local_client_test
+  e2e_cancel_test e2e_frozen_server_test e2e_ledger_test e2e_limits_test e2e_load_test e2e_local_calls_test e2e_local_client_test
   e2e_local_futures_test e2e_models_test e2e_probes_test e2e_restart_test e2e_shared_memory_test e2e_stop_test
   e2e_stream_test
 )

@@ -34,7 +34,6 @@ Limits UnfittedLimits() {
 absl::Status CheckLimits(const Limits& limits) {
   for (const LimitRow& row : kRows) {
     const std::int64_t value = limits.*row.value;
-    if (row.fitted && value == 0) continue;
     if (!row.has_flag || (value >= row.lowest && value <= row.highest)) continue;
     const bool unbounded = row.highest == std::numeric_limits<std::int64_t>::max();
     return InvalidField(

@@ -215,5 +215,35 @@ TEST_F(SharedMemoryTest, LimitsHold) {
   EXPECT_EQ(code(1, 1), absl::StatusCode::kResourceExhausted);  // regions of one connection
 }
 
+// Two connections of a user used to take the bytes of all.
+TEST(SharedMemorySharesTest, AUserLeavesRoomForOthersWithAnyNumberOfConnections) {
+  for (const bool shares : {true, false}) {
+    SharedMemory memory({.max_total_bytes = 8 * kSize,
+                         .max_connection_bytes = 4 * kSize,
+                         .max_connection_regions = 256,
+                         .peer_shares = shares});
+    const shm::UniqueFd fd = Memory(kSize);
+    int taken = 0;
+    for (SharedMemory::Owner owner = 1; owner <= 20; ++owner) {
+      while (memory.Register(owner, "uid:1", fd.get(), kSize).ok()) ++taken;
+    }
+    EXPECT_EQ(taken, shares ? 4 : 8);
+    const absl::Status other = memory.Register(21, "uid:2", fd.get(), kSize).status();
+    EXPECT_EQ(other.ok(), shares) << other;
+  }
+}
+
+TEST(SharedMemorySharesTest, RefusalsSayWhichBoundWasMet) {
+  SharedMemory memory({.max_total_bytes = 8 * kSize, .max_connection_bytes = 8 * kSize});
+  const shm::UniqueFd fd = Memory(8 * kSize);
+  EXPECT_THAT(std::string(memory.Register(1, "uid:1", fd.get(), 5 * kSize).status().message()),
+              HasSubstr("the half that one user can have"));
+  ASSERT_TRUE(memory.Register(1, "uid:1", fd.get(), 3 * kSize).ok());
+  EXPECT_THAT(std::string(memory.Register(1, "uid:1", fd.get(), 2 * kSize).status().message()),
+              HasSubstr("bytes of one user while"));
+  EXPECT_EQ(memory.GetUsage().refused_by_share, 1);
+  EXPECT_EQ(memory.GetUsage().largest_peer, static_cast<std::int64_t>(3 * kSize));
+}
+
 }  // namespace
 }  // namespace attnd::server
