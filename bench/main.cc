@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "kernel_bench.h"
+#include "ledger_bench.h"
 
 namespace {
 
@@ -23,10 +24,11 @@ void Become(const std::string& name, char** argv) {
 int main(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "";
   if (command == "kernel") return attnd::bench::KernelMain(argc - 1, argv + 1);
+  if (command == "ledger") return attnd::bench::LedgerBench();
   if (command == "wire") {
     Become("wire", argv + 1);
     return 1;
   }
-  std::fprintf(stderr, "usage: attnd_bench kernel|wire [--help]\n");
+  std::fprintf(stderr, "usage: attnd_bench kernel|ledger|wire [--help]\n");
   return 2;
 }

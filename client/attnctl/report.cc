@@ -47,6 +47,16 @@ std::string UnreachableAdvice(const absl::Status& status, const std::string& add
                       "`, or name another address with --server or ATTND_SERVER");
 }
 
+// The server says when to come back where it lacked memory that other calls hold.
+std::string ExhaustedAdvice(const absl::Status& status) {
+  const std::optional<ErrorDetail> detail = GetErrorDetail(status);
+  if (detail.has_value() && detail->retry_delay.has_value()) {
+    return absl::StrCat("other calls hold the memory: try again in ", absl::FormatDuration(*detail->retry_delay),
+                        "; `attnctl info` shows what is in use");
+  }
+  return "ask less of it; `attnctl info` shows the server's limits";
+}
+
 // By the code of a failed call.
 std::string CallAdvice(const absl::Status& status, const Flags& flags) {
   switch (status.code()) {
@@ -60,7 +70,7 @@ std::string CallAdvice(const absl::Status& status, const Flags& flags) {
                  ? "`attnctl models list` shows what is loaded, `attnctl models show MODEL` its tables"
                  : "check the spelling and the folder it is in";
     case StatusCode::kResourceExhausted:
-      return "ask less of it, or try again later; `attnctl info` shows the server's limits";
+      return ExhaustedAdvice(status);
     case StatusCode::kAlreadyExists:
       return "`attnctl models reload` reads it again, `attnctl models unload` removes it";
     case StatusCode::kUnimplemented:

@@ -114,6 +114,11 @@ BiasReply FromProto(const v1::GetBiasResponse& m) {
   return reply;
 }
 
+MemoryUse FromProto(const v1::MemoryUse& m) {
+  return {m.total_bytes(),        m.used_bytes(),       m.peak_bytes(),       m.free_bytes(),              m.peers(),
+          m.largest_peer_bytes(), m.refused_by_total(), m.refused_by_share(), m.refused_as_never_fitting()};
+}
+
 ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   ServerInfo info;
   info.version = m.version();
@@ -123,6 +128,9 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.started_at = ToTime(m.started_at());
   info.limits = FromProto(m.limits());
   info.local_calls = m.local_calls();
+  if (m.has_memory()) info.memory = FromProto(m.memory());
+  if (m.has_shared_memory()) info.shared_memory = FromProto(m.shared_memory());
+  info.stalled_calls = {m.stalled_calls().reads(), m.stalled_calls().writes()};
   for (const v1::Setting& setting : m.settings()) {
     info.settings.push_back({setting.name(), static_cast<SettingState>(setting.state()), setting.detail()});
   }

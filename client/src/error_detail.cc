@@ -1,5 +1,7 @@
 #include "attnd/error_detail.h"
 
+#include <cstdint>
+
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "client/messages/types.pb.h"
@@ -10,7 +12,11 @@ std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
   const absl::optional<absl::Cord> payload = status.GetPayload(kErrorDetailUrl);
   client::v1::ErrorDetail detail;
   if (!payload.has_value() || !detail.ParseFromString(std::string(*payload))) return std::nullopt;
-  return ErrorDetail{detail.field(), detail.expected(), detail.got()};
+  ErrorDetail found{detail.field(), detail.expected(), detail.got()};
+  if (detail.has_retry_delay()) {
+    found.retry_delay = absl::Seconds(detail.retry_delay().seconds()) + absl::Nanoseconds(detail.retry_delay().nanos());
+  }
+  return found;
 }
 
 bool AnsweredByServer(const absl::Status& status) { return status.GetPayload(kAnsweredUrl).has_value(); }
@@ -21,6 +27,11 @@ absl::Status ErrorWithDetail(absl::StatusCode code, const ErrorDetail& detail) {
   payload.set_field(detail.field);
   payload.set_expected(detail.expected);
   payload.set_got(detail.got);
+  if (detail.retry_delay.has_value()) {
+    absl::Duration rest;
+    payload.mutable_retry_delay()->set_seconds(absl::IDivDuration(*detail.retry_delay, absl::Seconds(1), &rest));
+    payload.mutable_retry_delay()->set_nanos(static_cast<std::int32_t>(absl::ToInt64Nanoseconds(rest)));
+  }
   status.SetPayload(kErrorDetailUrl, absl::Cord(payload.SerializeAsString()));
   return status;
 }

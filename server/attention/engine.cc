@@ -10,6 +10,7 @@
 #include "schedule/attention_work.h"
 #include "schedule/work.h"
 #include "server/attention/bias.h"
+#include "server/rpc/admission.h"
 #include "server/rpc/proto_time.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
@@ -17,7 +18,7 @@
 namespace attnd::server {
 namespace {
 
-// Of what a request holds; its other fields are few bytes.
+// Of what a request holds: its message, as far as it may be long.
 std::int64_t SizeOf(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors) {
   return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size + request.key_bits().size());
 }
@@ -71,19 +72,33 @@ class Preparation final : public schedule::Work {
 struct AttentionEngine::Job {
   std::shared_ptr<const model::Model> model;  // null with BIAS_NONE
   ValidAttention valid;
+  std::int64_t work_bytes = 0;  // of the result's lease, for what exists while it is computed
   AttentionResult result;
 };
 
+void AttentionResult::HoldInBuffers() {
+  if (output.size() == 0) {
+    if (log_sum_exp.size() > 0) log_sum_exp.Hold(std::move(lease));
+    return;
+  }
+  log_sum_exp.Hold(lease.Split(static_cast<std::int64_t>(log_sum_exp.size())));
+  output.Hold(std::move(lease));
+}
+
 AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel,
-                                 int threads, const SharedMemory* memory)
+                                 int threads, const SharedMemory* memory, memory::Ledger* ledger)
     : validator_(limits, memory),
-      admission_(limits.max_inflight_bytes),
+      own_ledger_(ledger != nullptr ? nullptr
+                                    : std::make_unique<memory::Ledger>(memory::Ledger::Options{
+                                          .total = limits.max_inflight_bytes, .shares = false})),
+      ledger_(ledger != nullptr ? *ledger : *own_ledger_),
+      nobody_(ledger_.AccountOf("")),
       registry_(registry),
       kernel_(kernel),
       scheduler_(threads) {}
 
 absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                                      std::int64_t max_sent_bytes, Job& job) {
+                                      const ComputeOptions& options, std::int64_t max_sent_bytes, Job& job) {
   ATTND_RETURN_IF_ERROR(CheckBias(request));
   if (request.bias() != v1::BIAS_NONE) {
     ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
@@ -93,39 +108,61 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
   const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
   const std::int64_t log_sum_exp_bytes = LogSumExpIsShared(valid) ? 0 : valid.log_sum_exp_bytes;
   ATTND_RETURN_IF_ERROR(CheckSent(output_bytes, log_sum_exp_bytes, max_sent_bytes));
-  ATTND_ASSIGN_OR_RETURN(job.result.lease, admission_.Admit(SizeOf(request, tensors) + output_bytes +
-                                                            log_sum_exp_bytes + valid.packed_bytes));
+  job.work_bytes = valid.packed_bytes;
+  job.result.request_bytes = SizeOf(request, tensors);
+  const std::int64_t bytes = job.result.request_bytes + output_bytes + log_sum_exp_bytes + job.work_bytes;
+  const std::int64_t held = job.result.lease.bytes();
+  ATTND_ASSIGN_OR_RETURN(memory::Ticket rest, Admit(ledger_, AccountOf(options), bytes - held, held));
+  job.result.lease.Add(std::move(rest));
   ATTND_ASSIGN_OR_RETURN(job.result.output, Buffer::Create(static_cast<std::size_t>(output_bytes)));
   ATTND_ASSIGN_OR_RETURN(job.result.log_sum_exp, Buffer::Create(static_cast<std::size_t>(log_sum_exp_bytes)));
   return absl::OkStatus();
 }
 
 void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                              schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes) {
-  Run(request, tensors, std::move(options), std::move(done), max_sent_bytes, schedule::Clock::now());
+                              ComputeOptions options, Done done, std::int64_t max_sent_bytes) {
+  Run(request, tensors, std::move(options), std::move(done), max_sent_bytes, schedule::Clock::now(), {});
 }
 
 void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                                   schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes) {
+                                   ComputeOptions options, Done done, std::int64_t max_sent_bytes) {
   if (!TakesLongToPrepare(request)) {
     return Compute(request, tensors, std::move(options), std::move(done), max_sent_bytes);
   }
-  const auto waiting = std::make_shared<Done>(std::move(done));  // null once it has begun
+  // What it holds while it waits.
+  absl::StatusOr<memory::Ticket> lease = Admit(ledger_, AccountOf(options), SizeOf(request, tensors));
+  if (!lease.ok()) return done(lease.status());
+  struct Waiting {
+    Done done;  // null once it has begun
+    memory::Ticket lease;
+  };
+  const auto waiting = std::make_shared<Waiting>(Waiting{std::move(done), *std::move(lease)});
   auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes, arrival = schedule::Clock::now()] {
-    Run(request, tensors, options, std::exchange(*waiting, nullptr), max_sent_bytes, arrival);
+    Run(request, tensors, options, std::exchange(waiting->done, nullptr), max_sent_bytes, arrival,
+        std::move(waiting->lease));
   };
   scheduler_.Submit(std::make_unique<Preparation>(std::move(prepare)), options,
                     [waiting](const schedule::Outcome& outcome) {
-                      if (*waiting != nullptr) (*waiting)(outcome.status);
+                      if (waiting->done == nullptr) return;
+                      waiting->lease = {};
+                      waiting->done(outcome.status);
                     });
 }
 
+const std::shared_ptr<memory::Account>& AttentionEngine::AccountOf(const ComputeOptions& options) const {
+  return options.account != nullptr ? options.account : nobody_;
+}
+
 void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                          schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes,
-                          schedule::Clock::time_point arrival) {
+                          ComputeOptions options, Done done, std::int64_t max_sent_bytes,
+                          schedule::Clock::time_point arrival, memory::Ticket lease) {
   auto job = std::make_shared<Job>();
-  absl::Status status = Prepare(request, tensors, max_sent_bytes, *job);
-  if (!status.ok()) return done(std::move(status));
+  job->result.lease = std::move(lease);
+  absl::Status status = Prepare(request, tensors, options, max_sent_bytes, *job);
+  if (!status.ok()) {
+    job.reset();
+    return done(std::move(status));
+  }
   kernel::Attention& attention = job->valid.attention;
   job->valid.PointToBias();
   attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();
@@ -133,6 +170,7 @@ void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const Requ
                                                                                  : job->result.log_sum_exp.data());
   std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, kernel_);
   if (work == nullptr) {
+    job.reset();
     return done(absl::ResourceExhaustedError("the server has no memory to pack k and v"));
   }
   const absl::Duration prepared = absl::FromChrono(schedule::Clock::now() - arrival);
@@ -148,6 +186,7 @@ void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const Requ
                         header.set_dtype(job->valid.output_dtype);
                         *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
                         *header.mutable_compute_time() = ToProto(outcome.computed);
+                        job->result.lease.GiveBack(job->work_bytes);  // the work is gone
                         result = std::move(job->result);
                       } else {
                         result = outcome.status;

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "kernel/registry.h"
+#include "memory/ledger.h"
 #include "model/registry.h"
 #include "schedule/scheduler.h"
-#include "server/attention/admission.h"
 #include "server/attention/validation.h"
 #include "server/config/limits.h"
 #include "server/wire/buffer.h"
@@ -18,27 +20,43 @@
 namespace attnd::server {
 
 struct AttentionResult {
-  memory::Budget::Lease lease;          // to be kept until the result is sent (Buffer::Hold does that); goes last
+  memory::Ticket lease;  // of the request and the buffers, to be kept until both are gone (HoldInBuffers); goes last
+  std::int64_t request_bytes = 0;       // of the lease, for the request: to be given back if that goes before
   v1::ComputeAttentionResponse header;  // without its tensors
   Buffer log_sum_exp;                   // empty if not asked for, or if it was written to shared memory
   Buffer output;                        // empty if it was written to shared memory
+
+  // Lets each buffer hold what the lease has for it, and the last one what is for the request too. Without buffers the
+  // lease stays: a result in shared memory is with its caller already.
+  void HoldInBuffers();
+};
+
+// Of one request.
+struct ComputeOptions : schedule::SubmitOptions {
+  ComputeOptions() = default;
+  ComputeOptions(schedule::SubmitOptions options)  // NOLINT(google-explicit-constructor): one without a peer
+      : SubmitOptions(std::move(options)) {}
+
+  std::shared_ptr<memory::Account> account;  // the peer's, of the engine's ledger; null: all such requests are one peer's
 };
 
 // Owns the threads that compute; borrows the registry. Thread-safe. Its destructor waits for what it was asked to
 // compute.
 class AttentionEngine {
  public:
-  // `threads` >= 1. `memory` is what callers share, borrowed too; null if they cannot.
+  // `threads` >= 1. `memory` is what callers share, borrowed too; null if they cannot. `ledger` is where the memory of
+  // requests comes from, borrowed too; null: one of its own, of limits.max_inflight_bytes and without shares.
   AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel, int threads,
-                  const SharedMemory* memory = nullptr);
+                  const SharedMemory* memory = nullptr, memory::Ledger* ledger = nullptr);
 
   int threads() const { return scheduler_.threads(); }
   const Limits& limits() const { return validator_.limits(); }
 
   // The most bytes that calls held at once since this was last called. For one caller.
-  std::int64_t TakePeakBytes() { return admission_.TakePeakBytes(); }
+  std::int64_t TakePeakBytes() { return ledger_.TakePeakBytes(); }
   // What calls hold now; those whose answers gRPC is still sending are among them.
-  std::int64_t inflight_bytes() const { return admission_.inflight_bytes(); }
+  std::int64_t inflight_bytes() const { return ledger_.used_bytes(); }
+  memory::Ledger& ledger() { return ledger_; }
 
   using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
 
@@ -50,23 +68,27 @@ class AttentionEngine {
   // RESOURCE_EXHAUSTED too where the output and the log-sum-exp that are not in shared memory take more than
   // `max_sent_bytes`, the room that the caller has for them.
   void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-               schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
+               ComputeOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
   // The same for a thread that many callers share: a request that takes long to validate and to cut into items is
   // prepared on a thread of the scheduler too, and refused there.
   void ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                    schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
+                    ComputeOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
  private:
   struct Job;
+  const std::shared_ptr<memory::Account>& AccountOf(const ComputeOptions& options) const;
   // `arrival`: when the request came.
-  void Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, schedule::SubmitOptions options,
-           Done done, std::int64_t max_sent_bytes, schedule::Clock::time_point arrival);
+  // `lease`: what has been taken for the request already.
+  void Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options, Done done,
+           std::int64_t max_sent_bytes, schedule::Clock::time_point arrival, memory::Ticket lease);
   absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                       std::int64_t max_sent_bytes, Job& job);
+                       const ComputeOptions& options, std::int64_t max_sent_bytes, Job& job);
 
   const AttentionValidator validator_;
-  Admission admission_;
+  const std::unique_ptr<memory::Ledger> own_ledger_;  // null if it borrows one
+  memory::Ledger& ledger_;
+  const std::shared_ptr<memory::Account> nobody_;  // of requests without a peer
   model::Registry& registry_;
   const kernel::Kernel& kernel_;
   schedule::Scheduler scheduler_;  // last: its works use the others until they are destroyed

@@ -80,7 +80,10 @@ void LocalCall::End(absl::StatusOr<AttentionResult> result) {
   if (result.ok()) {
     answer = ResultAnswer(id(), *result);
     // Held until the result is sent. One in shared memory is with its caller already, who may use the room at once.
-    if (result->output.size() > 0 || result->log_sum_exp.size() > 0) lease_ = std::move(result->lease);
+    if (result->output.size() > 0 || result->log_sum_exp.size() > 0) {
+      lease_ = std::move(result->lease);
+      lease_.GiveBack(result->request_bytes);
+    }
     result = AttentionResult();
   } else {
     answer = ErrorAnswer(id(), result.status());

@@ -20,7 +20,10 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
   // Takes the answer and the call, once, on any thread; it must not block.
   using Answered = std::function<void(std::string answer, std::shared_ptr<LocalCall> call)>;
 
-  explicit LocalCall(v1::LocalCall&& message) : message_(std::move(message)) {}
+  // `account`: the caller's, of the engine's ledger.
+  LocalCall(v1::LocalCall&& message, std::shared_ptr<memory::Account> account) : message_(std::move(message)) {
+    options_.account = std::move(account);
+  }
   ~LocalCall();
   LocalCall(const LocalCall&) = delete;
   LocalCall& operator=(const LocalCall&) = delete;
@@ -39,10 +42,10 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
 
   v1::LocalCall message_;
   RequestTensors tensors_;  // views of the message's
-  schedule::SubmitOptions options_;
+  ComputeOptions options_;
   Answered answered_;
   CallGate* gate_ = nullptr;  // that it is in
-  memory::Budget::Lease lease_;
+  memory::Ticket lease_;
 };
 
 }  // namespace attnd::server

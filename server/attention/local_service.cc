@@ -28,8 +28,9 @@ absl::Status CheckHello(const v1::LocalHello& hello, bool enabled) {
 // Datagrams are taken on one thread; calls end on any.
 class Caller final : public LocalConnection, public std::enable_shared_from_this<Caller> {
  public:
-  Caller(AttentionEngine& engine, CallGate& gate, bool enabled, std::shared_ptr<DatagramSink> sink)
-      : engine_(engine), gate_(gate), enabled_(enabled), sink_(std::move(sink)) {}
+  Caller(AttentionEngine& engine, CallGate& gate, bool enabled, const Peer& peer, std::shared_ptr<DatagramSink> sink)
+      : engine_(engine), gate_(gate), enabled_(enabled), account_(engine.ledger().AccountOf(UserName(peer))),
+        sink_(std::move(sink)) {}
 
   absl::Status Take(absl::string_view datagram) override {
     v1::LocalRequest request;
@@ -87,7 +88,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
 
   absl::Status Begin(v1::LocalCall&& message) {
     if (absl::Status status = CheckNewId(message.id()); !status.ok()) return status;
-    const auto call = std::make_shared<LocalCall>(std::move(message));
+    const auto call = std::make_shared<LocalCall>(std::move(message), account_);
     if (!Add(call)) {
       sink_->Send(ErrorAnswer(call->id(), TooMany()), nullptr);
       return absl::OkStatus();
@@ -136,6 +137,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
   AttentionEngine& engine_;
   CallGate& gate_;
   const bool enabled_;
+  const std::shared_ptr<memory::Account> account_;  // one for all connections of a user
   const std::shared_ptr<DatagramSink> sink_;
   // Of the thread that takes datagrams.
   bool greeted_ = false;
@@ -148,8 +150,8 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
 
 }  // namespace
 
-std::shared_ptr<LocalConnection> LocalService::Connect(const Peer&, std::shared_ptr<DatagramSink> sink) {
-  return std::make_shared<Caller>(engine_, gate_, enabled_, std::move(sink));
+std::shared_ptr<LocalConnection> LocalService::Connect(const Peer& peer, std::shared_ptr<DatagramSink> sink) {
+  return std::make_shared<Caller>(engine_, gate_, enabled_, peer, std::move(sink));
 }
 
 }  // namespace attnd::server

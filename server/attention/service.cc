@@ -21,18 +21,18 @@ class Call final : public std::enable_shared_from_this<Call> {
  public:
   Call(CallGate& gate, grpc::ByteBuffer* response) : gate_(gate), response_(response) {}
 
-  void Start(AttentionEngine& engine, schedule::Clock::time_point deadline, const grpc::ByteBuffer& message) {
+  void Start(AttentionEngine& engine, schedule::Clock::time_point deadline, std::shared_ptr<memory::Account> account,
+             const grpc::ByteBuffer& message) {
     absl::StatusOr<Decoded<v1::ComputeAttentionRequest>> decoded =
         Decode<v1::ComputeAttentionRequest>(message, engine.limits().max_header_bytes);
     if (!decoded.ok()) return End(decoded.status());
     request_ = *std::move(decoded);
     options_.deadline = deadline;
+    options_.account = std::move(account);
     engine.Compute(request_.header, request_.tensors(), options_,
                    [self = shared_from_this()](absl::StatusOr<AttentionResult> result) {
                      if (!result.ok()) return self->End(result.status());
-                     // Held until gRPC has sent the result. One in shared memory is with its caller already.
-                     Buffer& last = result->output.size() > 0 ? result->output : result->log_sum_exp;
-                     if (last.size() > 0) last.Hold(std::move(result->lease));
+                     result->HoldInBuffers();  // until gRPC has sent them
                      *self->response_ =
                          EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output));
                      self->End(absl::OkStatus());
@@ -76,7 +76,7 @@ class Call final : public std::enable_shared_from_this<Call> {
 
   CallGate& gate_;
   grpc::ByteBuffer* const response_;
-  schedule::SubmitOptions options_;
+  ComputeOptions options_;
   Decoded<v1::ComputeAttentionRequest> request_;
   absl::Mutex mutex_;
   Reactor* reactor_ ABSL_GUARDED_BY(mutex_) = nullptr;         // gRPC's; null until ReactorFor made it
@@ -90,13 +90,13 @@ grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServe
                                                              grpc::ByteBuffer* response) {
   if (!gate_.Enter()) return FinishNow(*context, ToGrpc(StoppingError()));
   const auto call = std::make_shared<Call>(gate_, response);
-  call->Start(engine_, SteadyDeadline(context->raw_deadline()), *request);
+  call->Start(engine_, SteadyDeadline(context->raw_deadline()), peers_.AccountOf(*context), *request);
   return call->ReactorFor(*context);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::StreamAttention(
     grpc::CallbackServerContext* context) {
-  return MakeAttentionStream(engine_, gate_, streams_, *context);
+  return MakeAttentionStream(engine_, gate_, streams_, peers_.AccountOf(*context), *context);
 }
 
 }  // namespace attnd::server

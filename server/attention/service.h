@@ -2,11 +2,14 @@
 #pragma once
 
 #include <chrono>
+#include <utility>
+#include <vector>
 
 #include "attnd/v1/attention.grpc.pb.h"
 #include "server/attention/engine.h"
 #include "server/attention/stream.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/peers.h"
 
 namespace attnd::server {
 
@@ -15,7 +18,9 @@ class AttentionService final
     : public v1::AttentionService::WithRawCallbackMethod_ComputeAttention<
           v1::AttentionService::WithRawCallbackMethod_StreamAttention<v1::AttentionService::Service>> {
  public:
-  AttentionService(AttentionEngine& engine, CallGate& gate) : engine_(engine), gate_(gate) {}
+  // `proxies`: those that are trusted to name their callers (server/rpc/peers.h).
+  AttentionService(AttentionEngine& engine, CallGate& gate, std::vector<AddressRange> proxies = {})
+      : engine_(engine), gate_(gate), peers_(engine.ledger(), std::move(proxies)) {}
 
   grpc::ServerUnaryReactor* ComputeAttention(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                              grpc::ByteBuffer* response) override;
@@ -29,6 +34,7 @@ class AttentionService final
  private:
   AttentionEngine& engine_;
   CallGate& gate_;
+  const Peers peers_;
   JobStreams streams_;
 };
 

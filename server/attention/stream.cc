@@ -35,7 +35,7 @@ struct Piece {
 struct Answer {
   std::uint64_t id = 0;
   Pass pass;
-  memory::Budget::Lease lease;
+  memory::Ticket lease;
   grpc::ByteBuffer message;
 };
 
@@ -62,8 +62,10 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
 // without it. The stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
 class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public JobStream {
  public:
-  Stream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, grpc::CallbackServerContext& context)
+  Stream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, std::shared_ptr<memory::Account> account,
+         grpc::CallbackServerContext& context)
       : engine_(engine), gate_(gate), streams_(streams) {
+    options_.account = std::move(account);
     options_.deadline = SteadyDeadline(context.raw_deadline());
   }
 
@@ -233,7 +235,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   CallGate& gate_;
   JobStreams& streams_;
   std::shared_ptr<Stream> self_;     // until gRPC is done with the reactor
-  schedule::SubmitOptions options_;  // constant; its token is shared by all pieces
+  ComputeOptions options_;           // constant; its token is shared by all pieces
   grpc::ByteBuffer incoming_;        // the read's, while one is under way
   Answer outgoing_;                  // the write's
 
@@ -278,8 +280,9 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
                                                                                  CallGate& gate, JobStreams& streams,
+                                                                                 std::shared_ptr<memory::Account> account,
                                                                                  grpc::CallbackServerContext& context) {
-  const auto stream = std::make_shared<Stream>(engine, gate, streams, context);
+  const auto stream = std::make_shared<Stream>(engine, gate, streams, std::move(account), context);
   stream->Start(stream);
   return stream.get();
 }

@@ -47,6 +47,7 @@ class JobStreams {
 // Borrows the engine, the gate and the streams.
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
                                                                                  CallGate& gate, JobStreams& streams,
+                                                                                 std::shared_ptr<memory::Account> account,
                                                                                  grpc::CallbackServerContext& context);
 
 }  // namespace attnd::server

@@ -32,6 +32,10 @@ struct BytesFlag {
   static Type From(std::int64_t value) { return {value}; }
   static std::int64_t ValueOf(Type flag) { return flag.bytes; }
 };
+// 0 where nothing is given: what fits the machine.
+struct FittedBytesFlag : BytesFlag {
+  static Type From(std::int64_t) { return {0}; }
+};
 struct CountFlag {
   using Type = std::int64_t;
   static Type From(std::int64_t value) { return value; }
@@ -66,6 +70,9 @@ ABSL_FLAG(
     "most connections at once, further ones are closed; 0: three quarters of the descriptors that ulimit -n leaves");
 ABSL_FLAG(bool, shared_memory, true, "take tensors in memory that callers share, at sockets beside unix: ones");
 ABSL_FLAG(bool, local_calls, true, "take calls without gRPC at the same sockets");
+ABSL_FLAG(bool, peer_shares, true, "one peer may hold no more memory than stays free for others: alone half of it");
+ABSL_FLAG(std::vector<std::string>, trusted_proxies, {},
+          "addresses and ranges (10.0.0.0/8) of proxies whose x-forwarded-for says who the peer is");
 ABSL_FLAG(std::string, log_level, "info", "trace, debug, info, warn, error or off");
 
 #define ATTND_LIMIT(name, unit, value, lowest, highest, help) \
@@ -114,7 +121,7 @@ std::string Help() {
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
   Describe("Serving",
            {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root",
-            "strict_models", "threads", "kernel", "drain_seconds", "log_level"},
+            "strict_models", "threads", "kernel", "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
            help);
   Describe(
       "Connections (times such as 500ms, 30s, 5m or inf)",
@@ -162,6 +169,8 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.max_connections = absl::GetFlag(FLAGS_max_connections);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
   options.local_calls = absl::GetFlag(FLAGS_local_calls);
+  options.peer_shares = absl::GetFlag(FLAGS_peer_shares);
+  options.trusted_proxies = absl::GetFlag(FLAGS_trusted_proxies);
   options.model_root = absl::GetFlag(FLAGS_model_root);
   options.strict_models = absl::GetFlag(FLAGS_strict_models);
   options.threads = absl::GetFlag(FLAGS_threads);

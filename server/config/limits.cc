@@ -8,15 +8,28 @@
 namespace attnd::server {
 namespace {
 
+constexpr bool kBytes = false;
+constexpr bool kCount = false;
+constexpr bool kFittedBytes = true;
+
 constexpr LimitRow kRows[] = {
-#define ATTND_LIMIT(name, unit, value, lowest, highest, help) {#name, &Limits::name, true, lowest, highest},
-#define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, false, 0, 0},
+#define ATTND_LIMIT(name, unit, value, lowest, highest, help) \
+  {#name, &Limits::name, true, lowest, highest, k##unit},
+#define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, false, 0, 0, false},
 #include "attnd/limits.inc"
 };
 
 }  // namespace
 
 absl::Span<const LimitRow> LimitRows() { return kRows; }
+
+Limits UnfittedLimits() {
+  Limits limits;
+  for (const LimitRow& row : kRows) {
+    if (row.fitted) limits.*row.value = 0;
+  }
+  return limits;
+}
 
 absl::Status CheckLimits(const Limits& limits) {
   for (const LimitRow& row : kRows) {

@@ -8,7 +8,8 @@
 
 namespace attnd::server {
 
-// One field for each limit of attnd/limits.inc, with its default. Meanings: attnd.v1.Limits in server.proto.
+// One field for each limit of attnd/limits.inc, with its default, or with the most that its default may be where that
+// follows the machine. Meanings: attnd.v1.Limits in server.proto.
 struct Limits {
 #define ATTND_LIMIT(name, unit, value, ...) std::int64_t name = value;
 #define ATTND_FIXED_LIMIT(name, value) std::int64_t name = value;
@@ -22,10 +23,15 @@ struct LimitRow {
   bool has_flag;                // the rest holds for those that have
   std::int64_t lowest;
   std::int64_t highest;
+  bool fitted;  // 0 stands for what fits the machine
 };
 
 // In the order of attnd.v1.Limits.
 absl::Span<const LimitRow> LimitRows();
+
+// The defaults of the flags: 0 in those limits that follow the machine, until server/serving/fitted_limits.h has fitted
+// them.
+Limits UnfittedLimits();
 
 // Errors: INVALID_ARGUMENT naming the flag whose value is out of its range.
 absl::Status CheckLimits(const Limits& limits);

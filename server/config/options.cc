@@ -26,10 +26,22 @@ bool SharesMemory(const Options& options) { return options.shared_memory && AnyU
 
 bool TakesLocalCalls(const Options& options) { return options.local_calls && AnyUnix(options); }
 
+std::vector<AddressRange> TrustedProxies(const Options& options) {
+  std::vector<AddressRange> ranges;
+  for (const std::string& proxy : options.trusted_proxies) {
+    if (absl::StatusOr<AddressRange> range = AddressRange::Parse(proxy); range.ok()) ranges.push_back(*range);
+  }
+  return ranges;
+}
+
 absl::Status CheckOptions(const Options& options) {
   if (options.listen.empty()) return InvalidField("--listen", "at least one address", "none");
   for (const std::string& address : options.listen) {
     ATTND_RETURN_IF_ERROR(ParseAddress(address).status());
+  }
+  for (const std::string& proxy : options.trusted_proxies) {
+    if (AddressRange::Parse(proxy).ok()) continue;
+    return InvalidField("--trusted_proxies", "addresses or ranges such as 10.0.0.1 or fd00::/8", proxy);
   }
   if (options.threads < 0 || options.threads > 4096) return InvalidField("--threads", "0 to 4096", options.threads);
   if (options.strict_models && options.model_root.empty()) {

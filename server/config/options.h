@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/config/limits.h"
+#include "server/rpc/peers.h"
 
 namespace attnd::server {
 
@@ -32,7 +33,12 @@ struct Options {
   int threads = 0;
   // Name of the kernel; empty: the best that this CPU runs.
   std::string kernel;
-  Limits limits;
+  // Where one is 0 it follows the machine's memory.
+  Limits limits = UnfittedLimits();
+  // Whether one peer may hold no more of the memory in flight, and of that which is shared, than stays free.
+  bool peer_shares = true;
+  // Addresses and ranges ("10.0.0.0/8") of proxies: behind them the peer is whom their x-forwarded-for names.
+  std::vector<std::string> trusted_proxies;
   // How long a stopping server waits for the calls it has accepted before it cancels them.
   absl::Duration drain = absl::Seconds(30);
   // A client from which nothing has arrived for keepalive_time is asked for a sign of life (an HTTP/2 ping), calls or
@@ -53,6 +59,9 @@ struct Options {
 // Whether there is a socket at which callers share memory; and one at which they call.
 bool SharesMemory(const Options& options);
 bool TakesLocalCalls(const Options& options);
+
+// Of options that are checked.
+std::vector<AddressRange> TrustedProxies(const Options& options);
 
 // Errors: INVALID_ARGUMENT naming the flag.
 absl::Status CheckOptions(const Options& options);

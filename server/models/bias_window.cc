@@ -108,4 +108,15 @@ absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request
   return response;
 }
 
+std::int64_t BiasWindowBytes(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits) {
+  const absl::StatusOr<model::Model::Found> found = model.FindTable(request.table());
+  if (!found.ok() || !CheckWindow(request, found->table->heads(), limits).ok()) return 0;
+  // Serialised, an offset or a bucket takes up to ten bytes: a negative number has them all.
+  constexpr std::int64_t kOffsetAndBucket = 2 * (sizeof(std::int64_t) + sizeof(std::int32_t)) + 10 + 10;
+  constexpr std::int64_t kValue = 2 * sizeof(float) + sizeof(float);
+  const std::int64_t heads = request.heads().empty() ? found->table->heads() : request.heads_size();
+  // CheckWindow has bounded the product of the three.
+  return request.query_count() * request.key_count() * (kOffsetAndBucket + heads * kValue);
+}
+
 }  // namespace attnd::server

@@ -1,6 +1,8 @@
 // GetBias: a table's biases over a window of queries and keys.
 #pragma once
 
+#include <cstdint>
+
 #include "absl/status/statusor.h"
 #include "attnd/v1/model.pb.h"
 #include "model/model.h"
@@ -12,5 +14,9 @@ namespace attnd::server {
 // window beyond limits.max_bias_cells.
 absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request, const model::Model& model,
                                                const Limits& limits);
+
+// An upper bound of the bytes that BiasWindow's answer takes: as a message, whose fields may have twice the room that
+// they need, and serialised. 0 for a window that is refused.
+std::int64_t BiasWindowBytes(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits);
 
 }  // namespace attnd::server

@@ -4,7 +4,7 @@
 
 namespace attnd::server {
 
-Executor::Executor(int threads, std::int64_t max_bytes) : max_bytes_(max_bytes) {
+Executor::Executor(int threads) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
 }
 
@@ -16,43 +16,30 @@ Executor::~Executor() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-std::optional<std::uint64_t> Executor::Submit(std::int64_t bytes, std::function<void()> job) {
+std::uint64_t Executor::Submit(std::function<void()> job) {
   absl::MutexLock lock(&mutex_);
-  if (bytes > max_bytes_ - waiting_bytes_) return std::nullopt;
-  waiting_bytes_ += bytes;
-  waiting_.emplace(++last_ticket_, Job{bytes, std::move(job)});
-  return last_ticket_;
+  waiting_.emplace(++last_number_, std::move(job));
+  return last_number_;
 }
 
-bool Executor::Drop(std::uint64_t ticket) {
-  Job dropped;  // destroyed without the lock
+bool Executor::Drop(std::uint64_t number) {
+  std::function<void()> dropped;  // destroyed without the lock
   absl::MutexLock lock(&mutex_);
-  const auto found = waiting_.find(ticket);
+  const auto found = waiting_.find(number);
   if (found == waiting_.end()) return false;
   dropped = std::move(found->second);
   waiting_.erase(found);
-  waiting_bytes_ -= dropped.bytes;
   return true;
-}
-
-void Executor::Hold(std::int64_t result_bytes) {
-  absl::MutexLock lock(&mutex_);
-  result_bytes_ += result_bytes;
-}
-
-void Executor::Release(std::int64_t result_bytes) {
-  absl::MutexLock lock(&mutex_);
-  result_bytes_ -= result_bytes;
 }
 
 bool Executor::busy() const {
   absl::MutexLock lock(&mutex_);
-  return !waiting_.empty() || running_ > 0 || result_bytes_ > 0;
+  return !waiting_.empty() || running_ > 0;
 }
 
 void Executor::Work() {
   while (true) {
-    Job job;
+    std::function<void()> job;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &Executor::WorkersHaveSomethingToDo));
@@ -60,10 +47,9 @@ void Executor::Work() {
       const auto first = waiting_.begin();
       job = std::move(first->second);
       waiting_.erase(first);
-      waiting_bytes_ -= job.bytes;
       ++running_;
     }
-    job.run();
+    job();
     absl::MutexLock lock(&mutex_);
     --running_;
   }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -93,6 +94,20 @@ absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request
   return response;
 }
 
+std::int64_t ValueCount(const bias::T5Rule& rule) { return static_cast<std::int64_t>(rule.values.size()); }
+std::int64_t ValueCount(const bias::AlibiRule& rule) { return static_cast<std::int64_t>(rule.slopes.size()); }
+std::int64_t ValueCount(const bias::PerOffsetRule& rule) { return static_cast<std::int64_t>(rule.values.size()); }
+
+// Of the values of a model's tables in an answer: each is there as a message and serialised.
+std::int64_t ValuesBytes(const model::Model& model) {
+  constexpr std::int64_t kValueBytes = 2 * sizeof(float);
+  std::int64_t values = 0;
+  for (const auto& [name, table] : model.contents().tables) {
+    values += std::visit([](const auto& rule) { return ValueCount(rule); }, table.rule());
+  }
+  return values * kValueBytes;
+}
+
 absl::StatusOr<Snapshot> Upload(const v1::UploadTableRequest& request, model::Registry& registry,
                                 std::int64_t max_table_values) {
   ATTND_ASSIGN_OR_RETURN(bias::BiasTable table, TableFromProto(request.table(), max_table_values));
@@ -148,6 +163,17 @@ grpc::Status ModelMethods::GetBias(const v1::GetBiasRequest* request, v1::GetBia
   if (!window.ok()) return ToGrpc(window.status());
   *response = *std::move(window);
   return grpc::Status::OK;
+}
+
+std::int64_t ModelMethods::AnswerBytes(const v1::GetModelRequest& request) const {
+  if (!request.include_values()) return 0;
+  const absl::StatusOr<Snapshot> model = registry_.Find(request.name(), request.version());
+  return model.ok() ? ValuesBytes(**model) : 0;
+}
+
+std::int64_t ModelMethods::AnswerBytes(const v1::GetBiasRequest& request) const {
+  const absl::StatusOr<Snapshot> model = registry_.Find(request.model(), request.version());
+  return model.ok() ? BiasWindowBytes(request, **model, limits_) : 0;
 }
 
 }  // namespace attnd::server

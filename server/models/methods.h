@@ -1,6 +1,8 @@
 // What the methods of ModelService do, without a server around them.
 #pragma once
 
+#include <cstdint>
+
 #include "attnd/v1/model.pb.h"
 #include "grpcpp/support/status.h"
 #include "model/registry.h"
@@ -22,6 +24,15 @@ class ModelMethods {
   grpc::Status ReloadModel(const v1::ReloadModelRequest* request, v1::ReloadModelResponse* response) const;
   grpc::Status UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const;
   grpc::Status GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const;
+
+  // An upper bound of what the answer takes, in bytes: as a message and serialised. 0 where that is little, or where the
+  // method will refuse.
+  std::int64_t AnswerBytes(const v1::GetModelRequest& request) const;
+  std::int64_t AnswerBytes(const v1::GetBiasRequest& request) const;
+  template <typename Request>
+  std::int64_t AnswerBytes(const Request&) const {
+    return 0;
+  }
 
  private:
   const Limits limits_;

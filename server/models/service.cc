@@ -1,11 +1,16 @@
 #include "server/models/service.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
+#include "server/rpc/admission.h"
 #include "server/rpc/finish_now.h"
 #include "server/rpc/status.h"
 
@@ -14,6 +19,8 @@ namespace {
 
 // What gRPC keeps of a call that waits, beside its message.
 constexpr std::int64_t kCallBytes = 16 << 10;
+// The message, its fields, and what is made of them.
+constexpr std::int64_t kCopies = 3;
 
 template <typename Request, typename Response>
 using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
@@ -35,62 +42,77 @@ grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> metho
   return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
 }
 
-// A call that is answered by an executor's thread.
+}  // namespace
+
 template <typename Request, typename Response>
-class SlowCall final : public grpc::ServerUnaryReactor {
+class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
  public:
-  SlowCall(Executor& executor, const ModelMethods& methods, Method<Request, Response> method,
+  using Method = server::Method<Request, Response>;
+
+  // Holds what it has taken until gRPC is done with the call.
+  SlowCall(ModelService& service, Executor& executor, Method method, std::shared_ptr<memory::Account> account,
            const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
-      : executor_(executor) {
-    const auto run = [this, &methods, method, &request, response] {
-      Request parsed;
-      grpc::Status status = Parse(request, &parsed);
-      if (status.ok()) status = Answer(methods, method, parsed, response);
-      result_bytes_ = static_cast<std::int64_t>(response->Length());
-      executor_.Hold(result_bytes_);
+      : service_(service), executor_(executor), account_(std::move(account)) {
+    if (const absl::Status status = Take(kCallBytes + kCopies * Length(request)); !status.ok()) {
+      Finish(ToGrpc(status));
+      return;
+    }
+    number_ = executor.Submit([this, method, &request, response] {
+      const grpc::Status status = Run(method, request, response);
       Finish(status);  // after this the reactor may be gone
-    };
-    const std::int64_t bytes = kCallBytes + static_cast<std::int64_t>(request.Length());
-    ticket_ = executor.Submit(bytes, run);
-    if (ticket_.has_value()) return;
-    Finish(ToGrpc(FieldError(absl::StatusCode::kResourceExhausted, "model calls",
-                             absl::StrCat("at most ", executor.max_bytes(), " bytes of them waiting"),
-                             absl::StrCat(bytes, " bytes more"))));
+    });
   }
 
   // gRPC calls this at the deadline too. A call that runs already is answered as if nothing had happened.
   void OnCancel() override {
-    if (ticket_.has_value() && executor_.Drop(*ticket_)) Finish(grpc::Status::CANCELLED);
+    if (number_.has_value() && executor_.Drop(*number_)) Finish(grpc::Status::CANCELLED);
   }
 
-  void OnDone() override {
-    executor_.Release(result_bytes_);
-    delete this;
-  }
+  void OnDone() override { delete this; }
 
  private:
+  static std::int64_t Length(const grpc::ByteBuffer& bytes) { return static_cast<std::int64_t>(bytes.Length()); }
+
+  absl::Status Take(std::int64_t bytes) {
+    absl::StatusOr<memory::Ticket> more = Admit(service_.ledger_, account_, bytes, ticket_.bytes());
+    if (more.ok()) ticket_.Add(*std::move(more));
+    return more.status();
+  }
+
+  grpc::Status Run(Method method, const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
+    grpc::Status status;
+    {
+      Request parsed;
+      status = Parse(request, &parsed);
+      if (status.ok()) status = ToGrpc(Take(service_.methods_.AnswerBytes(parsed)));
+      if (status.ok()) status = Answer(service_.methods_, method, parsed, response);
+    }
+    const std::int64_t left = kCallBytes + Length(request) + Length(*response);
+    ticket_.GiveBack(std::max<std::int64_t>(0, ticket_.bytes() - left));
+    return status;
+  }
+
+  ModelService& service_;
   Executor& executor_;
-  std::optional<std::uint64_t> ticket_;
-  std::int64_t result_bytes_ = 0;
+  const std::shared_ptr<memory::Account> account_;
+  std::optional<std::uint64_t> number_;
+  memory::Ticket ticket_;
 };
 
 template <typename Request, typename Response>
-grpc::ServerUnaryReactor* Later(Executor& executor, const ModelMethods& methods, Method<Request, Response> method,
-                                const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-  return new SlowCall<Request, Response>(executor, methods, method, request, response);
+grpc::ServerUnaryReactor* ModelService::Later(Executor& executor, Method<Request, Response> method,
+                                              const grpc::CallbackServerContext& context,
+                                              const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
+  return new SlowCall<Request, Response>(*this, executor, method, peers_.AccountOf(context), request, response);
 }
 
-}  // namespace
-
-ModelService::ModelService(const Limits& limits, model::Registry& registry)
+ModelService::ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger,
+                           std::vector<AddressRange> proxies)
     : methods_(limits, registry),
-      files_(kFileThreads, MaxWaitingBytes(limits)),
-      tables_(kTableThreads, MaxWaitingBytes(limits)) {}
-
-std::int64_t ModelService::MaxWaitingBytes(const Limits& limits) {
-  // The largest request, and some thousand small ones.
-  return limits.max_request_bytes + (std::int64_t{64} << 20);
-}
+      ledger_(ledger),
+      peers_(ledger, std::move(proxies)),
+      files_(kFileThreads),
+      tables_(kTableThreads) {}
 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
                                                    const v1::ListModelsRequest* request,
@@ -102,33 +124,33 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* co
                                                  grpc::ByteBuffer* response) {
   v1::GetModelRequest parsed;
   if (const grpc::Status status = Parse(*request, &parsed); !status.ok()) return FinishNow(*context, status);
-  if (parsed.include_values()) return Later(tables_, methods_, &ModelMethods::GetModel, *request, response);
+  if (parsed.include_values()) return Later(tables_, &ModelMethods::GetModel, *context, *request, response);
   return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, parsed, response));
 }
 
-grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context,
                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(files_, methods_, &ModelMethods::LoadModel, *request, response);
+  return Later(files_, &ModelMethods::LoadModel, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(tables_, methods_, &ModelMethods::UnloadModel, *request, response);
+  return Later(tables_, &ModelMethods::UnloadModel, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::ReloadModel(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::ReloadModel(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(files_, methods_, &ModelMethods::ReloadModel, *request, response);
+  return Later(files_, &ModelMethods::ReloadModel, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::UploadTable(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::UploadTable(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(tables_, methods_, &ModelMethods::UploadTable, *request, response);
+  return Later(tables_, &ModelMethods::UploadTable, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* context,
                                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(tables_, methods_, &ModelMethods::GetBias, *request, response);
+  return Later(tables_, &ModelMethods::GetBias, *context, *request, response);
 }
 
 }  // namespace attnd::server

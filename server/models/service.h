@@ -1,13 +1,17 @@
 // ModelService: what the registry holds.
 #pragma once
 
+#include <vector>
+
 #include "attnd/v1/model.grpc.pb.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
+#include "memory/ledger.h"
 #include "model/registry.h"
 #include "server/config/limits.h"
 #include "server/models/executor.h"
 #include "server/models/methods.h"
+#include "server/rpc/peers.h"
 
 namespace attnd::server {
 
@@ -19,21 +23,22 @@ using ModelServiceBase =
             v1::ModelService::WithRawCallbackMethod_ReloadModel<v1::ModelService::WithRawCallbackMethod_UploadTable<
                 v1::ModelService::WithRawCallbackMethod_GetBias<v1::ModelService::Service>>>>>>>;
 
-// Thread-safe. Borrows the registry. ListModels, and GetModel without values, are answered at once. Calls that read
+// Thread-safe. Borrows the registry and the ledger. ListModels, and GetModel without values, are answered at once. Calls that read
 // files wait for each other only, and so do the rest; a call that is cancelled or past its deadline while it waits is
-// dropped. A call is refused with RESOURCE_EXHAUSTED where those that wait hold MaxWaitingBytes().
+// dropped. A call takes memory from the ledger, in its caller's share: for its message and what becomes of it on arrival,
+// and for the answer before it is made; it holds message and answer until gRPC has sent the latter.
+// Whatever finds no room is refused with RESOURCE_EXHAUSTED.
 class ModelService final : public ModelServiceBase {
  public:
   // Threads that the service starts.
   static constexpr int kFileThreads = 2;
   static constexpr int kTableThreads = 2;
 
-  ModelService(const Limits& limits, model::Registry& registry);
+  // `proxies`: those that are trusted to name their callers (server/rpc/peers.h).
+  ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger,
+               std::vector<AddressRange> proxies = {});
 
-  // Of each of the two kinds: requests that wait, and results that callers have not read yet.
-  static std::int64_t MaxWaitingBytes(const Limits& limits);
-
-  // Whether calls wait, run, or have results that are not sent yet.
+  // Whether calls wait or run. The ledger tells whether answers are not sent yet.
   bool busy() const { return files_.busy() || tables_.busy(); }
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
@@ -52,7 +57,18 @@ class ModelService final : public ModelServiceBase {
                                     grpc::ByteBuffer* response) override;
 
  private:
+  // A call that is answered by an executor's thread.
+  template <typename Request, typename Response>
+  class SlowCall;
+  template <typename Request, typename Response>
+  grpc::ServerUnaryReactor* Later(Executor& executor,
+                                  grpc::Status (ModelMethods::*method)(const Request*, Response*) const,
+                                  const grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
+                                  grpc::ByteBuffer* response);
+
   const ModelMethods methods_;
+  memory::Ledger& ledger_;
+  const Peers peers_;
   Executor files_;   // what reads files
   Executor tables_;  // the rest
 };

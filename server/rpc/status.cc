@@ -1,28 +1,63 @@
 #include "server/rpc/status.h"
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "contract/request.h"
 #include "errors/shown.h"
 #include "google/protobuf/any.pb.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/wire_format_lite.h"
+#include "server/rpc/proto_time.h"
 
 namespace attnd::server {
 namespace {
 
 constexpr char kErrorDetailUrl[] = "type.googleapis.com/attnd.v1.ErrorDetail";
+constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
+
+// Payload of a status: when to come back, in nanoseconds.
+constexpr char kRetryDelayUrl[] = "attnd/retry_delay";
 
 // HTTP/2 headers carry message and details: short enough to fit beside others in the customary 8 KiB.
 constexpr std::size_t kMaxMessageBytes = 2000;
 // A longer one stands in the details only beside a field at fault: both together would not fit.
 constexpr std::size_t kMaxRepeatedBytes = 500;
 
+std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kRetryDelayUrl);
+  std::int64_t nanoseconds = 0;
+  if (!payload.has_value() || !absl::SimpleAtoi(std::string(*payload), &nanoseconds)) return std::nullopt;
+  return absl::Nanoseconds(nanoseconds);
+}
+
+void WriteDetail(const char* url, const std::string& value, google::protobuf::io::CodedOutputStream& coded) {
+  google::protobuf::Any any;
+  any.set_type_url(url);
+  any.set_value(value);
+  google::protobuf::internal::WireFormatLite::WriteBytes(3, any.SerializeAsString(), &coded);
+}
+
+// google.rpc.RetryInfo {google.protobuf.Duration retry_delay = 1}, which Debian's protobuf does not ship either.
+std::string RetryInfo(absl::Duration delay) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    google::protobuf::internal::WireFormatLite::WriteBytes(1, ToProto(delay).SerializeAsString(), &coded);
+  }
+  return bytes;
+}
+
 // google.rpc.Status {int32 code = 1; string message = 2; repeated google.protobuf.Any details = 3}, which Debian's
 // protobuf does not ship.
-std::string RpcStatus(int code, const std::string& message, const std::optional<v1::ErrorDetail>& detail) {
+std::string RpcStatus(int code, const std::string& message, const std::optional<v1::ErrorDetail>& detail,
+                      const std::optional<absl::Duration>& delay) {
   using google::protobuf::internal::WireFormatLite;
   std::string bytes;
   {
@@ -30,12 +65,8 @@ std::string RpcStatus(int code, const std::string& message, const std::optional<
     google::protobuf::io::CodedOutputStream coded(&stream);
     WireFormatLite::WriteInt32(1, code, &coded);
     WireFormatLite::WriteString(2, message, &coded);
-    if (detail.has_value()) {
-      google::protobuf::Any any;
-      any.set_type_url(kErrorDetailUrl);
-      any.set_value(detail->SerializeAsString());
-      WireFormatLite::WriteBytes(3, any.SerializeAsString(), &coded);
-    }
+    if (detail.has_value()) WriteDetail(kErrorDetailUrl, detail->SerializeAsString(), coded);
+    if (delay.has_value()) WriteDetail(kRetryInfoUrl, RetryInfo(*delay), coded);
   }
   return bytes;
 }
@@ -44,6 +75,10 @@ std::string RpcStatus(int code, const std::string& message, const std::optional<
 
 absl::Status StoppingError() { return absl::UnavailableError("the server is stopping; the call was not begun"); }
 
+void SetRetryDelay(absl::Duration delay, absl::Status& status) {
+  status.SetPayload(kRetryDelayUrl, absl::Cord(absl::StrCat(absl::ToInt64Nanoseconds(delay))));
+}
+
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
   std::optional<contract::Fault> fault = errors::FaultOf(status);
   if (!fault.has_value()) return std::nullopt;
@@ -51,6 +86,7 @@ std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
   detail.set_field(std::move(fault->field));
   detail.set_expected(std::move(fault->expected));
   detail.set_got(std::move(fault->got));
+  if (const std::optional<absl::Duration> delay = RetryDelayOf(status)) *detail.mutable_retry_delay() = ToProto(*delay);
   return detail;
 }
 
@@ -60,7 +96,7 @@ grpc::Status ToGrpc(const absl::Status& status) {
   const std::optional<v1::ErrorDetail> detail = DetailOf(status);
   const bool twice = detail.has_value() || message.size() <= kMaxRepeatedBytes;
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
-                      twice ? RpcStatus(static_cast<int>(status.code()), message, detail) : "");
+                      twice ? RpcStatus(static_cast<int>(status.code()), message, detail, RetryDelayOf(status)) : "");
 }
 
 }  // namespace attnd::server

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "attnd/v1/types.pb.h"
 #include "errors/field_error.h"
 #include "grpcpp/support/status.h"
@@ -19,12 +20,15 @@ using errors::Refusal;
 // UNAVAILABLE: this server stops, and the call was not begun, so it may be sent again elsewhere.
 absl::Status StoppingError();
 
+// Says when the request may be sent again: finite, more than 0. Nothing else is changed.
+void SetRetryDelay(absl::Duration delay, absl::Status& status);
+
 // The field at fault, for the client; nullopt if `status` names none.
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 
 // The same code and message, printable and cut if it is long, and both once more (unless long and about no
 // field) in the binary status details: a serialised google.rpc.Status, which gRPC sends as grpc-status-details-bin.
-// There the field at fault is an attnd.v1.ErrorDetail. Details show a client that this server answered: a status that
+// There the field at fault is an attnd.v1.ErrorDetail, and a retry delay a google.rpc.RetryInfo too. Details show a client that this server answered: a status that
 // gRPC makes on the way has none.
 grpc::Status ToGrpc(const absl::Status& status);
 

@@ -21,6 +21,17 @@ constexpr int kReadBytes = 256 << 10;
 // callers send by accident.
 constexpr int kMetadataBytes = 256 << 10;
 
+// Bounds what gRPC has received: what the ledger has given memory to, and messages that are on their way. Beyond it gRPC
+// drops whole connections, with the calls of others on them, so it is the last resort: calls meet the ledger first. Eight
+// of the largest messages may be on their way at once, or as much again as the ledger has if that is less.
+std::int64_t QuotaBytes(const Limits& limits) {
+  constexpr std::int64_t kReads = 8;
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  const std::int64_t largest = limits.max_request_bytes;  // below 2 GiB
+  const std::int64_t reads = std::max(largest, std::min(kReads * largest, limits.max_inflight_bytes));
+  return std::min(limits.max_inflight_bytes, kMost - reads) + reads;
+}
+
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(std::min<std::int64_t>(absl::ToInt64Milliseconds(duration), std::numeric_limits<int>::max()));
 }
@@ -49,12 +60,9 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytes);
   SetTimes(options, builder);
-  // Bounds what has been received and not admitted yet. Beyond it gRPC drops whole connections, so calls should meet
-  // the limit on those in flight first.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConcurrentStreams);
   grpc::ResourceQuota quota("attnd");
-  const std::int64_t most = std::numeric_limits<std::int64_t>::max() - options.limits.max_request_bytes;
-  quota.Resize(
-      static_cast<std::size_t>(std::min(options.limits.max_inflight_bytes, most) + options.limits.max_request_bytes));
+  quota.Resize(static_cast<std::size_t>(QuotaBytes(options.limits)));
   builder.SetResourceQuota(quota);
 }
 

@@ -3,6 +3,7 @@
 #include <sys/sysinfo.h>
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,10 +15,19 @@
 namespace attnd::server {
 namespace {
 
-// What a server without calls takes: code, threads, buffers, the embedded models.
-constexpr std::int64_t kIdleBytes = std::int64_t{32} << 20;
-
 std::string Said(std::int64_t bytes) { return AbslUnparseFlag(ByteSize{bytes}); }
+
+// What the limits allow and the ledger can never give: a request, or a result, that takes more than one peer can have.
+std::string NeverAdmitted(const Options& options) {
+  const Limits& limits = options.limits;
+  const std::int64_t most = options.peer_shares ? limits.max_inflight_bytes / 2 : limits.max_inflight_bytes;
+  std::vector<std::string> never;
+  if (limits.max_request_bytes > most) never.push_back(absl::StrCat("--max_request_bytes=", Said(limits.max_request_bytes)));
+  if (limits.max_result_bytes > most) never.push_back(absl::StrCat("--max_result_bytes=", Said(limits.max_result_bytes)));
+  if (never.empty()) return "";
+  return absl::StrCat(absl::StrJoin(never, " and "), " cannot be reached: one peer can have ", Said(most),
+                      options.peer_shares ? ", half" : ", all", " of --max_inflight_bytes=", Said(limits.max_inflight_bytes));
+}
 
 }  // namespace
 
@@ -41,13 +51,15 @@ v1::Setting MemorySetting(const Options& options, const AllowedMemory& allowed) 
   look("max_result_bytes", options.limits.max_result_bytes);
   if (SharesMemory(options)) look("max_shared_bytes", options.limits.max_shared_bytes);
   const std::string room = absl::StrCat(allowed.bytes >> 20, "MiB, ", allowed.source);
-  if (too_large.empty()) {
-    return ObservedSetting("memory", true, absl::StrCat(absl::StrJoin(fits, ", "), " fit into ", room));
+  std::vector<std::string> wrong;
+  if (!too_large.empty()) {
+    wrong.push_back(absl::StrCat(absl::StrJoin(too_large, ", "), ", and ", Said(kIdleBytes),
+                                 " for the server itself, do not fit into ", room,
+                                 ": a server that takes more is killed; lower the flags or allow more"));
   }
-  return ObservedSetting("memory", false,
-                         absl::StrCat(absl::StrJoin(too_large, ", "), ", and ", Said(kIdleBytes),
-                                      " for the server itself, do not fit into ", room,
-                                      ": a server that takes more is killed; lower the flags or allow more"));
+  if (std::string never = NeverAdmitted(options); !never.empty()) wrong.push_back(std::move(never));
+  if (!wrong.empty()) return ObservedSetting("memory", false, absl::StrJoin(wrong, "; "));
+  return ObservedSetting("memory", true, absl::StrCat(absl::StrJoin(fits, ", "), " fit into ", room));
 }
 
 }  // namespace attnd::server

@@ -15,13 +15,16 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "kernel/registry.h"
+#include "server/config/byte_size.h"
 #include "server/net/acceptor.h"
 #include "server/net/address.h"
 #include "server/net/listen.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
+#include "server/serving/fitted_limits.h"
 #include "server/serving/grpc_calls.h"
 #include "server/serving/grpc_settings.h"
+#include "server/serving/memory_setting.h"
 #include "server/serving/server_info.h"
 #include "server/serving/threads.h"
 #include "spdlog/spdlog.h"
@@ -69,9 +72,19 @@ absl::Status NotAllLoaded(std::int64_t loaded, const std::vector<model::FailedMo
   return absl::FailedPreconditionError(message);
 }
 
+void LogFitted(const Limits& asked_for, const Limits& fitted) {
+  std::string line;
+  for (const LimitRow& row : LimitRows()) {
+    if (asked_for.*row.value == fitted.*row.value) continue;
+    absl::StrAppend(&line, line.empty() ? "" : ", ", "--", row.name, "=", AbslUnparseFlag(ByteSize{fitted.*row.value}));
+  }
+  if (!line.empty()) spdlog::info("by the memory that this process may have: {}", line);
+}
+
 SharedMemoryLimits SharedLimits(const Options& options) {
   SharedMemoryLimits limits;
   limits.max_total_bytes = options.limits.max_shared_bytes;
+  limits.peer_shares = options.peer_shares;
   limits.max_connection_bytes = options.limits.max_shared_bytes / 2 + options.limits.max_shared_bytes % 2;
   return limits;
 }
@@ -82,12 +95,15 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
     : options_(options),
       kernel_(kernel),
       shared_memory_(SharesMemory(options) ? std::make_shared<SharedMemory>(SharedLimits(options)) : nullptr),
+      ledger_({.total = options.limits.max_inflight_bytes, .shares = options.peer_shares}),
       registry_(RegistryOptionsOf(options)),
-      engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get()),
-      attention_service_(engine_, gate_),
+      engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_),
+      attention_service_(engine_, gate_, TrustedProxies(options)),
       local_service_(engine_, local_gate_, options.local_calls),
-      model_service_(options.limits, registry_),
-      info_service_(InfoOf(options, kernel, engine_.threads(), process_settings)),
+      model_service_(options.limits, registry_, ledger_, TrustedProxies(options)),
+      info_service_(
+          InfoOf(options, kernel, engine_.threads(), process_settings),
+          [this](v1::GetServerInfoResponse& info) { AddUse(ledger_, shared_memory_.get(), counters_, info); }),
       probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
                v1::ServerService::service_full_name()}) {}
 
@@ -95,7 +111,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const std::vector<v1::Setting>& process_settings) {
   ATTND_RETURN_IF_ERROR(CheckOptions(options));
   ATTND_ASSIGN_OR_RETURN(const kernel::Kernel* kernel, kernel::ChooseKernel(options.kernel));
-  std::unique_ptr<Server> server(new Server(options, *kernel, process_settings));
+  Options fitted = options;
+  fitted.limits = FittedLimits(options, ComputingThreads(options), AllowedToThisProcess());
+  LogFitted(options.limits, fitted.limits);
+  std::unique_ptr<Server> server(new Server(fitted, *kernel, process_settings));
   ATTND_RETURN_IF_ERROR(server->LoadModels());
   ATTND_RETURN_IF_ERROR(server->Listen());
   return server;
@@ -206,7 +225,7 @@ Stopped Server::Stop() {
 }
 
 // As the services count. gRPC's own count never ends a call that reached none of them.
-bool Server::AtWork() const { return calls_in_flight() > 0 || engine_.inflight_bytes() > 0 || model_service_.busy(); }
+bool Server::AtWork() const { return calls_in_flight() > 0 || ledger_.used_bytes() > 0 || model_service_.busy(); }
 
 std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline, const std::atomic<bool>& closed) {
   SteadyClock::time_point last_busy = SteadyClock::now();

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "grpcpp/server.h"
+#include "memory/ledger.h"
 #include "model/registry.h"
 #include "server/attention/engine.h"
 #include "server/attention/local_service.h"
@@ -18,6 +19,7 @@
 #include "server/models/service.h"
 #include "server/probes/probes.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/counters.h"
 #include "server/serving/info_service.h"
 #include "server/shm/listener.h"
 #include "server/shm/shared_memory.h"
@@ -63,10 +65,12 @@ class Server {
   std::int64_t calls_in_flight() const { return gate_.inside() + local_gate_.inside(); }
   int threads() const { return engine_.threads(); }
   // The most bytes that calls held at once since this was last called. For one caller.
-  std::int64_t TakePeakInflightBytes() { return engine_.TakePeakBytes(); }
+  std::int64_t TakePeakInflightBytes() { return ledger_.TakePeakBytes(); }
   // As GetServerInfo lists them.
   const v1::GetServerInfoResponse& info() const { return info_service_.info(); }
 
+  // What all calls hold together.
+  const memory::Ledger& ledger() const { return ledger_; }
   model::Registry& registry() { return registry_; }
   grpc::Server& grpc_server() { return *grpc_server_; }
   // Null if callers cannot share memory.
@@ -82,9 +86,11 @@ class Server {
   // after the last call. Returns how many calls that cut off.
   std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline, const std::atomic<bool>& closed);
 
-  const Options options_;
+  const Options options_;  // with limits that fit
   const kernel::Kernel& kernel_;
   const std::shared_ptr<SharedMemory> shared_memory_;  // null if callers cannot share memory
+  memory::Ledger ledger_;  // of everything that calls hold
+  Counters counters_;
   model::Registry registry_;
   CallGate gate_;
   CallGate local_gate_;  // closed at the stop's beginning, as local callers are told of it by no other means

@@ -21,7 +21,29 @@ v1::Limits ToProto(const Limits& limits) {
   return proto;
 }
 
+v1::MemoryUse ToProto(const memory::Ledger::Usage& usage) {
+  v1::MemoryUse proto;
+  proto.set_total_bytes(usage.total);
+  proto.set_used_bytes(usage.used);
+  proto.set_peak_bytes(usage.peak);
+  proto.set_free_bytes(usage.total - usage.used);
+  proto.set_peers(usage.peers);
+  proto.set_largest_peer_bytes(usage.largest_peer);
+  proto.set_refused_by_total(usage.refused_by_total);
+  proto.set_refused_by_share(usage.refused_by_share);
+  proto.set_refused_as_never_fitting(usage.refused_as_never_fitting);
+  return proto;
+}
+
 }  // namespace
+
+void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
+            v1::GetServerInfoResponse& info) {
+  *info.mutable_memory() = ToProto(ledger.GetUsage());
+  if (shared != nullptr) *info.mutable_shared_memory() = ToProto(shared->GetUsage());
+  info.mutable_stalled_calls()->set_reads(counters.stalled_reads.load(std::memory_order_relaxed));
+  info.mutable_stalled_calls()->set_writes(counters.stalled_writes.load(std::memory_order_relaxed));
+}
 
 v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& kernel, int threads,
                                  const std::vector<v1::Setting>& process_settings) {

@@ -31,9 +31,10 @@ std::string ReplyOf(const absl::StatusOr<shm::Handle>& result) {
 
 }  // namespace
 
-Connection::Connection(SharedMemory::Owner owner, SharedMemory* memory, Closer& closer, Closer& unmapper,
+Connection::Connection(SharedMemory::Owner owner, std::string user, SharedMemory* memory, Closer& closer, Closer& unmapper,
                        std::shared_ptr<DatagramSink> sink, std::shared_ptr<LocalConnection> calls)
     : owner_(owner),
+      user_(std::move(user)),
       memory_(memory),
       closer_(closer),
       unmapper_(unmapper),
@@ -75,11 +76,11 @@ absl::Status Connection::TakeFixed(absl::string_view datagram, std::vector<shm::
 
 absl::StatusOr<shm::Handle> Connection::Register(int memory, std::uint64_t size) {
   if (memory_ == nullptr) return absl::FailedPreconditionError("this server shares no memory (--noshared_memory)");
-  absl::StatusOr<shm::Handle> handle = memory_->Register(owner_, memory, size);
+  absl::StatusOr<shm::Handle> handle = memory_->Register(owner_, user_, memory, size);
   if (handle.ok() || !absl::IsResourceExhausted(handle.status())) return handle;
   // What was released before this was asked for leaves room once it is unmapped.
   unmapper_.Drain();
-  return memory_->Register(owner_, memory, size);
+  return memory_->Register(owner_, user_, memory, size);
 }
 
 absl::StatusOr<shm::Handle> Connection::Release(const shm::Handle& handle) {

@@ -24,8 +24,8 @@ inline constexpr std::size_t kMaxClosing = 64;
 class Connection {
  public:
   // `memory` is null on a server that shares none. `closer` is for descriptors and `unmapper` for regions. All outlive
-  // this.
-  Connection(SharedMemory::Owner owner, SharedMemory* memory, Closer& closer, Closer& unmapper,
+  // this. `user`: whose connection it is (UserName).
+  Connection(SharedMemory::Owner owner, std::string user, SharedMemory* memory, Closer& closer, Closer& unmapper,
              std::shared_ptr<DatagramSink> sink, std::shared_ptr<LocalConnection> calls);
   // Ends its calls and drops its regions.
   ~Connection();
@@ -42,6 +42,7 @@ class Connection {
   absl::StatusOr<shm::Handle> Release(const shm::Handle& handle);
 
   const SharedMemory::Owner owner_;
+  const std::string user_;
   SharedMemory* const memory_;
   Closer& closer_;
   Closer& unmapper_;

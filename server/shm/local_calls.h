@@ -23,6 +23,9 @@ struct Peer {
   pid_t pid = 0;
 };
 
+// The peer as a ledger names it: processes of one user are one.
+inline std::string UserName(const Peer& peer) { return "uid:" + std::to_string(peer.uid); }
+
 // Where the datagrams for a connection's peer go.
 class DatagramSink {
  public:

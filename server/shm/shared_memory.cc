@@ -10,8 +10,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <optional>
+#include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -59,7 +60,7 @@ absl::StatusOr<shm::Handle> RandomHandle() {
 class SharedRegion {
  public:
   // Takes over a mapping and the lease of its bytes.
-  SharedRegion(std::byte* data, std::size_t size, memory::Budget::Lease lease)
+  SharedRegion(std::byte* data, std::size_t size, memory::Ticket lease)
       : data_(data), size_(size), lease_(std::move(lease)) {}
   ~SharedRegion() { munmap(data_, size_); }
   SharedRegion(const SharedRegion&) = delete;
@@ -71,10 +72,10 @@ class SharedRegion {
  private:
   std::byte* const data_;
   const std::size_t size_;
-  const memory::Budget::Lease lease_;
+  const memory::Ticket lease_;
 };
 
-SharedMemory::SharedMemory(const SharedMemoryLimits& limits) : limits_(limits), budget_(limits.max_total_bytes) {}
+SharedMemory::SharedMemory(const SharedMemoryLimits& limits) : limits_(limits), ledger_({.total = limits.max_total_bytes, .shares = limits.peer_shares}) {}
 
 absl::Status SharedMemory::CheckOwnerLimits(Owner owner, std::uint64_t size) const {
   std::int64_t count = 0;
@@ -96,7 +97,25 @@ absl::Status SharedMemory::CheckOwnerLimits(Owner owner, std::uint64_t size) con
   return absl::OkStatus();
 }
 
-absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, int fd, std::uint64_t size) {
+absl::Status SharedMemory::Refusal(const memory::LedgerRefusal& refusal) const {
+  using Reason = memory::LedgerRefusal::Reason;
+  const std::string total = absl::StrCat(limits_.max_total_bytes, " bytes shared by all connections (--max_shared_bytes)");
+  if (refusal.reason == Reason::kShare) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "size: expected at most ", refusal.most, " bytes of one user while ", limits_.max_total_bytes - refusal.used,
+        " are free of ", total, ", got ", refusal.asked, " on top of ", refusal.held));
+  }
+  if (refusal.reason == Reason::kNever && limits_.peer_shares) {
+    return absl::ResourceExhaustedError(absl::StrCat("size: expected at most ", refusal.most,
+                                                     ", the half that one user can have of ", total, ", got ",
+                                                     refusal.asked));
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat("size: expected at most ", total, ", got ", refusal.asked, " on top of ", refusal.used));
+}
+
+absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, absl::string_view user, int fd,
+                                                  std::uint64_t size) {
   if (const absl::Status kind = CheckKind(fd); !kind.ok()) return kind;
   if (const absl::Status fits = CheckSize(fd, size); !fits.ok()) return fits;
   absl::StatusOr<shm::Handle> handle = RandomHandle();
@@ -105,19 +124,17 @@ absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, int fd, std::uin
   absl::MutexLock lock(&mutex_);
   if (const absl::Status allowed = CheckOwnerLimits(owner, size); !allowed.ok()) return allowed;
   // The connection's limit, an std::int64_t, has bounded it.
-  std::optional<memory::Budget::Lease> lease = budget_.Take(static_cast<std::int64_t>(size));
-  if (!lease.has_value()) {
-    return absl::ResourceExhaustedError(absl::StrCat("size: expected at most ", limits_.max_total_bytes,
-                                                     " bytes shared by all connections (--max_shared_bytes), got ",
-                                                     size, " on top of ", mapped_bytes()));
-  }
+  std::variant<memory::Ticket, memory::LedgerRefusal> taken =
+      ledger_.Take(ledger_.AccountOf(user), static_cast<std::int64_t>(size));
+  if (const auto* const refusal = std::get_if<memory::LedgerRefusal>(&taken)) return Refusal(*refusal);
   void* const data = shm::Map(fd, size, 0);
   if (data == MAP_FAILED) {
     return InvalidField("region", "a memfd that can be mapped for reading and writing", std::strerror(errno));
   }
   madvise(data, size, MADV_DONTDUMP);  // a caller's tensors have no place in our core file
   regions_[*handle] = {owner,
-                       std::make_shared<const SharedRegion>(static_cast<std::byte*>(data), size, *std::move(lease))};
+                       std::make_shared<const SharedRegion>(static_cast<std::byte*>(data), size,
+                                                       std::get<memory::Ticket>(std::move(taken)))};
   return handle;
 }
 

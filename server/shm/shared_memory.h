@@ -19,7 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "attnd/shm/protocol.h"
 #include "attnd/v1/attention.pb.h"
-#include "memory/budget.h"
+#include "memory/ledger.h"
 
 namespace attnd::server {
 
@@ -27,6 +27,7 @@ struct SharedMemoryLimits {
   std::int64_t max_total_bytes = std::int64_t{8} << 30;       // of all regions that are mapped
   std::int64_t max_connection_bytes = std::int64_t{4} << 30;  // of one connection's
   std::int64_t max_connection_regions = 256;
+  bool peer_shares = true;  // whether a user may map no more than what stays free (memory::Ledger)
 };
 
 // One mapped region. It stays mapped as long as anyone holds it: a call in flight survives its region's release.
@@ -47,10 +48,11 @@ class SharedMemory {
 
   explicit SharedMemory(const SharedMemoryLimits& limits);
 
-  // Maps `size` bytes of `fd`, which stays the caller's. The handle is drawn from the kernel's random numbers. Errors:
+  // Maps `size` bytes of `fd`, which stays the caller's, in the share of `user` (UserName). The handle is drawn from the kernel's random numbers. Errors:
   // INVALID_ARGUMENT (no memfd, not sealed against shrinking, smaller than `size`, not writable), RESOURCE_EXHAUSTED
   // (a limit, which the message names).
-  absl::StatusOr<shm::Handle> Register(Owner owner, int fd, std::uint64_t size) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<shm::Handle> Register(Owner owner, absl::string_view user, int fd, std::uint64_t size)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Forgets one region of this owner and gives it back: it is unmapped, and counts no more, once it goes. Errors:
   // NOT_FOUND, also for another owner's.
@@ -67,7 +69,8 @@ class SharedMemory {
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Bytes mapped now.
-  std::int64_t mapped_bytes() const { return budget_.used_bytes(); }
+  std::int64_t mapped_bytes() const { return ledger_.used_bytes(); }
+  memory::Ledger::Usage GetUsage() const { return ledger_.GetUsage(); }
 
  private:
   struct Entry {
@@ -75,10 +78,11 @@ class SharedMemory {
     std::shared_ptr<const SharedRegion> region;
   };
 
+  absl::Status Refusal(const memory::LedgerRefusal& refusal) const;
   absl::Status CheckOwnerLimits(Owner owner, std::uint64_t size) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const SharedMemoryLimits limits_;
-  memory::Budget budget_;  // of what is mapped, released regions that calls still use included
+  memory::Ledger ledger_;  // of what is mapped, released regions that calls still use included
   mutable absl::Mutex mutex_;
   std::map<shm::Handle, Entry> regions_ ABSL_GUARDED_BY(mutex_);
 };

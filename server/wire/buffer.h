@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "grpcpp/support/slice.h"
-#include "memory/budget.h"
+#include "memory/ledger.h"
 
 namespace attnd::server {
 
@@ -21,7 +21,7 @@ class Buffer {
 
   Buffer() = default;
   Buffer(Buffer&& other) noexcept
-      : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)), lease_(std::move(other.lease_)) {}
+      : lease_(std::move(other.lease_)), bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     bytes_ = std::move(other.bytes_);
     size_ = std::exchange(other.size_, 0);
@@ -29,8 +29,8 @@ class Buffer {
     return *this;
   }
 
-  // Keeps the lease as long as the bytes, wherever they go. Not for an empty buffer.
-  void Hold(memory::Budget::Lease lease) { lease_ = std::move(lease); }
+  // Keeps the lease as long as the bytes, wherever they go. An empty buffer keeps an empty one alone.
+  void Hold(memory::Ticket lease) { lease_ = std::move(lease); }
 
   std::byte* data() const { return bytes_.get(); }
   std::size_t size() const { return size_; }
@@ -45,9 +45,9 @@ class Buffer {
   };
   Buffer(std::byte* bytes, std::size_t size) : bytes_(bytes), size_(size) {}
 
+  memory::Ticket lease_;  // goes after the bytes
   std::unique_ptr<std::byte, Free> bytes_;
   std::size_t size_ = 0;
-  memory::Budget::Lease lease_;
 };
 
 }  // namespace attnd::server

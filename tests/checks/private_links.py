@@ -16,7 +16,7 @@ import sys
 CASES = [
     ("server/app/main.cc", "server/config/options.h", "server/net/address.h"),
     ("server/attention/engine.cc", "server/wire/codec.h", "server/models/service.h"),
-    ("server/wire/codec.cc", "memory/budget.h", "server/rpc/status.h"),
+    ("server/wire/codec.cc", "memory/ledger.h", "server/rpc/status.h"),
     ("server/models/service.cc", "model/registry.h", "kernel/attention.h"),
     ("src/bias/bias_table.cc", "tensor/checked_size.h", "model/registry.h"),
 ]

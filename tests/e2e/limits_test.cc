@@ -87,13 +87,17 @@ TEST(LimitsTest, MaxDim) {
 
 TEST(LimitsTest, CallsInFlight) {
   server::Options options = TestOptions();
-  options.limits.max_inflight_bytes = 4 << 20;
+  options.limits.max_inflight_bytes = 8 << 20;
+  options.limits.max_request_bytes = options.limits.max_result_bytes = 64 << 20;
   TestServer server(options);
   v1::ComputeAttentionResponse response;
   const Shape too_large{.batch = 1, .query_length = 4096, .key_length = 4096, .head_dim = 32};
   const grpc::Status refused = server.Compute(ValidRequest(too_large), &response);
   EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_THAT(refused.error_message(), HasSubstr("4194304 bytes in flight (--max_inflight_bytes)"));
+  EXPECT_THAT(refused.error_message(), HasSubstr("at most 4194304 bytes, the half that one peer can have of the 8388608 bytes in flight "
+                                                 "(--max_inflight_bytes), got"));
+  EXPECT_THAT(refused.error_message(), HasSubstr("can never fit"));
+  EXPECT_FALSE(DetailOf(refused).has_retry_delay());
 
   // More at once than fit: each is answered or refused, and afterwards nothing is held.
   const v1::ComputeAttentionRequest request =

@@ -71,7 +71,8 @@ bool SendAll(int to, const char* bytes, std::size_t size) {
 
 }  // namespace
 
-Relay::Relay(const std::string& server) : server_port_(std::atoi(server.substr(server.rfind(':') + 1).c_str())) {
+Relay::Relay(const std::string& server, const std::string& from)
+    : server_port_(std::atoi(server.substr(server.rfind(':') + 1).c_str())), from_(from) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = Loopback(0);
   socklen_t size = sizeof(address);
@@ -126,6 +127,11 @@ void Relay::Run() {
     auto pair = std::make_unique<Pair>();
     pair->client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     pair->server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (!from_.empty()) {
+      sockaddr_in own = Loopback(0);
+      EXPECT_EQ(inet_pton(AF_INET, from_.c_str(), &own.sin_addr), 1);
+      EXPECT_EQ(bind(pair->server, reinterpret_cast<const sockaddr*>(&own), sizeof(own)), 0);
+    }
     const sockaddr_in server = Loopback(server_port_);
     if (connect(pair->server, reinterpret_cast<const sockaddr*>(&server), sizeof(server)) != 0) continue;
     ++connections_;

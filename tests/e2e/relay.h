@@ -7,11 +7,11 @@
 
 namespace attnd::e2e {
 
-// Relays to `server` ("127.0.0.1:port") until destroyed. Once silent it takes no byte and passes none on, and its
+// Relays to `server` ("127.0.0.1:port") until destroyed, as from the address `from` if one is given ("127.0.0.2"). Once silent it takes no byte and passes none on, and its
 // connections stay open. Thread-safe but for its destruction.
 class Relay {
  public:
-  explicit Relay(const std::string& server);
+  explicit Relay(const std::string& server, const std::string& from = "");
   ~Relay();
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
@@ -30,6 +30,7 @@ class Relay {
   std::string address_;
   int listener_ = -1;
   int server_port_ = 0;
+  const std::string from_;
   std::atomic<bool> silent_{false};
   std::atomic<bool> ending_{false};
   std::atomic<bool> hung_up_{false};

@@ -42,6 +42,33 @@ const char* NameOf(SettingState state) {
   }
 }
 
+std::vector<std::pair<const char*, std::int64_t>> Named(const MemoryUse& use) {
+  return {{"total_bytes", use.total_bytes},
+          {"used_bytes", use.used_bytes},
+          {"peak_bytes", use.peak_bytes},
+          {"free_bytes", use.free_bytes},
+          {"peers", use.peers},
+          {"largest_peer_bytes", use.largest_peer_bytes},
+          {"refused_by_total", use.refused_by_total},
+          {"refused_by_share", use.refused_by_share},
+          {"refused_as_never_fitting", use.refused_as_never_fitting}};
+}
+
+std::vector<std::pair<const char*, std::int64_t>> Named(const StalledCalls& calls) {
+  return {{"reads", calls.reads}, {"writes", calls.writes}};
+}
+
+nlohmann::ordered_json AsJson(const std::vector<std::pair<const char*, std::int64_t>>& counts) {
+  nlohmann::ordered_json json;
+  for (const auto& [name, count] : counts) json[name] = count;
+  return json;
+}
+
+void AppendText(const char* title, const std::vector<std::pair<const char*, std::int64_t>>& counts, std::string& text) {
+  absl::StrAppend(&text, "  ", title, "\n");
+  for (const auto& [name, count] : counts) absl::StrAppendFormat(&text, "    %-24s  %d\n", name, count);
+}
+
 std::string AsJson(const ServerInfo& info) {
   nlohmann::ordered_json json = {{"version", info.version},
                                  {"kernel", info.kernel},
@@ -49,7 +76,10 @@ std::string AsJson(const ServerInfo& info) {
                                  {"threads", info.threads},
                                  {"started_at", Stamp(info.started_at)},
                                  {"local_calls", info.local_calls}};
-  for (const auto& [name, limit] : Named(info.limits)) json["limits"][name] = limit;
+  json["limits"] = AsJson(Named(info.limits));
+  if (info.memory.has_value()) json["memory"] = AsJson(Named(*info.memory));
+  if (info.shared_memory.has_value()) json["shared_memory"] = AsJson(Named(*info.shared_memory));
+  json["stalled_calls"] = AsJson(Named(info.stalled_calls));
   for (const Setting& setting : info.settings) {
     json["settings"][setting.name] = {{"state", NameOf(setting.state)}, {"detail", setting.detail}};
   }
@@ -71,6 +101,9 @@ std::string AsText(const ServerInfo& info, const Flags& flags) {
       info.version, ServerAddress(flags), info.kernel, absl::StrJoin(info.available_kernels, ", "), info.threads,
       Stamp(info.started_at), Calls(info, ServerAddress(flags)));
   for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-20s  %d\n", name, limit);
+  if (info.memory.has_value()) AppendText("memory of calls", Named(*info.memory), text);
+  if (info.shared_memory.has_value()) AppendText("memory that callers share", Named(*info.shared_memory), text);
+  AppendText("calls ended because they stood still", Named(info.stalled_calls), text);
   std::string settings;
   for (const Setting& setting : info.settings) {
     if (!flags.verbose.value() && setting.state != SettingState::kNotInForce) continue;
@@ -93,7 +126,7 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
 Command InfoCommand() {
   return {"info",
           "",
-          "show the server's version, kernel, threads and limits",
+          "show the server's version, kernel, threads, limits and memory in use",
           "With --verbose also what its speed rests on, and whether that is in force; without it only what is not.",
           {"verbose", "json", "format"},
           Run,

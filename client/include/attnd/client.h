@@ -114,7 +114,7 @@ class Client {
   // The bias of a window of queries and keys. Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (too large).
   absl::StatusOr<BiasReply> GetBias(const BiasRequest& request, const CallOptions& options = {});
 
-  // The server's version, kernel, threads and limits.
+  // The server's version, kernel, threads, limits and memory in use.
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options = {});
 
  private:

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace attnd {
 
@@ -13,6 +14,8 @@ struct ErrorDetail {
   std::string field;     // as a path: "q", "heads", "table.t5.values"
   std::string expected;  // what would have been accepted
   std::string got;       // what was given
+  // When the same call may be admitted, as the server guesses: where it lacked memory that other calls hold.
+  std::optional<absl::Duration> retry_delay = std::nullopt;
 };
 
 // URL of the status payload that carries it, as a serialised attnd.v1.ErrorDetail.

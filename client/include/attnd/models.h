@@ -120,6 +120,26 @@ struct Setting {
   std::string detail;  // what was found, in words
 };
 
+// How much of a limit on memory is in use, and what was refused since the server's start; see MemoryUse in
+// attnd/v1/server.proto.
+struct MemoryUse {
+  std::int64_t total_bytes = 0;
+  std::int64_t used_bytes = 0;
+  std::int64_t peak_bytes = 0;
+  std::int64_t free_bytes = 0;
+  std::int64_t peers = 0;  // that hold something
+  std::int64_t largest_peer_bytes = 0;
+  std::int64_t refused_by_total = 0;
+  std::int64_t refused_by_share = 0;
+  std::int64_t refused_as_never_fitting = 0;
+};
+
+// Calls that the server has ended because their other end stood still.
+struct StalledCalls {
+  std::int64_t reads = 0;   // a message was not whole in time
+  std::int64_t writes = 0;  // a result was not taken in time
+};
+
 // A server's facts.
 struct ServerInfo {
   std::string version;
@@ -130,6 +150,10 @@ struct ServerInfo {
   Limits limits;
   std::vector<Setting> settings;  // what the server's speed rests on, as found at its start
   bool local_calls = false;       // whether the sockets beside its Unix sockets take calls
+  // In use when the server answered; nullopt from a server of before these fields.
+  std::optional<MemoryUse> memory;         // of Limits::max_inflight_bytes
+  std::optional<MemoryUse> shared_memory;  // of Limits::max_shared_bytes; nullopt too if it shares no memory
+  StalledCalls stalled_calls;
 };
 
 }  // namespace attnd

@@ -72,6 +72,13 @@ void WithoutBias(v1::ComputeAttentionRequest& request) {
   request.clear_model();
 }
 
+// What a request's message holds, and what of AdmittedBytes is for packed keys and values: that goes back once the result
+// is there.
+std::int64_t RequestBytes(const TestCall& call) {
+  return static_cast<std::int64_t>(call.q.size() + call.k.size() + call.v.size() + call.header.key_bits().size());
+}
+std::int64_t PackedBytes(const TestCall& call) { return static_cast<std::int64_t>(call.k.size() + call.v.size()); }
+
 class EngineTest : public testing::Test {
  protected:
   EngineTest() {
@@ -279,17 +286,15 @@ TEST_F(EngineTest, AdmitsUpToTheLimitOnBytesInFlight) {
   EXPECT_EQ(engine_->TakePeakBytes(), call.AdmittedBytes());
 
   // The first still holds its result, so that there is no room for another.
-  const TestCall small;
-  const RequestTensors small_tensors = small.Tensors();
   Answer refused;
-  Compute(small, small_tensors, refused);
+  Compute(call, tensors, refused);
   ASSERT_TRUE(refused.is_there());
   EXPECT_EQ(refused.WaitForCode(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.Wait().status().message()), StartsWith("request: "));
   answer.Wait() = absl::CancelledError();
   EXPECT_EQ(AwaitNothingInflight(*engine_), 0);
   Answer again;
-  Compute(small, small_tensors, again);
+  Compute(call, tensors, again);
   EXPECT_TRUE(again.Wait().ok());
 
   --limits.max_inflight_bytes;
@@ -331,13 +336,64 @@ TEST_F(EngineTest, TheLeaseGoesWithTheResult) {
   held_.Release();
   ASSERT_TRUE(answer.Wait().ok()) << answer.Wait().status();
   AttentionResult result = *std::move(answer.Wait());
-  EXPECT_EQ(InflightBytes(*engine_), call.AdmittedBytes());
+  const std::int64_t left = call.AdmittedBytes() - PackedBytes(call);
+  EXPECT_EQ(InflightBytes(*engine_), left) << "what was packed is gone";
+  EXPECT_EQ(result.lease.bytes(), left);
+  EXPECT_EQ(result.request_bytes, RequestBytes(call));
   {
-    const memory::Budget::Lease lease = std::move(result.lease);
-    EXPECT_EQ(InflightBytes(*engine_), call.AdmittedBytes());
+    const memory::Ticket lease = std::move(result.lease);
+    EXPECT_EQ(InflightBytes(*engine_), left);
   }
   EXPECT_EQ(AwaitNothingInflight(*engine_), 0);
   ExpectAnsweredOnce(answer);
+}
+
+TEST_F(EngineTest, EachBufferHoldsItsPartOfTheLease) {
+  TestCall call(kLarge);
+  call.header.set_return_log_sum_exp(true);
+  const RequestTensors tensors = call.Tensors();
+  Answer answer;
+  Compute(call, tensors, answer);
+  ASSERT_TRUE(answer.Wait().ok()) << answer.Wait().status();
+  AttentionResult result = *std::move(answer.Wait());
+  result.HoldInBuffers();
+  EXPECT_EQ(result.lease.bytes(), 0);
+  const auto log_sum_exp_bytes = static_cast<std::int64_t>(result.log_sum_exp.size());
+  ASSERT_GT(log_sum_exp_bytes, 0);
+  const std::int64_t all = InflightBytes(*engine_);
+  EXPECT_EQ(all, call.AdmittedBytes() - PackedBytes(call));
+  result.log_sum_exp = Buffer();
+  EXPECT_EQ(InflightBytes(*engine_), all - log_sum_exp_bytes);
+  result.output = Buffer();
+  EXPECT_EQ(InflightBytes(*engine_), 0);
+  ExpectAnsweredOnce(answer);
+}
+
+TEST_F(EngineTest, APeersResultsLeaveRoomForAnother) {
+  for (const bool shares : {true, false}) {
+    const TestCall call(kLarge);
+    const RequestTensors tensors = call.Tensors();
+    memory::Ledger ledger({.total = 6 * call.AdmittedBytes(), .shares = shares});
+    engine_ = std::make_unique<AttentionEngine>(Limits(), registry_, held_.kernel(), 1, nullptr, &ledger);
+    ComputeOptions hog;
+    hog.account = ledger.AccountOf("hog");
+    // Takes until it is refused, and keeps all results.
+    std::vector<std::unique_ptr<Answer>> kept;
+    do {
+      kept.push_back(std::make_unique<Answer>());
+      engine_->Compute(call.header, tensors, hog, kept.back()->done());
+    } while (kept.back()->Wait().ok());
+    EXPECT_EQ(kept.back()->WaitForCode(), absl::StatusCode::kResourceExhausted);
+    Answer answer;
+    ComputeOptions other;
+    other.account = ledger.AccountOf("other");
+    engine_->Compute(call.header, tensors, other, answer.done());
+    EXPECT_EQ(answer.WaitForCode(), shares ? absl::StatusCode::kOk : absl::StatusCode::kResourceExhausted);
+    kept.clear();
+    answer.Wait() = absl::CancelledError();
+    EXPECT_EQ(AwaitNothingInflight(*engine_), 0);
+    engine_.reset();
+  }
 }
 
 TEST_F(EngineTest, ResultsMayOutliveTheEngine) {
@@ -405,7 +461,7 @@ TEST_F(EngineTest, ManySequencesArePreparedOnTheScheduler) {
   const RequestTensors many_tensors = many.Tensors(), small_tensors = small.Tensors();
   Answer many_answer, small_answer;
   engine_->ComputeAside(many.header, many_tensors, {}, many_answer.done());
-  EXPECT_EQ(InflightBytes(*engine_), first.AdmittedBytes()) << "it was prepared on this thread";
+  EXPECT_EQ(InflightBytes(*engine_), first.AdmittedBytes() + RequestBytes(many)) << "it was prepared on this thread";
   engine_->ComputeAside(small.header, small_tensors, {}, small_answer.done());
   EXPECT_TRUE(small_answer.is_there()) << "a small one waits for nobody";
   held_.Release();
@@ -439,7 +495,8 @@ TEST_F(EngineTest, WhatIsPreparedOnTheSchedulerMayBeRefusedOrCancelledThere) {
     Answer answer;
     engine_->ComputeAside(call.header, tensors, options, answer.done());
     EXPECT_EQ(answer.WaitForCode(), c.code) << answer.Wait().status();
-    EXPECT_EQ(engine_->TakePeakBytes(), 0) << "nothing was admitted";
+    EXPECT_EQ(AwaitNothingInflight(*engine_), 0);
+    EXPECT_LE(engine_->TakePeakBytes(), RequestBytes(call)) << "nothing was admitted but its message";
     ExpectAnsweredOnce(answer);
   }
 }
@@ -622,7 +679,7 @@ TEST_F(EngineTest, ResultsInSharedMemoryAreWrittenThereAndNotCounted) {
   const shm::UniqueFd fd(memfd_create("engine_test", MFD_ALLOW_SEALING | MFD_CLOEXEC));
   ASSERT_EQ(ftruncate(fd.get(), kSize), 0);
   ASSERT_EQ(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
-  const absl::StatusOr<shm::Handle> handle = memory.Register(1, fd.get(), kSize);
+  const absl::StatusOr<shm::Handle> handle = memory.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(handle.ok()) << handle.status();
   Start(Limits(), &memory);
   TestCall call;

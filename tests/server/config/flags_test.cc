@@ -53,6 +53,8 @@ void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.unix_socket_mode, expected.unix_socket_mode);
   EXPECT_EQ(got.shared_memory, expected.shared_memory);
   EXPECT_EQ(got.local_calls, expected.local_calls);
+  EXPECT_EQ(got.peer_shares, expected.peer_shares);
+  EXPECT_EQ(got.trusted_proxies, expected.trusted_proxies);
   EXPECT_EQ(got.model_root, expected.model_root);
   EXPECT_EQ(got.strict_models, expected.strict_models);
   EXPECT_EQ(got.threads, expected.threads);
@@ -91,6 +93,11 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
       {{"--shared_memory", "--local_calls"}, [](Options& o) { o.shared_memory = o.local_calls = true; }},
       {{"--noshared_memory"}, [](Options& o) { o.shared_memory = false; }},
       {{"--nolocal_calls"}, [](Options& o) { o.local_calls = false; }},
+      {{"--nopeer_shares"}, [](Options& o) { o.peer_shares = false; }},
+      {{"--trusted_proxies=10.0.0.0/8,fd00::1"},
+       [](Options& o) {
+         o.trusted_proxies = {"10.0.0.0/8", "fd00::1"};
+       }},
       {{"--model_root=/models"}, [](Options& o) { o.model_root = "/models"; }},
       {{"-model_root=a folder"}, [](Options& o) { o.model_root = "a folder"; }},
       {{"--model_root=/models", "--strict_models"},
@@ -235,6 +242,8 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
                                     "strict_models",
                                     "threads",
                                     "kernel",
+                                    "peer_shares",
+                                    "trusted_proxies",
                                     "drain_seconds",
                                     "log_level",
                                     "keepalive_time",
@@ -257,7 +266,7 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
 TEST_F(FlagsTest, HelpShowsDefaults) {
   for (const LimitRow& row : LimitRows()) {
     if (!row.has_flag) continue;
-    const std::int64_t value = Limits().*row.value;
+    const std::int64_t value = UnfittedLimits().*row.value;
     const bool is_bytes = absl::EndsWith(row.name, "_bytes");
     const std::string shown = is_bytes ? AbslUnparseFlag(ByteSize{value}) : std::to_string(value);
     EXPECT_EXIT(ParseAloud({"--help"}), ExitedWithCode(0),

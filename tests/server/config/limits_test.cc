@@ -66,6 +66,18 @@ TEST(LimitsTest, DefaultsArePositiveAndAllowed) {
   for (const LimitRow& row : LimitRows()) EXPECT_GT(Limits().*row.value, 0) << row.name;
 }
 
+// 0 stands for what fits the machine in those, and for nothing in the others.
+TEST(LimitsTest, FittedLimitsMayBeZero) {
+  EXPECT_EQ(CheckLimits(UnfittedLimits()), absl::OkStatus());
+  int fitted = 0;
+  for (const LimitRow& row : LimitRows()) {
+    EXPECT_EQ(UnfittedLimits().*row.value, row.fitted ? 0 : Limits().*row.value) << row.name;
+    EXPECT_TRUE(!row.has_flag || (row.lowest == 0) == row.fitted) << row.name;
+    fitted += row.fitted ? 1 : 0;
+  }
+  EXPECT_EQ(fitted, 4);
+}
+
 TEST(LimitsTest, LowestAndHighestAreAcceptedAndNothingBeyond) {
   int with_flag = 0;
   for (const LimitRow& row : LimitRows()) {

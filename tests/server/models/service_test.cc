@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <thread>
@@ -59,8 +60,8 @@ class StuckLog final : public spdlog::sinks::base_sink<spdlog::details::null_mut
 
 class ModelServiceTest : public testing::Test {
  protected:
-  explicit ModelServiceTest(const Limits& limits = {})
-      : service_(limits, registry_), logger_before_(spdlog::default_logger()) {
+  explicit ModelServiceTest(std::int64_t memory = std::int64_t{1} << 30)
+      : ledger_({.total = memory, .shares = false}), logger_before_(spdlog::default_logger()) {
     EXPECT_TRUE(registry_.AddEmbedded().ok());
     spdlog::set_default_logger(std::make_shared<spdlog::logger>("test", log_));
     grpc::ServerBuilder builder;
@@ -107,7 +108,8 @@ class ModelServiceTest : public testing::Test {
 
   const std::shared_ptr<StuckLog> log_ = std::make_shared<StuckLog>();
   model::Registry registry_{model::RegistryOptions{}};
-  ModelService service_;
+  memory::Ledger ledger_;
+  ModelService service_{Limits(), registry_, ledger_};
   std::unique_ptr<grpc::Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::ModelService::Stub> stub_;
@@ -155,25 +157,20 @@ TEST_F(ModelServiceTest, ManyCallsWaitTheirTurn) {
 
 class SmallModelServiceTest : public ModelServiceTest {
  protected:
-  static Limits Small() {
-    Limits limits;
-    limits.max_request_bytes = 1;
-    return limits;
-  }
-  SmallModelServiceTest() : ModelServiceTest(Small()) {}
+  SmallModelServiceTest() : ModelServiceTest(kMost) {}
 
-  // What may wait together.
-  static constexpr std::size_t kMost = (std::size_t{64} << 20) + 1;
+  // What may wait together, with what holds the threads.
+  static constexpr std::int64_t kMost = std::int64_t{64} << 20;
   static constexpr std::chrono::milliseconds kShort{300};
 
-  grpc::Status Upload(std::size_t bytes, std::chrono::milliseconds timeout, grpc::ClientContext& context) {
+  grpc::Status Upload(std::int64_t bytes, std::chrono::milliseconds timeout, grpc::ClientContext& context) {
     context.set_deadline(std::chrono::system_clock::now() + timeout);
     v1::UploadTableRequest request;
-    request.set_model(std::string(bytes, 'm'));
+    request.set_model(std::string(static_cast<std::size_t>(bytes), 'm'));
     v1::UploadTableResponse response;
     return stub_->UploadTable(&context, request, &response);
   }
-  grpc::Status Upload(std::size_t bytes, std::chrono::milliseconds timeout) {
+  grpc::Status Upload(std::int64_t bytes, std::chrono::milliseconds timeout) {
     grpc::ClientContext context;
     return Upload(bytes, timeout, context);
   }
@@ -181,10 +178,37 @@ class SmallModelServiceTest : public ModelServiceTest {
 
 TEST_F(SmallModelServiceTest, WhatWaitsIsBounded) {
   HoldTableThreads();
-  EXPECT_EQ(Upload(kMost * 3 / 4, kShort).error_code(), StatusCode::DEADLINE_EXCEEDED);
-  const grpc::Status refused = Upload(kMost, kPatience);
+  threads_.emplace_back([this] { EXPECT_EQ(Upload(kMost / 4, kPatience).error_code(), StatusCode::INVALID_ARGUMENT); });
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (ledger_.used_bytes() < kMost / 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  const grpc::Status refused = Upload(kMost / 5, kPatience);
   EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_THAT(refused.error_message(), HasSubstr("model calls: expected at most"));
+  EXPECT_THAT(refused.error_message(), HasSubstr("request: expected at most 67108864 bytes in flight"));
+}
+
+// What a message becomes counts before it is parsed, and the answer before it is made; afterwards nothing is held.
+TEST_F(SmallModelServiceTest, WhatACallNeedsIsTakenBeforeItIsMade) {
+  log_->Go();
+  const grpc::Status upload = Upload(kMost / 2, kPatience);
+  EXPECT_EQ(upload.error_code(), StatusCode::RESOURCE_EXHAUSTED) << "its message alone fits";
+  EXPECT_THAT(upload.error_message(), HasSubstr("which can never fit"));
+  EXPECT_EQ(Upload(kMost / 4, kPatience).error_code(), StatusCode::INVALID_ARGUMENT) << "no name is as long";
+
+  v1::GetBiasRequest window;
+  window.set_model("book");
+  window.set_query_count(1024);
+  window.set_key_count(512);
+  grpc::ClientContext context;
+  v1::GetBiasResponse response;
+  const grpc::Status fits = stub_->GetBias(&context, window, &response);
+  EXPECT_TRUE(fits.ok()) << fits.error_message();
+  window.set_key_count(4096);
+  grpc::ClientContext again;
+  EXPECT_EQ(stub_->GetBias(&again, window, &response).error_code(), StatusCode::RESOURCE_EXHAUSTED);
+
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (ledger_.used_bytes() > 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  EXPECT_EQ(ledger_.used_bytes(), 0);
 }
 
 // Whether a call waits shows in whether another one has room.
@@ -196,16 +220,16 @@ TEST_F(SmallModelServiceTest, AWaitingCallLeavesTheQueueWhenItIsCancelledOrItsTi
     while (code == StatusCode::RESOURCE_EXHAUSTED) {
       grpc::ClientContext context;
       waits = &context;
-      code = Upload(kMost * 3 / 4, kPatience, context).error_code();
+      code = Upload(kMost / 4, kPatience, context).error_code();
     }
     EXPECT_EQ(code, StatusCode::CANCELLED);
   });
-  while (Upload(kMost * 3 / 4, kShort).error_code() != StatusCode::RESOURCE_EXHAUSTED) continue;
+  while (Upload(kMost / 4, kShort).error_code() != StatusCode::RESOURCE_EXHAUSTED) continue;
   waits.load()->TryCancel();
   waiting.join();
   // Each has room once the one before it has gone.
   for (int i = 0; i < 3; ++i) {
-    while (Upload(kMost * 3 / 4, kShort).error_code() != StatusCode::DEADLINE_EXCEEDED) continue;
+    while (Upload(kMost / 4, kShort).error_code() != StatusCode::DEADLINE_EXCEEDED) continue;
   }
 }
 

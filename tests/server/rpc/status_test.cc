@@ -71,5 +71,26 @@ TEST(StatusTest, WhatTheCallerSentIsEscapedAndCut) {
   EXPECT_EQ(ToGrpc(absl::InternalError("a\xff\n€")).error_message(), "a\\xff\\x0a€");
 }
 
+TEST(StatusTest, ARetryDelayIsInTheDetailAndARetryInfo) {
+  absl::Status error = FieldError(absl::StatusCode::kResourceExhausted, "request", "less", "more");
+  EXPECT_FALSE(DetailOf(error)->has_retry_delay());
+  SetRetryDelay(absl::Milliseconds(1250), error);
+  EXPECT_EQ(DetailOf(error)->retry_delay().seconds(), 1);
+  EXPECT_EQ(DetailOf(error)->retry_delay().nanos(), 250000000);
+  google::protobuf::UnknownFieldSet fields;
+  ASSERT_TRUE(fields.ParseFromString(ToGrpc(error).error_details()));
+  ASSERT_EQ(fields.field_count(), 4);
+  google::protobuf::Any any;
+  ASSERT_TRUE(any.ParseFromString(fields.field(3).length_delimited()));
+  EXPECT_EQ(any.type_url(), "type.googleapis.com/google.rpc.RetryInfo");
+  google::protobuf::UnknownFieldSet info;
+  ASSERT_TRUE(info.ParseFromString(any.value()));
+  ASSERT_EQ(info.field_count(), 1);
+  google::protobuf::Duration delay;
+  ASSERT_TRUE(delay.ParseFromString(info.field(0).length_delimited()));
+  EXPECT_EQ(delay.seconds(), 1);
+  EXPECT_EQ(delay.nanos(), 250000000);
+}
+
 }  // namespace
 }  // namespace attnd::server

@@ -62,6 +62,41 @@ TEST(ServerInfoTest, WithoutAUnixSocketThereAreNeitherSharedMemoryNorLocalCalls)
   EXPECT_FALSE(info.local_calls());
 }
 
+TEST(ServerInfoTest, SaysWhatIsInUseNow) {
+  memory::Ledger ledger({.total = 1000});
+  SharedMemory shared({.max_total_bytes = 500});
+  Counters counters;
+  counters.stalled_reads = 3;
+  counters.stalled_writes = 4;
+  v1::GetServerInfoResponse info;
+  AddUse(ledger, &shared, counters, info);
+  EXPECT_EQ(info.memory().total_bytes(), 1000);
+  EXPECT_EQ(info.memory().used_bytes(), 0);
+  EXPECT_EQ(info.shared_memory().total_bytes(), 500);
+  EXPECT_EQ(info.stalled_calls().reads(), 3);
+  EXPECT_EQ(info.stalled_calls().writes(), 4);
+  {
+    const auto one = ledger.Take(ledger.AccountOf("a"), 300);
+    const auto two = ledger.Take(ledger.AccountOf("b"), 200);
+    const auto by_share = ledger.Take(ledger.AccountOf("a"), 300);
+    const auto by_total = ledger.Take(ledger.AccountOf("c"), 500);
+    const auto never = ledger.Take(ledger.AccountOf("c"), 501);
+    v1::GetServerInfoResponse busy;
+    AddUse(ledger, nullptr, counters, busy);
+    EXPECT_EQ(busy.memory().used_bytes(), 500);
+    EXPECT_EQ(busy.memory().free_bytes(), 500);
+    EXPECT_EQ(busy.memory().peers(), 2);
+    EXPECT_EQ(busy.memory().largest_peer_bytes(), 300);
+    EXPECT_EQ(busy.memory().refused_by_share(), 2);
+    EXPECT_EQ(busy.memory().refused_by_total(), 0);
+    EXPECT_EQ(busy.memory().refused_as_never_fitting(), 1);
+    EXPECT_FALSE(busy.has_shared_memory());
+  }
+  AddUse(ledger, nullptr, counters, info);
+  EXPECT_EQ(info.memory().used_bytes(), 0);
+  EXPECT_EQ(info.memory().peak_bytes(), 500);
+}
+
 TEST(ServerInfoTest, SaysWhatRuns) {
   for (const kernel::Kernel* kernel : kernel::AvailableKernels()) {
     EXPECT_EQ(InfoOf(Options(), *kernel, 1, {}).kernel(), kernel::NameOf(*kernel));

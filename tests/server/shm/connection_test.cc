@@ -79,7 +79,7 @@ class ConnectionTest : public testing::Test {
  protected:
   ConnectionTest() { Connect(&memory_); }
   void Connect(SharedMemory* memory) {
-    connection_ = std::make_unique<Connection>(++owner_, memory, closer_, unmapper_, sink_, calls_);
+    connection_ = std::make_unique<Connection>(++owner_, "user", memory, closer_, unmapper_, sink_, calls_);
   }
 
   shm::Reply TakeReply() {
@@ -134,6 +134,7 @@ TEST_F(ConnectionTest, ARegionThatTakesLongToUnmapHoldsUpNoAnswer) {
 TEST_F(ConnectionTest, WhatWasReleasedLeavesRoomAtOnce) {
   SharedMemoryLimits limits;
   limits.max_total_bytes = kSize;
+  limits.peer_shares = false;
   SharedMemory memory(limits);
   Connect(&memory);
   for (int i = 0; i < 100; ++i) {

@@ -36,12 +36,13 @@ v1::SharedTensor Place(const shm::Handle& handle, std::uint64_t offset) {
 
 class SharedMemoryTest : public testing::Test {
  protected:
-  SharedMemory memory_{{.max_total_bytes = 4 * kSize, .max_connection_bytes = 3 * kSize, .max_connection_regions = 3}};
+  SharedMemory memory_{{.max_total_bytes = 4 * kSize, .max_connection_bytes = 3 * kSize, .max_connection_regions = 3,
+                        .peer_shares = false}};
 };
 
 TEST_F(SharedMemoryTest, BothSidesSeeTheSameBytes) {
   const shm::UniqueFd fd = Memory(kSize);
-  const auto handle = memory_.Register(1, fd.get(), kSize);
+  const auto handle = memory_.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(handle.ok()) << handle.status();
   auto* const mine = static_cast<char*>(mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0));
   std::memcpy(mine + 100, "query", 5);
@@ -55,8 +56,8 @@ TEST_F(SharedMemoryTest, BothSidesSeeTheSameBytes) {
 
 TEST_F(SharedMemoryTest, HandlesAreRandomAndDistinct) {
   const shm::UniqueFd fd = Memory(kSize);
-  const auto first = memory_.Register(1, fd.get(), kSize);
-  const auto second = memory_.Register(1, fd.get(), kSize);
+  const auto first = memory_.Register(1, "user", fd.get(), kSize);
+  const auto second = memory_.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(first.ok() && second.ok());
   EXPECT_NE(*first, *second);
   EXPECT_NE(*first, shm::Handle{});
@@ -73,7 +74,7 @@ class BadFileTest : public SharedMemoryTest, public testing::WithParamInterface<
 
 TEST_P(BadFileTest, IsRefused) {
   const shm::UniqueFd fd = GetParam().make();
-  const auto handle = memory_.Register(1, fd.get(), GetParam().size);
+  const auto handle = memory_.Register(1, "user", fd.get(), GetParam().size);
   EXPECT_EQ(handle.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(handle.status().message()), HasSubstr(GetParam().message));
   EXPECT_EQ(memory_.mapped_bytes(), 0);
@@ -120,14 +121,14 @@ TEST_F(SharedMemoryTest, RefusesHugePages) {
   const shm::UniqueFd fd(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB));
   if (!fd.valid()) GTEST_SKIP() << "this kernel has no huge pages";
   ASSERT_EQ(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
-  const auto handle = memory_.Register(1, fd.get(), kSize);
+  const auto handle = memory_.Register(1, "user", fd.get(), kSize);
   EXPECT_THAT(std::string(handle.status().message()), HasSubstr("one of huge pages"));
 }
 
 // The seal is what keeps a truncation from turning our reads into SIGBUS. The control: without the seal it would.
 TEST_F(SharedMemoryTest, SealedMemoryCannotShrinkUnderUs) {
   const shm::UniqueFd fd = Memory(kSize);
-  const auto handle = memory_.Register(1, fd.get(), kSize);
+  const auto handle = memory_.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(handle.ok());
   EXPECT_EQ(ftruncate(fd.get(), 0), -1);
   EXPECT_EQ(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kSize), 0);
@@ -147,7 +148,7 @@ TEST(SharedMemoryDeathTest, UnsealedMemoryWouldKillTheServer) {
 
 TEST_F(SharedMemoryTest, ResolvesOnlyWhatLiesInside) {
   const shm::UniqueFd fd = Memory(kSize);
-  const auto handle = memory_.Register(1, fd.get(), kSize);
+  const auto handle = memory_.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(handle.ok());
   EXPECT_TRUE(memory_.Resolve("q_shared", Place(*handle, 0), kSize).ok());
   EXPECT_TRUE(memory_.Resolve("q_shared", Place(*handle, kSize), 0).ok());
@@ -174,7 +175,7 @@ TEST_F(SharedMemoryTest, UnknownHandlesNameNothing) {
 
 TEST_F(SharedMemoryTest, ReleaseIsTheOwnersAlone) {
   const shm::UniqueFd fd = Memory(kSize);
-  const auto handle = memory_.Register(1, fd.get(), kSize);
+  const auto handle = memory_.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(handle.ok());
   EXPECT_EQ(memory_.Release(2, *handle).status().code(), absl::StatusCode::kNotFound);
   memory_.Drop(2);
@@ -186,7 +187,7 @@ TEST_F(SharedMemoryTest, ReleaseIsTheOwnersAlone) {
 
 TEST_F(SharedMemoryTest, ACallInFlightKeepsTheMapping) {
   const shm::UniqueFd fd = Memory(kSize);
-  const auto handle = memory_.Register(1, fd.get(), kSize);
+  const auto handle = memory_.Register(1, "user", fd.get(), kSize);
   ASSERT_TRUE(handle.ok());
   {
     const auto bytes = memory_.Resolve("q_shared", Place(*handle, 0), kSize);
@@ -201,7 +202,7 @@ TEST_F(SharedMemoryTest, ACallInFlightKeepsTheMapping) {
 TEST_F(SharedMemoryTest, LimitsHold) {
   const shm::UniqueFd fd = Memory(4 * kSize);
   const auto code = [&](SharedMemory::Owner owner, std::size_t size) {
-    return memory_.Register(owner, fd.get(), size).status().code();
+    return memory_.Register(owner, "user", fd.get(), size).status().code();
   };
   EXPECT_EQ(code(1, 3 * kSize + 1), absl::StatusCode::kResourceExhausted);  // of one connection
   EXPECT_EQ(code(1, 2 * kSize), absl::StatusCode::kOk);
@@ -212,6 +213,36 @@ TEST_F(SharedMemoryTest, LimitsHold) {
   memory_.Drop(1);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(code(1, 1), absl::StatusCode::kOk);
   EXPECT_EQ(code(1, 1), absl::StatusCode::kResourceExhausted);  // regions of one connection
+}
+
+// Two connections of a user used to take the bytes of all.
+TEST(SharedMemorySharesTest, AUserLeavesRoomForOthersWithAnyNumberOfConnections) {
+  for (const bool shares : {true, false}) {
+    SharedMemory memory({.max_total_bytes = 8 * kSize,
+                         .max_connection_bytes = 4 * kSize,
+                         .max_connection_regions = 256,
+                         .peer_shares = shares});
+    const shm::UniqueFd fd = Memory(kSize);
+    int taken = 0;
+    for (SharedMemory::Owner owner = 1; owner <= 20; ++owner) {
+      while (memory.Register(owner, "uid:1", fd.get(), kSize).ok()) ++taken;
+    }
+    EXPECT_EQ(taken, shares ? 4 : 8);
+    const absl::Status other = memory.Register(21, "uid:2", fd.get(), kSize).status();
+    EXPECT_EQ(other.ok(), shares) << other;
+  }
+}
+
+TEST(SharedMemorySharesTest, RefusalsSayWhichBoundWasMet) {
+  SharedMemory memory({.max_total_bytes = 8 * kSize, .max_connection_bytes = 8 * kSize});
+  const shm::UniqueFd fd = Memory(8 * kSize);
+  EXPECT_THAT(std::string(memory.Register(1, "uid:1", fd.get(), 5 * kSize).status().message()),
+              HasSubstr("the half that one user can have"));
+  ASSERT_TRUE(memory.Register(1, "uid:1", fd.get(), 3 * kSize).ok());
+  EXPECT_THAT(std::string(memory.Register(1, "uid:1", fd.get(), 2 * kSize).status().message()),
+              HasSubstr("bytes of one user while"));
+  EXPECT_EQ(memory.GetUsage().refused_by_share, 1);
+  EXPECT_EQ(memory.GetUsage().largest_peer, static_cast<std::int64_t>(3 * kSize));
 }
 
 }  // namespace

@@ -4,9 +4,10 @@
 #include <cstring>
 #include <limits>
 #include <utility>
+#include <variant>
 
 #include "gtest/gtest.h"
-#include "memory/budget.h"
+#include "memory/ledger.h"
 
 // AddressSanitizer ends the program where malloc would return null, unless told.
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
@@ -59,29 +60,33 @@ TEST(BufferTest, SliceOwnsTheMemory) {
   EXPECT_EQ(slice.begin()[4999], 'x');
 }
 
+memory::Ticket Take60(memory::Ledger& ledger) {
+  return std::get<memory::Ticket>(ledger.Take(ledger.AccountOf("peer"), 60));
+}
+
 TEST(BufferTest, LeaseIsGivenBackWithTheLastSlice) {
-  memory::Budget budget(100);
+  memory::Ledger ledger({.total = 200});
   Buffer buffer = Create(5000);
-  buffer.Hold(*budget.Take(60));
+  buffer.Hold(Take60(ledger));
   Buffer moved = std::move(buffer);
   buffer = Buffer();
-  EXPECT_EQ(budget.used_bytes(), 60);
+  EXPECT_EQ(ledger.used_bytes(), 60);
   {
     grpc::Slice slice = std::move(moved).ToSlice();
     moved = Buffer();
     const grpc::Slice copy = slice;
     slice = grpc::Slice();
-    EXPECT_EQ(budget.used_bytes(), 60);
+    EXPECT_EQ(ledger.used_bytes(), 60);
   }
-  EXPECT_EQ(budget.used_bytes(), 0);
+  EXPECT_EQ(ledger.used_bytes(), 0);
 }
 
 TEST(BufferTest, LeaseIsGivenBackWithABufferThatIsNotSent) {
-  memory::Budget budget(100);
+  memory::Ledger ledger({.total = 200});
   Buffer buffer = Create(5000);
-  buffer.Hold(*budget.Take(60));
+  buffer.Hold(Take60(ledger));
   buffer = Buffer();
-  EXPECT_EQ(budget.used_bytes(), 0);
+  EXPECT_EQ(ledger.used_bytes(), 0);
 }
 
 TEST(BufferTest, AbsurdSizesAreRefused) {

@@ -14,11 +14,13 @@ from attnd.models import (
     AlibiSlopes,
     BiasWindow,
     FailedModel,
+    MemoryUse,
     Model,
     PerOffset,
     Rule,
     ServerInfo,
     Setting,
+    StalledCalls,
     T5Buckets,
     Table,
 )
@@ -144,7 +146,14 @@ def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
         limits={limit.name: getattr(limits, limit.name) for limit in limits.DESCRIPTOR.fields},
         settings=[Setting(s.name, _STATE_NAMES.get(s.state, "unspecified"), s.detail) for s in message.settings],
         local_calls=message.local_calls,
+        memory=_use_of(message.memory) if message.HasField("memory") else None,
+        shared_memory=_use_of(message.shared_memory) if message.HasField("shared_memory") else None,
+        stalled_calls=StalledCalls(message.stalled_calls.reads, message.stalled_calls.writes),
     )
+
+
+def _use_of(message: server_pb2.MemoryUse) -> MemoryUse:
+    return MemoryUse(**{count.name: getattr(message, count.name) for count in message.DESCRIPTOR.fields})
 
 
 def _table_of(message: model_pb2.Table) -> Table:

@@ -411,7 +411,7 @@ def bias(
 
 
 def server_info(core: Core, *, timeout: Optional[float] = None, metadata: Any = None) -> Operation[ServerInfo]:
-    """The server's version, kernel, threads and limits.
+    """The server's version, kernel, threads, limits and memory in use.
 
     Example:
         >>> client.server_info().limits["max_head_dim"]

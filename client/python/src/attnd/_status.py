@@ -23,7 +23,11 @@ def error_of(code: int, message: str, detail: Optional[types_pb2.ErrorDetail], r
 
 def error_in(answer: Any) -> Error:
     """That of a LocalAnswer or a StreamAttentionResponse whose code is not 0."""
-    return error_of(answer.code, answer.message, answer.detail if answer.HasField("detail") else None, None)
+    detail = answer.detail if answer.HasField("detail") else None
+    delay = None
+    if detail is not None and detail.HasField("retry_delay"):
+        delay = detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9
+    return error_of(answer.code, answer.message, detail, delay)
 
 
 def from_rpc_error(rpc: Any) -> Error:

@@ -16,11 +16,13 @@ from attnd._picture_window import Window
 __all__ = [
     "AlibiSlopes",
     "BiasWindow",
+    "MemoryUse",
     "Model",
     "PerOffset",
     "ServerInfo",
     "ServingStatus",
     "Setting",
+    "StalledCalls",
     "Svg",
     "T5Buckets",
     "Table",
@@ -327,6 +329,46 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class MemoryUse:
+    """How much of a limit on memory was in use when the server answered, and what it has refused since its start.
+
+    Attributes:
+        total_bytes: the limit.
+        used_bytes: held.
+        peak_bytes: the most that was held at once.
+        free_bytes: left.
+        peers: how many hold something.
+        largest_peer_bytes: held by the peer that holds most.
+        refused_by_total: requests refused because less was free than they need.
+        refused_by_share: requests refused because their peer would hold more than stays free.
+        refused_as_never_fitting: requests refused because they need more than one peer can ever have.
+    """
+
+    total_bytes: int = 0
+    used_bytes: int = 0
+    peak_bytes: int = 0
+    free_bytes: int = 0
+    peers: int = 0
+    largest_peer_bytes: int = 0
+    refused_by_total: int = 0
+    refused_by_share: int = 0
+    refused_as_never_fitting: int = 0
+
+
+@dataclass(frozen=True)
+class StalledCalls:
+    """Calls that the server has ended because their other end stood still.
+
+    Attributes:
+        reads: a message was not whole in time.
+        writes: a result was not taken in time.
+    """
+
+    reads: int = 0
+    writes: int = 0
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """A server's facts.
 
@@ -339,6 +381,9 @@ class ServerInfo:
         limits: limits in force by name, as in attnd/v1/server.proto ("max_request_bytes", "max_dim", ...).
         settings: what the server's speed rests on, as found at its start.
         local_calls: whether the sockets beside the server's Unix sockets take calls.
+        memory: what calls hold of "max_inflight_bytes"; None from a server that is older than this field.
+        shared_memory: what callers share of "max_shared_bytes"; None if they cannot.
+        stalled_calls: how many calls the server has ended because their other end stood still.
     """
 
     version: str
@@ -349,6 +394,9 @@ class ServerInfo:
     limits: Dict[str, int] = field(default_factory=dict)
     settings: List[Setting] = field(default_factory=list)
     local_calls: bool = False
+    memory: Optional[MemoryUse] = None
+    shared_memory: Optional[MemoryUse] = None
+    stalled_calls: StalledCalls = field(default_factory=StalledCalls)
 
     def __repr__(self) -> str:
         calls = ", local calls" if self.local_calls else ""

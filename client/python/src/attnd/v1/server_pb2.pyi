@@ -16,12 +16,15 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ["available_kernels", "kernel", "limits", "local_calls", "settings", "started_at", "threads", "version"]
+    __slots__ = ["available_kernels", "kernel", "limits", "local_calls", "memory", "settings", "shared_memory", "stalled_calls", "started_at", "threads", "version"]
     AVAILABLE_KERNELS_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    STALLED_CALLS_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -29,11 +32,14 @@ class GetServerInfoResponse(_message.Message):
     kernel: str
     limits: Limits
     local_calls: bool
+    memory: MemoryUse
     settings: _containers.RepeatedCompositeFieldContainer[Setting]
+    shared_memory: MemoryUse
+    stalled_calls: StalledCalls
     started_at: _timestamp_pb2.Timestamp
     threads: int
     version: str
-    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., available_kernels: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., local_calls: bool = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., available_kernels: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., local_calls: bool = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., shared_memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., stalled_calls: _Optional[_Union[StalledCalls, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ["max_bias_cells", "max_dim", "max_head_dim", "max_header_bytes", "max_inflight_bytes", "max_model_file_bytes", "max_models", "max_page_size", "max_request_bytes", "max_result_bytes", "max_shared_bytes", "max_table_values"]
@@ -63,6 +69,28 @@ class Limits(_message.Message):
     max_table_values: int
     def __init__(self, max_request_bytes: _Optional[int] = ..., max_result_bytes: _Optional[int] = ..., max_dim: _Optional[int] = ..., max_head_dim: _Optional[int] = ..., max_models: _Optional[int] = ..., max_table_values: _Optional[int] = ..., max_bias_cells: _Optional[int] = ..., max_model_file_bytes: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_inflight_bytes: _Optional[int] = ..., max_header_bytes: _Optional[int] = ..., max_shared_bytes: _Optional[int] = ...) -> None: ...
 
+class MemoryUse(_message.Message):
+    __slots__ = ["free_bytes", "largest_peer_bytes", "peak_bytes", "peers", "refused_as_never_fitting", "refused_by_share", "refused_by_total", "total_bytes", "used_bytes"]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_PEER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_AS_NEVER_FITTING_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_BY_SHARE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_BY_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    free_bytes: int
+    largest_peer_bytes: int
+    peak_bytes: int
+    peers: int
+    refused_as_never_fitting: int
+    refused_by_share: int
+    refused_by_total: int
+    total_bytes: int
+    used_bytes: int
+    def __init__(self, total_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., peers: _Optional[int] = ..., largest_peer_bytes: _Optional[int] = ..., refused_by_total: _Optional[int] = ..., refused_by_share: _Optional[int] = ..., refused_as_never_fitting: _Optional[int] = ...) -> None: ...
+
 class Setting(_message.Message):
     __slots__ = ["detail", "name", "state"]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +100,14 @@ class Setting(_message.Message):
     name: str
     state: SettingState
     def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[SettingState, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class StalledCalls(_message.Message):
+    __slots__ = ["reads", "writes"]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    reads: int
+    writes: int
+    def __init__(self, reads: _Optional[int] = ..., writes: _Optional[int] = ...) -> None: ...
 
 class SettingState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []

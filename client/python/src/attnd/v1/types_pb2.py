@@ -11,9 +11,10 @@ from google.protobuf import symbol_database as _symbol_database
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ttnd/v1/types.proto\x12\x08\x61ttnd.v1\";\n\x0b\x45rrorDetail\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\x0b\n\x03got\x18\x03 \x01(\t*N\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_FP32\x10\x01\x12\x0e\n\nDTYPE_FP16\x10\x02\x12\x0e\n\nDTYPE_BF16\x10\x03*<\n\x04Mask\x12\x14\n\x10MASK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMASK_CAUSAL\x10\x01\x12\r\n\tMASK_NONE\x10\x02\x42\x38\n\x08\x61ttnd.v1B\nTypesProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ttnd/v1/types.proto\x12\x08\x61ttnd.v1\x1a\x1egoogle/protobuf/duration.proto\"k\n\x0b\x45rrorDetail\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\x0b\n\x03got\x18\x03 \x01(\t\x12.\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*N\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_FP32\x10\x01\x12\x0e\n\nDTYPE_FP16\x10\x02\x12\x0e\n\nDTYPE_BF16\x10\x03*<\n\x04Mask\x12\x14\n\x10MASK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMASK_CAUSAL\x10\x01\x12\r\n\tMASK_NONE\x10\x02\x42\x38\n\x08\x61ttnd.v1B\nTypesProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attnd.v1.types_pb2', globals())
@@ -21,10 +22,10 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'\n\010attnd.v1B\nTypesProtoP\001Z\020attnd/v1;attndv1\370\001\001\252\002\010Attnd.V1'
-  _DTYPE._serialized_start=95
-  _DTYPE._serialized_end=173
-  _MASK._serialized_start=175
-  _MASK._serialized_end=235
-  _ERRORDETAIL._serialized_start=34
-  _ERRORDETAIL._serialized_end=93
+  _DTYPE._serialized_start=175
+  _DTYPE._serialized_end=253
+  _MASK._serialized_start=255
+  _MASK._serialized_end=315
+  _ERRORDETAIL._serialized_start=66
+  _ERRORDETAIL._serialized_end=173
 # @@protoc_insertion_point(module_scope)

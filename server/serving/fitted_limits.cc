@@ -1,0 +1,41 @@
+#include "server/serving/fitted_limits.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace attnd::server {
+namespace {
+
+// Below this a server is of little use; one that may have less than twice as much is warned of by MemorySetting.
+constexpr std::int64_t kLeastInflight = std::int64_t{32} << 20;
+// Whole mebibytes, so that flags and logs are readable.
+constexpr std::int64_t kStep = std::int64_t{1} << 20;
+
+// Scratch memory of a thread that computes, at the largest head_dim.
+constexpr std::int64_t kThreadBytes = std::int64_t{4} << 20;
+// Tables of a thousand models of the usual size.
+constexpr std::int64_t kModelBytes = std::int64_t{64} << 20;
+
+std::int64_t Whole(std::int64_t bytes) { return bytes < kStep ? bytes : bytes / kStep * kStep; }
+
+}  // namespace
+
+std::int64_t BaseBytes(int threads) { return kIdleBytes + kModelBytes + threads * kThreadBytes; }
+
+Limits FittedLimits(const Options& options, int threads, const AllowedMemory& allowed) {
+  constexpr Limits kMost;
+  const std::int64_t half = std::max<std::int64_t>(0, allowed.bytes - BaseBytes(threads)) / 2;
+  Limits limits = options.limits;
+  const auto fit = [](std::int64_t& limit, std::int64_t bytes, std::int64_t most) {
+    if (limit == 0) limit = std::min(Whole(bytes), most);
+  };
+  fit(limits.max_inflight_bytes, std::max(half, kLeastInflight), kMost.max_inflight_bytes);
+  // Without shares all of it can be one peer's, and the rule keeps the same distance.
+  const std::int64_t eighth = std::max<std::int64_t>(1, limits.max_inflight_bytes / 8);
+  fit(limits.max_request_bytes, eighth, kMost.max_request_bytes);
+  fit(limits.max_result_bytes, eighth, kMost.max_result_bytes);
+  fit(limits.max_shared_bytes, std::max(half, kLeastInflight), kMost.max_shared_bytes);
+  return limits;
+}
+
+}  // namespace attnd::server

@@ -1,0 +1,81 @@
+#include "server/serving/fitted_limits.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "gtest/gtest.h"
+
+namespace attnd::server {
+namespace {
+
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+constexpr std::int64_t kGiB = std::int64_t{1} << 30;
+
+Limits Fitted(std::int64_t allowed, const Options& options = Options(), int threads = 4) {
+  return FittedLimits(options, threads, {allowed, "the cgroup's limit"});
+}
+
+TEST(FittedLimitsTest, HalfOfWhatTheServerItselfLeaves) {
+  const Limits limits = Fitted(16 * kGiB);
+  EXPECT_EQ(limits.max_inflight_bytes, (16 * kGiB - BaseBytes(4)) / 2);
+  EXPECT_EQ(limits.max_request_bytes, 256 * kMiB);
+  EXPECT_EQ(limits.max_result_bytes, 256 * kMiB);
+  EXPECT_EQ(limits.max_shared_bytes, (16 * kGiB - BaseBytes(4)) / 2);
+  EXPECT_EQ(limits.max_dim, Limits().max_dim) << "the others are as they were";
+}
+
+TEST(FittedLimitsTest, SmallMachinesHaveSmallLimits) {
+  const Limits limits = Fitted(512 * kMiB);
+  EXPECT_EQ(limits.max_inflight_bytes, 200 * kMiB);
+  EXPECT_EQ(limits.max_request_bytes, 25 * kMiB);
+  EXPECT_EQ(limits.max_result_bytes, 25 * kMiB);
+  EXPECT_EQ(limits.max_shared_bytes, 200 * kMiB);
+}
+
+TEST(FittedLimitsTest, ThereIsALeastAndAMost) {
+  const Limits least = Fitted(kMiB);
+  EXPECT_EQ(least.max_inflight_bytes, 32 * kMiB);
+  EXPECT_EQ(least.max_request_bytes, 4 * kMiB);
+  const Limits most = Fitted(INT64_MAX);
+  EXPECT_EQ(most.max_inflight_bytes, 64 * kGiB);
+  EXPECT_EQ(most.max_request_bytes, 256 * kMiB);
+  EXPECT_EQ(most.max_shared_bytes, 8 * kGiB);
+}
+
+// The largest request that the defaults allow, its result, and keys and values widened from half precision.
+TEST(FittedLimitsTest, TheLargestRequestFitsForOnePeerAlone) {
+  for (std::int64_t allowed = 64 * kMiB; allowed < 1024 * kGiB; allowed = allowed * 5 / 4) {
+    const Limits limits = Fitted(allowed);
+    const std::int64_t largest = limits.max_request_bytes + limits.max_result_bytes + 2 * limits.max_request_bytes;
+    EXPECT_LE(largest, limits.max_inflight_bytes / 2) << allowed;
+    EXPECT_LE(BaseBytes(4) + 2 * limits.max_inflight_bytes, std::max(allowed, BaseBytes(4) + 64 * kMiB)) << allowed;
+    Options options;
+    options.limits = limits;
+    options.listen = {"unix:/x"};
+    if (allowed < 128 * kMiB) continue;  // less than the least: said by the setting
+    EXPECT_EQ(MemorySetting(options, {allowed, "the cgroup's limit"}).state(), v1::SETTING_STATE_IN_FORCE) << allowed;
+  }
+}
+
+TEST(FittedLimitsTest, WhatIsGivenIsKeptAndTheRestFollowsIt) {
+  Options options;
+  options.limits.max_inflight_bytes = 512 * kMiB;
+  options.limits.max_result_bytes = 3;
+  const Limits limits = Fitted(16 * kGiB, options);
+  EXPECT_EQ(limits.max_inflight_bytes, 512 * kMiB);
+  EXPECT_EQ(limits.max_request_bytes, 64 * kMiB);
+  EXPECT_EQ(limits.max_result_bytes, 3);
+  options.limits.max_inflight_bytes = 1;
+  EXPECT_EQ(Fitted(16 * kGiB, options).max_request_bytes, 1) << "0 would mean: not given";
+  options.limits = Limits();
+  const Limits given = Fitted(kMiB, options);
+  EXPECT_EQ(given.max_inflight_bytes, Limits().max_inflight_bytes);
+  EXPECT_EQ(given.max_shared_bytes, Limits().max_shared_bytes);
+}
+
+TEST(FittedLimitsTest, ThreadsTakeTheirShare) {
+  EXPECT_LT(Fitted(4 * kGiB, Options(), 64).max_inflight_bytes, Fitted(4 * kGiB, Options(), 1).max_inflight_bytes);
+}
+
+}  // namespace
+}  // namespace attnd::server
