@@ -114,17 +114,17 @@ class Connection:
         """Queues bytes as they are."""
         self._out.append(memoryview(payload))
 
-    def open(self, path: str, more: Iterable[tuple[str, str]] = ()) -> Stream:
-        """Begins a call; its headers are queued."""
+    def open(self, path: str, more: Iterable[tuple[str, str]] = (), last: bool = True) -> Stream:
+        """Begins a call; its headers are queued. They may be not the `last` ones."""
         stream = Stream(self._next_id, self._initial_window)
         self._next_id += 2
         self.streams[stream.id] = stream
         block = headers_block(path, more)
         first, rest = block[:FRAME_BYTES], block[FRAME_BYTES:]
-        self.raw(frame(HEADERS, 0 if rest else END_HEADERS, stream.id, first))
+        self.raw(frame(HEADERS, 0 if rest or not last else END_HEADERS, stream.id, first))
         while rest:
             first, rest = rest[:FRAME_BYTES], rest[FRAME_BYTES:]
-            self.raw(frame(CONTINUATION, 0 if rest else END_HEADERS, stream.id, first))
+            self.raw(frame(CONTINUATION, 0 if rest or not last else END_HEADERS, stream.id, first))
         return stream
 
     def send(self, stream: Stream, message: Iterable[Buffer], end: bool = False, compressed: bool = False) -> None:

