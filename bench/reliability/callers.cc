@@ -3,12 +3,15 @@
 //   attnd_callers --target TARGET [--callers N] [--shape B,H,N,D] [--every_ms T] [--seconds S | --calls C]
 //
 // Each caller is a thread with a client of its own, without repeats. It makes a call every `every_ms` (0: one after the
-// other). Prints one line of JSON: "calls", "served", "refused" (status code -> calls), "message" (of the first refusal),
+// other). SIGTERM ends them as the end of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status code -> calls), "message" (of the first refusal),
 // "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms" (how many took longer), and "late_ms", the most by
 // which a caller's own timer was late: a machine that is busy delays callers too.
 
+#include <signal.h>
+
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -45,6 +48,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::duration<double, std::milli>;
 
+std::atomic<bool> told_to_end{false};
+
 struct Tally {
   std::vector<double> served_ms;
   std::map<std::string, int> refused;
@@ -80,7 +85,7 @@ Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Clock::
 
   Tally tally;
   Clock::time_point next = Clock::now();
-  for (int i = 0; calls > 0 ? i < calls : Clock::now() < end; ++i) {
+  for (int i = 0; !told_to_end && (calls > 0 ? i < calls : Clock::now() < end); ++i) {
     if (every.count() > 0) {
       std::this_thread::sleep_until(next);
       tally.late_ms = std::max(tally.late_ms, Milliseconds(Clock::now() - next).count());
@@ -162,6 +167,7 @@ absl::Status Run() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("attnd_callers --target TARGET: see bench/reliability/callers.cc");
   absl::ParseCommandLine(argc, argv);
+  signal(SIGTERM, [](int) { attnd::bench::told_to_end = true; });
   if (const absl::Status status = attnd::bench::Run(); !status.ok()) {
     std::cerr << "attnd_callers: " << status << std::endl;
     return 1;

@@ -22,32 +22,6 @@ class Answer:
     message: str
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-
-
-def fields(data: bytes) -> dict[int, int | bytes]:
-    """The last value of each field of a message."""
-    found: dict[int, int | bytes] = {}
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        if key & 7 == 0:
-            found[key >> 3], at = _varint(data, at)
-        elif key & 7 == 2:
-            size, at = _varint(data, at)
-            found[key >> 3], at = data[at : at + size], at + size
-        else:
-            raise ValueError(f"wire type {key & 7}")
-    return found
-
-
 class Door:
     """A connection to PATH.shm. `target` is the server's unix:PATH."""
 
@@ -78,8 +52,8 @@ class Door:
 
     def hello(self) -> None:
         self.socket.send(messages.text(1, messages.number(1, 1) + messages.text(2, b"reliability")))
-        welcome = fields(self.socket.recv(1 << 16))
-        if 1 not in welcome or fields(bytes(welcome[1])).get(1, 0) != 0:
+        welcome = messages.fields(self.socket.recv(1 << 16))
+        if 1 not in welcome or messages.fields(bytes(welcome[1])).get(1, 0) != 0:
             raise ConnectionError("the server takes no local calls")
 
     def call(self, request: bytes) -> None:
@@ -91,5 +65,5 @@ class Door:
         data = self.socket.recv(1 << 20)
         if not data:
             raise ConnectionError("the server has closed the connection")
-        found = fields(bytes(fields(data)[2]))
+        found = messages.fields(bytes(messages.fields(data)[2]))
         return Answer(int(found.get(2, 0)), bytes(found.get(3, b"")).decode(errors="replace"))

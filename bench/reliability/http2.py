@@ -20,6 +20,7 @@ END_STREAM, END_HEADERS, ACK = 1, 4, 1
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 4, 5
 LARGEST_WINDOW = (1 << 31) - 1
 FRAME_BYTES = 16384
+KEPT_BYTES = 4096
 
 Buffer = bytes | memoryview
 
@@ -63,6 +64,7 @@ class Stream:
     pending: collections.deque[memoryview] = dataclasses.field(default_factory=collections.deque)
     end_after: bool = False
     received: int = 0  # bytes of DATA
+    data: bytes = b""  # the first of them
     block: bytes = b""  # header blocks received
     closed: bool = False
 
@@ -234,6 +236,7 @@ class Connection:
         elif stream is not None:
             if kind == DATA:
                 stream.received += len(payload)
+                stream.data += payload[: KEPT_BYTES - len(stream.data)] if len(stream.data) < KEPT_BYTES else b""
             elif kind in (HEADERS, CONTINUATION):
                 stream.block += payload
             if kind == RST_STREAM or kind in (DATA, HEADERS) and flags & END_STREAM:

@@ -49,6 +49,48 @@ def packed(field: int, values: Iterable[int]) -> bytes:
     return text(field, b"".join(map(varint, values)))
 
 
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def fields(data: bytes) -> dict[int, int | bytes]:
+    """The last value of each field of a message."""
+    found: dict[int, int | bytes] = {}
+    at = 0
+    while at < len(data):
+        key, at = read_varint(data, at)
+        if key & 7 == 0:
+            found[key >> 3], at = read_varint(data, at)
+        elif key & 7 == 2:
+            size, at = read_varint(data, at)
+            found[key >> 3], at = data[at : at + size], at + size
+        else:
+            raise ValueError(f"wire type {key & 7}")
+    return found
+
+
+def answer(data: bytes) -> tuple[int, str]:
+    """Code and message of a StreamAttentionResponse, of which `data` has the begin."""
+    at, code, message = 0, 0, b""
+    while at < len(data):
+        key, at = read_varint(data, at)
+        value, at = read_varint(data, at)
+        if key >> 3 == 2:
+            code = value
+        elif key >> 3 == 3:
+            message = data[at : at + value]
+        elif key >> 3 > 3:
+            break
+        at += value if key & 7 == 2 else 0
+    return code, message.decode(errors="replace")
+
+
 @functools.lru_cache(maxsize=8)
 def zeros(size: int) -> memoryview:
     return memoryview(bytes(size))

@@ -3,8 +3,8 @@
 
   unread.py --target 127.0.0.1:PORT [--source 127.0.0.2] [--method stream|unary] [--connections N] [--how window|socket]
 
-It sends 45 small pieces (or calls), whose results and what is computed for them add up to --bytes, and then a few times
-smaller ones for what is left. With --how window it gives the server no HTTP/2 window for results; with --how socket it leaves what comes
+It sends 45 small pieces (or calls), whose results and what is computed for them add up to --bytes, and then, twice a
+second, one of each size for what is left. With --how window it gives the server no HTTP/2 window for results; with --how socket it leaves what comes
 in its socket. What the server ends it begins again. Prints "holding" once everything has been sent, and at the end a line
 of JSON: "begun" streams or calls, and how many the server "ended".
 """
@@ -22,8 +22,8 @@ import messages
 
 PIECES = 45
 VALUE_DIM = 4096
-FILLERS = tuple(1 << shift for shift in range(24, 10, -1))
-FILLINGS = 6  # rounds: what is computed at first holds more than its result
+FILLERS = tuple(1 << shift for shift in range(26, 10, -1))
+FILL_SECONDS = 0.5
 
 
 def large(total: int) -> messages.Call:
@@ -96,13 +96,11 @@ class Attack:
         for share in self.shares:
             share.begin()
         print("holding", flush=True)
-        end, fillings = time.monotonic() + self.options.seconds, 0
         begun = time.monotonic()
+        end = begun + self.options.seconds
         while time.monotonic() < end:
-            if fillings < FILLINGS:
-                self.filler.begin()
-                fillings += 1
-            next_round = time.monotonic() + 0.5
+            self.filler.begin()
+            next_round = time.monotonic() + FILL_SECONDS
             while time.monotonic() < next_round:
                 lost = [share for share in self.shares if share.pump(0.1 / len(self.shares))]
                 self.filler.pump(0)
@@ -111,7 +109,6 @@ class Attack:
                     lost, begun = self.shares, time.monotonic()
                 for share in lost:
                     share.begin()
-                    fillings = 0
 
     def report(self) -> dict[str, int]:
         every = [*self.shares, self.filler]
