@@ -6,7 +6,6 @@ import contextlib
 import functools
 import pathlib
 import re
-import resource
 import signal
 import subprocess
 import tempfile
@@ -39,9 +38,10 @@ class Server:
         self.unix = f"unix:{self.folder}/attnd.sock"
         self.log = self.folder / "log"
         command = [str(binary), f"--listen=127.0.0.1:0,{self.unix}", f"--model_root={self.models}", *flags]
-        limit = functools.partial(resource.setrlimit, resource.RLIMIT_AS, (address_space, address_space))
+        if address_space is not None:
+            command = ["prlimit", f"--as={address_space}", *command]
         with open(self.log, "w") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, preexec_fn=limit if address_space else None)
+            self.process = subprocess.Popen(command, stdout=out, stderr=out)
         self.tcp = self._await_address()
 
     def __enter__(self) -> Server:

@@ -3,10 +3,10 @@
 
   budget.py --target TARGET [--callers 16] [--calls 4] [--repeat]
 
-Each caller sends calls of 12 MiB (8 heads, 2048 queries and keys, 64 elements, fp32), one after the other. With --repeat
-it waits after a refusal for as long as the server says (grpc-retry-pushback-ms, or 50 ms where it says nothing), and sends
-the call again, 20 times at most. Prints a line of JSON: "calls", "served", "refused" (attempts), "hints" (refusals that
-say when to come back), the first "message" of a refusal, and "seconds" in all.
+Each caller sends calls of 12 MiB (8 heads, 2048 queries and keys, 64 elements, fp32), one after the other. With
+--repeat it waits after a refusal for as long as the server says (google.rpc.RetryInfo or grpc-retry-pushback-ms; 50 ms
+where it says nothing), and sends the call again, 20 times at most. Prints a line of JSON: "calls", "served", "refused"
+(attempts), "hints" (refusals that say when to come back), the first "message" of a refusal, and "seconds" in all.
 """
 
 from __future__ import annotations
@@ -25,13 +25,20 @@ CALL = messages.Call(
 ATTEMPTS = 20
 
 
-def pushback_ms(block: bytes) -> int | None:
+def come_back(block: bytes) -> float | None:
+    """When the server says to try again, in seconds from now."""
     name = b"grpc-retry-pushback-ms"
-    at = block.find(name)
-    if at < 0:
+    if (at := block.find(name)) >= 0:
+        at += len(name)
+        return int(block[at + 1 : at + 1 + block[at]]) / 1000
+    # An Any of the status details: the type's name, then field 2 with RetryInfo, whose field 1 is a Duration.
+    name = b"google.rpc.RetryInfo"
+    if (at := block.find(name)) < 0:
         return None
-    at += len(name)
-    return int(block[at + 1 : at + 1 + block[at]])
+    at += len(name) + 1
+    size, at = messages.read_varint(block, at)
+    delay = messages.fields(bytes(messages.fields(block[at : at + size]).get(1, b"")))
+    return int(delay.get(1, 0)) + int(delay.get(2, 0)) / 1e9
 
 
 def main() -> None:
@@ -47,16 +54,16 @@ def main() -> None:
     def call() -> None:
         for _ in range(ATTEMPTS if options.repeat else 1):
             stream = http2.unary(options.target, messages.COMPUTE, CALL.message())
-            hint = pushback_ms(stream.block)
+            hint = come_back(stream.block)
             with lock:
                 if stream.status() == 0:
                     report["served"] += 1
                     return
                 report["refused"] += 1
-                report["hints"] += hint is not None or b"RetryInfo" in stream.block
+                report["hints"] += hint is not None
                 report["message"] = report["message"] or stream.message()
             if options.repeat:
-                time.sleep((50 if hint is None else hint) / 1000)
+                time.sleep(0.05 if hint is None else hint)
 
     def work() -> None:
         for _ in range(options.calls):

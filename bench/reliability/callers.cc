@@ -3,9 +3,10 @@
 //   attnd_callers --target TARGET [--callers N] [--shape B,H,N,D] [--every_ms T] [--seconds S | --calls C]
 //
 // Each caller is a thread with a client of its own, without repeats. It makes a call every `every_ms` (0: one after the
-// other). SIGTERM ends them as the end of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status code -> calls), "message" (of the first refusal),
-// "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms" (how many took longer), and "late_ms", the most by
-// which a caller's own timer was late: a machine that is busy delays callers too.
+// other). SIGTERM ends them as the end of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status
+// code -> calls), "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms"
+// (how many took longer), and "late_ms", the most by which a caller's own timer was late: a machine that is busy delays
+// callers too.
 
 #include <signal.h>
 
@@ -148,9 +149,8 @@ absl::Status Run() {
     if (!client.ok()) return client.status();
     clients.push_back(*std::move(client));
   }
-  const Clock::time_point end =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                         std::chrono::duration<double>(absl::GetFlag(FLAGS_seconds)));
+  const Clock::time_point end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                                   std::chrono::duration<double>(absl::GetFlag(FLAGS_seconds)));
   std::vector<Tally> tallies(clients.size());
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < clients.size(); ++i) {

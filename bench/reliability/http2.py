@@ -1,4 +1,4 @@
-"""gRPC calls over HTTP/2 by hand, as an attacker makes them: what is sent, and whether anything is read, is its own choice.
+"""gRPC calls over HTTP/2 by hand, as an attacker makes them: what is sent, and whether it reads, is its own choice.
 
 Not thread-safe: whoever owns a Connection pumps it. There is no HPACK decoder. A status is found because gRPC's server
 writes the first one of a connection literally, so a caller that wants to know it makes a connection for each call.
@@ -12,12 +12,13 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 4, 5
+BINARY_METADATA = 0xFE03  # gRPC's: headers whose names end in -bin come as they are, not in base64
 LARGEST_WINDOW = (1 << 31) - 1
 FRAME_BYTES = 16384
 KEPT_BYTES = 4096
@@ -109,7 +110,8 @@ class Connection:
         self._frame_bytes = FRAME_BYTES
         self._in = bytearray()
         self._out: collections.deque[memoryview] = collections.deque()
-        self.raw(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, window)))
+        settings = struct.pack(">HIHI", INITIAL_WINDOW_SIZE, window, BINARY_METADATA, 1)
+        self.raw(PREFACE + frame(SETTINGS, 0, 0, settings))
         self.raw(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", LARGEST_WINDOW - 65535)))
 
     def raw(self, payload: Buffer) -> None:
@@ -158,7 +160,7 @@ class Connection:
         except OSError:
             self._end()
 
-    def pump_until(self, done, seconds: float) -> bool:
+    def pump_until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Pumps until done() or the connection's end; whether done()."""
         deadline = time.monotonic() + seconds
         while not done() and not self.closed and time.monotonic() < deadline:
@@ -239,7 +241,7 @@ class Connection:
                 stream.data += payload[: KEPT_BYTES - len(stream.data)] if len(stream.data) < KEPT_BYTES else b""
             elif kind in (HEADERS, CONTINUATION):
                 stream.block += payload
-            if kind == RST_STREAM or kind in (DATA, HEADERS) and flags & END_STREAM:
+            if kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
                 stream.closed = True
                 stream.pending.clear()
 

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""The largest requests that a server takes, one kind after the other or many at once: what memory and time they cost it.
+"""The largest requests that a server takes, one or many at once: what memory and time they cost it.
 
   largest.py --target TARGET --kind KIND [--door tcp|stream|shared] [--at_once N] [--times N] [--source ADDRESS]
 
---kind units     40 million sequences of one query and one key: 229 MiB sent, or some hundred bytes through shared memory
-       packing   keys and values of 240 MiB in half precision, which are packed as fp32
-       result    a result of 256 MiB for a request of some KiB
-       ragged    a batch of 200,000 sequences, each of its own length
-       bias      the largest window of GetBias, of a model named t5-tiny
---door tcp       calls by gRPC; "stream" the same as the only piece of a stream
---door shared    the target is unix:PATH: tensors and results in memory that nobody has touched, calls without gRPC
+--kind units       40 million sequences of one query and one key: 229 MiB sent, or some hundred bytes by shared memory
+       some-units  5 million of them
+       packing     keys and values of 240 MiB in half precision, which are packed as fp32
+       result      a result of 256 MiB for a request of some KiB
+       ragged      a batch of 200,000 sequences, each of its own length
+       bias        the largest window of GetBias, of a model named t5-tiny
+--door tcp       calls by gRPC; --door stream the same as the only piece of a stream
+--door shared    the target is unix:PATH: tensors and results in memory that nobody has touched, local calls
 
-Prints a line of JSON: "served" and "refused" calls, the "codes" and the first "message" of the latter, and "seconds", the
-longest call.
+Prints a line of JSON: "served" and "refused" calls, the "codes" and the first "message" of the latter, and "seconds",
+the longest call.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import messages
 
 CALLS = {
     "units": messages.Call(batch=40_000_000),
+    "some-units": messages.Call(batch=5_000_000),
     "packing": messages.Call(heads=8, queries=256, keys=122_000, dim=64, value_dim=64),
     "result": messages.Call(queries=16_384, value_dim=4096, output_dtype=messages.FP32),
     "ragged": messages.Call(

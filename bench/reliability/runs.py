@@ -31,7 +31,8 @@ def last_line(text: str, name: str) -> dict[str, Any]:
     lines = text.strip().splitlines()
     if not lines or not lines[-1].startswith("{"):
         raise NotMeasured(f"{name} reported nothing")
-    return json.loads(lines[-1])
+    report: dict[str, Any] = json.loads(lines[-1])
+    return report
 
 
 def finish(command: Sequence[str], seconds: float = 300) -> dict[str, Any]:
@@ -46,7 +47,9 @@ def finish(command: Sequence[str], seconds: float = 300) -> dict[str, Any]:
 class Callers:
     """Callers that do nothing wrong, while the block runs or for `seconds`."""
 
-    def __init__(self, build: pathlib.Path, target: str, shape: str, callers: int, every_ms: float, local: bool = False):
+    def __init__(
+        self, build: pathlib.Path, target: str, shape: str, callers: int, every_ms: float, local: bool = False
+    ):
         self.command = [str(build / "bench/attnd_callers"), f"--target={target}", f"--shape={shape}"]
         self.command += [f"--callers={callers}", f"--every_ms={every_ms}", f"--local={str(local).lower()}"]
 

@@ -4,15 +4,15 @@
   slow.py --target 127.0.0.1:PORT --kind KIND [--connections N] [--streams N] [--seconds S] [--source ADDRESS]
 
 --kind headers   streams whose headers come and whose message never does
-       partial   streams that announce a message of 240 MiB and send its first MiB, or what the server takes of it
+       partial   streams that announce a message of 240 MiB and send its first MiB, or what is taken of it
        trickle   as partial, and then a byte every 0.2 s
        resets    streams that are begun and reset at once, as fast as the server reads
        metadata  small calls with a megabyte of headers
        endless   one block of headers that never ends, in CONTINUATION frames: 256 MiB for each connection
        bomb      a message of 200 MiB of zeros, compressed by gzip
 
-Connections and streams that the server ends are begun again. Prints "holding" once all have been begun, and at the end a
-line of JSON: "begun" and "ended" streams, and the connections that were "lost".
+Connections and streams that the server ends are begun again. Prints "holding" once all have been begun, and at the end
+a line of JSON: "begun" and "ended" streams, and the connections that were "lost".
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Attack:
 
     def renew(self) -> None:
         """Begins what there should be and is not."""
-        for i, connection in enumerate(self.connections):
+        for i, held in enumerate(self.connections):
+            connection = held
             if connection is None or connection.closed or connection.goaway:
                 self.lost += connection is not None
                 try:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "bench/peers"))
 
 import attnd_server  # noqa: E402
 import machine  # noqa: E402
+import measures  # noqa: E402
 import page  # noqa: E402
 import rows  # noqa: E402
 from attnd_server import NotMeasured  # noqa: E402
@@ -29,7 +30,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--before", type=pathlib.Path, help="an attnd without the protections that have no flag")
     parser.add_argument("--seconds", type=float, default=30, help="length of an attack that takes its time")
-    parser.add_argument("--sides", choices=("both", "on", "off"), default="both", help="with protection, without, or both")
+    parser.add_argument(
+        "--sides", choices=("both", "on", "off"), default="both", help="with protection, without, or both"
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     parser.add_argument("--allow-dirty", action="store_true", help="write the page although the tree has changes")
     parser.add_argument("--smoke", action="store_true", help="a test of the programs themselves; no times are judged")
@@ -63,7 +66,7 @@ def sides(row: rows.Row, options: argparse.Namespace) -> tuple[Side, Side]:
 def cell(row: rows.Row, side: Side, options: argparse.Namespace) -> str:
     if side.binary is None:
         return f"not measured ({side.missing})"
-    bench = rows.Bench(side.binary, options.build, side.flags, options.seconds)
+    bench = measures.Bench(side.binary, options.build, side.flags, options.seconds)
     try:
         outcome = row.measure(bench)
     except (NotMeasured, OSError) as error:

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """A caller that asks for large results and reads none: it wants all the memory that the server has for results.
 
-  unread.py --target 127.0.0.1:PORT [--source 127.0.0.2] [--method stream|unary] [--connections N] [--how window|socket]
+  unread.py --target 127.0.0.1:PORT [--source 127.0.0.2] [--method stream|unary] [--connections N]
+            [--addresses N] [--how window|socket]
 
 It sends 45 small pieces (or calls), whose results and what is computed for them add up to --bytes, and then, twice a
-second, one of each size for what is left. With --how window it gives the server no HTTP/2 window for results; with --how socket it leaves what comes
-in its socket. What the server ends it begins again. Prints "holding" once everything has been sent, and at the end a line
+second, one of each size for what is left. With --how window it gives the server no HTTP/2 window for results; with
+--how socket it leaves what comes in its socket. What the server ends it begins again. --addresses N: its connections
+come from N addresses, --source and those after it. Prints "holding" once the 45 have been sent, and at the end a line
 of JSON: "begun" streams or calls, and how many the server "ended".
 """
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import itertools
 import json
 import signal
@@ -42,22 +45,26 @@ class Share:
 
     ids = itertools.count(1)
 
-    def __init__(self, options: argparse.Namespace, calls: list[messages.Call]):
+    def __init__(self, options: argparse.Namespace, calls: list[messages.Call], source: str | None):
         self.options = options
         self.calls = calls
-        self.connection: http2.Connection | None = None
+        self.source = source
+        self.connection = self.connect()
         self.kept: list[http2.Connection] = []
         self.streams: list[http2.Stream] = []
         self.begun = self.ended = 0
 
+    def connect(self) -> http2.Connection:
+        window = http2.LARGEST_WINDOW if self.options.how == "socket" else 0
+        return http2.Connection(self.options.target, self.source, window)
+
     def begin(self) -> None:
         """Sends the calls, beside those that are under way."""
-        old, reads_none = self.connection, self.options.how == "socket"
-        if old is None or old.closed or old.goaway or reads_none:
-            if old is not None and reads_none:
-                self.kept.append(old)
-            window = http2.LARGEST_WINDOW if reads_none else 0
-            self.connection = http2.Connection(self.options.target, self.options.source, window)
+        if self.connection.closed or self.connection.goaway:
+            self.connection = self.connect()
+        elif self.begun and self.options.how == "socket":
+            self.kept.append(self.connection)  # with what it has not read
+            self.connection = self.connect()
         connection = self.connection
         if self.options.method == "stream":
             opened = [connection.open(messages.STREAM)]
@@ -89,8 +96,14 @@ class Attack:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         calls = [large(options.bytes)] * PIECES
-        self.shares = [Share(options, calls[i :: options.connections]) for i in range(options.connections)]
-        self.filler = Share(options, [filler(size) for size in FILLERS])
+        every = range(options.connections)
+        self.shares = [Share(options, calls[i :: len(every)], self.source(i)) for i in every]
+        self.filler = Share(options, [filler(size) for size in FILLERS], self.source(0))
+
+    def source(self, connection: int) -> str | None:
+        if self.options.source is None:
+            return None
+        return str(ipaddress.ip_address(self.options.source) + connection % self.options.addresses)
 
     def run(self) -> None:
         for share in self.shares:
@@ -119,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", required=True, help="host:port or unix:path")
     parser.add_argument("--source", help="the address to call from")
+    parser.add_argument("--addresses", type=int, default=1)
     parser.add_argument("--method", choices=("stream", "unary"), default="stream")
     parser.add_argument("--how", choices=("window", "socket"), default="window")
     parser.add_argument("--connections", type=int, default=1)

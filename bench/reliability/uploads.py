@@ -6,12 +6,12 @@
 --kind tables   --count tables (53) of 16 MiB each, all of one model
        spread   --count models (53) of such a table each
        far      --count models (53) of a T5 table of some hundred bytes, which takes 64 MiB by its max_distance
-       largest  one table of 64 MiB, --count times (1) under new names
+       largest  a table of 64 MiB, --count times (1) under new names
        many     --count small models (1000), and the list of them
        load     --count times (1) LoadModel of FILE, below the server's model root, under new names: --file FILE
 
-Prints a line of JSON: "served" and "refused" calls, the "codes" and the first "message" of the latter, and "seconds", the
-longest call.
+Prints a line of JSON: "served" and "refused" calls, the "codes" and the first "message" of the latter, and "seconds",
+the longest call.
 """
 
 from __future__ import annotations
@@ -31,21 +31,16 @@ LARGEST_TABLE = 1 << 24  # max_table_values
 
 
 def calls(options: argparse.Namespace) -> Iterator[tuple[str, list[http2.Buffer]]]:
-    count = options.count or DEFAULT_COUNTS[options.kind]
-    for i in range(count):
-        match options.kind:
-            case "tables":
-                yield messages.UPLOAD, messages.upload("full", f"encoder.{i}", 4 * MIB)
-            case "spread":
-                yield messages.UPLOAD, messages.upload(f"full{i}", "", 4 * MIB)
-            case "far":
-                yield messages.UPLOAD, messages.upload_t5(f"far{i}", LARGEST_TABLE - 1)
-            case "largest":
-                yield messages.UPLOAD, messages.upload(f"largest{i}", "", LARGEST_TABLE)
-            case "many":
-                yield messages.UPLOAD, messages.upload(f"small{i}", "", 8)
-            case "load":
-                yield messages.LOAD, messages.load(options.file, f"loaded{i}")
+    count, table = options.count or DEFAULT_COUNTS[options.kind], 4 * MIB
+    kinds = {
+        "tables": lambda i: (messages.UPLOAD, messages.upload("full", f"encoder.{i}", table)),
+        "spread": lambda i: (messages.UPLOAD, messages.upload(f"full{i}", "", table)),
+        "far": lambda i: (messages.UPLOAD, messages.upload_t5(f"far{i}", LARGEST_TABLE - 1)),
+        "largest": lambda i: (messages.UPLOAD, messages.upload(f"largest{i}", "", LARGEST_TABLE)),
+        "many": lambda i: (messages.UPLOAD, messages.upload(f"small{i}", "", 8)),
+        "load": lambda i: (messages.LOAD, messages.load(options.file, f"loaded{i}")),
+    }
+    yield from map(kinds[options.kind], range(count))
     if options.kind == "many":
         for _ in range(5):
             yield messages.LIST, messages.list_models()
