@@ -57,7 +57,9 @@ def unread_row(name: str, what: str, off: Sequence[str] = SHARES, **arguments: A
 
 
 def slow_row(kind: str, what: str, off: Sequence[str] = (), **arguments: Any) -> Row:
-    return Row(f"slow-{kind}", what, ALL_SERVED, functools.partial(slow, kind=kind, **arguments), list(off))
+    return Row(
+        f"slow-{kind}", what, f"{ALL_SERVED}, {WITHIN}", functools.partial(slow, kind=kind, **arguments), list(off)
+    )
 
 
 def memory_row(kind: str, what: str, **arguments: Any) -> Row:
