@@ -96,9 +96,10 @@ class Stream:
 
 
 class Connection:
-    """`window`: how much of each result the server may send; 0 reads none, while the connection lives."""
+    """`window`: how much of each result the server may send; 0 reads none, while the connection lives. `frame_bytes`:
+    most bytes of a message in a frame; 0: as many as the server takes."""
 
-    def __init__(self, target: str, source: str | None = None, window: int = LARGEST_WINDOW):
+    def __init__(self, target: str, source: str | None = None, window: int = LARGEST_WINDOW, frame_bytes: int = 0):
         self.socket = connect(target, source)
         self.socket.setblocking(False)
         self.streams: dict[int, Stream] = {}
@@ -107,7 +108,8 @@ class Connection:
         self._next_id = 1
         self._window = 65535
         self._initial_window = 65535
-        self._frame_bytes = FRAME_BYTES
+        self._frame_bytes = frame_bytes or FRAME_BYTES
+        self._frames_grow = frame_bytes == 0
         self._in = bytearray()
         self._out: collections.deque[memoryview] = collections.deque()
         settings = struct.pack(">HIHI", INITIAL_WINDOW_SIZE, window, BINARY_METADATA, 1)
@@ -251,14 +253,21 @@ class Connection:
                 for stream in self.streams.values():
                     stream.window += value - self._initial_window
                 self._initial_window = value
-            elif name == MAX_FRAME_SIZE:
+            elif name == MAX_FRAME_SIZE and self._frames_grow:
                 self._frame_bytes = min(value, 1 << 20)
         self.raw(frame(SETTINGS, ACK, 0))
 
 
-def unary(target: str, path: str, message: Iterable[Buffer], source: str | None = None, seconds: float = 120) -> Stream:
+def unary(
+    target: str,
+    path: str,
+    message: Iterable[Buffer],
+    source: str | None = None,
+    seconds: float = 120,
+    frame_bytes: int = 0,
+) -> Stream:
     """One call over a connection of its own, until it has ended."""
-    connection = Connection(target, source)
+    connection = Connection(target, source, frame_bytes=frame_bytes)
     stream = connection.open(path)
     connection.send(stream, message, end=True)
     connection.pump_until(lambda: stream.closed, seconds)

@@ -5,6 +5,7 @@
 
 --kind units       40 million sequences of one query and one key: 229 MiB sent, or some hundred bytes by shared memory
        some-units  5 million of them
+       fragments   a million of them, which arrive in frames of 256 bytes (by --door tcp)
        packing     keys and values of 240 MiB in half precision, which are packed as fp32
        result      a result of 256 MiB for a request of some KiB
        ragged      a batch of 200,000 sequences, each of its own length
@@ -31,6 +32,7 @@ import messages
 CALLS = {
     "units": messages.Call(batch=40_000_000),
     "some-units": messages.Call(batch=5_000_000),
+    "fragments": messages.Call(batch=1_000_000),
     "packing": messages.Call(heads=8, queries=256, keys=122_000, dim=64, value_dim=64),
     "result": messages.Call(queries=16_384, value_dim=4096, output_dtype=messages.FP32),
     "ragged": messages.Call(
@@ -43,6 +45,7 @@ CALLS = {
         key_lengths=tuple(1 + i % 3 for i in range(200_000)),
     ),
 }
+FRAGMENT_BYTES = 256
 BIAS_SIDE = 2048  # squared: max_bias_cells
 
 
@@ -50,7 +53,8 @@ def by_grpc(options: argparse.Namespace) -> tuple[int | None, str]:
     path, body = messages.BIAS, messages.bias("t5-tiny", BIAS_SIDE, BIAS_SIDE)
     if options.kind != "bias":
         path, body = messages.COMPUTE, CALLS[options.kind].message()
-    stream = http2.unary(options.target, path, body, options.source, options.patience)
+    frame_bytes = FRAGMENT_BYTES if options.kind == "fragments" else 0
+    stream = http2.unary(options.target, path, body, options.source, options.patience, frame_bytes)
     return stream.status(), stream.message()
 
 

@@ -120,6 +120,7 @@ ROWS = [
     Row("burst", "memory 60 s after a burst to the limit", f"≤ base + {SLACK_MIB} MiB", burst),
     stall_row("units", "40 million sequences of one query and key", largest_of("units", "tcp")),
     stall_row("units-shared", "the same through shared memory", largest_of("units", "shared")),
+    stall_row("fragments", "a million of them in frames of 256 bytes", largest_of("fragments", "tcp")),
     stall_row("packing", "240 MiB of half-precision keys and values", largest_of("packing", "tcp", times=3)),
     stall_row("result", "a result of 256 MiB", largest_of("result", "tcp", times=3)),
     stall_row("ragged", "200,000 sequences of their own lengths", largest_of("ragged", "tcp", times=3)),
