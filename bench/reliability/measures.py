@@ -1,0 +1,230 @@
+"""What the rows of docs/reliability.md measure: each function starts a server, attacks it, and says what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import runs
+from attnd_server import Server
+
+MIB = 1 << 20
+GIB = 1 << 30
+SLACK_MIB = 64  # beside the total: allocator, gRPC, stacks
+STALL_MS = 50
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    binary: pathlib.Path
+    build: pathlib.Path
+    flags: Sequence[str]
+    seconds: float
+    total: int = GIB  # --max_inflight_bytes, which all servers here are given
+
+    def server(self, *flags: str, address_space: int | None = None) -> Server:
+        every = [f"--max_inflight_bytes={self.total}", *self.flags, *flags]
+        return Server(self.binary, every, address_space)
+
+    def callers(
+        self, target: str, shape: str, callers: int = 1, every_ms: float = 0, local: bool = False
+    ) -> runs.Callers:
+        return runs.Callers(self.build, target, shape, callers, every_ms, local)
+
+
+@dataclasses.dataclass
+class Outcome:
+    text: str
+    good: bool  # whether the goal is reached
+
+
+# What others get.
+
+
+def others(bench: Bench, server: Server) -> list[runs.Callers]:
+    """Those beside an attack: two with large calls, and one with a small one every 5 ms."""
+    return [bench.callers(server.tcp, runs.LARGE, 2), bench.callers(server.tcp, runs.SMALL, 1, 5)]
+
+
+def share(report: dict[str, Any]) -> str:
+    return f"{100 * report['served'] / max(report['calls'], 1):.3g}% of {report['calls']}"
+
+
+def served_beside(bench: Bench, server: Server, attack: Sequence[str]) -> Outcome:
+    """The callers alone, for a third of the time, and then beside the attack."""
+    alone = runs.together(others(bench, server), bench.seconds / 3)
+    with runs.attack(attack):
+        time.sleep(min(3, bench.seconds))  # until what was asked for is computed
+        beside = runs.together(others(bench, server), bench.seconds)
+    large, small = beside
+    factor = large["p99_ms"] / alone[0]["p99_ms"] if alone[0]["p99_ms"] else 0
+    text = f"large calls: {share(large)} served"
+    if large["served"]:
+        text += f", p99 {large['p99_ms']:.0f} ms ({factor:.1f}× of alone)"
+    text += f"; small ones: {share(small)}, p99 {small['p99_ms']:.1f} ms ({alone[1]['p99_ms']:.1f} alone)"
+    return Outcome(text, all(report["served"] == report["calls"] for report in beside) and factor <= 2)
+
+
+def unread(bench: Bench, **arguments: Any) -> Outcome:
+    with bench.server() as server:
+        attack = runs.script("unread.py", target=server.tcp, bytes=bench.total, seconds=3600, **arguments)
+        return served_beside(bench, server, attack)
+
+
+def slow(bench: Bench, **arguments: Any) -> Outcome:
+    with bench.server() as server:
+        base = server.memory("RssAnon")
+        attack = runs.script("slow.py", target=server.tcp, source=runs.ATTACKER, seconds=3600, **arguments)
+        with runs.Peak(server) as peak:
+            outcome = served_beside(bench, server, attack)
+        outcome.text += f"; the server holds {peak.mib - base:.0f} MiB more at most"
+        outcome.good = outcome.good and peak.mib <= base + bench.total / MIB + SLACK_MIB
+        return outcome
+
+
+# What the server holds.
+
+
+def within_total(base: float, peak: float, total_mib: float, text: str = "") -> Outcome:
+    limit = base + total_mib + SLACK_MIB
+    return Outcome(f"{peak:.0f} MiB, of {limit:.0f} allowed{text}", peak <= limit)
+
+
+def served_text(report: dict[str, Any]) -> str:
+    text = f" ({report['served']} served, {report['refused']} refused"
+    if report["refused"]:
+        text += " with code " + ", ".join(report["codes"])
+    return text + f", longest {report['seconds']:.1f} s)"
+
+
+def memory_of_largest(bench: Bench, **arguments: Any) -> Outcome:
+    with bench.server() as server:
+        base = server.memory("RssAnon")
+        target = server.unix if arguments.get("door") == "shared" else server.tcp
+        with runs.Peak(server) as peak:
+            report = runs.finish(runs.script("largest.py", target=target, **arguments), 600)
+        return within_total(base, peak.mib, bench.total / MIB, served_text(report))
+
+
+def memory_of_uploads(bench: Bench, **arguments: Any) -> Outcome:
+    """What stays of bias tables counts as well: it is to be a part of the total."""
+    with bench.server() as server:
+        base = server.memory("RssAnon")
+        with runs.Peak(server) as peak:
+            report = runs.finish(runs.script("uploads.py", target=server.tcp, **arguments), 600)
+        return within_total(base, peak.mib, bench.total / MIB, served_text(report))
+
+
+def memory_of_everything(bench: Bench) -> Outcome:
+    """Results that nobody reads, beside requests that do not end and headers that do not end."""
+    with bench.server() as server:
+        base = server.memory("RssAnon")
+        common = {"target": server.tcp, "seconds": 3600}
+        unread_results = {"bytes": bench.total, "connections": 45, "addresses": 45, "source": runs.ATTACKER}
+        with (
+            runs.Peak(server) as peak,
+            runs.attack(runs.script("unread.py", **unread_results, **common)),
+            runs.attack(runs.script("slow.py", kind="partial", connections=20, source="127.0.1.2", **common)),
+            runs.attack(runs.script("slow.py", kind="endless", connections=8, source="127.0.1.3", **common)),
+        ):
+            time.sleep(bench.seconds / 2)
+        return within_total(base, peak.mib, bench.total / MIB)
+
+
+def burst(bench: Bench) -> Outcome:
+    with bench.server() as server:
+        runs.finish(runs.script("largest.py", target=server.tcp, kind="result"))
+        base = server.memory("RssAnon")
+        with runs.Peak(server) as peak:
+            for kind in ("result", "packing"):
+                runs.finish(runs.script("largest.py", target=server.tcp, kind=kind, at_once=8, times=2))
+        time.sleep(60)
+        after = server.memory("RssAnon")
+        return Outcome(
+            f"{base:.0f} MiB before, {peak.mib:.0f} at most, {after:.0f} after 60 s", after <= base + SLACK_MIB
+        )
+
+
+# How long small calls wait.
+
+
+def stall(bench: Bench, command: Callable[[Server], Sequence[str]]) -> Outcome:
+    """Small calls every 2 ms, by TCP and at the local door, alone and beside one request."""
+    with bench.server() as server:
+        shutil.copy(ROOT / "src/model/embedded/t5-tiny.json", server.models / "loads.json")
+        probers = [
+            bench.callers(server.tcp, runs.SMALL, every_ms=2),
+            bench.callers(server.unix, runs.SMALL, every_ms=2, local=True),
+        ]
+        quiet = runs.together(probers, 3)
+        running = [prober.start(seconds=3600) for prober in probers]
+        time.sleep(0.3)
+        try:
+            runs.finish(command(server), 600)
+        finally:
+            busy = [runs.ended(process) for process in running]
+    worst = max(report["max_ms"] for report in busy)
+    text = f"TCP {busy[0]['max_ms']:.0f} ms ({quiet[0]['max_ms']:.0f} quiet)"
+    text += f", local {busy[1]['max_ms']:.0f} ms ({quiet[1]['max_ms']:.0f} quiet)"
+    late = max(report["late_ms"] for report in busy)
+    if late > 5:
+        text += f"; the probers' own timers were up to {late:.0f} ms late"
+    failed = sum(sum(report["refused"].values()) for report in busy)
+    if failed:
+        text += f"; {failed} refused"
+    return Outcome(text, worst <= STALL_MS and failed == 0)
+
+
+def largest_of(kind: str, door: str, **arguments: Any) -> Callable[[Server], Sequence[str]]:
+    def command(server: Server) -> Sequence[str]:
+        target = server.unix if door == "shared" else server.tcp
+        return runs.script("largest.py", target=target, kind=kind, door=door, source=None, **arguments)
+
+    return command
+
+
+def uploads_of(kind: str, **arguments: Any) -> Callable[[Server], Sequence[str]]:
+    return lambda server: runs.script("uploads.py", target=server.tcp, kind=kind, **arguments)
+
+
+# A budget, an address space and shared memory that are full.
+
+
+def full_budget(bench: Bench) -> Outcome:
+    with bench.server(f"--max_inflight_bytes={48 * MIB}") as server:
+        once = runs.finish(runs.script("budget.py", target=server.tcp))
+        again = runs.finish(runs.script("budget.py", target=server.tcp, repeat=True))
+    text = f"{once['served']} of {once['calls']} served, {once['hints']} of {once['refused']} refusals with a hint; "
+    text += f"with repeats {again['served']}, in {again['refused']} more attempts and {again['seconds']:.1f} s"
+    return Outcome(text, once["hints"] == once["refused"] and again["served"] == again["calls"])
+
+
+def small_address_space(bench: Bench, flags: Sequence[str] = (), **arguments: Any) -> Outcome:
+    """2 GiB of addresses: what is refused, what stays, and whether the server can be ended."""
+    codes: set[str] = set()
+    with bench.server(*flags, address_space=2 * GIB) as server:
+        target = server.unix if arguments.get("door") == "shared" else server.tcp
+        held = []
+        for _ in range(4):
+            report = runs.finish(runs.script("largest.py", target=target, patience=20, **arguments))
+            codes |= set(report["codes"])
+            if not server.alive():
+                return Outcome("the server has ended", False)
+            held.append(server.memory("VmRSS"))
+        took = server.end(35)
+    text = f"codes {', '.join(sorted(codes)) or 'none'}; {held[0]:.0f} MiB after one round, {held[-1]:.0f} after four; "
+    text += "SIGTERM does not end it" if took is None else f"ended in {took:.1f} s"
+    return Outcome(text, codes <= {"8"} and held[-1] <= held[0] + SLACK_MIB and took is not None)
+
+
+def hoarded_memory(bench: Bench) -> Outcome:
+    with bench.server() as server:
+        report = runs.finish(runs.script("hoard.py", target=server.unix))
+    text = f"{report['held'] / GIB:.1f} GiB held; another caller's MiB: "
+    text += "taken" if report["code"] == 0 else f"code {report['code']}"
+    return Outcome(text, report["code"] == 0)
