@@ -62,7 +62,7 @@ bool AllAlike(const Attention& a) {
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(const Attention& attention, const Kernel& kernel)
+AttentionPlan::AttentionPlan(const Attention& attention, const Kernel& kernel, std::int64_t window_bytes)
     : attention_(attention),
       kernel_(&kernel),
       group_(attention.heads / attention.kv_heads),
@@ -82,7 +82,7 @@ AttentionPlan::AttentionPlan(const Attention& attention, const Kernel& kernel)
   if (uniform_) total *= static_cast<double>(attention_.batch);
   small_ = std::clamp(total / kItemsToShare, kSmallestShared, kLargestLocal);
   if (uniform_) ChooseWay(unit_, multiply_adds);
-  Classify();
+  Classify(window_bytes);
 }
 
 KeyRange AttentionPlan::TrueKeysOf(std::int64_t entry) const {
@@ -188,7 +188,7 @@ bool AttentionPlan::ValuesNeedRoom() const {
   return !uniform_ || kernel_->values_in_place(a, 0, 0, unit_.first_key, unit_.first_key + unit_.keys) == nullptr;
 }
 
-void AttentionPlan::Classify() {
+void AttentionPlan::Classify(std::int64_t window_bytes) {
   slots_hold_values_ = ValuesNeedRoom();
   struct Sum {
     std::int64_t units;
@@ -221,7 +221,7 @@ void AttentionPlan::Classify() {
     }
   }
   if (slotted_units_ == 0) return;
-  const std::int64_t fit = kWindowBytes / std::max<std::int64_t>(1, static_cast<std::int64_t>(slot_bytes_));
+  const std::int64_t fit = window_bytes / std::max<std::int64_t>(1, static_cast<std::int64_t>(slot_bytes_));
   slots_ = std::min({slotted_units_, kMaxSlots, std::max<std::int64_t>(1, fit)});
 }
 

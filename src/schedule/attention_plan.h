@@ -103,7 +103,8 @@ struct UnitClass {
 // Borrows what the attention points at: lengths, starts, bits, segments (not outputs and bias). Copyable. Thread-safe.
 class AttentionPlan {
  public:
-  AttentionPlan(const kernel::Attention& attention, const kernel::Kernel& kernel);
+  AttentionPlan(const kernel::Attention& attention, const kernel::Kernel& kernel,
+                std::int64_t window_bytes = kWindowBytes);
 
   std::int64_t group() const { return group_; }            // heads that share a key head
   std::int64_t local_keys() const { return local_keys_; }  // most keys that kLocal packs at a time
@@ -153,7 +154,7 @@ class AttentionPlan {
   void Split(UnitPlan& unit, std::int64_t wanted) const;
   std::int64_t TilesOf(const UnitPlan& unit) const;
   std::size_t SlotBytesOf(const UnitPlan& unit) const;
-  void Classify();
+  void Classify(std::int64_t window_bytes);
   bool ValuesNeedRoom() const;
 
   kernel::Attention attention_;
