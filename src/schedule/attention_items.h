@@ -108,9 +108,11 @@ class AttentionItems {
   const KeyRange* true_keys_ = nullptr;  // [batch]: of each entry; null: cheap to find
   OpenUnit* slots_ = nullptr;            // [slots]
   Head* heads_ = nullptr;                // [slots], a heap
-  std::int64_t head_count_ = 0;
   std::int64_t* ordinals_ = nullptr;     // [slots]: of their units
   std::int32_t* free_ = nullptr;         // [slots]: those that are used no more
+
+  // What follows changes with each item, and threads that run items read what stands before: not in the same line.
+  alignas(64) std::int64_t head_count_ = 0;
   std::int64_t free_count_ = 0;
   std::int64_t fresh_ = 0;  // slots from here on have never been used
 

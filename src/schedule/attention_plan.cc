@@ -27,7 +27,7 @@ constexpr std::int64_t kMaxPartialBytes = std::int64_t{1} << 22;
 // of 32 and 32 1,620 ns (kLocal), and a pair of 4096 rows and keys 0.44 ns.
 constexpr double kCostPerUnit = 1 << 13;       // 128 ns
 constexpr double kCostPerDirectRow = 1 << 13;  // 128 ns
-constexpr double kCostPerRow = 3 << 10;        // 48 ns
+constexpr double kCostPerRow = 2 << 10;        // 32 ns, and its bytes
 constexpr double kCostPerPair = 24;            // 0.4 ns: the weights
 constexpr double kCostPerClearedRow = 1 << 10;
 
@@ -117,7 +117,7 @@ UnitPlan AttentionPlan::Measure(std::int64_t entry, KeyRange true_keys, double& 
                        static_cast<double>(group_);
   multiply_adds = pairs * CostPerPair(a) + ReadCost(unit.keys, a.head_dim + a.value_head_dim);
   unit.cost = multiply_adds + pairs * kCostPerPair + kCostPerUnit +
-              static_cast<double>(unit.rows) * (unit.rows <= kernel_->direct_rows ? kCostPerDirectRow : kCostPerRow) +
+              RowsCost(unit.rows, unit.rows <= kernel_->direct_rows ? kCostPerDirectRow : kCostPerRow) +
               ClearCost((a.query_length - queries) * group_);
   return unit;
 }
@@ -189,7 +189,6 @@ bool AttentionPlan::ValuesNeedRoom() const {
 }
 
 void AttentionPlan::Classify(std::int64_t window_bytes) {
-  slots_hold_values_ = ValuesNeedRoom();
   struct Sum {
     std::int64_t units;
     double cost;
@@ -199,16 +198,19 @@ void AttentionPlan::Classify(std::int64_t window_bytes) {
     const double mean = sum.cost / static_cast<double>(sum.units);
     const std::int64_t an_item =
         slotted ? 0 : static_cast<std::int64_t>(std::max(1.0, std::min(kSmallestItem / mean, 0x1p40)));
-    const std::int64_t first = class_count_ == 0 ? 0 : classes_[class_count_ - 1].first + classes_[class_count_ - 1].units;
-    class_indices_[class_count_] = static_cast<std::uint8_t>(index);
-    classes_[class_count_++] = {first, sum.units, mean, an_item};
+    const std::int64_t first = classes().empty() ? 0 : classes().back().first + classes().back().units;
+    classes_.Add({first, sum.units, mean, an_item, index});
     if (slotted) slotted_units_ += sum.units;
   };
   if (uniform_) {
-    if (unit_.takes_slot()) slot_bytes_ = SlotBytesOf(unit_);
+    if (unit_.takes_slot()) {
+      slots_hold_values_ = ValuesNeedRoom();
+      slot_bytes_ = SlotBytesOf(unit_);
+    }
     add(ClassIndex(unit_), {units(), unit_.cost * static_cast<double>(units())});
   } else {
-    std::array<Sum, std::size_t{2} * kOctaves> sums{};
+    slots_hold_values_ = ValuesNeedRoom();
+    std::array<Sum, UnitClasses::kCapacity> sums{};
     for (std::int64_t entry = 0; entry < attention_.batch; ++entry) {
       const UnitPlan unit = UnitOf(entry);
       Sum& sum = sums[static_cast<std::size_t>(ClassIndex(unit))];
@@ -226,9 +228,9 @@ void AttentionPlan::Classify(std::int64_t window_bytes) {
 }
 
 void AttentionPlan::WriteOrder(absl::Span<std::int32_t> order) const {
-  std::array<std::size_t, std::size_t{2} * kOctaves> at;  // where the next entry of each class goes
-  for (std::size_t i = 0; i < class_count_; ++i) {
-    at[class_indices_[i]] = static_cast<std::size_t>(classes_[i].first / attention_.kv_heads);
+  std::array<std::size_t, UnitClasses::kCapacity> at;  // where the next entry of each class goes
+  for (const UnitClass& units : classes()) {
+    at[static_cast<std::size_t>(units.index)] = static_cast<std::size_t>(units.first / attention_.kv_heads);
   }
   for (std::int64_t entry = 0; entry < attention_.batch; ++entry) {
     order[at[static_cast<std::size_t>(ClassIndex(UnitOf(entry)))]++] = static_cast<std::int32_t>(entry);
@@ -238,7 +240,12 @@ void AttentionPlan::WriteOrder(absl::Span<std::int32_t> order) const {
 double AttentionPlan::TileCost(std::int64_t entry, const UnitPlan& unit, std::int64_t first, std::int64_t last) const {
   return VisiblePairs(attention_, entry, unit.first_key, unit.keys, first, last) *
              (CostPerPair(attention_) + kCostPerPair) +
-         static_cast<double>(last - first) * kCostPerRow;
+         RowsCost(last - first, kCostPerRow);
+}
+
+// What rows cost beside their pairs: their queries are read and their outputs written.
+double AttentionPlan::RowsCost(std::int64_t rows, double each) const {
+  return static_cast<double>(rows) * each + ReadCost(rows, attention_.head_dim + attention_.value_head_dim);
 }
 
 double AttentionPlan::PackCost(std::int64_t keys, std::int64_t dim) { return ReadCost(keys, dim); }

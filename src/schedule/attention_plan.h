@@ -47,6 +47,7 @@
 // they are alike. attention_items.h hands out the items; attention_work.h allocates and runs.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -98,6 +99,29 @@ struct UnitClass {
   std::int64_t units;
   double unit_cost;            // their mean
   std::int64_t units_an_item;  // of those that take no slot; else 0
+  int index;                   // the plan's own
+};
+
+// At most kCapacity classes. A copy copies those that there are: mostly one, while a call may be so small that copying
+// all would show.
+class UnitClasses {
+ public:
+  static constexpr std::size_t kCapacity = 66;
+
+  UnitClasses() = default;
+  UnitClasses(const UnitClasses& other) { *this = other; }
+  UnitClasses& operator=(const UnitClasses& other) {
+    size_ = other.size_;
+    std::copy_n(other.classes_.begin(), size_, classes_.begin());
+    return *this;
+  }
+
+  void Add(const UnitClass& units) { classes_[size_++] = units; }
+  absl::Span<const UnitClass> all() const { return {classes_.data(), size_}; }
+
+ private:
+  std::size_t size_ = 0;
+  std::array<UnitClass, kCapacity> classes_;
 };
 
 // Borrows what the attention points at: lengths, starts, bits, segments (not outputs and bias). Copyable. Thread-safe.
@@ -114,7 +138,7 @@ class AttentionPlan {
   bool uniform() const { return uniform_; }
 
   // The classes in the order of their ordinals. The units that take a slot come first.
-  absl::Span<const UnitClass> classes() const { return {classes_.data(), class_count_}; }
+  absl::Span<const UnitClass> classes() const { return classes_.all(); }
   std::int64_t slotted_units() const { return slotted_units_; }
 
   std::int64_t slots() const { return slots_; }
@@ -145,13 +169,14 @@ class AttentionPlan {
   const kernel::Kernel& kernel() const { return *kernel_; }
 
  private:
-  static constexpr int kOctaves = 33;  // of costs, from 2^12 to 2^44
+  static constexpr int kOctaves = UnitClasses::kCapacity / 2;  // of costs, from 2^12 to 2^44
   static int ClassIndex(const UnitPlan& unit);
 
   UnitPlan Measure(std::int64_t entry, KeyRange true_keys, double& multiply_adds) const;
   void ChooseWay(UnitPlan& unit, double multiply_adds) const;
   void SplitLocal(UnitPlan& unit, double multiply_adds) const;
   void Split(UnitPlan& unit, std::int64_t wanted) const;
+  double RowsCost(std::int64_t rows, double each) const;
   std::int64_t TilesOf(const UnitPlan& unit) const;
   std::size_t SlotBytesOf(const UnitPlan& unit) const;
   void Classify(std::int64_t window_bytes);
@@ -166,9 +191,7 @@ class AttentionPlan {
   double small_ = 0;  // multiply-adds of a unit that one thread computes
   bool uniform_;
   UnitPlan unit_{};  // of every entry, if they are alike
-  std::size_t class_count_ = 0;
-  std::array<UnitClass, std::size_t{2} * kOctaves> classes_;
-  std::array<std::uint8_t, std::size_t{2} * kOctaves> class_indices_;  // ClassIndex of each
+  UnitClasses classes_;
   std::int64_t slotted_units_ = 0;
   std::int64_t slots_ = 0;
   std::size_t slot_bytes_ = 0;

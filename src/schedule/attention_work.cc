@@ -298,7 +298,7 @@ class AttentionWork final : public Work {
   const std::unique_ptr<std::byte[], FreeAligned> block_;
   AttentionItems items_;
   std::byte* slots_;
-  std::atomic<std::int64_t> running_{0};  // threads that compute whole units, or tiles
+  alignas(64) std::atomic<std::int64_t> running_{0};  // threads that compute whole units, or tiles
 };
 
 }  // namespace
