@@ -167,26 +167,17 @@ class Runner {
       scheduler_->Submit(std::move(work), {}, [&finished](const schedule::Outcome&) { finished.Notify(); });
       finished.WaitForNotification();
     } else {
-      for (const schedule::Item& item : work->initial_items()) Push(item);
-      while (!ready_.empty()) {
-        std::pop_heap(ready_.begin(), ready_.end(), schedule::RunsLater);
-        const std::int64_t id = ready_.back().id;
-        ready_.pop_back();
-        work->Run(id, arena_, [this](schedule::Item item) { Push(item); });
+      while (const std::optional<schedule::Item> item = work->Next()) {
+        work->Run(*item, arena_, [] { return true; });
+        work->Finish(*item);
       }
     }
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   }
 
  private:
-  void Push(const schedule::Item& item) {
-    ready_.push_back(item);
-    std::push_heap(ready_.begin(), ready_.end(), schedule::RunsLater);
-  }
-
   std::optional<schedule::Scheduler> scheduler_;
   schedule::Arena arena_;
-  std::vector<schedule::Item> ready_;
 };
 
 double PeakRssMegabytes() {

@@ -272,9 +272,6 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   ATTND_RETURN_IF_ERROR(SetResult(request, limits_, {a.batch, a.heads, a.query_length, a.value_head_dim}, valid));
   if (request.has_output_shared()) ATTND_RETURN_IF_ERROR(setter.SetOutput(request.output_shared()));
   if (request.has_log_sum_exp_shared()) ATTND_RETURN_IF_ERROR(setter.SetLogSumExp(request.log_sum_exp_shared()));
-  // Their bytes were multiplied above without overflow, and packing widens them at most twofold.
-  valid.packed_bytes =
-      a.batch * a.kv_heads * a.key_length * (a.head_dim + a.value_head_dim) * static_cast<std::int64_t>(sizeof(float));
   return valid;
 }
 

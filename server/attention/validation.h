@@ -35,7 +35,6 @@ struct ValidAttention {
   v1::Dtype output_dtype;
   std::int64_t output_bytes;
   std::int64_t log_sum_exp_bytes;       // 0 if not asked for
-  std::int64_t packed_bytes;            // of K and V as the kernel packs them, for admission
   std::shared_ptr<SharedParts> shared;  // null if nothing is
 
   // Sets `attention.bias`, which points into this object.

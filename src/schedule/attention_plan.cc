@@ -1,6 +1,7 @@
 #include "schedule/attention_plan.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernel/visible.h"
 
@@ -10,8 +11,7 @@ namespace {
 using kernel::Attention;
 using kernel::Kernel;
 
-// Costs are multiply-adds, some 40 to 90 of which take a nanosecond.
-constexpr double kSmallestItem = 1 << 20;    // units are put together until an item has so many
+// In multiply-adds and bytes read. What bits depend on: see "Guarantees".
 constexpr double kLargestLocal = 1 << 24;    // a unit of more is not left to one thread...
 constexpr double kSmallestShared = 1 << 21;  // ...and one of less not given to several
 constexpr double kLargestSplit = 1 << 25;
@@ -22,182 +22,244 @@ constexpr std::int64_t kArenaFloats = 1 << 17;  // of keys and values packed at 
 constexpr std::int64_t kMaxStateBytes = std::int64_t{1} << 21;
 constexpr std::int64_t kMaxPartialBytes = std::int64_t{1} << 22;
 
+// What else takes time, in multiply-adds at 64 a nanosecond; results do not depend on it. Measured on one core (Sapphire
+// Rapids class, head_dim 1): a unit of 1 row and 1 key takes 230 ns, of 8 and 8 1,280 ns (kDirect), of 9 and 9 690 ns,
+// of 32 and 32 1,620 ns (kLocal), and a pair of 4096 rows and keys 0.44 ns.
+constexpr double kCostPerUnit = 1 << 13;       // 128 ns
+constexpr double kCostPerDirectRow = 1 << 13;  // 128 ns
+constexpr double kCostPerRow = 2 << 10;        // 32 ns, and its bytes
+constexpr double kCostPerPair = 24;            // 0.4 ns: the weights
+constexpr double kCostPerClearedRow = 1 << 10;
+
 std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t RoundUp(std::int64_t a, std::int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
-
-// The keys [first, last) of a batch entry that may be true.
-struct KeyRange {
-  std::int64_t first;
-  std::int64_t last;
-};
-
-// The shortest range that holds all true keys.
-KeyRange TrueKeys(const Attention& a, std::int64_t b) {
-  KeyRange range{kernel::KeyStart(a, b), kernel::KeyLength(a, b)};
-  while (range.first < range.last && !kernel::KeyBit(a, b, range.first)) ++range.first;
-  while (range.first < range.last && !kernel::KeyBit(a, b, range.last - 1)) --range.last;
-  return range.first < range.last ? range : KeyRange{0, 0};
-}
+std::size_t Aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // (query, key) pairs of rows [first, last) of one head with `keys`, less those that a causal mask hides.
-double VisiblePairs(const Attention& a, std::int64_t b, const KeyRange& keys, std::int64_t first, std::int64_t last) {
-  const double count = static_cast<double>(keys.last - keys.first);
+double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first_key, std::int64_t keys, std::int64_t first,
+                    std::int64_t last) {
+  const double count = static_cast<double>(keys);
   if (a.mask == kernel::Mask::kNone) return static_cast<double>(last - first) * count;
-  // Row r sees query_offset + r + 1 - keys.first keys, but at least none and at most all. The sum of this over all rows
+  // Row r sees query_offset + r + 1 - first_key keys, but at least none and at most all. The sum of this over all rows
   // for which that number, before the bounds, is less than `seen`:
   const auto pairs_below = [count](double seen) {
     if (seen <= 0) return 0.0;
     const double rising = std::min(seen, count + 1);
     return rising * (rising - 1) / 2 + (seen - rising) * count;
   };
-  const std::int64_t seen = kernel::QueryOffset(a, b) + 1 - keys.first;
+  const std::int64_t seen = kernel::QueryOffset(a, b) + 1 - first_key;
   return pairs_below(static_cast<double>(seen + last)) - pairs_below(static_cast<double>(seen + first));
 }
 
 double CostPerPair(const Attention& a) { return static_cast<double>(a.head_dim + a.value_head_dim); }
 
-class Planner {
- public:
-  Planner(const Attention& a, const Kernel& kernel) : a_(a), kernel_(kernel) {
-    plan_.group = a.heads / a.kv_heads;
-    const std::int64_t per_key = a.head_dim + a.value_head_dim;
-    plan_.local_keys = RoundUp(std::max<std::int64_t>(1, kArenaFloats / per_key), kernel.key_block);
-  }
+double ReadCost(std::int64_t keys, std::int64_t dims) { return static_cast<double>(keys * dims) * 4 * kCostPerByteRead; }
 
-  AttentionPlan Plan() && {
-    MeasureUnits();
-    for (UnitPlan& unit : plan_.units) ChooseWay(unit);
-    AddWholeUnits();
-    for (std::size_t u = 0; u < plan_.units.size(); ++u) {
-      const UnitPlan& unit = plan_.units[u];
-      if (unit.splits > 1) AddSplits(static_cast<std::int64_t>(u), unit);
-      if (unit.way == Way::kShared) AddShared(static_cast<std::int64_t>(u), plan_.units[u]);
-    }
-    return std::move(plan_);
-  }
-
- private:
-  void MeasureUnits() {
-    for (std::int64_t b = 0; b < a_.batch; ++b) {
-      const std::int64_t queries = kernel::QueryLength(a_, b);
-      UnitPlan unit{};
-      unit.rows = queries * plan_.group;
-      const KeyRange keys = TrueKeys(a_, b);
-      unit.first_key = keys.first;
-      const std::int64_t end = queries == 0 ? 0 : kernel::VisibleKeys(a_, b, keys.last, queries - 1);
-      unit.keys = std::max<std::int64_t>(0, end - keys.first);
-      unit.cost = VisiblePairs(a_, b, keys, 0, queries) * static_cast<double>(plan_.group) * CostPerPair(a_) +
-                  ReadCost(unit.keys, a_.head_dim + a_.value_head_dim);
-      unit.splits = 1;
-      unit.split_keys = unit.keys;
-      plan_.units.insert(plan_.units.end(), static_cast<std::size_t>(a_.kv_heads), unit);
-      total_cost_ += unit.cost * static_cast<double>(a_.kv_heads);
-    }
-  }
-
-  static double ReadCost(std::int64_t keys, std::int64_t dims) {
-    return static_cast<double>(keys * dims) * 4 * kCostPerByteRead;
-  }
-
-  std::int64_t TilesOf(const UnitPlan& unit) const {
-    return plan_.group * CeilDiv(unit.rows / plan_.group, kernel_.query_tile);
-  }
-
-  void ChooseWay(UnitPlan& unit) const {
-    if (unit.rows == 0 || unit.keys == 0) {
-      unit.way = Way::kNothing;
-      return;
-    }
-    if (unit.rows <= kernel_.direct_rows) {
-      unit.way = Way::kDirect;
-      Split(unit, CeilDiv(unit.keys, plan_.local_keys));
-      return;
-    }
-    const bool fits = TilesOf(unit) * static_cast<std::int64_t>(kernel_.state_bytes(a_)) <= kMaxStateBytes;
-    const double small = std::clamp(total_cost_ / kItemsToShare, kSmallestShared, kLargestLocal);
-    const bool is_short = unit.rows <= kShortQueries && unit.keys >= 4 * unit.rows;
-    unit.way = fits && (unit.cost <= small || is_short) ? Way::kLocal : Way::kShared;
-    if (unit.way == Way::kLocal && unit.cost > small) SplitLocal(unit);
-  }
-
-  // Cuts a short query's keys into ranges for several threads.
-  void SplitLocal(UnitPlan& unit) const {
-    const std::int64_t units = static_cast<std::int64_t>(plan_.units.size());
-    const std::int64_t wanted = std::max(CeilDiv(static_cast<std::int64_t>(kItemsToShare), units),
-                                         static_cast<std::int64_t>(unit.cost / kLargestSplit) + 1);
-    Split(unit, std::min(wanted, CeilDiv(unit.keys, plan_.local_keys)));
-  }
-
-  // Cuts a unit's keys into so many ranges, or fewer, as the partial results of all units must stay small.
-  void Split(UnitPlan& unit, std::int64_t wanted) const {
-    const std::int64_t units = static_cast<std::int64_t>(plan_.units.size());
-    const std::int64_t partial = unit.rows * kernel::PartialFloats(a_) * static_cast<std::int64_t>(sizeof(float));
-    const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, kMaxPartialBytes / (units * partial)));
-    unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_.key_block);
-    unit.splits = CeilDiv(unit.keys, unit.split_keys);
-  }
-
-  // Units that one thread computes whole, put together until they are worth an item.
-  void AddWholeUnits() {
-    PlannedItem item{Step::kUnits, 0, 0, 0, 0, 0};
-    const auto flush = [&] {
-      if (item.last > item.first) plan_.items.push_back(item);
-    };
-    for (std::int64_t u = 0; u < static_cast<std::int64_t>(plan_.units.size()); ++u) {
-      const UnitPlan& unit = plan_.units[static_cast<std::size_t>(u)];
-      const bool whole = unit.way != Way::kShared && unit.splits == 1;
-      if (!whole || item.last != u || item.cost + unit.cost > kSmallestItem) {
-        flush();
-        item = {Step::kUnits, u, 0, u, u, 0};
-      }
-      if (!whole) continue;
-      item.last = u + 1;
-      item.cost += unit.cost;
-    }
-    flush();
-  }
-
-  void AddSplits(std::int64_t u, const UnitPlan& unit) {
-    const std::int64_t end = unit.first_key + unit.keys;
-    for (std::int64_t key = unit.first_key; key < end; key += unit.split_keys) {
-      plan_.items.push_back({Step::kSplit, u, 0, key, std::min(end, key + unit.split_keys),
-                             unit.cost / static_cast<double>(unit.splits)});
-    }
-    plan_.items.push_back({Step::kMerge, u, 0, 0, 0, static_cast<double>(unit.rows * unit.splits * a_.value_head_dim)});
-  }
-
-  void AddShared(std::int64_t u, UnitPlan& unit) {
-    const std::int64_t end = unit.first_key + unit.keys;
-    unit.values = kernel_.values_in_place(a_, u / a_.kv_heads, u % a_.kv_heads, unit.first_key, end);
-    const std::int64_t block = RoundUp(std::max<std::int64_t>(1, kArenaFloats / (2 * a_.head_dim)), kernel_.key_block);
-    for (std::int64_t key = unit.first_key; key < end; key += block) {
-      const std::int64_t last = std::min(end, key + block);
-      plan_.items.push_back({Step::kPackKeys, u, 0, key, last, ReadCost(last - key, a_.head_dim)});
-      if (unit.values != nullptr) continue;
-      plan_.items.push_back({Step::kPackValues, u, 0, key, last, ReadCost(last - key, a_.value_head_dim)});
-    }
-    const std::int64_t b = u / a_.kv_heads;
-    const KeyRange keys{unit.first_key, end};
-    const std::int64_t first_head = u % a_.kv_heads * plan_.group;
-    for (std::int64_t head = first_head; head < first_head + plan_.group; ++head) {
-      for (std::int64_t row = 0; row < kernel::QueryLength(a_, b); row += kernel_.query_tile) {
-        const std::int64_t last = std::min(kernel::QueryLength(a_, b), row + kernel_.query_tile);
-        plan_.items.push_back(
-            {Step::kTile, u, head, row, last, VisiblePairs(a_, b, keys, row, last) * CostPerPair(a_)});
-      }
-    }
-  }
-
-  const Attention& a_;
-  const Kernel& kernel_;
-  AttentionPlan plan_;
-  double total_cost_ = 0;
-};
+bool AllAlike(const Attention& a) {
+  return a.batch == 1 || (a.query_lengths == nullptr && a.key_lengths == nullptr && a.query_offsets == nullptr &&
+                          a.key_starts == nullptr && a.key_bits == nullptr);
+}
 
 }  // namespace
 
-AttentionPlan PlanAttention(const Attention& attention, const Kernel& kernel) {
-  return Planner(attention, kernel).Plan();
+AttentionPlan::AttentionPlan(const Attention& attention, const Kernel& kernel, std::int64_t window_bytes)
+    : attention_(attention),
+      kernel_(&kernel),
+      group_(attention.heads / attention.kv_heads),
+      local_keys_(RoundUp(std::max<std::int64_t>(1, kArenaFloats / (attention.head_dim + attention.value_head_dim)),
+                          kernel.key_block)),
+      pack_keys_(RoundUp(std::max<std::int64_t>(1, kArenaFloats / (2 * attention.head_dim)), kernel.key_block)),
+      state_bytes_(static_cast<std::int64_t>(kernel.state_bytes(attention))),
+      uniform_(AllAlike(attention)) {
+  // Sums of whole numbers, exact in any order below 2^53, and beyond that `small_` is at its bound.
+  double total = 0;
+  const std::int64_t entries = uniform_ ? 1 : attention_.batch;
+  double multiply_adds = 0;
+  for (std::int64_t entry = 0; entry < entries; ++entry) {
+    unit_ = Measure(entry, TrueKeysOf(entry), multiply_adds);
+    total += multiply_adds * static_cast<double>(attention_.kv_heads);
+  }
+  if (uniform_) total *= static_cast<double>(attention_.batch);
+  small_ = std::clamp(total / kItemsToShare, kSmallestShared, kLargestLocal);
+  if (uniform_) ChooseWay(unit_, multiply_adds);
+  Classify(window_bytes);
+}
+
+KeyRange AttentionPlan::TrueKeysOf(std::int64_t entry) const {
+  const Attention& a = attention_;
+  std::int64_t first = kernel::KeyStart(a, entry);
+  std::int64_t last = kernel::KeyLength(a, entry);
+  if (const std::byte* bits = kernel::KeyBits(a, entry)) {
+    constexpr std::byte kNone{0};
+    while (first < last && !kernel::KeyBit(a, entry, first)) {
+      first += first % 8 == 0 && bits[first / 8] == kNone ? 8 : 1;
+    }
+    while (first < last && !kernel::KeyBit(a, entry, last - 1)) {
+      last -= last % 8 == 0 && bits[last / 8 - 1] == kNone ? 8 : 1;
+    }
+  }
+  if (first >= last) return {0, 0};
+  return {static_cast<std::int32_t>(first), static_cast<std::int32_t>(last)};
+}
+
+// Rows, keys and cost, as a unit that is not cut.
+UnitPlan AttentionPlan::Measure(std::int64_t entry, KeyRange true_keys, double& multiply_adds) const {
+  const Attention& a = attention_;
+  const std::int64_t queries = kernel::QueryLength(a, entry);
+  UnitPlan unit{};
+  unit.rows = queries * group_;
+  unit.first_key = true_keys.first;
+  const std::int64_t end = queries == 0 ? 0 : kernel::VisibleKeys(a, entry, true_keys.last, queries - 1);
+  unit.keys = std::max<std::int64_t>(0, end - true_keys.first);
+  unit.splits = 1;
+  unit.split_keys = unit.keys;
+  const double pairs = VisiblePairs(a, entry, true_keys.first, true_keys.last - true_keys.first, 0, queries) *
+                       static_cast<double>(group_);
+  multiply_adds = pairs * CostPerPair(a) + ReadCost(unit.keys, a.head_dim + a.value_head_dim);
+  unit.cost = multiply_adds + pairs * kCostPerPair + kCostPerUnit +
+              RowsCost(unit.rows, unit.rows <= kernel_->direct_rows ? kCostPerDirectRow : kCostPerRow) +
+              ClearCost((a.query_length - queries) * group_);
+  return unit;
+}
+
+UnitPlan AttentionPlan::UnitOf(std::int64_t entry, KeyRange true_keys) const {
+  if (uniform_) return unit_;
+  double multiply_adds = 0;
+  UnitPlan unit = Measure(entry, true_keys, multiply_adds);
+  ChooseWay(unit, multiply_adds);
+  return unit;
+}
+
+std::int64_t AttentionPlan::TilesOf(const UnitPlan& unit) const {
+  return group_ * CeilDiv(unit.rows / group_, kernel_->query_tile);
+}
+
+void AttentionPlan::ChooseWay(UnitPlan& unit, double multiply_adds) const {
+  if (unit.rows == 0 || unit.keys == 0) {
+    unit.way = Way::kNothing;
+    return;
+  }
+  if (unit.rows <= kernel_->direct_rows) {
+    unit.way = Way::kDirect;
+    Split(unit, CeilDiv(unit.keys, local_keys_));
+    return;
+  }
+  const bool fits = TilesOf(unit) <= kMaxStateBytes / state_bytes_;
+  const bool is_short = unit.rows <= kShortQueries && unit.keys >= 4 * unit.rows;
+  unit.way = fits && (multiply_adds <= small_ || is_short) ? Way::kLocal : Way::kShared;
+  if (unit.way == Way::kLocal && multiply_adds > small_) SplitLocal(unit, multiply_adds);
+}
+
+// Cuts a short query's keys into ranges for several threads.
+void AttentionPlan::SplitLocal(UnitPlan& unit, double multiply_adds) const {
+  const std::int64_t wanted = std::max(CeilDiv(static_cast<std::int64_t>(kItemsToShare), units()),
+                                       static_cast<std::int64_t>(multiply_adds / kLargestSplit) + 1);
+  Split(unit, std::min(wanted, CeilDiv(unit.keys, local_keys_)));
+}
+
+// Cuts a unit's keys into so many ranges, or fewer, as the partial results of all units must stay small.
+void AttentionPlan::Split(UnitPlan& unit, std::int64_t wanted) const {
+  const std::int64_t partial = unit.rows * kernel::PartialFloats(attention_) * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, kMaxPartialBytes / units() / partial));
+  unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_->key_block);
+  unit.splits = CeilDiv(unit.keys, unit.split_keys);
+}
+
+int AttentionPlan::ClassIndex(const UnitPlan& unit) {
+  constexpr int kFirstBits = 13;  // of 2^12
+  const int bits = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(std::min(unit.cost, 0x1p60))));
+  const int octave = std::clamp(bits - kFirstBits, 0, kOctaves - 1);
+  return (unit.takes_slot() ? 0 : kOctaves) + kOctaves - 1 - octave;
+}
+
+std::size_t AttentionPlan::SlotBytesOf(const UnitPlan& unit) const {
+  if (unit.way == Way::kShared) {
+    return Aligned(kernel_->packed_key_bytes(attention_, unit.keys)) +
+           (slots_hold_values_ ? Aligned(kernel_->packed_value_bytes(attention_, unit.keys)) : 0);
+  }
+  return Aligned(static_cast<std::size_t>(unit.splits * unit.rows * kernel::PartialFloats(attention_)) * sizeof(float));
+}
+
+// Whether the values of some unit may have to be packed. Of a tensor in one piece all heads are alike.
+bool AttentionPlan::ValuesNeedRoom() const {
+  const Attention& a = attention_;
+  if (a.v.segment_count != 1) return true;
+  if (a.key_bits == nullptr) return kernel_->values_in_place(a, 0, 0, 0, a.key_length) == nullptr;
+  return !uniform_ || kernel_->values_in_place(a, 0, 0, unit_.first_key, unit_.first_key + unit_.keys) == nullptr;
+}
+
+void AttentionPlan::Classify(std::int64_t window_bytes) {
+  struct Sum {
+    std::int64_t units;
+    double cost;
+  };
+  const auto add = [this](int index, const Sum& sum) {
+    const bool slotted = index < kOctaves;
+    const double mean = sum.cost / static_cast<double>(sum.units);
+    const std::int64_t an_item =
+        slotted ? 0 : static_cast<std::int64_t>(std::max(1.0, std::min(kSmallestItem / mean, 0x1p40)));
+    const std::int64_t first = classes().empty() ? 0 : classes().back().first + classes().back().units;
+    classes_.Add({first, sum.units, mean, an_item, index});
+    if (slotted) slotted_units_ += sum.units;
+  };
+  if (uniform_) {
+    if (unit_.takes_slot()) {
+      slots_hold_values_ = ValuesNeedRoom();
+      slot_bytes_ = SlotBytesOf(unit_);
+    }
+    add(ClassIndex(unit_), {units(), unit_.cost * static_cast<double>(units())});
+  } else {
+    slots_hold_values_ = ValuesNeedRoom();
+    std::array<Sum, UnitClasses::kCapacity> sums{};
+    for (std::int64_t entry = 0; entry < attention_.batch; ++entry) {
+      const UnitPlan unit = UnitOf(entry);
+      Sum& sum = sums[static_cast<std::size_t>(ClassIndex(unit))];
+      sum.units += attention_.kv_heads;
+      sum.cost += unit.cost * static_cast<double>(attention_.kv_heads);
+      if (unit.takes_slot()) slot_bytes_ = std::max(slot_bytes_, SlotBytesOf(unit));
+    }
+    for (int i = 0; i < 2 * kOctaves; ++i) {
+      if (sums[static_cast<std::size_t>(i)].units > 0) add(i, sums[static_cast<std::size_t>(i)]);
+    }
+  }
+  if (slotted_units_ == 0) return;
+  const std::int64_t fit = window_bytes / std::max<std::int64_t>(1, static_cast<std::int64_t>(slot_bytes_));
+  slots_ = std::min({slotted_units_, kMaxSlots, std::max<std::int64_t>(1, fit)});
+}
+
+void AttentionPlan::WriteOrder(absl::Span<std::int32_t> order) const {
+  std::array<std::size_t, UnitClasses::kCapacity> at;  // where the next entry of each class goes
+  for (const UnitClass& units : classes()) {
+    at[static_cast<std::size_t>(units.index)] = static_cast<std::size_t>(units.first / attention_.kv_heads);
+  }
+  for (std::int64_t entry = 0; entry < attention_.batch; ++entry) {
+    order[at[static_cast<std::size_t>(ClassIndex(UnitOf(entry)))]++] = static_cast<std::int32_t>(entry);
+  }
+}
+
+double AttentionPlan::TileCost(std::int64_t entry, const UnitPlan& unit, std::int64_t first, std::int64_t last) const {
+  return VisiblePairs(attention_, entry, unit.first_key, unit.keys, first, last) *
+             (CostPerPair(attention_) + kCostPerPair) +
+         RowsCost(last - first, kCostPerRow);
+}
+
+// What rows cost beside their pairs: their queries are read and their outputs written.
+double AttentionPlan::RowsCost(std::int64_t rows, double each) const {
+  return static_cast<double>(rows) * each + ReadCost(rows, attention_.head_dim + attention_.value_head_dim);
+}
+
+double AttentionPlan::PackCost(std::int64_t keys, std::int64_t dim) { return ReadCost(keys, dim); }
+
+double AttentionPlan::PassCost(std::int64_t rows, std::int64_t keys) const {
+  return static_cast<double>(rows) * static_cast<double>(keys) * (CostPerPair(attention_) + kCostPerPair);
+}
+
+double AttentionPlan::MergeCost(const UnitPlan& unit) const {
+  return static_cast<double>(unit.rows * unit.splits * attention_.value_head_dim);
+}
+
+double AttentionPlan::ClearCost(std::int64_t rows) const {
+  return static_cast<double>(rows) * (kCostPerClearedRow + 4 * static_cast<double>(attention_.value_head_dim));
 }
 
 }  // namespace attnd::schedule

@@ -5,12 +5,13 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <vector>
+#include <optional>
+#include <utility>
 
 #include "kernel/kernel.h"
 #include "kernel/visible.h"
 #include "schedule/arena.h"
-#include "schedule/attention_plan.h"
+#include "schedule/attention_items.h"
 
 namespace attnd::schedule {
 namespace {
@@ -27,144 +28,131 @@ struct FreeAligned {
   void operator()(std::byte* block) const { ::operator delete[](block, std::align_val_t{kAlignment}); }
 };
 
-// What a unit's items share.
-struct Unit {
-  PackedHead packed{};             // kShared
-  std::byte* values = nullptr;     // kShared, if they are packed
-  float* partials = nullptr;       // of its splits
-  std::int64_t first_waiting = 0;  // items unlocked when `left` comes to 0
-  std::int64_t last_waiting = 0;
-  std::atomic<std::int64_t> left{0};
+// Asks to pause whenever items have cost kPauseCost.
+class Pacer {
+ public:
+  explicit Pacer(Pause pause) : pause_(pause) {}
+
+  // False: return without finishing the item.
+  bool Spend(double cost) {
+    spent_ += cost;
+    if (spent_ < kPauseCost) return true;
+    spent_ = 0;
+    return pause_();
+  }
+
+ private:
+  const Pause pause_;
+  double spent_ = 0;
 };
 
 class AttentionWork final : public Work {
  public:
-  AttentionWork(const Attention& attention, const Kernel& kernel)
-      : a_(attention), kernel_(kernel), plan_(PlanAttention(a_, kernel)), units_(new Unit[plan_.units.size()]) {
-    for (std::size_t i = 0; i < plan_.items.size(); ++i) {
-      const PlannedItem& item = plan_.items[i];
-      Unit& unit = units_[static_cast<std::size_t>(item.unit)];
-      if (item.step == Step::kTile || item.step == Step::kMerge) {
-        if (unit.last_waiting == 0) unit.first_waiting = static_cast<std::int64_t>(i);
-        unit.last_waiting = static_cast<std::int64_t>(i) + 1;
-      } else {
-        unit.left.fetch_add(1, std::memory_order_relaxed);
-        initial_.push_back({static_cast<std::int64_t>(i), item.cost});
+  // `block` has AttentionWorkBytes(plan) bytes.
+  AttentionWork(const Attention& attention, const AttentionPlan& plan, std::unique_ptr<std::byte[], FreeAligned> block)
+      : a_(attention), kernel_(plan.kernel()), plan_(plan), block_(std::move(block)), items_(plan_, block_.get()) {
+    slots_ = block_.get() + AttentionItems::Bytes(plan_);
+  }
+
+  std::optional<Item> Next() override { return items_.Next(); }
+  std::int64_t ready() const override { return items_.ready(); }
+  void Finish(const Item& item) override { items_.Finish(item); }
+
+  void Run(const Item& item, Arena& arena, Pause pause) override {
+    Pacer pacer(pause);
+    if (StepOf(item) == Step::kUnits) {
+      for (std::int64_t ordinal = item.first; ordinal < item.last; ++ordinal) {
+        if (!RunUnit(ordinal, arena, pacer)) return;
       }
+      return;
     }
-  }
-
-  // Memory for packed keys and values and for partial results.
-  bool Allocate() {
-    std::size_t bytes = 0;
-    ForEachArray([&bytes](std::byte** /*pointer*/, std::size_t size) { bytes += Aligned(size); });
-    if (bytes == 0) return true;
-    block_.reset(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow)));
-    if (block_ == nullptr) return false;
-    std::byte* at = block_.get();
-    ForEachArray([&at](std::byte** pointer, std::size_t size) {
-      *pointer = at;
-      at += Aligned(size);
-    });
-    for (std::size_t u = 0; u < plan_.units.size(); ++u) {
-      Unit& unit = units_[u];
-      unit.packed.values_data = unit.values != nullptr ? unit.values : plan_.units[u].values;
-    }
-    return true;
-  }
-
-  std::int64_t item_count() const override { return static_cast<std::int64_t>(plan_.items.size()); }
-  absl::Span<const Item> initial_items() const override { return initial_; }
-
-  void Run(std::int64_t id, Arena& arena, absl::FunctionRef<void(Item)> ready) override {
-    const PlannedItem& item = plan_.items[static_cast<std::size_t>(id)];
-    switch (item.step) {
+    const OpenUnit& open = items_.At(item.slot);
+    const std::int64_t u = open.unit;
+    switch (StepOf(item)) {
       case Step::kUnits:
-        for (std::int64_t u = item.first; u < item.last; ++u) RunUnit(u, arena);
         return;
       case Step::kSplit:
-        RunSplit(item, arena);
-        break;
+        RunSplit(open, item, arena, pacer);
+        return;
       case Step::kPackKeys:
-        kernel_.pack_keys(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last, UnitOf(item).packed,
+        kernel_.pack_keys(a_, Batch(u), KvHead(u), item.first, item.last, PackedOf(open, item.slot),
                           arena.Get(kernel_.scratch_bytes(a_)));
-        if (item.first == PlanOf(item.unit).first_key) ClearUnusedRows(item.unit);
-        break;
+        if (item.first == open.plan.first_key) ClearUnusedRows(u, pacer);
+        return;
       case Step::kPackValues:
         kernel_.pack_values(
-            a_, Batch(item.unit), KvHead(item.unit), item.first, item.last,
-            UnitOf(item).values + kernel_.packed_value_bytes(a_, item.first - PlanOf(item.unit).first_key),
+            a_, Batch(u), KvHead(u), item.first, item.last,
+            ValuesIn(open, item.slot) + kernel_.packed_value_bytes(a_, item.first - open.plan.first_key),
             arena.Get(kernel_.scratch_bytes(a_)));
-        break;
+        return;
       case Step::kMerge:
-        kernel_.merge(a_, Batch(item.unit), KvHead(item.unit), UnitOf(item).partials, PlanOf(item.unit).splits);
-        ClearUnusedRows(item.unit);
+        kernel_.merge(a_, Batch(u), KvHead(u), PartialsIn(item.slot), open.plan.splits);
+        ClearUnusedRows(u, pacer);
         return;
       case Step::kTile:
-        RunTile(item, arena);
+        for (std::int64_t tile = item.first; tile < item.last; ++tile) {
+          if (!RunTile(open, item.slot, tile, arena, pacer)) return;
+        }
         return;
-    }
-    Unit& unit = UnitOf(item);
-    if (unit.left.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    for (std::int64_t i = unit.first_waiting; i < unit.last_waiting; ++i) {
-      ready({i, plan_.items[static_cast<std::size_t>(i)].cost});
     }
   }
 
  private:
-  Unit& UnitOf(const PlannedItem& item) { return units_[static_cast<std::size_t>(item.unit)]; }
-  const UnitPlan& PlanOf(std::int64_t unit) const { return plan_.units[static_cast<std::size_t>(unit)]; }
   std::int64_t Batch(std::int64_t unit) const { return unit / a_.kv_heads; }
   std::int64_t KvHead(std::int64_t unit) const { return unit % a_.kv_heads; }
-  std::int64_t FirstHead(std::int64_t unit) const { return KvHead(unit) * plan_.group; }
+  std::int64_t FirstHead(std::int64_t unit) const { return KvHead(unit) * plan_.group(); }
   std::int64_t Queries(std::int64_t unit) const { return kernel::QueryLength(a_, Batch(unit)); }
 
-  template <typename Visit>
-  void ForEachArray(const Visit& visit) {
-    for (std::size_t u = 0; u < plan_.units.size(); ++u) {
-      const UnitPlan& plan = plan_.units[u];
-      Unit& unit = units_[u];
-      if (plan.way == Way::kShared) {
-        unit.packed.first_key = plan.first_key;
-        unit.packed.keys = plan.keys;
-        visit(&unit.packed.keys_data, kernel_.packed_key_bytes(a_, plan.keys));
-        if (plan.values == nullptr) visit(&unit.values, kernel_.packed_value_bytes(a_, plan.keys));
-      } else if (plan.splits > 1) {
-        visit(reinterpret_cast<std::byte**>(&unit.partials),
-              PartialBytes(plan) * static_cast<std::size_t>(plan.splits));
-      }
-    }
+  // A slot's memory: packed keys and then values, or partial results.
+  std::byte* MemoryOf(std::int32_t slot) const { return slots_ + static_cast<std::size_t>(slot) * plan_.slot_bytes(); }
+  std::byte* ValuesIn(const OpenUnit& open, std::int32_t slot) const {
+    return MemoryOf(slot) + Aligned(kernel_.packed_key_bytes(a_, open.plan.keys));
   }
+  PackedHead PackedOf(const OpenUnit& open, std::int32_t slot) const {
+    return {MemoryOf(slot), open.values != nullptr ? open.values : ValuesIn(open, slot), open.plan.first_key,
+            open.plan.keys};
+  }
+  float* PartialsIn(std::int32_t slot) const { return reinterpret_cast<float*>(MemoryOf(slot)); }
 
   std::size_t PartialBytes(const UnitPlan& plan) const {
     return static_cast<std::size_t>(plan.rows * kernel::PartialFloats(a_)) * sizeof(float);
   }
 
-  void ClearUnusedRows(std::int64_t u) {
-    if (Queries(u) == a_.query_length) return;
-    for (std::int64_t h = 0; h < plan_.group; ++h) {
-      kernel_.clear(a_, Batch(u), FirstHead(u) + h, Queries(u), a_.query_length);
+  // Writes zeros to the query rows [first, last) of all heads of a unit; a few at a time, as they may be millions.
+  bool Clear(std::int64_t u, std::int64_t first, std::int64_t last, Pacer& pacer) const {
+    constexpr std::int64_t kRows = 1024;
+    for (std::int64_t h = 0; h < plan_.group(); ++h) {
+      for (std::int64_t row = first; row < last; row += kRows) {
+        const std::int64_t end = std::min(last, row + kRows);
+        kernel_.clear(a_, Batch(u), FirstHead(u) + h, row, end);
+        if (!pacer.Spend(plan_.ClearCost(end - row))) return false;
+      }
     }
+    return true;
   }
 
-  // What this thread will probably read after unit `u`: with so many running at once, the next one that is left.
-  kernel::Ahead AfterUnit(std::int64_t u) const {
-    const std::int64_t next = u + running_.load(std::memory_order_relaxed);
-    if (next >= static_cast<std::int64_t>(plan_.units.size())) return {};
-    return {
-        {RowsOf(a_.k, DataOf(a_.k), Batch(next), KvHead(next), PlanOf(next).first_key, PlanOf(next).keys, a_.head_dim),
-         RowsOf(a_.q, DataOf(a_.q), Batch(next), FirstHead(next), 0, Queries(next), a_.head_dim),
-         RowsOf(a_.v, DataOf(a_.v), Batch(next), KvHead(next), PlanOf(next).first_key, PlanOf(next).keys,
-                a_.value_head_dim)}};
+  bool ClearUnusedRows(std::int64_t u, Pacer& pacer) const { return Clear(u, Queries(u), a_.query_length, pacer); }
+
+  // What this thread will probably read after a unit: with so many running at once, the next one that is left.
+  kernel::Ahead AfterUnit(std::int64_t ordinal) const {
+    const std::int64_t next = ordinal + running_.load(std::memory_order_relaxed);
+    if (next >= plan_.units()) return {};
+    const std::int64_t u = items_.UnitAt(next);
+    const UnitPlan plan = items_.PlanOf(u);
+    return {{RowsOf(a_.k, DataOf(a_.k), Batch(u), KvHead(u), plan.first_key, plan.keys, a_.head_dim),
+             RowsOf(a_.q, DataOf(a_.q), Batch(u), FirstHead(u), 0, Queries(u), a_.head_dim),
+             RowsOf(a_.v, DataOf(a_.v), Batch(u), KvHead(u), plan.first_key, plan.keys, a_.value_head_dim)}};
   }
 
-  // What it will probably read and write after a tile: of those left, the longer tiles of a head come first.
-  kernel::Ahead AfterTile(const PlannedItem& item) const {
-    const std::int64_t row = item.first - running_.load(std::memory_order_relaxed) * kernel_.query_tile;
-    if (row < 0) return {};
-    const std::int64_t b = Batch(item.unit);
-    return {{RowsOf(a_.q, DataOf(a_.q), b, item.head, row, kernel_.query_tile, a_.head_dim),
-             RowsOf(a_.out, a_.out.data, b, item.head, row, kernel_.query_tile, a_.value_head_dim)}};
+  // What it will probably read and write after a tile.
+  kernel::Ahead AfterTile(const OpenUnit& open, std::int64_t tile) const {
+    const std::int64_t next = tile + running_.load(std::memory_order_relaxed);
+    if (next >= items_.TilesOf(open)) return {};
+    const Tile at = items_.TileAt(open, next);
+    const std::int64_t rows = at.last_row - at.first_row;
+    const std::int64_t b = Batch(open.unit);
+    return {{RowsOf(a_.q, DataOf(a_.q), b, at.head, at.first_row, rows, a_.head_dim),
+             RowsOf(a_.out, a_.out.data, b, at.head, at.first_row, rows, a_.value_head_dim)}};
   }
 
   static const std::byte* DataOf(const kernel::TensorView& view) {
@@ -182,38 +170,41 @@ class AttentionWork final : public Work {
     return {at, at + rows * dim * size};
   }
 
-  // A whole unit, into the output.
-  void RunUnit(std::int64_t u, Arena& arena) {
-    const UnitPlan& plan = plan_.units[static_cast<std::size_t>(u)];
-    ClearUnusedRows(u);
+  // A whole unit, into the output. Like the others below, returns false if it was given up.
+  bool RunUnit(std::int64_t ordinal, Arena& arena, Pacer& pacer) {
+    const std::int64_t u = items_.UnitAt(ordinal);
+    const UnitPlan plan = items_.PlanOf(u);
+    if (!ClearUnusedRows(u, pacer)) return false;
     switch (plan.way) {
       case Way::kNothing:
-        for (std::int64_t h = 0; h < plan_.group; ++h) {
-          kernel_.clear(a_, Batch(u), FirstHead(u) + h, 0, Queries(u));
-        }
-        return;
+        return Clear(u, 0, Queries(u), pacer);
       case Way::kDirect: {
         std::byte* scratch = arena.Get(Aligned(PartialBytes(plan)) + kernel_.direct_scratch_bytes(a_));
         float* partial = reinterpret_cast<float*>(scratch);
         kernel_.direct(a_, Batch(u), KvHead(u), plan.first_key, plan.first_key + plan.keys, partial,
                        scratch + Aligned(PartialBytes(plan)));
         kernel_.merge(a_, Batch(u), KvHead(u), partial, 1);
-        return;
+        return true;
       }
-      default:
-        RunLocal(u, plan.first_key, plan.first_key + plan.keys, nullptr, arena);
+      default: {
+        running_.fetch_add(1, std::memory_order_relaxed);
+        const kernel::Ahead ahead = AfterUnit(ordinal);
+        const bool done = RunLocal(u, plan.first_key, plan.first_key + plan.keys, nullptr, ahead, arena, pacer);
+        running_.fetch_sub(1, std::memory_order_relaxed);
+        return done;
+      }
     }
   }
 
-  void RunSplit(const PlannedItem& item, Arena& arena) {
-    const UnitPlan& plan = PlanOf(item.unit);
-    float* partial = UnitOf(item).partials +
-                     (item.first - plan.first_key) / plan.split_keys * (plan.rows * kernel::PartialFloats(a_));
+  void RunSplit(const OpenUnit& open, const Item& item, Arena& arena, Pacer& pacer) {
+    const UnitPlan& plan = open.plan;
+    const std::int64_t split = (item.first - plan.first_key) / plan.split_keys;
+    float* partial = PartialsIn(item.slot) + split * plan.rows * kernel::PartialFloats(a_);
     if (plan.way == Way::kDirect) {
-      kernel_.direct(a_, Batch(item.unit), KvHead(item.unit), item.first, item.last, partial,
+      kernel_.direct(a_, Batch(open.unit), KvHead(open.unit), item.first, item.last, partial,
                      arena.Get(kernel_.direct_scratch_bytes(a_)));
     } else {
-      RunLocal(item.unit, item.first, item.last, partial, arena);
+      RunLocal(open.unit, item.first, item.last, partial, {}, arena, pacer);
     }
   }
 
@@ -221,7 +212,7 @@ class AttentionWork final : public Work {
   template <typename Visit>
   void ForEachTile(std::int64_t u, const Visit& visit) const {
     std::int64_t index = 0;
-    for (std::int64_t h = 0; h < plan_.group; ++h) {
+    for (std::int64_t h = 0; h < plan_.group(); ++h) {
       for (std::int64_t row = 0; row < Queries(u); row += kernel_.query_tile) {
         visit(RowTile{Batch(u), FirstHead(u) + h, row, std::min(kernel_.query_tile, Queries(u) - row)}, index++);
       }
@@ -229,8 +220,9 @@ class AttentionWork final : public Work {
   }
 
   // All rows of a unit over the keys [first, last), packed block by block; into the output if `partial` is null.
-  void RunLocal(std::int64_t u, std::int64_t first, std::int64_t last, float* partial, Arena& arena) {
-    const std::int64_t block_keys = std::min(plan_.local_keys, last - first);
+  bool RunLocal(std::int64_t u, std::int64_t first, std::int64_t last, float* partial, kernel::Ahead ahead, Arena& arena,
+                Pacer& pacer) {
+    const std::int64_t block_keys = std::min(plan_.local_keys(), last - first);
     const std::size_t state_bytes = kernel_.state_bytes(a_);
     const std::size_t key_bytes = Aligned(kernel_.packed_key_bytes(a_, block_keys));
     const std::size_t value_bytes = Aligned(kernel_.packed_value_bytes(a_, block_keys));
@@ -245,8 +237,6 @@ class AttentionWork final : public Work {
       return values + value_bytes + static_cast<std::size_t>(index) * state_bytes;
     };
 
-    running_.fetch_add(1, std::memory_order_relaxed);
-    kernel::Ahead ahead = AfterUnit(u);
     ForEachTile(u, [&](const RowTile& tile, std::int64_t i) { kernel_.begin(a_, tile, state(i), scratch); });
     for (std::int64_t key = first; key < last; key += block_keys) {
       const std::int64_t end = std::min(last, key + block_keys);
@@ -259,8 +249,8 @@ class AttentionWork final : public Work {
       ForEachTile(u, [&](const RowTile& tile, std::int64_t i) {
         kernel_.advance(a_, tile, packed, key, end, ahead, state(i), scratch);
       });
+      if (end < last && !pacer.Spend(plan_.PassCost(Queries(u) * plan_.group(), end - key))) return false;
     }
-    running_.fetch_sub(1, std::memory_order_relaxed);
     ForEachTile(u, [&](const RowTile& tile, std::int64_t i) {
       if (partial == nullptr) {
         kernel_.finish(a_, tile, state(i));
@@ -269,37 +259,68 @@ class AttentionWork final : public Work {
       const std::int64_t row = (tile.head - FirstHead(u)) * Queries(u) + tile.first_row;
       kernel_.save(a_, tile, state(i), partial + row * kernel::PartialFloats(a_));
     });
+    return true;
   }
 
-  void RunTile(const PlannedItem& item, Arena& arena) {
+  bool RunTile(const OpenUnit& open, std::int32_t slot, std::int64_t index, Arena& arena, Pacer& pacer) {
     const std::size_t state_bytes = Aligned(kernel_.state_bytes(a_));
     std::byte* state = arena.Get(state_bytes + kernel_.scratch_bytes(a_));
     std::byte* scratch = state + state_bytes;
-    const RowTile tile{Batch(item.unit), item.head, item.first, item.last - item.first};
-    const PackedHead& packed = UnitOf(item).packed;
+    const Tile rows = items_.TileAt(open, index);
+    const RowTile tile{Batch(open.unit), rows.head, rows.first_row, rows.last_row - rows.first_row};
+    const PackedHead packed = PackedOf(open, slot);
     kernel_.begin(a_, tile, state, scratch);
     running_.fetch_add(1, std::memory_order_relaxed);
-    kernel::Ahead ahead = AfterTile(item);
-    kernel_.advance(a_, tile, packed, packed.first_key, packed.first_key + packed.keys, ahead, state, scratch);
+    kernel::Ahead ahead = AfterTile(open, index);
+    const std::int64_t last = packed.first_key + packed.keys;
+    const std::int64_t step = StepKeys(tile.rows, packed.keys);
+    bool done = true;
+    for (std::int64_t key = packed.first_key; done && key < last; key += step) {
+      const std::int64_t end = std::min(last, key + step);
+      kernel_.advance(a_, tile, packed, key, end, ahead, state, scratch);
+      done = end == last || pacer.Spend(plan_.PassCost(tile.rows, end - key));
+    }
     running_.fetch_sub(1, std::memory_order_relaxed);
-    kernel_.finish(a_, tile, state);
+    if (done) kernel_.finish(a_, tile, state);
+    return done;
+  }
+
+  // Keys that a tile advances over between two pauses, of so many: all but for very long ones.
+  std::int64_t StepKeys(std::int64_t rows, std::int64_t keys) const {
+    if (plan_.PassCost(rows, keys) <= 2 * kPauseCost) return keys;
+    const auto blocks = static_cast<std::int64_t>(kPauseCost / plan_.PassCost(rows, kernel_.key_block));
+    return std::max<std::int64_t>(1, blocks) * kernel_.key_block;
   }
 
   const Attention a_;
   const Kernel& kernel_;
   const AttentionPlan plan_;
-  const std::unique_ptr<Unit[]> units_;
-  std::vector<Item> initial_;
-  std::atomic<std::int64_t> running_{0};  // threads that compute whole units, or tiles
-  std::unique_ptr<std::byte[], FreeAligned> block_;
+  const std::unique_ptr<std::byte[], FreeAligned> block_;
+  AttentionItems items_;
+  std::byte* slots_;
+  alignas(64) std::atomic<std::int64_t> running_{0};  // threads that compute whole units, or tiles
 };
 
 }  // namespace
 
+// Sizes are below 2^31 each, a slot's bytes below 2^56, and all slots' at most kWindowBytes or one slot's.
+std::int64_t AttentionWorkBytes(const AttentionPlan& plan) {
+  return static_cast<std::int64_t>(sizeof(AttentionWork) + AttentionItems::Bytes(plan) +
+                                   static_cast<std::size_t>(plan.slots()) * plan.slot_bytes());
+}
+
+std::unique_ptr<Work> MakeAttentionWork(const Attention& attention, const AttentionPlan& plan) {
+  const std::size_t bytes = static_cast<std::size_t>(AttentionWorkBytes(plan)) - sizeof(AttentionWork);
+  std::unique_ptr<std::byte[], FreeAligned> block;
+  if (bytes > 0) {
+    block.reset(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow)));
+    if (block == nullptr) return nullptr;
+  }
+  return std::unique_ptr<Work>(new (std::nothrow) AttentionWork(attention, plan, std::move(block)));
+}
+
 std::unique_ptr<Work> MakeAttentionWork(const Attention& attention, const Kernel& kernel) {
-  auto work = std::make_unique<AttentionWork>(attention, kernel);
-  if (!work->Allocate()) return nullptr;
-  return work;
+  return MakeAttentionWork(attention, AttentionPlan(attention, kernel));
 }
 
 }  // namespace attnd::schedule

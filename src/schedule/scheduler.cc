@@ -10,7 +10,6 @@
 #include <unsupported/Eigen/CXX11/ThreadPool>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/inlined_vector.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "schedule/arena.h"
@@ -20,9 +19,18 @@ namespace {
 
 // Work of up to this cost (multiply-adds: some ten microseconds) runs on the submitting thread: waking another would
 // take as long as the work itself.
-constexpr double kInlineCost = 1 << 19;
+constexpr double kInlineCost = 3 << 18;
 
-using Unlocked = absl::InlinedVector<Item, 16>;
+// While a long item pauses, others run that cost at most this, and as much in all.
+constexpr double kGuestCost = kPauseCost;
+
+struct Job;
+
+// Jobs that have ready items, least served first.
+struct LeastServed {
+  bool operator()(const Job* a, const Job* b) const;
+};
+using JobQueue = std::set<Job*, LeastServed>;
 
 // One submitted work. What follows `on_cancel` belongs to the scheduler's lock.
 struct Job {
@@ -33,28 +41,35 @@ struct Job {
   // Its destructor waits for the callback if another thread runs it.
   std::optional<std::stop_callback<std::function<void()>>> on_cancel;
 
-  bool queued = false;          // the scheduler has it, until whoever sees that it is finished takes it
-  std::vector<Item> ready;      // a heap by RunsLater
-  std::int64_t unfinished = 0;  // items that have not run
+  bool queued = false;       // the scheduler has it, until whoever sees that it is finished takes it
+  JobQueue::node_type node;  // its place in the queue, while it is not there
+  std::int64_t counted = 0;  // ready items, as the scheduler's sum has them
+  std::optional<Item> next;  // taken from the work, but not begun
   int running = 0;
   double served = 0;           // virtual time: cost given so far, from the clock's value when the job came
   std::uint64_t sequence = 0;  // breaks ties by arrival
   std::optional<Clock::time_point> started;
   absl::Status status;
 
-  void Push(const Item& item) {
-    ready.push_back(item);
-    std::push_heap(ready.begin(), ready.end(), RunsLater);
+  // Items that are known to be ready.
+  std::int64_t ready() const { return status.ok() ? work->ready() + (next.has_value() ? 1 : 0) : 0; }
+  // The next item, which stays; null if none is ready.
+  const Item* Peek() {
+    if (!next.has_value()) next = work->Next();
+    return next.has_value() ? &*next : nullptr;
   }
   Item Pop() {
-    std::pop_heap(ready.begin(), ready.end(), RunsLater);
-    const Item item = ready.back();
-    ready.pop_back();
+    const Item item = *Peek();
+    next.reset();
     return item;
   }
-  // Whether nothing of it runs or will run.
-  bool finished() const { return running == 0 && (unfinished == 0 || !status.ok()); }
+  // Whether nothing of it runs or will run. What runs may unlock more.
+  bool finished() const { return running == 0 && ready() == 0; }
 };
+
+bool LeastServed::operator()(const Job* a, const Job* b) const {
+  return std::tie(a->served, a->sequence) < std::tie(b->served, b->sequence);
+}
 
 absl::Status Interruption(const SubmitOptions& options) {
   if (options.cancel.cancelled()) return absl::CancelledError("the call was cancelled");
@@ -80,7 +95,7 @@ void Finish(std::unique_ptr<Job> job) {
 class Scheduler::Impl {
  public:
   explicit Impl(int threads)
-      : arenas_(static_cast<std::size_t>(threads)), pool_(threads, /*allow_spinning=*/false), threads_(threads) {}
+      : arenas_(static_cast<std::size_t>(threads)), guest_arenas_(static_cast<std::size_t>(threads)), pool_(threads, /*allow_spinning=*/false), threads_(threads) {}
 
   ~Impl() {
     absl::MutexLock lock(&mutex_);
@@ -90,8 +105,6 @@ class Scheduler::Impl {
   int threads() const { return threads_; }
 
   void Submit(std::unique_ptr<Job> job, const std::stop_source& cancel) {
-    job->unfinished = job->work->item_count();
-    for (const Item& item : job->work->initial_items()) job->Push(item);
     RunCheapItems(*job);
     if (job->finished()) {
       Finish(std::move(job));
@@ -123,10 +136,8 @@ class Scheduler::Impl {
   void Cancelled(Job* job) ABSL_LOCKS_EXCLUDED(mutex_) {
     {
       absl::MutexLock lock(&mutex_);
-      if (!job->queued || !job->status.ok() || job->unfinished == 0) return;
-      Unqueue(job);
-      job->ready.clear();
-      job->status = Interruption(job->options);
+      if (!job->queued || !job->status.ok()) return;
+      GiveUp(job, Interruption(job->options));
       if (!TakeIfFinished(job)) return;
     }
     Finish(std::unique_ptr<Job>(job));
@@ -142,36 +153,50 @@ class Scheduler::Impl {
     return true;
   }
 
-  // Jobs that have ready items, least served first.
-  struct LeastServed {
-    bool operator()(const Job* a, const Job* b) const {
-      return std::tie(a->served, a->sequence) < std::tie(b->served, b->sequence);
-    }
-  };
-
   // Runs the job's items on the calling thread for as long as they are cheap.
   static void RunCheapItems(Job& job) {
     static thread_local Arena arena;
     double spent = 0;
-    while (!job.ready.empty() && spent + job.ready.front().cost <= kInlineCost) {
+    const auto pause = [&job] {
       job.status = Interruption(job.options);
-      if (!job.status.ok()) return;
+      return job.status.ok();
+    };
+    while (const Item* next = job.Peek()) {
+      if (spent + next->cost > kInlineCost) return;
+      if (!pause()) return;
       const Item item = job.Pop();
       if (!job.started) job.started = Clock::now();
-      job.work->Run(item.id, arena, [&job](Item unlocked) { job.Push(unlocked); });
-      --job.unfinished;
+      job.work->Run(item, arena, pause);
+      job.work->Finish(item);
       spent += item.cost;
     }
   }
 
+  // Puts a job in its place, if it has ready items. Takes no memory but for a job that comes the first time.
   void Queue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!job->ready.empty()) queue_.insert(job);
-    ready_items_ += static_cast<std::int64_t>(job->ready.size());
+    job->counted = job->ready();
+    if (job->counted == 0) return;
+    if (job->node.empty()) {
+      queue_.insert(job);
+    } else {
+      queue_.insert(std::move(job->node));
+    }
+    ready_items_ += job->counted;
   }
 
+  // Takes it out; call it before what decides its place or its ready items changes.
   void Unqueue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    queue_.erase(job);
-    ready_items_ -= static_cast<std::int64_t>(job->ready.size());
+    const auto at = queue_.find(job);
+    if (at == queue_.end()) return;
+    ready_items_ -= job->counted;
+    job->node = queue_.extract(at);
+  }
+
+  // Begins nothing more of a job.
+  void GiveUp(Job* job, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Unqueue(job);
+    job->status = std::move(status);
+    job->next.reset();
   }
 
   // As many threads as there are items for.
@@ -185,62 +210,99 @@ class Scheduler::Impl {
 
   // A thread's life while there is anything to run.
   void RunItems() ABSL_LOCKS_EXCLUDED(mutex_) {
-    Arena& arena = arenas_[static_cast<std::size_t>(pool_.CurrentThreadId())];
-    Unlocked unlocked;
+    const auto thread = static_cast<std::size_t>(pool_.CurrentThreadId());
     mutex_.Lock();
     --idle_claims_;
     while (!queue_.empty()) {
-      Job* job = *queue_.begin();
-      const std::optional<Item> item = TakeItem(job);
-      if (item) {
-        mutex_.Unlock();
-        unlocked.clear();
-        job->work->Run(item->id, arena, [&unlocked](Item next) { unlocked.push_back(next); });
-        mutex_.Lock();
-        ReturnItem(job, unlocked);
-      }
-      if (TakeIfFinished(job)) {
-        mutex_.Unlock();
-        Finish(std::unique_ptr<Job>(job));
-        mutex_.Lock();
-        --jobs_;
-      }
+      Job* const job = *queue_.begin();
+      RunItemOf(job, arenas_[thread], [this, job, thread] { return PauseFor(job, guest_arenas_[thread]); });
     }
     --runners_;
     if (jobs_ == 0 && runners_ == 0) idle_.SignalAll();
     mutex_.Unlock();
   }
 
+  // Runs the next item of a job that is in the queue, and finishes the job if that was its last. Gives the lock up in
+  // between. Returns the item's cost.
+  double RunItemOf(Job* job, Arena& arena, Pause pause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const std::optional<Item> item = TakeItem(job);
+    if (item) {
+      mutex_.Unlock();
+      job->work->Run(*item, arena, pause);
+      mutex_.Lock();
+      ReturnItem(job, *item);
+    }
+    if (TakeIfFinished(job)) {
+      mutex_.Unlock();
+      Finish(std::unique_ptr<Job>(job));
+      mutex_.Lock();
+      --jobs_;
+    }
+    return item ? item->cost : 0;
+  }
+
+  // In the middle of a long item of `job`: sees to its cancellation and deadline, and runs short items of jobs that have
+  // been served less, so that they need not wait for its end.
+  bool PauseFor(Job* job, Arena& guest_arena) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    if (!job->status.ok()) return false;
+    if (absl::Status status = Interruption(job->options); !status.ok()) {
+      GiveUp(job, std::move(status));
+      return false;
+    }
+    for (double spent = 0; spent < kGuestCost;) {
+      Job* const guest = ShortJobBefore(job);
+      if (guest == nullptr) break;
+      // A guest's item has no guests of its own: a third arena would be needed, and the stack would grow.
+      spent += RunItemOf(guest, guest_arena, [this, guest] { return !GivenUp(guest); });
+    }
+    return job->status.ok();
+  }
+
+  bool GivenUp(const Job* job) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return !job->status.ok();
+  }
+
+  // The first job that has been served less than `job` and whose next item is short; null if there is none.
+  Job* ShortJobBefore(const Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    for (Job* const other : queue_) {
+      if (other == job || other->served >= job->served) return nullptr;
+      const Item* const next = other->Peek();
+      if (next != nullptr && next->cost <= kGuestCost) return other;
+    }
+    return nullptr;
+  }
+
   // The job's next item; nullopt if the job is to be given up, and then it is no longer queued.
   std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    Unqueue(job);
-    job->status = Interruption(job->options);
-    if (!job->status.ok()) {
-      job->ready.clear();
+    if (absl::Status status = Interruption(job->options); !status.ok()) {
+      GiveUp(job, std::move(status));
       return std::nullopt;
     }
+    Unqueue(job);
     if (!job->started) job->started = Clock::now();
     const Item item = job->Pop();
     clock_ = std::max(clock_, job->served);
     job->served += item.cost;
     ++job->running;
     Queue(job);
+    WakeRunners();  // taking an item may have made others ready
     return item;
   }
 
-  void ReturnItem(Job* job, const Unlocked& unlocked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void ReturnItem(Job* job, const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     --job->running;
-    --job->unfinished;
-    if (!job->status.ok() || unlocked.empty()) return;
+    if (!job->status.ok()) return;
     Unqueue(job);
-    for (const Item& item : unlocked) job->Push(item);
+    job->work->Finish(item);
     Queue(job);
     WakeRunners();
   }
 
   absl::Mutex mutex_;
   absl::CondVar idle_;  // no job and no runner is left
-  std::set<Job*, LeastServed> queue_ ABSL_GUARDED_BY(mutex_);
+  JobQueue queue_ ABSL_GUARDED_BY(mutex_);
   std::int64_t ready_items_ ABSL_GUARDED_BY(mutex_) = 0;  // of all queued jobs
   std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // whose `done` has not returned, those run inline excepted
   std::int64_t idle_claims_ ABSL_GUARDED_BY(mutex_) = 0;  // runners woken that have not taken an item yet
@@ -248,7 +310,8 @@ class Scheduler::Impl {
   double clock_ ABSL_GUARDED_BY(mutex_) = 0;              // `served` of the job that was last given an item
   std::uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
 
-  std::vector<Arena> arenas_;  // by pool thread
+  std::vector<Arena> arenas_;        // by pool thread
+  std::vector<Arena> guest_arenas_;  // of items that run while another of the same thread pauses
   Eigen::ThreadPool pool_;
   const int threads_;
 };

@@ -1,11 +1,10 @@
-// What the scheduler runs: one request's work, cut into items that unlock each other. Knows nothing of attention.
+// What the scheduler runs: one request's work, which hands out its items one by one. Knows nothing of attention.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "absl/functional/function_ref.h"
-#include "absl/types/span.h"
 
 namespace attnd::schedule {
 
@@ -13,28 +12,41 @@ namespace attnd::schedule {
 class Arena;
 
 struct Item {
-  std::int64_t id;
   double cost;  // any unit that is the same for all works: the scheduler compares them (multiply-adds here)
+
+  // Which item it is, in the work's own terms; the scheduler only passes them on.
+  std::int32_t kind;
+  std::int32_t slot;
+  std::int64_t first;
+  std::int64_t last;
 };
 
-// Whether `a` is run after `b` where both are ready: the most costly come first, so that no long one is left at the
-// end; of equals the first, whose neighbours in memory are next.
-inline bool RunsLater(const Item& a, const Item& b) { return a.cost != b.cost ? a.cost < b.cost : a.id > b.id; }
+// A long item calls this about every kPauseCost; false: the work has been given up, return without finishing the item.
+using Pause = absl::FunctionRef<bool()>;
+inline constexpr double kPauseCost = 1 << 25;
 
-// One request's work. Run may be called for different items from several threads at once.
+// One request's work. Items are made when they are asked for, so that a work of a billion items holds none of them.
+//
+// Thread safety: Next, Finish and ready are called by one thread at a time (under the scheduler's lock, so they are
+// short and never block); Run is called for different items from several threads at once, and beside the others. What
+// an item's Run wrote is visible to the Run of an item that its Finish has unlocked.
 class Work {
  public:
   virtual ~Work() = default;
 
-  // Items in all, those unlocked later included. The work is done when so many have run.
-  virtual std::int64_t item_count() const = 0;
+  // The item to run next of those that can run now, the most costly first, so that no long one is left at the end; of
+  // equals the one whose neighbours in memory were before. nullopt if there is none: then some running item unlocks
+  // others when it is finished, or, if none runs, the work is done.
+  virtual std::optional<Item> Next() = 0;
 
-  // The items that can run at once.
-  virtual absl::Span<const Item> initial_items() const = 0;
+  // How many items Next would hand out now. May be too low, but is 0 only if there are none.
+  virtual std::int64_t ready() const = 0;
 
-  // Runs an item and hands `ready` each item that this has unlocked; each item is handed out exactly once.
-  // Never blocks. `arena` is the running thread's.
-  virtual void Run(std::int64_t id, Arena& arena, absl::FunctionRef<void(Item)> ready) = 0;
+  // Runs an item that Next has handed out. Never blocks. `arena` is the running thread's.
+  virtual void Run(const Item& item, Arena& arena, Pause pause) = 0;
+
+  // Call once for each item that has run: unlocks those that waited for it.
+  virtual void Finish(const Item& item) = 0;
 };
 
 }  // namespace attnd::schedule

@@ -1,12 +1,18 @@
 #include "schedule/attention_work.h"
 
-#include <set>
+#include <cstdint>
+#include <deque>
+#include <optional>
 #include <vector>
 
 #include "../kernel/problem.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "kernel/kernel.h"
 #include "schedule/arena.h"
+#include "schedule/scheduler.h"
 
 namespace attnd::schedule {
 namespace {
@@ -35,7 +41,22 @@ std::vector<Case> Cases() {
   };
 }
 
-TEST(AttentionWork, HandsOutEachItemOnceInAnyOrder) {
+// In turns: `running` items are taken before the first of them, or the last, runs.
+void RunInTurns(Work& work, std::size_t running, bool last_first) {
+  Arena arena;
+  std::deque<Item> taken;
+  for (;;) {
+    std::optional<Item> next;
+    while (taken.size() < running && (next = work.Next())) taken.push_back(*next);
+    if (taken.empty()) return;
+    const Item item = last_first ? taken.back() : taken.front();
+    last_first ? taken.pop_back() : taken.pop_front();
+    work.Run(item, arena, [] { return true; });
+    work.Finish(item);
+  }
+}
+
+TEST(AttentionWork, ComputesTheFormulaInAnyOrder) {
   for (const Case& c : Cases()) {
     Problem problem(c.spec);
     const kernel::Expected expected = kernel::Expect(problem);
@@ -43,23 +64,8 @@ TEST(AttentionWork, HandsOutEachItemOnceInAnyOrder) {
       problem.Spoil();
       const auto work = MakeAttentionWork(problem.attention(), *AvailableKernels().front());
       ASSERT_NE(work, nullptr);
-      Arena arena;
-      std::vector<Item> ready(work->initial_items().begin(), work->initial_items().end());
-      std::set<std::int64_t> seen;
-      for (const Item& item : ready) seen.insert(item.id);
-      std::int64_t run = 0;
-      while (!ready.empty()) {
-        const auto next = last_first ? ready.end() - 1 : ready.begin();
-        const Item item = *next;
-        ready.erase(next);
-        work->Run(item.id, arena, [&](Item unlocked) {
-          EXPECT_TRUE(seen.insert(unlocked.id).second) << c.name << ": item " << unlocked.id << " again";
-          EXPECT_GE(unlocked.cost, 0);
-          ready.push_back(unlocked);
-        });
-        ++run;
-      }
-      EXPECT_EQ(run, work->item_count()) << c.name;
+      RunInTurns(*work, 7, last_first);
+      EXPECT_EQ(work->ready(), 0);
       const std::vector<float> out = problem.Output();
       for (std::size_t i = 0; i < out.size(); ++i) {
         ASSERT_NEAR(out[i], expected.output[i], expected.output_tolerance[i]) << c.name << " at " << i;
@@ -79,15 +85,129 @@ TEST(AttentionWork, ScratchStaysSmall) {
     for (const kernel::Kernel* kernel : AvailableKernels()) {
       const auto work = MakeAttentionWork(problem.attention(), *kernel);
       Arena arena;
-      std::vector<Item> ready(work->initial_items().begin(), work->initial_items().end());
-      while (!ready.empty()) {
-        const Item item = ready.back();
-        ready.pop_back();
-        work->Run(item.id, arena, [&](Item unlocked) { ready.push_back(unlocked); });
+      while (const std::optional<Item> item = work->Next()) {
+        work->Run(*item, arena, [] { return true; });
+        work->Finish(*item);
       }
       EXPECT_LE(arena.capacity(), std::size_t{8} << 20) << kernel->name << " " << spec.Name();
     }
   }
+}
+
+// Problems of many units that take slots: packed keys alone, packed values too, partial results; and all ways at once.
+std::vector<ProblemSpec> SlottedSpecs() {
+  return {
+      {.batch = 12, .heads = 4, .kv_heads = 2, .queries = 260, .keys = 260, .head_dim = 16, .value_head_dim = 64},
+      {.batch = 6, .heads = 2, .kv_heads = 2, .queries = 300, .keys = 300, .dtype = tensor::DType::kF16},
+      {.batch = 20, .queries = 1, .keys = 5000, .query_offset = 4999},
+      {.batch = 5,
+       .heads = 2,
+       .kv_heads = 1,
+       .queries = 700,
+       .keys = 900,
+       .query_offset = 150,
+       .query_lengths = {700, 2, 20, 0, 300},
+       .key_lengths = {900, 800, 170, 900, 700}},
+  };
+}
+
+std::vector<std::byte> Results(const Problem& problem) {
+  std::vector<std::byte> bytes = problem.output_bytes();
+  const auto* lse = reinterpret_cast<const std::byte*>(problem.log_sum_exp().data());
+  bytes.insert(bytes.end(), lse, lse + problem.log_sum_exp().size() * sizeof(float));
+  return bytes;
+}
+
+// How many units are open at a time changes no bit, down to one.
+TEST(AttentionWork, BitsDoNotDependOnTheWindow) {
+  for (const ProblemSpec& spec : SlottedSpecs()) {
+    Problem problem(spec);
+    const kernel::Kernel& kernel = *AvailableKernels().front();
+    std::vector<std::byte> expected;
+    for (const std::int64_t window : {kWindowBytes, std::int64_t{1} << 18, std::int64_t{1}}) {
+      const AttentionPlan plan(problem.attention(), kernel, window);
+      if (window == 1) {
+        EXPECT_EQ(plan.slots(), 1);
+      } else if (window == kWindowBytes) {
+        EXPECT_EQ(plan.slots(), plan.slotted_units());
+        EXPECT_GT(plan.slots(), 1);
+      }
+      for (const int threads : {1, 2, 5}) {
+        problem.Spoil();
+        Scheduler scheduler(threads);
+        absl::Notification finished;
+        scheduler.Submit(MakeAttentionWork(problem.attention(), plan), {}, [&](const Outcome& outcome) {
+          EXPECT_TRUE(outcome.status.ok());
+          finished.Notify();
+        });
+        finished.WaitForNotification();
+        if (expected.empty()) expected = Results(problem);
+        EXPECT_TRUE(Results(problem) == expected) << spec.Name() << ", " << window << ", " << threads << " threads";
+      }
+    }
+  }
+}
+
+// Given up at any time, with units in every phase, it touches nothing afterwards.
+TEST(AttentionWork, CancelledWithOpenUnits) {
+  Problem problem(SlottedSpecs()[0]);
+  const AttentionPlan plan(problem.attention(), *AvailableKernels().front(), 1 << 17);
+  EXPECT_LT(plan.slots(), plan.slotted_units());
+  Scheduler scheduler(4);
+  int cancelled = 0;
+  for (int i = 0; i < 60; ++i) {
+    SubmitOptions options;
+    absl::Notification finished;
+    scheduler.Submit(MakeAttentionWork(problem.attention(), plan), options, [&](const Outcome& outcome) {
+      EXPECT_TRUE(outcome.status.ok() || absl::IsCancelled(outcome.status));
+      if (!outcome.status.ok()) ++cancelled;
+      finished.Notify();
+    });
+    absl::SleepFor(absl::Microseconds(50 * i));
+    options.cancel.Cancel();
+    finished.WaitForNotification();
+  }
+  EXPECT_GT(cancelled, 0);
+}
+
+// Cut in the middle of a tile of many keys, it goes on with the same bits; and it can be given up there.
+TEST(AttentionWork, LongTilesPause) {
+  Problem problem({.queries = 288, .keys = 9000, .head_dim = 64, .mask = kernel::Mask::kNone});
+  const kernel::Kernel& kernel = *AvailableKernels().front();
+  kernel::RunAttention(problem.attention(), kernel, 2);
+  const std::vector<std::byte> expected = Results(problem);
+  problem.Spoil();
+  const auto work = MakeAttentionWork(problem.attention(), kernel);
+  Arena arena;
+  int pauses = 0;
+  while (const std::optional<Item> item = work->Next()) {
+    work->Run(*item, arena, [&pauses] { return ++pauses > 0; });
+    work->Finish(*item);
+  }
+  EXPECT_TRUE(Results(problem) == expected);
+  EXPECT_GE(pauses, 3) << "a pause in each of the tiles";
+
+  problem.Spoil();
+  const std::vector<std::byte> spoilt = Results(problem);
+  const auto given_up = MakeAttentionWork(problem.attention(), kernel);
+  while (const std::optional<Item> item = given_up->Next()) {
+    given_up->Run(*item, arena, [] { return false; });
+    given_up->Finish(*item);
+  }
+  EXPECT_TRUE(Results(problem) == spoilt) << "a tile that was given up was written";
+}
+
+// Rows that see nothing are cleared a few at a time.
+TEST(AttentionWork, ClearingManyRowsPauses) {
+  Problem problem({.queries = 200'000, .keys = 1, .head_dim = 1, .value_head_dim = 1, .query_lengths = {1}});
+  const auto work = MakeAttentionWork(problem.attention(), *AvailableKernels().front());
+  Arena arena;
+  int pauses = 0;
+  while (const std::optional<Item> item = work->Next()) {
+    work->Run(*item, arena, [&pauses] { return ++pauses > 0; });
+    work->Finish(*item);
+  }
+  EXPECT_GE(pauses, 3);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 #include "schedule/scheduler.h"
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -21,30 +23,55 @@ using ::testing::ElementsAre;
 
 constexpr double kHeavy = 1e7;  // never run on the submitting thread
 
+struct TestItem {
+  std::int64_t id;
+  double cost;
+};
+
 // A work made of lambdas: `run` is called for each item with a function that unlocks others.
 class LambdaWork : public Work {
  public:
-  using Ready = absl::FunctionRef<void(Item)>;
-  LambdaWork(std::int64_t count, std::vector<Item> initial, std::function<void(std::int64_t, Ready)> run)
-      : count_(count), initial_(std::move(initial)), run_(std::move(run)) {}
-  std::int64_t item_count() const override { return count_; }
-  absl::Span<const Item> initial_items() const override { return initial_; }
-  void Run(std::int64_t id, Arena&, Ready ready) override { run_(id, ready); }
+  using Ready = absl::FunctionRef<void(TestItem)>;
+  using RunFunction = std::function<void(std::int64_t, Ready, Pause)>;
+  LambdaWork(std::vector<TestItem> initial, RunFunction run) : ready_(std::move(initial)), run_(std::move(run)) {}
+
+  std::optional<Item> Next() override {
+    if (ready_.empty()) return std::nullopt;
+    const auto next = std::max_element(ready_.begin(), ready_.end(), [](const TestItem& a, const TestItem& b) {
+      return a.cost != b.cost ? a.cost < b.cost : a.id > b.id;
+    });
+    const TestItem item = *next;
+    ready_.erase(next);
+    return Item{item.cost, 0, 0, item.id, 0};
+  }
+  std::int64_t ready() const override { return static_cast<std::int64_t>(ready_.size()); }
+  void Run(const Item& item, Arena&, Pause pause) override {
+    const auto ready = [this](TestItem unlocked) {
+      absl::MutexLock lock(&mutex_);
+      unlocked_.push_back(unlocked);
+    };
+    run_(item.first, ready, pause);
+  }
+  void Finish(const Item&) override {
+    absl::MutexLock lock(&mutex_);
+    ready_.insert(ready_.end(), unlocked_.begin(), unlocked_.end());
+    unlocked_.clear();
+  }
 
  private:
-  const std::int64_t count_;
-  const std::vector<Item> initial_;
-  const std::function<void(std::int64_t, Ready)> run_;
+  std::vector<TestItem> ready_;
+  const RunFunction run_;
+  absl::Mutex mutex_;
+  std::vector<TestItem> unlocked_;
 };
 
-std::unique_ptr<Work> Simple(std::vector<Item> items, std::function<void(std::int64_t)> run) {
-  const auto count = static_cast<std::int64_t>(items.size());
-  return std::make_unique<LambdaWork>(count, std::move(items),
-                                      [run = std::move(run)](std::int64_t id, LambdaWork::Ready) { run(id); });
+std::unique_ptr<Work> Simple(std::vector<TestItem> items, std::function<void(std::int64_t)> run) {
+  return std::make_unique<LambdaWork>(
+      std::move(items), [run = std::move(run)](std::int64_t id, LambdaWork::Ready, Pause) { run(id); });
 }
 
-std::vector<Item> Items(std::int64_t count, double cost) {
-  std::vector<Item> items;
+std::vector<TestItem> Items(std::int64_t count, double cost) {
+  std::vector<TestItem> items;
   for (std::int64_t id = 0; id < count; ++id) items.push_back({id, cost});
   return items;
 }
@@ -70,8 +97,8 @@ TEST_P(ThreadsTest, EveryItemRunsOnceAndAfterWhatUnlocksIt) {
   for (const double cost : {1.0, 1e5, kHeavy}) {
     std::vector<std::atomic<int>> runs(24);
     std::atomic<int> left[2] = {10, 10};
-    auto work = std::make_unique<LambdaWork>(24, std::vector<Item>{{0, cost}, {1, cost}},
-                                             [&](std::int64_t id, LambdaWork::Ready ready) {
+    auto work = std::make_unique<LambdaWork>(std::vector<TestItem>{{0, cost}, {1, cost}},
+                                             [&](std::int64_t id, LambdaWork::Ready ready, Pause) {
                                                runs[static_cast<std::size_t>(id)]++;
                                                if (id < 2) {
                                                  for (std::int64_t tile = 0; tile < 10; ++tile)
@@ -317,6 +344,85 @@ TEST(SchedulerTest, ACancelledWorkDoesNotDisturbAnother) {
   });
   for (auto& notification : both) notification.WaitForNotification();
   EXPECT_EQ(runs, 500);
+}
+
+// Of the only thread's only item, which pauses until `pause` says that it is given up.
+std::unique_ptr<Work> Endless(absl::Notification& begun) {
+  return std::make_unique<LambdaWork>(Items(1, 1000 * kHeavy), [&begun](std::int64_t, LambdaWork::Ready, Pause pause) {
+    if (!begun.HasBeenNotified()) begun.Notify();
+    while (pause()) std::this_thread::yield();
+  });
+}
+
+TEST(SchedulerTest, AnItemThatPausesSeesItsCancellationAndItsDeadline) {
+  Scheduler scheduler(1);
+  {
+    SubmitOptions options;
+    absl::Notification begun, finished;
+    scheduler.Submit(Endless(begun), options, [&](const Outcome& outcome) {
+      EXPECT_EQ(outcome.status.code(), absl::StatusCode::kCancelled);
+      finished.Notify();
+    });
+    begun.WaitForNotification();
+    options.cancel.Cancel();
+    finished.WaitForNotification();
+  }
+  SubmitOptions options;
+  options.deadline = Clock::now() + std::chrono::milliseconds(20);
+  absl::Notification begun;
+  EXPECT_EQ(RunAndWait(scheduler, Endless(begun), options).status.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+// A short work does not wait for the end of a long item on the only thread, a long one does.
+TEST(SchedulerTest, ShortItemsRunWhileALongOnePauses) {
+  Scheduler scheduler(1);
+  SubmitOptions options;
+  absl::Notification begun, finished, other_finished;
+  scheduler.Submit(Endless(begun), options, [&](const Outcome&) { finished.Notify(); });
+  begun.WaitForNotification();
+  std::atomic<int> long_runs = 0;
+  scheduler.Submit(Simple(Items(1, 100 * kHeavy), [&](std::int64_t) { ++long_runs; }), {},
+                   [&](const Outcome&) { other_finished.Notify(); });
+  for (int i = 0; i < 20; ++i) {
+    const auto tests_thread = std::this_thread::get_id();
+    EXPECT_TRUE(RunAndWait(scheduler, Simple(Items(3, kHeavy), [&](std::int64_t) {
+                             EXPECT_NE(std::this_thread::get_id(), tests_thread);
+                           })).status.ok());
+  }
+  EXPECT_EQ(long_runs, 0);
+  EXPECT_FALSE(finished.HasBeenNotified());
+  options.cancel.Cancel();
+  finished.WaitForNotification();
+  other_finished.WaitForNotification();
+  EXPECT_EQ(long_runs, 1);
+}
+
+// A work whose items are made when they are asked for: the scheduler holds none of them.
+class CountingWork : public Work {
+ public:
+  CountingWork(std::int64_t items, std::atomic<std::int64_t>& runs) : left_(items), runs_(runs) {}
+  std::optional<Item> Next() override {
+    if (left_ == 0) return std::nullopt;
+    most_taken_ = std::max(most_taken_, ++taken_);
+    return Item{kHeavy, 0, 0, --left_, 0};
+  }
+  std::int64_t ready() const override { return left_; }
+  void Run(const Item&, Arena&, Pause) override { ++runs_; }
+  void Finish(const Item&) override { --taken_; }
+  ~CountingWork() override { EXPECT_LE(most_taken_, 3) << "an item on each thread, and the next"; }
+
+ private:
+  std::int64_t left_;
+  std::int64_t taken_ = 0;
+  std::int64_t most_taken_ = 0;
+  std::atomic<std::int64_t>& runs_;
+};
+
+TEST(SchedulerTest, ItemsAreTakenOneByOne) {
+  Scheduler scheduler(2);
+  std::atomic<std::int64_t> runs = 0;
+  EXPECT_TRUE(RunAndWait(scheduler, std::make_unique<CountingWork>(50000, runs)).status.ok());
+  EXPECT_EQ(runs, 50000);
 }
 
 TEST(ArenaTest, KeepsItsLargestBlockAligned) {

@@ -7,8 +7,11 @@
 #include "absl/time/clock.h"
 #include "attention/held_kernel.h"
 #include "gtest/gtest.h"
+#include "kernel/registry.h"
 #include "reference_check.h"
+#include "schedule/attention_work.h"
 #include "server/attention/bias.h"
+#include "server/attention/validation.h"
 
 namespace attnd::server {
 namespace {
@@ -89,7 +92,20 @@ v1::StreamAttentionRequest TestCall::Piece(std::uint64_t id) const {
 std::int64_t TestCall::AdmittedBytes() const {
   const std::int64_t rows = header.batch() * header.heads() * header.query_length();
   const std::int64_t results = rows * header.value_head_dim() * 4 + (header.return_log_sum_exp() ? rows * 4 : 0);
-  return static_cast<std::int64_t>(q.size() + 2 * (k.size() + v.size()) + header.key_bits().size()) + results;
+  const std::int64_t tensors = static_cast<std::int64_t>(q.size() + k.size() + v.size() + header.key_bits().size());
+  const Limits limits;
+  v1::ComputeAttentionRequest request = header;
+  request.clear_output_shared();
+  request.clear_log_sum_exp_shared();
+  // Without a model: what the mask would be by its table is said.
+  if (request.mask() == v1::MASK_UNSPECIFIED) {
+    request.set_mask(header.table() == "encoder" ? v1::MASK_NONE : v1::MASK_CAUSAL);
+  }
+  const RequestTensors pieces = Tensors();
+  const absl::StatusOr<ValidAttention> valid = AttentionValidator(limits).Validate(request, pieces, nullptr);
+  EXPECT_TRUE(valid.ok()) << valid.status();
+  const schedule::AttentionPlan plan(valid->attention, *kernel::AvailableKernels().front());
+  return tensors + results + schedule::AttentionWorkBytes(plan);
 }
 
 void ExpectIsTheFormula(const TestCall& call, const bias::BiasTable& table, std::string_view output,

@@ -49,7 +49,7 @@ struct TestCall {
   v1::ComputeAttentionRequest Message() const;
   v1::StreamAttentionRequest Piece(std::uint64_t id) const;
 
-  // What it takes: the tensors, the key bits, the results, and keys and values once more as the kernel packs them.
+  // What it takes: the tensors, the key bits, the results, and what its work takes.
   std::int64_t AdmittedBytes() const;
 };
 

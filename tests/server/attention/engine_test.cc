@@ -447,8 +447,12 @@ TEST_F(EngineTest, CancelledWhileItWaitsForAnother) {
   EXPECT_EQ(first_answer.calls(), 1);
 }
 
-// A thread that is not to be held up leaves it to the scheduler to prepare a call of many sequences.
+// A thread that is not to be held up leaves it to the scheduler to prepare a call of many sequences that differ.
 constexpr CallSizes kManySequences = {.batch = 9000, .queries = 1, .keys = 1, .head_dim = 1, .value_head_dim = 1};
+
+void AddLengths(TestCall& call) {
+  for (std::int64_t i = 0; i < kManySequences.batch; ++i) call.header.add_key_lengths(i % 2);
+}
 
 TEST_F(EngineTest, ManySequencesArePreparedOnTheScheduler) {
   held_.Hold();
@@ -457,7 +461,9 @@ TEST_F(EngineTest, ManySequencesArePreparedOnTheScheduler) {
   Answer first_answer;
   engine_->ComputeAside(first.header, first_tensors, {}, first_answer.done());
   ASSERT_TRUE(held_.AwaitHeld());
-  const TestCall many(kManySequences), small;
+  TestCall many(kManySequences);
+  AddLengths(many);
+  const TestCall small;
   const RequestTensors many_tensors = many.Tensors(), small_tensors = small.Tensors();
   Answer many_answer, small_answer;
   engine_->ComputeAside(many.header, many_tensors, {}, many_answer.done());
@@ -489,6 +495,7 @@ TEST_F(EngineTest, WhatIsPreparedOnTheSchedulerMayBeRefusedOrCancelledThere) {
   for (const auto& c : kCases) {
     Start(Limits());
     TestCall call(kManySequences);
+    AddLengths(call);
     schedule::SubmitOptions options;
     c.change(call, options);
     const RequestTensors tensors = call.Tensors();
@@ -504,7 +511,8 @@ TEST_F(EngineTest, WhatIsPreparedOnTheSchedulerMayBeRefusedOrCancelledThere) {
 TEST_F(EngineTest, CancelledAtAnyTimeOfItsPreparationItIsAnsweredOnce) {
   for (int i = 0; i < 200; ++i) {
     Start(Limits());
-    const TestCall call(kManySequences);
+    TestCall call(kManySequences);
+    AddLengths(call);
     const RequestTensors tensors = call.Tensors();
     schedule::SubmitOptions options;
     Answer answer;
