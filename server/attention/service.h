@@ -7,15 +7,17 @@
 #include "server/attention/engine.h"
 #include "server/attention/stream.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/stall_watch.h"
 
 namespace attnd::server {
 
-// Thread-safe. Borrows the engine and the gate, through which every call goes.
+// Thread-safe. Borrows the engine, the gate, through which every call goes, and the watch over results that are not read.
 class AttentionService final
     : public v1::AttentionService::WithRawCallbackMethod_ComputeAttention<
           v1::AttentionService::WithRawCallbackMethod_StreamAttention<v1::AttentionService::Service>> {
  public:
-  AttentionService(AttentionEngine& engine, CallGate& gate) : engine_(engine), gate_(gate) {}
+  AttentionService(AttentionEngine& engine, CallGate& gate, StallWatch& stalls)
+      : engine_(engine), gate_(gate), stalls_(stalls) {}
 
   grpc::ServerUnaryReactor* ComputeAttention(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                              grpc::ByteBuffer* response) override;
@@ -29,6 +31,7 @@ class AttentionService final
  private:
   AttentionEngine& engine_;
   CallGate& gate_;
+  StallWatch& stalls_;
   JobStreams streams_;
 };
 
