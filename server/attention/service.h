@@ -11,7 +11,8 @@
 
 namespace attnd::server {
 
-// Thread-safe. Borrows the engine, the gate, through which every call goes, and the watch over results that are not read.
+// Thread-safe. Borrows the engine, the gate, through which every call goes, and the watch over results that are not
+// read.
 class AttentionService final
     : public v1::AttentionService::WithRawCallbackMethod_ComputeAttention<
           v1::AttentionService::WithRawCallbackMethod_StreamAttention<v1::AttentionService::Service>> {

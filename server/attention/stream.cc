@@ -237,7 +237,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   absl::Mutex mutex_;
   StreamState state_ ABSL_GUARDED_BY(mutex_){kStreamWindowBytes};
-  std::shared_ptr<Piece> waiting_ ABSL_GUARDED_BY(mutex_);          // for room in the window
+  std::shared_ptr<Piece> waiting_ ABSL_GUARDED_BY(mutex_);           // for room in the window
   std::map<std::uint64_t, Answer> answers_ ABSL_GUARDED_BY(mutex_);  // that wait for their write
   schedule::Clock::time_point quiet_since_ ABSL_GUARDED_BY(mutex_) = schedule::Clock::now();
 };

@@ -17,10 +17,10 @@
 
 namespace attnd::server {
 
-// The pieces of a stream, from the start of their computation until their answers are with gRPC's transport, hold so many
-// bytes at most, their results counted from the start on (StreamState). So a stream holds this and one message at most,
-// however slowly its answers are read; a piece that is larger is computed alone. Room for the pieces that the client
-// library has under way (4 of about 1 MiB) several times over.
+// The pieces of a stream, from the start of their computation until their answers are with gRPC's transport, hold so
+// many bytes at most, their results counted from the start on (StreamState). So a stream holds this and one message at
+// most, however slowly its answers are read; a piece that is larger is computed alone. Room for the pieces that the
+// client library has under way (4 of about 1 MiB) several times over.
 inline constexpr std::int64_t kStreamWindowBytes = std::int64_t{16} << 20;
 
 // A stream that is open.
@@ -44,10 +44,10 @@ class JobStreams {
   std::map<const JobStream*, std::weak_ptr<JobStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The reactor of one stream, which is in `streams` until it is over and then gone. Each of its pieces is in the gate from
-// its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has begun is
-// finished. An answer that its caller does not read in time ends the stream. Borrows the engine, the gate, the streams and
-// the watch.
+// The reactor of one stream, which is in `streams` until it is over and then gone. Each of its pieces is in the gate
+// from its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has
+// begun is finished. An answer that its caller does not read in time ends the stream. Borrows the engine, the gate, the
+// streams and the watch.
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
                                                                                  CallGate& gate, JobStreams& streams,
                                                                                  StallWatch& stalls,

@@ -14,10 +14,10 @@ namespace attnd::server {
 // What a piece counts beside its message and its tensors: what the server keeps of it, and its answer's small fields.
 inline constexpr std::int64_t kPieceOverheadBytes = 4096;
 
-// Pieces are read one at a time, computed in any number, and answered one at a time in the order in which they are done.
-// A piece is computed once its message and its result fit into the window beside those of the other pieces, or alone if
-// it is larger than the window. Until then it waits, and nothing more is read: a stream holds its window and one message
-// at most, however slowly its answers are read. An answer counts until it is written.
+// Pieces are read one at a time, computed in any number, and answered one at a time in the order in which they are
+// done. A piece is computed once its message and its result fit into the window beside those of the other pieces, or
+// alone if it is larger than the window. Until then it waits, and nothing more is read: a stream holds its window and
+// one message at most, however slowly its answers are read. An answer counts until it is written.
 //
 // Whoever drives it reports each event, asks Next for the step that follows, does what that says, and calls Done; then
 // asks again, until there is nothing to do. Thread-compatible.
@@ -80,7 +80,8 @@ class StreamState {
   bool Fits(const Piece& piece) const;
 
   const std::int64_t window_bytes_;
-  std::map<std::uint64_t, std::int64_t> held_;  // by each piece from its arrival until its answer is begun to be written
+  std::map<std::uint64_t, std::int64_t>
+      held_;  // by each piece from its arrival until its answer is begun to be written
   std::optional<Piece> waiting_;
   std::deque<Answer> answers_;
   std::int64_t held_bytes_ = 0;

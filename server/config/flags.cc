@@ -120,11 +120,10 @@ std::string Help() {
            {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root",
             "strict_models", "threads", "kernel", "drain_seconds", "log_level"},
            help);
-  Describe(
-      "Connections (times such as 500ms, 30s, 5m or inf)",
-      {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age", "max_connection_age_grace",
-       "stall_seconds", "min_rate"},
-      help);
+  Describe("Connections (times such as 500ms, 30s, 5m or inf)",
+           {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age",
+            "max_connection_age_grace", "stall_seconds", "min_rate"},
+           help);
   Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", NamesOfLimits(), help);
   absl::StrAppend(&help, "\n  --flagfile=FILE  read more flags from a file\n", "  --help, --version\n");
   return help;

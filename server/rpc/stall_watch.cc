@@ -42,8 +42,7 @@ StallWatch::~StallWatch() {
 }
 
 StallWatch::Clock::duration StallWatch::Allowed(std::int64_t bytes) const {
-  const absl::Duration taken =
-      absl::Seconds(static_cast<double>(bytes) / static_cast<double>(limit_.bytes_per_second));
+  const absl::Duration taken = absl::Seconds(static_cast<double>(bytes) / static_cast<double>(limit_.bytes_per_second));
   return absl::ToChronoNanoseconds(std::min(limit_.patience + taken, kYears));
 }
 
@@ -93,9 +92,9 @@ std::vector<StallWatch::Stalled> StallWatch::TakeStalled(Clock::time_point now) 
 }
 
 void StallWatch::Cancel(const Stalled& stalled) {
-  const std::string why =
-      absl::StrCat("the result (", stalled.bytes, " bytes) was not taken within ", absl::FormatDuration(limit_.patience),
-                   " and a second for each ", limit_.bytes_per_second, " bytes (--stall_seconds, --min_rate)");
+  const std::string why = absl::StrCat("the result (", stalled.bytes, " bytes) was not taken within ",
+                                       absl::FormatDuration(limit_.patience), " and a second for each ",
+                                       limit_.bytes_per_second, " bytes (--stall_seconds, --min_rate)");
   counters_.stalled_writes.fetch_add(1, std::memory_order_relaxed);
   ++unsaid_;
   if (const Clock::time_point now = Clock::now(); now >= next_line_) {
