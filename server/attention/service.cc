@@ -1,5 +1,6 @@
 #include "server/attention/service.h"
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "server/rpc/deadline.h"
 #include "server/rpc/finish_now.h"
+#include "server/rpc/finish_watched.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -19,7 +21,8 @@ namespace {
 // a call that had to wait for it, until gRPC says that the call is over.
 class Call final : public std::enable_shared_from_this<Call> {
  public:
-  Call(CallGate& gate, grpc::ByteBuffer* response) : gate_(gate), response_(response) {}
+  Call(CallGate& gate, StallWatch& stalls, grpc_call* call, grpc::ByteBuffer* response)
+      : gate_(gate), stalls_(stalls), call_(call), response_(response) {}
 
   void Start(AttentionEngine& engine, schedule::Clock::time_point deadline, std::shared_ptr<memory::Account> account,
              const grpc::ByteBuffer& message) {
@@ -39,15 +42,15 @@ class Call final : public std::enable_shared_from_this<Call> {
                    });
   }
 
-  // The reactor for gRPC, once. A call that has ended takes gRPC's own, which costs no change of threads at the end.
-  grpc::ServerUnaryReactor* ReactorFor(grpc::CallbackServerContext& context) {
+  // The reactor for gRPC, once.
+  grpc::ServerUnaryReactor* ReactorFor() {
     grpc::Status status;
     {
       absl::MutexLock lock(&mutex_);
       if (!ended_.has_value()) return reactor_ = new Reactor(shared_from_this());
       status = *ended_;
     }
-    return FinishNow(context, status);
+    return FinishWatched(stalls_, call_, static_cast<std::int64_t>(response_->Length()), status);
   }
 
  private:
@@ -56,10 +59,18 @@ class Call final : public std::enable_shared_from_this<Call> {
    public:
     explicit Reactor(std::shared_ptr<Call> call) : call_(std::move(call)) {}
     void OnCancel() override { call_->options_.cancel.Cancel(); }
-    void OnDone() override { delete this; }
+    void OnDone() override {
+      call_->stalls_.End(write_);
+      delete this;
+    }
+    void Send(const grpc::Status& status) {
+      call_->stalls_.Begin(write_, call_->call_, static_cast<std::int64_t>(call_->response_->Length()));
+      Finish(status);
+    }
 
    private:
     const std::shared_ptr<Call> call_;
+    StallWatch::Write write_;
   };
 
   void End(const absl::Status& status) {
@@ -71,10 +82,12 @@ class Call final : public std::enable_shared_from_this<Call> {
       if (reactor == nullptr) ended_ = ToGrpc(status);
     }
     // What is left is gRPC's to send; it may end the reactor's life at once.
-    if (reactor != nullptr) reactor->Finish(ToGrpc(status));
+    if (reactor != nullptr) reactor->Send(ToGrpc(status));
   }
 
   CallGate& gate_;
+  StallWatch& stalls_;
+  grpc_call* const call_;
   grpc::ByteBuffer* const response_;
   ComputeOptions options_;
   Decoded<v1::ComputeAttentionRequest> request_;
@@ -89,14 +102,14 @@ grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServe
                                                              const grpc::ByteBuffer* request,
                                                              grpc::ByteBuffer* response) {
   if (!gate_.Enter()) return FinishNow(*context, ToGrpc(StoppingError()));
-  const auto call = std::make_shared<Call>(gate_, response);
+  const auto call = std::make_shared<Call>(gate_, stalls_, context->c_call(), response);
   call->Start(engine_, SteadyDeadline(context->raw_deadline()), peers_.AccountOf(*context), *request);
-  return call->ReactorFor(*context);
+  return call->ReactorFor();
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::StreamAttention(
     grpc::CallbackServerContext* context) {
-  return MakeAttentionStream(engine_, gate_, streams_, peers_.AccountOf(*context), *context);
+  return MakeAttentionStream(engine_, gate_, streams_, stalls_, peers_.AccountOf(*context), *context);
 }
 
 }  // namespace attnd::server

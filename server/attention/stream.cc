@@ -1,15 +1,16 @@
 #include "server/attention/stream.h"
 
 #include <cstdint>
-#include <deque>
+#include <map>
 #include <memory>
-#include <set>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "server/attention/result_size.h"
+#include "server/attention/stream_state.h"
 #include "server/rpc/deadline.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
@@ -26,14 +27,12 @@ using Pass = std::unique_ptr<CallGate, LeaveGate>;
 // A piece from its arrival until it is computed.
 struct Piece {
   Decoded<v1::StreamAttentionRequest> request;
-  std::size_t bytes;  // of the message
   Pass pass;
 };
 
 // A piece from then until its answer is with the transport. The message goes before its lease, and that before the
 // pass.
 struct Answer {
-  std::uint64_t id = 0;
   Pass pass;
   memory::Ticket lease;
   grpc::ByteBuffer message;
@@ -50,21 +49,19 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
   header.set_id(id);
   if (!result.ok()) {
     SetError(result.status(), header);
-    return {id, {}, {}, EncodeReply(header, {}, {})};
+    return {{}, {}, EncodeReply(header, {}, {})};
   }
   *header.mutable_result() = std::move(result->header);
-  return {
-      id, {}, std::move(result->lease), EncodeReply(header, std::move(result->log_sum_exp), std::move(result->output))};
+  return {{}, std::move(result->lease), EncodeReply(header, std::move(result->log_sum_exp), std::move(result->output))};
 }
 
-// Pieces are read one at a time and computed in any number; answers are written one at a time, as they come. Whatever
-// happens changes the state and decides what is to be done next, both under the lock; what was decided is then done
-// without it. The stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
+// Drives a StreamState: whatever happens is told to it under the lock, and what it decides is then done without. The
+// stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
 class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public JobStream {
  public:
-  Stream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, std::shared_ptr<memory::Account> account,
-         grpc::CallbackServerContext& context)
-      : engine_(engine), gate_(gate), streams_(streams) {
+  Stream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
+         std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context)
+      : engine_(engine), gate_(gate), streams_(streams), stalls_(stalls), call_(context.c_call()) {
     options_.account = std::move(account);
     options_.deadline = SteadyDeadline(context.raw_deadline());
   }
@@ -73,59 +70,49 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   void Start(const std::shared_ptr<Stream>& self) {
     self_ = self;
     streams_.Add(self);
-    StartRead(&incoming_);
+    Update([] {});
   }
 
   void EndIfQuietFor(std::chrono::steady_clock::duration quiet) override {
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      if (busy() || schedule::Clock::now() - quiet_since_ < quiet) return;
-      ending_ = true;
-      failure_.Update(StoppingError());
+      if (state_.busy() || schedule::Clock::now() - quiet_since_ < quiet) return;
+      state_.EndQuietly(StoppingError());
     });
   }
 
   void OnReadDone(bool ok) override {
-    if (ok) Take();
-    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      reading_ = false;
-      if (!ok) all_read_ = true;
-    });
+    if (ok) return Take();
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
   }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) options_.cancel.Cancel();
+    stalls_.End(write_);
     Answer sent;  // freed without the lock
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       sent = std::move(outgoing_);
-      writing_ = false;
-      held_bytes_ -= outgoing_bytes_;
-      if (!ok) failure_.Update(absl::CancelledError("the caller reads no more"));
+      state_.Written(ok);
     });
   }
 
   void OnCancel() override {
-    // Known first: what is cancelled then ends here, and is not answered any more.
-    schedule::CancelToken cancel = options_.cancel;
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      failure_.Update(absl::CancelledError("the caller cancelled the stream"));
+      state_.Fail(absl::CancelledError("the caller cancelled the stream"));
     });
-    cancel.Cancel();
   }
 
   void OnDone() override {
+    stalls_.End(write_);
     streams_.Remove(this);
     const std::shared_ptr<Stream> self = std::move(self_);
   }
 
  private:
-  // What to do, as decided under the lock.
+  // A step, with what it needs of the members that the lock guards.
   struct Next {
-    bool read = false;
-    bool write = false;
-    bool finish = false;         // after the write, if there is one
-    std::deque<Answer> dropped;  // freed without the lock
-
-    bool anything() const { return read || write || finish; }
+    StreamState::Step step;
+    std::shared_ptr<Piece> piece;  // to be computed, or dropped
+    std::map<std::uint64_t, Answer> dropped;
+    grpc::Status status;  // of the end
   };
 
   // After this the reactor may be gone, and after the lock already if there is nothing to do: another thread may then
@@ -135,123 +122,125 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     Next next;
     {
       absl::MutexLock lock(&mutex_);
-      const bool was_busy = busy();
+      const bool was_busy = state_.busy();
       change();
       next = Decide();
-      if (was_busy || busy()) quiet_since_ = schedule::Clock::now();
+      if (was_busy || state_.busy()) quiet_since_ = schedule::Clock::now();
     }
-    if (next.anything()) Do(next);
+    while (next.step.anything()) {
+      if (next.step.finish) return End(next);
+      Do(next);
+      next = {};  // freed without the lock
+      absl::MutexLock lock(&mutex_);
+      state_.Done();
+      next = Decide();
+    }
   }
 
   Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     Next next;
-    if (finished_) return next;
-    if (!failure_.ok()) next.dropped.swap(answers_);
-    if (!writing_ && !answers_.empty()) {
-      next.write = writing_ = true;
-      outgoing_ = std::move(answers_.front());
-      outgoing_bytes_ = outgoing_.message.Length();
-      answers_.pop_front();
-      ids_.erase(outgoing_.id);
+    next.step = state_.Next();
+    if (next.step.give_up) {
+      next.dropped.swap(answers_);
+      next.piece = std::move(waiting_);
     }
-    const bool may_read = !all_read_ && failure_.ok();
-    if (may_read && !reading_ && held_bytes_ < kStreamWindowBytes) next.read = reading_ = true;
-    const bool nothing_to_come = !may_read && (!reading_ || ending_) && computing_ == 0 && answers_.empty();
-    // The last answer takes the stream's end along.
-    if (nothing_to_come && (next.write || !writing_)) next.finish = finished_ = true;
+    if (next.step.write.has_value()) {
+      const auto answer = answers_.find(*next.step.write);
+      outgoing_ = std::move(answer->second);
+      answers_.erase(answer);
+    }
+    if (next.step.compute.has_value()) next.piece = std::move(waiting_);
+    if (next.step.finish) next.status = ToGrpc(state_.failure());
     return next;
   }
 
-  bool busy() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return computing_ > 0 || !answers_.empty() || writing_; }
-
+  // A step that does not finish the stream, which keeps the reactor until StreamState::Done.
   void Do(const Next& next) {
-    if (next.write && next.finish) return StartWriteAndFinish(&outgoing_.message, grpc::WriteOptions(), FinalStatus());
-    if (next.finish) return Finish(FinalStatus());
-    // Each of these holds the reactor until it is done.
-    if (next.write) StartWrite(&outgoing_.message);
-    if (next.read) StartRead(&incoming_);
+    if (next.step.give_up) options_.cancel.Cancel();
+    if (next.step.write.has_value()) {
+      Watch();
+      StartWrite(&outgoing_.message);
+    }
+    if (next.step.compute.has_value()) Compute(next.piece);
+    if (next.step.read) StartRead(&incoming_);
   }
 
-  grpc::Status FinalStatus() {
-    absl::MutexLock lock(&mutex_);
-    return ToGrpc(failure_);
+  void End(const Next& next) {
+    Watch();
+    if (next.step.write.has_value()) {
+      StartWriteAndFinish(&outgoing_.message, grpc::WriteOptions(), next.status);
+    } else {
+      Finish(next.status);
+    }
   }
 
-  // Ends the stream with this error, if it is the first. The read that found it is still counted as under way.
-  void Fail(const absl::Status& status) {
-    options_.cancel.Cancel();
-    absl::MutexLock lock(&mutex_);
-    failure_.Update(status);
-  }
+  // What is written from now on is to be taken in time.
+  void Watch() { stalls_.Begin(write_, call_, static_cast<std::int64_t>(outgoing_.message.Length())); }
 
-  // Starts to compute the piece that has arrived.
+  // Takes the message that has arrived.
   void Take() {
-    auto piece = std::make_shared<Piece>();
-    piece->bytes = incoming_.Length();
+    StreamState::Piece counted;
+    counted.message_bytes = static_cast<std::int64_t>(incoming_.Length());
     absl::StatusOr<Decoded<v1::StreamAttentionRequest>> decoded =
         Decode<v1::StreamAttentionRequest>(incoming_, engine_.limits().max_header_bytes);
     incoming_.Clear();
-    if (!decoded.ok()) return Fail(decoded.status());
-    piece->request = *std::move(decoded);
-    switch (Enter(*piece)) {
-      case Entry::kOver:
-        return;
-      case Entry::kIdInUse:
-        return Fail(InvalidField("id", "one that no unanswered piece has", piece->request.header.id()));
-      case Entry::kEntered:
-        break;
+    if (!decoded.ok()) {
+      return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.ReadFailed(decoded.status()); });
     }
+    counted.id = decoded->header.id();
+    counted.result_bytes = SentResultBytes(decoded->header.call(), engine_.limits().max_result_bytes);
+    auto piece = std::make_shared<Piece>();
+    piece->request = *std::move(decoded);
     gate_.EnterMore();
     piece->pass.reset(&gate_);
-    if (absl::Status status = CheckCall(piece->request.header.call()); !status.ok()) return Leave(*piece, status);
-    engine_.Compute(piece->request.header.call(), piece->request.tensors(), options_,
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      switch (state_.Arrived(counted)) {
+        case StreamState::Arrival::kTaken:
+          waiting_ = std::move(piece);
+          break;
+        case StreamState::Arrival::kIdInUse:
+          state_.Fail(InvalidField("id", "one that no unanswered piece has", counted.id));
+          break;
+        case StreamState::Arrival::kOver:
+          break;
+      }
+    });
+  }
+
+  void Compute(const std::shared_ptr<Piece>& piece) {
+    const v1::ComputeAttentionRequest& call = piece->request.header.call();
+    if (absl::Status status = CheckCall(call); !status.ok()) return Leave(*piece, status);
+    engine_.Compute(call, piece->request.tensors(), options_,
                     [this, piece](absl::StatusOr<AttentionResult> result) { Leave(*piece, std::move(result)); });
   }
 
-  enum class Entry { kEntered, kIdInUse, kOver };
-  // kOver: the stream has been ended while the piece was on its way.
-  Entry Enter(const Piece& piece) {
-    absl::MutexLock lock(&mutex_);
-    if (ending_) return Entry::kOver;
-    if (!ids_.insert(piece.request.header.id()).second) return Entry::kIdInUse;
-    ++computing_;
-    held_bytes_ += piece.bytes;
-    return Entry::kEntered;
-  }
-
   void Leave(Piece& piece, absl::StatusOr<AttentionResult> result) {
-    Answer answer = MakeAnswer(piece.request.header.id(), std::move(result));
+    const std::uint64_t id = piece.request.header.id();
+    Answer answer = MakeAnswer(id, std::move(result));  // freed without the lock if nobody wants it
     answer.pass = std::move(piece.pass);
     piece.request = {};  // gives the message's slices back
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      held_bytes_ += answer.message.Length();
-      held_bytes_ -= piece.bytes;
-      answers_.push_back(std::move(answer));
-      --computing_;
+      const auto bytes = static_cast<std::int64_t>(answer.message.Length());
+      if (state_.Computed(id, bytes)) answers_.emplace(id, std::move(answer));
     });
   }
 
   AttentionEngine& engine_;
   CallGate& gate_;
   JobStreams& streams_;
+  StallWatch& stalls_;
+  grpc_call* const call_;            // until OnDone
   std::shared_ptr<Stream> self_;     // until gRPC is done with the reactor
   ComputeOptions options_;           // constant; its token is shared by all pieces
   grpc::ByteBuffer incoming_;        // the read's, while one is under way
   Answer outgoing_;                  // the write's
+  StallWatch::Write write_;          // likewise
 
   absl::Mutex mutex_;
-  std::set<std::uint64_t> ids_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
-  std::size_t computing_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::size_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // by what is computed, waits or is written
-  std::size_t outgoing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool reading_ ABSL_GUARDED_BY(mutex_) = true;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ending_ ABSL_GUARDED_BY(mutex_) = false;  // by us, whether or not a read is under way
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  StreamState state_ ABSL_GUARDED_BY(mutex_){kStreamWindowBytes};
+  std::shared_ptr<Piece> waiting_ ABSL_GUARDED_BY(mutex_);           // for room in the window
+  std::map<std::uint64_t, Answer> answers_ ABSL_GUARDED_BY(mutex_);  // that wait for their write
   schedule::Clock::time_point quiet_since_ ABSL_GUARDED_BY(mutex_) = schedule::Clock::now();
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace
@@ -280,9 +269,10 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
                                                                                  CallGate& gate, JobStreams& streams,
+                                                                                 StallWatch& stalls,
                                                                                  std::shared_ptr<memory::Account> account,
                                                                                  grpc::CallbackServerContext& context) {
-  const auto stream = std::make_shared<Stream>(engine, gate, streams, std::move(account), context);
+  const auto stream = std::make_shared<Stream>(engine, gate, streams, stalls, std::move(account), context);
   stream->Start(stream);
   return stream.get();
 }

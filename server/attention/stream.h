@@ -2,7 +2,7 @@
 #pragma once
 
 #include <chrono>
-#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 
@@ -13,13 +13,15 @@
 #include "grpcpp/support/server_callback.h"
 #include "server/attention/engine.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/stall_watch.h"
 
 namespace attnd::server {
 
-// A stream is read no further while its pieces, from their arrival until their answers are with gRPC's transport, hold
-// so many bytes: so a stream holds this and one message at most, however slowly its answers are read. Room for the
-// pieces that the client library has under way (4 of about 1 MiB) several times over.
-inline constexpr std::size_t kStreamWindowBytes = std::size_t{16} << 20;
+// The pieces of a stream, from the start of their computation until their answers are with gRPC's transport, hold so
+// many bytes at most, their results counted from the start on (StreamState). So a stream holds this and one message at
+// most, however slowly its answers are read; a piece that is larger is computed alone. Room for the pieces that the
+// client library has under way (4 of about 1 MiB) several times over.
+inline constexpr std::int64_t kStreamWindowBytes = std::int64_t{16} << 20;
 
 // A stream that is open.
 class JobStream {
@@ -43,10 +45,12 @@ class JobStreams {
 };
 
 // The reactor of one stream, which is in `streams` until it is over and then gone. Each of its pieces is in the gate
-// until its answer is with the transport; a closed gate lets them through, so that a job that has begun is finished.
-// Borrows the engine, the gate and the streams.
+// from its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has
+// begun is finished. An answer that its caller does not read in time ends the stream. Borrows the engine, the gate, the
+// streams and the watch.
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
                                                                                  CallGate& gate, JobStreams& streams,
+                                                                                 StallWatch& stalls,
                                                                                  std::shared_ptr<memory::Account> account,
                                                                                  grpc::CallbackServerContext& context);
 

@@ -64,6 +64,10 @@ ABSL_FLAG(absl::Duration, max_connection_age, attnd::server::Options().max_conne
           "when a client is to make a new connection, give or take 10%; inf: never");
 ABSL_FLAG(absl::Duration, max_connection_age_grace, attnd::server::Options().max_connection_age_grace,
           "how long calls may go on then, on the old one; inf: until they end");
+ABSL_FLAG(double, stall_seconds, absl::ToDoubleSeconds(attnd::server::Options().stall),
+          "how long a result may wait until its caller has taken it, beside its bytes / min_rate; 0 or inf: forever");
+ABSL_FLAG(attnd::server::ByteSize, min_rate, attnd::server::ByteSize{attnd::server::Options().min_rate},
+          "bytes of a result that a caller must take in a second, where stall_seconds are over");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
 ABSL_FLAG(
     std::int64_t, max_connections, 0,
@@ -123,10 +127,10 @@ std::string Help() {
            {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root",
             "strict_models", "threads", "kernel", "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
            help);
-  Describe(
-      "Connections (times such as 500ms, 30s, 5m or inf)",
-      {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age", "max_connection_age_grace"},
-      help);
+  Describe("Connections (times such as 500ms, 30s, 5m or inf)",
+           {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age",
+            "max_connection_age_grace", "stall_seconds", "min_rate"},
+           help);
   Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", NamesOfLimits(), help);
   absl::StrAppend(&help, "\n  --flagfile=FILE  read more flags from a file\n", "  --help, --version\n");
   return help;
@@ -181,6 +185,8 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.min_ping_interval = absl::GetFlag(FLAGS_min_ping_interval);
   options.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   options.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
+  options.stall = absl::Seconds(absl::GetFlag(FLAGS_stall_seconds));
+  options.min_rate = absl::GetFlag(FLAGS_min_rate).bytes;
   options.log_level = absl::GetFlag(FLAGS_log_level);
 #define ATTND_LIMIT(name, unit, ...) options.limits.name = unit##Flag::ValueOf(absl::GetFlag(FLAGS_##name));
 #define ATTND_FIXED_LIMIT(name, value)

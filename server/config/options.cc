@@ -58,6 +58,10 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--max_connection_age_grace", options.max_connection_age_grace}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
+  if (options.stall < absl::ZeroDuration()) {
+    return InvalidField("--stall_seconds", "a number from 0, or inf", absl::ToDoubleSeconds(options.stall));
+  }
+  if (options.min_rate < 1) return InvalidField("--min_rate", "at least 1 byte a second", options.min_rate);
   if (std::find(kLogLevels.begin(), kLogLevels.end(), options.log_level) == kLogLevels.end()) {
     return InvalidField("--log_level", "trace, debug, info, warn, error or off", options.log_level);
   }

@@ -52,6 +52,10 @@ struct Options {
   // its server's name up again; calls that have begun go on for max_connection_age_grace, and are cut off then.
   absl::Duration max_connection_age = absl::InfiniteDuration();
   absl::Duration max_connection_age_grace = absl::InfiniteDuration();
+  // A result that its caller does not take within this time and a second more for each min_rate bytes ends its call.
+  // Zero or infinite: never.
+  absl::Duration stall = absl::Seconds(30);
+  std::int64_t min_rate = 64 << 10;
   // trace, debug, info, warn, error or off.
   std::string log_level = "info";
 };

@@ -61,6 +61,13 @@ model::RegistryOptions RegistryOptionsOf(const Options& options) {
   return registry;
 }
 
+StallLimit StallLimitOf(const Options& options) {
+  StallLimit limit;
+  if (options.stall > absl::ZeroDuration()) limit.patience = options.stall;
+  limit.bytes_per_second = options.min_rate;
+  return limit;
+}
+
 absl::Status NotAllLoaded(std::int64_t loaded, const std::vector<model::FailedModel>& failed) {
   std::string message = absl::StrCat("--strict_models: ", failed.size(), " of ",
                                      static_cast<std::size_t>(loaded) + failed.size(), " models could not be loaded");
@@ -97,8 +104,9 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       shared_memory_(SharesMemory(options) ? std::make_shared<SharedMemory>(SharedLimits(options)) : nullptr),
       ledger_({.total = options.limits.max_inflight_bytes, .shares = options.peer_shares}),
       registry_(RegistryOptionsOf(options)),
+      stalls_(StallLimitOf(options), counters_, [](const std::string& line) { spdlog::warn("{}", line); }),
       engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_),
-      attention_service_(engine_, gate_, TrustedProxies(options)),
+      attention_service_(engine_, gate_, stalls_, TrustedProxies(options)),
       local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_, ledger_, TrustedProxies(options)),
       info_service_(

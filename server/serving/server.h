@@ -20,6 +20,7 @@
 #include "server/probes/probes.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/counters.h"
+#include "server/rpc/stall_watch.h"
 #include "server/serving/info_service.h"
 #include "server/shm/listener.h"
 #include "server/shm/shared_memory.h"
@@ -66,6 +67,10 @@ class Server {
   int threads() const { return engine_.threads(); }
   // The most bytes that calls held at once since this was last called. For one caller.
   std::int64_t TakePeakInflightBytes() { return ledger_.TakePeakBytes(); }
+  // What the server has ended by itself.
+  const Counters& counters() const { return counters_; }
+  // What calls hold of --max_inflight_bytes now; those whose answers gRPC is still sending are among them.
+  std::int64_t inflight_bytes() const { return ledger_.used_bytes(); }
   // As GetServerInfo lists them.
   const v1::GetServerInfoResponse& info() const { return info_service_.info(); }
 
@@ -94,6 +99,7 @@ class Server {
   model::Registry registry_;
   CallGate gate_;
   CallGate local_gate_;  // closed at the stop's beginning, as local callers are told of it by no other means
+  StallWatch stalls_;
   AttentionEngine engine_;
   AttentionService attention_service_;
   LocalService local_service_;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "absl/time/clock.h"
@@ -15,13 +16,16 @@
 #include "gtest/gtest.h"
 #include "server/attention/service.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/counters.h"
+#include "server/rpc/stall_watch.h"
 
 namespace attnd::server {
 
 // With one computing thread, whose kernel can be held. Cancels what is in flight when it is destroyed.
 class AttentionServer {
  public:
-  explicit AttentionServer(const Limits& limits = {}) : engine(limits, registry, kernel.kernel(), 1) {
+  explicit AttentionServer(const Limits& limits = {}, const StallLimit& stall = {})
+      : stalls(stall, counters, [](const std::string&) {}), engine(limits, registry, kernel.kernel(), 1) {
     AddTestModel(registry);
     grpc::ServerBuilder builder;
     builder.SetMaxReceiveMessageSize(-1);
@@ -53,9 +57,11 @@ class AttentionServer {
 
   HeldKernel kernel;
   model::Registry registry{model::RegistryOptions{}};
+  Counters counters;
+  StallWatch stalls;
   AttentionEngine engine;
   CallGate gate;
-  AttentionService service{engine, gate};
+  AttentionService service{engine, gate, stalls};
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::AttentionService::Stub> stub;
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +16,8 @@
 #include "attention/attention_server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/attention/result_size.h"
+#include "server/attention/stream_state.h"
 
 namespace attnd::server {
 namespace {
@@ -196,7 +199,7 @@ TEST(StreamTest, RefusedPiecesHoldNothing) {
   AttentionServer server;
   const std::string tensor(1 << 20, '\0');
   constexpr std::uint64_t kPieces = 80;
-  static_assert(kPieces << 20 > 4 * kStreamWindowBytes);
+  static_assert(static_cast<std::int64_t>(kPieces << 20) > 4 * kStreamWindowBytes);
   v1::StreamAttentionRequest unknown_model;
   unknown_model.mutable_call()->set_model("no-such");
   unknown_model.set_q(tensor);
@@ -227,7 +230,7 @@ TEST(StreamTest, PiecesThatAreDoneHoldNothing) {
   AttentionServer server;
   const TestCall piece({.queries = 16, .keys = 4096, .head_dim = 16, .value_head_dim = 16});
   constexpr std::uint64_t kPieces = 64;
-  ASSERT_GT(piece.Piece(0).ByteSizeLong() * kPieces, 3 * kStreamWindowBytes);
+  ASSERT_GT(static_cast<std::int64_t>(piece.Piece(0).ByteSizeLong() * kPieces), 3 * kStreamWindowBytes);
   Call call(server);
   std::thread writer([&] {
     for (std::uint64_t id = 0; id < kPieces; ++id) {
@@ -243,9 +246,16 @@ TEST(StreamTest, PiecesThatAreDoneHoldNothing) {
   server.ExpectIdle();
 }
 
-// How many messages of `bytes` are read before they hold the window.
-std::int64_t PiecesOfAWindow(std::size_t bytes) {
-  return static_cast<std::int64_t>((kStreamWindowBytes + bytes - 1) / bytes);
+// What the results of a piece take.
+std::int64_t ResultBytes(const TestCall& call) {
+  return SentResultBytes(call.header, std::numeric_limits<std::int64_t>::max());
+}
+
+// How many of these pieces are in the gate while none of them is read: those that the window has room for, and one that
+// has arrived and waits.
+std::int64_t InsideWithoutReads(const TestCall& call) {
+  const auto message = static_cast<std::int64_t>(call.Piece(1).ByteSizeLong());
+  return kStreamWindowBytes / (message + ResultBytes(call) + kPieceOverheadBytes) + 1;
 }
 
 TEST(StreamTest, ReadingPausesWhilePiecesHoldTheWindow) {
@@ -253,7 +263,7 @@ TEST(StreamTest, ReadingPausesWhilePiecesHoldTheWindow) {
   server.kernel.Hold();
   const TestCall piece({.queries = 700, .keys = 700, .head_dim = 64, .value_head_dim = 64});
   constexpr std::uint64_t kPieces = 40;
-  const std::int64_t read = PiecesOfAWindow(piece.Piece(1).ByteSizeLong());
+  const std::int64_t read = InsideWithoutReads(piece);
   ASSERT_LT(read, static_cast<std::int64_t>(kPieces));
   Call call(server);
   std::thread writer([&] {
@@ -274,24 +284,45 @@ TEST(StreamTest, ReadingPausesWhilePiecesHoldTheWindow) {
   server.ExpectIdle();
 }
 
+// Small pieces with large results: a row of q is a few numbers, one of v many.
+const CallSizes kLargeResult = {.queries = 1024, .keys = 64, .head_dim = 4, .value_head_dim = 512};
+
+// The results do not exist yet, but are promised.
+TEST(StreamTest, ReadingPausesBeforeResultsHoldTheWindow) {
+  AttentionServer server;
+  server.kernel.Hold();
+  const TestCall piece(kLargeResult);
+  constexpr std::uint64_t kPieces = 40;
+  ASSERT_LT(static_cast<std::int64_t>(piece.Piece(1).ByteSizeLong() * kPieces), kStreamWindowBytes);
+  const std::int64_t read = InsideWithoutReads(piece);
+  ASSERT_LT(read, 5);
+  Call call(server);
+  std::thread writer([&] {
+    for (std::uint64_t id = 1; id <= kPieces; ++id) {
+      if (!call.Write(piece.Piece(id))) return;
+    }
+    call.WritesDone();
+  });
+  EXPECT_TRUE(server.AwaitInside(read)) << server.gate.inside();
+  LetTheServerWork(server);
+  EXPECT_EQ(server.gate.inside(), read);
+  // Beside these the engine counts keys and values once more, as they are packed.
+  EXPECT_LE(server.engine.inflight_bytes(), (read - 1) * piece.AdmittedBytes());
+  EXPECT_LE((read - 1) * ResultBytes(piece), kStreamWindowBytes);
+  server.kernel.Release();
+  const std::map<std::uint64_t, v1::StreamAttentionResponse> answers = call.ReadAll();
+  writer.join();
+  EXPECT_TRUE(call.Finish().ok());
+  EXPECT_EQ(answers.size(), kPieces);
+  for (const auto& [id, answer] : answers) EXPECT_EQ(answer.code(), 0) << id << ": " << answer.message();
+  server.ExpectIdle();
+}
+
 TEST(StreamTest, ReadingPausesWhileAnswersHoldTheWindow) {
   AttentionServer server;
-  // Small pieces with large answers: a row of q is one number, one of v many.
   const TestCall piece({.queries = 512, .keys = 1, .head_dim = 1, .value_head_dim = 512});
   constexpr std::uint64_t kPieces = 30;
-  v1::StreamAttentionResponse first;
-  {
-    Call call(server);
-    ASSERT_TRUE(call.Write(piece.Piece(1)));
-    ASSERT_TRUE(call.Read(&first));
-    ASSERT_EQ(first.code(), 0) << first.message();
-    call.WritesDone();
-    ASSERT_TRUE(call.Finish().ok());
-  }
-  server.ExpectIdle();
-  // An answer is of its tensor and little more.
-  const std::int64_t read = PiecesOfAWindow(first.output().size());
-  ASSERT_EQ(read, PiecesOfAWindow(first.output().size() + 1000));
+  const std::int64_t read = InsideWithoutReads(piece);
   ASSERT_LT(read, static_cast<std::int64_t>(kPieces));
   Call call(server);
   std::atomic<std::uint64_t> written{0};
@@ -313,10 +344,79 @@ TEST(StreamTest, ReadingPausesWhileAnswersHoldTheWindow) {
   server.ExpectIdle();
 }
 
+// Whoever cancels while a piece waits for room leaves nothing behind.
+TEST(StreamTest, APieceThatWaitsIsDroppedWithItsStream) {
+  AttentionServer server;
+  server.kernel.Hold();
+  const TestCall piece(kLargeResult);
+  const std::int64_t read = InsideWithoutReads(piece);
+  Call call(server, FarDeadline());
+  for (std::int64_t id = 0; id < read; ++id) ASSERT_TRUE(call.Write(piece.Piece(static_cast<std::uint64_t>(id))));
+  ASSERT_TRUE(server.AwaitInside(read)) << server.gate.inside();
+  server.service.EndStreamsQuietFor(std::chrono::seconds(0));  // it is busy
+  EXPECT_EQ(server.gate.inside(), read);
+  call.Cancel();
+  server.kernel.Release();
+  server.ExpectIdle();
+  EXPECT_EQ(call.Finish().error_code(), StatusCode::CANCELLED);
+}
+
+constexpr StallLimit kShortPatience = {.patience = absl::Milliseconds(50), .bytes_per_second = std::int64_t{1} << 40};
+
+bool AwaitStalledWrites(const AttentionServer& server, std::int64_t count) {
+  const absl::Time deadline = absl::Now() + kPatience;
+  while (server.counters.stalled_writes.load() != count && absl::Now() < deadline) std::this_thread::yield();
+  return server.counters.stalled_writes.load() == count;
+}
+
+TEST(StreamTest, AStreamWhoseAnswersAreNotReadIsEnded) {
+  AttentionServer server({}, kShortPatience);
+  Call call(server, FarDeadline());
+  for (std::uint64_t id = 1; id <= 3; ++id) ASSERT_TRUE(call.Write(TestCall(kLarge).Piece(id)));
+  EXPECT_TRUE(AwaitStalledWrites(server, 1)) << server.counters.stalled_writes.load();
+  server.ExpectIdle();
+  EXPECT_FALSE(call.Finish().ok());
+  EXPECT_EQ(server.counters.stalled_writes.load(), 1);
+}
+
+TEST(StreamTest, WithoutALimitAnswersWaitForTheirReader) {
+  AttentionServer server;
+  Call call(server, FarDeadline());
+  for (std::uint64_t id = 1; id <= 3; ++id) ASSERT_TRUE(call.Write(TestCall(kLarge).Piece(id)));
+  ASSERT_TRUE(server.AwaitInside(3));
+  absl::SleepFor(10 * kShortPatience.patience);
+  LetTheServerWork(server);
+  EXPECT_EQ(server.gate.inside(), 3);
+  call.WritesDone();
+  EXPECT_EQ(call.ReadAll().size(), 3U);
+  EXPECT_TRUE(call.Finish().ok());
+  EXPECT_EQ(server.counters.stalled_writes.load(), 0);
+  server.ExpectIdle();
+}
+
+// Whoever waits for pieces, or computes, is not stalled.
+TEST(StreamTest, AnIdleStreamIsNotStalled) {
+  AttentionServer server({}, kShortPatience);
+  server.kernel.Hold();
+  Call idle(server, FarDeadline());
+  Call computing(server, FarDeadline());
+  ASSERT_TRUE(computing.Write(TestCall(kLarge).Piece(1)));
+  ASSERT_TRUE(server.kernel.AwaitHeld());
+  absl::SleepFor(10 * kShortPatience.patience);
+  EXPECT_EQ(server.counters.stalled_writes.load(), 0);
+  ASSERT_TRUE(idle.Write(TestCall().Piece(1)));
+  v1::StreamAttentionResponse answer;
+  EXPECT_TRUE(idle.Read(&answer));
+  EXPECT_EQ(answer.code(), 0) << answer.message();
+  server.kernel.Release();
+  EXPECT_TRUE(computing.Read(&answer));
+  EXPECT_EQ(answer.code(), 0) << answer.message();
+}
+
 TEST(StreamTest, APieceLargerThanTheWindowIsTaken) {
   AttentionServer server;
   const TestCall piece({.queries = 1, .keys = 20000, .head_dim = 64, .value_head_dim = 64});
-  ASSERT_GT(piece.Piece(1).ByteSizeLong(), kStreamWindowBytes);
+  ASSERT_GT(static_cast<std::int64_t>(piece.Piece(1).ByteSizeLong()), kStreamWindowBytes);
   Call call(server);
   for (std::uint64_t id = 1; id <= 2; ++id) {
     ASSERT_TRUE(call.Write(piece.Piece(id)));

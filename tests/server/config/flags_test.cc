@@ -65,6 +65,8 @@ void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.min_ping_interval, expected.min_ping_interval);
   EXPECT_EQ(got.max_connection_age, expected.max_connection_age);
   EXPECT_EQ(got.max_connection_age_grace, expected.max_connection_age_grace);
+  EXPECT_EQ(got.stall, expected.stall);
+  EXPECT_EQ(got.min_rate, expected.min_rate);
   EXPECT_EQ(got.log_level, expected.log_level);
   for (const LimitRow& row : LimitRows()) {
     EXPECT_EQ(got.limits.*row.value, expected.limits.*row.value) << row.name;
@@ -115,6 +117,10 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
       {{"--min_ping_interval=10ms"}, [](Options& o) { o.min_ping_interval = absl::Milliseconds(10); }},
       {{"--max_connection_age=5m"}, [](Options& o) { o.max_connection_age = absl::Minutes(5); }},
       {{"--max_connection_age_grace=1h"}, [](Options& o) { o.max_connection_age_grace = absl::Hours(1); }},
+      {{"--stall_seconds=0"}, [](Options& o) { o.stall = absl::ZeroDuration(); }},
+      {{"--stall_seconds=inf"}, [](Options& o) { o.stall = absl::InfiniteDuration(); }},
+      {{"--stall_seconds=2.5"}, [](Options& o) { o.stall = absl::Milliseconds(2500); }},
+      {{"--min_rate=1MiB"}, [](Options& o) { o.min_rate = 1 << 20; }},
       {{"--log_level=trace"}, [](Options& o) { o.log_level = "trace"; }},
       {{"--log_level=off"}, [](Options& o) { o.log_level = "off"; }},
       {{"--max_request_bytes=3KiB"}, [](Options& o) { o.limits.max_request_bytes = 3072; }},
@@ -182,6 +188,8 @@ TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
       {{"--max_connection_age=0"}, "--max_connection_age: "},
       {{"--min_ping_interval=-1s"}, "--min_ping_interval: "},
       {{"--drain_seconds=inf"}, "--drain_seconds: "},
+      {{"--stall_seconds=-1"}, "--stall_seconds: "},
+      {{"--min_rate=0"}, "--min_rate: "},
       {{"--drain_seconds=-inf"}, "--drain_seconds: "},
       {{"--drain_seconds=nan"}, "--drain_seconds: "},
       {{"--log_level="}, "--log_level: "},
@@ -250,7 +258,9 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
                                     "keepalive_timeout",
                                     "min_ping_interval",
                                     "max_connection_age",
-                                    "max_connection_age_grace"};
+                                    "max_connection_age_grace",
+                                    "stall_seconds",
+                                    "min_rate"};
   for (const LimitRow& row : LimitRows()) {
     if (row.has_flag) names.emplace_back(row.name);
   }
