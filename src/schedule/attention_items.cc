@@ -92,8 +92,7 @@ Tile AttentionItems::TileAt(const OpenUnit& open, std::int64_t tile) const {
 // Tiles of very few rows or keys are put together. The second tile's rows are as many as any's.
 std::int64_t AttentionItems::TilesAnItem(const OpenUnit& open) const {
   const Tile tile = TileAt(open, std::min(plan_.group(), TilesOf(open) - 1));
-  const double cost =
-      plan_.TileCost(open.unit / plan_.attention().kv_heads, open.plan, tile.first_row, tile.last_row);
+  const double cost = plan_.TileCost(open.unit / plan_.attention().kv_heads, open.plan, tile.first_row, tile.last_row);
   return static_cast<std::int64_t>(std::max(1.0, kSmallestItem / cost));
 }
 
@@ -111,9 +110,8 @@ void AttentionItems::PrepareUnopened() {
   unopened_.plan = PlanOf(unopened_.unit);
   const UnitPlan& plan = unopened_.plan;
   if (plan.way == Way::kShared) {
-    unopened_.values =
-        plan_.kernel().values_in_place(a, unopened_.unit / a.kv_heads, unopened_.unit % a.kv_heads, plan.first_key,
-                                       plan.first_key + plan.keys);
+    unopened_.values = plan_.kernel().values_in_place(a, unopened_.unit / a.kv_heads, unopened_.unit % a.kv_heads,
+                                                      plan.first_key, plan.first_key + plan.keys);
     unopened_cost_ = AttentionPlan::PackCost(std::min(plan.keys, plan_.pack_keys()), a.head_dim);
   } else {
     unopened_cost_ = plan.cost / static_cast<double>(plan.splits);

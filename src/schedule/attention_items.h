@@ -120,10 +120,10 @@ class AttentionItems {
   OpenUnit unopened_{};            // this unit
   double unopened_cost_ = 0;       // of its first item
   std::int64_t unopened_items_ = 0;
-  std::size_t class_;              // of the next whole units
-  std::int64_t next_whole_;        // their first ordinal
-  std::int64_t whole_items_ = 0;   // that are left
-  std::int64_t open_items_ = 0;    // that are ready, of open units
+  std::size_t class_;             // of the next whole units
+  std::int64_t next_whole_;       // their first ordinal
+  std::int64_t whole_items_ = 0;  // that are left
+  std::int64_t open_items_ = 0;   // that are ready, of open units
 };
 
 }  // namespace attnd::schedule

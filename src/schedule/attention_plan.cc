@@ -22,9 +22,9 @@ constexpr std::int64_t kArenaFloats = 1 << 17;  // of keys and values packed at 
 constexpr std::int64_t kMaxStateBytes = std::int64_t{1} << 21;
 constexpr std::int64_t kMaxPartialBytes = std::int64_t{1} << 22;
 
-// What else takes time, in multiply-adds at 64 a nanosecond; results do not depend on it. Measured on one core (Sapphire
-// Rapids class, head_dim 1): a unit of 1 row and 1 key takes 230 ns, of 8 and 8 1,280 ns (kDirect), of 9 and 9 690 ns,
-// of 32 and 32 1,620 ns (kLocal), and a pair of 4096 rows and keys 0.44 ns.
+// What else takes time, in multiply-adds at 64 a nanosecond; results do not depend on it. Measured on one core
+// (Sapphire Rapids class, head_dim 1): a unit of 1 row and 1 key takes 230 ns, of 8 and 8 1,280 ns (kDirect), of 9 and
+// 9 690 ns, of 32 and 32 1,620 ns (kLocal), and a pair of 4096 rows and keys 0.44 ns.
 constexpr double kCostPerUnit = 1 << 13;       // 128 ns
 constexpr double kCostPerDirectRow = 1 << 13;  // 128 ns
 constexpr double kCostPerRow = 2 << 10;        // 32 ns, and its bytes
@@ -53,7 +53,9 @@ double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first_key, 
 
 double CostPerPair(const Attention& a) { return static_cast<double>(a.head_dim + a.value_head_dim); }
 
-double ReadCost(std::int64_t keys, std::int64_t dims) { return static_cast<double>(keys * dims) * 4 * kCostPerByteRead; }
+double ReadCost(std::int64_t keys, std::int64_t dims) {
+  return static_cast<double>(keys * dims) * 4 * kCostPerByteRead;
+}
 
 bool AllAlike(const Attention& a) {
   return a.batch == 1 || (a.query_lengths == nullptr && a.key_lengths == nullptr && a.query_offsets == nullptr &&
@@ -141,7 +143,7 @@ void AttentionPlan::ChooseWay(UnitPlan& unit, double multiply_adds) const {
   }
   if (unit.rows <= kernel_->direct_rows) {
     unit.way = Way::kDirect;
-    Split(unit, CeilDiv(unit.keys, local_keys_));
+    Split(unit, unit.keys <= local_keys_ ? 1 : CeilDiv(unit.keys, local_keys_));
     return;
   }
   const bool fits = TilesOf(unit) <= kMaxStateBytes / state_bytes_;
@@ -159,6 +161,8 @@ void AttentionPlan::SplitLocal(UnitPlan& unit, double multiply_adds) const {
 
 // Cuts a unit's keys into so many ranges, or fewer, as the partial results of all units must stay small.
 void AttentionPlan::Split(UnitPlan& unit, std::int64_t wanted) const {
+  unit.split_keys = RoundUp(unit.keys, kernel_->key_block);
+  if (wanted == 1) return;  // as of a million ragged sequences: divisions would take most of the time
   const std::int64_t partial = unit.rows * kernel::PartialFloats(attention_) * static_cast<std::int64_t>(sizeof(float));
   const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, kMaxPartialBytes / units() / partial));
   unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_->key_block);

@@ -220,8 +220,8 @@ class AttentionWork final : public Work {
   }
 
   // All rows of a unit over the keys [first, last), packed block by block; into the output if `partial` is null.
-  bool RunLocal(std::int64_t u, std::int64_t first, std::int64_t last, float* partial, kernel::Ahead ahead, Arena& arena,
-                Pacer& pacer) {
+  bool RunLocal(std::int64_t u, std::int64_t first, std::int64_t last, float* partial, kernel::Ahead ahead,
+                Arena& arena, Pacer& pacer) {
     const std::int64_t block_keys = std::min(plan_.local_keys(), last - first);
     const std::size_t state_bytes = kernel_.state_bytes(a_);
     const std::size_t key_bytes = Aligned(kernel_.packed_key_bytes(a_, block_keys));

@@ -95,7 +95,10 @@ void Finish(std::unique_ptr<Job> job) {
 class Scheduler::Impl {
  public:
   explicit Impl(int threads)
-      : arenas_(static_cast<std::size_t>(threads)), guest_arenas_(static_cast<std::size_t>(threads)), pool_(threads, /*allow_spinning=*/false), threads_(threads) {}
+      : arenas_(static_cast<std::size_t>(threads)),
+        guest_arenas_(static_cast<std::size_t>(threads)),
+        pool_(threads, /*allow_spinning=*/false),
+        threads_(threads) {}
 
   ~Impl() {
     absl::MutexLock lock(&mutex_);
@@ -241,8 +244,8 @@ class Scheduler::Impl {
     return item ? item->cost : 0;
   }
 
-  // In the middle of a long item of `job`: sees to its cancellation and deadline, and runs short items of jobs that have
-  // been served less, so that they need not wait for its end.
+  // In the middle of a long item of `job`: sees to its cancellation and deadline, and runs short items of jobs that
+  // have been served less, so that they need not wait for its end.
   bool PauseFor(Job* job, Arena& guest_arena) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (!job->status.ok()) return false;

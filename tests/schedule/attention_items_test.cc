@@ -108,7 +108,8 @@ std::vector<Part> TakeAll(const AttentionPlan& plan, int running, unsigned seed)
     std::swap(now[random() % now.size()], now.back());
     source.items.Finish(now.back().item);
     ++clock;
-    for (std::size_t i = now.back().first_part; i < parts.size() && parts[i].taken == parts[now.back().first_part].taken; ++i) {
+    for (std::size_t i = now.back().first_part;
+         i < parts.size() && parts[i].taken == parts[now.back().first_part].taken; ++i) {
       parts[i].finished = clock;
     }
     now.pop_back();
@@ -137,8 +138,8 @@ std::vector<Part> TakeAll(const AttentionPlan& plan, int running, unsigned seed)
         parts.push_back({step, open.unit, tile.head, tile.first_row, tile.last_row, share, clock, 0, item->slot});
       }
     } else {
-      parts.push_back({step, source.items.At(item->slot).unit, 0, item->first, item->last, item->cost, clock, 0,
-                       item->slot});
+      parts.push_back(
+          {step, source.items.At(item->slot).unit, 0, item->first, item->last, item->cost, clock, 0, item->slot});
     }
     while (now.size() > random() % static_cast<unsigned>(running)) finish_one();
   }
@@ -298,7 +299,9 @@ TEST(AttentionItems, CoverEveryPairOnceInOrder) {
 
 TEST(AttentionItems, CoverEveryPairOfRandomProblems) {
   std::mt19937 random(3);
-  const auto up_to = [&random](std::int64_t most) { return 1 + static_cast<std::int64_t>(random() % static_cast<unsigned>(most)); };
+  const auto up_to = [&random](std::int64_t most) {
+    return 1 + static_cast<std::int64_t>(random() % static_cast<unsigned>(most));
+  };
   for (int i = 0; i < 120; ++i) {
     ProblemSpec spec{.batch = up_to(i % 3 == 0 ? 40 : 4),
                      .kv_heads = up_to(3),
@@ -346,7 +349,9 @@ TEST(AttentionItems, FaultsAreFound) {
           for (Part& part : all) std::swap(part.taken, part.finished), part.taken *= -1, part.finished *= -1;
         },
         [](Parts& all) { all.back().slot += 1; },
-        [](Parts& all) { all.push_back({Step::kUnits, 0, 0, 0, 0, 1, 0, 0, -1}); },
+        [](Parts& all) {
+          all.push_back({Step::kUnits, 0, 0, 0, 0, 1, 0, 0, -1});
+        },
     };
     const auto first_of = [](Parts& all, Step step) {
       return std::find_if(all.begin(), all.end(), [step](const Part& part) { return part.step == step; });

@@ -66,8 +66,8 @@ class LambdaWork : public Work {
 };
 
 std::unique_ptr<Work> Simple(std::vector<TestItem> items, std::function<void(std::int64_t)> run) {
-  return std::make_unique<LambdaWork>(
-      std::move(items), [run = std::move(run)](std::int64_t id, LambdaWork::Ready, Pause) { run(id); });
+  return std::make_unique<LambdaWork>(std::move(items),
+                                      [run = std::move(run)](std::int64_t id, LambdaWork::Ready, Pause) { run(id); });
 }
 
 std::vector<TestItem> Items(std::int64_t count, double cost) {
@@ -385,9 +385,10 @@ TEST(SchedulerTest, ShortItemsRunWhileALongOnePauses) {
                    [&](const Outcome&) { other_finished.Notify(); });
   for (int i = 0; i < 20; ++i) {
     const auto tests_thread = std::this_thread::get_id();
-    EXPECT_TRUE(RunAndWait(scheduler, Simple(Items(3, kHeavy), [&](std::int64_t) {
-                             EXPECT_NE(std::this_thread::get_id(), tests_thread);
-                           })).status.ok());
+    EXPECT_TRUE(
+        RunAndWait(scheduler,
+                   Simple(Items(3, kHeavy), [&](std::int64_t) { EXPECT_NE(std::this_thread::get_id(), tests_thread); }))
+            .status.ok());
   }
   EXPECT_EQ(long_runs, 0);
   EXPECT_FALSE(finished.HasBeenNotified());
