@@ -234,10 +234,10 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   AttentionEngine& engine_;
   CallGate& gate_;
   JobStreams& streams_;
-  std::shared_ptr<Stream> self_;     // until gRPC is done with the reactor
-  ComputeOptions options_;           // constant; its token is shared by all pieces
-  grpc::ByteBuffer incoming_;        // the read's, while one is under way
-  Answer outgoing_;                  // the write's
+  std::shared_ptr<Stream> self_;  // until gRPC is done with the reactor
+  ComputeOptions options_;        // constant; its token is shared by all pieces
+  grpc::ByteBuffer incoming_;     // the read's, while one is under way
+  Answer outgoing_;               // the write's
 
   absl::Mutex mutex_;
   std::set<std::uint64_t> ids_ ABSL_GUARDED_BY(mutex_);
@@ -278,10 +278,9 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
   }
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate, JobStreams& streams,
-                                                                                 std::shared_ptr<memory::Account> account,
-                                                                                 grpc::CallbackServerContext& context) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(
+    AttentionEngine& engine, CallGate& gate, JobStreams& streams, std::shared_ptr<memory::Account> account,
+    grpc::CallbackServerContext& context) {
   const auto stream = std::make_shared<Stream>(engine, gate, streams, std::move(account), context);
   stream->Start(stream);
   return stream.get();

@@ -45,9 +45,8 @@ class JobStreams {
 // The reactor of one stream, which is in `streams` until it is over and then gone. Each of its pieces is in the gate
 // until its answer is with the transport; a closed gate lets them through, so that a job that has begun is finished.
 // Borrows the engine, the gate and the streams.
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate, JobStreams& streams,
-                                                                                 std::shared_ptr<memory::Account> account,
-                                                                                 grpc::CallbackServerContext& context);
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(
+    AttentionEngine& engine, CallGate& gate, JobStreams& streams, std::shared_ptr<memory::Account> account,
+    grpc::CallbackServerContext& context);
 
 }  // namespace attnd::server
