@@ -55,9 +55,8 @@ int LedgerBench() {
     std::vector<std::string> names;
     for (int t = 0; t < threads; ++t) names.push_back("192.0.2." + std::to_string(t));
     for (const std::string& name : names) accounts.push_back(ledger.AccountOf(name));
-    const double known = Best(threads, [&](int t) {
-      const auto taken = ledger.Take(accounts[static_cast<std::size_t>(t)], 1 << 20);
-    });
+    const double known =
+        Best(threads, [&](int t) { const auto taken = ledger.Take(accounts[static_cast<std::size_t>(t)], 1 << 20); });
     const double looked_up = Best(threads, [&](int t) {
       const auto taken = ledger.Take(ledger.AccountOf(names[static_cast<std::size_t>(t)]), 1 << 20);
     });

@@ -115,8 +115,15 @@ BiasReply FromProto(const v1::GetBiasResponse& m) {
 }
 
 MemoryUse FromProto(const v1::MemoryUse& m) {
-  return {m.total_bytes(),        m.used_bytes(),       m.peak_bytes(),       m.free_bytes(),              m.peers(),
-          m.largest_peer_bytes(), m.refused_by_total(), m.refused_by_share(), m.refused_as_never_fitting()};
+  return {m.total_bytes(),
+          m.used_bytes(),
+          m.peak_bytes(),
+          m.free_bytes(),
+          m.peers(),
+          m.largest_peer_bytes(),
+          m.refused_by_total(),
+          m.refused_by_share(),
+          m.refused_as_never_fitting()};
 }
 
 ServerInfo FromProto(const v1::GetServerInfoResponse& m) {

@@ -37,7 +37,8 @@ struct ComputeOptions : schedule::SubmitOptions {
   ComputeOptions(schedule::SubmitOptions options)  // NOLINT(google-explicit-constructor): one without a peer
       : SubmitOptions(std::move(options)) {}
 
-  std::shared_ptr<memory::Account> account;  // the peer's, of the engine's ledger; null: all such requests are one peer's
+  std::shared_ptr<memory::Account>
+      account;  // the peer's, of the engine's ledger; null: all such requests are one peer's
 };
 
 // Owns the threads that compute; borrows the registry. Thread-safe. Its destructor waits for what it was asked to
@@ -67,13 +68,13 @@ class AttentionEngine {
   // `request` and `tensors` as they are until then. Errors: see AttentionService.ComputeAttention in attention.proto;
   // RESOURCE_EXHAUSTED too where the output and the log-sum-exp that are not in shared memory take more than
   // `max_sent_bytes`, the room that the caller has for them.
-  void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-               ComputeOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
+  void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options,
+               Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
   // The same for a thread that many callers share: a request that takes long to validate and to cut into items is
   // prepared on a thread of the scheduler too, and refused there.
-  void ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                    ComputeOptions options, Done done, std::int64_t max_sent_bytes = kAnyBytes);
+  void ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options,
+                    Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
  private:
   struct Job;

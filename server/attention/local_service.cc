@@ -29,7 +29,10 @@ absl::Status CheckHello(const v1::LocalHello& hello, bool enabled) {
 class Caller final : public LocalConnection, public std::enable_shared_from_this<Caller> {
  public:
   Caller(AttentionEngine& engine, CallGate& gate, bool enabled, const Peer& peer, std::shared_ptr<DatagramSink> sink)
-      : engine_(engine), gate_(gate), enabled_(enabled), account_(engine.ledger().AccountOf(UserName(peer))),
+      : engine_(engine),
+        gate_(gate),
+        enabled_(enabled),
+        account_(engine.ledger().AccountOf(UserName(peer))),
         sink_(std::move(sink)) {}
 
   absl::Status Take(absl::string_view datagram) override {

@@ -229,12 +229,12 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   CallGate& gate_;
   JobStreams& streams_;
   StallWatch& stalls_;
-  grpc_call* const call_;            // until OnDone
-  std::shared_ptr<Stream> self_;     // until gRPC is done with the reactor
-  ComputeOptions options_;           // constant; its token is shared by all pieces
-  grpc::ByteBuffer incoming_;        // the read's, while one is under way
-  Answer outgoing_;                  // the write's
-  StallWatch::Write write_;          // likewise
+  grpc_call* const call_;         // until OnDone
+  std::shared_ptr<Stream> self_;  // until gRPC is done with the reactor
+  ComputeOptions options_;        // constant; its token is shared by all pieces
+  grpc::ByteBuffer incoming_;     // the read's, while one is under way
+  Answer outgoing_;               // the write's
+  StallWatch::Write write_;       // likewise
 
   absl::Mutex mutex_;
   StreamState state_ ABSL_GUARDED_BY(mutex_){kStreamWindowBytes};
@@ -267,11 +267,9 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
   }
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate, JobStreams& streams,
-                                                                                 StallWatch& stalls,
-                                                                                 std::shared_ptr<memory::Account> account,
-                                                                                 grpc::CallbackServerContext& context) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(
+    AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
+    std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context) {
   const auto stream = std::make_shared<Stream>(engine, gate, streams, stalls, std::move(account), context);
   stream->Start(stream);
   return stream.get();

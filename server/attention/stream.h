@@ -48,10 +48,8 @@ class JobStreams {
 // from its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has
 // begun is finished. An answer that its caller does not read in time ends the stream. Borrows the engine, the gate, the
 // streams and the watch.
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
-                                                                                 CallGate& gate, JobStreams& streams,
-                                                                                 StallWatch& stalls,
-                                                                                 std::shared_ptr<memory::Account> account,
-                                                                                 grpc::CallbackServerContext& context);
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(
+    AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
+    std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context);
 
 }  // namespace attnd::server

@@ -13,8 +13,7 @@ constexpr bool kCount = false;
 constexpr bool kFittedBytes = true;
 
 constexpr LimitRow kRows[] = {
-#define ATTND_LIMIT(name, unit, value, lowest, highest, help) \
-  {#name, &Limits::name, true, lowest, highest, k##unit},
+#define ATTND_LIMIT(name, unit, value, lowest, highest, help) {#name, &Limits::name, true, lowest, highest, k##unit},
 #define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, false, 0, 0, false},
 #include "attnd/limits.inc"
 };

@@ -25,8 +25,8 @@ class ModelMethods {
   grpc::Status UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const;
   grpc::Status GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const;
 
-  // An upper bound of what the answer takes, in bytes: as a message and serialised. 0 where that is little, or where the
-  // method will refuse.
+  // An upper bound of what the answer takes, in bytes: as a message and serialised. 0 where that is little, or where
+  // the method will refuse.
   std::int64_t AnswerBytes(const v1::GetModelRequest& request) const;
   std::int64_t AnswerBytes(const v1::GetBiasRequest& request) const;
   template <typename Request>

@@ -128,8 +128,8 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* co
   return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, parsed, response));
 }
 
-grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context,
-                                                  const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                  grpc::ByteBuffer* response) {
   return Later(files_, &ModelMethods::LoadModel, *context, *request, response);
 }
 
@@ -148,8 +148,8 @@ grpc::ServerUnaryReactor* ModelService::UploadTable(grpc::CallbackServerContext*
   return Later(tables_, &ModelMethods::UploadTable, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* context,
-                                                const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                grpc::ByteBuffer* response) {
   return Later(tables_, &ModelMethods::GetBias, *context, *request, response);
 }
 

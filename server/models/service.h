@@ -23,11 +23,11 @@ using ModelServiceBase =
             v1::ModelService::WithRawCallbackMethod_ReloadModel<v1::ModelService::WithRawCallbackMethod_UploadTable<
                 v1::ModelService::WithRawCallbackMethod_GetBias<v1::ModelService::Service>>>>>>>;
 
-// Thread-safe. Borrows the registry and the ledger. ListModels, and GetModel without values, are answered at once. Calls that read
-// files wait for each other only, and so do the rest; a call that is cancelled or past its deadline while it waits is
-// dropped. A call takes memory from the ledger, in its caller's share: for its message and what becomes of it on arrival,
-// and for the answer before it is made; it holds message and answer until gRPC has sent the latter.
-// Whatever finds no room is refused with RESOURCE_EXHAUSTED.
+// Thread-safe. Borrows the registry and the ledger. ListModels, and GetModel without values, are answered at once.
+// Calls that read files wait for each other only, and so do the rest; a call that is cancelled or past its deadline
+// while it waits is dropped. A call takes memory from the ledger, in its caller's share: for its message and what
+// becomes of it on arrival, and for the answer before it is made; it holds message and answer until gRPC has sent the
+// latter. Whatever finds no room is refused with RESOURCE_EXHAUSTED.
 class ModelService final : public ModelServiceBase {
  public:
   // Threads that the service starts.

@@ -39,8 +39,8 @@ std::string PeerName(absl::string_view grpc_peer);
 // one that is no trusted proxy; empty if there is none, or it is no address.
 std::string ForwardedPeer(absl::string_view forwarded, const std::vector<AddressRange>& proxies);
 
-// The accounts of gRPC's callers. A caller is the TCP address at the other end of its connection. Behind a proxy that is
-// trusted it is the address that the proxy names. On Unix sockets all are one. Thread-safe; borrows the ledger.
+// The accounts of gRPC's callers. A caller is the TCP address at the other end of its connection. Behind a proxy that
+// is trusted it is the address that the proxy names. On Unix sockets all are one. Thread-safe; borrows the ledger.
 class Peers {
  public:
   explicit Peers(memory::Ledger& ledger, std::vector<AddressRange> proxies = {})

@@ -11,7 +11,8 @@ namespace attnd::server {
 std::int64_t BaseBytes(int threads);
 
 // The limits of `options`, with those that are 0 fitted to `allowed`:
-//   max_inflight_bytes  half of what BaseBytes leaves: the other half is for messages that have not arrived in full, and
+//   max_inflight_bytes  half of what BaseBytes leaves: the other half is for messages that have not arrived in full,
+//   and
 //                       for what the allocator cannot use again at once
 //   max_request_bytes, max_result_bytes
 //                       an eighth of max_inflight_bytes, so that the largest request that is allowed fits into the half

@@ -21,9 +21,9 @@ constexpr int kReadBytes = 256 << 10;
 // callers send by accident.
 constexpr int kMetadataBytes = 256 << 10;
 
-// Bounds what gRPC has received: what the ledger has given memory to, and messages that are on their way. Beyond it gRPC
-// drops whole connections, with the calls of others on them, so it is the last resort: calls meet the ledger first. Eight
-// of the largest messages may be on their way at once, or as much again as the ledger has if that is less.
+// Bounds what gRPC has received: what the ledger has given memory to, and messages that are on their way. Beyond it
+// gRPC drops whole connections, with the calls of others on them, so it is the last resort: calls meet the ledger
+// first. Eight of the largest messages may be on their way at once, or as much again as the ledger has if that is less.
 std::int64_t QuotaBytes(const Limits& limits) {
   constexpr std::int64_t kReads = 8;
   constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();

@@ -9,8 +9,8 @@
 
 namespace attnd::server {
 
-// Answers with facts that do not change while a server runs, and with what is in use now, on gRPC's thread: it waits for
-// nothing. Thread-safe.
+// Answers with facts that do not change while a server runs, and with what is in use now, on gRPC's thread: it waits
+// for nothing. Thread-safe.
 class InfoService final : public v1::ServerService::CallbackService {
  public:
   // Adds to an answer what is in use. Thread-safe; must not wait.

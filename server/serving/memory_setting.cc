@@ -22,11 +22,14 @@ std::string NeverAdmitted(const Options& options) {
   const Limits& limits = options.limits;
   const std::int64_t most = options.peer_shares ? limits.max_inflight_bytes / 2 : limits.max_inflight_bytes;
   std::vector<std::string> never;
-  if (limits.max_request_bytes > most) never.push_back(absl::StrCat("--max_request_bytes=", Said(limits.max_request_bytes)));
-  if (limits.max_result_bytes > most) never.push_back(absl::StrCat("--max_result_bytes=", Said(limits.max_result_bytes)));
+  if (limits.max_request_bytes > most)
+    never.push_back(absl::StrCat("--max_request_bytes=", Said(limits.max_request_bytes)));
+  if (limits.max_result_bytes > most)
+    never.push_back(absl::StrCat("--max_result_bytes=", Said(limits.max_result_bytes)));
   if (never.empty()) return "";
   return absl::StrCat(absl::StrJoin(never, " and "), " cannot be reached: one peer can have ", Said(most),
-                      options.peer_shares ? ", half" : ", all", " of --max_inflight_bytes=", Said(limits.max_inflight_bytes));
+                      options.peer_shares ? ", half" : ", all",
+                      " of --max_inflight_bytes=", Said(limits.max_inflight_bytes));
 }
 
 }  // namespace

@@ -94,7 +94,7 @@ class Server {
   const Options options_;  // with limits that fit
   const kernel::Kernel& kernel_;
   const std::shared_ptr<SharedMemory> shared_memory_;  // null if callers cannot share memory
-  memory::Ledger ledger_;  // of everything that calls hold
+  memory::Ledger ledger_;                              // of everything that calls hold
   Counters counters_;
   model::Registry registry_;
   CallGate gate_;

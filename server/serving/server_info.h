@@ -12,8 +12,8 @@
 
 namespace attnd::server {
 
-// The facts of a server that starts now, whose limits are fitted (fitted_limits.h). `process_settings` are those that the process has seen (settings.h); the
-// server's own follow them.
+// The facts of a server that starts now, whose limits are fitted (fitted_limits.h). `process_settings` are those that
+// the process has seen (settings.h); the server's own follow them.
 v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& kernel, int threads,
                                  const std::vector<v1::Setting>& process_settings);
 

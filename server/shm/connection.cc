@@ -31,8 +31,8 @@ std::string ReplyOf(const absl::StatusOr<shm::Handle>& result) {
 
 }  // namespace
 
-Connection::Connection(SharedMemory::Owner owner, std::string user, SharedMemory* memory, Closer& closer, Closer& unmapper,
-                       std::shared_ptr<DatagramSink> sink, std::shared_ptr<LocalConnection> calls)
+Connection::Connection(SharedMemory::Owner owner, std::string user, SharedMemory* memory, Closer& closer,
+                       Closer& unmapper, std::shared_ptr<DatagramSink> sink, std::shared_ptr<LocalConnection> calls)
     : owner_(owner),
       user_(std::move(user)),
       memory_(memory),

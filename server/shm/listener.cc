@@ -153,8 +153,8 @@ void SharedMemoryListener::Add(shm::UniqueFd fd) {
     closer_.Close(socket->Close());
     return;
   }
-  auto connection = std::make_unique<Connection>(next_owner.fetch_add(1), UserName(peer), memory_.get(), closer_, unmapper_, socket,
-                                                 calls_.Connect(peer, socket));
+  auto connection = std::make_unique<Connection>(next_owner.fetch_add(1), UserName(peer), memory_.get(), closer_,
+                                                 unmapper_, socket, calls_.Connect(peer, socket));
   clients_.emplace(number, Client{peer, socket, std::move(connection)});
 }
 

@@ -75,7 +75,8 @@ class SharedRegion {
   const memory::Ticket lease_;
 };
 
-SharedMemory::SharedMemory(const SharedMemoryLimits& limits) : limits_(limits), ledger_({.total = limits.max_total_bytes, .shares = limits.peer_shares}) {}
+SharedMemory::SharedMemory(const SharedMemoryLimits& limits)
+    : limits_(limits), ledger_({.total = limits.max_total_bytes, .shares = limits.peer_shares}) {}
 
 absl::Status SharedMemory::CheckOwnerLimits(Owner owner, std::uint64_t size) const {
   std::int64_t count = 0;
@@ -99,7 +100,8 @@ absl::Status SharedMemory::CheckOwnerLimits(Owner owner, std::uint64_t size) con
 
 absl::Status SharedMemory::Refusal(const memory::LedgerRefusal& refusal) const {
   using Reason = memory::LedgerRefusal::Reason;
-  const std::string total = absl::StrCat(limits_.max_total_bytes, " bytes shared by all connections (--max_shared_bytes)");
+  const std::string total =
+      absl::StrCat(limits_.max_total_bytes, " bytes shared by all connections (--max_shared_bytes)");
   if (refusal.reason == Reason::kShare) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "size: expected at most ", refusal.most, " bytes of one user while ", limits_.max_total_bytes - refusal.used,
@@ -114,8 +116,7 @@ absl::Status SharedMemory::Refusal(const memory::LedgerRefusal& refusal) const {
       absl::StrCat("size: expected at most ", total, ", got ", refusal.asked, " on top of ", refusal.used));
 }
 
-absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, absl::string_view user, int fd,
-                                                  std::uint64_t size) {
+absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, absl::string_view user, int fd, std::uint64_t size) {
   if (const absl::Status kind = CheckKind(fd); !kind.ok()) return kind;
   if (const absl::Status fits = CheckSize(fd, size); !fits.ok()) return fits;
   absl::StatusOr<shm::Handle> handle = RandomHandle();
@@ -132,9 +133,8 @@ absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, absl::string_vie
     return InvalidField("region", "a memfd that can be mapped for reading and writing", std::strerror(errno));
   }
   madvise(data, size, MADV_DONTDUMP);  // a caller's tensors have no place in our core file
-  regions_[*handle] = {owner,
-                       std::make_shared<const SharedRegion>(static_cast<std::byte*>(data), size,
-                                                       std::get<memory::Ticket>(std::move(taken)))};
+  regions_[*handle] = {owner, std::make_shared<const SharedRegion>(static_cast<std::byte*>(data), size,
+                                                                   std::get<memory::Ticket>(std::move(taken)))};
   return handle;
 }
 

@@ -48,9 +48,9 @@ class SharedMemory {
 
   explicit SharedMemory(const SharedMemoryLimits& limits);
 
-  // Maps `size` bytes of `fd`, which stays the caller's, in the share of `user` (UserName). The handle is drawn from the kernel's random numbers. Errors:
-  // INVALID_ARGUMENT (no memfd, not sealed against shrinking, smaller than `size`, not writable), RESOURCE_EXHAUSTED
-  // (a limit, which the message names).
+  // Maps `size` bytes of `fd`, which stays the caller's, in the share of `user` (UserName). The handle is drawn from
+  // the kernel's random numbers. Errors: INVALID_ARGUMENT (no memfd, not sealed against shrinking, smaller than `size`,
+  // not writable), RESOURCE_EXHAUSTED (a limit, which the message names).
   absl::StatusOr<shm::Handle> Register(Owner owner, absl::string_view user, int fd, std::uint64_t size)
       ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -88,8 +88,8 @@ struct LedgerRefusal {
   };
   Reason reason = Reason::kNever;
   std::int64_t asked = 0;  // with kNever: and held by the same request
-  std::int64_t held = 0;  // by the peer
-  std::int64_t used = 0;  // by all
+  std::int64_t held = 0;   // by the peer
+  std::int64_t used = 0;   // by all
   // The bound that was met: what one peer can ever have, the total, or what the peer may hold now.
   std::int64_t most = 0;
   // When as many bytes may be there, by how fast bytes came back lately; 0 with kNever.
@@ -100,7 +100,7 @@ struct LedgerRefusal {
 // holds most is refused first, and a peer that came first leaves room for those that come later: while it holds its
 // half, the next may have a quarter (a dynamic threshold with alpha = 1, as switches share their buffers).
 //
-// Thread-safe. Take and Ticket's destructor are a handful of atomic operations (bench/memory_bench).
+// Thread-safe. Take and Ticket's destructor are a handful of atomic operations (`attnd_bench ledger`).
 class Ledger {
  public:
   struct Options {
@@ -111,7 +111,7 @@ class Ledger {
   struct Usage {
     std::int64_t total = 0;
     std::int64_t used = 0;
-    std::int64_t peak = 0;  // the most that was held at once
+    std::int64_t peak = 0;   // the most that was held at once
     std::int64_t peers = 0;  // that hold something
     std::int64_t largest_peer = 0;
     std::int64_t refused_by_total = 0;
@@ -161,7 +161,7 @@ class Ledger {
   const Options options_;
   const std::int64_t most_for_one_;
   const std::shared_ptr<Account::Totals> totals_ = std::make_shared<Account::Totals>();  // shared with the accounts
-  std::atomic<std::int64_t> highest_{0};  // of the peaks that were taken
+  std::atomic<std::int64_t> highest_{0};                                                 // of the peaks that were taken
   std::atomic<std::int64_t> refused_by_total_{0};
   std::atomic<std::int64_t> refused_by_share_{0};
   std::atomic<std::int64_t> refused_as_never_fitting_{0};

@@ -1,5 +1,5 @@
-// Peers share the server's memory: one that holds much leaves room for the others, and whatever way a call ends, what it
-// held comes back.
+// Peers share the server's memory: one that holds much leaves room for the others, and whatever way a call ends, what
+// it held comes back.
 
 #include <atomic>
 #include <chrono>

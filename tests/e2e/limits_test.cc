@@ -94,8 +94,9 @@ TEST(LimitsTest, CallsInFlight) {
   const Shape too_large{.batch = 1, .query_length = 4096, .key_length = 4096, .head_dim = 32};
   const grpc::Status refused = server.Compute(ValidRequest(too_large), &response);
   EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_THAT(refused.error_message(), HasSubstr("at most 4194304 bytes, the half that one peer can have of the 8388608 bytes in flight "
-                                                 "(--max_inflight_bytes), got"));
+  EXPECT_THAT(refused.error_message(),
+              HasSubstr("at most 4194304 bytes, the half that one peer can have of the 8388608 bytes in flight "
+                        "(--max_inflight_bytes), got"));
   EXPECT_THAT(refused.error_message(), HasSubstr("can never fit"));
   EXPECT_FALSE(DetailOf(refused).has_retry_delay());
 

@@ -7,8 +7,8 @@
 
 namespace attnd::e2e {
 
-// Relays to `server` ("127.0.0.1:port") until destroyed, as from the address `from` if one is given ("127.0.0.2"). Once silent it takes no byte and passes none on, and its
-// connections stay open. Thread-safe but for its destruction.
+// Relays to `server` ("127.0.0.1:port") until destroyed, as from the address `from` if one is given ("127.0.0.2"). Once
+// silent it takes no byte and passes none on, and its connections stay open. Thread-safe but for its destruction.
 class Relay {
  public:
   explicit Relay(const std::string& server, const std::string& from = "");

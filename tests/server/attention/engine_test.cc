@@ -72,8 +72,8 @@ void WithoutBias(v1::ComputeAttentionRequest& request) {
   request.clear_model();
 }
 
-// What a request's message holds, and what of AdmittedBytes is for packed keys and values: that goes back once the result
-// is there.
+// What a request's message holds, and what of AdmittedBytes is for packed keys and values: that goes back once the
+// result is there.
 std::int64_t RequestBytes(const TestCall& call) {
   return static_cast<std::int64_t>(call.q.size() + call.k.size() + call.v.size() + call.header.key_bits().size());
 }

@@ -61,13 +61,15 @@ TEST(MemorySettingTest, NamesWhatOnePeerCanNeverHave) {
   options.limits.max_result_bytes = 50 * kMiB;
   const v1::Setting setting = MemorySetting(options, {8192 * kMiB, ""});
   EXPECT_EQ(setting.state(), v1::SETTING_STATE_NOT_IN_FORCE);
-  EXPECT_EQ(setting.detail(),
-            "--max_request_bytes=60MiB cannot be reached: one peer can have 50MiB, half of --max_inflight_bytes=100MiB");
+  EXPECT_EQ(
+      setting.detail(),
+      "--max_request_bytes=60MiB cannot be reached: one peer can have 50MiB, half of --max_inflight_bytes=100MiB");
   options.peer_shares = false;
   EXPECT_EQ(MemorySetting(options, {8192 * kMiB, ""}).state(), v1::SETTING_STATE_IN_FORCE);
   options.limits.max_result_bytes = 101 * kMiB;
-  EXPECT_EQ(MemorySetting(options, {8192 * kMiB, ""}).detail(),
-            "--max_result_bytes=101MiB cannot be reached: one peer can have 100MiB, all of --max_inflight_bytes=100MiB");
+  EXPECT_EQ(
+      MemorySetting(options, {8192 * kMiB, ""}).detail(),
+      "--max_result_bytes=101MiB cannot be reached: one peer can have 100MiB, all of --max_inflight_bytes=100MiB");
 }
 
 TEST(MemorySettingTest, ThisProcessMayHaveSome) {

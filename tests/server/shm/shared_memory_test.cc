@@ -36,7 +36,9 @@ v1::SharedTensor Place(const shm::Handle& handle, std::uint64_t offset) {
 
 class SharedMemoryTest : public testing::Test {
  protected:
-  SharedMemory memory_{{.max_total_bytes = 4 * kSize, .max_connection_bytes = 3 * kSize, .max_connection_regions = 3,
+  SharedMemory memory_{{.max_total_bytes = 4 * kSize,
+                        .max_connection_bytes = 3 * kSize,
+                        .max_connection_regions = 3,
                         .peer_shares = false}};
 };
 
