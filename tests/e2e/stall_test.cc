@@ -85,8 +85,8 @@ v1::StreamAttentionRequest PieceOf(std::uint64_t id, const v1::ComputeAttentionR
   return piece;
 }
 
-// A channel whose transport takes 64 KiB of each stream that nobody reads. Left to itself it takes more, as it finds the
-// connection to be fast.
+// A channel whose transport takes 64 KiB of each stream that nobody reads. Left to itself it takes more, as it finds
+// the connection to be fast.
 std::shared_ptr<grpc::Channel> ChannelOfSmallWindows(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
