@@ -33,6 +33,7 @@ class Server:
     def __init__(self, binary: pathlib.Path, flags: Sequence[str], address_space: int | None = None):
         self._folder = tempfile.TemporaryDirectory(prefix="attnd")
         self.folder = pathlib.Path(self._folder.name)
+        self.folder.chmod(0o755)  # for callers of other users, where the socket's mode lets them in
         self.models = self.folder / "models"
         self.models.mkdir()
         self.unix = f"unix:{self.folder}/attnd.sock"
