@@ -72,10 +72,13 @@ class Server:
             if found and pathlib.Path(self.unix.removeprefix("unix:")).exists():
                 return found[0]
             time.sleep(0.02)
-        lines = self.log.read_text().strip().splitlines()
         self.process.kill()
         self.process.wait()
-        raise NotMeasured(f"the server did not start: {lines[-1] if lines else 'no word from it'}")
+        raise NotMeasured(f"the server did not start: {self.last_words()}")
+
+    def last_words(self) -> str:
+        lines = self.log.read_text().strip().splitlines()
+        return lines[-1] if lines else "no word from it"
 
     def memory(self, name: str) -> float:
         """A field of /proc/PID/status in MiB: VmRSS, VmHWM, RssAnon, RssShmem."""

@@ -214,7 +214,9 @@ def small_address_space(bench: Bench, flags: Sequence[str] = (), **arguments: An
             report = runs.finish(runs.script("largest.py", target=target, patience=20, **arguments))
             codes |= set(report["codes"])
             if not server.alive():
-                return Outcome("the server has ended", False)
+                return Outcome(
+                    f"the server has ended with status {server.process.poll()}: {server.last_words()}", False
+                )
             held.append(server.memory("VmRSS"))
         took = server.end(35)
     text = f"codes {', '.join(sorted(codes)) or 'none'}; {held[0]:.0f} MiB after one round, {held[-1]:.0f} after four; "
