@@ -33,6 +33,7 @@ class Server:
     def __init__(self, binary: pathlib.Path, flags: Sequence[str], address_space: int | None = None):
         self._folder = tempfile.TemporaryDirectory(prefix="attnd")
         self.folder = pathlib.Path(self._folder.name)
+        self.folder.chmod(0o755)  # for callers of other users, where the socket's mode lets them in
         self.models = self.folder / "models"
         self.models.mkdir()
         self.unix = f"unix:{self.folder}/attnd.sock"
@@ -71,10 +72,13 @@ class Server:
             if found and pathlib.Path(self.unix.removeprefix("unix:")).exists():
                 return found[0]
             time.sleep(0.02)
-        lines = self.log.read_text().strip().splitlines()
         self.process.kill()
         self.process.wait()
-        raise NotMeasured(f"the server did not start: {lines[-1] if lines else 'no word from it'}")
+        raise NotMeasured(f"the server did not start: {self.last_words()}")
+
+    def last_words(self) -> str:
+        lines = self.log.read_text().strip().splitlines()
+        return lines[-1] if lines else "no word from it"
 
     def memory(self, name: str) -> float:
         """A field of /proc/PID/status in MiB: VmRSS, VmHWM, RssAnon, RssShmem."""

@@ -196,7 +196,7 @@ def uploads_of(kind: str, **arguments: Any) -> Callable[[Server], Sequence[str]]
 
 
 def full_budget(bench: Bench) -> Outcome:
-    with bench.server(f"--max_inflight_bytes={48 * MIB}") as server:
+    with bench.server(f"--max_inflight_bytes={128 * MIB}") as server:
         once = runs.finish(runs.script("budget.py", target=server.tcp))
         again = runs.finish(runs.script("budget.py", target=server.tcp, repeat=True))
     text = f"{once['served']} of {once['calls']} served, {once['hints']} of {once['refused']} refusals with a hint; "
@@ -214,7 +214,9 @@ def small_address_space(bench: Bench, flags: Sequence[str] = (), **arguments: An
             report = runs.finish(runs.script("largest.py", target=target, patience=20, **arguments))
             codes |= set(report["codes"])
             if not server.alive():
-                return Outcome("the server has ended", False)
+                return Outcome(
+                    f"the server has ended with status {server.process.poll()}: {server.last_words()}", False
+                )
             held.append(server.memory("VmRSS"))
         took = server.end(35)
     text = f"codes {', '.join(sorted(codes)) or 'none'}; {held[0]:.0f} MiB after one round, {held[-1]:.0f} after four; "
@@ -223,8 +225,8 @@ def small_address_space(bench: Bench, flags: Sequence[str] = (), **arguments: An
 
 
 def hoarded_memory(bench: Bench) -> Outcome:
-    with bench.server() as server:
+    with bench.server("--unix_socket_mode=0666") as server:
         report = runs.finish(runs.script("hoard.py", target=server.unix))
-    text = f"{report['held'] / GIB:.1f} GiB held; another caller's MiB: "
+    text = f"{report['held'] / GIB:.1f} GiB held; another user's MiB: "
     text += "taken" if report["code"] == 0 else f"code {report['code']}"
     return Outcome(text, report["code"] == 0)

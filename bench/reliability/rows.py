@@ -139,7 +139,7 @@ ROWS = [
     slow_row("bomb", "compressed messages of 200 MiB", streams=10),
     Row(
         "budget",
-        "16 callers of 12 MiB, 48 MiB in flight",
+        "16 callers of 12 MiB, 128 MiB in flight",
         "every refusal has a hint; all served with repeats",
         full_budget,
     ),
@@ -151,17 +151,21 @@ ROWS = [
     Row(
         "hoard",
         "two connections share all the memory they may, and touch none",
-        "another caller's MiB is taken",
+        "another user's MiB is taken",
         hoarded_memory,
         ["--peer_shares=false"],
     ),
 ]
 
 
+def name_of(flag: str) -> str:
+    return flag.removeprefix("--").partition("=")[0]
+
+
 def smoke(build: pathlib.Path) -> str | None:
     """What is wrong with an attack, or with the protections where this attnd has them; None if nothing is."""
     binary = build / "server/attnd"
-    protected = all(knows(binary, flag.removeprefix("--").partition("=")[0]) for flag in SHARES)
+    protected = all(knows(binary, name_of(flag)) for flag in SHARES)
     if not protected:
         return refused_beside(Bench(binary, build, [], 1, SMOKE_TOTAL), expected=True)
     return refused_beside(Bench(binary, build, SHARES, 1, SMOKE_TOTAL), expected=True) or refused_beside(

@@ -51,13 +51,11 @@ class Side:
 def sides(row: rows.Row, options: argparse.Namespace) -> tuple[Side, Side]:
     """With the protection, and without it."""
     binary = options.build / "server/attnd"
-    names = [flag.removeprefix("--").partition("=")[0] for flag in row.off]
-    unknown = [name for name in names if not attnd_server.knows(binary, name)]
-    if unknown:
-        known = [flag for flag, name in zip(row.off, names) if name not in unknown]
-        return Side(None, [], f"this attnd has no --{unknown[0]}"), Side(binary, known)
+    known = [flag for flag in row.off if attnd_server.knows(binary, rows.name_of(flag))]
+    if row.off and not known:
+        return Side(None, [], f"this attnd has no --{rows.name_of(row.off[0])}"), Side(binary, [])
     if row.off:
-        return Side(binary, []), Side(binary, row.off)
+        return Side(binary, []), Side(binary, known)
     if options.before is None:
         return Side(binary, []), Side(None, [], "no --before")
     return Side(binary, []), Side(options.before, [])
