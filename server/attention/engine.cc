@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "memory/no_memory.h"
 #include "schedule/attention_work.h"
 #include "schedule/work.h"
 #include "server/attention/bias.h"
@@ -72,6 +73,22 @@ struct AttentionEngine::Job {
   std::shared_ptr<const model::Model> model;  // null with BIAS_NONE
   ValidAttention valid;
   AttentionResult result;
+  Done done;  // once nothing can fail any more before the scheduler has the work
+
+  // The result of a computation that has succeeded, with what is said of it.
+  absl::Status Complete(absl::Duration prepared, const schedule::Outcome& outcome) {
+    if (!outcome.status.ok()) return outcome.status;
+    return memory::CatchNoMemoryIn([&] {
+      v1::ComputeAttentionResponse& header = result.header;
+      if (model != nullptr) {
+        header.set_version(model->version());
+        header.set_content_hash(model->content_hash());
+      }
+      header.set_dtype(valid.output_dtype);
+      *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
+      *header.mutable_compute_time() = ToProto(outcome.computed);
+    });
+  }
 };
 
 AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel,
@@ -110,51 +127,63 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
   if (!TakesLongToPrepare(request)) {
     return Compute(request, tensors, std::move(options), std::move(done), max_sent_bytes);
   }
-  const auto waiting = std::make_shared<Done>(std::move(done));  // null once it has begun
-  auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes, arrival = schedule::Clock::now()] {
-    Run(request, tensors, options, std::exchange(*waiting, nullptr), max_sent_bytes, arrival);
-  };
-  scheduler_.Submit(std::make_unique<Preparation>(std::move(prepare)), options,
-                    [waiting](const schedule::Outcome& outcome) {
-                      if (*waiting != nullptr) (*waiting)(outcome.status);
-                    });
+  std::shared_ptr<Done> waiting;  // null once it has begun
+  std::unique_ptr<schedule::Work> preparation;
+  std::function<void(const schedule::Outcome&)> ended;
+  const absl::Status made = memory::CatchNoMemoryIn([&] {
+    waiting = std::make_shared<Done>();
+    auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes, arrival = schedule::Clock::now()] {
+      Run(request, tensors, options, std::exchange(*waiting, nullptr), max_sent_bytes, arrival);
+    };
+    preparation = std::make_unique<Preparation>(std::move(prepare));
+    ended = [waiting](const schedule::Outcome& outcome) {
+      if (*waiting != nullptr) (*waiting)(outcome.status);
+    };
+  });
+  if (!made.ok()) return done(made);
+  *waiting = std::move(done);
+  scheduler_.Submit(std::move(preparation), std::move(options), std::move(ended));
 }
 
 void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                           schedule::SubmitOptions options, Done done, std::int64_t max_sent_bytes,
                           schedule::Clock::time_point arrival) {
-  auto job = std::make_shared<Job>();
-  absl::Status status = Prepare(request, tensors, max_sent_bytes, *job);
-  if (!status.ok()) return done(std::move(status));
-  kernel::Attention& attention = job->valid.attention;
-  job->valid.PointToBias();
-  attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();
-  attention.log_sum_exp = reinterpret_cast<float*>(LogSumExpIsShared(job->valid) ? job->valid.shared->log_sum_exp.data
-                                                                                 : job->result.log_sum_exp.data());
-  std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, kernel_);
-  if (work == nullptr) {
-    return done(absl::ResourceExhaustedError("the server has no memory to pack k and v"));
+  std::shared_ptr<Job> job;
+  std::unique_ptr<schedule::Work> work;
+  std::function<void(const schedule::Outcome&)> ended;
+  const absl::Status begun = memory::CatchNoMemory([&] {
+    job = std::make_shared<Job>();
+    ATTND_RETURN_IF_ERROR(Prepare(request, tensors, max_sent_bytes, *job));
+    ATTND_ASSIGN_OR_RETURN(work, MakeWork(*job));
+    ended = [job, prepared = absl::FromChrono(schedule::Clock::now() - arrival)](const schedule::Outcome& outcome) mutable {
+      const absl::Status completed = job->Complete(prepared, outcome);
+      absl::StatusOr<AttentionResult> result(completed.ok() ? absl::StatusOr<AttentionResult>(std::move(job->result))
+                                                            : absl::StatusOr<AttentionResult>(completed));
+      const Done told = std::move(job->done);
+      job.reset();  // whoever is told finds nothing held but the result
+      told(std::move(result));
+    };
+    return absl::OkStatus();
+  });
+  if (!begun.ok()) {
+    work.reset();
+    job.reset();
+    return done(begun);
   }
-  const absl::Duration prepared = absl::FromChrono(schedule::Clock::now() - arrival);
-  scheduler_.Submit(std::move(work), std::move(options),
-                    [job = std::move(job), prepared, done = std::move(done)](const schedule::Outcome& outcome) mutable {
-                      absl::StatusOr<AttentionResult> result = AttentionResult();
-                      if (outcome.status.ok()) {
-                        v1::ComputeAttentionResponse& header = job->result.header;
-                        if (job->model != nullptr) {
-                          header.set_version(job->model->version());
-                          header.set_content_hash(job->model->content_hash());
-                        }
-                        header.set_dtype(job->valid.output_dtype);
-                        *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
-                        *header.mutable_compute_time() = ToProto(outcome.computed);
-                        result = std::move(job->result);
-                      } else {
-                        result = outcome.status;
-                      }
-                      job.reset();  // whoever is told finds nothing held but the result
-                      done(std::move(result));
-                    });
+  job->done = std::move(done);
+  job.reset();  // the last to hold it is `ended`
+  scheduler_.Submit(std::move(work), std::move(options), std::move(ended));
+}
+
+absl::StatusOr<std::unique_ptr<schedule::Work>> AttentionEngine::MakeWork(Job& job) const {
+  kernel::Attention& attention = job.valid.attention;
+  job.valid.PointToBias();
+  attention.out.data = OutputIsShared(job.valid) ? job.valid.shared->output.data : job.result.output.data();
+  attention.log_sum_exp = reinterpret_cast<float*>(LogSumExpIsShared(job.valid) ? job.valid.shared->log_sum_exp.data
+                                                                                : job.result.log_sum_exp.data());
+  std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, kernel_);
+  if (work == nullptr) return absl::ResourceExhaustedError("the server has no memory to pack k and v");
+  return work;
 }
 
 }  // namespace attnd::server

@@ -1,7 +1,7 @@
 #include "server/attention/stream.h"
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <memory>
 #include <set>
 #include <utility>
@@ -10,25 +10,13 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "memory/no_memory.h"
 #include "server/rpc/deadline.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
 namespace attnd::server {
 namespace {
-
-// A way through the gate, left when this goes.
-struct LeaveGate {
-  void operator()(CallGate* gate) const { gate->Leave(); }
-};
-using Pass = std::unique_ptr<CallGate, LeaveGate>;
-
-// A piece from its arrival until it is computed.
-struct Piece {
-  Decoded<v1::StreamAttentionRequest> request;
-  std::size_t bytes;  // of the message
-  Pass pass;
-};
 
 // A piece from then until its answer is with the transport. The message goes before its lease, and that before the
 // pass.
@@ -37,6 +25,17 @@ struct Answer {
   Pass pass;
   memory::Budget::Lease lease;
   grpc::ByteBuffer message;
+};
+
+// A list moves its elements from one to another, and is made, without taking memory.
+using Answers = std::list<Answer>;
+
+// A piece from its arrival until it is computed.
+struct Piece {
+  Decoded<v1::StreamAttentionRequest> request;
+  std::size_t bytes;  // of the message
+  Pass pass;
+  Answers answer{1};  // the one that it will get
 };
 
 absl::Status CheckCall(const v1::ComputeAttentionRequest& call) {
@@ -67,10 +66,10 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     options_.deadline = SteadyDeadline(context.raw_deadline());
   }
 
-  // Once, before gRPC has the reactor.
+  // Once, before gRPC has the reactor. The stream lives from then on until gRPC is done with it.
   void Start(const std::shared_ptr<Stream>& self) {
-    self_ = self;
     streams_.Add(self);
+    self_ = self;
     StartRead(&incoming_);
   }
 
@@ -78,12 +77,15 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       if (busy() || schedule::Clock::now() - quiet_since_ < quiet) return;
       ending_ = true;
-      failure_.Update(StoppingError());
+      failure_.Update(memory::CatchNoMemory(StoppingError));
     });
   }
 
   void OnReadDone(bool ok) override {
-    if (ok) Take();
+    if (ok) {
+      const absl::Status taken = memory::CatchNoMemoryIn([this] { Take(); });
+      if (!taken.ok()) Fail(taken);
+    }
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       reading_ = false;
       if (!ok) all_read_ = true;
@@ -97,7 +99,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
       sent = std::move(outgoing_);
       writing_ = false;
       held_bytes_ -= outgoing_bytes_;
-      if (!ok) failure_.Update(absl::CancelledError("the caller reads no more"));
+      if (!ok) failure_.Update(memory::CatchNoMemory([] { return absl::CancelledError("the caller reads no more"); }));
     });
   }
 
@@ -105,7 +107,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     // Known first: what is cancelled then ends here, and is not answered any more.
     schedule::CancelToken cancel = options_.cancel;
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      failure_.Update(absl::CancelledError("the caller cancelled the stream"));
+      failure_.Update(memory::CatchNoMemory([] { return absl::CancelledError("the caller cancelled the stream"); }));
     });
     cancel.Cancel();
   }
@@ -120,8 +122,8 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   struct Next {
     bool read = false;
     bool write = false;
-    bool finish = false;         // after the write, if there is one
-    std::deque<Answer> dropped;  // freed without the lock
+    bool finish = false;  // after the write, if there is one
+    Answers dropped;      // freed without the lock
 
     bool anything() const { return read || write || finish; }
   };
@@ -182,7 +184,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     failure_.Update(status);
   }
 
-  // Starts to compute the piece that has arrived.
+  // Starts to compute the piece that has arrived. Throws only while the piece does not count yet.
   void Take() {
     auto piece = std::make_shared<Piece>();
     piece->bytes = incoming_.Length();
@@ -191,6 +193,9 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     incoming_.Clear();
     if (!decoded.ok()) return Fail(decoded.status());
     piece->request = *std::move(decoded);
+    AttentionEngine::Done done = [this, piece](absl::StatusOr<AttentionResult> result) {
+      Leave(*piece, std::move(result));
+    };
     switch (Enter(*piece)) {
       case Entry::kOver:
         return;
@@ -201,9 +206,9 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     }
     gate_.EnterMore();
     piece->pass.reset(&gate_);
-    if (absl::Status status = CheckCall(piece->request.header.call()); !status.ok()) return Leave(*piece, status);
-    engine_.Compute(piece->request.header.call(), piece->request.tensors(), options_,
-                    [this, piece](absl::StatusOr<AttentionResult> result) { Leave(*piece, std::move(result)); });
+    const absl::Status valid = memory::CatchNoMemory([&] { return CheckCall(piece->request.header.call()); });
+    if (!valid.ok()) return Leave(*piece, valid);
+    engine_.Compute(piece->request.header.call(), piece->request.tensors(), options_, std::move(done));
   }
 
   enum class Entry { kEntered, kIdInUse, kOver };
@@ -217,15 +222,21 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     return Entry::kEntered;
   }
 
+  // Never throws: whatever memory is left, the piece is accounted for, and answered or the stream ended.
   void Leave(Piece& piece, absl::StatusOr<AttentionResult> result) {
-    Answer answer = MakeAnswer(piece.request.header.id(), std::move(result));
+    const std::uint64_t id = piece.request.header.id();
+    Answer& answer = piece.answer.front();
+    absl::Status answered = memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, std::move(result)); });
+    if (!answered.ok()) answered = memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, memory::NoMemoryError()); });
     answer.pass = std::move(piece.pass);
     piece.request = {};  // gives the message's slices back
+    if (!answered.ok()) options_.cancel.Cancel();
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      held_bytes_ += answer.message.Length();
       held_bytes_ -= piece.bytes;
-      answers_.push_back(std::move(answer));
+      held_bytes_ += answer.message.Length();
+      answers_.splice(answers_.end(), piece.answer);
       --computing_;
+      failure_.Update(answered);
     });
   }
 
@@ -239,7 +250,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   absl::Mutex mutex_;
   std::set<std::uint64_t> ids_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);
+  Answers answers_ ABSL_GUARDED_BY(mutex_);
   std::size_t computing_ ABSL_GUARDED_BY(mutex_) = 0;
   std::size_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // by what is computed, waits or is written
   std::size_t outgoing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -279,8 +290,12 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(AttentionEngine& engine,
                                                                                  CallGate& gate, JobStreams& streams,
                                                                                  grpc::CallbackServerContext& context) {
-  const auto stream = std::make_shared<Stream>(engine, gate, streams, context);
-  stream->Start(stream);
+  std::shared_ptr<Stream> stream;
+  const absl::Status made = memory::CatchNoMemoryIn([&] {
+    stream = std::make_shared<Stream>(engine, gate, streams, context);
+    stream->Start(stream);
+  });
+  if (!made.ok()) return streams.Refuse(ToGrpc(made));
   return stream.get();
 }
 

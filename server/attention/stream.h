@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -13,6 +14,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "server/attention/engine.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/refused_stream.h"
 
 namespace attnd::server {
 
@@ -30,14 +32,19 @@ class JobStream {
   virtual void EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
 };
 
+using JobReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+
 // The streams that are open. Thread-safe; outlives them.
 class JobStreams {
  public:
+  // The reactor of a stream that cannot be opened: see RefusedStreams.
+  JobReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
   void Add(const std::shared_ptr<JobStream>& stream);
   void Remove(const JobStream* stream);
   void EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
 
  private:
+  RefusedStreams<JobReactor> refused_;
   absl::Mutex mutex_;
   std::map<const JobStream*, std::weak_ptr<JobStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };

@@ -1,14 +1,23 @@
 #include "server/models/executor.h"
 
+#include <cstddef>
 #include <utility>
+
+#include "absl/cleanup/cleanup.h"
 
 namespace attnd::server {
 
 Executor::Executor(int threads, std::int64_t max_bytes) : max_bytes_(max_bytes) {
+  threads_.reserve(static_cast<std::size_t>(threads));
+  // Without memory for a thread those before it end too.
+  absl::Cleanup end = [this] { End(); };
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+  std::move(end).Cancel();
 }
 
-Executor::~Executor() {
+Executor::~Executor() { End(); }
+
+void Executor::End() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
@@ -19,9 +28,10 @@ Executor::~Executor() {
 std::optional<std::uint64_t> Executor::Submit(std::int64_t bytes, std::function<void()> job) {
   absl::MutexLock lock(&mutex_);
   if (bytes > max_bytes_ - waiting_bytes_) return std::nullopt;
+  waiting_.emplace(last_ticket_ + 1, Job{bytes, std::move(job)});
+  // Queued: from here on nothing takes memory.
   waiting_bytes_ += bytes;
-  waiting_.emplace(++last_ticket_, Job{bytes, std::move(job)});
-  return last_ticket_;
+  return ++last_ticket_;
 }
 
 bool Executor::Drop(std::uint64_t ticket) {

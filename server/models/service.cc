@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
+#include "memory/no_memory.h"
 #include "server/rpc/finish_now.h"
 #include "server/rpc/status.h"
 
@@ -35,6 +38,23 @@ grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> metho
   return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
 }
 
+template <typename Request, typename Response>
+grpc::Status ParseAndAnswer(const ModelMethods& methods, Method<Request, Response> method,
+                            const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
+  Request parsed;
+  if (grpc::Status status = Parse(request, &parsed); !status.ok()) return status;
+  return Answer(methods, method, parsed, response);
+}
+
+// The status of a call that `call` answers; never throws.
+grpc::Status Guarded(absl::FunctionRef<grpc::Status()> call, grpc::ByteBuffer* response) {
+  grpc::Status status;
+  const absl::Status done = memory::CatchNoMemoryIn([&] { status = call(); });
+  if (done.ok()) return status;
+  response->Clear();
+  return ToGrpc(done);
+}
+
 // A call that is answered by an executor's thread.
 template <typename Request, typename Response>
 class SlowCall final : public grpc::ServerUnaryReactor {
@@ -43,12 +63,10 @@ class SlowCall final : public grpc::ServerUnaryReactor {
            const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
       : executor_(executor) {
     const auto run = [this, &methods, method, &request, response] {
-      Request parsed;
-      grpc::Status status = Parse(request, &parsed);
-      if (status.ok()) status = Answer(methods, method, parsed, response);
+      grpc::Status status = Guarded([&] { return ParseAndAnswer(methods, method, request, response); }, response);
       result_bytes_ = static_cast<std::int64_t>(response->Length());
       executor_.Hold(result_bytes_);
-      Finish(status);  // after this the reactor may be gone
+      Finish(std::move(status));  // after this the reactor may be gone
     };
     const std::int64_t bytes = kCallBytes + static_cast<std::int64_t>(request.Length());
     ticket_ = executor.Submit(bytes, run);
@@ -76,8 +94,20 @@ class SlowCall final : public grpc::ServerUnaryReactor {
 
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* Later(Executor& executor, const ModelMethods& methods, Method<Request, Response> method,
-                                const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-  return new SlowCall<Request, Response>(executor, methods, method, request, response);
+                                grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
+                                grpc::ByteBuffer* response) {
+  grpc::ServerUnaryReactor* call = nullptr;
+  const absl::Status queued = memory::CatchNoMemoryIn(
+      [&] { call = new SlowCall<Request, Response>(executor, methods, method, request, response); });
+  return queued.ok() ? call : FinishNow(context, ToGrpc(queued));
+}
+
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Now(const ModelMethods& methods, Method<Request, Response> method,
+                              grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
+                              grpc::ByteBuffer* response) {
+  return FinishNow(context,
+                   Guarded([&] { return ParseAndAnswer(methods, method, request, response); }, response));
 }
 
 }  // namespace
@@ -93,42 +123,48 @@ std::int64_t ModelService::MaxWaitingBytes(const Limits& limits) {
 }
 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
-                                                   const v1::ListModelsRequest* request,
-                                                   v1::ListModelsResponse* response) {
-  return FinishNow(*context, methods_.ListModels(request, response));
+                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return Now(methods_, &ModelMethods::ListModels, *context, *request, response);
 }
 
 grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                  grpc::ByteBuffer* response) {
-  v1::GetModelRequest parsed;
-  if (const grpc::Status status = Parse(*request, &parsed); !status.ok()) return FinishNow(*context, status);
-  if (parsed.include_values()) return Later(tables_, methods_, &ModelMethods::GetModel, *request, response);
-  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, parsed, response));
+  bool later = false;
+  grpc::Status status = Guarded(
+      [&] {
+        v1::GetModelRequest parsed;
+        if (grpc::Status parse = Parse(*request, &parsed); !parse.ok()) return parse;
+        later = parsed.include_values();
+        return later ? grpc::Status::OK : Answer(methods_, &ModelMethods::GetModel, parsed, response);
+      },
+      response);
+  if (later) return Later(tables_, methods_, &ModelMethods::GetModel, *context, *request, response);
+  return FinishNow(*context, std::move(status));
 }
 
-grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context,
                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(files_, methods_, &ModelMethods::LoadModel, *request, response);
+  return Later(files_, methods_, &ModelMethods::LoadModel, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(tables_, methods_, &ModelMethods::UnloadModel, *request, response);
+  return Later(tables_, methods_, &ModelMethods::UnloadModel, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::ReloadModel(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::ReloadModel(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(files_, methods_, &ModelMethods::ReloadModel, *request, response);
+  return Later(files_, methods_, &ModelMethods::ReloadModel, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::UploadTable(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::UploadTable(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(tables_, methods_, &ModelMethods::UploadTable, *request, response);
+  return Later(tables_, methods_, &ModelMethods::UploadTable, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* /*context*/,
+grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* context,
                                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return Later(tables_, methods_, &ModelMethods::GetBias, *request, response);
+  return Later(tables_, methods_, &ModelMethods::GetBias, *context, *request, response);
 }
 
 }  // namespace attnd::server

@@ -9,6 +9,7 @@
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/wire_format_lite.h"
+#include "memory/no_memory.h"
 
 namespace attnd::server {
 namespace {
@@ -40,6 +41,14 @@ std::string RpcStatus(int code, const std::string& message, const std::optional<
   return bytes;
 }
 
+grpc::Status WithDetails(const absl::Status& status) {
+  const std::string message = errors::Shown(status.message(), kMaxMessageBytes);
+  const std::optional<v1::ErrorDetail> detail = DetailOf(status);
+  const bool twice = detail.has_value() || message.size() <= kMaxRepeatedBytes;
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
+                      twice ? RpcStatus(static_cast<int>(status.code()), message, detail) : "");
+}
+
 }  // namespace
 
 absl::Status StoppingError() { return absl::UnavailableError("the server is stopping; the call was not begun"); }
@@ -56,11 +65,10 @@ std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
 
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  const std::string message = errors::Shown(status.message(), kMaxMessageBytes);
-  const std::optional<v1::ErrorDetail> detail = DetailOf(status);
-  const bool twice = detail.has_value() || message.size() <= kMaxRepeatedBytes;
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
-                      twice ? RpcStatus(static_cast<int>(status.code()), message, detail) : "");
+  grpc::Status shown;
+  if (memory::CatchNoMemoryIn([&] { shown = WithDetails(status); }).ok()) return shown;
+  // Short enough to lie in the string itself.
+  return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "out of memory");
 }
 
 }  // namespace attnd::server

@@ -33,8 +33,9 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // One more gives memory back, and two for each address serve the socket beside it and close what that hands over.
-  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 1 +
+  // Three more give memory back, take connections and close them, and two for each address serve the socket beside it and
+  // close what that hands over.
+  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 3 +
          2 * static_cast<int>(options.listen.size());
 }
 

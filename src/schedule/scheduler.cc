@@ -13,6 +13,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "memory/no_memory.h"
 #include "schedule/arena.h"
 
 namespace attnd::schedule {
@@ -24,6 +25,14 @@ constexpr double kInlineCost = 1 << 19;
 
 using Unlocked = absl::InlinedVector<Item, 16>;
 
+struct Job;
+
+// Jobs that have ready items, least served first.
+struct LeastServed {
+  bool operator()(const Job* a, const Job* b) const;
+};
+using Queue = std::set<Job*, LeastServed>;
+
 // One submitted work. What follows `on_cancel` belongs to the scheduler's lock.
 struct Job {
   std::unique_ptr<Work> work;
@@ -34,6 +43,7 @@ struct Job {
   std::optional<std::stop_callback<std::function<void()>>> on_cancel;
 
   bool queued = false;          // the scheduler has it, until whoever sees that it is finished takes it
+  Queue::node_type place;       // in the queue, while it is not there: to come back takes no memory
   std::vector<Item> ready;      // a heap by RunsLater
   std::int64_t unfinished = 0;  // items that have not run
   int running = 0;
@@ -52,14 +62,27 @@ struct Job {
     ready.pop_back();
     return item;
   }
+  // Of what is ready nothing will run. Not for a job that stands in the queue.
+  void GiveUp(const absl::Status& why) {
+    if (status.ok()) status = why;
+    ready.clear();
+  }
   // Whether nothing of it runs or will run.
   bool finished() const { return running == 0 && (unfinished == 0 || !status.ok()); }
 };
 
+bool LeastServed::operator()(const Job* a, const Job* b) const {
+  return std::tie(a->served, a->sequence) < std::tie(b->served, b->sequence);
+}
+
+// Takes no memory but for the error, and never fails.
 absl::Status Interruption(const SubmitOptions& options) {
-  if (options.cancel.cancelled()) return absl::CancelledError("the call was cancelled");
+  if (options.cancel.cancelled()) {
+    return memory::CatchNoMemory([] { return absl::CancelledError("the call was cancelled"); });
+  }
   if (options.deadline != Clock::time_point::max() && Clock::now() > options.deadline) {
-    return absl::DeadlineExceededError("the call's deadline passed while it was being computed");
+    return memory::CatchNoMemory(
+        [] { return absl::DeadlineExceededError("the call's deadline passed while it was being computed"); });
   }
   return absl::OkStatus();
 }
@@ -90,9 +113,12 @@ class Scheduler::Impl {
   int threads() const { return threads_; }
 
   void Submit(std::unique_ptr<Job> job, const std::stop_source& cancel) {
-    job->unfinished = job->work->item_count();
-    for (const Item& item : job->work->initial_items()) job->Push(item);
-    RunCheapItems(*job);
+    const absl::Status begun = memory::CatchNoMemoryIn([&job] {
+      job->unfinished = job->work->item_count();
+      for (const Item& item : job->work->initial_items()) job->Push(item);
+      RunCheapItems(*job);
+    });
+    if (!begun.ok()) job->GiveUp(begun);
     if (job->finished()) {
       Finish(std::move(job));
       return;
@@ -114,7 +140,7 @@ class Scheduler::Impl {
     job->queued = true;
     job->sequence = next_sequence_++;
     job->served = clock_;
-    Queue(job.release());
+    Enter(job.release());
     WakeRunners();
     return true;
   }
@@ -124,7 +150,7 @@ class Scheduler::Impl {
     {
       absl::MutexLock lock(&mutex_);
       if (!job->queued || !job->status.ok() || job->unfinished == 0) return;
-      Unqueue(job);
+      Leave(job);
       job->ready.clear();
       job->status = Interruption(job->options);
       if (!TakeIfFinished(job)) return;
@@ -142,13 +168,6 @@ class Scheduler::Impl {
     return true;
   }
 
-  // Jobs that have ready items, least served first.
-  struct LeastServed {
-    bool operator()(const Job* a, const Job* b) const {
-      return std::tie(a->served, a->sequence) < std::tie(b->served, b->sequence);
-    }
-  };
-
   // Runs the job's items on the calling thread for as long as they are cheap.
   static void RunCheapItems(Job& job) {
     static thread_local Arena arena;
@@ -164,13 +183,13 @@ class Scheduler::Impl {
     }
   }
 
-  void Queue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (!job->ready.empty()) queue_.insert(job);
+  void Enter(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!job->ready.empty()) queue_.insert(std::move(job->place));
     ready_items_ += static_cast<std::int64_t>(job->ready.size());
   }
 
-  void Unqueue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    queue_.erase(job);
+  void Leave(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!job->ready.empty()) job->place = queue_.extract(job);
     ready_items_ -= static_cast<std::int64_t>(job->ready.size());
   }
 
@@ -195,9 +214,10 @@ class Scheduler::Impl {
       if (item) {
         mutex_.Unlock();
         unlocked.clear();
-        job->work->Run(item->id, arena, [&unlocked](Item next) { unlocked.push_back(next); });
+        const absl::Status ran = memory::CatchNoMemoryIn(
+            [&] { job->work->Run(item->id, arena, [&unlocked](Item next) { unlocked.push_back(next); }); });
         mutex_.Lock();
-        ReturnItem(job, unlocked);
+        ReturnItem(job, ran, unlocked);
       }
       if (TakeIfFinished(job)) {
         mutex_.Unlock();
@@ -213,7 +233,7 @@ class Scheduler::Impl {
 
   // The job's next item; nullopt if the job is to be given up, and then it is no longer queued.
   std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    Unqueue(job);
+    Leave(job);
     job->status = Interruption(job->options);
     if (!job->status.ok()) {
       job->ready.clear();
@@ -224,23 +244,29 @@ class Scheduler::Impl {
     clock_ = std::max(clock_, job->served);
     job->served += item.cost;
     ++job->running;
-    Queue(job);
+    Enter(job);
     return item;
   }
 
-  void ReturnItem(Job* job, const Unlocked& unlocked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  // An item that had no memory ends the job: of the others nothing more is begun.
+  void ReturnItem(Job* job, absl::Status ran, const Unlocked& unlocked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     --job->running;
     --job->unfinished;
-    if (!job->status.ok() || unlocked.empty()) return;
-    Unqueue(job);
-    for (const Item& item : unlocked) job->Push(item);
-    Queue(job);
+    if (!job->status.ok() || (ran.ok() && unlocked.empty())) return;
+    Leave(job);
+    if (ran.ok()) {
+      ran = memory::CatchNoMemoryIn([&] {
+        for (const Item& item : unlocked) job->Push(item);
+      });
+    }
+    if (!ran.ok()) return job->GiveUp(ran);
+    Enter(job);
     WakeRunners();
   }
 
   absl::Mutex mutex_;
   absl::CondVar idle_;  // no job and no runner is left
-  std::set<Job*, LeastServed> queue_ ABSL_GUARDED_BY(mutex_);
+  Queue queue_ ABSL_GUARDED_BY(mutex_);
   std::int64_t ready_items_ ABSL_GUARDED_BY(mutex_) = 0;  // of all queued jobs
   std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // whose `done` has not returned, those run inline excepted
   std::int64_t idle_claims_ ABSL_GUARDED_BY(mutex_) = 0;  // runners woken that have not taken an item yet
@@ -259,7 +285,18 @@ Scheduler::~Scheduler() = default;
 int Scheduler::threads() const { return impl_->threads(); }
 
 void Scheduler::Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done) {
-  auto job = std::make_unique<Job>();
+  std::unique_ptr<Job> job;
+  const absl::Status made = memory::CatchNoMemoryIn([&job] {
+    auto begun = std::make_unique<Job>();
+    Queue place;
+    place.insert(begun.get());
+    begun->place = place.extract(place.begin());
+    job = std::move(begun);
+  });
+  if (!made.ok()) {
+    work.reset();
+    return done(Outcome{made, absl::ZeroDuration(), absl::ZeroDuration()});
+  }
   job->work = std::move(work);
   const std::stop_source cancel = options.cancel.source_;
   job->options = std::move(options);
