@@ -26,17 +26,22 @@ constexpr std::size_t kMaxRepeatedBytes = 500;
 std::string RpcStatus(int code, const std::string& message, const std::optional<v1::ErrorDetail>& detail) {
   using google::protobuf::internal::WireFormatLite;
   std::string bytes;
+  std::string any_bytes;
+  if (detail.has_value()) {
+    google::protobuf::Any any;
+    any.set_type_url(kErrorDetailUrl);
+    any.set_value(detail->SerializeAsString());
+    any_bytes = any.SerializeAsString();
+  }
+  // The stream below must not fail: it writes once more when it goes.
+  constexpr std::size_t kTagsAndLengths = 64;
+  bytes.reserve(message.size() + any_bytes.size() + kTagsAndLengths);
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
     google::protobuf::io::CodedOutputStream coded(&stream);
     WireFormatLite::WriteInt32(1, code, &coded);
     WireFormatLite::WriteString(2, message, &coded);
-    if (detail.has_value()) {
-      google::protobuf::Any any;
-      any.set_type_url(kErrorDetailUrl);
-      any.set_value(detail->SerializeAsString());
-      WireFormatLite::WriteBytes(3, any.SerializeAsString(), &coded);
-    }
+    if (detail.has_value()) WireFormatLite::WriteBytes(3, any_bytes, &coded);
   }
   return bytes;
 }

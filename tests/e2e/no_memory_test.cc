@@ -66,7 +66,7 @@ v1::ComputeAttentionRequest Large() {
 
 // Few queries against many keys, which are split among the threads.
 v1::ComputeAttentionRequest Split() {
-  return ValidRequest({.batch = 1, .query_length = 4, .key_length = 20000, .head_dim = 32});
+  return ValidRequest({.batch = 1, .query_length = 4, .key_length = 8000, .head_dim = 32});
 }
 
 class NoMemoryTest : public testing::Test {
@@ -280,8 +280,12 @@ Ended EndedWith(const std::optional<v1::LocalReply>& reply) {
 
 TEST_F(NoMemoryTest, LocalCalls) {
   std::vector<v1::ComputeAttentionRequest> requests = {ValidRequest()};
-  // Takes long to prepare, which is then done on another thread.
+  // Takes long to prepare, which is then done on another thread. Two bytes an element, so that it fits into a datagram.
   requests.push_back(ValidRequest({.batch = 4200, .query_length = 1, .key_length = 1, .head_dim = 1}));
+  requests.back().set_dtype(v1::DTYPE_FP16);
+  for (std::string* tensor : {requests.back().mutable_q(), requests.back().mutable_k(), requests.back().mutable_v()}) {
+    tensor->assign(tensor->size() / 2, '\0');
+  }
   for (const v1::ComputeAttentionRequest& request : requests) {
     FailEach(
         [&] {
@@ -289,7 +293,7 @@ TEST_F(NoMemoryTest, LocalCalls) {
           if (caller.Greet().code() != 0) return Ended{kClosed, ""};
           if (!caller.Send(test::CallOf(1, request))) return Ended{kClosed, ""};
           const std::optional<v1::LocalReply> reply = caller.Receive();
-          if (reply.has_value() && reply->answer().code() == 0) {
+          if (reply.has_value() && reply->answer().code() == 0 && request.dtype() == v1::DTYPE_FP32) {
             e2e::ExpectMatchesReference(request, reply->answer().result());
           }
           return EndedWith(reply);

@@ -31,10 +31,12 @@ bool Has(std::string_view name, std::string_view part) { return name.find(part) 
 // arguments in its own.
 Kind KindOf(std::string_view name) {
   if (Has(name, "14no_memory_test") || name.starts_with("_ZN7testing")) return Kind::kTest;
-  const bool probes_messages = Has(name, "4grpc6health2v1") || Has(name, "4grpc10reflection");
   if (Has(name, "ZN4grpc") || Has(name, "ZNK4grpc") || Has(name, "ZN9grpc_core")) {
-    if (!probes_messages || Has(name, "8internal")) return Kind::kGrpc;
-    return Kind::kNeutral;
+    const bool message = name.starts_with("_ZN4grpc6health2v1") || name.starts_with("_ZNK4grpc6health2v1") ||
+                         name.starts_with("_ZN4grpc10reflection") || name.starts_with("_ZNK4grpc10reflection");
+    const bool parses = Has(name, "18GenericDeserialize") || Has(name, "16GenericSerialize") ||
+                        name.starts_with("_ZN4grpc19SerializationTraits");
+    return message || parses ? Kind::kNeutral : Kind::kGrpc;
   }
   if (name.starts_with("_ZN6google") || name.starts_with("_ZNK6google")) return Kind::kNeutral;
   for (std::size_t at = name.find("5attnd"); at != std::string_view::npos; at = name.find("5attnd", at + 1)) {

@@ -5,8 +5,8 @@
 // it has no memory, which is its design and nothing that the server could mend. So the call stack decides, frame by frame
 // from the allocation outward:
 //
-//   1. Frames of the standard library, Abseil, protobuf (generated messages among them) and spdlog decide nothing: they
-//      work for whoever called them, and throw std::bad_alloc through.
+//   1. Frames of the standard library, Abseil, protobuf (generated messages among them, and gRPC's templates that parse
+//      and serialise them) and spdlog decide nothing: they work for whoever called them, and throw std::bad_alloc through.
 //   2. The first other frame owns the allocation. It must be one of ours (namespace attnd). One of gRPC, as in the strings
 //      that its Finish copies, or where it parses a message before it calls us, makes the allocation gRPC's.
 //   3. From there outward to the first frame of gRPC or the beginning of the thread, no frame may be of a test (namespace
