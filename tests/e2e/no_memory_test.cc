@@ -1,12 +1,11 @@
 // Every allocation of the server's code fails once, one after another, in each way that a call comes. The call gets
 // RESOURCE_EXHAUSTED, nothing is left of it, and the next one is as good as ever. tests/support/failing_allocator.h says
-// which allocations those are. A leak is for AddressSanitizer's build to see, in which this runs too.
+// which allocations those are. What leaks, LeakSanitizer finds, with which this is linked.
 
 #include <sys/mman.h>
 
 #include <fstream>
 #include <functional>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +15,7 @@
 #include "e2e_support.h"
 #include "failing_allocator.h"
 #include "gmock/gmock.h"
+#include "grpc/reflection/v1/reflection.grpc.pb.h"
 #include "gtest/gtest.h"
 #include "local_caller.h"
 #include "memory/no_memory.h"
@@ -64,9 +64,9 @@ v1::ComputeAttentionRequest Large() {
   return request;
 }
 
-// Few queries against many keys, which are split among the threads.
+// A query against many keys, which are split among the threads.
 v1::ComputeAttentionRequest Split() {
-  return ValidRequest({.batch = 1, .query_length = 4, .key_length = 8000, .head_dim = 32});
+  return ValidRequest({.batch = 1, .query_length = 1, .key_length = 8000, .head_dim = 32});
 }
 
 class NoMemoryTest : public testing::Test {
@@ -119,7 +119,6 @@ class NoMemoryTest : public testing::Test {
       }
       EXPECT_GT(exhausted, 0);
       RecordProperty(all ? "exhausted_all" : "exhausted_one", static_cast<int>(exhausted));
-      std::cerr << "  " << (all ? "all from each" : "one") << ": " << exhausted << " RESOURCE_EXHAUSTED\n";
     }
   }
 
@@ -356,6 +355,32 @@ TEST_F(NoMemoryTest, WithoutTheGuardACallIsAnsweredWrongly) {
   EXPECT_NE(test::StopFailing(), "");
   EXPECT_EQ(ended.code, static_cast<int>(StatusCode::UNIMPLEMENTED));
   EXPECT_EQ(ended.message, "");
+}
+
+// The bidirectional streams of gRPC's own services: reflection, as any tool asks for it.
+TEST_F(NoMemoryTest, Reflection) {
+  grpc::reflection::v1::ServerReflectionRequest list;
+  list.set_list_services("");
+  grpc::reflection::v1::ServerReflectionRequest file;
+  file.set_file_containing_symbol("attnd.v1.AttentionService");
+  const auto stub = grpc::reflection::v1::ServerReflection::NewStub(server_->channel());
+  FailEach(
+      [&] {
+        grpc::ClientContext context;
+        const auto stream = stub->ServerReflectionInfo(&context);
+        grpc::reflection::v1::ServerReflectionResponse response;
+        for (const auto* request : {&list, &file}) {
+          if (stream->Write(*request)) stream->Read(&response);
+        }
+        stream->WritesDone();
+        while (stream->Read(&response)) {
+        }
+        const grpc::Status status = stream->Finish();
+        // A stream that cannot even be made.
+        if (status.error_code() == StatusCode::UNIMPLEMENTED) return Ended{kClosed, ""};
+        return EndedWith(status);
+      },
+      IsExhaustedOrClosed);
 }
 
 TEST_F(NoMemoryTest, StopsWhileMemoryIsShort) {
