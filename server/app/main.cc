@@ -9,7 +9,9 @@
 #include <cstdlib>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -21,6 +23,7 @@
 #include "heap/heap.h"
 #include "heap/trimmer.h"
 #include "memory/huge_pages.h"
+#include "memory/no_memory.h"
 #include "server/app/log.h"
 #include "server/config/flags.h"
 #include "server/config/version.h"
@@ -94,11 +97,18 @@ int main(int argc, char** argv) {
     spdlog::log(setting.state() == attnd::v1::SETTING_STATE_NOT_IN_FORCE ? spdlog::level::warn : spdlog::level::info,
                 "setting {}", attnd::server::InWords(setting));
   }
-  const attnd::heap::Trimmer trimmer([&server] { return (*server)->TakePeakInflightBytes(); });
+  std::optional<attnd::heap::Trimmer> trimmer;
+  const absl::Status trims = attnd::memory::CatchNoMemoryIn(
+      [&] { trimmer.emplace([&server] { return (*server)->TakePeakInflightBytes(); }); });
+  if (!trims.ok()) spdlog::warn("memory is not given back while attnd runs: {}", std::string(trims.message()));
 
   int signal = 0;
   sigwait(&signals, &signal);
-  std::thread(EndAtOnce, signals).detach();
+  try {
+    std::thread(EndAtOnce, signals).detach();
+  } catch (const std::system_error& error) {
+    spdlog::warn("a second signal will not end attnd at once: {}", error.what());
+  }
   spdlog::info("attnd stops (signal {}): finishing the calls in flight", signal);
   const attnd::server::Stopped stopped = (*server)->Stop();
   if (stopped.not_begun > 0) {

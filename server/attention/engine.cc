@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "memory/no_memory.h"
 #include "schedule/attention_plan.h"
 #include "schedule/attention_work.h"
 #include "schedule/work.h"
@@ -81,6 +82,23 @@ struct AttentionEngine::Job {
   std::optional<schedule::AttentionPlan> plan;
   std::int64_t work_bytes = 0;  // of the result's lease, for what exists while it is computed
   AttentionResult result;
+  Done done;  // once nothing can fail any more before the scheduler has the work
+
+  // The result of a computation that has succeeded, with what is said of it.
+  absl::Status Complete(absl::Duration prepared, const schedule::Outcome& outcome) {
+    if (!outcome.status.ok()) return outcome.status;
+    return memory::CatchNoMemoryIn([&] {
+      v1::ComputeAttentionResponse& header = result.header;
+      if (model != nullptr) {
+        header.set_version(model->version());
+        header.set_content_hash(model->content_hash());
+      }
+      header.set_dtype(valid.output_dtype);
+      *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
+      *header.mutable_compute_time() = ToProto(outcome.computed);
+      result.lease.GiveBack(work_bytes);  // the work is gone
+    });
+  }
 };
 
 void AttentionResult::HoldInBuffers() {
@@ -138,23 +156,37 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
     return Compute(request, tensors, std::move(options), std::move(done), max_sent_bytes);
   }
   // What it holds while it waits.
-  absl::StatusOr<memory::Ticket> lease = Admit(ledger_, AccountOf(options), SizeOf(request, tensors));
-  if (!lease.ok()) return done(lease.status());
   struct Waiting {
     Done done;  // null once it has begun
     memory::Ticket lease;
   };
-  const auto waiting = std::make_shared<Waiting>(Waiting{std::move(done), *std::move(lease)});
-  auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes, arrival = schedule::Clock::now()] {
-    Run(request, tensors, options, std::exchange(waiting->done, nullptr), max_sent_bytes, arrival,
-        std::move(waiting->lease));
-  };
-  scheduler_.Submit(std::make_unique<Preparation>(std::move(prepare)), options,
-                    [waiting](const schedule::Outcome& outcome) {
-                      if (waiting->done == nullptr) return;
-                      waiting->lease = {};
-                      waiting->done(outcome.status);
-                    });
+  std::shared_ptr<Waiting> waiting;
+  std::unique_ptr<schedule::Work> preparation;
+  std::function<void(const schedule::Outcome&)> ended;
+  const absl::Status made = memory::CatchNoMemory([&] {
+    waiting = std::make_shared<Waiting>();
+    ATTND_ASSIGN_OR_RETURN(waiting->lease, Admit(ledger_, AccountOf(options), SizeOf(request, tensors)));
+    auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes, arrival = schedule::Clock::now()] {
+      Run(request, tensors, options, std::exchange(waiting->done, nullptr), max_sent_bytes, arrival,
+          std::move(waiting->lease));
+    };
+    preparation = std::make_unique<Preparation>(std::move(prepare));
+    ended = [waiting](const schedule::Outcome& outcome) {
+      if (waiting->done == nullptr) return;
+      waiting->lease = {};
+      waiting->done(outcome.status);
+    };
+    return absl::OkStatus();
+  });
+  if (!made.ok()) {
+    preparation.reset();
+    ended = nullptr;
+    waiting.reset();  // whoever is told finds nothing held
+    return done(made);
+  }
+  waiting->done = std::move(done);
+  waiting.reset();
+  scheduler_.Submit(std::move(preparation), std::move(options), std::move(ended));
 }
 
 const std::shared_ptr<memory::Account>& AttentionEngine::AccountOf(const ComputeOptions& options) const {
@@ -164,44 +196,44 @@ const std::shared_ptr<memory::Account>& AttentionEngine::AccountOf(const Compute
 void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                           ComputeOptions options, Done done, std::int64_t max_sent_bytes,
                           schedule::Clock::time_point arrival, memory::Ticket lease) {
-  auto job = std::make_shared<Job>();
-  job->result.lease = std::move(lease);
-  absl::Status status = Prepare(request, tensors, options, max_sent_bytes, *job);
-  if (!status.ok()) {
+  std::shared_ptr<Job> job;
+  std::unique_ptr<schedule::Work> work;
+  std::function<void(const schedule::Outcome&)> ended;
+  const absl::Status begun = memory::CatchNoMemory([&] {
+    job = std::make_shared<Job>();
+    job->result.lease = std::move(lease);
+    ATTND_RETURN_IF_ERROR(Prepare(request, tensors, options, max_sent_bytes, *job));
+    ATTND_ASSIGN_OR_RETURN(work, MakeWork(*job));
+    ended = [job, prepared = absl::FromChrono(schedule::Clock::now() - arrival)](const schedule::Outcome& outcome) mutable {
+      const absl::Status completed = job->Complete(prepared, outcome);
+      absl::StatusOr<AttentionResult> result(completed.ok() ? absl::StatusOr<AttentionResult>(std::move(job->result))
+                                                            : absl::StatusOr<AttentionResult>(completed));
+      const Done told = std::move(job->done);
+      job.reset();  // whoever is told finds nothing held but the result
+      told(std::move(result));
+    };
+    return absl::OkStatus();
+  });
+  if (!begun.ok()) {
+    work.reset();
     job.reset();
-    return done(std::move(status));
+    lease = {};
+    return done(begun);
   }
-  kernel::Attention& attention = job->valid.attention;
-  job->valid.PointToBias();
-  attention.out.data = OutputIsShared(job->valid) ? job->valid.shared->output.data : job->result.output.data();
-  attention.log_sum_exp = reinterpret_cast<float*>(LogSumExpIsShared(job->valid) ? job->valid.shared->log_sum_exp.data
-                                                                                 : job->result.log_sum_exp.data());
-  std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, *job->plan);
-  if (work == nullptr) {
-    job.reset();
-    return done(absl::ResourceExhaustedError("the server has no memory to pack k and v"));
-  }
-  const absl::Duration prepared = absl::FromChrono(schedule::Clock::now() - arrival);
-  scheduler_.Submit(std::move(work), std::move(options),
-                    [job = std::move(job), prepared, done = std::move(done)](const schedule::Outcome& outcome) mutable {
-                      absl::StatusOr<AttentionResult> result = AttentionResult();
-                      if (outcome.status.ok()) {
-                        v1::ComputeAttentionResponse& header = job->result.header;
-                        if (job->model != nullptr) {
-                          header.set_version(job->model->version());
-                          header.set_content_hash(job->model->content_hash());
-                        }
-                        header.set_dtype(job->valid.output_dtype);
-                        *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
-                        *header.mutable_compute_time() = ToProto(outcome.computed);
-                        job->result.lease.GiveBack(job->work_bytes);  // the work is gone
-                        result = std::move(job->result);
-                      } else {
-                        result = outcome.status;
-                      }
-                      job.reset();  // whoever is told finds nothing held but the result
-                      done(std::move(result));
-                    });
+  job->done = std::move(done);
+  job.reset();  // the last to hold it is `ended`
+  scheduler_.Submit(std::move(work), std::move(options), std::move(ended));
+}
+
+absl::StatusOr<std::unique_ptr<schedule::Work>> AttentionEngine::MakeWork(Job& job) const {
+  kernel::Attention& attention = job.valid.attention;
+  job.valid.PointToBias();
+  attention.out.data = OutputIsShared(job.valid) ? job.valid.shared->output.data : job.result.output.data();
+  attention.log_sum_exp = reinterpret_cast<float*>(LogSumExpIsShared(job.valid) ? job.valid.shared->log_sum_exp.data
+                                                                                : job.result.log_sum_exp.data());
+  std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, *job.plan);
+  if (work == nullptr) return absl::ResourceExhaustedError("the server has no memory to pack k and v");
+  return work;
 }
 
 }  // namespace attnd::server

@@ -65,7 +65,7 @@ class AttentionEngine {
 
   // Computes `request`, whose tensors are `tensors`, and calls `done` exactly once: before this returns where the
   // request is refused (or tiny), otherwise on a thread of the scheduler, which it must not block. The caller keeps
-  // `request` and `tensors` as they are until then. Errors: see AttentionService.ComputeAttention in attention.proto;
+  // `request` and `tensors` as they are until then. `done` must not throw. Errors: see AttentionService.ComputeAttention in attention.proto;
   // RESOURCE_EXHAUSTED too where the output and the log-sum-exp that are not in shared memory take more than
   // `max_sent_bytes`, the room that the caller has for them.
   void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options,
@@ -85,6 +85,7 @@ class AttentionEngine {
            std::int64_t max_sent_bytes, schedule::Clock::time_point arrival, memory::Ticket lease);
   absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                        const ComputeOptions& options, std::int64_t max_sent_bytes, Job& job);
+  absl::StatusOr<std::unique_ptr<schedule::Work>> MakeWork(Job& job) const;
 
   const AttentionValidator validator_;
   const std::unique_ptr<memory::Ledger> own_ledger_;  // null if it borrows one

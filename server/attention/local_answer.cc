@@ -1,6 +1,12 @@
 #include "server/attention/local_answer.h"
 
+#include <array>
+#include <cstddef>
+
 #include "attnd/v1/local.pb.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/wire_format_lite.h"
+#include "memory/no_memory.h"
 #include "server/attention/local_service.h"
 #include "server/rpc/status.h"
 
@@ -11,14 +17,32 @@ void SetBytes(const Buffer& buffer, std::string& bytes) {
   bytes.assign(reinterpret_cast<const char*>(buffer.data()), buffer.size());
 }
 
+// LocalReply{answer: {id, code: RESOURCE_EXHAUSTED}}, which is short enough to lie in the string itself.
+std::string ShortestAnswer(std::uint64_t id) {
+  using google::protobuf::internal::WireFormatLite;
+  std::array<std::uint8_t, 15> bytes;
+  std::uint8_t* const answer = bytes.data() + 2;  // after its tag and length
+  std::uint8_t* end = WireFormatLite::WriteUInt64ToArray(v1::LocalAnswer::kIdFieldNumber, id, answer);
+  end = WireFormatLite::WriteInt32ToArray(v1::LocalAnswer::kCodeFieldNumber,
+                                          static_cast<std::int32_t>(absl::StatusCode::kResourceExhausted), end);
+  bytes[0] = static_cast<std::uint8_t>(
+      WireFormatLite::MakeTag(v1::LocalReply::kAnswerFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+  bytes[1] = static_cast<std::uint8_t>(end - answer);
+  return std::string(reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(end - bytes.data()));
+}
+
 }  // namespace
 
 std::string ErrorAnswer(std::uint64_t id, const absl::Status& status) {
-  v1::LocalReply reply;
-  v1::LocalAnswer& answer = *reply.mutable_answer();
-  answer.set_id(id);
-  SetError(status, answer);
-  return reply.SerializeAsString();
+  std::string bytes;
+  const absl::Status made = memory::CatchNoMemoryIn([&] {
+    v1::LocalReply reply;
+    v1::LocalAnswer& answer = *reply.mutable_answer();
+    answer.set_id(id);
+    SetError(status, answer);
+    bytes = reply.SerializeAsString();
+  });
+  return made.ok() ? bytes : ShortestAnswer(id);
 }
 
 std::string ResultAnswer(std::uint64_t id, const AttentionResult& result) {

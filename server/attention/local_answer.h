@@ -15,7 +15,8 @@ inline constexpr std::int64_t kAnswerHeaderBytes = 1024;
 // Room for a result in an answer.
 inline constexpr std::int64_t kMaxAnsweredBytes = static_cast<std::int64_t>(kMaxDatagramBytes) - kAnswerHeaderBytes;
 
-// Answers to the call `id`. An error has the words and details that gRPC's callers get.
+// Answers to the call `id`. An error has the words and details that gRPC's callers get; ErrorAnswer never throws, and
+// without memory for that is RESOURCE_EXHAUSTED without words.
 std::string ErrorAnswer(std::uint64_t id, const absl::Status& status);
 // `result` within kMaxAnsweredBytes.
 std::string ResultAnswer(std::uint64_t id, const AttentionResult& result);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "memory/no_memory.h"
 #include "server/attention/local_answer.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
@@ -47,13 +48,16 @@ LocalCall::~LocalCall() {
 
 void LocalCall::Start(AttentionEngine& engine, CallGate& gate, Answered answered) {
   answered_ = std::move(answered);
-  if (!gate.Enter()) return End(StoppingError());
-  gate_ = &gate;
-  if (const absl::Status status = Prepare(engine.limits()); !status.ok()) return End(status);
-  engine.ComputeAside(
-      message_.request(), tensors_, options_,
-      [self = shared_from_this()](absl::StatusOr<AttentionResult> result) { self->End(std::move(result)); },
-      kMaxAnsweredBytes);
+  AttentionEngine::Done done;
+  const absl::Status begun = memory::CatchNoMemory([&] {
+    if (!gate.Enter()) return StoppingError();
+    gate_ = &gate;
+    ATTND_RETURN_IF_ERROR(Prepare(engine.limits()));
+    done = [self = shared_from_this()](absl::StatusOr<AttentionResult> result) { self->End(std::move(result)); };
+    return absl::OkStatus();
+  });
+  if (!begun.ok()) return End(begun);
+  engine.ComputeAside(message_.request(), tensors_, options_, std::move(done), kMaxAnsweredBytes);
 }
 
 absl::Status LocalCall::Prepare(const Limits& limits) {
@@ -77,17 +81,18 @@ void LocalCall::End(absl::StatusOr<AttentionResult> result) {
   tensors_ = {};
   message_.clear_request();
   std::string answer;
-  if (result.ok()) {
-    answer = ResultAnswer(id(), *result);
+  absl::Status ended = result.status();
+  if (ended.ok()) ended = memory::CatchNoMemoryIn([&] { answer = ResultAnswer(id(), *result); });
+  if (ended.ok()) {
     // Held until the result is sent. One in shared memory is with its caller already, who may use the room at once.
     if (result->output.size() > 0 || result->log_sum_exp.size() > 0) {
       lease_ = std::move(result->lease);
       lease_.GiveBack(result->request_bytes);
     }
-    result = AttentionResult();
   } else {
-    answer = ErrorAnswer(id(), result.status());
+    answer = ErrorAnswer(id(), ended);
   }
+  result = memory::NoMemoryError();  // lets go of what it holds
   // What it refers to holds the call; it is not kept in a circle.
   const Answered answered = std::exchange(answered_, nullptr);
   answered(std::move(answer), shared_from_this());

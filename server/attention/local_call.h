@@ -30,7 +30,7 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
 
   std::uint64_t id() const { return message_.id(); }
 
-  // Computes, and calls `answered`, which may be before this returns. Once.
+  // Computes, and calls `answered`, which may be before this returns. Once. Never throws, and `answered` must not.
   void Start(AttentionEngine& engine, CallGate& gate, Answered answered);
 
   // Ends the call early, unless it has ended. Call it without a lock that `answered` takes.

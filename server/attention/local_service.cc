@@ -14,6 +14,7 @@
 #include "server/attention/local_answer.h"
 #include "server/attention/local_call.h"
 #include "server/attention/local_request.h"
+#include "memory/no_memory.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -90,15 +91,22 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
   }
 
   absl::Status Begin(v1::LocalCall&& message) {
-    if (absl::Status status = CheckNewId(message.id()); !status.ok()) return status;
-    const auto call = std::make_shared<LocalCall>(std::move(message), account_);
-    if (!Add(call)) {
-      sink_->Send(ErrorAnswer(call->id(), TooMany()), nullptr);
-      return absl::OkStatus();
-    }
-    call->Start(engine_, gate_, [self = shared_from_this()](std::string answer, std::shared_ptr<LocalCall> ended) {
-      self->Answer(std::move(answer), std::move(ended));
+    const std::uint64_t id = message.id();
+    if (absl::Status status = CheckNewId(id); !status.ok()) return status;
+    std::shared_ptr<LocalCall> call;
+    LocalCall::Answered answered;
+    const absl::Status made = memory::CatchNoMemory([&] {
+      call = std::make_shared<LocalCall>(std::move(message), account_);
+      answered = [self = shared_from_this()](std::string answer, std::shared_ptr<LocalCall> ended) {
+        self->Answer(std::move(answer), std::move(ended));
+      };
+      return Add(call) ? absl::OkStatus() : TooMany();
     });
+    if (made.ok()) {
+      call->Start(engine_, gate_, std::move(answered));
+    } else {
+      sink_->Send(ErrorAnswer(id, made), nullptr);
+    }
     return absl::OkStatus();
   }
 

@@ -8,6 +8,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "memory/no_memory.h"
 #include "server/rpc/deadline.h"
 #include "server/rpc/finish_now.h"
 #include "server/rpc/finish_watched.h"
@@ -21,25 +22,27 @@ namespace {
 // a call that had to wait for it, until gRPC says that the call is over.
 class Call final : public std::enable_shared_from_this<Call> {
  public:
-  Call(CallGate& gate, StallWatch& stalls, grpc_call* call, grpc::ByteBuffer* response)
-      : gate_(gate), stalls_(stalls), call_(call), response_(response) {}
+  Call(Pass pass, StallWatch& stalls, grpc_call* call, grpc::ByteBuffer* response)
+      : pass_(std::move(pass)), stalls_(stalls), call_(call), response_(response) {}
 
+  // Never throws.
   void Start(AttentionEngine& engine, schedule::Clock::time_point deadline, std::shared_ptr<memory::Account> account,
              const grpc::ByteBuffer& message) {
-    absl::StatusOr<Decoded<v1::ComputeAttentionRequest>> decoded =
-        Decode<v1::ComputeAttentionRequest>(message, engine.limits().max_header_bytes);
-    if (!decoded.ok()) return End(decoded.status());
-    request_ = *std::move(decoded);
+    AttentionEngine::Done done;
+    const absl::Status decoded = memory::CatchNoMemory([&] {
+      absl::StatusOr<Decoded<v1::ComputeAttentionRequest>> request =
+          Decode<v1::ComputeAttentionRequest>(message, engine.limits().max_header_bytes);
+      if (!request.ok()) return request.status();
+      request_ = *std::move(request);
+      done = [self = shared_from_this()](absl::StatusOr<AttentionResult> result) {
+        self->End(self->Answer(std::move(result)));
+      };
+      return absl::OkStatus();
+    });
+    if (!decoded.ok()) return End(decoded);
     options_.deadline = deadline;
     options_.account = std::move(account);
-    engine.Compute(request_.header, request_.tensors(), options_,
-                   [self = shared_from_this()](absl::StatusOr<AttentionResult> result) {
-                     if (!result.ok()) return self->End(result.status());
-                     result->HoldInBuffers();  // until gRPC has sent them
-                     *self->response_ =
-                         EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output));
-                     self->End(absl::OkStatus());
-                   });
+    engine.Compute(request_.header, request_.tensors(), options_, std::move(done));
   }
 
   // The reactor for gRPC, once.
@@ -47,52 +50,62 @@ class Call final : public std::enable_shared_from_this<Call> {
     grpc::Status status;
     {
       absl::MutexLock lock(&mutex_);
-      if (!ended_.has_value()) return reactor_ = new Reactor(shared_from_this());
-      status = *ended_;
+      if (!ended_.has_value()) return &reactor_.emplace(shared_from_this());
+      status = *std::move(ended_);
     }
-    return FinishWatched(stalls_, call_, static_cast<std::int64_t>(response_->Length()), status);
+    return FinishWatched(stalls_, call_, static_cast<std::int64_t>(response_->Length()), std::move(status));
   }
 
  private:
-  // Tells a call that is being computed that its caller has gone.
+  // Tells a call that is being computed that its caller has gone. Part of the call, which it holds, so that there is
+  // one whatever memory is left.
   class Reactor final : public grpc::ServerUnaryReactor {
    public:
     explicit Reactor(std::shared_ptr<Call> call) : call_(std::move(call)) {}
     void OnCancel() override { call_->options_.cancel.Cancel(); }
     void OnDone() override {
       call_->stalls_.End(write_);
-      delete this;
+      const std::shared_ptr<Call> last = std::move(call_);
     }
-    void Send(const grpc::Status& status) {
+    void Send(grpc::Status status) {
       call_->stalls_.Begin(write_, call_->call_, static_cast<std::int64_t>(call_->response_->Length()));
-      Finish(status);
+      Finish(std::move(status));
     }
 
    private:
-    const std::shared_ptr<Call> call_;
+    std::shared_ptr<Call> call_;
     StallWatch::Write write_;
   };
 
+  // Encodes the result.
+  absl::Status Answer(absl::StatusOr<AttentionResult> result) {
+    if (!result.ok()) return result.status();
+    result->HoldInBuffers();  // until gRPC has sent them; what is in shared memory is with its caller already
+    return memory::CatchNoMemoryIn([&] {
+      *response_ = EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output));
+    });
+  }
+
   void End(const absl::Status& status) {
-    gate_.Leave();
+    pass_.reset();
     Reactor* reactor = nullptr;
     {
       absl::MutexLock lock(&mutex_);
-      reactor = reactor_;
+      reactor = reactor_.has_value() ? &*reactor_ : nullptr;
       if (reactor == nullptr) ended_ = ToGrpc(status);
     }
     // What is left is gRPC's to send; it may end the reactor's life at once.
     if (reactor != nullptr) reactor->Send(ToGrpc(status));
   }
 
-  CallGate& gate_;
+  Pass pass_;
   StallWatch& stalls_;
   grpc_call* const call_;
   grpc::ByteBuffer* const response_;
   ComputeOptions options_;
   Decoded<v1::ComputeAttentionRequest> request_;
   absl::Mutex mutex_;
-  Reactor* reactor_ ABSL_GUARDED_BY(mutex_) = nullptr;         // gRPC's; null until ReactorFor made it
+  std::optional<Reactor> reactor_ ABSL_GUARDED_BY(mutex_);     // gRPC's, once ReactorFor made it
   std::optional<grpc::Status> ended_ ABSL_GUARDED_BY(mutex_);  // how, if that was before there was a reactor
 };
 
@@ -101,15 +114,23 @@ class Call final : public std::enable_shared_from_this<Call> {
 grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServerContext* context,
                                                              const grpc::ByteBuffer* request,
                                                              grpc::ByteBuffer* response) {
-  if (!gate_.Enter()) return FinishNow(*context, ToGrpc(StoppingError()));
-  const auto call = std::make_shared<Call>(gate_, stalls_, context->c_call(), response);
-  call->Start(engine_, SteadyDeadline(context->raw_deadline()), peers_.AccountOf(*context), *request);
+  std::shared_ptr<Call> call;
+  std::shared_ptr<memory::Account> account;
+  const absl::Status entered = memory::CatchNoMemory([&] {
+    if (!gate_.Enter()) return StoppingError();
+    Pass pass(&gate_);
+    account = peers_.AccountOf(*context);
+    call = std::make_shared<Call>(std::move(pass), stalls_, context->c_call(), response);
+    return absl::OkStatus();
+  });
+  if (!entered.ok()) return FinishNow(*context, ToGrpc(entered));
+  call->Start(engine_, SteadyDeadline(context->raw_deadline()), std::move(account), *request);
   return call->ReactorFor();
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::StreamAttention(
     grpc::CallbackServerContext* context) {
-  return MakeAttentionStream(engine_, gate_, streams_, stalls_, peers_.AccountOf(*context), *context);
+  return MakeAttentionStream(engine_, gate_, streams_, stalls_, peers_, *context);
 }
 
 }  // namespace attnd::server

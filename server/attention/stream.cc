@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "memory/no_memory.h"
 #include "server/attention/result_size.h"
 #include "server/attention/stream_state.h"
 #include "server/rpc/deadline.h"
@@ -18,24 +19,22 @@
 namespace attnd::server {
 namespace {
 
-// A way through the gate, left when this goes.
-struct LeaveGate {
-  void operator()(CallGate* gate) const { gate->Leave(); }
+// A piece from its computation until its answer is with the transport. The message goes before its lease, and that
+// before the pass.
+struct Answer {
+  Pass pass;
+  memory::Ticket lease;
+  grpc::ByteBuffer message;
 };
-using Pass = std::unique_ptr<CallGate, LeaveGate>;
+
+// By the ids of their pieces. A node moves from one map to another without taking memory.
+using Answers = std::map<std::uint64_t, Answer>;
 
 // A piece from its arrival until it is computed.
 struct Piece {
   Decoded<v1::StreamAttentionRequest> request;
   Pass pass;
-};
-
-// A piece from then until its answer is with the transport. The message goes before its lease, and that before the
-// pass.
-struct Answer {
-  Pass pass;
-  memory::Ticket lease;
-  grpc::ByteBuffer message;
+  Answers answer;  // the one that it will get
 };
 
 absl::Status CheckCall(const v1::ComputeAttentionRequest& call) {
@@ -57,7 +56,7 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
 
 // Drives a StreamState: whatever happens is told to it under the lock, and what it decides is then done without. The
 // stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
-class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>, public JobStream {
+class Stream final : public JobReactor, public JobStream {
  public:
   Stream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
          std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context)
@@ -66,23 +65,25 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     options_.deadline = SteadyDeadline(context.raw_deadline());
   }
 
-  // Once, before gRPC has the reactor.
+  // Once, before gRPC has the reactor. The stream lives from then on until gRPC is done with it.
   void Start(const std::shared_ptr<Stream>& self) {
-    self_ = self;
     streams_.Add(self);
+    self_ = self;
     Update([] {});
   }
 
   void EndIfQuietFor(std::chrono::steady_clock::duration quiet) override {
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       if (state_.busy() || schedule::Clock::now() - quiet_since_ < quiet) return;
-      state_.EndQuietly(StoppingError());
+      state_.EndQuietly(memory::CatchNoMemory(StoppingError));
     });
   }
 
   void OnReadDone(bool ok) override {
-    if (ok) return Take();
-    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
+    if (!ok) return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
+    const absl::Status taken = memory::CatchNoMemory([this] { return Take(); });
+    if (taken.ok()) return;  // the stream may be gone
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.ReadFailed(taken); });
   }
 
   void OnWriteDone(bool ok) override {
@@ -96,7 +97,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   void OnCancel() override {
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      state_.Fail(absl::CancelledError("the caller cancelled the stream"));
+      state_.Fail(memory::CatchNoMemory([] { return absl::CancelledError("the caller cancelled the stream"); }));
     });
   }
 
@@ -111,7 +112,7 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   struct Next {
     StreamState::Step step;
     std::shared_ptr<Piece> piece;  // to be computed, or dropped
-    std::map<std::uint64_t, Answer> dropped;
+    Answers dropped;
     grpc::Status status;  // of the end
   };
 
@@ -177,20 +178,20 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   // What is written from now on is to be taken in time.
   void Watch() { stalls_.Begin(write_, call_, static_cast<std::int64_t>(outgoing_.message.Length())); }
 
-  // Takes the message that has arrived.
-  void Take() {
+  // Takes the message that has arrived, which then waits for its turn. An error, or std::bad_alloc, says why the stream
+  // is to end: the read still counts as under way then.
+  absl::Status Take() {
     StreamState::Piece counted;
     counted.message_bytes = static_cast<std::int64_t>(incoming_.Length());
     absl::StatusOr<Decoded<v1::StreamAttentionRequest>> decoded =
         Decode<v1::StreamAttentionRequest>(incoming_, engine_.limits().max_header_bytes);
     incoming_.Clear();
-    if (!decoded.ok()) {
-      return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.ReadFailed(decoded.status()); });
-    }
+    if (!decoded.ok()) return decoded.status();
     counted.id = decoded->header.id();
     counted.result_bytes = SentResultBytes(decoded->header.call(), engine_.limits().max_result_bytes);
     auto piece = std::make_shared<Piece>();
     piece->request = *std::move(decoded);
+    piece->answer.try_emplace(counted.id);
     gate_.EnterMore();
     piece->pass.reset(&gate_);
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -199,29 +200,40 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
           waiting_ = std::move(piece);
           break;
         case StreamState::Arrival::kIdInUse:
-          state_.Fail(InvalidField("id", "one that no unanswered piece has", counted.id));
+          state_.Fail(memory::CatchNoMemory(
+              [&counted] { return InvalidField("id", "one that no unanswered piece has", counted.id); }));
           break;
         case StreamState::Arrival::kOver:
           break;
       }
     });
+    return absl::OkStatus();
   }
 
   void Compute(const std::shared_ptr<Piece>& piece) {
     const v1::ComputeAttentionRequest& call = piece->request.header.call();
-    if (absl::Status status = CheckCall(call); !status.ok()) return Leave(*piece, status);
-    engine_.Compute(call, piece->request.tensors(), options_,
-                    [this, piece](absl::StatusOr<AttentionResult> result) { Leave(*piece, std::move(result)); });
+    AttentionEngine::Done done;
+    const absl::Status ready = memory::CatchNoMemory([&] {
+      done = [this, piece](absl::StatusOr<AttentionResult> result) { Leave(*piece, std::move(result)); };
+      return CheckCall(call);
+    });
+    if (!ready.ok()) return Leave(*piece, ready);
+    engine_.Compute(call, piece->request.tensors(), options_, std::move(done));
   }
 
+  // Never throws: however little memory is left, the piece is answered or the stream ended.
   void Leave(Piece& piece, absl::StatusOr<AttentionResult> result) {
-    const std::uint64_t id = piece.request.header.id();
-    Answer answer = MakeAnswer(id, std::move(result));  // freed without the lock if nobody wants it
+    Answers::node_type node = piece.answer.extract(piece.answer.begin());  // freed without the lock if nobody wants it
+    const std::uint64_t id = node.key();
+    Answer& answer = node.mapped();
+    absl::Status answered = memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, std::move(result)); });
+    if (!answered.ok()) answered = memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, memory::NoMemoryError()); });
     answer.pass = std::move(piece.pass);
     piece.request = {};  // gives the message's slices back
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      if (!answered.ok()) state_.Fail(answered);
       const auto bytes = static_cast<std::int64_t>(answer.message.Length());
-      if (state_.Computed(id, bytes)) answers_.emplace(id, std::move(answer));
+      if (state_.Computed(id, bytes)) answers_.insert(std::move(node));
     });
   }
 
@@ -238,8 +250,8 @@ class Stream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   absl::Mutex mutex_;
   StreamState state_ ABSL_GUARDED_BY(mutex_){kStreamWindowBytes};
-  std::shared_ptr<Piece> waiting_ ABSL_GUARDED_BY(mutex_);           // for room in the window
-  std::map<std::uint64_t, Answer> answers_ ABSL_GUARDED_BY(mutex_);  // that wait for their write
+  std::shared_ptr<Piece> waiting_ ABSL_GUARDED_BY(mutex_);  // for room in the window
+  Answers answers_ ABSL_GUARDED_BY(mutex_);                 // that wait for their write
   schedule::Clock::time_point quiet_since_ ABSL_GUARDED_BY(mutex_) = schedule::Clock::now();
 };
 
@@ -267,11 +279,14 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
   }
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(
-    AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
-    std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context) {
-  const auto stream = std::make_shared<Stream>(engine, gate, streams, stalls, std::move(account), context);
-  stream->Start(stream);
+JobReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
+                                const Peers& peers, grpc::CallbackServerContext& context) {
+  std::shared_ptr<Stream> stream;
+  const absl::Status made = memory::CatchNoMemoryIn([&] {
+    stream = std::make_shared<Stream>(engine, gate, streams, stalls, peers.AccountOf(context), context);
+    stream->Start(stream);
+  });
+  if (!made.ok()) return streams.Refuse(ToGrpc(made));
   return stream.get();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -13,6 +14,8 @@
 #include "grpcpp/support/server_callback.h"
 #include "server/attention/engine.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/peers.h"
+#include "server/rpc/refused_stream.h"
 #include "server/rpc/stall_watch.h"
 
 namespace attnd::server {
@@ -32,14 +35,19 @@ class JobStream {
   virtual void EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
 };
 
+using JobReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+
 // The streams that are open. Thread-safe; outlives them.
 class JobStreams {
  public:
+  // The reactor of a stream that cannot be opened: see RefusedStreams.
+  JobReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
   void Add(const std::shared_ptr<JobStream>& stream);
   void Remove(const JobStream* stream);
   void EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
 
  private:
+  RefusedStreams<JobReactor> refused_;
   absl::Mutex mutex_;
   std::map<const JobStream*, std::weak_ptr<JobStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
@@ -48,8 +56,7 @@ class JobStreams {
 // from its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has
 // begun is finished. An answer that its caller does not read in time ends the stream. Borrows the engine, the gate, the
 // streams and the watch.
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAttentionStream(
-    AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
-    std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context);
+JobReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
+                                const Peers& peers, grpc::CallbackServerContext& context);
 
 }  // namespace attnd::server

@@ -1,5 +1,7 @@
 #include "server/attention/stream_state.h"
 
+#include "memory/no_memory.h"
+
 namespace attnd::server {
 namespace {
 
@@ -23,7 +25,10 @@ StreamState::Step StreamState::Next() {
       held_bytes_ -= answer.bytes;
     }
     answers_.clear();
-    if (waiting_.has_value()) held_.erase(waiting_->id);
+    if (waiting_.has_value()) {
+      held_.erase(waiting_->id);
+      rooms_.pop_front();
+    }
     waiting_.reset();
   }
   if (!writing_ && !answers_.empty()) {
@@ -51,9 +56,13 @@ StreamState::Step StreamState::Next() {
 }
 
 StreamState::Arrival StreamState::Arrived(const Piece& piece) {
-  reading_ = false;
-  if (finished_ || !failure_.ok()) return Arrival::kOver;
-  if (!held_.emplace(piece.id, 0).second) return Arrival::kIdInUse;
+  std::list<Answer> room(1);
+  const bool over = finished_ || !failure_.ok();
+  const bool is_new = !over && held_.emplace(piece.id, 0).second;
+  reading_ = false;  // from here on nothing takes memory
+  if (over) return Arrival::kOver;
+  if (!is_new) return Arrival::kIdInUse;
+  rooms_.splice(rooms_.end(), room);
   waiting_ = piece;
   return Arrival::kTaken;
 }
@@ -74,11 +83,13 @@ bool StreamState::Computed(std::uint64_t id, std::int64_t answer_bytes) {
   held_bytes_ -= held->second;
   if (!failure_.ok()) {
     held_.erase(held);
+    rooms_.pop_front();
     return false;
   }
   held->second = answer_bytes;
   held_bytes_ += answer_bytes;
-  answers_.push_back({id, answer_bytes});
+  rooms_.front() = {id, answer_bytes};
+  answers_.splice(answers_.end(), rooms_, rooms_.begin());
   return true;
 }
 
@@ -86,7 +97,7 @@ void StreamState::Written(bool ok) {
   writing_ = false;
   held_bytes_ -= written_bytes_;
   written_bytes_ = 0;
-  if (!ok) Fail(absl::CancelledError("the caller reads no more"));
+  if (!ok) Fail(memory::CatchNoMemory([] { return absl::CancelledError("the caller reads no more"); }));
 }
 
 void StreamState::Fail(const absl::Status& status) {

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <map>
 #include <optional>
 
@@ -20,7 +20,8 @@ inline constexpr std::int64_t kPieceOverheadBytes = 4096;
 // one message at most, however slowly its answers are read. An answer counts until it is written.
 //
 // Whoever drives it reports each event, asks Next for the step that follows, does what that says, and calls Done; then
-// asks again, until there is nothing to do. Thread-compatible.
+// asks again, until there is nothing to do. Only Arrived takes memory: where that fails it throws std::bad_alloc and has
+// changed nothing, and ReadFailed must follow. Thread-compatible.
 class StreamState {
  public:
   explicit StreamState(std::int64_t window_bytes) : window_bytes_(window_bytes) {}
@@ -83,7 +84,8 @@ class StreamState {
   std::map<std::uint64_t, std::int64_t>
       held_;  // by each piece from its arrival until its answer is begun to be written
   std::optional<Piece> waiting_;
-  std::deque<Answer> answers_;
+  std::list<Answer> answers_;
+  std::list<Answer> rooms_;  // for the answers of the pieces that wait or are computed
   std::int64_t held_bytes_ = 0;
   std::int64_t written_bytes_ = 0;  // of the answer that is being written
   std::int64_t computing_ = 0;

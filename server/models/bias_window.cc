@@ -59,6 +59,7 @@ void AddRanges(v1::GetBiasResponse& response, const bias::BiasTable& table) {
     if (bucket != last && bucket >= 0) named.insert(bucket);
     last = bucket;
   }
+  response.mutable_bucket_ranges()->Reserve(static_cast<int>(named.size()));
   for (const std::int32_t bucket : named) {
     const bias::OffsetRange offsets = table.OffsetsOf(bucket);
     v1::BucketRange& range = *response.add_bucket_ranges();

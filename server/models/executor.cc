@@ -1,14 +1,23 @@
 #include "server/models/executor.h"
 
+#include <cstddef>
 #include <utility>
+
+#include "absl/cleanup/cleanup.h"
 
 namespace attnd::server {
 
 Executor::Executor(int threads) {
+  threads_.reserve(static_cast<std::size_t>(threads));
+  // Without memory for a thread those before it end too.
+  absl::Cleanup end = [this] { End(); };
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+  std::move(end).Cancel();
 }
 
-Executor::~Executor() {
+Executor::~Executor() { End(); }
+
+void Executor::End() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
@@ -18,8 +27,9 @@ Executor::~Executor() {
 
 std::uint64_t Executor::Submit(std::function<void()> job) {
   absl::MutexLock lock(&mutex_);
-  waiting_.emplace(++last_number_, std::move(job));
-  return last_number_;
+  waiting_.emplace(last_number_ + 1, std::move(job));
+  // Queued: from here on nothing takes memory.
+  return ++last_number_;
 }
 
 bool Executor::Drop(std::uint64_t number) {

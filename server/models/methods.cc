@@ -63,6 +63,7 @@ grpc::Status FinishChange(const char* change, absl::string_view field, absl::str
 
 void AddFailed(const std::vector<model::FailedModel>& failed, v1::ListModelsResponse& response) {
   response.set_failed_model_count(static_cast<std::int64_t>(failed.size()));
+  response.mutable_failed_models()->Reserve(static_cast<int>(std::min<std::size_t>(failed.size(), kMaxFailedModels)));
   for (const model::FailedModel& model : failed) {
     if (response.failed_models_size() == kMaxFailedModels) return;
     v1::FailedModel& proto = *response.add_failed_models();
@@ -84,6 +85,7 @@ absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request
   const std::vector<Snapshot> models = registry.List(after, page_size + 1);
   v1::ListModelsResponse response;
   if (request.page_token().empty()) AddFailed(registry.Failed(), response);
+  response.mutable_models()->Reserve(static_cast<int>(models.size()));
   for (const Snapshot& model : models) {
     if (response.models_size() == page_size) {
       response.set_next_page_token(MakePageToken(response.models().rbegin()->name()));

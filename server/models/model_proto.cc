@@ -91,6 +91,8 @@ v1::Model ToProto(const model::Model& model, bool include_values) {
   v1::Model proto;
   proto.set_name(model.name());
   proto.set_version(model.version());
+  // Room first, here and wherever a list of messages is filled: where its growth fails, protobuf loses the new one.
+  proto.mutable_tables()->Reserve(static_cast<int>(model.contents().tables.size()));
   for (const auto& [name, table] : model.contents().tables) {
     v1::Table& table_proto = *proto.add_tables();
     table_proto.set_name(name);

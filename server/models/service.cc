@@ -6,10 +6,12 @@
 #include <optional>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
+#include "memory/no_memory.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/finish_now.h"
 #include "server/rpc/status.h"
@@ -42,6 +44,23 @@ grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> metho
   return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
 }
 
+template <typename Request, typename Response>
+grpc::Status ParseAndAnswer(const ModelMethods& methods, Method<Request, Response> method,
+                            const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
+  Request parsed;
+  if (grpc::Status status = Parse(request, &parsed); !status.ok()) return status;
+  return Answer(methods, method, parsed, response);
+}
+
+// The status of a call that `call` answers; never throws.
+grpc::Status Guarded(absl::FunctionRef<grpc::Status()> call, grpc::ByteBuffer* response) {
+  grpc::Status status;
+  const absl::Status done = memory::CatchNoMemoryIn([&] { status = call(); });
+  if (done.ok()) return status;
+  response->Clear();
+  return ToGrpc(done);
+}
+
 }  // namespace
 
 template <typename Request, typename Response>
@@ -58,8 +77,9 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
       return;
     }
     number_ = executor.Submit([this, method, &request, response] {
-      const grpc::Status status = Run(method, request, response);
-      Finish(status);  // after this the reactor may be gone
+      grpc::Status status = Guarded([&] { return Run(method, request, response); }, response);
+      GiveBackBut(kCallBytes + Length(request) + Length(*response));
+      Finish(std::move(status));  // after this the reactor may be gone
     });
   }
 
@@ -80,17 +100,13 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
   }
 
   grpc::Status Run(Method method, const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-    grpc::Status status;
-    {
-      Request parsed;
-      status = Parse(request, &parsed);
-      if (status.ok()) status = ToGrpc(Take(service_.methods_.AnswerBytes(parsed)));
-      if (status.ok()) status = Answer(service_.methods_, method, parsed, response);
-    }
-    const std::int64_t left = kCallBytes + Length(request) + Length(*response);
-    ticket_.GiveBack(std::max<std::int64_t>(0, ticket_.bytes() - left));
-    return status;
+    Request parsed;
+    if (grpc::Status status = Parse(request, &parsed); !status.ok()) return status;
+    if (const absl::Status taken = Take(service_.methods_.AnswerBytes(parsed)); !taken.ok()) return ToGrpc(taken);
+    return Answer(service_.methods_, method, parsed, response);
   }
+
+  void GiveBackBut(std::int64_t left) { ticket_.GiveBack(std::max<std::int64_t>(0, ticket_.bytes() - left)); }
 
   ModelService& service_;
   Executor& executor_;
@@ -101,9 +117,13 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
 
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* ModelService::Later(Executor& executor, Method<Request, Response> method,
-                                              const grpc::CallbackServerContext& context,
-                                              const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-  return new SlowCall<Request, Response>(*this, executor, method, peers_.AccountOf(context), request, response);
+                                              grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
+                                              grpc::ByteBuffer* response) {
+  grpc::ServerUnaryReactor* call = nullptr;
+  const absl::Status queued = memory::CatchNoMemoryIn([&] {
+    call = new SlowCall<Request, Response>(*this, executor, method, peers_.AccountOf(context), request, response);
+  });
+  return queued.ok() ? call : FinishNow(context, ToGrpc(queued));
 }
 
 ModelService::ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger,
@@ -115,17 +135,24 @@ ModelService::ModelService(const Limits& limits, model::Registry& registry, memo
       tables_(kTableThreads) {}
 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
-                                                   const v1::ListModelsRequest* request,
-                                                   v1::ListModelsResponse* response) {
-  return FinishNow(*context, methods_.ListModels(request, response));
+                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return FinishNow(*context, Guarded([&] { return ParseAndAnswer(methods_, &ModelMethods::ListModels, *request, response); },
+                                     response));
 }
 
 grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                  grpc::ByteBuffer* response) {
-  v1::GetModelRequest parsed;
-  if (const grpc::Status status = Parse(*request, &parsed); !status.ok()) return FinishNow(*context, status);
-  if (parsed.include_values()) return Later(tables_, &ModelMethods::GetModel, *context, *request, response);
-  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, parsed, response));
+  bool later = false;
+  grpc::Status status = Guarded(
+      [&] {
+        v1::GetModelRequest parsed;
+        if (grpc::Status parse = Parse(*request, &parsed); !parse.ok()) return parse;
+        later = parsed.include_values();
+        return later ? grpc::Status::OK : Answer(methods_, &ModelMethods::GetModel, parsed, response);
+      },
+      response);
+  if (later) return Later(tables_, &ModelMethods::GetModel, *context, *request, response);
+  return FinishNow(*context, std::move(status));
 }
 
 grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,

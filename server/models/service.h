@@ -15,10 +15,11 @@
 
 namespace attnd::server {
 
-// The methods that may block or take long take messages as bytes: parsing and serialising them is part of the work,
-// which is done on threads of this service and never on gRPC's.
+// The methods take messages as bytes. Parsing and serialising them is part of the work: of what may block or take long it
+// is done on threads of this service and never on gRPC's, and where there is no memory for it the call gets an error,
+// while gRPC's own parsing would end the process.
 using ModelServiceBase =
-    v1::ModelService::WithCallbackMethod_ListModels<v1::ModelService::WithRawCallbackMethod_GetModel<
+    v1::ModelService::WithRawCallbackMethod_ListModels<v1::ModelService::WithRawCallbackMethod_GetModel<
         v1::ModelService::WithRawCallbackMethod_LoadModel<v1::ModelService::WithRawCallbackMethod_UnloadModel<
             v1::ModelService::WithRawCallbackMethod_ReloadModel<v1::ModelService::WithRawCallbackMethod_UploadTable<
                 v1::ModelService::WithRawCallbackMethod_GetBias<v1::ModelService::Service>>>>>>>;
@@ -41,8 +42,8 @@ class ModelService final : public ModelServiceBase {
   // Whether calls wait or run. The ledger tells whether answers are not sent yet.
   bool busy() const { return files_.busy() || tables_.busy(); }
 
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
-                                       v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* LoadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
@@ -63,7 +64,7 @@ class ModelService final : public ModelServiceBase {
   template <typename Request, typename Response>
   grpc::ServerUnaryReactor* Later(Executor& executor,
                                   grpc::Status (ModelMethods::*method)(const Request*, Response*) const,
-                                  const grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
+                                  grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
                                   grpc::ByteBuffer* response);
 
   const ModelMethods methods_;

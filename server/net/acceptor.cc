@@ -1,6 +1,5 @@
 #include "server/net/acceptor.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -14,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "memory/no_memory.h"
 #include "spdlog/spdlog.h"
 
 namespace attnd::server {
@@ -87,6 +87,8 @@ Acceptor::~Acceptor() { Stop(); }
 
 absl::Status Acceptor::Start(Handler handler) {
   handler_ = std::move(handler);
+  watched_ = {{stop_.get(), POLLIN, 0}};
+  for (const ListeningSocket& socket : sockets_) watched_.push_back({socket.fd.get(), POLLIN, 0});
   try {
     thread_ = std::thread([this] { Run(); });
   } catch (const std::system_error& error) {
@@ -102,17 +104,19 @@ void Acceptor::Stop() {
 }
 
 void Acceptor::Run() {
-  std::vector<pollfd> watched = {{stop_.get(), POLLIN, 0}};
-  for (const ListeningSocket& socket : sockets_) watched.push_back({socket.fd.get(), POLLIN, 0});
   bool resting = false;
   while (true) {
-    const int count = poll(watched.data(), resting ? 1 : watched.size(), resting ? kRestMilliseconds : -1);
-    if (count > 0 && watched[0].revents != 0) return;
+    const int count = poll(watched_.data(), resting ? 1 : watched_.size(), resting ? kRestMilliseconds : -1);
+    if (count > 0 && watched_[0].revents != 0) return;
     const bool rested = resting;
     resting = count < 0 && errno != EINTR;
     if (count <= 0 || rested) continue;
-    for (std::size_t i = 1; i < watched.size(); ++i) {
-      if (watched[i].revents != 0 && !AcceptAt(watched[i].fd)) resting = true;
+    for (std::size_t i = 1; i < watched_.size(); ++i) {
+      if (watched_[i].revents == 0) continue;
+      bool all = false;
+      // A connection for which there is no memory is closed; the others wait.
+      const absl::Status taken = memory::CatchNoMemoryIn([&] { all = AcceptAt(watched_[i].fd); });
+      if (!taken.ok() || !all) resting = true;
     }
   }
 }

@@ -2,6 +2,8 @@
 // out of descriptors once (CVE-2023-4785), and knows no limit on connections.
 #pragma once
 
+#include <poll.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -62,6 +64,7 @@ class Acceptor {
   const std::unique_ptr<Complaint> too_many_;
   const std::unique_ptr<Complaint> cannot_accept_;
   ConnectionTable connections_;
+  std::vector<pollfd> watched_;  // the thread's, once it runs
   Handler handler_;
   std::thread thread_;
 };

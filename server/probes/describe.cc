@@ -77,6 +77,7 @@ ServerReflectionResponse Describe(const ServerReflectionRequest& request, const 
       break;
     case ServerReflectionRequest::kListServices: {
       auto& list = *response.mutable_list_services_response();
+      list.mutable_service()->Reserve(static_cast<int>(services.size()));
       for (const std::string& service : services) list.add_service()->set_name(service);
       break;
     }

@@ -1,8 +1,12 @@
 #include "server/probes/health_service.h"
 
+#include <new>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "grpcpp/impl/codegen/proto_utils.h"
+#include "server/probes/guarded.h"
 
 namespace attnd::server {
 namespace {
@@ -10,28 +14,43 @@ namespace {
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
-grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext& context, const grpc::Status& status) {
+grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext& context, grpc::Status status) {
   grpc::ServerUnaryReactor* const reactor = context.DefaultReactor();
-  reactor->Finish(status);
+  reactor->Finish(std::move(status));
   return reactor;
+}
+
+template <typename Message>
+grpc::Status Parse(const grpc::ByteBuffer& bytes, Message& message) {
+  grpc::ByteBuffer own = bytes;  // parsing takes its own reference away
+  return grpc::SerializationTraits<Message>::Deserialize(&own, &message);
+}
+
+template <typename Message>
+grpc::Status Serialize(const Message& message, grpc::ByteBuffer& bytes) {
+  bool own = false;
+  bytes.Clear();
+  return grpc::SerializationTraits<Message>::Serialize(message, &bytes, &own);
+}
+
+grpc::Status Stopping() {
+  return Guarded([] { return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping"); });
 }
 
 }  // namespace
 
 // One Watch. The locks of OpenStreams and of the service are taken before its own.
-class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheckResponse>, public OpenStream {
+class HealthService::Watcher final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public OpenStream {
  public:
-  Watcher(HealthService& service, grpc::CallbackServerContext& context, std::string name)
-      : service_(service), context_(context), name_(std::move(name)) {
-    if (name_.size() > kMaxNameBytes) {
-      Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                          absl::StrCat("service: expected at most ", kMaxNameBytes, " bytes, got ", name_.size())));
-      finished_ = true;
-      return;
-    }
-    subscribed_ = true;
-    service_.Subscribe(*this);
-    service_.streams_.Add(this);
+  Watcher(HealthService& service, grpc::CallbackServerContext& context) : service_(service), context_(context) {}
+
+  // Once, before gRPC has the reactor. Never throws.
+  void Start(const grpc::ByteBuffer& request) {
+    grpc::Status status = Guarded([&] { return Begin(request); });
+    if (status.ok()) return;
+    absl::MutexLock lock(&mutex_);
+    finished_ = true;
+    Finish(std::move(status));
   }
 
   const std::string& name() const { return name_; }
@@ -69,24 +88,44 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<HealthCheck
   }
 
  private:
+  grpc::Status Begin(const grpc::ByteBuffer& request) {
+    HealthCheckRequest parsed;
+    if (grpc::Status status = Parse(request, parsed); !status.ok()) return status;
+    if (parsed.service().size() > kMaxNameBytes) {
+      return grpc::Status(
+          grpc::StatusCode::INVALID_ARGUMENT,
+          absl::StrCat("service: expected at most ", kMaxNameBytes, " bytes, got ", parsed.service().size()));
+    }
+    name_ = std::move(*parsed.mutable_service());
+    service_.Subscribe(*this);
+    absl::Cleanup unsubscribe = [this] { service_.Unsubscribe(*this); };
+    service_.streams_.Add(this);
+    std::move(unsubscribe).Cancel();
+    subscribed_ = true;
+    return grpc::Status::OK;
+  }
+
   void GoOn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (finished_ || writing_) return;
     if (unsent_ && !context_.IsCancelled()) {
       unsent_ = false;
       writing_ = true;
-      response_.set_status(newest_);
+      HealthCheckResponse response;
+      response.set_status(newest_);
+      // Two bytes, which lie in the slice itself.
+      static_cast<void>(Serialize(response, response_));
       StartWrite(&response_);
     } else if (ending_) {
       finished_ = true;
-      Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping"));
+      Finish(Stopping());
     }
   }
 
   HealthService& service_;
   grpc::CallbackServerContext& context_;
-  const std::string name_;
+  std::string name_;
   bool subscribed_ = false;
-  HealthCheckResponse response_;  // the write's, while one is under way
+  grpc::ByteBuffer response_;  // the write's, while one is under way
   absl::Mutex mutex_;
   Status newest_ ABSL_GUARDED_BY(mutex_) = HealthCheckResponse::SERVICE_UNKNOWN;
   bool unsent_ ABSL_GUARDED_BY(mutex_) = false;
@@ -106,49 +145,64 @@ void HealthService::Set(const std::string& service, bool serving) {
 
 void HealthService::Subscribe(Watcher& watcher) {
   absl::MutexLock lock(&mutex_);
-  Service& entry = services_[watcher.name()];
-  entry.watchers.insert(&watcher);
-  watcher.Tell(entry.status);
+  const auto entry = services_.try_emplace(watcher.name()).first;
+  absl::Cleanup forget = [this, entry]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { ForgetIfIdle(entry); };
+  entry->second.watchers.insert(&watcher);
+  std::move(forget).Cancel();
+  watcher.Tell(entry->second.status);
 }
 
 void HealthService::Unsubscribe(Watcher& watcher) {
   absl::MutexLock lock(&mutex_);
   const auto entry = services_.find(watcher.name());
   entry->second.watchers.erase(&watcher);
+  ForgetIfIdle(entry);
+}
+
+void HealthService::ForgetIfIdle(Services::iterator entry) {
   const bool known = entry->second.status != HealthCheckResponse::SERVICE_UNKNOWN;
   if (!known && entry->second.watchers.empty()) services_.erase(entry);
 }
 
-grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context, const HealthCheckRequest* request,
-                                               HealthCheckResponse* response) {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (const auto entry = services_.find(request->service()); entry != services_.end()) {
-      response->set_status(entry->second.status);
-    } else {
-      response->set_status(HealthCheckResponse::SERVICE_UNKNOWN);
-    }
-  }
-  if (response->status() != HealthCheckResponse::SERVICE_UNKNOWN) return FinishNow(*context, grpc::Status::OK);
-  return FinishNow(*context, grpc::Status(grpc::StatusCode::NOT_FOUND, "unknown service"));
+grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                               grpc::ByteBuffer* response) {
+  return FinishNow(*context, Guarded([&] {
+                     HealthCheckRequest parsed;
+                     if (grpc::Status status = Parse(*request, parsed); !status.ok()) return status;
+                     HealthCheckResponse answer;
+                     answer.set_status(StatusOf(parsed.service()));
+                     if (answer.status() != HealthCheckResponse::SERVICE_UNKNOWN) return Serialize(answer, *response);
+                     return grpc::Status(grpc::StatusCode::NOT_FOUND, "unknown service");
+                   }));
 }
 
-grpc::ServerUnaryReactor* HealthService::List(grpc::CallbackServerContext* context,
-                                              const grpc::health::v1::HealthListRequest*,
-                                              grpc::health::v1::HealthListResponse* response) {
-  {
-    absl::MutexLock lock(&mutex_);
-    for (const auto& [name, service] : services_) {
-      if (service.status == HealthCheckResponse::SERVICE_UNKNOWN) continue;
-      (*response->mutable_statuses())[name].set_status(service.status);
-    }
-  }
-  return FinishNow(*context, grpc::Status::OK);
+HealthService::Status HealthService::StatusOf(const std::string& service) {
+  absl::MutexLock lock(&mutex_);
+  const auto entry = services_.find(service);
+  return entry == services_.end() ? HealthCheckResponse::SERVICE_UNKNOWN : entry->second.status;
 }
 
-grpc::ServerWriteReactor<HealthCheckResponse>* HealthService::Watch(grpc::CallbackServerContext* context,
-                                                                    const HealthCheckRequest* request) {
-  return new Watcher(*this, *context, request->service());
+grpc::ServerUnaryReactor* HealthService::List(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                              grpc::ByteBuffer* response) {
+  return FinishNow(*context, Guarded([&] {
+                     grpc::health::v1::HealthListRequest parsed;
+                     if (grpc::Status status = Parse(*request, parsed); !status.ok()) return status;
+                     grpc::health::v1::HealthListResponse answer;
+                     absl::MutexLock lock(&mutex_);
+                     for (const auto& [name, service] : services_) {
+                       if (service.status == HealthCheckResponse::SERVICE_UNKNOWN) continue;
+                       (*answer.mutable_statuses())[name].set_status(service.status);
+                     }
+                     return Serialize(answer, *response);
+                   }));
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* HealthService::Watch(grpc::CallbackServerContext* context,
+                                                                 const grpc::ByteBuffer* request) {
+  // Without memory for it gRPC answers UNIMPLEMENTED: a watch has nothing else to end with.
+  auto* const watcher = new (std::nothrow) Watcher(*this, *context);
+  if (watcher != nullptr) watcher->Start(*request);
+  return watcher;
 }
 
 }  // namespace attnd::server

@@ -8,13 +8,19 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "server/probes/open_streams.h"
 
 namespace attnd::server {
 
+using HealthServiceBase = grpc::health::v1::Health::WithRawCallbackMethod_Check<
+    grpc::health::v1::Health::WithRawCallbackMethod_List<
+        grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>>;
+
 // Answers on gRPC's threads and waits for nothing; a watch holds no thread. gRPC's own service gives no way to end its
-// watches, and reflection does not know it. Thread-safe. Borrows `streams`.
-class HealthService final : public grpc::health::v1::Health::CallbackService {
+// watches, and reflection does not know it. Messages are parsed here, where a lack of memory is an error of the call.
+// Thread-safe. Borrows `streams`.
+class HealthService final : public HealthServiceBase {
  public:
   // Longest name of a service that can be asked for.
   static constexpr std::size_t kMaxNameBytes = 1024;
@@ -24,16 +30,14 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   // Sets what is said of a service, and tells those who watch it.
   void Set(const std::string& service, bool serving);
 
-  grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context,
-                                  const grpc::health::v1::HealthCheckRequest* request,
-                                  grpc::health::v1::HealthCheckResponse* response) override;
-  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context,
-                                 const grpc::health::v1::HealthListRequest* request,
-                                 grpc::health::v1::HealthListResponse* response) override;
+  grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                  grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                 grpc::ByteBuffer* response) override;
   // Sends the newest status; of several changes while an answer is under way the last alone. When the server stops the
   // watch ends with UNAVAILABLE, after the status that the stop set.
-  grpc::ServerWriteReactor<grpc::health::v1::HealthCheckResponse>* Watch(
-      grpc::CallbackServerContext* context, const grpc::health::v1::HealthCheckRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Watch(grpc::CallbackServerContext* context,
+                                                    const grpc::ByteBuffer* request) override;
 
  private:
   class Watcher;
@@ -45,12 +49,17 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
     std::unordered_set<Watcher*> watchers;
   };
 
+  using Services = std::map<std::string, Service>;
+
+  Status StatusOf(const std::string& service) ABSL_LOCKS_EXCLUDED(mutex_);
   void Subscribe(Watcher& watcher);
   void Unsubscribe(Watcher& watcher);
 
+  void ForgetIfIdle(Services::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   OpenStreams& streams_;
   absl::Mutex mutex_;
-  std::map<std::string, Service> services_ ABSL_GUARDED_BY(mutex_);
+  Services services_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace attnd::server

@@ -1,10 +1,14 @@
 #include "server/probes/reflection_service.h"
 
+#include <utility>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
+#include "memory/no_memory.h"
 #include "server/probes/describe.h"
+#include "server/probes/guarded.h"
 
 namespace attnd::server {
 namespace {
@@ -18,15 +22,15 @@ class Stream final : public ReflectionReactor, public OpenStream {
  public:
   Stream(const std::vector<std::string>& services, OpenStreams& streams, grpc::CallbackServerContext& context)
       : services_(services), streams_(streams), context_(context) {
-    StartRead(&incoming_);
     streams_.Add(this);
+    StartRead(&incoming_);
   }
 
   void OnReadDone(bool ok) override {
     absl::MutexLock lock(&mutex_);
     if (finished_) return;
     if (!ok) return FinishWith(grpc::Status::OK);
-    if (const grpc::Status status = Answer(); !status.ok()) return FinishWith(status);
+    if (grpc::Status status = Guarded([this] { return Answer(); }); !status.ok()) return FinishWith(std::move(status));
     writing_ = true;
     StartWrite(&outgoing_);
   }
@@ -35,7 +39,7 @@ class Stream final : public ReflectionReactor, public OpenStream {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
     outgoing_.Clear();
-    if (ending_ || !ok) return FinishWith(grpc::Status(StatusCode::UNAVAILABLE, "the server is stopping"));
+    if (ending_ || !ok) return FinishWith(Stopping());
     StartRead(&incoming_);
   }
 
@@ -44,7 +48,7 @@ class Stream final : public ReflectionReactor, public OpenStream {
   void End() override {
     absl::MutexLock lock(&mutex_);
     ending_ = true;
-    if (!writing_ && !finished_) FinishWith(grpc::Status(StatusCode::UNAVAILABLE, "the server is stopping"));
+    if (!writing_ && !finished_) FinishWith(Stopping());
   }
 
   void Cancel() override { context_.TryCancel(); }
@@ -72,9 +76,13 @@ class Stream final : public ReflectionReactor, public OpenStream {
         Describe(request, services_, *google::protobuf::DescriptorPool::generated_pool()), &outgoing_, &own);
   }
 
-  void FinishWith(const grpc::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  static grpc::Status Stopping() {
+    return Guarded([] { return grpc::Status(StatusCode::UNAVAILABLE, "the server is stopping"); });
+  }
+
+  void FinishWith(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     finished_ = true;
-    Finish(status);
+    Finish(std::move(status));
   }
 
   const std::vector<std::string>& services_;
@@ -92,7 +100,10 @@ class Stream final : public ReflectionReactor, public OpenStream {
 
 ReflectionReactor* NewReflectionStream(const std::vector<std::string>& services, OpenStreams& streams,
                                        grpc::CallbackServerContext& context) {
-  return new Stream(services, streams, context);
+  // Without memory for it gRPC answers UNIMPLEMENTED: a stream has nothing else to end with.
+  Stream* stream = nullptr;
+  const absl::Status made = memory::CatchNoMemoryIn([&] { stream = new Stream(services, streams, context); });
+  return made.ok() ? stream : nullptr;
 }
 
 }  // namespace attnd::server

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -27,5 +28,11 @@ class CallGate {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   std::int64_t inside_ ABSL_GUARDED_BY(mutex_) = 0;
 };
+
+// A way through the gate that has been entered, left when this goes.
+struct LeaveGate {
+  void operator()(CallGate* gate) const { gate->Leave(); }
+};
+using Pass = std::unique_ptr<CallGate, LeaveGate>;
 
 }  // namespace attnd::server

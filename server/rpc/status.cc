@@ -1,8 +1,10 @@
 #include "server/rpc/status.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
@@ -13,6 +15,7 @@
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/wire_format_lite.h"
+#include "memory/no_memory.h"
 #include "server/rpc/proto_time.h"
 
 namespace attnd::server {
@@ -36,20 +39,25 @@ std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
   return absl::Nanoseconds(nanoseconds);
 }
 
-void WriteDetail(const char* url, const std::string& value, google::protobuf::io::CodedOutputStream& coded) {
+std::string AnyOf(const char* url, const std::string& value) {
   google::protobuf::Any any;
   any.set_type_url(url);
   any.set_value(value);
-  google::protobuf::internal::WireFormatLite::WriteBytes(3, any.SerializeAsString(), &coded);
+  return any.SerializeAsString();
 }
+
+// A CodedOutputStream writes once more when it goes, and must not fail then: `bytes` has room before it comes.
+constexpr std::size_t kTagsAndLengths = 64;
 
 // google.rpc.RetryInfo {google.protobuf.Duration retry_delay = 1}, which Debian's protobuf does not ship either.
 std::string RetryInfo(absl::Duration delay) {
+  const std::string duration = ToProto(delay).SerializeAsString();
   std::string bytes;
+  bytes.reserve(duration.size() + kTagsAndLengths);
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
     google::protobuf::io::CodedOutputStream coded(&stream);
-    google::protobuf::internal::WireFormatLite::WriteBytes(1, ToProto(delay).SerializeAsString(), &coded);
+    google::protobuf::internal::WireFormatLite::WriteBytes(1, duration, &coded);
   }
   return bytes;
 }
@@ -60,15 +68,28 @@ std::string RpcStatus(int code, const std::string& message, const std::optional<
                       const std::optional<absl::Duration>& delay) {
   using google::protobuf::internal::WireFormatLite;
   std::string bytes;
+  std::vector<std::string> details;
+  if (detail.has_value()) details.push_back(AnyOf(kErrorDetailUrl, detail->SerializeAsString()));
+  if (delay.has_value()) details.push_back(AnyOf(kRetryInfoUrl, RetryInfo(*delay)));
+  std::size_t size = message.size() + kTagsAndLengths;
+  for (const std::string& any : details) size += any.size();
+  bytes.reserve(size);
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
     google::protobuf::io::CodedOutputStream coded(&stream);
     WireFormatLite::WriteInt32(1, code, &coded);
     WireFormatLite::WriteString(2, message, &coded);
-    if (detail.has_value()) WriteDetail(kErrorDetailUrl, detail->SerializeAsString(), coded);
-    if (delay.has_value()) WriteDetail(kRetryInfoUrl, RetryInfo(*delay), coded);
+    for (const std::string& any : details) WireFormatLite::WriteBytes(3, any, &coded);
   }
   return bytes;
+}
+
+grpc::Status WithDetails(const absl::Status& status) {
+  const std::string message = errors::Shown(status.message(), kMaxMessageBytes);
+  const std::optional<v1::ErrorDetail> detail = DetailOf(status);
+  const bool twice = detail.has_value() || message.size() <= kMaxRepeatedBytes;
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
+                      twice ? RpcStatus(static_cast<int>(status.code()), message, detail, RetryDelayOf(status)) : "");
 }
 
 }  // namespace
@@ -92,11 +113,10 @@ std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {
 
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  const std::string message = errors::Shown(status.message(), kMaxMessageBytes);
-  const std::optional<v1::ErrorDetail> detail = DetailOf(status);
-  const bool twice = detail.has_value() || message.size() <= kMaxRepeatedBytes;
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
-                      twice ? RpcStatus(static_cast<int>(status.code()), message, detail, RetryDelayOf(status)) : "");
+  grpc::Status shown;
+  if (memory::CatchNoMemoryIn([&] { shown = WithDetails(status); }).ok()) return shown;
+  // Short enough to lie in the string itself.
+  return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "out of memory");
 }
 
 }  // namespace attnd::server

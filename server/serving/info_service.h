@@ -4,14 +4,20 @@
 #include <functional>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "grpcpp/impl/codegen/proto_utils.h"
+#include "memory/no_memory.h"
 #include "server/rpc/finish_now.h"
+#include "server/rpc/status.h"
 
 namespace attnd::server {
 
+using InfoServiceBase = v1::ServerService::WithRawCallbackMethod_GetServerInfo<v1::ServerService::Service>;
+
 // Answers with facts that do not change while a server runs, and with what is in use now, on gRPC's thread: it waits
 // for nothing. Thread-safe.
-class InfoService final : public v1::ServerService::CallbackService {
+class InfoService final : public InfoServiceBase {
  public:
   // Adds to an answer what is in use. Thread-safe; must not wait.
   using AddUse = std::function<void(v1::GetServerInfoResponse&)>;
@@ -19,11 +25,20 @@ class InfoService final : public v1::ServerService::CallbackService {
   explicit InfoService(v1::GetServerInfoResponse info, AddUse add_use = nullptr)
       : info_(std::move(info)), add_use_(std::move(add_use)) {}
 
-  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const v1::GetServerInfoRequest*,
-                                          v1::GetServerInfoResponse* response) override {
-    *response = info_;
-    if (add_use_ != nullptr) add_use_(*response);
-    return FinishNow(*context, grpc::Status::OK);
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* response) override {
+    grpc::Status status;
+    const absl::Status answered = memory::CatchNoMemoryIn([&] {
+      grpc::ByteBuffer bytes = *request;  // parsing takes its own reference away
+      v1::GetServerInfoRequest parsed;
+      bool own = false;
+      status = grpc::SerializationTraits<v1::GetServerInfoRequest>::Deserialize(&bytes, &parsed);
+      if (!status.ok()) return;
+      v1::GetServerInfoResponse answer = info_;
+      if (add_use_ != nullptr) add_use_(answer);
+      status = grpc::SerializationTraits<v1::GetServerInfoResponse>::Serialize(answer, response, &own);
+    });
+    return FinishNow(*context, answered.ok() ? std::move(status) : ToGrpc(answered));
   }
 
   // The facts that do not change.

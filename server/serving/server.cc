@@ -1,7 +1,6 @@
 #include "server/serving/server.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <optional>
 #include <thread>
@@ -16,6 +15,7 @@
 #include "grpcpp/server_builder.h"
 #include "kernel/registry.h"
 #include "server/config/byte_size.h"
+#include "memory/no_memory.h"
 #include "server/net/acceptor.h"
 #include "server/net/address.h"
 #include "server/net/listen.h"
@@ -117,14 +117,17 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const std::vector<v1::Setting>& process_settings) {
-  ATTND_RETURN_IF_ERROR(CheckOptions(options));
-  ATTND_ASSIGN_OR_RETURN(const kernel::Kernel* kernel, kernel::ChooseKernel(options.kernel));
-  Options fitted = options;
-  fitted.limits = FittedLimits(options, ComputingThreads(options), AllowedToThisProcess());
-  LogFitted(options.limits, fitted.limits);
-  std::unique_ptr<Server> server(new Server(fitted, *kernel, process_settings));
-  ATTND_RETURN_IF_ERROR(server->LoadModels());
-  ATTND_RETURN_IF_ERROR(server->Listen());
+  std::unique_ptr<Server> server;
+  ATTND_RETURN_IF_ERROR(memory::CatchNoMemory([&] {
+    ATTND_RETURN_IF_ERROR(CheckOptions(options));
+    ATTND_ASSIGN_OR_RETURN(const kernel::Kernel* kernel, kernel::ChooseKernel(options.kernel));
+    Options fitted = options;
+    fitted.limits = FittedLimits(options, ComputingThreads(options), AllowedToThisProcess());
+    LogFitted(options.limits, fitted.limits);
+    server.reset(new Server(fitted, *kernel, process_settings));
+    ATTND_RETURN_IF_ERROR(server->LoadModels());
+    return server->Listen();
+  }));
   return server;
 }
 
@@ -172,6 +175,7 @@ absl::Status Server::Listen() {
   probes_.Register(builder);
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr) return absl::InternalError("gRPC cannot start its server");
+  ATTND_RETURN_IF_ERROR(closing_.Start(*grpc_server_));
   channelz_name_ = NewestGrpcServer();
   ATTND_RETURN_IF_ERROR(ListenBeside());
   probes_.health().Set(kLivenessName, true);
@@ -204,43 +208,47 @@ absl::Status Server::ListenBeside() {
   return absl::OkStatus();
 }
 
+// Each step is tried for itself: one that has no memory is left out, and the stop goes on.
 Stopped Server::Stop() {
   const SteadyClock::time_point deadline =
       SteadyClock::now() + absl::ToChronoNanoseconds(std::min(options_.drain, kYears));
-  probes_.SetServing(false);
+  static_cast<void>(memory::CatchNoMemoryIn([this] { probes_.SetServing(false); }));
   local_gate_.Close();
   for (const auto& listener : shared_memory_listeners_) listener->StopAccepting();
   acceptor_->Stop();  // gRPC would neither take nor close what comes after its shutdown
   // Every connection gets a GOAWAY at once. A call that a client had sent before it read that never reaches a service:
   // gRPC ends it with CANCELLED.
-  const std::int64_t begun = CountGrpcCalls(channelz_name_).begun;
-  std::atomic<bool> closed{false};
-  std::thread closing([this, &closed] {
-    grpc_server_->Shutdown();
-    closed.store(true);
-  });
-  probes_.End(std::min(kProbesEnd, options_.drain));
+  const std::int64_t begun = CountCalls().begun;
+  closing_.Begin();
+  static_cast<void>(
+      memory::CatchNoMemoryIn([this] { probes_.End(std::min(kProbesEnd, options_.drain)); }));
   Stopped stopped;
-  stopped.cut_off = AwaitClosed(deadline, closed);
+  stopped.cut_off = AwaitClosed(deadline);
   gate_.Close();
-  closing.join();
+  closing_.Await();
   shared_memory_listeners_.clear();
   // Those that came after the count above and reached a service before gRPC's shutdown have been answered, and have
   // ended.
-  const GrpcCalls calls = CountGrpcCalls(channelz_name_);
-  stopped.not_begun = std::min(calls.begun - begun, calls.begun - calls.ended);
+  const GrpcCalls calls = CountCalls();
+  stopped.not_begun = std::max<std::int64_t>(0, std::min(calls.begun - begun, calls.begun - calls.ended));
   return stopped;
+}
+
+GrpcCalls Server::CountCalls() const {
+  GrpcCalls calls;
+  static_cast<void>(memory::CatchNoMemoryIn([&] { calls = CountGrpcCalls(channelz_name_); }));
+  return calls;
 }
 
 // As the services count. gRPC's own count never ends a call that reached none of them.
 bool Server::AtWork() const { return calls_in_flight() > 0 || ledger_.used_bytes() > 0 || model_service_.busy(); }
 
-std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline, const std::atomic<bool>& closed) {
+std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
   SteadyClock::time_point last_busy = SteadyClock::now();
-  while (!closed.load() || local_gate_.inside() > 0) {
+  while (!closing_.done() || local_gate_.inside() > 0) {
     const SteadyClock::time_point now = SteadyClock::now();
     // Of every service: streams that wait for their clients would hold the connections open.
-    attention_service_.EndStreamsQuietFor(kQuietStream);
+    static_cast<void>(memory::CatchNoMemoryIn([this] { attention_service_.EndStreamsQuietFor(kQuietStream); }));
     if (AtWork()) last_busy = now;
     if (now >= deadline || now - last_busy >= kLastWord) {
       const std::int64_t left = AtWork() ? std::max<std::int64_t>(calls_in_flight(), 1) : 0;

@@ -1,7 +1,6 @@
 // The server: its models, its threads, its services, and the addresses it answers on.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -21,6 +20,8 @@
 #include "server/rpc/call_gate.h"
 #include "server/rpc/counters.h"
 #include "server/rpc/stall_watch.h"
+#include "server/serving/closing.h"
+#include "server/serving/grpc_calls.h"
 #include "server/serving/info_service.h"
 #include "server/shm/listener.h"
 #include "server/shm/shared_memory.h"
@@ -44,7 +45,7 @@ class Server {
  public:
   // Loads the embedded models and what the model root holds, then listens. Errors: INVALID_ARGUMENT (a flag's value),
   // NOT_FOUND, PERMISSION_DENIED and FAILED_PRECONDITION (the kernel, the model root, with strict_models what is in
-  // it), UNAVAILABLE (an address that cannot be listened on). `process_settings` are what GetServerInfo says of the
+  // it), UNAVAILABLE (an address that cannot be listened on), RESOURCE_EXHAUSTED (no memory or thread). `process_settings` are what GetServerInfo says of the
   // process beside the server's own settings (settings.h).
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options,
                                                        const std::vector<v1::Setting>& process_settings = {});
@@ -89,7 +90,9 @@ class Server {
   bool AtWork() const;
   // Until gRPC has closed all connections and every local call is answered; closes them itself at the deadline, or soon
   // after the last call. Returns how many calls that cut off.
-  std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline, const std::atomic<bool>& closed);
+  std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline);
+  // None where there is no memory to count them.
+  GrpcCalls CountCalls() const;
 
   const Options options_;  // with limits that fit
   const kernel::Kernel& kernel_;
@@ -108,6 +111,7 @@ class Server {
   Probes probes_;
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> grpc_server_;
+  Closing closing_;                 // of grpc_server_
   std::int64_t channelz_name_ = 0;  // of grpc_server_
   std::unique_ptr<Acceptor> acceptor_;
   std::vector<std::unique_ptr<SharedMemoryListener>> shared_memory_listeners_;

@@ -33,9 +33,9 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // One more gives memory back and one looks for stalled calls; two for each address serve the socket beside it and
-  // close what that hands over.
-  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 2 +
+  // Four more give memory back, look for stalled calls, take connections and close them; two for each address serve the
+  // socket beside it and close what that hands over.
+  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 4 +
          2 * static_cast<int>(options.listen.size());
 }
 

@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "memory/no_memory.h"
 
 namespace attnd::server {
 namespace {
@@ -31,9 +32,10 @@ struct Closer::State {
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { return stop || !items.empty(); }
 
   void Add(Item item) {
+    const std::size_t added = item.fd.valid() ? 1 : 0;
     absl::MutexLock lock(&mutex);
-    descriptors += item.fd.valid() ? 1 : 0;
-    items.push_back(std::move(item));
+    // `item` goes after the lock, if it is not kept.
+    if (memory::CatchNoMemoryIn([&] { items.push_back(std::move(item)); }).ok()) descriptors += added;
   }
 
   void Run() {

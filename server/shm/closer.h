@@ -19,6 +19,7 @@ class Closer {
   Closer(const Closer&) = delete;
   Closer& operator=(const Closer&) = delete;
 
+  // Both never throw: what there is no memory to keep for the thread is closed, or let go of, on the calling one.
   // Takes over the descriptor, which may be none.
   void Close(shm::UniqueFd fd);
   // Lets go of it.

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "errors/shown.h"
+#include "memory/no_memory.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -44,7 +45,7 @@ Connection::Connection(SharedMemory::Owner owner, std::string user, SharedMemory
 Connection::~Connection() {
   calls_->Close();
   if (memory_ == nullptr) return;
-  for (std::shared_ptr<const SharedRegion>& region : memory_->Drop(owner_)) unmapper_.Release(std::move(region));
+  for (auto& [handle, entry] : memory_->Drop(owner_)) unmapper_.Release(std::move(entry.region));
 }
 
 absl::Status Connection::Take(absl::string_view datagram, std::vector<shm::UniqueFd> descriptors) {
@@ -61,7 +62,12 @@ absl::Status Connection::TakeFixed(absl::string_view datagram, std::vector<shm::
   if (descriptors.size() > 1) broken = absl::InvalidArgumentError("more than one descriptor");
   if (broken.ok()) {
     std::memcpy(&request, datagram.data(), sizeof(request));
-    const absl::StatusOr<shm::Handle> result = Perform(request, descriptors.empty() ? -1 : descriptors.front().get());
+    absl::StatusOr<shm::Handle> result = shm::Handle{};
+    const absl::Status performed = memory::CatchNoMemory([&] {
+      result = Perform(request, descriptors.empty() ? -1 : descriptors.front().get());
+      return result.status();
+    });
+    if (!performed.ok()) result = performed;
     // The mapping needs its descriptor no more. A memfd is closed at once, as are no others that a caller sends.
     if (result.ok() && request.operation == shm::Operation::kRegister) descriptors.clear();
     if (!descriptors.empty() && closer_.waiting() >= kMaxClosing) {

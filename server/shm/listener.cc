@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "memory/no_memory.h"
 #include "server/net/unix_socket.h"
 #include "spdlog/spdlog.h"
 
@@ -137,7 +138,8 @@ void SharedMemoryListener::Accept() {
     const bool full = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
     if (!fd.valid() && full) Rest();
   }
-  if (fd.valid()) Add(std::move(fd));
+  // Without memory for a connection it is closed, and the socket rests.
+  if (fd.valid() && !memory::CatchNoMemoryIn([&] { Add(std::move(fd)); }).ok()) Rest();
 }
 
 void SharedMemoryListener::Rest() {
@@ -153,9 +155,15 @@ void SharedMemoryListener::Add(shm::UniqueFd fd) {
     closer_.Close(socket->Close());
     return;
   }
-  auto connection = std::make_unique<Connection>(next_owner.fetch_add(1), UserName(peer), memory_.get(), closer_,
-                                                 unmapper_, socket, calls_.Connect(peer, socket));
-  clients_.emplace(number, Client{peer, socket, std::move(connection)});
+  // It is watched already: were it not closed here, its events would be for nobody.
+  const absl::Status added = memory::CatchNoMemoryIn([&] {
+    auto connection = std::make_unique<Connection>(next_owner.fetch_add(1), UserName(peer), memory_.get(), closer_,
+                                                   unmapper_, socket, calls_.Connect(peer, socket));
+    clients_.emplace(number, Client{peer, socket, std::move(connection)});
+  });
+  if (added.ok()) return;
+  closer_.Close(socket->Close());
+  Rest();
 }
 
 void SharedMemoryListener::Handle(Clients::iterator client, std::uint32_t events) {
@@ -166,6 +174,13 @@ void SharedMemoryListener::Handle(Clients::iterator client, std::uint32_t events
 }
 
 SharedMemoryListener::Turn SharedMemoryListener::Serve(Client& client) {
+  Turn turn = Turn::kEnded;
+  // What cannot even be refused ends its connection.
+  const absl::Status served = memory::CatchNoMemoryIn([&] { turn = ServeNext(client); });
+  return served.ok() ? turn : Turn::kEnded;
+}
+
+SharedMemoryListener::Turn SharedMemoryListener::ServeNext(Client& client) {
   bool ended = false;
   std::optional<Datagram> datagram = client.socket->Receive(absl::MakeSpan(buffer_), ended);
   if (!datagram.has_value()) return ended ? Turn::kEnded : Turn::kNothing;

@@ -82,6 +82,7 @@ class SharedMemoryListener {
   enum class Turn : std::uint8_t { kTaken, kNothing, kEnded };
   // Takes one datagram.
   Turn Serve(Client& client);
+  Turn ServeNext(Client& client);
   void End(Clients::iterator client);
   // Does something every tenth of a second, for as long as it Looks().
   void Look();

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <utility>
 
+#include "memory/no_memory.h"
+
 namespace attnd::server {
 namespace {
 
@@ -16,18 +18,25 @@ namespace {
 // thread, which is not to wait for it.
 constexpr std::size_t kMaxDescriptors = 253;
 
-std::vector<shm::UniqueFd> DescriptorsIn(msghdr& message) {
-  std::vector<shm::UniqueFd> descriptors;
+// False if there is no memory for them: they are closed then.
+bool TakeDescriptors(msghdr& message, std::vector<shm::UniqueFd>& descriptors) {
+  if (CMSG_FIRSTHDR(&message) == nullptr) return true;
+  std::array<shm::UniqueFd, kMaxDescriptors> taken;
+  std::size_t size = 0;
   for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr; part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = 0; i < count && size < taken.size(); ++i) {
       int fd = -1;
       std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(fd));
-      descriptors.emplace_back(fd);
+      taken[size++] = shm::UniqueFd(fd);
     }
   }
-  return descriptors;
+  return memory::CatchNoMemoryIn([&] {
+           descriptors.reserve(size);
+           for (std::size_t i = 0; i < size; ++i) descriptors.push_back(std::move(taken[i]));
+         })
+      .ok();
 }
 
 }  // namespace
@@ -56,7 +65,8 @@ void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
   // `held` may go only without the lock: its owner may be entitled to wait.
   absl::MutexLock lock(&mutex_);
   if (!fd_.valid()) return;
-  if (kept_.empty()) {
+  const bool first = kept_.empty();
+  if (first) {
     switch (TrySend(datagram)) {
       case Sent::kYes:
         return;
@@ -65,24 +75,24 @@ void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
       case Sent::kNoRoom:
         break;
     }
-    stuck_since_ = Clock::now();
-    watch_->stuck.fetch_add(1);
-    WatchFor(EPOLLOUT, EPOLL_CTL_MOD);
-    eventfd_write(watch_->wake, 1);
   }
-  kept_.push_back({std::move(datagram), std::move(held)});
+  if (!memory::CatchNoMemoryIn([&] { kept_.push_back({std::move(datagram), std::move(held)}); }).ok()) return Break();
+  if (!first) return;
+  stuck_since_ = Clock::now();
+  watch_->stuck.fetch_add(1);
+  WatchFor(EPOLLOUT, EPOLL_CTL_MOD);
+  eventfd_write(watch_->wake, 1);
 }
 
 void PeerSocket::Flush() {
-  std::deque<Kept> sent;  // freed without the lock
+  std::list<Kept> sent;  // freed without the lock
   absl::MutexLock lock(&mutex_);
   if (!fd_.valid() || kept_.empty()) return;
   while (!kept_.empty()) {
     const Sent result = TrySend(kept_.front().datagram);
     if (result == Sent::kNoRoom) return;
     if (result == Sent::kBroken) return Break();
-    sent.push_back(std::move(kept_.front()));
-    kept_.pop_front();
+    sent.splice(sent.end(), kept_, kept_.begin());
     stuck_since_ = Clock::now();
   }
   watch_->stuck.fetch_sub(1);
@@ -115,10 +125,10 @@ std::optional<Datagram> PeerSocket::Receive(absl::Span<char> buffer, bool& ended
     return std::nullopt;
   }
   Datagram datagram;
-  datagram.descriptors = DescriptorsIn(message);
+  const bool taken = TakeDescriptors(message, datagram.descriptors);
   // The end, or an empty datagram, which is no message either.
   ended = size == 0;
-  datagram.whole = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
+  datagram.whole = taken && (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
   datagram.bytes = absl::string_view(buffer.data(), static_cast<std::size_t>(size));
   return datagram;
 }
@@ -135,7 +145,7 @@ void PeerSocket::StopReceiving() {
 }
 
 shm::UniqueFd PeerSocket::Close() {
-  std::deque<Kept> lost;  // freed without the lock
+  std::list<Kept> lost;  // freed without the lock
   absl::MutexLock lock(&mutex_);
   if (!fd_.valid()) return {};
   if (!kept_.empty()) watch_->stuck.fetch_sub(1);

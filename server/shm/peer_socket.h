@@ -4,7 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,12 +23,13 @@ namespace attnd::server {
 // A received datagram.
 struct Datagram {
   absl::string_view bytes;  // in the buffer that Receive was given
-  bool whole = true;        // it fitted there
+  bool whole = true;        // it fitted there, and so did its descriptors
   std::vector<shm::UniqueFd> descriptors;
 };
 
 // Sends from any thread without waiting; what finds no room is kept, and the listener is asked for a Flush. While
-// something is kept nothing is to be received, so that at most what the calls under way make is ever kept.
+// something is kept nothing is to be received, so that at most what the calls under way make is ever kept. Where there
+// is no memory to keep an answer, its connection ends. Nothing here throws.
 class PeerSocket final : public DatagramSink {
  public:
   using Clock = std::chrono::steady_clock;
@@ -78,7 +79,7 @@ class PeerSocket final : public DatagramSink {
   const std::shared_ptr<Watch> watch_;
   mutable absl::Mutex mutex_;
   shm::UniqueFd fd_ ABSL_GUARDED_BY(mutex_);  // none once closed
-  std::deque<Kept> kept_ ABSL_GUARDED_BY(mutex_);
+  std::list<Kept> kept_ ABSL_GUARDED_BY(mutex_);
   Clock::time_point stuck_since_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <variant>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "attnd/shm/mapping.h"
@@ -47,6 +47,15 @@ absl::Status CheckSize(int fd, std::uint64_t size) {
   return absl::OkStatus();
 }
 
+absl::Status NotMapped(std::size_t size, int error) {
+  // ENOMEM: no address space (ulimit -v) or too many mappings. EAGAIN: locked memory.
+  if (error == ENOMEM || error == EAGAIN) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the server has no memory to map a region of ", size, " bytes: ", std::strerror(error)));
+  }
+  return InvalidField("region", "a memfd that can be mapped for reading and writing", std::strerror(error));
+}
+
 absl::StatusOr<shm::Handle> RandomHandle() {
   shm::Handle handle;
   if (getrandom(handle.data(), handle.size(), 0) != static_cast<ssize_t>(handle.size())) {
@@ -59,18 +68,28 @@ absl::StatusOr<shm::Handle> RandomHandle() {
 
 class SharedRegion {
  public:
-  // Takes over a mapping and the lease of its bytes.
-  SharedRegion(std::byte* data, std::size_t size, memory::Ticket lease)
-      : data_(data), size_(size), lease_(std::move(lease)) {}
-  ~SharedRegion() { munmap(data_, size_); }
+  // Not mapped yet. Takes over the lease of its bytes.
+  SharedRegion(std::size_t size, memory::Ticket lease) : size_(size), lease_(std::move(lease)) {}
+  ~SharedRegion() {
+    if (data_ != nullptr) munmap(data_, size_);
+  }
   SharedRegion(const SharedRegion&) = delete;
   SharedRegion& operator=(const SharedRegion&) = delete;
+
+  // Once, before anyone else has the region.
+  absl::Status Map(int fd) {
+    void* const data = shm::Map(fd, size_, 0);
+    if (data == MAP_FAILED) return NotMapped(size_, errno);
+    madvise(data, size_, MADV_DONTDUMP);  // a caller's tensors have no place in our core file
+    data_ = static_cast<std::byte*>(data);
+    return absl::OkStatus();
+  }
 
   std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
 
  private:
-  std::byte* const data_;
+  std::byte* data_ = nullptr;
   const std::size_t size_;
   const memory::Ticket lease_;
 };
@@ -128,13 +147,13 @@ absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, absl::string_vie
   std::variant<memory::Ticket, memory::LedgerRefusal> taken =
       ledger_.Take(ledger_.AccountOf(user), static_cast<std::int64_t>(size));
   if (const auto* const refusal = std::get_if<memory::LedgerRefusal>(&taken)) return Refusal(*refusal);
-  void* const data = shm::Map(fd, size, 0);
-  if (data == MAP_FAILED) {
-    return InvalidField("region", "a memfd that can be mapped for reading and writing", std::strerror(errno));
+  // Everything that takes memory of ours before what the system maps: nothing is mapped that nobody owns.
+  auto region = std::make_shared<SharedRegion>(size, std::get<memory::Ticket>(std::move(taken)));
+  const auto entry = regions_.emplace(*handle, Entry{owner, region}).first;
+  if (const absl::Status mapped = region->Map(fd); !mapped.ok()) {
+    regions_.erase(entry);
+    return mapped;
   }
-  madvise(data, size, MADV_DONTDUMP);  // a caller's tensors have no place in our core file
-  regions_[*handle] = {owner, std::make_shared<const SharedRegion>(static_cast<std::byte*>(data), size,
-                                                                   std::get<memory::Ticket>(std::move(taken)))};
   return handle;
 }
 
@@ -149,16 +168,14 @@ absl::StatusOr<std::shared_ptr<const SharedRegion>> SharedMemory::Release(Owner 
   return region;
 }
 
-std::vector<std::shared_ptr<const SharedRegion>> SharedMemory::Drop(Owner owner) {
-  std::vector<std::shared_ptr<const SharedRegion>> dropped;
+SharedMemory::Regions SharedMemory::Drop(Owner owner) {
+  Regions dropped;
   absl::MutexLock lock(&mutex_);
   for (auto entry = regions_.begin(); entry != regions_.end();) {
-    if (entry->second.owner != owner) {
-      ++entry;
-      continue;
-    }
-    dropped.push_back(std::move(entry->second.region));
-    entry = regions_.erase(entry);
+    const auto next = std::next(entry);
+    // Moved as it is, which takes no memory.
+    if (entry->second.owner == owner) dropped.insert(regions_.extract(entry));
+    entry = next;
   }
   return dropped;
 }

@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -46,11 +45,18 @@ class SharedMemory {
   // Names a connection.
   using Owner = std::uint64_t;
 
+  struct Entry {
+    Owner owner;
+    std::shared_ptr<const SharedRegion> region;
+  };
+  using Regions = std::map<shm::Handle, Entry>;
+
   explicit SharedMemory(const SharedMemoryLimits& limits);
 
   // Maps `size` bytes of `fd`, which stays the caller's, in the share of `user` (UserName). The handle is drawn from
   // the kernel's random numbers. Errors: INVALID_ARGUMENT (no memfd, not sealed against shrinking, smaller than `size`,
-  // not writable), RESOURCE_EXHAUSTED (a limit, which the message names).
+  // not writable), RESOURCE_EXHAUSTED (a limit, which the message names; or the system has no memory or address space for
+  // the mapping).
   absl::StatusOr<shm::Handle> Register(Owner owner, absl::string_view user, int fd, std::uint64_t size)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -59,8 +65,8 @@ class SharedMemory {
   absl::StatusOr<std::shared_ptr<const SharedRegion>> Release(Owner owner, const shm::Handle& handle)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The same for all of an owner's regions.
-  std::vector<std::shared_ptr<const SharedRegion>> Drop(Owner owner) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The same for all of an owner's regions. Never throws.
+  Regions Drop(Owner owner) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // `size` bytes of the region and from the offset that `tensor` names. Errors: FAILED_PRECONDITION for a handle that
   // names no region (never given, or its connection is gone), INVALID_ARGUMENT for bytes outside of it; `field` is
@@ -73,18 +79,13 @@ class SharedMemory {
   memory::Ledger::Usage GetUsage() const { return ledger_.GetUsage(); }
 
  private:
-  struct Entry {
-    Owner owner;
-    std::shared_ptr<const SharedRegion> region;
-  };
-
   absl::Status Refusal(const memory::LedgerRefusal& refusal) const;
   absl::Status CheckOwnerLimits(Owner owner, std::uint64_t size) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const SharedMemoryLimits limits_;
   memory::Ledger ledger_;  // of what is mapped, released regions that calls still use included
   mutable absl::Mutex mutex_;
-  std::map<shm::Handle, Entry> regions_ ABSL_GUARDED_BY(mutex_);
+  Regions regions_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace attnd::server

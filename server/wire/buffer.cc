@@ -26,9 +26,11 @@ absl::StatusOr<Buffer> Buffer::Create(std::size_t size) {
 
 grpc::Slice Buffer::ToSlice() && {
   if (size_ == 0) return grpc::Slice();
-  auto* const owner = new Buffer(std::move(*this));
-  return grpc::Slice(
-      owner->data(), owner->size(), [](void* released) { delete static_cast<Buffer*>(released); }, owner);
+  auto owner = std::make_unique<Buffer>(std::move(*this));
+  grpc::Slice slice(
+      owner->data(), owner->size(), [](void* released) { delete static_cast<Buffer*>(released); }, owner.get());
+  static_cast<void>(owner.release());  // the slice's from now on
+  return slice;
 }
 
 }  // namespace attnd::server

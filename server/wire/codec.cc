@@ -1,5 +1,7 @@
 #include "server/wire/codec.h"
 
+#include <array>
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -9,7 +11,6 @@
 #include "errors/shown.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/unknown_field_set.h"
 #include "google/protobuf/wire_format_lite.h"
 #include "server/wire/field_scanner.h"
@@ -94,14 +95,11 @@ std::vector<kernel::Segment> SegmentsOf(const std::vector<grpc::Slice>& slices) 
 
 // The tag and length that stand before a bytes field.
 grpc::Slice BytesPrefix(int field_number, std::size_t length) {
-  std::string prefix;
-  {
-    google::protobuf::io::StringOutputStream stream(&prefix);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.WriteTag(WireFormatLite::MakeTag(field_number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
-    coded.WriteVarint64(length);
-  }
-  return grpc::Slice(prefix);
+  std::array<std::uint8_t, 15> prefix;  // at most: a tag of 5 bytes, a length of 10
+  std::uint8_t* end = WireFormatLite::WriteTagToArray(field_number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED,
+                                                      prefix.data());
+  end = google::protobuf::io::CodedOutputStream::WriteVarint64ToArray(length, end);
+  return grpc::Slice(prefix.data(), static_cast<std::size_t>(end - prefix.data()));
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ namespace attnd::files {
 
 using Json = nlohmann::json;
 
-absl::StatusOr<Json> JsonBuilder::Parse(std::string_view text) {
+absl::StatusOr<JsonDocument> JsonBuilder::Parse(std::string_view text) {
   // The parser takes a NUL for the end of its input and ignores what follows.
   if (text.find('\0') != std::string_view::npos) return absl::InvalidArgumentError("holds a NUL byte");
   if (!Json::sax_parse(text, static_cast<nlohmann::json_sax<Json>*>(this))) {
@@ -31,7 +31,10 @@ bool JsonBuilder::parse_error(std::size_t /*position*/, const std::string& /*las
 }
 
 Json* JsonBuilder::Add(Json value) {
-  if (open_.empty()) return &(result_ = std::move(value));
+  if (open_.empty()) {
+    result_ = JsonDocument(std::move(value));
+    return &result_;
+  }
   Json& parent = *open_.back();
   if (parent.is_object()) return &(parent[key_] = std::move(value));
   parent.push_back(std::move(value));

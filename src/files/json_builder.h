@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "files/json_document.h"
 #include "nlohmann/json.hpp"
 
 namespace attnd::files {
@@ -21,7 +22,7 @@ class JsonBuilder : private nlohmann::json_sax<nlohmann::json> {
       : max_depth_(static_cast<std::size_t>(max_depth)), duplicate_keys_(duplicate_keys) {}
 
   // One value and nothing after it. Errors: INVALID_ARGUMENT, saying where.
-  absl::StatusOr<nlohmann::json> Parse(std::string_view text);
+  absl::StatusOr<JsonDocument> Parse(std::string_view text);
 
  protected:
   // The value of a number with a fraction or exponent, whose text is `text`.
@@ -54,7 +55,7 @@ class JsonBuilder : private nlohmann::json_sax<nlohmann::json> {
 
   const std::size_t max_depth_;
   const DuplicateKeys duplicate_keys_;
-  Json result_;
+  JsonDocument result_;
   std::vector<Json*> open_;
   std::string key_;
   std::string error_;

@@ -130,13 +130,13 @@ std::string AsParserTakesIt(absl::string_view text) {
 
 }  // namespace
 
-absl::StatusOr<nlohmann::json> ParsePythonJson(std::string_view text, int max_depth, DuplicateKeys duplicate_keys) {
+absl::StatusOr<JsonDocument> ParsePythonJson(std::string_view text, int max_depth, DuplicateKeys duplicate_keys) {
   const absl::string_view view(text.data(), text.size());
   if (absl::StartsWith(view, kByteOrderMark)) {
     return absl::InvalidArgumentError("not JSON as Python reads it: begins with a byte-order mark");
   }
   PythonBuilder builder(max_depth, duplicate_keys);
-  absl::StatusOr<nlohmann::json> json = builder.Parse(AsParserTakesIt(view));
+  absl::StatusOr<JsonDocument> json = builder.Parse(AsParserTakesIt(view));
   if (json.ok()) return json;
   return absl::InvalidArgumentError(absl::StrCat("not JSON as Python reads it: ", json.status().message()));
 }

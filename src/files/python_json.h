@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "files/json_builder.h"
-#include "nlohmann/json.hpp"
+#include "files/json_document.h"
 
 namespace attnd::files {
 
@@ -14,6 +14,6 @@ namespace attnd::files {
 // surrogate pair (U+FFFD in the result), and, with kLastCounts, a key given twice. Values that are not finite are
 // doubles in the result. Refuses, as Python does, a byte-order mark, what is not UTF-8 and control characters in
 // strings; and nesting deeper than `max_depth`. Errors: INVALID_ARGUMENT, saying where.
-absl::StatusOr<nlohmann::json> ParsePythonJson(std::string_view text, int max_depth, DuplicateKeys duplicate_keys);
+absl::StatusOr<JsonDocument> ParsePythonJson(std::string_view text, int max_depth, DuplicateKeys duplicate_keys);
 
 }  // namespace attnd::files

@@ -170,7 +170,7 @@ std::optional<int> SafetensorsBits(std::string_view dtype) {
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(std::unique_ptr<ByteSource> source) {
   absl::StatusOr<std::string> header = ReadHeader(*source);
   if (!header.ok()) return header.status();
-  absl::StatusOr<Json> json = ParseStrictJson(*header, kMaxDepth);
+  absl::StatusOr<JsonDocument> json = ParseStrictJson(*header, kMaxDepth);
   if (!json.ok()) return absl::InvalidArgumentError(absl::StrCat("header: ", json.status().message()));
 
   SafetensorsFile file;

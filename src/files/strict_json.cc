@@ -5,9 +5,9 @@
 
 namespace attnd::files {
 
-absl::StatusOr<nlohmann::json> ParseStrictJson(std::string_view text, int max_depth) {
+absl::StatusOr<JsonDocument> ParseStrictJson(std::string_view text, int max_depth) {
   JsonBuilder builder(max_depth, DuplicateKeys::kRefused);
-  absl::StatusOr<nlohmann::json> json = builder.Parse(text);
+  absl::StatusOr<JsonDocument> json = builder.Parse(text);
   if (json.ok()) return json;
   return absl::InvalidArgumentError(absl::StrCat("not strict JSON: ", json.status().message()));
 }

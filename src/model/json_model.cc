@@ -148,7 +148,7 @@ absl::StatusOr<HeadsAndRule> ReadTable(const Json& table) {
 }  // namespace
 
 absl::StatusOr<ModelTables> ParseJsonModel(std::string_view text, const ReadLimits& limits) {
-  const absl::StatusOr<Json> json = files::ParseStrictJson(text, kMaxDepth);
+  const absl::StatusOr<files::JsonDocument> json = files::ParseStrictJson(text, kMaxDepth);
   if (!json.ok()) return json.status();
   if (!json->is_object()) return absl::InvalidArgumentError("expected an object");
   if (absl::Status known = CheckFields(*json, {"architecture", "tables"}); !known.ok()) return known;

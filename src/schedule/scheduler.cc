@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "memory/no_memory.h"
 #include "schedule/arena.h"
 
 namespace attnd::schedule {
@@ -42,7 +43,7 @@ struct Job {
   std::optional<std::stop_callback<std::function<void()>>> on_cancel;
 
   bool queued = false;       // the scheduler has it, until whoever sees that it is finished takes it
-  JobQueue::node_type node;  // its place in the queue, while it is not there
+  JobQueue::node_type node;  // its place in the queue, while it is not there: to come back takes no memory
   std::int64_t counted = 0;  // ready items, as the scheduler's sum has them
   std::optional<Item> next;  // taken from the work, but not begun
   int running = 0;
@@ -63,6 +64,11 @@ struct Job {
     next.reset();
     return item;
   }
+  // Begins nothing more. Not for a job that stands in the queue.
+  void GiveUp(const absl::Status& why) {
+    if (status.ok()) status = why;
+    next.reset();
+  }
   // Whether nothing of it runs or will run. What runs may unlock more.
   bool finished() const { return running == 0 && ready() == 0; }
 };
@@ -71,10 +77,14 @@ bool LeastServed::operator()(const Job* a, const Job* b) const {
   return std::tie(a->served, a->sequence) < std::tie(b->served, b->sequence);
 }
 
+// Takes no memory but for the error, and never fails.
 absl::Status Interruption(const SubmitOptions& options) {
-  if (options.cancel.cancelled()) return absl::CancelledError("the call was cancelled");
+  if (options.cancel.cancelled()) {
+    return memory::CatchNoMemory([] { return absl::CancelledError("the call was cancelled"); });
+  }
   if (options.deadline != Clock::time_point::max() && Clock::now() > options.deadline) {
-    return absl::DeadlineExceededError("the call's deadline passed while it was being computed");
+    return memory::CatchNoMemory(
+        [] { return absl::DeadlineExceededError("the call's deadline passed while it was being computed"); });
   }
   return absl::OkStatus();
 }
@@ -108,7 +118,8 @@ class Scheduler::Impl {
   int threads() const { return threads_; }
 
   void Submit(std::unique_ptr<Job> job, const std::stop_source& cancel) {
-    RunCheapItems(*job);
+    const absl::Status begun = memory::CatchNoMemoryIn([&job] { RunCheapItems(*job); });
+    if (!begun.ok()) job->GiveUp(begun);
     if (job->finished()) {
       Finish(std::move(job));
       return;
@@ -175,15 +186,11 @@ class Scheduler::Impl {
     }
   }
 
-  // Puts a job in its place, if it has ready items. Takes no memory but for a job that comes the first time.
+  // Puts a job in its place, if it has ready items. Takes no memory.
   void Queue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     job->counted = job->ready();
     if (job->counted == 0) return;
-    if (job->node.empty()) {
-      queue_.insert(job);
-    } else {
-      queue_.insert(std::move(job->node));
-    }
+    queue_.insert(std::move(job->node));
     ready_items_ += job->counted;
   }
 
@@ -195,11 +202,9 @@ class Scheduler::Impl {
     job->node = queue_.extract(at);
   }
 
-  // Begins nothing more of a job.
-  void GiveUp(Job* job, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void GiveUp(Job* job, const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     Unqueue(job);
-    job->status = std::move(status);
-    job->next.reset();
+    job->GiveUp(why);
   }
 
   // As many threads as there are items for.
@@ -231,9 +236,9 @@ class Scheduler::Impl {
     const std::optional<Item> item = TakeItem(job);
     if (item) {
       mutex_.Unlock();
-      job->work->Run(*item, arena, pause);
+      const absl::Status ran = memory::CatchNoMemoryIn([&] { job->work->Run(*item, arena, pause); });
       mutex_.Lock();
-      ReturnItem(job, *item);
+      ReturnItem(job, *item, ran);
     }
     if (TakeIfFinished(job)) {
       mutex_.Unlock();
@@ -249,8 +254,8 @@ class Scheduler::Impl {
   bool PauseFor(Job* job, Arena& guest_arena) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (!job->status.ok()) return false;
-    if (absl::Status status = Interruption(job->options); !status.ok()) {
-      GiveUp(job, std::move(status));
+    if (const absl::Status status = Interruption(job->options); !status.ok()) {
+      GiveUp(job, status);
       return false;
     }
     for (double spent = 0; spent < kGuestCost;) {
@@ -279,8 +284,8 @@ class Scheduler::Impl {
 
   // The job's next item; nullopt if the job is to be given up, and then it is no longer queued.
   std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (absl::Status status = Interruption(job->options); !status.ok()) {
-      GiveUp(job, std::move(status));
+    if (const absl::Status status = Interruption(job->options); !status.ok()) {
+      GiveUp(job, status);
       return std::nullopt;
     }
     Unqueue(job);
@@ -294,9 +299,11 @@ class Scheduler::Impl {
     return item;
   }
 
-  void ReturnItem(Job* job, const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  // An item that had no memory ends the job: of the others nothing more is begun.
+  void ReturnItem(Job* job, const Item& item, const absl::Status& ran) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     --job->running;
     if (!job->status.ok()) return;
+    if (!ran.ok()) return GiveUp(job, ran);
     Unqueue(job);
     job->work->Finish(item);
     Queue(job);
@@ -325,7 +332,18 @@ Scheduler::~Scheduler() = default;
 int Scheduler::threads() const { return impl_->threads(); }
 
 void Scheduler::Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done) {
-  auto job = std::make_unique<Job>();
+  std::unique_ptr<Job> job;
+  const absl::Status made = memory::CatchNoMemoryIn([&job] {
+    auto begun = std::make_unique<Job>();
+    JobQueue place;
+    place.insert(begun.get());
+    begun->node = place.extract(place.begin());
+    job = std::move(begun);
+  });
+  if (!made.ok()) {
+    work.reset();
+    return done(Outcome{made, absl::ZeroDuration(), absl::ZeroDuration()});
+  }
   job->work = std::move(work);
   const std::stop_source cancel = options.cancel.source_;
   job->options = std::move(options);

@@ -435,5 +435,46 @@ TEST(ArenaTest, KeepsItsLargestBlockAligned) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arena.Get((1 << 20) + 1)) % 64, 0u);
 }
 
+// An item that has no memory ends its work, once, and no other's.
+TEST_P(ThreadsTest, AnItemWithoutMemoryEndsItsWork) {
+  Scheduler scheduler(GetParam());
+  for (const double cost : {1.0, kHeavy}) {
+    for (const std::int64_t failing : {0, 7, 19}) {
+      std::atomic<int> begun{0};
+      std::atomic<int> done{0};
+      absl::Notification finished;
+      Outcome outcome;
+      scheduler.Submit(Simple(Items(20, cost),
+                              [&](std::int64_t id) {
+                                ++begun;
+                                if (id == failing) throw std::bad_alloc();
+                              }),
+                       {},
+                       [&](const Outcome& o) {
+                         outcome = o;
+                         if (++done == 1) finished.Notify();
+                       });
+      finished.WaitForNotification();
+      EXPECT_EQ(outcome.status.code(), absl::StatusCode::kResourceExhausted) << outcome.status;
+      EXPECT_LE(begun, 20);
+      EXPECT_TRUE(RunAndWait(scheduler, Simple(Items(20, cost), [](std::int64_t) {})).status.ok());
+      EXPECT_EQ(done, 1);
+    }
+  }
+}
+
+// Also where others of the work run meanwhile, and unlock more.
+TEST_P(ThreadsTest, WhatItHadUnlockedIsNotBegun) {
+  Scheduler scheduler(GetParam());
+  std::atomic<int> after{0};
+  auto work = std::make_unique<LambdaWork>(3, std::vector<Item>{{0, kHeavy}}, [&](std::int64_t id, LambdaWork::Ready ready) {
+    if (id > 0) ++after;
+    if (id == 0) ready({1, kHeavy});
+    if (id == 0) throw std::bad_alloc();
+  });
+  EXPECT_EQ(RunAndWait(scheduler, std::move(work)).status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(after, 0);
+}
+
 }  // namespace
 }  // namespace attnd::schedule
