@@ -70,9 +70,8 @@ class Call final : public std::enable_shared_from_this<Call> {
     // Held until gRPC has sent the result. One in shared memory is with its caller already.
     Buffer& last = result->output.size() > 0 ? result->output : result->log_sum_exp;
     if (last.size() > 0) last.Hold(std::move(result->lease));
-    return memory::CatchNoMemoryIn([&] {
-      *response_ = EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output));
-    });
+    return memory::CatchNoMemoryIn(
+        [&] { *response_ = EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output)); });
   }
 
   void End(const absl::Status& status) {

@@ -24,8 +24,8 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Queues a job that holds `bytes` while it waits, and must not throw. Its ticket, for Drop; nullopt if it would exceed
-  // max_bytes. Without memory for the queue it throws std::bad_alloc, and the job is not queued.
+  // Queues a job that holds `bytes` while it waits, and must not throw. Its ticket, for Drop; nullopt if it would
+  // exceed max_bytes. Without memory for the queue it throws std::bad_alloc, and the job is not queued.
   std::optional<std::uint64_t> Submit(std::int64_t bytes, std::function<void()> job);
 
   // Takes a job out of the queue: true if it has not started, and then it never will. Destroys it before returning.

@@ -106,8 +106,7 @@ template <typename Request, typename Response>
 grpc::ServerUnaryReactor* Now(const ModelMethods& methods, Method<Request, Response> method,
                               grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
                               grpc::ByteBuffer* response) {
-  return FinishNow(context,
-                   Guarded([&] { return ParseAndAnswer(methods, method, request, response); }, response));
+  return FinishNow(context, Guarded([&] { return ParseAndAnswer(methods, method, request, response); }, response));
 }
 
 }  // namespace
@@ -142,8 +141,8 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* co
   return FinishNow(*context, std::move(status));
 }
 
-grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context,
-                                                  const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                  grpc::ByteBuffer* response) {
   return Later(files_, methods_, &ModelMethods::LoadModel, *context, *request, response);
 }
 
@@ -162,8 +161,8 @@ grpc::ServerUnaryReactor* ModelService::UploadTable(grpc::CallbackServerContext*
   return Later(tables_, methods_, &ModelMethods::UploadTable, *context, *request, response);
 }
 
-grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* context,
-                                                const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* ModelService::GetBias(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                grpc::ByteBuffer* response) {
   return Later(tables_, methods_, &ModelMethods::GetBias, *context, *request, response);
 }
 

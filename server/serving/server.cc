@@ -193,8 +193,7 @@ Stopped Server::Stop() {
   // gRPC ends it with CANCELLED.
   const std::int64_t begun = CountCalls().begun;
   closing_.Begin();
-  static_cast<void>(
-      memory::CatchNoMemoryIn([this] { probes_.End(std::min(kProbesEnd, options_.drain)); }));
+  static_cast<void>(memory::CatchNoMemoryIn([this] { probes_.End(std::min(kProbesEnd, options_.drain)); }));
   Stopped stopped;
   stopped.cut_off = AwaitClosed(deadline);
   gate_.Close();

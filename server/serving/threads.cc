@@ -33,8 +33,8 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // Three more give memory back, take connections and close them, and two for each address serve the socket beside it and
-  // close what that hands over.
+  // Three more give memory back, take connections and close them, and two for each address serve the socket beside it
+  // and close what that hands over.
   return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 3 +
          2 * static_cast<int>(options.listen.size());
 }
