@@ -204,7 +204,8 @@ void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const Requ
     job->result.lease = std::move(lease);
     ATTND_RETURN_IF_ERROR(Prepare(request, tensors, options, max_sent_bytes, *job));
     ATTND_ASSIGN_OR_RETURN(work, MakeWork(*job));
-    ended = [job, prepared = absl::FromChrono(schedule::Clock::now() - arrival)](const schedule::Outcome& outcome) mutable {
+    ended = [job,
+             prepared = absl::FromChrono(schedule::Clock::now() - arrival)](const schedule::Outcome& outcome) mutable {
       const absl::Status completed = job->Complete(prepared, outcome);
       absl::StatusOr<AttentionResult> result(completed.ok() ? absl::StatusOr<AttentionResult>(std::move(job->result))
                                                             : absl::StatusOr<AttentionResult>(completed));

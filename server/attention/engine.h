@@ -65,9 +65,9 @@ class AttentionEngine {
 
   // Computes `request`, whose tensors are `tensors`, and calls `done` exactly once: before this returns where the
   // request is refused (or tiny), otherwise on a thread of the scheduler, which it must not block. The caller keeps
-  // `request` and `tensors` as they are until then. `done` must not throw. Errors: see AttentionService.ComputeAttention in attention.proto;
-  // RESOURCE_EXHAUSTED too where the output and the log-sum-exp that are not in shared memory take more than
-  // `max_sent_bytes`, the room that the caller has for them.
+  // `request` and `tensors` as they are until then. `done` must not throw. Errors: see
+  // AttentionService.ComputeAttention in attention.proto; RESOURCE_EXHAUSTED too where the output and the log-sum-exp
+  // that are not in shared memory take more than `max_sent_bytes`, the room that the caller has for them.
   void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options,
                Done done, std::int64_t max_sent_bytes = kAnyBytes);
 

@@ -11,10 +11,10 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "attnd/v1/local.pb.h"
+#include "memory/no_memory.h"
 #include "server/attention/local_answer.h"
 #include "server/attention/local_call.h"
 #include "server/attention/local_request.h"
-#include "memory/no_memory.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {

@@ -81,9 +81,8 @@ class Call final : public std::enable_shared_from_this<Call> {
   absl::Status Answer(absl::StatusOr<AttentionResult> result) {
     if (!result.ok()) return result.status();
     result->HoldInBuffers();  // until gRPC has sent them; what is in shared memory is with its caller already
-    return memory::CatchNoMemoryIn([&] {
-      *response_ = EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output));
-    });
+    return memory::CatchNoMemoryIn(
+        [&] { *response_ = EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output)); });
   }
 
   void End(const absl::Status& status) {

@@ -20,8 +20,8 @@ inline constexpr std::int64_t kPieceOverheadBytes = 4096;
 // one message at most, however slowly its answers are read. An answer counts until it is written.
 //
 // Whoever drives it reports each event, asks Next for the step that follows, does what that says, and calls Done; then
-// asks again, until there is nothing to do. Only Arrived takes memory: where that fails it throws std::bad_alloc and has
-// changed nothing, and ReadFailed must follow. Thread-compatible.
+// asks again, until there is nothing to do. Only Arrived takes memory: where that fails it throws std::bad_alloc and
+// has changed nothing, and ReadFailed must follow. Thread-compatible.
 class StreamState {
  public:
   explicit StreamState(std::int64_t window_bytes) : window_bytes_(window_bytes) {}

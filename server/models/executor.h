@@ -22,8 +22,8 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Queues a job, which must not throw. Its number, for Drop. Without memory for the queue it throws std::bad_alloc, and
-  // the job is not queued.
+  // Queues a job, which must not throw. Its number, for Drop. Without memory for the queue it throws std::bad_alloc,
+  // and the job is not queued.
   std::uint64_t Submit(std::function<void()> job);
 
   // Takes a job out of the queue: true if it has not started, and then it never will. Destroys it before returning.

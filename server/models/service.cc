@@ -136,8 +136,9 @@ ModelService::ModelService(const Limits& limits, model::Registry& registry, memo
 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
                                                    const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return FinishNow(*context, Guarded([&] { return ParseAndAnswer(methods_, &ModelMethods::ListModels, *request, response); },
-                                     response));
+  return FinishNow(
+      *context,
+      Guarded([&] { return ParseAndAnswer(methods_, &ModelMethods::ListModels, *request, response); }, response));
 }
 
 grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,

@@ -15,9 +15,9 @@
 
 namespace attnd::server {
 
-// The methods take messages as bytes. Parsing and serialising them is part of the work: of what may block or take long it
-// is done on threads of this service and never on gRPC's, and where there is no memory for it the call gets an error,
-// while gRPC's own parsing would end the process.
+// The methods take messages as bytes. Parsing and serialising them is part of the work: of what may block or take long
+// it is done on threads of this service and never on gRPC's, and where there is no memory for it the call gets an
+// error, while gRPC's own parsing would end the process.
 using ModelServiceBase =
     v1::ModelService::WithRawCallbackMethod_ListModels<v1::ModelService::WithRawCallbackMethod_GetModel<
         v1::ModelService::WithRawCallbackMethod_LoadModel<v1::ModelService::WithRawCallbackMethod_UnloadModel<

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "google/protobuf/arena.h"
 #include "google/protobuf/descriptor.pb.h"
 #include "grpcpp/support/status.h"
 
@@ -25,9 +26,11 @@ void SetError(ServerReflectionResponse& response, grpc::StatusCode code, const s
 void AddFile(const FileDescriptor& file, std::set<const FileDescriptor*>& added,
              grpc::reflection::v1::FileDescriptorResponse& response) {
   if (!added.insert(&file).second) return;
-  google::protobuf::FileDescriptorProto proto;
-  file.CopyTo(&proto);
-  response.add_file_descriptor_proto(proto.SerializeAsString());
+  // On an arena nothing is lost where the growth of one of the lists fails.
+  google::protobuf::Arena arena;
+  auto* const proto = google::protobuf::Arena::CreateMessage<google::protobuf::FileDescriptorProto>(&arena);
+  file.CopyTo(proto);
+  response.add_file_descriptor_proto(proto->SerializeAsString());
   for (int i = 0; i < file.dependency_count(); ++i) AddFile(*file.dependency(i), added, response);
 }
 

@@ -92,9 +92,8 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<grpc::ByteB
     HealthCheckRequest parsed;
     if (grpc::Status status = Parse(request, parsed); !status.ok()) return status;
     if (parsed.service().size() > kMaxNameBytes) {
-      return grpc::Status(
-          grpc::StatusCode::INVALID_ARGUMENT,
-          absl::StrCat("service: expected at most ", kMaxNameBytes, " bytes, got ", parsed.service().size()));
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, absl::StrCat("service: expected at most ", kMaxNameBytes,
+                                                                           " bytes, got ", parsed.service().size()));
     }
     name_ = std::move(*parsed.mutable_service());
     service_.Subscribe(*this);
@@ -167,13 +166,13 @@ void HealthService::ForgetIfIdle(Services::iterator entry) {
 grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                                grpc::ByteBuffer* response) {
   return FinishNow(*context, Guarded([&] {
-                     HealthCheckRequest parsed;
-                     if (grpc::Status status = Parse(*request, parsed); !status.ok()) return status;
-                     HealthCheckResponse answer;
-                     answer.set_status(StatusOf(parsed.service()));
-                     if (answer.status() != HealthCheckResponse::SERVICE_UNKNOWN) return Serialize(answer, *response);
-                     return grpc::Status(grpc::StatusCode::NOT_FOUND, "unknown service");
-                   }));
+    HealthCheckRequest parsed;
+    if (grpc::Status status = Parse(*request, parsed); !status.ok()) return status;
+    HealthCheckResponse answer;
+    answer.set_status(StatusOf(parsed.service()));
+    if (answer.status() != HealthCheckResponse::SERVICE_UNKNOWN) return Serialize(answer, *response);
+    return grpc::Status(grpc::StatusCode::NOT_FOUND, "unknown service");
+  }));
 }
 
 HealthService::Status HealthService::StatusOf(const std::string& service) {
@@ -185,16 +184,16 @@ HealthService::Status HealthService::StatusOf(const std::string& service) {
 grpc::ServerUnaryReactor* HealthService::List(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                               grpc::ByteBuffer* response) {
   return FinishNow(*context, Guarded([&] {
-                     grpc::health::v1::HealthListRequest parsed;
-                     if (grpc::Status status = Parse(*request, parsed); !status.ok()) return status;
-                     grpc::health::v1::HealthListResponse answer;
-                     absl::MutexLock lock(&mutex_);
-                     for (const auto& [name, service] : services_) {
-                       if (service.status == HealthCheckResponse::SERVICE_UNKNOWN) continue;
-                       (*answer.mutable_statuses())[name].set_status(service.status);
-                     }
-                     return Serialize(answer, *response);
-                   }));
+    grpc::health::v1::HealthListRequest parsed;
+    if (grpc::Status status = Parse(*request, parsed); !status.ok()) return status;
+    grpc::health::v1::HealthListResponse answer;
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [name, service] : services_) {
+      if (service.status == HealthCheckResponse::SERVICE_UNKNOWN) continue;
+      (*answer.mutable_statuses())[name].set_status(service.status);
+    }
+    return Serialize(answer, *response);
+  }));
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* HealthService::Watch(grpc::CallbackServerContext* context,

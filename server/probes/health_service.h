@@ -13,8 +13,8 @@
 
 namespace attnd::server {
 
-using HealthServiceBase = grpc::health::v1::Health::WithRawCallbackMethod_Check<
-    grpc::health::v1::Health::WithRawCallbackMethod_List<
+using HealthServiceBase =
+    grpc::health::v1::Health::WithRawCallbackMethod_Check<grpc::health::v1::Health::WithRawCallbackMethod_List<
         grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>>;
 
 // Answers on gRPC's threads and waits for nothing; a watch holds no thread. gRPC's own service gives no way to end its

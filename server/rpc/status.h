@@ -29,8 +29,8 @@ std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 // The same code and message, printable and cut if it is long, and both once more (unless long and about no
 // field) in the binary status details: a serialised google.rpc.Status, which gRPC sends as grpc-status-details-bin.
 // There the field at fault is an attnd.v1.ErrorDetail, and a retry delay a google.rpc.RetryInfo too. Details show a
-// client that this server answered: a status that gRPC makes on the way has none. Never throws: where there is no memory
-// for the message, the status is RESOURCE_EXHAUSTED with "out of memory", which takes none.
+// client that this server answered: a status that gRPC makes on the way has none. Never throws: where there is no
+// memory for the message, the status is RESOURCE_EXHAUSTED with "out of memory", which takes none.
 grpc::Status ToGrpc(const absl::Status& status);
 
 // An error in a message's fields `code`, `message` and `detail`, with what ToGrpc makes of it.

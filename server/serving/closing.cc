@@ -20,7 +20,8 @@ absl::Status Closing::Start(grpc::Server& server) {
   try {
     thread_ = std::thread([this, &server] { Run(server); });
   } catch (const std::system_error& error) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot start the thread that closes connections: ", error.what()));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot start the thread that closes connections: ", error.what()));
   }
   return absl::OkStatus();
 }

@@ -14,8 +14,8 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "kernel/registry.h"
-#include "server/config/byte_size.h"
 #include "memory/no_memory.h"
+#include "server/config/byte_size.h"
 #include "server/net/acceptor.h"
 #include "server/net/address.h"
 #include "server/net/listen.h"
@@ -220,8 +220,7 @@ Stopped Server::Stop() {
   // gRPC ends it with CANCELLED.
   const std::int64_t begun = CountCalls().begun;
   closing_.Begin();
-  static_cast<void>(
-      memory::CatchNoMemoryIn([this] { probes_.End(std::min(kProbesEnd, options_.drain)); }));
+  static_cast<void>(memory::CatchNoMemoryIn([this] { probes_.End(std::min(kProbesEnd, options_.drain)); }));
   Stopped stopped;
   stopped.cut_off = AwaitClosed(deadline);
   gate_.Close();

@@ -45,8 +45,8 @@ class Server {
  public:
   // Loads the embedded models and what the model root holds, then listens. Errors: INVALID_ARGUMENT (a flag's value),
   // NOT_FOUND, PERMISSION_DENIED and FAILED_PRECONDITION (the kernel, the model root, with strict_models what is in
-  // it), UNAVAILABLE (an address that cannot be listened on), RESOURCE_EXHAUSTED (no memory or thread). `process_settings` are what GetServerInfo says of the
-  // process beside the server's own settings (settings.h).
+  // it), UNAVAILABLE (an address that cannot be listened on), RESOURCE_EXHAUSTED (no memory or thread).
+  // `process_settings` are what GetServerInfo says of the process beside the server's own settings (settings.h).
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options,
                                                        const std::vector<v1::Setting>& process_settings = {});
 

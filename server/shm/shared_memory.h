@@ -55,8 +55,8 @@ class SharedMemory {
 
   // Maps `size` bytes of `fd`, which stays the caller's, in the share of `user` (UserName). The handle is drawn from
   // the kernel's random numbers. Errors: INVALID_ARGUMENT (no memfd, not sealed against shrinking, smaller than `size`,
-  // not writable), RESOURCE_EXHAUSTED (a limit, which the message names; or the system has no memory or address space for
-  // the mapping).
+  // not writable), RESOURCE_EXHAUSTED (a limit, which the message names; or the system has no memory or address space
+  // for the mapping).
   absl::StatusOr<shm::Handle> Register(Owner owner, absl::string_view user, int fd, std::uint64_t size)
       ABSL_LOCKS_EXCLUDED(mutex_);
 

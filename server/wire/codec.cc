@@ -96,8 +96,8 @@ std::vector<kernel::Segment> SegmentsOf(const std::vector<grpc::Slice>& slices) 
 // The tag and length that stand before a bytes field.
 grpc::Slice BytesPrefix(int field_number, std::size_t length) {
   std::array<std::uint8_t, 15> prefix;  // at most: a tag of 5 bytes, a length of 10
-  std::uint8_t* end = WireFormatLite::WriteTagToArray(field_number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED,
-                                                      prefix.data());
+  std::uint8_t* end =
+      WireFormatLite::WriteTagToArray(field_number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED, prefix.data());
   end = google::protobuf::io::CodedOutputStream::WriteVarint64ToArray(length, end);
   return grpc::Slice(prefix.data(), static_cast<std::size_t>(end - prefix.data()));
 }

@@ -12,12 +12,14 @@ std::atomic<bool> through{false};
 
 // Never destroyed: threads may still end calls while the process ends.
 const absl::Status& MadeOnce() {
-  static const auto* const error = new absl::Status(absl::ResourceExhaustedError("the server has no memory for this call"));
+  static const auto* const error =
+      new absl::Status(absl::ResourceExhaustedError("the server has no memory for this call"));
   return *error;
 }
 
 absl::Status NoThread() {
-  return CatchNoMemory([] { return absl::ResourceExhaustedError("the system has no room for a thread of the server"); });
+  return CatchNoMemory(
+      [] { return absl::ResourceExhaustedError("the system has no room for a thread of the server"); });
 }
 
 // Before there is anything to run out of memory.

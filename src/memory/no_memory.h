@@ -12,12 +12,13 @@
 
 namespace attnd::memory {
 
-// RESOURCE_EXHAUSTED, "the server has no memory for this call". Made before main; a copy allocates nothing. Thread-safe.
+// RESOURCE_EXHAUSTED, "the server has no memory for this call". Made before main; a copy allocates nothing.
+// Thread-safe.
 const absl::Status& NoMemoryError();
 
-// What `run` returns, or NoMemoryError() where an allocation in it failed; RESOURCE_EXHAUSTED too where the system has no
-// room for a thread (std::system_error). Costs nothing where none fails. An error's
-// text is memory too: CatchNoMemory([] { return absl::CancelledError("..."); }) is an error in any case. Thread-safe.
+// What `run` returns, or NoMemoryError() where an allocation in it failed; RESOURCE_EXHAUSTED too where the system has
+// no room for a thread (std::system_error). Costs nothing where none fails. An error's text is memory too:
+// CatchNoMemory([] { return absl::CancelledError("..."); }) is an error in any case. Thread-safe.
 absl::Status CatchNoMemory(absl::FunctionRef<absl::Status()> run);
 
 // The same for what has no status of its own.

@@ -44,7 +44,8 @@ absl::StatusOr<std::string> ModelType(const Json& config) {
 }  // namespace
 
 absl::StatusOr<HfConfig> ParseHfConfig(std::string_view text) {
-  const absl::StatusOr<files::JsonDocument> json = files::ParsePythonJson(text, kMaxDepth, files::DuplicateKeys::kLastCounts);
+  const absl::StatusOr<files::JsonDocument> json =
+      files::ParsePythonJson(text, kMaxDepth, files::DuplicateKeys::kLastCounts);
   if (!json.ok()) return json.status();
   if (!json->is_object()) return absl::InvalidArgumentError("expected an object");
   HfConfig config;

@@ -65,8 +65,8 @@ class Scheduler {
   // Runs `work`, destroys it, and then calls `done` exactly once: what `done` gives back or hands over is in no work's
   // use any more. A work whose cost is below a small threshold may run, and `done` be called, on the calling thread
   // before Submit returns; otherwise `done` runs on a pool thread, or on the one that cancels, and must not block. It
-  // must not throw. Where an item or the scheduler has no memory (std::bad_alloc), nothing more of the work is begun, and
-  // `done` gets RESOURCE_EXHAUSTED.
+  // must not throw. Where an item or the scheduler has no memory (std::bad_alloc), nothing more of the work is begun,
+  // and `done` gets RESOURCE_EXHAUSTED.
   void Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done);
 
  private:

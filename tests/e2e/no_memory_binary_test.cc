@@ -51,8 +51,8 @@ class NoMemoryBinaryTest : public testing::Test {
     {
       const LittleAddressSpace little;
       process_ = std::make_unique<Process>(std::vector<std::string>{
-          absl::StrCat("--listen=127.0.0.1:0,unix:", folder_.path(), "/s"), "--threads=2",
-          "--max_result_bytes=2000MiB", "--max_inflight_bytes=64GiB", "--max_shared_bytes=64GiB"});
+          absl::StrCat("--listen=127.0.0.1:0,unix:", folder_.path(), "/s"), "--threads=2", "--max_result_bytes=2000MiB",
+          "--max_inflight_bytes=64GiB", "--max_shared_bytes=64GiB"});
     }
     address_ = process_->WaitForAddress();
     ASSERT_NE(address_, "") << process_->output();

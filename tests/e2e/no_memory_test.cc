@@ -1,6 +1,6 @@
 // Every allocation of the server's code fails once, one after another, in each way that a call comes. The call gets
-// RESOURCE_EXHAUSTED, nothing is left of it, and the next one is as good as ever. tests/support/failing_allocator.h says
-// which allocations those are. What leaks, LeakSanitizer finds, with which this is linked.
+// RESOURCE_EXHAUSTED, nothing is left of it, and the next one is as good as ever. tests/support/failing_allocator.h
+// says which allocations those are. What leaks, LeakSanitizer finds, with which this is linked.
 
 #include <sys/mman.h>
 

@@ -29,17 +29,17 @@ TEST(NoMemoryTest, AnAllocationThatFailsIsResourceExhausted) {
 }
 
 TEST(NoMemoryTest, AThreadThatCannotBeStartedIsResourceExhausted) {
-  const absl::Status status = CatchNoMemoryIn(
-      [] { throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)); });
+  const absl::Status status =
+      CatchNoMemoryIn([] { throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)); });
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
 }
 
 // A fault of ours is not hidden.
 TEST(NoMemoryTest, OtherExceptionsPass) {
   EXPECT_THROW(static_cast<void>(CatchNoMemoryIn([] { throw std::runtime_error("x"); })), std::runtime_error);
-  EXPECT_THROW(static_cast<void>(
-                   CatchNoMemoryIn([] { throw std::system_error(std::make_error_code(std::errc::io_error)); })),
-               std::system_error);
+  EXPECT_THROW(
+      static_cast<void>(CatchNoMemoryIn([] { throw std::system_error(std::make_error_code(std::errc::io_error)); })),
+      std::system_error);
 }
 
 TEST(NoMemoryTest, ATestLetsItThrough) {

@@ -449,8 +449,7 @@ TEST_P(ThreadsTest, AnItemWithoutMemoryEndsItsWork) {
                                 ++begun;
                                 if (id == failing) throw std::bad_alloc();
                               }),
-                       {},
-                       [&](const Outcome& o) {
+                       {}, [&](const Outcome& o) {
                          outcome = o;
                          if (++done == 1) finished.Notify();
                        });
@@ -467,11 +466,12 @@ TEST_P(ThreadsTest, AnItemWithoutMemoryEndsItsWork) {
 TEST_P(ThreadsTest, WhatItHadUnlockedIsNotBegun) {
   Scheduler scheduler(GetParam());
   std::atomic<int> after{0};
-  auto work = std::make_unique<LambdaWork>(3, std::vector<Item>{{0, kHeavy}}, [&](std::int64_t id, LambdaWork::Ready ready) {
-    if (id > 0) ++after;
-    if (id == 0) ready({1, kHeavy});
-    if (id == 0) throw std::bad_alloc();
-  });
+  auto work =
+      std::make_unique<LambdaWork>(3, std::vector<Item>{{0, kHeavy}}, [&](std::int64_t id, LambdaWork::Ready ready) {
+        if (id > 0) ++after;
+        if (id == 0) ready({1, kHeavy});
+        if (id == 0) throw std::bad_alloc();
+      });
   EXPECT_EQ(RunAndWait(scheduler, std::move(work)).status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(after, 0);
 }
