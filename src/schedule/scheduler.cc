@@ -18,10 +18,6 @@
 namespace attnd::schedule {
 namespace {
 
-// Work of up to this cost (multiply-adds: some ten microseconds) runs on the submitting thread: waking another would
-// take as long as the work itself.
-constexpr double kInlineCost = 3 << 18;
-
 // While a long item pauses, others run that cost at most this, and as much in all.
 constexpr double kGuestCost = kPauseCost;
 

@@ -20,6 +20,10 @@ int DefaultThreads();
 // What deadlines and durations go by: never set, unlike the time of day.
 using Clock = std::chrono::steady_clock;
 
+// Work of up to this cost (multiply-adds: some 12 microseconds) runs on the submitting thread: waking another would
+// take as long as the work itself.
+inline constexpr double kInlineCost = 3 << 18;
+
 // A submitted work's outcome.
 struct Outcome {
   absl::Status status;      // OK, CANCELLED, DEADLINE_EXCEEDED, or RESOURCE_EXHAUSTED where there was no memory
@@ -47,8 +51,9 @@ struct SubmitOptions {
 
 // Interleaves the items of all submitted works: the next item always comes from the work that has been given least
 // compute so far (fair queueing by cost), and within a work the most costly ready item goes first. So a small request
-// beside a huge one waits for no more than one item per thread. Deadlines and cancellation are seen between items, and
-// the cancellation of a work that waits at once.
+// beside a huge one waits for no more than one item per thread, and where that is long until it pauses, when short
+// items of others run on its thread. Deadlines and cancellation are seen between items and in pauses, and the
+// cancellation of a work that waits at once. It holds at most one item of a work beside those that run.
 //
 // Thread-safe. No call blocks on a work, and no item ever waits for another inside the pool. The destructor waits for
 // every submitted work.

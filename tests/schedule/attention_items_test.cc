@@ -283,7 +283,7 @@ std::string Fault(const Attention& a, const Kernel& kernel, const AttentionPlan&
   return "";
 }
 
-// Like Covers...: every (row, key) pair is in exactly one item, whatever runs at a time.
+// Every (row, key) pair is in exactly one item, whatever runs at a time.
 TEST(AttentionItems, CoverEveryPairOnceInOrder) {
   for (const PlanCase& c : PlanCases()) {
     Problem problem(c.spec);

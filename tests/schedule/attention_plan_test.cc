@@ -12,6 +12,7 @@
 #include "kernel/kernel.h"
 #include "plan_cases.h"
 #include "schedule/attention_work.h"
+#include "schedule/scheduler.h"
 
 namespace attnd::schedule {
 namespace {
@@ -170,7 +171,6 @@ TEST(AttentionPlan, FindsTrueKeys) {
 // A unit of one row and one key is not free: no more of them run on the submitting thread, or in an item, than take
 // some tens of microseconds.
 TEST(AttentionPlan, TinyUnitsHaveACost) {
-  constexpr double kInlineCost = 3 << 18;  // scheduler.cc
   for (const std::int64_t dim : {1, 16}) {
     for (const std::int64_t rows : {1, 2, 9}) {
       const AttentionPlan plan(Sizes(40'000'000, rows, dim), *AvailableKernels().front());
