@@ -177,12 +177,11 @@ def name_of(flag: str) -> str:
 def smoke(build: pathlib.Path) -> str | None:
     """What is wrong with an attack, or with the protections where this attnd has them; None if nothing is."""
     binary = build / "server/attnd"
-    protected = all(knows(binary, name_of(flag)) for flag in SHARES)
-    if not protected:
-        return refused_beside(Bench(binary, build, [], 1, SMOKE_TOTAL), expected=True)
-    return refused_beside(Bench(binary, build, SHARES, 1, SMOKE_TOTAL), expected=True) or refused_beside(
-        Bench(binary, build, [], 1, SMOKE_TOTAL), expected=False
-    )
+    known = [flag for flag in SHARES if knows(binary, name_of(flag))]
+    wrong = refused_beside(Bench(binary, build, known, 1, SMOKE_TOTAL), expected=True)
+    if wrong is None and known:
+        wrong = refused_beside(Bench(binary, build, [], 1, SMOKE_TOTAL), expected=False)
+    return wrong
 
 
 def refused_beside(bench: Bench, expected: bool) -> str | None:
