@@ -12,7 +12,7 @@ case ${1:-} in '' | --fix) ;; *) sed -n '2,6p' "$0" >&2; exit 2 ;; esac
 cd "$root"
 venv=$(python_venv python-lint client/python/requirements-lint.txt)
 others=()
-for path in examples/python examples/clients tests/attnctl tests/clients bench/python_bench.py tests/checks/python_package.py; do
+for path in examples/python examples/clients tests/attnctl tests/clients bench/python_bench.py bench/reliability tests/checks/python_package.py; do
   [ ! -e "$path" ] || others+=("$path")
 done
 # The paths in its settings are relative to where it runs.

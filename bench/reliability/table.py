@@ -55,7 +55,7 @@ def sides(row: rows.Row, options: argparse.Namespace) -> tuple[Side, Side]:
     if row.off and not known:
         return Side(None, [], f"this attnd has no --{rows.name_of(row.off[0])}"), Side(binary, [])
     if row.off:
-        return Side(binary, []), Side(binary, known)
+        return Side(binary, row.on), Side(binary, known)
     if options.before is None:
         return Side(binary, []), Side(None, [], "no --before")
     return Side(binary, []), Side(options.before, [])
