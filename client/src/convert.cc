@@ -123,6 +123,7 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.started_at = ToTime(m.started_at());
   info.limits = FromProto(m.limits());
   info.local_calls = m.local_calls();
+  info.model_bytes = m.model_bytes();
   for (const v1::Setting& setting : m.settings()) {
     info.settings.push_back({setting.name(), static_cast<SettingState>(setting.state()), setting.detail()});
   }

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <type_traits>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -16,7 +18,7 @@ namespace {
 constexpr std::int64_t kCallBytes = 16 << 10;
 
 template <typename Request, typename Response>
-using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
+using Method = grpc::Status (ModelMethods::*)(Request*, Response*) const;
 
 template <typename Request>
 grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
@@ -25,9 +27,9 @@ grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
   return ToGrpc(InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
 }
 
-// Calls the method, and serialises.
+// Calls the method, and serialises. Request is const unless the method takes it apart.
 template <typename Request, typename Response>
-grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const Request& request,
+grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, Request& request,
                     grpc::ByteBuffer* response) {
   Response answer;
   if (grpc::Status status = (methods.*method)(&request, &answer); !status.ok()) return status;
@@ -43,9 +45,9 @@ class SlowCall final : public grpc::ServerUnaryReactor {
            const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
       : executor_(executor) {
     const auto run = [this, &methods, method, &request, response] {
-      Request parsed;
+      std::remove_const_t<Request> parsed;
       grpc::Status status = Parse(request, &parsed);
-      if (status.ok()) status = Answer(methods, method, parsed, response);
+      if (status.ok()) status = Answer<Request, Response>(methods, method, parsed, response);
       result_bytes_ = static_cast<std::int64_t>(response->Length());
       executor_.Hold(result_bytes_);
       Finish(status);  // after this the reactor may be gone
@@ -103,7 +105,7 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* co
   v1::GetModelRequest parsed;
   if (const grpc::Status status = Parse(*request, &parsed); !status.ok()) return FinishNow(*context, status);
   if (parsed.include_values()) return Later(tables_, methods_, &ModelMethods::GetModel, *request, response);
-  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, parsed, response));
+  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, std::as_const(parsed), response));
 }
 
 grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* /*context*/,

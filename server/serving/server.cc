@@ -54,6 +54,8 @@ model::RegistryOptions RegistryOptionsOf(const Options& options) {
   registry.max_models = options.limits.max_models;
   registry.max_table_values = options.limits.max_table_values;
   registry.max_model_file_bytes = options.limits.max_model_file_bytes;
+  registry.max_model_bytes = options.limits.max_model_bytes;
+  registry.max_total_model_bytes = options.limits.max_total_model_bytes;
   registry.log = [](const std::string& line) { spdlog::warn("{}", line); };
   return registry;
 }
@@ -87,7 +89,8 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       attention_service_(engine_, gate_),
       local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_),
-      info_service_(InfoOf(options, kernel, engine_.threads(), process_settings)),
+      info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
+                    [this](v1::GetServerInfoResponse& info) { info.set_model_bytes(registry_.table_bytes()); }),
       probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
                v1::ServerService::service_full_name()}) {}
 

@@ -108,6 +108,8 @@ struct Limits {
   std::int64_t max_inflight_bytes = 0;
   std::int64_t max_header_bytes = 0;
   std::int64_t max_shared_bytes = 0;  // 0: this server shares no memory
+  std::int64_t max_model_bytes = 0;
+  std::int64_t max_total_model_bytes = 0;
 };
 
 // Whether a server's process shows that a setting has its effect; see SettingState in attnd/v1/server.proto.
@@ -130,6 +132,7 @@ struct ServerInfo {
   Limits limits;
   std::vector<Setting> settings;  // what the server's speed rests on, as found at its start
   bool local_calls = false;       // whether the sockets beside its Unix sockets take calls
+  std::int64_t model_bytes = 0;   // memory that the tables of all models hold now
 };
 
 }  // namespace attnd

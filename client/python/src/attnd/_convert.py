@@ -144,6 +144,7 @@ def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
         limits={limit.name: getattr(limits, limit.name) for limit in limits.DESCRIPTOR.fields},
         settings=[Setting(s.name, _STATE_NAMES.get(s.state, "unspecified"), s.detail) for s in message.settings],
         local_calls=message.local_calls,
+        model_bytes=message.model_bytes,
     )
 
 

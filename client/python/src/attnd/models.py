@@ -339,6 +339,7 @@ class ServerInfo:
         limits: limits in force by name, as in attnd/v1/server.proto ("max_request_bytes", "max_dim", ...).
         settings: what the server's speed rests on, as found at its start.
         local_calls: whether the sockets beside the server's Unix sockets take calls.
+        model_bytes: memory that the tables of all models hold now.
     """
 
     version: str
@@ -349,6 +350,7 @@ class ServerInfo:
     limits: Dict[str, int] = field(default_factory=dict)
     settings: List[Setting] = field(default_factory=list)
     local_calls: bool = False
+    model_bytes: int = 0
 
     def __repr__(self) -> str:
         calls = ", local calls" if self.local_calls else ""
