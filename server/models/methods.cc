@@ -95,7 +95,8 @@ absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request
 
 absl::StatusOr<Snapshot> Upload(v1::UploadTableRequest& request, model::Registry& registry,
                                 std::int64_t max_table_values) {
-  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table, TakeTable(*request.mutable_table(), max_table_values, registry.NewTicket()));
+  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table,
+                         TakeTable(*request.mutable_table(), max_table_values, registry.NewTicket()));
   const std::string default_name = table.bidirectional() ? "encoder" : "decoder";
   const std::string& name = request.table().name().empty() ? default_name : request.table().name();
   return registry.Upload(request.model(), name, std::move(table), request.replace());

@@ -87,8 +87,7 @@ absl::StatusOr<bias::Rule> TakeRule(v1::Table& table, std::int64_t max_table_val
       return bias::T5Rule{t5.num_buckets(), t5.max_distance(), table.bidirectional(), TakeValues(*t5.mutable_values())};
     }
     case v1::Table::kAlibi:
-      ATTND_RETURN_IF_ERROR(
-          Count("table.alibi.slopes", table.alibi().slopes_size(), max_table_values, ticket));
+      ATTND_RETURN_IF_ERROR(Count("table.alibi.slopes", table.alibi().slopes_size(), max_table_values, ticket));
       return bias::AlibiRule{table.bidirectional(), TakeValues(*table.mutable_alibi()->mutable_slopes())};
     case v1::Table::kPerOffset:
       ATTND_RETURN_IF_ERROR(

@@ -153,7 +153,8 @@ std::optional<std::int64_t> BiasTable::Bucket(std::int64_t offset) const {
   if (t5 == nullptr) return std::nullopt;
   if (offset >= 0) return BucketOfDistance(state_->first_offsets, offset);
   if (!t5->bidirectional) return 0;
-  return static_cast<std::int64_t>(state_->first_offsets.size()) + BucketOfDistance(state_->first_offsets, Distance(offset));
+  return static_cast<std::int64_t>(state_->first_offsets.size()) +
+         BucketOfDistance(state_->first_offsets, Distance(offset));
 }
 
 OffsetRange BiasTable::OffsetsOf(std::int64_t bucket) const {

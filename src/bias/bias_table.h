@@ -55,8 +55,8 @@ struct OffsetRange {
   bool operator==(const OffsetRange&) const = default;
 };
 
-// An immutable, validated table. A handle: copies share the values, which are held once and go with the last copy. Reading
-// is thread-safe. A table that has been moved from may only be assigned to or destroyed.
+// An immutable, validated table. A handle: copies share the values, which are held once and go with the last copy.
+// Reading is thread-safe. A table that has been moved from may only be assigned to or destroyed.
 class BiasTable {
  public:
   static constexpr std::int64_t kMaxValues = std::int64_t{1} << 24;

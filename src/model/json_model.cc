@@ -170,8 +170,7 @@ absl::StatusOr<ModelTables> ParseJsonModel(std::string_view text, const ReadLimi
     // The values are in the text, and so in memory, before their number is known.
     absl::StatusOr<bias::TableTicket> ticket = limits.TicketFor(0);
     if (!ticket.ok()) return ticket.status();
-    const absl::Status added =
-        AddTable(name, read->heads, std::move(read->rule), limits, *std::move(ticket), contents);
+    const absl::Status added = AddTable(name, read->heads, std::move(read->rule), limits, *std::move(ticket), contents);
     if (!added.ok()) return added;
   }
   return contents;

@@ -41,9 +41,9 @@ struct ModelMemory::Version::Counts {
     if (!TakeWithin(used, max_bytes, bytes, before)) return ModelExceeded(max_bytes, before, bytes);
     if (TakeWithin(total->used, total->max_bytes, bytes, before)) return absl::OkStatus();
     used.fetch_sub(bytes);
-    return Exceeded(absl::StrCat("at most ", total->max_bytes, " bytes in the tables of all models ",
-                                 "(max_total_model_bytes)"),
-                    before, bytes);
+    return Exceeded(
+        absl::StrCat("at most ", total->max_bytes, " bytes in the tables of all models ", "(max_total_model_bytes)"),
+        before, bytes);
   }
 };
 

@@ -11,8 +11,8 @@
 namespace attnd::model {
 
 // Counts what tables hold (BiasTable::bytes). A table is counted from before its values are allocated until its last
-// copy is gone: in the models that are loaded, in old versions that calls still use, and while it is read. Versions of a
-// model that share a table count it once. Thread-safe; tickets may outlive it.
+// copy is gone: in the models that are loaded, in old versions that calls still use, and while it is read. Versions of
+// a model that share a table count it once. Thread-safe; tickets may outlive it.
 class ModelMemory {
  public:
   ModelMemory(std::int64_t max_model_bytes, std::int64_t max_total_bytes);

@@ -30,7 +30,7 @@ struct RegistryOptions {
   std::int64_t max_model_file_bytes = std::int64_t{1} << 36;  // largest file that is opened (tables only are read)
   std::int64_t max_model_bytes = std::numeric_limits<std::int64_t>::max();        // of one model's tables, in memory
   std::int64_t max_total_model_bytes = std::numeric_limits<std::int64_t>::max();  // of all tables together
-  std::function<void(const std::string&)> log;                // a line for each entry that LoadRoot skips; may be null
+  std::function<void(const std::string&)> log;  // a line for each entry that LoadRoot skips; may be null
 };
 
 // What stands in the model root and could not be loaded at the start.
@@ -89,7 +89,7 @@ class Registry {
     std::shared_ptr<const Model> model;
     std::optional<std::string> path;  // below the model root, for a model that came from there
     TableHashes hashes;
-    std::uint64_t read_order = 0;     // when reading its file began: a later reading is newer, whoever is done first
+    std::uint64_t read_order = 0;  // when reading its file began: a later reading is newer, whoever is done first
   };
 
   // Errors: FAILED_PRECONDITION.

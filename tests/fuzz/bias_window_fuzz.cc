@@ -58,7 +58,8 @@ void Draw(const v1::GetBiasRequest& request, const v1::GetBiasResponse& response
   }
   const auto cells = static_cast<std::size_t>(response.offsets_size());
   for (int i = 0; i < response.heads_size(); ++i) {
-    window.heads.push_back({response.heads(i), {response.values().data() + static_cast<std::size_t>(i) * cells, cells}});
+    window.heads.push_back(
+        {response.heads(i), {response.values().data() + static_cast<std::size_t>(i) * cells, cells}});
   }
   // As many heads as are drawn side by side by those who look at them.
   if (window.heads.size() > 8) window.heads.resize(8);
@@ -72,7 +73,8 @@ void CheckWindow(const World& world, const model::Model& model, const v1::GetBia
   const std::int64_t cells = request.query_count() * request.key_count();
   Check(response.offsets_size() == cells, "an offset for each cell");
   Check(response.buckets_size() == (table.Bucket(0).has_value() ? cells : 0), "a bucket for each cell, or none");
-  Check(response.heads_size() > 0 && response.values_size() == cells * response.heads_size(), "a value for each head and cell");
+  Check(response.heads_size() > 0 && response.values_size() == cells * response.heads_size(),
+        "a value for each head and cell");
   Check(cells * response.heads_size() <= world.limits.max_bias_cells, "the window is within its limit");
   Check(response.mask() == v1::MASK_CAUSAL || response.mask() == v1::MASK_NONE, "the mask is known");
   std::map<std::int32_t, const v1::BucketRange*> ranges;

@@ -23,8 +23,8 @@ bool IsOurs(absl::string_view name) {
   static const std::set<std::string>& names = *[] {
     auto* const ours = new std::set<std::string>(
         {"listen", "model_root", "strict_models", "threads", "kernel", "drain_seconds", "keepalive_time",
-         "keepalive_timeout", "min_ping_interval", "max_connection_age", "max_connection_age_grace",
-         "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "log_level"});
+         "keepalive_timeout", "min_ping_interval", "max_connection_age", "max_connection_age_grace", "unix_socket_mode",
+         "max_connections", "shared_memory", "local_calls", "log_level"});
     for (const LimitRow& row : LimitRows()) {
       if (row.has_flag) ours->insert(row.name);
     }
@@ -38,7 +38,8 @@ void CheckByteSize(absl::string_view text) {
   std::string error;
   if (!AbslParseFlag(text, &size, &error)) return;
   ByteSize again{-1};
-  Check(AbslParseFlag(AbslUnparseFlag(size), &again, &error) && again.bytes == size.bytes, "a size's shortest form is exact");
+  Check(AbslParseFlag(AbslUnparseFlag(size), &again, &error) && again.bytes == size.bytes,
+        "a size's shortest form is exact");
 }
 
 void CheckTaken(const Options& options) {

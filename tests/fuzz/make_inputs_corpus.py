@@ -160,6 +160,9 @@ TEXTS = {
     "unix_cut": b"unix:/x%2",
     "unix_empty": b"unix:",
     "brackets": b"[[::1]]:1",
+    "bracket_open": b"[localhost:80",
+    "bracket_close": b"localhost]:80",
+    "bracket_alone": b"[:80",
     "colon": b":",
 }
 write("address", TEXTS)

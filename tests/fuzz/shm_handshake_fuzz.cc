@@ -95,7 +95,8 @@ struct World {
 void Run(World& world, fuzz::Input input) {
   const auto replies = std::make_shared<Replies>();
   {
-    Connection connection(++world.owner, &world.memory, world.closer, world.unmapper, replies, std::make_shared<NoCalls>());
+    Connection connection(++world.owner, &world.memory, world.closer, world.unmapper, replies,
+                          std::make_shared<NoCalls>());
     shm::Handle given{};
     while (!input.empty()) {
       std::vector<shm::UniqueFd> descriptors;
@@ -129,7 +130,8 @@ void Run(World& world, fuzz::Input input) {
       Check(request.operation == shm::Operation::kRegister, "an operation that there is");
       Check(kinds.size() == 1 && (kinds[0] == 0 || kinds[0] == 5), "only a sealed, writable memfd is taken");
       Check(request.size >= 1 && (kinds[0] == 5 || request.size <= kRegion), "a region lies in its memfd");
-      Check(world.memory.mapped_bytes() <= mapped + static_cast<std::int64_t>(request.size), "what is mapped was asked for");
+      Check(world.memory.mapped_bytes() <= mapped + static_cast<std::int64_t>(request.size),
+            "what is mapped was asked for");
       given = replies->last.handle;
     }
   }

@@ -1,5 +1,5 @@
-// Uploads to a registry with small limits. The input is a row of UploadTableRequests, each after a byte (its lowest bit:
-// unload the model instead; the next: hold the version before) and two bytes of its size.
+// Uploads to a registry with small limits. The input is a row of UploadTableRequests, each after a byte (its lowest
+// bit: unload the model instead; the next: hold the version before) and two bytes of its size.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -47,10 +47,13 @@ const google::protobuf::RepeatedField<float>& ValuesOf(const v1::Table& table) {
 
 // The uploaded table is in the model, to the bit.
 void CheckUploaded(const v1::UploadTableRequest& sent, const v1::Model& model) {
-  const std::string name = !sent.table().name().empty() ? sent.table().name() : sent.table().bidirectional() ? "encoder" : "decoder";
+  const std::string name = !sent.table().name().empty()   ? sent.table().name()
+                           : sent.table().bidirectional() ? "encoder"
+                                                          : "decoder";
   for (const v1::Table& table : model.tables()) {
     if (table.name() != name) continue;
-    Check(table.heads() == sent.table().heads() && table.rule_case() == sent.table().rule_case(), "the rule is the one sent");
+    Check(table.heads() == sent.table().heads() && table.rule_case() == sent.table().rule_case(),
+          "the rule is the one sent");
     Check(table.bidirectional() == sent.table().bidirectional(), "the direction is the one sent");
     const auto& values = ValuesOf(table);
     const auto& expected = ValuesOf(sent.table());
@@ -117,7 +120,8 @@ void Run(fuzz::Input input) {
   }
   held.clear();
   CheckBytes(registry, /*exactly=*/true);
-  for (const Snapshot& model : registry.List("", kMaxModels + 1)) Check(registry.Unload(model->name()).ok(), "unloaded");
+  for (const Snapshot& model : registry.List("", kMaxModels + 1))
+    Check(registry.Unload(model->name()).ok(), "unloaded");
   Check(registry.table_bytes() == 0, "nothing is held without models");
 }
 

@@ -1,5 +1,5 @@
-// The validator of attention requests. The input: a byte (its lowest bit: whether the tensors' sizes follow, or are what
-// the request's sizes come to), three sizes of eight bytes if so, and a ComputeAttentionRequest.
+// The validator of attention requests. The input: a byte (its lowest bit: whether the tensors' sizes follow, or are
+// what the request's sizes come to), three sizes of eight bytes if so, and a ComputeAttentionRequest.
 #include "server/attention/validation.h"
 
 #include <cmath>
@@ -30,7 +30,8 @@ bias::BiasTable Table(bool bidirectional) {
 
 struct World {
   SilentProtobuf silent;
-  model::Model model{"m", 1, "test", absl::UnixEpoch(), {{{"decoder", Table(false)}, {"encoder", Table(true)}}, "", ""}, "hash"};
+  model::Model model{
+      "m", 1, "test", absl::UnixEpoch(), {{{"decoder", Table(false)}, {"encoder", Table(true)}}, "", ""}, "hash"};
   AttentionValidator validator{Limits{}};
 };
 
@@ -51,13 +52,16 @@ template <typename View>
 void CheckView(const View& view, Wide batch, Wide heads, Wide rows, Wide dim, Wide bytes) {
   const Wide element = static_cast<Wide>(tensor::SizeOf(view.dtype));
   Check(batch * heads * rows * dim * element == bytes, "a tensor has the bytes of its sizes");
-  const Wide last = (batch - 1) * view.batch_stride + (heads - 1) * view.head_stride + (rows - 1) * view.row_stride + dim;
+  const Wide last =
+      (batch - 1) * view.batch_stride + (heads - 1) * view.head_stride + (rows - 1) * view.row_stride + dim;
   Check(view.batch_stride > 0 && view.head_stride > 0 && view.row_stride >= dim, "strides are positive");
   Check(last * element == bytes, "the last row ends where the tensor does");
 }
 
-void CheckEach(const std::int64_t* values, std::int64_t count, std::int64_t lowest, std::int64_t highest, const char* what) {
-  for (std::int64_t i = 0; values != nullptr && i < count; ++i) Check(values[i] >= lowest && values[i] <= highest, what);
+void CheckEach(const std::int64_t* values, std::int64_t count, std::int64_t lowest, std::int64_t highest,
+               const char* what) {
+  for (std::int64_t i = 0; values != nullptr && i < count; ++i)
+    Check(values[i] >= lowest && values[i] <= highest, what);
 }
 
 void CheckValid(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, const ValidAttention& valid,
@@ -66,7 +70,8 @@ void CheckValid(const v1::ComputeAttentionRequest& request, const RequestTensors
   for (const std::int64_t dim : {a.batch, a.heads, a.kv_heads, a.query_length, a.key_length}) {
     Check(dim >= 1 && dim <= limits.max_dim, "sizes are within max_dim");
   }
-  for (const std::int64_t dim : {a.head_dim, a.value_head_dim}) Check(dim >= 1 && dim <= limits.max_head_dim, "within max_head_dim");
+  for (const std::int64_t dim : {a.head_dim, a.value_head_dim})
+    Check(dim >= 1 && dim <= limits.max_head_dim, "within max_head_dim");
   Check(a.heads % a.kv_heads == 0, "heads share key heads evenly");
   CheckView(a.q, a.batch, a.heads, a.query_length, a.head_dim, static_cast<Wide>(tensors.q.size));
   CheckView(a.k, a.batch, a.kv_heads, a.key_length, a.head_dim, static_cast<Wide>(tensors.k.size));
@@ -85,10 +90,13 @@ void CheckValid(const v1::ComputeAttentionRequest& request, const RequestTensors
   Check(a.key_starts == nullptr || request.key_starts_size() == a.batch, "a start for each sequence");
   Check(a.query_offsets == nullptr || request.query_offsets_size() == a.batch, "an offset for each sequence");
   // No position may overflow an offset of 32 bits, which kernels count with.
-  CheckEach(&a.query_offset, 1, -std::int64_t{INT32_MAX}, INT32_MAX - a.query_length + 1, "queries lie at 32-bit positions");
-  CheckEach(a.query_offsets, a.batch, -std::int64_t{INT32_MAX}, INT32_MAX - a.query_length + 1, "queries lie at 32-bit positions");
+  CheckEach(&a.query_offset, 1, -std::int64_t{INT32_MAX}, INT32_MAX - a.query_length + 1,
+            "queries lie at 32-bit positions");
+  CheckEach(a.query_offsets, a.batch, -std::int64_t{INT32_MAX}, INT32_MAX - a.query_length + 1,
+            "queries lie at 32-bit positions");
   if (a.key_bits != nullptr) {
-    Check(static_cast<Wide>(request.key_bits().size()) == static_cast<Wide>(a.batch) * ((a.key_length + 7) / 8), "a bit for each key");
+    Check(static_cast<Wide>(request.key_bits().size()) == static_cast<Wide>(a.batch) * ((a.key_length + 7) / 8),
+          "a bit for each key");
   }
   Check(valid.bias.has_value() == (request.bias() != v1::BIAS_NONE), "a bias unless there is to be none");
   if (valid.bias.has_value()) {
@@ -109,7 +117,8 @@ void Run(const World& world, fuzz::Input input) {
   if (!sizes_follow) {
     const std::int64_t kv_heads = request.kv_heads() == 0 ? request.heads() : request.kv_heads();
     const std::int64_t value_dim = request.value_head_dim() == 0 ? request.head_dim() : request.value_head_dim();
-    tensors.q.size = SizeOf({request.batch(), request.heads(), request.query_length(), request.head_dim()}, request.dtype());
+    tensors.q.size =
+        SizeOf({request.batch(), request.heads(), request.query_length(), request.head_dim()}, request.dtype());
     tensors.k.size = SizeOf({request.batch(), kv_heads, request.key_length(), request.head_dim()}, request.dtype());
     tensors.v.size = SizeOf({request.batch(), kv_heads, request.key_length(), value_dim}, request.dtype());
   }

@@ -24,7 +24,8 @@ inline std::size_t XmlCharacter(absl::string_view text) {
     code = code << 6 | (byte(i) & 0x3f);
   }
   const unsigned least = length == 2 ? 0x80 : length == 3 ? 0x800 : 0x10000;
-  const bool allowed = code >= least && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) && code != 0xfffe && code != 0xffff;
+  const bool allowed =
+      code >= least && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) && code != 0xfffe && code != 0xffff;
   return allowed ? length : 0;
 }
 

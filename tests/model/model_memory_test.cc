@@ -1,5 +1,5 @@
-// What the tables of models hold: counted once each, within the limits, given back. The counts are held against those of
-// operator new.
+// What the tables of models hold: counted once each, within the limits, given back. The counts are held against those
+// of operator new.
 #include "model/model_memory.h"
 
 #include <gmock/gmock.h>
@@ -26,7 +26,9 @@ constexpr std::int64_t kTables = 53;
 // Of a table with a value for each offset: the values, and its per-offset form.
 constexpr std::int64_t kTableBytes = 8 * kValues + 16 + bias::kTableOverhead;
 
-std::vector<float> Values(std::int64_t count = kValues) { return std::vector<float>(static_cast<std::size_t>(count), 0.5F); }
+std::vector<float> Values(std::int64_t count = kValues) {
+  return std::vector<float>(static_cast<std::size_t>(count), 0.5F);
+}
 
 absl::StatusOr<bias::BiasTable> Made(const Registry& registry, std::int64_t count = kValues) {
   return bias::BiasTable::Create(1, bias::PerOffsetRule{0, Values(count)}, bias::BiasTable::kMaxValues,
@@ -160,7 +162,7 @@ TEST(ModelMemoryTest, WhatDoesNotFitIsNotAllocated) {
   ResetPeak();
   // 32 values, and a form of some 30 MiB.
   const auto far = bias::BiasTable::Create(1, bias::T5Rule{32, 1 << 24, false, Values(32)}, std::int64_t{1} << 28,
-                                               registry.NewTicket());
+                                           registry.NewTicket());
   EXPECT_EQ(far.status().code(), absl::StatusCode::kResourceExhausted) << far.status();
   EXPECT_LT(PeakBytes() - before, 1 << 20);
 }

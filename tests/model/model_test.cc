@@ -72,9 +72,11 @@ TEST(ModelTest, FindsTablesByName) {
 TEST(ContentHashTest, IsTheSha256OfTheDocumentedBytes) {
   // printf '' | sha256sum
   EXPECT_EQ(ContentHash({}), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  // The book's shape: python3 -c "import hashlib,struct; sha=hashlib.sha256; print(sha(struct.pack('<q7s', 7, b'decoder')
+  // The book's shape: python3 -c "import hashlib,struct; sha=hashlib.sha256; print(sha(struct.pack('<q7s', 7,
+  // b'decoder')
   //   + sha(struct.pack('<qqqqqq4f', 1, 0, 4, 5, 0, 4, 1, 2, 3, 4)).digest()).hexdigest())"
-  EXPECT_EQ(ContentHash(HashesOf({{"decoder", T5()}})), "5dcb032e4be944fba2fc6b192caa17eaa064bdc7ada38bfa0231cdcae21b2554");
+  EXPECT_EQ(ContentHash(HashesOf({{"decoder", T5()}})),
+            "5dcb032e4be944fba2fc6b192caa17eaa064bdc7ada38bfa0231cdcae21b2554");
 }
 
 TEST(ContentHashTest, DiffersWithEverythingThatMatters) {
