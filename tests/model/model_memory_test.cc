@@ -26,6 +26,9 @@ constexpr std::int64_t kTables = 53;
 // Of a table with a value for each offset: the values, and its per-offset form.
 constexpr std::int64_t kTableBytes = 8 * kValues + 16 + bias::kTableOverhead;
 
+// The allocator rounds large blocks up to pages: here the values and their form.
+constexpr std::int64_t kRounding = 2 * 4096;
+
 std::vector<float> Values(std::int64_t count = kValues) {
   return std::vector<float>(static_cast<std::size_t>(count), 0.5F);
 }
@@ -62,7 +65,7 @@ TEST(ModelMemoryTest, ATablesBytesAreWhatItHolds) {
     const absl::StatusOr<bias::BiasTable> table = bias::BiasTable::Create(heads, rule);
     ASSERT_TRUE(table.ok()) << table.status();
     const std::int64_t held = LiveBytes() - before;
-    EXPECT_LE(held, table->bytes()) << heads << " heads, rule " << rule.index();
+    EXPECT_LE(held, table->bytes() + kRounding) << heads << " heads, rule " << rule.index();
     EXPECT_GE(held, table->bytes() - bias::kTableOverhead) << heads << " heads, rule " << rule.index();
   }
 }
