@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -23,7 +24,7 @@ constexpr std::int64_t kCallBytes = 16 << 10;
 constexpr std::int64_t kCopies = 3;
 
 template <typename Request, typename Response>
-using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
+using Method = grpc::Status (ModelMethods::*)(Request*, Response*) const;
 
 template <typename Request>
 grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
@@ -32,9 +33,9 @@ grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
   return ToGrpc(InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
 }
 
-// Calls the method, and serialises.
+// Calls the method, and serialises. Request is const unless the method takes it apart.
 template <typename Request, typename Response>
-grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const Request& request,
+grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, Request& request,
                     grpc::ByteBuffer* response) {
   Response answer;
   if (grpc::Status status = (methods.*method)(&request, &answer); !status.ok()) return status;
@@ -75,17 +76,18 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
 
   absl::Status Take(std::int64_t bytes) {
     absl::StatusOr<memory::Ticket> more = Admit(service_.ledger_, account_, bytes, ticket_.bytes());
-    if (more.ok()) ticket_.Add(*std::move(more));
-    return more.status();
+    if (!more.ok()) return more.status();
+    ticket_.Add(*std::move(more));
+    return absl::OkStatus();
   }
 
   grpc::Status Run(Method method, const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
     grpc::Status status;
     {
-      Request parsed;
+      std::remove_const_t<Request> parsed;
       status = Parse(request, &parsed);
       if (status.ok()) status = ToGrpc(Take(service_.methods_.AnswerBytes(parsed)));
-      if (status.ok()) status = Answer(service_.methods_, method, parsed, response);
+      if (status.ok()) status = Answer<Request, Response>(service_.methods_, method, parsed, response);
     }
     const std::int64_t left = kCallBytes + Length(request) + Length(*response);
     ticket_.GiveBack(std::max<std::int64_t>(0, ticket_.bytes() - left));
@@ -125,7 +127,7 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* co
   v1::GetModelRequest parsed;
   if (const grpc::Status status = Parse(*request, &parsed); !status.ok()) return FinishNow(*context, status);
   if (parsed.include_values()) return Later(tables_, &ModelMethods::GetModel, *context, *request, response);
-  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, parsed, response));
+  return FinishNow(*context, Answer(methods_, &ModelMethods::GetModel, std::as_const(parsed), response));
 }
 
 grpc::ServerUnaryReactor* ModelService::LoadModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
