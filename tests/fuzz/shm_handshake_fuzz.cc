@@ -95,7 +95,7 @@ struct World {
 void Run(World& world, fuzz::Input input) {
   const auto replies = std::make_shared<Replies>();
   {
-    Connection connection(++world.owner, &world.memory, world.closer, world.unmapper, replies,
+    Connection connection(++world.owner, "user", &world.memory, world.closer, world.unmapper, replies,
                           std::make_shared<NoCalls>());
     shm::Handle given{};
     while (!input.empty()) {

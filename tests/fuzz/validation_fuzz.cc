@@ -80,7 +80,6 @@ void CheckValid(const v1::ComputeAttentionRequest& request, const RequestTensors
   const Wide rows = static_cast<Wide>(a.batch) * a.heads * a.query_length;
   Check(valid.log_sum_exp_bytes == (request.return_log_sum_exp() ? rows * 4 : 0), "a float for each row, if asked for");
   Check(valid.output_bytes + valid.log_sum_exp_bytes <= limits.max_result_bytes, "results are within max_result_bytes");
-  Check(valid.packed_bytes >= 0, "packing takes no negative memory");
   Check(std::isfinite(a.scale), "a scale is finite");
   CheckEach(a.query_lengths, a.batch, 0, a.query_length, "query_lengths lie within the queries");
   CheckEach(a.key_lengths, a.batch, 0, a.key_length, "key_lengths lie within the keys");
