@@ -86,7 +86,7 @@ class NoCalls final : public LocalConnection {
 };
 
 struct World {
-  SharedMemory memory{SharedMemoryLimits{kMaxTotal, 4 * kRegion, 3}};
+  SharedMemory memory{SharedMemoryLimits{kMaxTotal, 4 * kRegion, 3, /*peer_shares=*/false}};
   Closer closer, unmapper;
   Kinds kinds;
   SharedMemory::Owner owner = 0;
