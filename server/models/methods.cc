@@ -110,9 +110,10 @@ std::int64_t ValuesBytes(const model::Model& model) {
   return values * kValueBytes;
 }
 
-absl::StatusOr<Snapshot> Upload(const v1::UploadTableRequest& request, model::Registry& registry,
+absl::StatusOr<Snapshot> Upload(v1::UploadTableRequest& request, model::Registry& registry,
                                 std::int64_t max_table_values) {
-  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table, TableFromProto(request.table(), max_table_values));
+  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table,
+                         TakeTable(*request.mutable_table(), max_table_values, registry.NewTicket()));
   const std::string default_name = table.bidirectional() ? "encoder" : "decoder";
   const std::string& name = request.table().name().empty() ? default_name : request.table().name();
   return registry.Upload(request.model(), name, std::move(table), request.replace());
@@ -153,7 +154,7 @@ grpc::Status ModelMethods::UnloadModel(const v1::UnloadModelRequest* request, v1
   return grpc::Status::OK;
 }
 
-grpc::Status ModelMethods::UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const {
+grpc::Status ModelMethods::UploadTable(v1::UploadTableRequest* request, v1::UploadTableResponse* response) const {
   return FinishChange("uploaded", "model", request->model(), Upload(*request, registry_, limits_.max_table_values),
                       response);
 }

@@ -18,7 +18,13 @@ namespace {
 using Floats = google::protobuf::RepeatedField<float>;
 
 Floats ToRepeated(const std::vector<float>& values) { return {values.begin(), values.end()}; }
-std::vector<float> ToVector(const Floats& values) { return {values.begin(), values.end()}; }
+
+// Frees the message's memory before it returns.
+std::vector<float> TakeValues(Floats& values) {
+  Floats taken;
+  taken.Swap(&values);
+  return {taken.begin(), taken.end()};
+}
 
 // Fills in the rule of a table message.
 struct RuleToProto {
@@ -57,32 +63,46 @@ absl::Status CheckCount(absl::string_view field, std::int64_t count, std::int64_
 
 // The number of values must be a whole number of heads' worth, which BiasTable::Create leaves to the caller's
 // arithmetic.
-absl::StatusOr<bias::Rule> PerOffsetFromProto(const v1::Table& table) {
-  const v1::PerOffset& per_offset = table.per_offset();
+absl::StatusOr<bias::Rule> TakePerOffset(v1::Table& table) {
+  v1::PerOffset& per_offset = *table.mutable_per_offset();
   if (table.bidirectional() != (per_offset.min_offset() < 0)) {
     return InvalidField("table.bidirectional", "true exactly if table.per_offset.min_offset is negative",
                         table.bidirectional() ? "true" : "false");
   }
-  return bias::PerOffsetRule{per_offset.min_offset(), ToVector(per_offset.values())};
+  return bias::PerOffsetRule{per_offset.min_offset(), TakeValues(*per_offset.mutable_values())};
 }
 
-absl::StatusOr<bias::Rule> RuleFromProto(const v1::Table& table, std::int64_t max_table_values) {
+// Lets `ticket` count the rule's values before they are copied.
+absl::Status Count(absl::string_view field, std::int64_t count, std::int64_t max_table_values,
+                   bias::TableTicket& ticket) {
+  ATTND_RETURN_IF_ERROR(CheckCount(field, count, max_table_values));
+  return ticket.GrowTo(bias::RuleBytes(count));
+}
+
+absl::StatusOr<bias::Rule> TakeRule(v1::Table& table, std::int64_t max_table_values, bias::TableTicket& ticket) {
   switch (table.rule_case()) {
     case v1::Table::kT5: {
-      const v1::T5Buckets& t5 = table.t5();
-      ATTND_RETURN_IF_ERROR(CheckCount("table.t5.values", t5.values_size(), max_table_values));
-      return bias::T5Rule{t5.num_buckets(), t5.max_distance(), table.bidirectional(), ToVector(t5.values())};
+      v1::T5Buckets& t5 = *table.mutable_t5();
+      ATTND_RETURN_IF_ERROR(Count("table.t5.values", t5.values_size(), max_table_values, ticket));
+      return bias::T5Rule{t5.num_buckets(), t5.max_distance(), table.bidirectional(), TakeValues(*t5.mutable_values())};
     }
     case v1::Table::kAlibi:
-      ATTND_RETURN_IF_ERROR(CheckCount("table.alibi.slopes", table.alibi().slopes_size(), max_table_values));
-      return bias::AlibiRule{table.bidirectional(), ToVector(table.alibi().slopes())};
+      ATTND_RETURN_IF_ERROR(Count("table.alibi.slopes", table.alibi().slopes_size(), max_table_values, ticket));
+      return bias::AlibiRule{table.bidirectional(), TakeValues(*table.mutable_alibi()->mutable_slopes())};
     case v1::Table::kPerOffset:
-      ATTND_RETURN_IF_ERROR(CheckCount("table.per_offset.values", table.per_offset().values_size(), max_table_values));
-      return PerOffsetFromProto(table);
+      ATTND_RETURN_IF_ERROR(
+          Count("table.per_offset.values", table.per_offset().values_size(), max_table_values, ticket));
+      return TakePerOffset(table);
     case v1::Table::RULE_NOT_SET:
       break;
   }
   return InvalidField("table.rule", "t5, alibi or per_offset", "none");
+}
+
+// Whether an error blames the whole table, as a ticket's does.
+bool IsOfTheTable(const absl::Status& status) {
+  const auto fault = errors::FaultOf(status);
+  return fault.has_value() && fault->field == "table";
 }
 
 }  // namespace
@@ -109,12 +129,13 @@ v1::Model ToProto(const model::Model& model, bool include_values) {
   return proto;
 }
 
-absl::StatusOr<bias::BiasTable> TableFromProto(const v1::Table& table, std::int64_t max_table_values) {
+absl::StatusOr<bias::BiasTable> TakeTable(v1::Table& table, std::int64_t max_table_values, bias::TableTicket ticket) {
   if (table.heads() < 1) return InvalidField("table.heads", "at least 1", table.heads());
-  ATTND_ASSIGN_OR_RETURN(bias::Rule rule, RuleFromProto(table, max_table_values));
-  absl::StatusOr<bias::BiasTable> made = bias::BiasTable::Create(table.heads(), std::move(rule), max_table_values);
-  // Whatever is wrong now is a field of the rule.
-  if (!made.ok()) return errors::Under(RulePath(table), made.status());
+  ATTND_ASSIGN_OR_RETURN(bias::Rule rule, TakeRule(table, max_table_values, ticket));
+  absl::StatusOr<bias::BiasTable> made =
+      bias::BiasTable::Create(table.heads(), std::move(rule), max_table_values, std::move(ticket));
+  // Whatever is wrong now is a field of the rule, or the table is too large for what may be held.
+  if (!made.ok() && !IsOfTheTable(made.status())) return errors::Under(RulePath(table), made.status());
   return made;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -25,7 +26,7 @@ constexpr std::int64_t kCallBytes = 16 << 10;
 constexpr std::int64_t kCopies = 3;
 
 template <typename Request, typename Response>
-using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
+using Method = grpc::Status (ModelMethods::*)(Request*, Response*) const;
 
 template <typename Request>
 grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
@@ -34,9 +35,9 @@ grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
   return ToGrpc(InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
 }
 
-// Calls the method, and serialises.
+// Calls the method, and serialises. Request is const unless the method takes it apart.
 template <typename Request, typename Response>
-grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const Request& request,
+grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, Request& request,
                     grpc::ByteBuffer* response) {
   Response answer;
   if (grpc::Status status = (methods.*method)(&request, &answer); !status.ok()) return status;
@@ -47,9 +48,9 @@ grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> metho
 template <typename Request, typename Response>
 grpc::Status ParseAndAnswer(const ModelMethods& methods, Method<Request, Response> method,
                             const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-  Request parsed;
+  std::remove_const_t<Request> parsed;
   if (grpc::Status status = Parse(request, &parsed); !status.ok()) return status;
-  return Answer(methods, method, parsed, response);
+  return Answer<Request, Response>(methods, method, parsed, response);
 }
 
 // The status of a call that `call` answers; never throws.
@@ -95,15 +96,16 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
 
   absl::Status Take(std::int64_t bytes) {
     absl::StatusOr<memory::Ticket> more = Admit(service_.ledger_, account_, bytes, ticket_.bytes());
-    if (more.ok()) ticket_.Add(*std::move(more));
-    return more.status();
+    if (!more.ok()) return more.status();
+    ticket_.Add(*std::move(more));
+    return absl::OkStatus();
   }
 
   grpc::Status Run(Method method, const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-    Request parsed;
+    std::remove_const_t<Request> parsed;
     if (grpc::Status status = Parse(request, &parsed); !status.ok()) return status;
     if (const absl::Status taken = Take(service_.methods_.AnswerBytes(parsed)); !taken.ok()) return ToGrpc(taken);
-    return Answer(service_.methods_, method, parsed, response);
+    return Answer<Request, Response>(service_.methods_, method, parsed, response);
   }
 
   void GiveBackBut(std::int64_t left) { ticket_.GiveBack(std::max<std::int64_t>(0, ticket_.bytes() - left)); }
@@ -149,7 +151,7 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* co
         v1::GetModelRequest parsed;
         if (grpc::Status parse = Parse(*request, &parsed); !parse.ok()) return parse;
         later = parsed.include_values();
-        return later ? grpc::Status::OK : Answer(methods_, &ModelMethods::GetModel, parsed, response);
+        return later ? grpc::Status::OK : Answer(methods_, &ModelMethods::GetModel, std::as_const(parsed), response);
       },
       response);
   if (later) return Later(tables_, &ModelMethods::GetModel, *context, *request, response);

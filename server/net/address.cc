@@ -7,7 +7,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "contract/unix_name.h"
 #include "server/rpc/status.h"
 
@@ -32,8 +31,10 @@ absl::StatusOr<Address> ParseAddress(const std::string& address) {
   absl::string_view host = absl::string_view(address).substr(0, colon);
   const absl::string_view port = absl::string_view(address).substr(std::min(colon + 1, address.size()));
   // Without brackets the last colon may be the port's or the address's.
-  const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
-  if (host.empty() || !IsPort(port) || absl::StrContains(host, '[') || absl::StrContains(host, ':') != bracketed) {
+  const bool bracketed = absl::StartsWith(host, "[") && absl::EndsWith(host, "]");
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  if (host.empty() || !IsPort(port) || host.find_first_of("[]") != absl::string_view::npos ||
+      absl::StrContains(host, ':') != bracketed) {
     return InvalidField("--listen", "host:port, [v6]:port or unix:path, separated by commas", address);
   }
   return Address{std::nullopt, std::string(host), std::string(port)};

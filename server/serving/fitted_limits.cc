@@ -13,22 +13,25 @@ constexpr std::int64_t kStep = std::int64_t{1} << 20;
 
 // Scratch memory of a thread that computes, at the largest head_dim.
 constexpr std::int64_t kThreadBytes = std::int64_t{4} << 20;
-// Tables of a thousand models of the usual size.
-constexpr std::int64_t kModelBytes = std::int64_t{64} << 20;
+// The embedded models, and some hundred of T5's sizes.
+constexpr std::int64_t kLeastModels = std::int64_t{16} << 20;
 
 std::int64_t Whole(std::int64_t bytes) { return bytes < kStep ? bytes : bytes / kStep * kStep; }
 
 }  // namespace
 
-std::int64_t BaseBytes(int threads) { return kIdleBytes + kModelBytes + threads * kThreadBytes; }
+std::int64_t BaseBytes(int threads) { return kIdleBytes + threads * kThreadBytes; }
 
 Limits FittedLimits(const Options& options, int threads, const AllowedMemory& allowed) {
   constexpr Limits kMost;
-  const std::int64_t half = std::max<std::int64_t>(0, allowed.bytes - BaseBytes(threads)) / 2;
   Limits limits = options.limits;
   const auto fit = [](std::int64_t& limit, std::int64_t bytes, std::int64_t most) {
     if (limit == 0) limit = std::min(Whole(bytes), most);
   };
+  const std::int64_t left = std::max<std::int64_t>(0, allowed.bytes - BaseBytes(threads));
+  fit(limits.max_total_model_bytes, std::max(left / 8, kLeastModels), kMost.max_total_model_bytes);
+  fit(limits.max_model_bytes, limits.max_total_model_bytes, kMost.max_model_bytes);
+  const std::int64_t half = std::max<std::int64_t>(0, left - limits.max_total_model_bytes) / 2;
   fit(limits.max_inflight_bytes, std::max(half, kLeastInflight), kMost.max_inflight_bytes);
   // Without shares all of it can be one peer's, and the rule keeps the same distance.
   const std::int64_t eighth = std::max<std::int64_t>(1, limits.max_inflight_bytes / 8);

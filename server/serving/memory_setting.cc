@@ -52,6 +52,7 @@ v1::Setting MemorySetting(const Options& options, const AllowedMemory& allowed) 
   look("max_inflight_bytes", options.limits.max_inflight_bytes);
   look("max_request_bytes", options.limits.max_request_bytes);
   look("max_result_bytes", options.limits.max_result_bytes);
+  look("max_total_model_bytes", options.limits.max_total_model_bytes);
   if (SharesMemory(options)) look("max_shared_bytes", options.limits.max_shared_bytes);
   const std::string room = absl::StrCat(allowed.bytes >> 20, "MiB, ", allowed.source);
   std::vector<std::string> wrong;

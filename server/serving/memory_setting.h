@@ -21,9 +21,9 @@ inline constexpr std::int64_t kIdleBytes = std::int64_t{32} << 20;
 // Of this process: the cgroup's limit, or the machine's memory if that is less.
 AllowedMemory AllowedToThisProcess();
 
-// "memory", in force if each limit of bytes in flight or shared, and what the server takes without calls, fits into
-// `allowed`, and one peer can have as much in flight as the largest request is allowed to take. A server that takes
-// more is killed by the kernel. The limits of `options` are fitted (fitted_limits.h).
+// "memory", in force if each limit of bytes in flight, of models, or shared, and what the server takes without calls,
+// fits into `allowed`, and one peer can have as much in flight as the largest request is allowed to take. A server that
+// takes more is killed by the kernel. The limits of `options` are fitted (fitted_limits.h).
 v1::Setting MemorySetting(const Options& options, const AllowedMemory& allowed);
 
 }  // namespace attnd::server

@@ -57,6 +57,8 @@ model::RegistryOptions RegistryOptionsOf(const Options& options) {
   registry.max_models = options.limits.max_models;
   registry.max_table_values = options.limits.max_table_values;
   registry.max_model_file_bytes = options.limits.max_model_file_bytes;
+  registry.max_model_bytes = options.limits.max_model_bytes;
+  registry.max_total_model_bytes = options.limits.max_total_model_bytes;
   registry.log = [](const std::string& line) { spdlog::warn("{}", line); };
   return registry;
 }
@@ -109,9 +111,10 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       attention_service_(engine_, gate_, stalls_, TrustedProxies(options)),
       local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_, ledger_, TrustedProxies(options)),
-      info_service_(
-          InfoOf(options, kernel, engine_.threads(), process_settings),
-          [this](v1::GetServerInfoResponse& info) { AddUse(ledger_, shared_memory_.get(), counters_, info); }),
+      info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
+                    [this](v1::GetServerInfoResponse& info) {
+                      AddUse(ledger_, shared_memory_.get(), counters_, registry_, info);
+                    }),
       probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
                v1::ServerService::service_full_name()}) {}
 

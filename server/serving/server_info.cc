@@ -38,9 +38,10 @@ v1::MemoryUse ToProto(const memory::Ledger::Usage& usage) {
 }  // namespace
 
 void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
-            v1::GetServerInfoResponse& info) {
+            const model::Registry& models, v1::GetServerInfoResponse& info) {
   *info.mutable_memory() = ToProto(ledger.GetUsage());
   if (shared != nullptr) *info.mutable_shared_memory() = ToProto(shared->GetUsage());
+  info.set_model_bytes(models.table_bytes());
   info.mutable_stalled_calls()->set_reads(counters.stalled_reads.load(std::memory_order_relaxed));
   info.mutable_stalled_calls()->set_writes(counters.stalled_writes.load(std::memory_order_relaxed));
 }

@@ -89,41 +89,81 @@ struct ValueAt {
   }
 };
 
-}  // namespace
-
-absl::StatusOr<BiasTable> BiasTable::Create(std::int64_t heads, Rule rule, std::int64_t max_values) {
-  if (heads < 1) return errors::InvalidField("heads", "at least 1", heads);
-  if (absl::Status valid = std::visit(Validator{heads}, rule); !valid.ok()) return valid;
-  BiasTable table;
-  if (const T5Rule* t5 = std::get_if<T5Rule>(&rule)) {
-    const std::int64_t buckets = BucketsPerSide(t5->num_buckets, t5->bidirectional);
-    table.first_offsets_ = FirstDistances(buckets, t5->max_distance);
-  }
-  absl::StatusOr<OffsetForm> form = MakeOffsetForm(heads, rule, table.first_offsets_, max_values);
-  if (!form.ok()) return form.status();
-  table.heads_ = heads;
-  table.rule_ = std::move(rule);
-  table.form_ = *std::move(form);
-  return table;
+// What is held before the per-offset form is made.
+std::int64_t BytesBeforeForm(const Rule& rule) {
+  struct Held {
+    std::int64_t operator()(const T5Rule& t5) const {
+      const std::int64_t buckets = BucketsPerSide(t5.num_buckets, t5.bidirectional);
+      return Values(t5.values) + buckets * std::int64_t{sizeof(std::int64_t)};
+    }
+    std::int64_t operator()(const AlibiRule& alibi) const { return Values(alibi.slopes); }
+    std::int64_t operator()(const PerOffsetRule& per_offset) const { return Values(per_offset.values); }
+    static std::int64_t Values(const std::vector<float>& values) {
+      return RuleBytes(static_cast<std::int64_t>(values.size()));
+    }
+  };
+  return kTableOverhead + std::visit(Held{}, rule);
 }
 
-bool BiasTable::bidirectional() const { return std::visit(IsBidirectional{}, rule_); }
+// Gives back what a vector has reserved and does not use, so that what is counted is what is held.
+struct Shrink {
+  void operator()(T5Rule& rule) const { rule.values.shrink_to_fit(); }
+  void operator()(AlibiRule& rule) const { rule.slopes.shrink_to_fit(); }
+  void operator()(PerOffsetRule& rule) const { rule.values.shrink_to_fit(); }
+};
+
+}  // namespace
+
+absl::StatusOr<BiasTable> BiasTable::Create(std::int64_t heads, Rule rule, std::int64_t max_values,
+                                            TableTicket ticket) {
+  if (heads < 1) return errors::InvalidField("heads", "at least 1", heads);
+  if (absl::Status valid = std::visit(Validator{heads}, rule); !valid.ok()) return valid;
+  const std::int64_t before = BytesBeforeForm(rule);
+  if (absl::Status taken = ticket.GrowTo(before); !taken.ok()) return taken;
+  std::visit(Shrink{}, rule);
+  auto state = std::make_shared<State>();
+  if (const T5Rule* t5 = std::get_if<T5Rule>(&rule)) {
+    const std::int64_t buckets = BucketsPerSide(t5->num_buckets, t5->bidirectional);
+    state->first_offsets = FirstDistances(buckets, t5->max_distance);
+  }
+  const absl::StatusOr<OffsetSpan> span = SpanOf(heads, rule, state->first_offsets, max_values);
+  if (!span.ok()) return span.status();
+  state->bytes = before + span->bytes(heads);
+  if (absl::Status taken = ticket.GrowTo(state->bytes); !taken.ok()) return taken;
+  absl::StatusOr<OffsetForm> form = MakeOffsetForm(heads, rule, state->first_offsets, *span);
+  if (!form.ok()) return form.status();
+  state->ticket = std::move(ticket);
+  state->heads = heads;
+  state->rule = std::move(rule);
+  state->form = *std::move(form);
+  return BiasTable(std::move(state));
+}
+
+absl::Status BiasTable::CountIn(TableTicket ticket) {
+  if (state_->ticket.has_account()) return absl::OkStatus();
+  if (absl::Status taken = ticket.GrowTo(state_->bytes); !taken.ok()) return taken;
+  state_->ticket = std::move(ticket);
+  return absl::OkStatus();
+}
+
+bool BiasTable::bidirectional() const { return std::visit(IsBidirectional{}, state_->rule); }
 
 std::optional<std::int64_t> BiasTable::Bucket(std::int64_t offset) const {
-  const T5Rule* t5 = std::get_if<T5Rule>(&rule_);
+  const T5Rule* t5 = std::get_if<T5Rule>(&state_->rule);
   if (t5 == nullptr) return std::nullopt;
-  if (offset >= 0) return BucketOfDistance(first_offsets_, offset);
+  if (offset >= 0) return BucketOfDistance(state_->first_offsets, offset);
   if (!t5->bidirectional) return 0;
-  return static_cast<std::int64_t>(first_offsets_.size()) + BucketOfDistance(first_offsets_, Distance(offset));
+  return static_cast<std::int64_t>(state_->first_offsets.size()) +
+         BucketOfDistance(state_->first_offsets, Distance(offset));
 }
 
 OffsetRange BiasTable::OffsetsOf(std::int64_t bucket) const {
-  const auto side = static_cast<std::int64_t>(first_offsets_.size());
+  const auto side = static_cast<std::int64_t>(state_->first_offsets.size());
   const bool after = bucket >= side;  // keys after the query
   const auto rank = static_cast<std::size_t>(after ? bucket - side : bucket);
-  const std::int64_t nearest = first_offsets_[rank];
+  const std::int64_t nearest = state_->first_offsets[rank];
   std::optional<std::int64_t> farthest;
-  if (rank + 1 < first_offsets_.size()) farthest = first_offsets_[rank + 1] - 1;
+  if (rank + 1 < state_->first_offsets.size()) farthest = state_->first_offsets[rank + 1] - 1;
   if (after) return {farthest ? std::optional<std::int64_t>(-*farthest) : std::nullopt, -nearest};
   if (bucket == 0 && !bidirectional()) return {std::nullopt, farthest};
   return {nearest, farthest};
@@ -131,7 +171,7 @@ OffsetRange BiasTable::OffsetsOf(std::int64_t bucket) const {
 
 float BiasTable::Value(std::int64_t head, std::int64_t offset) const {
   const std::int64_t bucket = Bucket(offset).value_or(0);
-  return std::visit(ValueAt{heads_, head, offset, bucket}, rule_);
+  return std::visit(ValueAt{state_->heads, head, offset, bucket}, state_->rule);
 }
 
 }  // namespace attnd::bias

@@ -5,11 +5,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "bias/table_ticket.h"
 
 namespace attnd::bias {
 
@@ -53,20 +55,33 @@ struct OffsetRange {
   bool operator==(const OffsetRange&) const = default;
 };
 
-// An immutable, validated table. Thread-safe.
+// An immutable, validated table. A handle: copies share the values, which are held once and go with the last copy.
+// Reading is thread-safe. A table that has been moved from may only be assigned to or destroyed.
 class BiasTable {
  public:
   static constexpr std::int64_t kMaxValues = std::int64_t{1} << 24;
 
+  // Before the per-offset form is allocated, `ticket` grows to what bytes() will be; the table keeps it.
+  //
   // Errors: INVALID_ARGUMENT with the field, what was expected and what was given: heads < 1, a size that does not
   // match, too few buckets, a max_distance that T5's formula does not allow, a value that is not finite.
-  // RESOURCE_EXHAUSTED if its per-offset form takes more than `max_values` values (heads x different offsets).
-  static absl::StatusOr<BiasTable> Create(std::int64_t heads, Rule rule, std::int64_t max_values = kMaxValues);
+  // RESOURCE_EXHAUSTED if its per-offset form takes more than `max_values` values (heads x different offsets), or if
+  // `ticket` cannot grow.
+  static absl::StatusOr<BiasTable> Create(std::int64_t heads, Rule rule, std::int64_t max_values = kMaxValues,
+                                          TableTicket ticket = {});
 
-  std::int64_t heads() const { return heads_; }
+  // Lets `ticket` count a table that was made without one; has no effect on one that has. Not thread-safe, for a table
+  // that nobody shares yet. Errors: those of the ticket.
+  absl::Status CountIn(TableTicket ticket);
+
+  std::int64_t heads() const { return state_->heads; }
   bool bidirectional() const;
-  const Rule& rule() const { return rule_; }
-  const OffsetForm& offset_form() const { return form_; }
+  const Rule& rule() const { return state_->rule; }
+  const OffsetForm& offset_form() const { return state_->form; }
+
+  // Memory that the table holds: four bytes for each value of the rule and each of the per-offset form, 16 for each
+  // head, 8 for each bucket on one side (T5), and kTableOverhead.
+  std::int64_t bytes() const { return state_->bytes; }
 
   // The bucket of an offset; nullopt if the rule has no buckets. For a causal table a negative offset is in bucket 0,
   // as in Hugging Face.
@@ -79,11 +94,23 @@ class BiasTable {
   float Value(std::int64_t head, std::int64_t offset) const;
 
  private:
-  BiasTable() = default;
-  std::int64_t heads_ = 0;
-  Rule rule_;
-  std::vector<std::int64_t> first_offsets_;  // of each bucket on one side, ascending (T5)
-  OffsetForm form_;
+  struct State {
+    TableTicket ticket;  // first, so that it gives back after the rest is gone
+    std::int64_t heads = 0;
+    std::int64_t bytes = 0;
+    Rule rule;
+    std::vector<std::int64_t> first_offsets;  // of each bucket on one side, ascending (T5)
+    OffsetForm form;
+  };
+
+  explicit BiasTable(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  std::shared_ptr<State> state_;
 };
+
+// Of a table beside its values: the object itself, its entry in a model, the allocator's own.
+inline constexpr std::int64_t kTableOverhead = 1024;
+
+// What a table's rule holds before it is made: for a reader to count before it reads the values.
+constexpr std::int64_t RuleBytes(std::int64_t values) { return values * std::int64_t{sizeof(float)}; }
 
 }  // namespace attnd::bias

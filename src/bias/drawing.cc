@@ -3,11 +3,19 @@
 #include <cmath>
 
 #include "absl/strings/str_replace.h"
+#include "errors/shown.h"
 
 namespace attnd::bias {
 
 std::string Escaped(absl::string_view text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
+  // XML has no control characters, no bytes that are no UTF-8, and not these two.
+  const std::string shown = errors::Shown(text, std::string::npos);
+  return absl::StrReplaceAll(shown, {{"\uFFFE", "\\xefbfbe"},
+                                     {"\uFFFF", "\\xefbfbf"},
+                                     {"&", "&amp;"},
+                                     {"<", "&lt;"},
+                                     {">", "&gt;"},
+                                     {"\"", "&quot;"}});
 }
 
 std::string Minus(absl::string_view text) { return absl::StrReplaceAll(text, {{"-", "\u2212"}}); }

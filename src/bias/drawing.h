@@ -7,7 +7,7 @@
 
 namespace attnd::bias {
 
-// Text as SVG has it, in elements and attributes.
+// Text as SVG has it, in elements and attributes. What XML does not allow there is shown as \xNN.
 std::string Escaped(absl::string_view text);
 
 // With the sign that is as wide as a plus.

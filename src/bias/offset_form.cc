@@ -12,21 +12,13 @@
 namespace attnd::bias {
 namespace {
 
-// A form of `heads` heads from min_offset to max_offset, all zeros. `field` of the rule is what makes it long.
-absl::StatusOr<OffsetForm> Zeros(absl::string_view field, std::int64_t heads, std::int64_t min_offset,
-                                 std::int64_t max_offset, std::int64_t max_values) {
-  const std::int64_t count = max_offset - min_offset + 1;
-  const std::optional<std::int64_t> values = tensor::CheckedProduct({heads, count});
-  if (!values || *values > max_values) {
-    return errors::FieldError(absl::StatusCode::kResourceExhausted, field,
-                              absl::StrCat("a table of at most ", max_values, " values (max_table_values)"),
-                              absl::StrCat(count, " different offsets for each of ", heads, " heads"));
-  }
+// A form of `heads` heads, all zeros.
+OffsetForm Zeros(std::int64_t heads, const OffsetSpan& span) {
   OffsetForm form;
-  form.min_offset = min_offset;
-  form.max_offset = max_offset;
-  form.values.assign(static_cast<std::size_t>(*values), 0.0F);
+  form.min_offset = span.min_offset;
+  form.max_offset = span.max_offset;
   const auto per_head = static_cast<std::size_t>(heads);
+  form.values.assign(per_head * static_cast<std::size_t>(span.count()), 0.0F);
   form.constant.assign(per_head, 0.0F);
   form.low_value.assign(per_head, 0.0F);
   form.high_slope.assign(per_head, 0.0F);
@@ -55,29 +47,54 @@ absl::Status Fill(OffsetForm& form, const Value& value) {
   return absl::OkStatus();
 }
 
+// The offsets that a rule needs, with the field that makes them many.
+struct Spanner {
+  std::int64_t heads;
+  const std::vector<std::int64_t>& first_distances;
+
+  struct Result {
+    absl::string_view field;
+    OffsetSpan span;
+  };
+  Result operator()(const T5Rule& rule) const {
+    const std::int64_t last = first_distances.back();
+    return {"max_distance", {rule.bidirectional ? -last : 0, last}};
+  }
+  Result operator()(const AlibiRule&) const { return {"slopes", {0, 0}}; }
+  Result operator()(const PerOffsetRule& rule) const {
+    const std::int64_t count = static_cast<std::int64_t>(rule.values.size()) / heads;
+    return {"values", {rule.min_offset, rule.min_offset + count - 1}};
+  }
+};
+
+// The bucket of distances that go up or down by one from call to call, without a search.
+class BucketCursor {
+ public:
+  explicit BucketCursor(const std::vector<std::int64_t>& first_distances) : first_(first_distances) {}
+
+  std::size_t Of(std::int64_t distance) {
+    while (bucket_ + 1 < first_.size() && first_[bucket_ + 1] <= distance) ++bucket_;
+    while (first_[bucket_] > distance) --bucket_;
+    return bucket_;
+  }
+
+ private:
+  const std::vector<std::int64_t>& first_;
+  std::size_t bucket_ = 0;
+};
+
 struct Maker {
   std::int64_t heads;
   const std::vector<std::int64_t>& first_distances;
-  std::int64_t max_values;
+  const OffsetSpan& span;
 
   absl::StatusOr<OffsetForm> operator()(const T5Rule& rule) const {
-    const std::int64_t last = first_distances.back();
-    absl::StatusOr<OffsetForm> form = Zeros("max_distance", heads, rule.bidirectional ? -last : 0, last, max_values);
-    if (!form.ok()) return form;
-    // Buckets by distance, so that filling in looks none up. They are fewer than the values in memory.
-    std::vector<std::uint32_t> bucket_of(static_cast<std::size_t>(last) + 1);
-    std::uint32_t bucket = 0;
-    for (std::size_t distance = 0; distance < bucket_of.size(); ++distance) {
-      while (bucket + 1 < first_distances.size() &&
-             first_distances[bucket + 1] <= static_cast<std::int64_t>(distance)) {
-        ++bucket;
-      }
-      bucket_of[distance] = bucket;
-    }
+    OffsetForm form = Zeros(heads, span);
+    BucketCursor cursor(first_distances);
     const auto stride = static_cast<std::size_t>(heads);
-    const absl::Status filled = Fill(*form, [&](std::size_t head, std::int64_t offset) {
+    const absl::Status filled = Fill(form, [&](std::size_t head, std::int64_t offset) {
       const std::size_t side = offset < 0 ? first_distances.size() : 0;
-      const std::size_t bucket = side + bucket_of[static_cast<std::size_t>(offset < 0 ? -offset : offset)];
+      const std::size_t bucket = side + cursor.Of(offset < 0 ? -offset : offset);
       return rule.values[bucket * stride + head];
     });
     if (!filled.ok()) return filled;
@@ -85,19 +102,16 @@ struct Maker {
   }
 
   absl::StatusOr<OffsetForm> operator()(const AlibiRule& rule) const {
-    absl::StatusOr<OffsetForm> form = Zeros("slopes", heads, 0, 0, max_values);
-    if (!form.ok()) return form;
-    form->high_slope = rule.slopes;
-    form->low_slope = rule.slopes;
+    OffsetForm form = Zeros(heads, span);
+    form.high_slope = rule.slopes;
+    form.low_slope = rule.slopes;
     return form;
   }
 
   absl::StatusOr<OffsetForm> operator()(const PerOffsetRule& rule) const {
     const std::size_t count = rule.values.size() / static_cast<std::size_t>(heads);
-    const std::int64_t max_offset = rule.min_offset + static_cast<std::int64_t>(count) - 1;
-    absl::StatusOr<OffsetForm> form = Zeros("values", heads, rule.min_offset, max_offset, max_values);
-    if (!form.ok()) return form;
-    const absl::Status filled = Fill(*form, [&](std::size_t head, std::int64_t offset) {
+    OffsetForm form = Zeros(heads, span);
+    const absl::Status filled = Fill(form, [&](std::size_t head, std::int64_t offset) {
       return rule.values[head * count + static_cast<std::size_t>(offset - rule.min_offset)];
     });
     if (!filled.ok()) return filled;
@@ -107,9 +121,19 @@ struct Maker {
 
 }  // namespace
 
+absl::StatusOr<OffsetSpan> SpanOf(std::int64_t heads, const Rule& rule,
+                                  const std::vector<std::int64_t>& first_distances, std::int64_t max_values) {
+  const auto [field, span] = std::visit(Spanner{heads, first_distances}, rule);
+  const std::optional<std::int64_t> values = tensor::CheckedProduct({heads, span.count()});
+  if (values && *values <= max_values) return span;
+  return errors::FieldError(absl::StatusCode::kResourceExhausted, field,
+                            absl::StrCat("a table of at most ", max_values, " values (max_table_values)"),
+                            absl::StrCat(span.count(), " different offsets for each of ", heads, " heads"));
+}
+
 absl::StatusOr<OffsetForm> MakeOffsetForm(std::int64_t heads, const Rule& rule,
-                                          const std::vector<std::int64_t>& first_distances, std::int64_t max_values) {
-  return std::visit(Maker{heads, first_distances, max_values}, rule);
+                                          const std::vector<std::int64_t>& first_distances, const OffsetSpan& span) {
+  return std::visit(Maker{heads, first_distances, span}, rule);
 }
 
 }  // namespace attnd::bias

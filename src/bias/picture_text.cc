@@ -10,9 +10,13 @@
 #include "bias/picture.h"
 #include "bias/picture_colour.h"
 #include "bias/picture_scale.h"
+#include "errors/shown.h"
 
 namespace attnd::bias {
 namespace {
+
+// A title comes from a server, and may go to a terminal.
+constexpr std::size_t kMaxTitleBytes = 1000;
 
 constexpr char kMasked[] = "\u00b7";
 constexpr std::size_t kLegendColumns = 100;  // of a legend where the terminal's width is not known
@@ -106,7 +110,7 @@ std::string BucketGridText(const PictureWindow& window, const TextOptions& optio
   const TextLook look{[&](std::int64_t offset) { return keys.at(bucket(offset)).colour; },
                       [&](std::int64_t offset) { return absl::StrCat("u", bucket(offset)); },
                       absl::StrCat("u", keys.empty() ? 0 : keys.rbegin()->first).size()};
-  return absl::StrCat(window.title, ": buckets\n\n", Grid(window, look, options),
+  return absl::StrCat(errors::Shown(window.title, kMaxTitleBytes), ": buckets\n\n", Grid(window, look, options),
                       "\noffset = query position - key position",
                       KnowsRanges(window, keys) ? "" : "; of each bucket in this window:", "\n", Legend(keys, options),
                       MaskedInWords(window));
@@ -115,8 +119,9 @@ std::string BucketGridText(const PictureWindow& window, const TextOptions& optio
 std::string HeatMapText(const PictureWindow& window, const TextOptions& options) {
   const ValueScale scale(window);
   const bool one = window.heads.size() == 1;
-  std::string text = one ? absl::StrCat(window.title, ", head ", window.heads[0].head, ": bias\n")
-                         : absl::StrCat(window.title, ", ", window.heads.size(), " heads: bias\n");
+  std::string text =
+      one ? absl::StrCat(errors::Shown(window.title, kMaxTitleBytes), ", head ", window.heads[0].head, ": bias\n")
+          : absl::StrCat(errors::Shown(window.title, kMaxTitleBytes), ", ", window.heads.size(), " heads: bias\n");
   const auto value = [&](const HeadValues& head, std::int64_t offset) {
     return static_cast<double>(head.values[window.CellOf(offset)]);
   };

@@ -42,12 +42,13 @@ class Hasher {
     Add(rule.values);
   }
 
-  std::string Hex() {
+  // The 32 bytes.
+  std::string Digest() {
     std::string digest(EVP_MAX_MD_SIZE, '\0');
     unsigned size = 0;
     EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), &size);
     digest.resize(size);
-    return absl::BytesToHexString(digest);
+    return digest;
   }
 
  private:
@@ -56,15 +57,27 @@ class Hasher {
 
 }  // namespace
 
-std::string ContentHash(const std::map<std::string, bias::BiasTable>& tables) {
+std::string TableHash(const bias::BiasTable& table) {
   Hasher hasher;
-  for (const auto& [name, table] : tables) {
+  hasher.Add(table.heads());
+  hasher.Add(static_cast<std::int64_t>(table.rule().index()));
+  std::visit(hasher, table.rule());
+  return hasher.Digest();
+}
+
+TableHashes HashesOf(const std::map<std::string, bias::BiasTable>& tables) {
+  TableHashes hashes;
+  for (const auto& [name, table] : tables) hashes.emplace(name, TableHash(table));
+  return hashes;
+}
+
+std::string ContentHash(const TableHashes& hashes) {
+  Hasher hasher;
+  for (const auto& [name, hash] : hashes) {
     hasher.Add(std::string_view(name));
-    hasher.Add(table.heads());
-    hasher.Add(static_cast<std::int64_t>(table.rule().index()));
-    std::visit(hasher, table.rule());
+    hasher.Add(hash.data(), hash.size());
   }
-  return hasher.Hex();
+  return absl::BytesToHexString(hasher.Digest());
 }
 
 }  // namespace attnd::model

@@ -56,6 +56,7 @@ absl::StatusOr<std::string> ArchitectureOf(const GgufFile& file) {
 struct Table {
   std::int64_t heads;
   std::vector<float> values;
+  bias::TableTicket ticket;
 };
 
 absl::StatusOr<Table> ReadTable(const GgufFile& file, const GgufTensor& tensor, std::int64_t buckets,
@@ -68,9 +69,11 @@ absl::StatusOr<Table> ReadTable(const GgufFile& file, const GgufTensor& tensor, 
     return absl::ResourceExhaustedError(
         absl::StrCat("has ", tensor.elements, " values, more than max_table_values, ", limits.max_table_values));
   }
+  absl::StatusOr<bias::TableTicket> ticket = limits.TicketFor(tensor.elements);
+  if (!ticket.ok()) return ticket.status();
   absl::StatusOr<std::vector<float>> values = file.ReadFloats(tensor);
   if (!values.ok()) return values.status();
-  return Table{tensor.dims[0], *std::move(values)};
+  return Table{tensor.dims[0], *std::move(values), *std::move(ticket)};
 }
 
 // The shards of a model, read one after the other.
@@ -173,7 +176,8 @@ absl::Status AddSide(const Side& side, std::int64_t buckets, const ReadLimits& l
     }
     bias::T5Rule rule{buckets, kMaxDistance, side.prefix == "enc", std::move(found->second.values)};
     const std::string table = shared ? side.name : absl::StrCat(side.name, ".", layer);
-    absl::Status added = AddTable(table, found->second.heads, std::move(rule), limits, contents);
+    absl::Status added =
+        AddTable(table, found->second.heads, std::move(rule), limits, std::move(found->second.ticket), contents);
     if (!added.ok()) return added;
   }
   return absl::OkStatus();

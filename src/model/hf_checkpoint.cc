@@ -60,8 +60,12 @@ class Weights {
     return first != file_of_.end() && absl::StartsWith(first->first, prefix);
   }
 
-  // A tensor [num_buckets, num_heads].
-  absl::StatusOr<std::vector<float>> ReadTable(const std::string& name, const HfConfig& config) {
+  // A tensor [num_buckets, num_heads], and the ticket that counts it.
+  struct Table {
+    std::vector<float> values;
+    bias::TableTicket ticket;
+  };
+  absl::StatusOr<Table> ReadTable(const std::string& name, const HfConfig& config) {
     const std::string& file_name = file_of_.at(name);
     if (!IsShardName(file_name)) {
       return absl::InvalidArgumentError(absl::StrCat(kIndex, ": weight_map: ", Quoted(name),
@@ -84,9 +88,11 @@ class Weights {
       return absl::ResourceExhaustedError(absl::StrCat(
           where, ": has ", stored->elements, " values, more than max_table_values, ", limits_.max_table_values));
     }
+    absl::StatusOr<bias::TableTicket> ticket = limits_.TicketFor(stored->elements);
+    if (!ticket.ok()) return Annotate(ticket.status(), where);
     auto floats = (*file)->ReadFloats(*stored);
     if (!floats.ok()) return Annotate(floats.status(), where);
-    return floats;
+    return Table{*std::move(floats), *std::move(ticket)};
   }
 
  private:
@@ -145,11 +151,12 @@ absl::Status ReadSide(const std::string& side, std::int64_t layers, const HfConf
     for (std::int64_t layer = 0; layer < (config.table_per_layer() ? layers : 1); ++layer) {
       const std::string name = absl::StrCat(blocks, layer, ".layer.0.SelfAttention.relative_attention_bias.weight");
       if (!weights.Has(name)) return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(name), ": missing"));
-      auto values = weights.ReadTable(name, config);
-      if (!values.ok()) return values.status();
-      bias::T5Rule rule{config.num_buckets, config.max_distance, side == "encoder", *std::move(values)};
+      auto read = weights.ReadTable(name, config);
+      if (!read.ok()) return read.status();
+      bias::T5Rule rule{config.num_buckets, config.max_distance, side == "encoder", std::move(read->values)};
       const std::string table = config.table_per_layer() ? absl::StrCat(side, ".", layer) : side;
-      absl::Status added = AddTable(table, config.num_heads, std::move(rule), limits, contents);
+      absl::Status added =
+          AddTable(table, config.num_heads, std::move(rule), limits, std::move(read->ticket), contents);
       if (!added.ok()) return added;
     }
     return absl::OkStatus();

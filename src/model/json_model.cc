@@ -167,7 +167,10 @@ absl::StatusOr<ModelTables> ParseJsonModel(std::string_view text, const ReadLimi
   for (const auto& [name, table] : tables->items()) {
     auto read = ReadTable(table);
     if (!read.ok()) return Annotate(read.status(), absl::StrCat("tables.", Quoted(name)));
-    const absl::Status added = AddTable(name, read->heads, std::move(read->rule), limits, contents);
+    // The values are in the text, and so in memory, before their number is known.
+    absl::StatusOr<bias::TableTicket> ticket = limits.TicketFor(0);
+    if (!ticket.ok()) return ticket.status();
+    const absl::Status added = AddTable(name, read->heads, std::move(read->rule), limits, *std::move(ticket), contents);
     if (!added.ok()) return added;
   }
   return contents;

@@ -10,6 +10,12 @@
 
 namespace attnd::model {
 
+std::int64_t ModelTables::bytes() const {
+  std::int64_t sum = 0;
+  for (const auto& [name, table] : tables) sum += table.bytes();
+  return sum;
+}
+
 Model::Model(std::string name, std::uint64_t version, std::string source, absl::Time loaded_at, ModelTables contents,
              std::string content_hash)
     : name_(std::move(name)),

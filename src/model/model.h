@@ -18,6 +18,9 @@ struct ModelTables {
   std::map<std::string, bias::BiasTable> tables;  // by name: "decoder", "encoder", "decoder.N", "encoder.N"
   std::string format;                             // "huggingface", "gguf", "json", "upload"
   std::string architecture;                       // "t5", "mt5", "umt5" or what the source says; may be empty
+
+  // What the tables hold in memory.
+  std::int64_t bytes() const;
 };
 
 // One version of a loaded model. Immutable, shared by the calls that use it. Thread-safe.

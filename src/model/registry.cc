@@ -22,7 +22,9 @@ using ModelPtr = std::shared_ptr<const Model>;
 constexpr char kEmbedded[] = "embedded";
 constexpr char kUpload[] = "upload";
 
-ReadLimits LimitsOf(const RegistryOptions& options) { return {options.max_table_values, options.max_model_file_bytes}; }
+ReadLimits LimitsOf(const RegistryOptions& options, const ModelMemory::Version* memory = nullptr) {
+  return {options.max_table_values, options.max_model_file_bytes, memory};
+}
 
 // Of a failed Load of `path`, in one line, without the path.
 std::string ReasonOf(const absl::Status& status, absl::string_view path) {
@@ -33,7 +35,8 @@ std::string ReasonOf(const absl::Status& status, absl::string_view path) {
 
 }  // namespace
 
-Registry::Registry(RegistryOptions options) : options_(std::move(options)) {}
+Registry::Registry(RegistryOptions options)
+    : options_(std::move(options)), memory_(options_.max_model_bytes, options_.max_total_model_bytes) {}
 
 absl::Status Registry::NotLoaded(std::string_view name) const {
   std::string got = Quoted(name);
@@ -76,7 +79,8 @@ absl::StatusOr<ModelRoot> Registry::OpenRoot() const {
 
 absl::StatusOr<ModelTables> Registry::Read(absl::string_view field, const ModelRoot& root,
                                            const std::string& path) const {
-  absl::StatusOr<ModelTables> tables = root.Read(path, LimitsOf(options_));
+  const ModelMemory::Version memory = memory_.NewVersion();
+  absl::StatusOr<ModelTables> tables = root.Read(path, LimitsOf(options_, &memory));
   if (!tables.ok()) return errors::Blame(field, "a model that can be read", tables.status());
   return tables;
 }
@@ -93,21 +97,32 @@ absl::Status Registry::CheckRoom(std::string_view name) const {
 }
 
 ModelPtr Registry::MakeCurrent(const std::string& name, const std::string& source, std::optional<std::string> path,
-                               std::uint64_t read_order, ModelTables contents, std::string content_hash) {
+                               std::uint64_t read_order, ModelTables contents, TableHashes hashes,
+                               std::string content_hash) {
   const std::uint64_t version = ++last_version_[name];
   auto model =
       std::make_shared<const Model>(name, version, source, absl::Now(), std::move(contents), std::move(content_hash));
-  models_[name] = Entry{model, std::move(path), read_order};
+  models_[name] = Entry{model, std::move(path), std::move(hashes), read_order};
   return model;
 }
 
 absl::StatusOr<ModelPtr> Registry::Add(const std::string& name, const std::string& source,
                                        std::optional<std::string> path, absl::StatusOr<ModelTables> contents) {
   if (!contents.ok()) return contents.status();
-  std::string hash = ContentHash(contents->tables);
+  if (absl::Status counted = Count(*contents); !counted.ok()) return counted;
+  TableHashes hashes = HashesOf(contents->tables);
+  std::string hash = ContentHash(hashes);
   absl::MutexLock lock(&mutex_);
   if (absl::Status room = CheckRoom(name); !room.ok()) return room;
-  return MakeCurrent(name, source, std::move(path), ++reads_, *std::move(contents), std::move(hash));
+  return MakeCurrent(name, source, std::move(path), ++reads_, *std::move(contents), std::move(hashes), std::move(hash));
+}
+
+absl::Status Registry::Count(ModelTables& contents) const {
+  const ModelMemory::Version memory = memory_.NewVersion();
+  for (auto& [name, table] : contents.tables) {
+    if (absl::Status counted = table.CountIn(memory.NewTicket()); !counted.ok()) return counted;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Registry::AddEmbedded() {
@@ -194,7 +209,8 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
   if (!root.ok()) return root.status();
   absl::StatusOr<ModelTables> contents = Read("model", *root, path);
   if (!contents.ok()) return contents.status();
-  std::string hash = ContentHash(contents->tables);
+  TableHashes hashes = HashesOf(contents->tables);
+  std::string hash = ContentHash(hashes);
 
   ModelPtr old;  // is let go of after the lock
   absl::MutexLock lock(&mutex_);
@@ -205,7 +221,8 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
   }
   old = found->second.model;
   if (found->second.read_order > read_order) return old;  // somebody has read it since
-  return MakeCurrent(std::string(name), path, path, read_order, *std::move(contents), std::move(hash));
+  return MakeCurrent(std::string(name), path, path, read_order, *std::move(contents), std::move(hashes),
+                     std::move(hash));
 }
 
 absl::Status Registry::Unload(std::string_view name) {
@@ -224,13 +241,20 @@ absl::StatusOr<ModelPtr> Registry::Upload(std::string_view name, std::string_vie
   if (absl::Status valid = CheckModelName(name); !valid.ok()) return valid;
   const std::string chosen =
       table_name.empty() ? (table.bidirectional() ? "encoder" : "decoder") : std::string(table_name);
-  // Copying and hashing happen outside the lock, so another upload may come between: then once more, from what it made.
+  if (absl::Status counted = table.CountIn(NewTicket()); !counted.ok()) return counted;
+  const std::string table_hash = TableHash(table);
+  // The new version shares the tables of the old one. It is made outside the lock, so another upload may come between:
+  // then once more, from what that one made.
   while (true) {
     ModelPtr base;
+    TableHashes hashes;
     {
       absl::ReaderMutexLock lock(&mutex_);
       const auto found = models_.find(name);
-      if (found != models_.end()) base = found->second.model;
+      if (found != models_.end()) {
+        base = found->second.model;
+        hashes = found->second.hashes;
+      }
     }
     ModelTables contents;
     if (base != nullptr) {
@@ -246,9 +270,11 @@ absl::StatusOr<ModelPtr> Registry::Upload(std::string_view name, std::string_vie
       }
       contents.tables.erase(chosen);
     }
+    if (absl::Status fits = memory_.CheckModel(contents.bytes(), table.bytes()); !fits.ok()) return fits;
     contents.format = kUpload;
     if (absl::Status added = AddTable(chosen, table, LimitsOf(options_), contents); !added.ok()) return added;
-    std::string hash = ContentHash(contents.tables);
+    hashes[chosen] = table_hash;
+    std::string hash = ContentHash(hashes);
 
     absl::MutexLock lock(&mutex_);
     const auto found = models_.find(name);
@@ -257,7 +283,8 @@ absl::StatusOr<ModelPtr> Registry::Upload(std::string_view name, std::string_vie
     if (base == nullptr) {
       if (absl::Status room = CheckRoom(name); !room.ok()) return room;
     }
-    return MakeCurrent(std::string(name), kUpload, std::nullopt, ++reads_, std::move(contents), std::move(hash));
+    return MakeCurrent(std::string(name), kUpload, std::nullopt, ++reads_, std::move(contents), std::move(hashes),
+                       std::move(hash));
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,7 +16,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "model/content_hash.h"
 #include "model/model.h"
+#include "model/model_memory.h"
 #include "model/model_root.h"
 
 namespace attnd::model {
@@ -25,7 +28,9 @@ struct RegistryOptions {
   std::int64_t max_models = 1000;
   std::int64_t max_table_values = std::int64_t{1} << 24;      // heads times buckets, and heads times distinct offsets
   std::int64_t max_model_file_bytes = std::int64_t{1} << 36;  // largest file that is opened (tables only are read)
-  std::function<void(const std::string&)> log;                // a line for each entry that LoadRoot skips; may be null
+  std::int64_t max_model_bytes = std::numeric_limits<std::int64_t>::max();        // of one model's tables, in memory
+  std::int64_t max_total_model_bytes = std::numeric_limits<std::int64_t>::max();  // of all tables together
+  std::function<void(const std::string&)> log;  // a line for each entry that LoadRoot skips; may be null
 };
 
 // What stands in the model root and could not be loaded at the start.
@@ -72,11 +77,19 @@ class Registry {
   absl::StatusOr<std::shared_ptr<const Model>> Upload(std::string_view name, std::string_view table_name,
                                                       bias::BiasTable table, bool replace);
 
+  // For a table that is to be uploaded, so that it is counted from before it is made. Upload counts one that was made
+  // without.
+  bias::TableTicket NewTicket() const { return memory_.NewVersion().NewTicket(); }
+
+  // What tables hold: those of the models that are loaded, of versions that calls still use, of those that are read.
+  std::int64_t table_bytes() const { return memory_.used_bytes(); }
+
  private:
   struct Entry {
     std::shared_ptr<const Model> model;
     std::optional<std::string> path;  // below the model root, for a model that came from there
-    std::uint64_t read_order = 0;     // when reading its file began: a later reading is newer, whoever is done first
+    TableHashes hashes;
+    std::uint64_t read_order = 0;  // when reading its file began: a later reading is newer, whoever is done first
   };
 
   // Errors: FAILED_PRECONDITION.
@@ -86,16 +99,19 @@ class Registry {
   absl::StatusOr<ModelTables> Read(absl::string_view field, const ModelRoot& root, const std::string& path) const;
   absl::Status NotLoaded(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status CheckRoom(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Counts the tables that were made without a ticket.
+  absl::Status Count(ModelTables& contents) const;
   // Reads, hashes and adds a model that is not there yet.
   absl::StatusOr<std::shared_ptr<const Model>> Add(const std::string& name, const std::string& source,
                                                    std::optional<std::string> path,
                                                    absl::StatusOr<ModelTables> contents);
   std::shared_ptr<const Model> MakeCurrent(const std::string& name, const std::string& source,
                                            std::optional<std::string> path, std::uint64_t read_order,
-                                           ModelTables contents, std::string content_hash)
+                                           ModelTables contents, TableHashes hashes, std::string content_hash)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const RegistryOptions options_;
+  const ModelMemory memory_;
   mutable absl::Mutex mutex_;
   std::map<std::string, Entry, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::uint64_t, std::less<>> last_version_ ABSL_GUARDED_BY(mutex_);

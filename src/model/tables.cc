@@ -40,10 +40,17 @@ absl::StatusOr<std::unique_ptr<files::ByteSource>> OpenWithin(OpenByName open, c
   return source;
 }
 
+absl::StatusOr<bias::TableTicket> ReadLimits::TicketFor(std::int64_t values) const {
+  if (memory == nullptr) return bias::TableTicket();
+  bias::TableTicket ticket = memory->NewTicket();
+  if (absl::Status taken = ticket.GrowTo(bias::RuleBytes(values)); !taken.ok()) return taken;
+  return ticket;
+}
+
 absl::Status AddTable(std::string_view name, std::int64_t heads, bias::Rule rule, const ReadLimits& limits,
-                      ModelTables& contents) {
+                      bias::TableTicket ticket, ModelTables& contents) {
   if (absl::Status size = CheckSize(name, ValuesOf(rule), limits); !size.ok()) return size;
-  auto table = bias::BiasTable::Create(heads, std::move(rule), limits.max_table_values);
+  auto table = bias::BiasTable::Create(heads, std::move(rule), limits.max_table_values, std::move(ticket));
   if (!table.ok()) return Annotate(table.status(), absl::StrCat("table ", Quoted(name)));
   return AddTable(name, *std::move(table), limits, contents);
 }

@@ -12,12 +12,18 @@
 #include "bias/bias_table.h"
 #include "files/byte_source.h"
 #include "model/model.h"
+#include "model/model_memory.h"
 
 namespace attnd::model {
 
 struct ReadLimits {
   std::int64_t max_table_values = bias::BiasTable::kMaxValues;
   std::int64_t max_file_bytes = std::int64_t{1} << 36;
+  // Counts and limits the memory of the tables that are read; null: nothing does. Borrowed.
+  const ModelMemory::Version* memory = nullptr;
+
+  // For a table whose rule has so many values, counted before they are read. Errors: RESOURCE_EXHAUSTED.
+  absl::StatusOr<bias::TableTicket> TicketFor(std::int64_t values) const;
 };
 
 inline constexpr std::size_t kMaxTablesPerModel = 2000;
@@ -30,9 +36,10 @@ absl::StatusOr<std::unique_ptr<files::ByteSource>> OpenWithin(OpenByName open, c
                                                               const ReadLimits& limits);
 
 // Makes a table and adds it to `contents` under `name`. Errors: INVALID_ARGUMENT for a bad name, a name that is taken,
-// an invalid rule, another number of heads than the tables before it; RESOURCE_EXHAUSTED beyond the limits.
+// an invalid rule, another number of heads than the tables before it; RESOURCE_EXHAUSTED beyond the limits. `ticket` is
+// that of the values, from TicketFor.
 absl::Status AddTable(std::string_view name, std::int64_t heads, bias::Rule rule, const ReadLimits& limits,
-                      ModelTables& contents);
+                      bias::TableTicket ticket, ModelTables& contents);
 
 // The same for a table that has been made.
 absl::Status AddTable(std::string_view name, bias::BiasTable table, const ReadLimits& limits, ModelTables& contents);

@@ -129,6 +129,7 @@ expect 0 'uploaded up version 2 \(decoder, encoder' "$attnctl" models upload up 
 expect 0 'kernel' "$attnctl" info
 expect 0 'max_inflight_bytes +[1-9][0-9]*$' "$attnctl" info
 expect 0 'max_shared_bytes +[1-9][0-9]*$' "$attnctl" info
+expect 0 'models +[1-9][0-9]* bytes of tables$' "$attnctl" info
 expect 0 'refused_by_share +0$' "$attnctl" info
 expect 0 '"largest_peer_bytes": 0' "$attnctl" info --json
 

@@ -185,5 +185,45 @@ TEST(LimitsTest, WindowOfGetBias) {
   EXPECT_THAT(refused.error_message(), HasSubstr("1000 cells (--max_bias_cells)"));
 }
 
+std::int64_t ModelBytes(TestServer& server) {
+  grpc::ClientContext context;
+  v1::GetServerInfoResponse info;
+  EXPECT_TRUE(server.info().GetServerInfo(&context, {}, &info).ok());
+  return info.model_bytes();
+}
+
+grpc::Status Upload(TestServer& server, const std::string& table, int values) {
+  v1::UploadTableRequest request;
+  request.set_model("uploaded");
+  request.mutable_table()->set_name(table);
+  request.mutable_table()->set_heads(1);
+  for (int i = 0; i < values; ++i) request.mutable_table()->mutable_per_offset()->add_values(0.5F);
+  grpc::ClientContext context;
+  v1::UploadTableResponse response;
+  return server.models().UploadTable(&context, request, &response);
+}
+
+TEST(LimitsTest, TablesOfAModel) {
+  server::Options options = TestOptions();
+  options.limits.max_model_bytes = 64 << 10;
+  TestServer server(options);
+  const std::int64_t before = ModelBytes(server);
+  EXPECT_GT(before, 0) << "the embedded models";
+  ASSERT_TRUE(Upload(server, "decoder.0", 5000).ok());
+  const std::int64_t with_one = ModelBytes(server);
+  EXPECT_GE(with_one, before + 5000 * 8) << "GetServerInfo says what is held now";
+  const grpc::Status refused = Upload(server, "decoder.1", 5000);
+  EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("65536 bytes in the tables of a model (max_model_bytes)"));
+  EXPECT_EQ(DetailOf(refused).field(), "table");
+  EXPECT_EQ(ModelBytes(server), with_one) << "what was refused is given back";
+  grpc::ClientContext context;
+  v1::UnloadModelRequest unload;
+  unload.set_name("uploaded");
+  v1::UnloadModelResponse unloaded;
+  ASSERT_TRUE(server.models().UnloadModel(&context, unload, &unloaded).ok());
+  EXPECT_EQ(ModelBytes(server), before);
+}
+
 }  // namespace
 }  // namespace attnd::e2e

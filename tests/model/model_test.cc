@@ -26,7 +26,7 @@ bias::BiasTable T5(float first = 1, std::int64_t max_distance = 5) {
 Model WithTables(const std::vector<std::string>& names) {
   ModelTables contents;
   for (const std::string& name : names) contents.tables.emplace(name, T5());
-  std::string hash = ContentHash(contents.tables);
+  std::string hash = ContentHash(HashesOf(contents.tables));
   return Model("m", 1, "upload", absl::UnixEpoch(), std::move(contents), std::move(hash));
 }
 
@@ -72,9 +72,11 @@ TEST(ModelTest, FindsTablesByName) {
 TEST(ContentHashTest, IsTheSha256OfTheDocumentedBytes) {
   // printf '' | sha256sum
   EXPECT_EQ(ContentHash({}), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  // The book's shape: python3 -c "import hashlib,struct; print(hashlib.sha256(struct.pack('<q7sqqqqqq4f', 7,
-  //   b'decoder', 1, 0, 4, 5, 0, 4, 1, 2, 3, 4)).hexdigest())"
-  EXPECT_EQ(ContentHash({{"decoder", T5()}}), "1b0e7d27b26b9c0fbb89d9024f9261a53dc639b27005c94658ef83f6c81e1927");
+  // The book's shape: python3 -c "import hashlib,struct; sha=hashlib.sha256; print(sha(struct.pack('<q7s', 7,
+  // b'decoder')
+  //   + sha(struct.pack('<qqqqqq4f', 1, 0, 4, 5, 0, 4, 1, 2, 3, 4)).digest()).hexdigest())"
+  EXPECT_EQ(ContentHash(HashesOf({{"decoder", T5()}})),
+            "5dcb032e4be944fba2fc6b192caa17eaa064bdc7ada38bfa0231cdcae21b2554");
 }
 
 TEST(ContentHashTest, DiffersWithEverythingThatMatters) {
@@ -92,8 +94,9 @@ TEST(ContentHashTest, DiffersWithEverythingThatMatters) {
       {{"decoder", Table(bias::PerOffsetRule{0, {1, 1}})}},
   };
   for (std::size_t i = 0; i < models.size(); ++i) {
-    EXPECT_EQ(ContentHash(models[i]), ContentHash(models[i]));
-    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(ContentHash(models[i]), ContentHash(models[j])) << i << " " << j;
+    const std::string hash = ContentHash(HashesOf(models[i]));
+    EXPECT_EQ(ContentHash(HashesOf(models[i])), hash);
+    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(ContentHash(HashesOf(models[j])), hash) << i << " " << j;
   }
 }
 

@@ -466,12 +466,12 @@ TEST_P(ThreadsTest, AnItemWithoutMemoryEndsItsWork) {
 TEST_P(ThreadsTest, WhatItHadUnlockedIsNotBegun) {
   Scheduler scheduler(GetParam());
   std::atomic<int> after{0};
-  auto work =
-      std::make_unique<LambdaWork>(std::vector<TestItem>{{0, kHeavy}}, [&](std::int64_t id, LambdaWork::Ready ready, Pause) {
-        if (id > 0) ++after;
-        if (id == 0) ready({1, kHeavy});
-        if (id == 0) throw std::bad_alloc();
-      });
+  auto work = std::make_unique<LambdaWork>(std::vector<TestItem>{{0, kHeavy}},
+                                           [&](std::int64_t id, LambdaWork::Ready ready, Pause) {
+                                             if (id > 0) ++after;
+                                             if (id == 0) ready({1, kHeavy});
+                                             if (id == 0) throw std::bad_alloc();
+                                           });
   EXPECT_EQ(RunAndWait(scheduler, std::move(work)).status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(after, 0);
 }

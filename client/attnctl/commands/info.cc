@@ -75,7 +75,8 @@ std::string AsJson(const ServerInfo& info) {
                                  {"available_kernels", info.available_kernels},
                                  {"threads", info.threads},
                                  {"started_at", Stamp(info.started_at)},
-                                 {"local_calls", info.local_calls}};
+                                 {"local_calls", info.local_calls},
+                                 {"model_bytes", info.model_bytes}};
   json["limits"] = AsJson(Named(info.limits));
   if (info.memory.has_value()) json["memory"] = AsJson(Named(*info.memory));
   if (info.shared_memory.has_value()) json["shared_memory"] = AsJson(Named(*info.shared_memory));
@@ -97,17 +98,18 @@ std::string AsText(const ServerInfo& info, const Flags& flags) {
   std::string text = absl::StrFormat(
       "attnd %s at %s\n  kernel   %s (this CPU runs %s)\n  threads  %d\n  started  %s\n"
       "  calls    %s\n"
+      "  models   %d bytes of tables\n"
       "  limits\n",
       info.version, ServerAddress(flags), info.kernel, absl::StrJoin(info.available_kernels, ", "), info.threads,
-      Stamp(info.started_at), Calls(info, ServerAddress(flags)));
-  for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-20s  %d\n", name, limit);
+      Stamp(info.started_at), Calls(info, ServerAddress(flags)), info.model_bytes);
+  for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-24s  %d\n", name, limit);
   if (info.memory.has_value()) AppendText("memory of calls", Named(*info.memory), text);
   if (info.shared_memory.has_value()) AppendText("memory that callers share", Named(*info.shared_memory), text);
   AppendText("calls ended because they stood still", Named(info.stalled_calls), text);
   std::string settings;
   for (const Setting& setting : info.settings) {
     if (!flags.verbose.value() && setting.state != SettingState::kNotInForce) continue;
-    absl::StrAppendFormat(&settings, "    %-20s  %s: %s\n", setting.name, NameOf(setting.state), setting.detail);
+    absl::StrAppendFormat(&settings, "    %-21s  %s: %s\n", setting.name, NameOf(setting.state), setting.detail);
   }
   if (!settings.empty()) absl::StrAppend(&text, "  settings\n", settings);
   return text;

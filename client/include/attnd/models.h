@@ -108,6 +108,8 @@ struct Limits {
   std::int64_t max_inflight_bytes = 0;
   std::int64_t max_header_bytes = 0;
   std::int64_t max_shared_bytes = 0;  // 0: this server shares no memory
+  std::int64_t max_model_bytes = 0;
+  std::int64_t max_total_model_bytes = 0;
 };
 
 // Whether a server's process shows that a setting has its effect; see SettingState in attnd/v1/server.proto.
@@ -154,6 +156,7 @@ struct ServerInfo {
   std::optional<MemoryUse> memory;         // of Limits::max_inflight_bytes
   std::optional<MemoryUse> shared_memory;  // of Limits::max_shared_bytes; nullopt too if it shares no memory
   StalledCalls stalled_calls;
+  std::int64_t model_bytes = 0;  // memory that the tables of all models hold now
 };
 
 }  // namespace attnd

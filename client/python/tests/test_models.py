@@ -367,7 +367,8 @@ def test_server_info(shared: attnd.Client) -> None:
     assert info.kernel in info.available_kernels
     assert info.threads >= 1
     assert info.limits["max_head_dim"] == 4096
-    assert len(info.limits) == 12
+    assert len(info.limits) == 14
+    assert 0 < info.model_bytes <= info.limits["max_total_model_bytes"]
     assert info.memory is not None
     assert info.memory.total_bytes == info.limits["max_inflight_bytes"]
     assert info.memory.free_bytes == info.memory.total_bytes - info.memory.used_bytes

@@ -75,7 +75,7 @@ TEST(LimitsTest, FittedLimitsMayBeZero) {
     EXPECT_TRUE(!row.has_flag || (row.lowest == 0) == row.fitted) << row.name;
     fitted += row.fitted ? 1 : 0;
   }
-  EXPECT_EQ(fitted, 4);
+  EXPECT_EQ(fitted, 6);
 }
 
 TEST(LimitsTest, LowestAndHighestAreAcceptedAndNothingBeyond) {

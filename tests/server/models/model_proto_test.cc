@@ -18,6 +18,10 @@
 namespace attnd::server {
 namespace {
 
+absl::StatusOr<bias::BiasTable> TableFromProto(v1::Table table, std::int64_t max_table_values) {
+  return TakeTable(table, max_table_values, {});
+}
+
 using testing::HasSubstr;
 
 constexpr std::int64_t kHeads = 2;

@@ -37,9 +37,10 @@ TEST(AddressTest, HostsAndPorts) {
 
 TEST(AddressTest, OtherFormsAreRefused) {
   // "::1:50051" is also an address without a port, which is how gRPC reads it.
-  for (const char* bad : {"", "localhost", ":50051", "localhost:", "localhost:x", "localhost:65536", "localhost:-1",
-                          "localhost:+1", "localhost: 1", "::1:50051", "[::1]", "[::1:1", "[]:1", "[localhost]:1",
-                          "ipv4:127.0.0.1:1", "dns:localhost:1", "unix-abstract:a"}) {
+  for (const char* bad :
+       {"", "localhost", ":50051", "localhost:", "localhost:x", "localhost:65536", "localhost:-1", "localhost:+1",
+        "localhost: 1", "::1:50051", "[::1]", "[localhost:1", "localhost]:1", "[::1:1", "[]:1", "[localhost]:1",
+        "ipv4:127.0.0.1:1", "dns:localhost:1", "unix-abstract:a"}) {
     const absl::Status status = ParseAddress(bad).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad;
     EXPECT_THAT(std::string(status.message()), HasSubstr("--listen: expected host:port, [v6]:port or unix:path"))

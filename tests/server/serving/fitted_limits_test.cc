@@ -17,29 +17,35 @@ Limits Fitted(std::int64_t allowed, const Options& options = Options(), int thre
 
 TEST(FittedLimitsTest, HalfOfWhatTheServerItselfLeaves) {
   const Limits limits = Fitted(16 * kGiB);
-  EXPECT_EQ(limits.max_inflight_bytes, (16 * kGiB - BaseBytes(4)) / 2);
+  EXPECT_EQ(limits.max_inflight_bytes, (15 * kGiB - BaseBytes(4)) / 2);
   EXPECT_EQ(limits.max_request_bytes, 256 * kMiB);
   EXPECT_EQ(limits.max_result_bytes, 256 * kMiB);
-  EXPECT_EQ(limits.max_shared_bytes, (16 * kGiB - BaseBytes(4)) / 2);
+  EXPECT_EQ(limits.max_shared_bytes, (15 * kGiB - BaseBytes(4)) / 2);
+  EXPECT_EQ(limits.max_total_model_bytes, kGiB);
+  EXPECT_EQ(limits.max_model_bytes, 256 * kMiB);
   EXPECT_EQ(limits.max_dim, Limits().max_dim) << "the others are as they were";
 }
 
 TEST(FittedLimitsTest, SmallMachinesHaveSmallLimits) {
   const Limits limits = Fitted(512 * kMiB);
-  EXPECT_EQ(limits.max_inflight_bytes, 200 * kMiB);
+  EXPECT_EQ(limits.max_inflight_bytes, 203 * kMiB);
   EXPECT_EQ(limits.max_request_bytes, 25 * kMiB);
   EXPECT_EQ(limits.max_result_bytes, 25 * kMiB);
-  EXPECT_EQ(limits.max_shared_bytes, 200 * kMiB);
+  EXPECT_EQ(limits.max_shared_bytes, 203 * kMiB);
+  EXPECT_EQ(limits.max_total_model_bytes, 58 * kMiB);
+  EXPECT_EQ(limits.max_model_bytes, 58 * kMiB);
 }
 
 TEST(FittedLimitsTest, ThereIsALeastAndAMost) {
   const Limits least = Fitted(kMiB);
   EXPECT_EQ(least.max_inflight_bytes, 32 * kMiB);
   EXPECT_EQ(least.max_request_bytes, 4 * kMiB);
+  EXPECT_EQ(least.max_total_model_bytes, 16 * kMiB);
   const Limits most = Fitted(INT64_MAX);
   EXPECT_EQ(most.max_inflight_bytes, 64 * kGiB);
   EXPECT_EQ(most.max_request_bytes, 256 * kMiB);
   EXPECT_EQ(most.max_shared_bytes, 8 * kGiB);
+  EXPECT_EQ(most.max_total_model_bytes, kGiB);
 }
 
 // The largest request that the defaults allow, its result, and keys and values widened from half precision.
@@ -48,7 +54,9 @@ TEST(FittedLimitsTest, TheLargestRequestFitsForOnePeerAlone) {
     const Limits limits = Fitted(allowed);
     const std::int64_t largest = limits.max_request_bytes + limits.max_result_bytes + 2 * limits.max_request_bytes;
     EXPECT_LE(largest, limits.max_inflight_bytes / 2) << allowed;
-    EXPECT_LE(BaseBytes(4) + 2 * limits.max_inflight_bytes, std::max(allowed, BaseBytes(4) + 64 * kMiB)) << allowed;
+    EXPECT_LE(BaseBytes(4) + limits.max_total_model_bytes + 2 * limits.max_inflight_bytes,
+              std::max(allowed, BaseBytes(4) + 80 * kMiB))
+        << allowed;
     Options options;
     options.limits = limits;
     options.listen = {"unix:/x"};
@@ -71,6 +79,19 @@ TEST(FittedLimitsTest, WhatIsGivenIsKeptAndTheRestFollowsIt) {
   const Limits given = Fitted(kMiB, options);
   EXPECT_EQ(given.max_inflight_bytes, Limits().max_inflight_bytes);
   EXPECT_EQ(given.max_shared_bytes, Limits().max_shared_bytes);
+}
+
+TEST(FittedLimitsTest, CallsAndSharedMemoryLeaveRoomForTheModelsThatAreAllowed) {
+  Options options;
+  options.limits.max_total_model_bytes = 12 * kGiB;
+  const Limits limits = Fitted(16 * kGiB, options);
+  EXPECT_EQ(limits.max_total_model_bytes, 12 * kGiB);
+  EXPECT_EQ(limits.max_inflight_bytes, (4 * kGiB - BaseBytes(4)) / 2);
+  EXPECT_EQ(limits.max_shared_bytes, (4 * kGiB - BaseBytes(4)) / 2);
+  options.limits.max_total_model_bytes = INT64_MAX;
+  EXPECT_EQ(Fitted(16 * kGiB, options).max_inflight_bytes, 32 * kMiB);
+  options.limits.max_total_model_bytes = 3;
+  EXPECT_EQ(Fitted(16 * kGiB, options).max_model_bytes, 3) << "no model may have more than all of them";
 }
 
 TEST(FittedLimitsTest, ThreadsTakeTheirShare) {

@@ -26,6 +26,13 @@ using grpc::StatusCode;
 // poller of its own.
 [[maybe_unused]] const bool kGrpcIsUp = (grpc_init(), true);
 
+// Without the zeros of what would follow the machine.
+Options FittedOptions() {
+  Options options;
+  options.limits = Limits();
+  return options;
+}
+
 // A server with InfoService alone, whose answer is of about `answer_bytes`.
 class ConfiguredServer {
  public:
@@ -83,7 +90,7 @@ class ConfiguredServer {
 
 TEST(GrpcSettingsTest, RequestsUpToTheLimitAndNoByteMore) {
   for (const std::int64_t limit : {std::int64_t{1000}, std::int64_t{8} << 20}) {  // gRPC's own is 4 MiB
-    Options options;
+    Options options = FittedOptions();
     options.limits.max_request_bytes = limit;
     ConfiguredServer server(options, "127.0.0.1:0");
     ASSERT_TRUE(server.listens());
@@ -97,7 +104,7 @@ TEST(GrpcSettingsTest, RequestsUpToTheLimitAndNoByteMore) {
 
 TEST(GrpcSettingsTest, AnswersOfAnySize) {
   constexpr std::size_t kAnswer = std::size_t{16} << 20;
-  ConfiguredServer server(Options(), "127.0.0.1:0", kAnswer);
+  ConfiguredServer server(FittedOptions(), "127.0.0.1:0", kAnswer);
   ASSERT_TRUE(server.listens());
   const grpc::Status status = server.Call(10);
   EXPECT_EQ(status.error_code(), StatusCode::OK) << status.error_message();
@@ -105,7 +112,7 @@ TEST(GrpcSettingsTest, AnswersOfAnySize) {
 }
 
 TEST(GrpcSettingsTest, CompressedRequestsAreRefused) {
-  ConfiguredServer server(Options(), "127.0.0.1:0");
+  ConfiguredServer server(FittedOptions(), "127.0.0.1:0");
   ASSERT_TRUE(server.listens());
   for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_GZIP, GRPC_COMPRESS_DEFLATE}) {
     EXPECT_EQ(server.Call(10000, algorithm).error_code(), StatusCode::UNIMPLEMENTED);

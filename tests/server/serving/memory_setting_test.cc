@@ -32,8 +32,8 @@ TEST(MemorySettingTest, LimitsFitIntoALargeMachine) {
 TEST(MemorySettingTest, NamesEachLimitThatDoesNotFit) {
   const v1::Setting setting = MemorySetting(Large(), {512 * kMiB, "the cgroup's limit"});
   EXPECT_EQ(setting.state(), v1::SETTING_STATE_NOT_IN_FORCE);
-  EXPECT_THAT(setting.detail(), HasSubstr("--max_inflight_bytes=1GiB, and 32MiB for the server itself, do not fit into "
-                                          "512MiB, the cgroup's limit"));
+  EXPECT_THAT(setting.detail(), HasSubstr("--max_inflight_bytes=1GiB, --max_total_model_bytes=1GiB, and 32MiB for the "
+                                          "server itself, do not fit into 512MiB, the cgroup's limit"));
   EXPECT_THAT(setting.detail(), Not(HasSubstr("max_request_bytes"))) << "it fits";
   const v1::Setting tiny = MemorySetting(Large(), {64 * kMiB, "the cgroup's limit"});
   EXPECT_THAT(tiny.detail(), HasSubstr("--max_inflight_bytes=1GiB, --max_request_bytes=256MiB, --max_result_bytes"));

@@ -65,11 +65,12 @@ TEST(ServerInfoTest, WithoutAUnixSocketThereAreNeitherSharedMemoryNorLocalCalls)
 TEST(ServerInfoTest, SaysWhatIsInUseNow) {
   memory::Ledger ledger({.total = 1000});
   SharedMemory shared({.max_total_bytes = 500});
+  const model::Registry models{{}};
   Counters counters;
   counters.stalled_reads = 3;
   counters.stalled_writes = 4;
   v1::GetServerInfoResponse info;
-  AddUse(ledger, &shared, counters, info);
+  AddUse(ledger, &shared, counters, models, info);
   EXPECT_EQ(info.memory().total_bytes(), 1000);
   EXPECT_EQ(info.memory().used_bytes(), 0);
   EXPECT_EQ(info.shared_memory().total_bytes(), 500);
@@ -82,7 +83,7 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
     const auto by_total = ledger.Take(ledger.AccountOf("c"), 500);
     const auto never = ledger.Take(ledger.AccountOf("c"), 501);
     v1::GetServerInfoResponse busy;
-    AddUse(ledger, nullptr, counters, busy);
+    AddUse(ledger, nullptr, counters, models, busy);
     EXPECT_EQ(busy.memory().used_bytes(), 500);
     EXPECT_EQ(busy.memory().free_bytes(), 500);
     EXPECT_EQ(busy.memory().peers(), 2);
@@ -92,9 +93,25 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
     EXPECT_EQ(busy.memory().refused_as_never_fitting(), 1);
     EXPECT_FALSE(busy.has_shared_memory());
   }
-  AddUse(ledger, nullptr, counters, info);
+  AddUse(ledger, nullptr, counters, models, info);
   EXPECT_EQ(info.memory().used_bytes(), 0);
   EXPECT_EQ(info.memory().peak_bytes(), 500);
+}
+
+TEST(ServerInfoTest, SaysWhatModelsHoldNow) {
+  const memory::Ledger ledger({.total = 1000});
+  const Counters counters;
+  model::Registry models{{}};
+  v1::GetServerInfoResponse info;
+  AddUse(ledger, nullptr, counters, models, info);
+  EXPECT_EQ(info.model_bytes(), 0);
+  ASSERT_TRUE(models.AddEmbedded().ok());
+  AddUse(ledger, nullptr, counters, models, info);
+  EXPECT_GT(info.model_bytes(), 0);
+  EXPECT_EQ(info.model_bytes(), models.table_bytes());
+  for (const auto& model : models.List("", 10)) ASSERT_TRUE(models.Unload(model->name()).ok());
+  AddUse(ledger, nullptr, counters, models, info);
+  EXPECT_EQ(info.model_bytes(), 0);
 }
 
 TEST(ServerInfoTest, SaysWhatRuns) {

@@ -384,6 +384,7 @@ class ServerInfo:
         memory: what calls hold of "max_inflight_bytes"; None from a server that is older than this field.
         shared_memory: what callers share of "max_shared_bytes"; None if they cannot.
         stalled_calls: how many calls the server has ended because their other end stood still.
+        model_bytes: memory that the tables of all models hold now.
     """
 
     version: str
@@ -397,6 +398,7 @@ class ServerInfo:
     memory: Optional[MemoryUse] = None
     shared_memory: Optional[MemoryUse] = None
     stalled_calls: StalledCalls = field(default_factory=StalledCalls)
+    model_bytes: int = 0
 
     def __repr__(self) -> str:
         calls = ", local calls" if self.local_calls else ""

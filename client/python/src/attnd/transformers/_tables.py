@@ -59,8 +59,8 @@ class Content(NamedTuple):
         """The content hash of a model whose only table is this, an encoder's, as src/model/content_hash.cc has it."""
         name = _NAME.encode()
         sizes = (self.heads, _T5_RULE, self.num_buckets, self.max_distance, 1, len(self.values) // 4)
-        head = struct.pack("=q", len(name)) + name + struct.pack("=6q", *sizes)
-        return hashlib.sha256(head + self.values).hexdigest()
+        table = hashlib.sha256(struct.pack("=6q", *sizes) + self.values).digest()
+        return hashlib.sha256(struct.pack("=q", len(name)) + name + table).hexdigest()
 
 
 class Place(NamedTuple):

@@ -16,12 +16,13 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ["available_kernels", "kernel", "limits", "local_calls", "memory", "settings", "shared_memory", "stalled_calls", "started_at", "threads", "version"]
+    __slots__ = ["available_kernels", "kernel", "limits", "local_calls", "memory", "model_bytes", "settings", "shared_memory", "stalled_calls", "started_at", "threads", "version"]
     AVAILABLE_KERNELS_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_CALLS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     STALLED_CALLS_FIELD_NUMBER: _ClassVar[int]
@@ -33,33 +34,37 @@ class GetServerInfoResponse(_message.Message):
     limits: Limits
     local_calls: bool
     memory: MemoryUse
+    model_bytes: int
     settings: _containers.RepeatedCompositeFieldContainer[Setting]
     shared_memory: MemoryUse
     stalled_calls: StalledCalls
     started_at: _timestamp_pb2.Timestamp
     threads: int
     version: str
-    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., available_kernels: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., local_calls: bool = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., shared_memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., stalled_calls: _Optional[_Union[StalledCalls, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., available_kernels: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., local_calls: bool = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., shared_memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., stalled_calls: _Optional[_Union[StalledCalls, _Mapping]] = ..., model_bytes: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["max_bias_cells", "max_dim", "max_head_dim", "max_header_bytes", "max_inflight_bytes", "max_model_file_bytes", "max_models", "max_page_size", "max_request_bytes", "max_result_bytes", "max_shared_bytes", "max_table_values"]
+    __slots__ = ["max_bias_cells", "max_dim", "max_head_dim", "max_header_bytes", "max_inflight_bytes", "max_model_bytes", "max_model_file_bytes", "max_models", "max_page_size", "max_request_bytes", "max_result_bytes", "max_shared_bytes", "max_table_values", "max_total_model_bytes"]
     MAX_BIAS_CELLS_FIELD_NUMBER: _ClassVar[int]
     MAX_DIM_FIELD_NUMBER: _ClassVar[int]
     MAX_HEADER_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_HEAD_DIM_FIELD_NUMBER: _ClassVar[int]
     MAX_INFLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MODELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_RESULT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_TABLE_VALUES_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOTAL_MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_bias_cells: int
     max_dim: int
     max_head_dim: int
     max_header_bytes: int
     max_inflight_bytes: int
+    max_model_bytes: int
     max_model_file_bytes: int
     max_models: int
     max_page_size: int
@@ -67,7 +72,8 @@ class Limits(_message.Message):
     max_result_bytes: int
     max_shared_bytes: int
     max_table_values: int
-    def __init__(self, max_request_bytes: _Optional[int] = ..., max_result_bytes: _Optional[int] = ..., max_dim: _Optional[int] = ..., max_head_dim: _Optional[int] = ..., max_models: _Optional[int] = ..., max_table_values: _Optional[int] = ..., max_bias_cells: _Optional[int] = ..., max_model_file_bytes: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_inflight_bytes: _Optional[int] = ..., max_header_bytes: _Optional[int] = ..., max_shared_bytes: _Optional[int] = ...) -> None: ...
+    max_total_model_bytes: int
+    def __init__(self, max_request_bytes: _Optional[int] = ..., max_result_bytes: _Optional[int] = ..., max_dim: _Optional[int] = ..., max_head_dim: _Optional[int] = ..., max_models: _Optional[int] = ..., max_table_values: _Optional[int] = ..., max_bias_cells: _Optional[int] = ..., max_model_file_bytes: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_inflight_bytes: _Optional[int] = ..., max_header_bytes: _Optional[int] = ..., max_shared_bytes: _Optional[int] = ..., max_model_bytes: _Optional[int] = ..., max_total_model_bytes: _Optional[int] = ...) -> None: ...
 
 class MemoryUse(_message.Message):
     __slots__ = ["free_bytes", "largest_peer_bytes", "peak_bytes", "peers", "refused_as_never_fitting", "refused_by_share", "refused_by_total", "total_bytes", "used_bytes"]

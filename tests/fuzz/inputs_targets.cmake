@@ -1,0 +1,16 @@
+# What callers, command lines and other servers may hand over, beside files and messages with tensors.
+function(inputs_fuzz name)
+  attnd_fuzz(fuzz_${name} SOURCES ${name}_fuzz.cc DEPS ${ARGN} CORPUS ${CMAKE_CURRENT_SOURCE_DIR}/${name}_corpus)
+endfunction()
+
+inputs_fuzz(picture attnd_bias absl::strings)
+if(TARGET attnd_codec_check)
+  find_package(spdlog REQUIRED)
+  inputs_fuzz(address attnd_server_net attnd_contract absl::strings)
+  inputs_fuzz(flags attnd_server_config absl::flags_reflection)
+  inputs_fuzz(page_token attnd_server_models)
+  inputs_fuzz(bias_window attnd_server_models attnd_server_rpc attnd_codec_check)
+  inputs_fuzz(upload attnd_server_models attnd_server_rpc attnd_codec_check spdlog::spdlog)
+  inputs_fuzz(validation attnd_server_attention attnd_codec_check)
+  inputs_fuzz(shm_handshake attnd_server_shm)
+endif()
