@@ -128,7 +128,7 @@ struct World {
 void Run(World& world, absl::string_view input) {
   const auto peer = std::make_shared<Peer>();
   {
-    Connection connection(++world.owner, &world.memory, world.closer, world.unmapper, peer,
+    Connection connection(++world.owner, "user", &world.memory, world.closer, world.unmapper, peer,
                           world.service.Connect({}, peer));
     while (input.size() >= 3) {
       const auto byte = [&input](std::size_t i) { return static_cast<unsigned char>(input[i]); };
