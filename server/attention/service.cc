@@ -46,14 +46,14 @@ class Call final : public std::enable_shared_from_this<Call> {
   }
 
   // The reactor for gRPC, once.
-  grpc::ServerUnaryReactor* ReactorFor() {
+  grpc::ServerUnaryReactor* ReactorFor(grpc::CallbackServerContext& context) {
     grpc::Status status;
     {
       absl::MutexLock lock(&mutex_);
       if (!ended_.has_value()) return &reactor_.emplace(shared_from_this());
       status = *std::move(ended_);
     }
-    return FinishWatched(stalls_, call_, static_cast<std::int64_t>(response_->Length()), std::move(status));
+    return FinishWatched(context, stalls_, static_cast<std::int64_t>(response_->Length()), std::move(status));
   }
 
  private:
@@ -124,7 +124,7 @@ grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServe
   });
   if (!entered.ok()) return FinishNow(*context, ToGrpc(entered));
   call->Start(engine_, SteadyDeadline(context->raw_deadline()), std::move(account), *request);
-  return call->ReactorFor();
+  return call->ReactorFor(*context);
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::StreamAttention(

@@ -2,17 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
+#include <utility>
 
+#include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "grpcpp/support/status.h"
+#include "server/rpc/finish_now.h"
 #include "server/rpc/stall_watch.h"
 
 namespace attnd::server {
 
 // The reactor of a call that has ended and whose answer has `bytes`. Like gRPC's own (FinishNow) it costs no change of
-// threads: what it does when the call is over is done at once by whatever thread sees that. Borrows the watch.
-inline grpc::ServerUnaryReactor* FinishWatched(StallWatch& stalls, grpc_call* call, std::int64_t bytes,
-                                               const grpc::Status& status) {
+// threads: what it does when the call is over is done at once by whatever thread sees that. Borrows the watch. Never
+// throws: without memory for the reactor the call is not watched.
+inline grpc::ServerUnaryReactor* FinishWatched(grpc::CallbackServerContext& context, StallWatch& stalls,
+                                               std::int64_t bytes, grpc::Status status) {
   class Reactor final : public grpc::ServerUnaryReactor {
    public:
     explicit Reactor(StallWatch& stalls) : stalls_(stalls) {}
@@ -21,17 +26,18 @@ inline grpc::ServerUnaryReactor* FinishWatched(StallWatch& stalls, grpc_call* ca
       stalls_.End(write_);
       delete this;
     }
-    void Send(grpc_call* call, std::int64_t bytes, const grpc::Status& status) {
+    void Send(grpc_call* call, std::int64_t bytes, grpc::Status status) {
       stalls_.Begin(write_, call, bytes);
-      Finish(status);
+      Finish(std::move(status));
     }
 
    private:
     StallWatch& stalls_;
     StallWatch::Write write_;
   };
-  auto* const reactor = new Reactor(stalls);
-  reactor->Send(call, bytes, status);
+  auto* const reactor = new (std::nothrow) Reactor(stalls);
+  if (reactor == nullptr) return FinishNow(context, std::move(status));
+  reactor->Send(context.c_call(), bytes, std::move(status));
   return reactor;
 }
 

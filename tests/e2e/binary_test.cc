@@ -94,7 +94,7 @@ TEST(BinaryTest, BadCommandLines) {
       {{"--no_such_flag"}, "no_such_flag"},
       {{"--threads=many"}, "threads"},
       {{"--threads=-1"}, "--threads: expected 0 to 4096, got -1"},
-      {{"--max_request_bytes=2GiB"}, "--max_request_bytes: expected 1 to 2147483647, got 2147483648"},
+      {{"--max_request_bytes=2GiB"}, "--max_request_bytes: expected 0 to 2147483647, got 2147483648"},
       {{"--max_request_bytes=lots"}, "256MiB"},
       {{"--max_dim=0"}, "--max_dim: expected 1 to"},
       {{"--drain_seconds=-1"}, "--drain_seconds: expected a number from 0, got -1"},

@@ -21,11 +21,9 @@ class Input {
   // Little-endian.
   template <typename Number>
   Number Take() {
-    unsigned char bytes[sizeof(Number)] = {};
     const absl::string_view taken = Bytes(sizeof(Number));
-    std::copy(taken.begin(), taken.end(), bytes);
-    Number number;
-    std::memcpy(&number, bytes, sizeof(number));
+    Number number{};
+    std::memcpy(&number, taken.data(), std::min(taken.size(), sizeof(number)));
     return number;
   }
 

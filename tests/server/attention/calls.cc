@@ -93,6 +93,10 @@ std::int64_t TestCall::AdmittedBytes() const {
   const std::int64_t rows = header.batch() * header.heads() * header.query_length();
   const std::int64_t results = rows * header.value_head_dim() * 4 + (header.return_log_sum_exp() ? rows * 4 : 0);
   const std::int64_t tensors = static_cast<std::int64_t>(q.size() + k.size() + v.size() + header.key_bits().size());
+  return tensors + results + WorkBytes();
+}
+
+std::int64_t TestCall::WorkBytes() const {
   const Limits limits;
   v1::ComputeAttentionRequest request = header;
   request.clear_output_shared();
@@ -105,7 +109,7 @@ std::int64_t TestCall::AdmittedBytes() const {
   const absl::StatusOr<ValidAttention> valid = AttentionValidator(limits).Validate(request, pieces, nullptr);
   EXPECT_TRUE(valid.ok()) << valid.status();
   const schedule::AttentionPlan plan(valid->attention, *kernel::AvailableKernels().front());
-  return tensors + results + schedule::AttentionWorkBytes(plan);
+  return schedule::AttentionWorkBytes(plan);
 }
 
 void ExpectIsTheFormula(const TestCall& call, const bias::BiasTable& table, std::string_view output,

@@ -51,6 +51,8 @@ struct TestCall {
 
   // What it takes: the tensors, the key bits, the results, and what its work takes.
   std::int64_t AdmittedBytes() const;
+  // Of that, what its work takes, which goes back once the result is there.
+  std::int64_t WorkBytes() const;
 };
 
 // Expects FP32 `output` and `log_sum_exp` (empty: not asked for) to be the formula's, with `table` (unless the call is

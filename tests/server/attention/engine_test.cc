@@ -72,12 +72,10 @@ void WithoutBias(v1::ComputeAttentionRequest& request) {
   request.clear_model();
 }
 
-// What a request's message holds, and what of AdmittedBytes is for packed keys and values: that goes back once the
-// result is there.
+// What a request's message holds.
 std::int64_t RequestBytes(const TestCall& call) {
   return static_cast<std::int64_t>(call.q.size() + call.k.size() + call.v.size() + call.header.key_bits().size());
 }
-std::int64_t PackedBytes(const TestCall& call) { return static_cast<std::int64_t>(call.k.size() + call.v.size()); }
 
 class EngineTest : public testing::Test {
  protected:
@@ -336,7 +334,7 @@ TEST_F(EngineTest, TheLeaseGoesWithTheResult) {
   held_.Release();
   ASSERT_TRUE(answer.Wait().ok()) << answer.Wait().status();
   AttentionResult result = *std::move(answer.Wait());
-  const std::int64_t left = call.AdmittedBytes() - PackedBytes(call);
+  const std::int64_t left = call.AdmittedBytes() - call.WorkBytes();
   EXPECT_EQ(InflightBytes(*engine_), left) << "what was packed is gone";
   EXPECT_EQ(result.lease.bytes(), left);
   EXPECT_EQ(result.request_bytes, RequestBytes(call));
@@ -361,7 +359,7 @@ TEST_F(EngineTest, EachBufferHoldsItsPartOfTheLease) {
   const auto log_sum_exp_bytes = static_cast<std::int64_t>(result.log_sum_exp.size());
   ASSERT_GT(log_sum_exp_bytes, 0);
   const std::int64_t all = InflightBytes(*engine_);
-  EXPECT_EQ(all, call.AdmittedBytes() - PackedBytes(call));
+  EXPECT_EQ(all, call.AdmittedBytes() - call.WorkBytes());
   result.log_sum_exp = Buffer();
   EXPECT_EQ(InflightBytes(*engine_), all - log_sum_exp_bytes);
   result.output = Buffer();
