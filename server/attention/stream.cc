@@ -88,11 +88,11 @@ class Stream final : public JobReactor, public JobStream {
 
   void OnWriteDone(bool ok) override {
     stalls_.End(write_);
-    Answer sent;  // freed without the lock
-    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      sent = std::move(outgoing_);
-      state_.Written(ok);
-    });
+    // Before the stream may end: whoever waits for its end finds nothing held. Nobody else touches it until Written.
+    outgoing_.message.Clear();
+    outgoing_.lease = {};
+    outgoing_.pass.reset();
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.Written(ok); });
   }
 
   void OnCancel() override {
@@ -202,8 +202,10 @@ class Stream final : public JobReactor, public JobStream {
         case StreamState::Arrival::kIdInUse:
           state_.Fail(memory::CatchNoMemory(
               [&counted] { return InvalidField("id", "one that no unanswered piece has", counted.id); }));
+          piece.reset();
           break;
         case StreamState::Arrival::kOver:
+          piece.reset();
           break;
       }
     });
@@ -223,7 +225,7 @@ class Stream final : public JobReactor, public JobStream {
 
   // Never throws: however little memory is left, the piece is answered or the stream ended.
   void Leave(Piece& piece, absl::StatusOr<AttentionResult> result) {
-    Answers::node_type node = piece.answer.extract(piece.answer.begin());  // freed without the lock if nobody wants it
+    Answers::node_type node = piece.answer.extract(piece.answer.begin());
     const std::uint64_t id = node.key();
     Answer& answer = node.mapped();
     absl::Status answered = memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, std::move(result)); });
@@ -233,7 +235,11 @@ class Stream final : public JobReactor, public JobStream {
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       if (!answered.ok()) state_.Fail(answered);
       const auto bytes = static_cast<std::int64_t>(answer.message.Length());
-      if (state_.Computed(id, bytes)) answers_.insert(std::move(node));
+      if (state_.Computed(id, bytes)) {
+        answers_.insert(std::move(node));
+      } else {
+        node = {};  // nobody wants it, and nothing is to be held once the stream has ended
+      }
     });
   }
 
