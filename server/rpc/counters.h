@@ -8,7 +8,6 @@ namespace attnd::server {
 
 // Since the start. Thread-safe. Relaxed order: each is a count of its own.
 struct Counters {
-  std::atomic<std::int64_t> stalled_reads{0};   // calls ended because a message was not whole in time
   std::atomic<std::int64_t> stalled_writes{0};  // calls ended because a result was not taken in time
 };
 

@@ -42,7 +42,6 @@ void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Coun
   *info.mutable_memory() = ToProto(ledger.GetUsage());
   if (shared != nullptr) *info.mutable_shared_memory() = ToProto(shared->GetUsage());
   info.set_model_bytes(models.table_bytes());
-  info.mutable_stalled_calls()->set_reads(counters.stalled_reads.load(std::memory_order_relaxed));
   info.mutable_stalled_calls()->set_writes(counters.stalled_writes.load(std::memory_order_relaxed));
 }
 

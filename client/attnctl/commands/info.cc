@@ -55,7 +55,7 @@ std::vector<std::pair<const char*, std::int64_t>> Named(const MemoryUse& use) {
 }
 
 std::vector<std::pair<const char*, std::int64_t>> Named(const StalledCalls& calls) {
-  return {{"reads", calls.reads}, {"writes", calls.writes}};
+  return {{"writes", calls.writes}};
 }
 
 nlohmann::ordered_json AsJson(const std::vector<std::pair<const char*, std::int64_t>>& counts) {

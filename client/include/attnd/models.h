@@ -138,7 +138,6 @@ struct MemoryUse {
 
 // Calls that the server has ended because their other end stood still.
 struct StalledCalls {
-  std::int64_t reads = 0;   // a message was not whole in time
   std::int64_t writes = 0;  // a result was not taken in time
 };
 

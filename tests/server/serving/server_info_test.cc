@@ -67,14 +67,12 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
   SharedMemory shared({.max_total_bytes = 500});
   const model::Registry models{{}};
   Counters counters;
-  counters.stalled_reads = 3;
   counters.stalled_writes = 4;
   v1::GetServerInfoResponse info;
   AddUse(ledger, &shared, counters, models, info);
   EXPECT_EQ(info.memory().total_bytes(), 1000);
   EXPECT_EQ(info.memory().used_bytes(), 0);
   EXPECT_EQ(info.shared_memory().total_bytes(), 500);
-  EXPECT_EQ(info.stalled_calls().reads(), 3);
   EXPECT_EQ(info.stalled_calls().writes(), 4);
   {
     const auto one = ledger.Take(ledger.AccountOf("a"), 300);

@@ -360,11 +360,9 @@ class StalledCalls:
     """Calls that the server has ended because their other end stood still.
 
     Attributes:
-        reads: a message was not whole in time.
         writes: a result was not taken in time.
     """
 
-    reads: int = 0
     writes: int = 0
 
 
