@@ -71,8 +71,8 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
 
   // Holds what it has taken until gRPC is done with the call.
   SlowCall(ModelService& service, Executor& executor, Method method, std::shared_ptr<memory::Account> account,
-           const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
-      : service_(service), executor_(executor), account_(std::move(account)) {
+           grpc_call* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
+      : service_(service), executor_(executor), account_(std::move(account)), call_(call) {
     if (const absl::Status status = Take(kCallBytes + kCopies * Length(request)); !status.ok()) {
       Finish(ToGrpc(status));
       return;
@@ -80,6 +80,7 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
     number_ = executor.Submit([this, method, &request, response] {
       grpc::Status status = Guarded([&] { return Run(method, request, response); }, response);
       GiveBackBut(kCallBytes + Length(request) + Length(*response));
+      service_.stalls_.Begin(write_, call_, Length(*response));
       Finish(std::move(status));  // after this the reactor may be gone
     });
   }
@@ -89,7 +90,10 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
     if (number_.has_value() && executor_.Drop(*number_)) Finish(grpc::Status::CANCELLED);
   }
 
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    service_.stalls_.End(write_);
+    delete this;
+  }
 
  private:
   static std::int64_t Length(const grpc::ByteBuffer& bytes) { return static_cast<std::int64_t>(bytes.Length()); }
@@ -113,6 +117,8 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
   ModelService& service_;
   Executor& executor_;
   const std::shared_ptr<memory::Account> account_;
+  grpc_call* const call_;  // until OnDone
+  StallWatch::Write write_;
   std::optional<std::uint64_t> number_;
   memory::Ticket ticket_;
 };
@@ -123,15 +129,17 @@ grpc::ServerUnaryReactor* ModelService::Later(Executor& executor, Method<Request
                                               grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* call = nullptr;
   const absl::Status queued = memory::CatchNoMemoryIn([&] {
-    call = new SlowCall<Request, Response>(*this, executor, method, peers_.AccountOf(context), request, response);
+    call = new SlowCall<Request, Response>(*this, executor, method, peers_.AccountOf(context), context.c_call(),
+                                           request, response);
   });
   return queued.ok() ? call : FinishNow(context, ToGrpc(queued));
 }
 
-ModelService::ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger,
+ModelService::ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger, StallWatch& stalls,
                            std::vector<AddressRange> proxies)
     : methods_(limits, registry),
       ledger_(ledger),
+      stalls_(stalls),
       peers_(ledger, std::move(proxies)),
       files_(kFileThreads),
       tables_(kTableThreads) {}

@@ -12,6 +12,7 @@
 #include "server/models/executor.h"
 #include "server/models/methods.h"
 #include "server/rpc/peers.h"
+#include "server/rpc/stall_watch.h"
 
 namespace attnd::server {
 
@@ -24,11 +25,12 @@ using ModelServiceBase =
             v1::ModelService::WithRawCallbackMethod_ReloadModel<v1::ModelService::WithRawCallbackMethod_UploadTable<
                 v1::ModelService::WithRawCallbackMethod_GetBias<v1::ModelService::Service>>>>>>>;
 
-// Thread-safe. Borrows the registry and the ledger. ListModels, and GetModel without values, are answered at once.
-// Calls that read files wait for each other only, and so do the rest; a call that is cancelled or past its deadline
-// while it waits is dropped. A call takes memory from the ledger, in its caller's share: for its message and what
-// becomes of it on arrival, and for the answer before it is made; it holds message and answer until gRPC has sent the
-// latter. Whatever finds no room is refused with RESOURCE_EXHAUSTED.
+// Thread-safe. Borrows the registry, the ledger and the watch. ListModels, and GetModel without values, are answered at
+// once. Calls that read files wait for each other only, and so do the rest; a call that is cancelled or past its
+// deadline while it waits is dropped. A call takes memory from the ledger, in its caller's share: for its message and
+// what becomes of it on arrival, and for the answer before it is made; it holds message and answer until gRPC has sent
+// the latter. Whatever finds no room is refused with RESOURCE_EXHAUSTED. A call whose answer is not taken in time is
+// ended.
 class ModelService final : public ModelServiceBase {
  public:
   // Threads that the service starts.
@@ -36,7 +38,7 @@ class ModelService final : public ModelServiceBase {
   static constexpr int kTableThreads = 2;
 
   // `proxies`: those that are trusted to name their callers (server/rpc/peers.h).
-  ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger,
+  ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger, StallWatch& stalls,
                std::vector<AddressRange> proxies = {});
 
   // Whether calls wait or run. The ledger tells whether answers are not sent yet.
@@ -68,6 +70,7 @@ class ModelService final : public ModelServiceBase {
 
   const ModelMethods methods_;
   memory::Ledger& ledger_;
+  StallWatch& stalls_;
   const Peers peers_;
   Executor files_;   // what reads files
   Executor tables_;  // the rest

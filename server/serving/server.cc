@@ -110,7 +110,7 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_),
       attention_service_(engine_, gate_, stalls_, TrustedProxies(options)),
       local_service_(engine_, local_gate_, options.local_calls),
-      model_service_(options.limits, registry_, ledger_, TrustedProxies(options)),
+      model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
                     [this](v1::GetServerInfoResponse& info) {
                       AddUse(ledger_, shared_memory_.get(), counters_, registry_, info);

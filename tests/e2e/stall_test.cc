@@ -122,13 +122,16 @@ class NeverRead {
     });
   }
 
-  void Unary() {
+  void Unary() { Unary("/attnd.v1.AttentionService/ComputeAttention", LargeResult()); }
+
+  template <typename Request>
+  void Unary(const char* method, const Request& request) {
     calls_.push_back(std::make_unique<Call>());
     Call& call = *calls_.back();
-    call.stream = generic_.PrepareCall(&call.context, "/attnd.v1.AttentionService/ComputeAttention", &queue_);
+    call.stream = generic_.PrepareCall(&call.context, method, &queue_);
     call.stream->StartCall(&call);
     AwaitTag();
-    const grpc::Slice message(LargeResult().SerializeAsString());
+    const grpc::Slice message(request.SerializeAsString());
     call.stream->WriteLast(grpc::ByteBuffer(&message, 1), grpc::WriteOptions(), &call);
     AwaitTag();
   }
@@ -246,6 +249,20 @@ TEST(StallTest, CallsThatAreNeverReadAreEnded) {
     ExpectStillServes(server);
   }
   EXPECT_THAT(log.text(), HasSubstr("--stall_seconds"));
+}
+
+TEST(StallTest, ModelCallsThatAreNeverReadAreEnded) {
+  TestServer server(Impatient());
+  NeverRead reader(server.address());
+  v1::GetBiasRequest window;
+  window.set_model("book");
+  window.set_query_count(1024);
+  window.set_key_count(1024);
+  reader.Unary("/attnd.v1.ModelService/GetBias", window);
+  EXPECT_TRUE(Await([&] { return StalledWrites(server) == 1; })) << StalledWrites(server);
+  EXPECT_TRUE(AwaitNothingHeld(server)) << server.server().inflight_bytes();
+  EXPECT_EQ(reader.UnaryStatus().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  ExpectStillServes(server);
 }
 
 TEST(StallTest, WithoutALimitCallsWaitForTheirReader) {

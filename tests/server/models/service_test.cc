@@ -109,7 +109,9 @@ class ModelServiceTest : public testing::Test {
   const std::shared_ptr<StuckLog> log_ = std::make_shared<StuckLog>();
   model::Registry registry_{model::RegistryOptions{}};
   memory::Ledger ledger_;
-  ModelService service_{Limits(), registry_, ledger_};
+  Counters counters_;
+  StallWatch stalls_{{}, counters_, nullptr};
+  ModelService service_{Limits(), registry_, ledger_, stalls_};
   std::unique_ptr<grpc::Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::ModelService::Stub> stub_;
