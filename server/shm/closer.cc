@@ -35,7 +35,8 @@ struct Closer::State {
     const std::size_t added = item.fd.valid() ? 1 : 0;
     absl::MutexLock lock(&mutex);
     // `item` goes after the lock, if it is not kept.
-    if (memory::CatchNoMemoryIn([&] { items.push_back(std::move(item)); }).ok()) descriptors += added;
+    if (memory::CatchNoMemoryIn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { items.push_back(std::move(item)); }).ok())
+      descriptors += added;
   }
 
   void Run() {

@@ -76,7 +76,10 @@ void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
         break;
     }
   }
-  if (!memory::CatchNoMemoryIn([&] { kept_.push_back({std::move(datagram), std::move(held)}); }).ok()) return Break();
+  if (!memory::CatchNoMemoryIn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+         kept_.push_back({std::move(datagram), std::move(held)});
+       }).ok())
+    return Break();
   if (!first) return;
   stuck_since_ = Clock::now();
   watch_->stuck.fetch_add(1);
