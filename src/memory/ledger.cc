@@ -51,7 +51,8 @@ std::variant<Ticket, LedgerRefusal> Ledger::Take(std::shared_ptr<Account> accoun
   const std::int64_t held = account->held_.fetch_add(bytes, std::memory_order_relaxed);
   std::int64_t used = totals_->used.load(std::memory_order_relaxed);
   do {
-    const std::int64_t free_after = options_.total - used - bytes;
+    // What other threads are taking for the peer is in `held`, and may not be in `used` yet.
+    const std::int64_t free_after = options_.total - std::max(used, held) - bytes;
     if (free_after < 0 || (options_.shares && held > free_after - bytes)) {
       account->held_.fetch_sub(bytes, std::memory_order_relaxed);
       return Refuse(*account, bytes, used);

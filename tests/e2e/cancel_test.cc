@@ -39,8 +39,9 @@ TEST(CancelTest, DeadlineIsReported) {
 TEST(CancelTest, CancelledCallsEndAndReleaseTheirMemory) {
   server::Options options = OneThread();
   const v1::ComputeAttentionRequest request = LongRequest();
-  // Room for one such call at a time and no more: q, k, v, output, packed k and v, in the half that one peer can have.
-  options.limits.max_inflight_bytes = static_cast<std::int64_t>(2 * 6 * request.q().size());
+  // Room for one such call at a time and no more, in the half that one peer can have: q, k, v, output, packed k and v,
+  // and as much as one of them for what else its work takes.
+  options.limits.max_inflight_bytes = static_cast<std::int64_t>(2 * 7 * request.q().size());
   TestServer server(options);
   for (int i = 0; i < 5; ++i) {
     grpc::ClientContext context;
