@@ -5,8 +5,9 @@
 namespace attnd::memory {
 
 void Account::GiveBack(std::int64_t bytes) {
-  held_.fetch_sub(bytes, std::memory_order_relaxed);
+  // In this order a taker sees too much for a moment, never too little.
   totals_->used.fetch_sub(bytes, std::memory_order_relaxed);
+  held_.fetch_sub(bytes, std::memory_order_relaxed);
   totals_->given_back.fetch_add(bytes, std::memory_order_relaxed);
 }
 
