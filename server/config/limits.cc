@@ -13,8 +13,8 @@ constexpr bool kCount = false;
 constexpr bool kFittedBytes = true;
 
 constexpr LimitRow kRows[] = {
-#define ATTND_LIMIT(name, unit, value, lowest, highest, help) {#name, &Limits::name, true, lowest, highest, k##unit},
-#define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, false, 0, 0, false},
+#define ATTND_LIMIT(name, unit, value, lowest, highest, help) {#name, &Limits::name, lowest, highest, true, k##unit},
+#define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, 0, 0, false, false},
 #include "attnd/limits.inc"
 };
 

@@ -20,9 +20,9 @@ struct Limits {
 struct LimitRow {
   const char* name;             // also of the flag
   std::int64_t Limits::*value;  // where it stands
-  bool has_flag;                // the rest holds for those that have
-  std::int64_t lowest;
+  std::int64_t lowest;          // this and the next for those that have a flag
   std::int64_t highest;
+  bool has_flag;
   bool fitted;  // 0 stands for what fits the machine
 };
 

@@ -87,11 +87,11 @@ class StallWatch {
   Clock::duration Allowed(std::int64_t bytes) const;
   static void Unlink(Write& write);
 
+  std::array<Shard, 16> shards_;
   const StallLimit limit_;
   const bool watches_;
   Counters& counters_;
   const Log log_;
-  std::array<Shard, 16> shards_;
   std::atomic<std::size_t> next_shard_{0};
   // Of the thread.
   Clock::time_point next_line_;
