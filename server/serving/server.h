@@ -41,6 +41,7 @@ struct Stopped {
 };
 
 // Thread-safe but for its destruction.
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): members stand in the order of their lifetimes
 class Server {
  public:
   // Loads the embedded models and what the model root holds, then listens. Errors: INVALID_ARGUMENT (a flag's value),
