@@ -29,11 +29,9 @@
 #include "absl/flags/usage.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "attnd/client.h"
+#include "shape_flag.h"
 
 ABSL_FLAG(std::string, target, "", "gRPC name of the server");
 ABSL_FLAG(int, callers, 1, "threads that call");
@@ -57,17 +55,6 @@ struct Tally {
   std::string message;
   double late_ms = 0;
 };
-
-absl::StatusOr<std::array<std::int64_t, 4>> ParseShape(const std::string& text) {
-  const std::vector<std::string> parts = absl::StrSplit(text, ',');
-  std::array<std::int64_t, 4> sizes{};
-  bool good = parts.size() == sizes.size();
-  for (std::size_t i = 0; good && i < sizes.size(); ++i) {
-    good = absl::SimpleAtoi(parts[i], &sizes[i]) && sizes[i] >= 1 && sizes[i] <= (1 << 20);
-  }
-  if (good) return sizes;
-  return absl::InvalidArgumentError(absl::StrCat("--shape: expected four sizes in 1..1048576, got '", text, "'"));
-}
 
 // One caller, until `end` or its number of calls.
 Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Clock::time_point end) {

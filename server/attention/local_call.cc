@@ -41,17 +41,12 @@ TensorBytes Whole(const std::string& bytes) {
 
 }  // namespace
 
-LocalCall::~LocalCall() {
-  lease_ = {};
-  if (gate_ != nullptr) gate_->Leave();
-}
-
 void LocalCall::Start(AttentionEngine& engine, CallGate& gate, Answered answered) {
   answered_ = std::move(answered);
   AttentionEngine::Done done;
   const absl::Status begun = memory::CatchNoMemory([&] {
     if (!gate.Enter()) return StoppingError();
-    gate_ = &gate;
+    pass_.reset(&gate);
     ATTND_RETURN_IF_ERROR(Prepare(engine.limits()));
     done = [self = shared_from_this()](absl::StatusOr<AttentionResult> result) { self->End(std::move(result)); };
     return absl::OkStatus();

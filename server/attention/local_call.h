@@ -24,7 +24,6 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
   LocalCall(v1::LocalCall&& message, std::shared_ptr<memory::Account> account) : message_(std::move(message)) {
     options_.account = std::move(account);
   }
-  ~LocalCall();
   LocalCall(const LocalCall&) = delete;
   LocalCall& operator=(const LocalCall&) = delete;
 
@@ -44,7 +43,7 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
   RequestTensors tensors_;  // views of the message's
   ComputeOptions options_;
   Answered answered_;
-  CallGate* gate_ = nullptr;  // that it is in
+  Pass pass_;  // goes after the lease
   memory::Ticket lease_;
 };
 

@@ -2,29 +2,17 @@
 
 #include <optional>
 
+#include "server/attention/dtype.h"
 #include "tensor/checked_size.h"
+#include "tensor/dtype.h"
 
 namespace attnd::server {
-namespace {
-
-// 0 for one that is refused.
-std::int64_t ElementBytes(v1::Dtype dtype) {
-  switch (dtype) {
-    case v1::DTYPE_FP32:
-      return 4;
-    case v1::DTYPE_FP16:
-    case v1::DTYPE_BF16:
-      return 2;
-    default:
-      return 0;
-  }
-}
-
-}  // namespace
 
 std::int64_t SentResultBytes(const v1::ComputeAttentionRequest& request, std::int64_t max_result_bytes) {
   const bool same = request.output_dtype() == v1::DTYPE_UNSPECIFIED;
-  const std::int64_t element = ElementBytes(same ? request.dtype() : request.output_dtype());
+  const std::optional<tensor::DType> dtype = EngineDtype(same ? request.dtype() : request.output_dtype());
+  if (!dtype.has_value()) return 0;
+  const auto element = static_cast<std::int64_t>(tensor::SizeOf(*dtype));
   const std::int64_t dim = request.value_head_dim() == 0 ? request.head_dim() : request.value_head_dim();
   const std::optional<std::int64_t> output =
       tensor::CheckedProduct({request.batch(), request.heads(), request.query_length(), dim, element});

@@ -1,4 +1,4 @@
-// What one stream of pieces does next, without gRPC: what happens goes in, what is to be done comes out.
+// The state of one stream of pieces, without gRPC: it is told of each event, and answers with the next step.
 #pragma once
 
 #include <cstddef>

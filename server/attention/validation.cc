@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "contract/request.h"
 #include "server/attention/bias.h"
+#include "server/attention/dtype.h"
 #include "server/attention/masks.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
@@ -40,19 +41,6 @@ absl::Status SetSizes(const Request& request, const Limits& limits, kernel::Atte
   ATTND_RETURN_IF_ERROR(CheckRange("head_dim", attention.head_dim, 1, limits.max_head_dim));
   ATTND_RETURN_IF_ERROR(CheckRange("value_head_dim", attention.value_head_dim, 1, limits.max_head_dim));
   return Refusal(contract::CheckKeyHeads(attention.heads, attention.kv_heads));
-}
-
-std::optional<tensor::DType> EngineDtype(v1::Dtype dtype) {
-  switch (dtype) {
-    case v1::DTYPE_FP32:
-      return tensor::DType::kF32;
-    case v1::DTYPE_FP16:
-      return tensor::DType::kF16;
-    case v1::DTYPE_BF16:
-      return tensor::DType::kBF16;
-    default:
-      return std::nullopt;
-  }
 }
 
 // `out.dtype` and the dtype of q, k and v.

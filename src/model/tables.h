@@ -22,7 +22,7 @@ struct ReadLimits {
   // Counts and limits the memory of the tables that are read; null: nothing does. Borrowed.
   const ModelMemory::Version* memory = nullptr;
 
-  // For a table whose rule has so many values, counted before they are read. Errors: RESOURCE_EXHAUSTED.
+  // For a table whose rule has `values` values, counted before they are read. Errors: RESOURCE_EXHAUSTED.
   absl::StatusOr<bias::TableTicket> TicketFor(std::int64_t values) const;
 };
 

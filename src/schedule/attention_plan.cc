@@ -159,7 +159,7 @@ void AttentionPlan::SplitLocal(UnitPlan& unit, double multiply_adds) const {
   Split(unit, std::min(wanted, CeilDiv(unit.keys, local_keys_)));
 }
 
-// Cuts a unit's keys into so many ranges, or fewer, as the partial results of all units must stay small.
+// Cuts a unit's keys into at most `wanted` ranges: fewer where the partial results of all units would be too large.
 void AttentionPlan::Split(UnitPlan& unit, std::int64_t wanted) const {
   unit.split_keys = RoundUp(unit.keys, kernel_->key_block);
   if (wanted == 1) return;  // as of a million ragged sequences: divisions would take most of the time

@@ -156,9 +156,9 @@ class AttentionPlan {
 
   // What computing the query rows [first, last) of one head of a kShared unit costs.
   double TileCost(std::int64_t entry, const UnitPlan& unit, std::int64_t first, std::int64_t last) const;
-  // What packing so many keys, or values, costs.
+  // The cost of packing `keys` keys, or values.
   static double PackCost(std::int64_t keys, std::int64_t dim);
-  // What one pass of so many rows over so many keys costs at most.
+  // The most that one pass of `rows` rows over `keys` keys costs.
   double PassCost(std::int64_t rows, std::int64_t keys) const;
   double MergeCost(const UnitPlan& unit) const;
   double ClearCost(std::int64_t rows) const;

@@ -133,7 +133,7 @@ class AttentionWork final : public Work {
 
   bool ClearUnusedRows(std::int64_t u, Pacer& pacer) const { return Clear(u, Queries(u), a_.query_length, pacer); }
 
-  // What this thread will probably read after a unit: with so many running at once, the next one that is left.
+  // What this thread will probably read after a unit: the threads that run take the next ones.
   kernel::Ahead AfterUnit(std::int64_t ordinal) const {
     const std::int64_t next = ordinal + running_.load(std::memory_order_relaxed);
     if (next >= plan_.units()) return {};
@@ -285,7 +285,7 @@ class AttentionWork final : public Work {
     return done;
   }
 
-  // Keys that a tile advances over between two pauses, of so many: all but for very long ones.
+  // Keys that a tile advances over between two pauses: all of them, unless they are very many.
   std::int64_t StepKeys(std::int64_t rows, std::int64_t keys) const {
     if (plan_.PassCost(rows, keys) <= 2 * kPauseCost) return keys;
     const auto blocks = static_cast<std::int64_t>(kPauseCost / plan_.PassCost(rows, kernel_.key_block));

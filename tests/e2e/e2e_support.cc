@@ -72,6 +72,19 @@ Health HealthOf(const std::shared_ptr<grpc::Channel>& channel, const std::string
   return *status == 1 ? Health::kServing : Health::kNotServing;
 }
 
+v1::StreamAttentionRequest PieceOf(std::uint64_t id, const v1::ComputeAttentionRequest& request) {
+  v1::StreamAttentionRequest piece;
+  piece.set_id(id);
+  *piece.mutable_call() = request;
+  piece.set_q(std::move(*piece.mutable_call()->mutable_q()));
+  piece.set_k(std::move(*piece.mutable_call()->mutable_k()));
+  piece.set_v(std::move(*piece.mutable_call()->mutable_v()));
+  piece.mutable_call()->clear_q();
+  piece.mutable_call()->clear_k();
+  piece.mutable_call()->clear_v();
+  return piece;
+}
+
 std::string RandomFloats(std::int64_t count, unsigned seed) {
   std::mt19937 random(seed);
   return test::RandomFloats(count, random);

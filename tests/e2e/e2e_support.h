@@ -64,6 +64,9 @@ struct Shape {
 // A valid FP32 request to kModel with pseudo-random tensors.
 v1::ComputeAttentionRequest ValidRequest(const Shape& shape = {}, unsigned seed = 1);
 
+// `request` as a piece of a stream.
+v1::StreamAttentionRequest PieceOf(std::uint64_t id, const v1::ComputeAttentionRequest& request);
+
 // `count` pseudo-random FP32 values of about unit size, as bytes.
 std::string RandomFloats(std::int64_t count, unsigned seed);
 

@@ -20,6 +20,7 @@
 #include "gtest/gtest.h"
 #include "process.h"
 #include "raw_caller.h"
+#include "raw_region.h"
 #include "temp_folder.h"
 
 namespace attnd::e2e {
@@ -89,15 +90,7 @@ class NoMemoryBinaryTest : public testing::Test {
   grpc::Status Stream(const v1::ComputeAttentionRequest& request) {
     grpc::ClientContext context;
     const auto stream = stub_->StreamAttention(&context);
-    v1::StreamAttentionRequest piece;
-    *piece.mutable_call() = request;
-    piece.set_q(request.q());
-    piece.set_k(request.k());
-    piece.set_v(request.v());
-    piece.mutable_call()->clear_q();
-    piece.mutable_call()->clear_k();
-    piece.mutable_call()->clear_v();
-    stream->Write(piece);
+    stream->Write(PieceOf(0, request));
     stream->WritesDone();
     v1::StreamAttentionResponse answer;
     const bool answered = stream->Read(&answer);
@@ -177,14 +170,8 @@ TEST_F(NoMemoryBinaryTest, StopsWithCallsUnderWay) {
 TEST_F(NoMemoryBinaryTest, ARegionThatCannotBeMapped) {
   const test::RawCaller caller(folder_.path() + "/s.shm");
   constexpr std::uint64_t kBytes = std::uint64_t{3} << 30;
-  const shm::UniqueFd fd(memfd_create("attnd", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  ASSERT_EQ(ftruncate(fd.get(), kBytes), 0);
-  ASSERT_EQ(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
-  shm::Request request{};
-  request.magic = shm::kMagic;
-  request.version = shm::kVersion;
-  request.operation = shm::Operation::kRegister;
-  request.size = kBytes;
+  const shm::UniqueFd fd = test::SealedMemfd(kBytes);
+  const shm::Request request = test::RegisterRequest(kBytes);
   for (int i = 0; i < 3; ++i) {
     ASSERT_TRUE(caller.Send(&request, sizeof(request), {fd.get()}));
     const std::optional<shm::Reply> reply = caller.Receive();

@@ -27,6 +27,7 @@
 namespace attnd::no_memory_test {
 namespace {
 
+using e2e::PieceOf;
 using e2e::ValidRequest;
 using grpc::StatusCode;
 using test::Becomes;
@@ -42,19 +43,6 @@ constexpr int kClosed = -1;
 Ended EndedWith(const grpc::Status& status) { return {status.error_code(), status.error_message()}; }
 
 bool IsExhausted(const Ended& ended) { return ended.code == static_cast<int>(StatusCode::RESOURCE_EXHAUSTED); }
-
-v1::StreamAttentionRequest PieceOf(std::uint64_t id, const v1::ComputeAttentionRequest& request) {
-  v1::StreamAttentionRequest piece;
-  piece.set_id(id);
-  *piece.mutable_call() = request;
-  piece.set_q(request.q());
-  piece.set_k(request.k());
-  piece.set_v(request.v());
-  piece.mutable_call()->clear_q();
-  piece.mutable_call()->clear_k();
-  piece.mutable_call()->clear_v();
-  return piece;
-}
 
 // Keys and values are packed, and tiles computed, on the scheduler's threads.
 v1::ComputeAttentionRequest Large() {
@@ -309,14 +297,8 @@ TEST_F(NoMemoryTest, SharedMemory) {
       [&] {
         const test::LocalCaller caller(local_path());
         if (caller.Greet().code() != 0) return Ended{kClosed, ""};
-        const shm::UniqueFd fd(memfd_create("attnd", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-        EXPECT_EQ(ftruncate(fd.get(), kBytes), 0);
-        EXPECT_EQ(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
-        shm::Request fixed{};
-        fixed.magic = shm::kMagic;
-        fixed.version = shm::kVersion;
-        fixed.operation = shm::Operation::kRegister;
-        fixed.size = kBytes;
+        const shm::UniqueFd fd = test::SealedMemfd(kBytes);
+        shm::Request fixed = test::RegisterRequest(kBytes);
         if (!caller.raw().Send(&fixed, sizeof(fixed), {fd.get()})) return Ended{kClosed, ""};
         std::optional<shm::Reply> reply = caller.raw().Receive();
         if (!reply.has_value()) return Ended{kClosed, ""};

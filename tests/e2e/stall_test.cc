@@ -72,19 +72,6 @@ bool AwaitNothingHeld(TestServer& server) {
 
 std::int64_t StalledWrites(TestServer& server) { return server.server().counters().stalled_writes.load(); }
 
-v1::StreamAttentionRequest PieceOf(std::uint64_t id, const v1::ComputeAttentionRequest& request) {
-  v1::StreamAttentionRequest piece;
-  piece.set_id(id);
-  *piece.mutable_call() = request;
-  piece.set_q(request.q());
-  piece.set_k(request.k());
-  piece.set_v(request.v());
-  piece.mutable_call()->clear_q();
-  piece.mutable_call()->clear_k();
-  piece.mutable_call()->clear_v();
-  return piece;
-}
-
 // A channel whose transport takes 64 KiB of each stream that nobody reads. Left to itself it takes more, as it finds
 // the connection to be fast.
 std::shared_ptr<grpc::Channel> ChannelOfSmallWindows(const std::string& address) {

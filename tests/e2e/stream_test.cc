@@ -18,19 +18,6 @@ namespace {
 
 using testing::HasSubstr;
 
-v1::StreamAttentionRequest PieceOf(std::uint64_t id, const v1::ComputeAttentionRequest& request) {
-  v1::StreamAttentionRequest piece;
-  piece.set_id(id);
-  *piece.mutable_call() = request;
-  piece.set_q(std::move(*piece.mutable_call()->mutable_q()));
-  piece.set_k(std::move(*piece.mutable_call()->mutable_k()));
-  piece.set_v(std::move(*piece.mutable_call()->mutable_v()));
-  piece.mutable_call()->clear_q();
-  piece.mutable_call()->clear_k();
-  piece.mutable_call()->clear_v();
-  return piece;
-}
-
 struct Call {
   explicit Call(TestServer& server) : stream(server.attention().StreamAttention(&context)) {}
   grpc::ClientContext context;

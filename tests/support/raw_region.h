@@ -14,20 +14,32 @@
 
 namespace attnd::test {
 
+// A memfd of `bytes` bytes, as a server takes it.
+inline shm::UniqueFd SealedMemfd(std::size_t bytes) {
+  shm::UniqueFd fd(memfd_create("attnd", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  EXPECT_EQ(ftruncate(fd.get(), static_cast<off_t>(bytes)), 0);
+  EXPECT_EQ(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  return fd;
+}
+
+// The message that hands over the first `bytes` of one.
+inline shm::Request RegisterRequest(std::uint64_t bytes) {
+  shm::Request request{};
+  request.magic = shm::kMagic;
+  request.version = shm::kVersion;
+  request.operation = shm::Operation::kRegister;
+  request.size = bytes;
+  return request;
+}
+
 // Not thread-safe.
 class RawRegion {
  public:
   // Registers `size` bytes over the caller's connection, with no other answer on its way.
   RawRegion(const RawCaller& caller, std::size_t size) : size_(size) {
-    const shm::UniqueFd fd(memfd_create("attnd", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    EXPECT_EQ(ftruncate(fd.get(), static_cast<off_t>(size)), 0);
-    EXPECT_EQ(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    const shm::UniqueFd fd = SealedMemfd(size);
     data_ = static_cast<char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0));
-    shm::Request request{};
-    request.magic = shm::kMagic;
-    request.version = shm::kVersion;
-    request.operation = shm::Operation::kRegister;
-    request.size = size;
+    const shm::Request request = RegisterRequest(size);
     EXPECT_TRUE(caller.Send(&request, sizeof(request), {fd.get()}));
     const std::optional<shm::Reply> reply = caller.Receive();
     EXPECT_TRUE(reply.has_value() && reply->code == 0) << (reply.has_value() ? reply->message : "no reply");

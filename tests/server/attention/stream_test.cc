@@ -42,6 +42,13 @@ class Call {
 
   bool Write(const v1::StreamAttentionRequest& piece) { return stream_->Write(piece); }
   void WritesDone() { stream_->WritesDone(); }
+  // `count` pieces with ids from `first` on, and the end, unless the stream ends before.
+  void WriteAll(const TestCall& piece, std::uint64_t first, std::uint64_t count) {
+    for (std::uint64_t id = first; id < first + count; ++id) {
+      if (!Write(piece.Piece(id))) return;
+    }
+    WritesDone();
+  }
   void Cancel() { context_.TryCancel(); }
 
   // The next answer; false at the stream's end.
@@ -232,12 +239,7 @@ TEST(StreamTest, PiecesThatAreDoneHoldNothing) {
   constexpr std::uint64_t kPieces = 64;
   ASSERT_GT(static_cast<std::int64_t>(piece.Piece(0).ByteSizeLong() * kPieces), 3 * kStreamWindowBytes);
   Call call(server);
-  std::thread writer([&] {
-    for (std::uint64_t id = 0; id < kPieces; ++id) {
-      if (!call.Write(piece.Piece(id))) return;
-    }
-    call.WritesDone();
-  });
+  std::thread writer([&] { call.WriteAll(piece, 0, kPieces); });
   const std::map<std::uint64_t, v1::StreamAttentionResponse> answers = call.ReadAll();
   writer.join();
   EXPECT_TRUE(call.Finish().ok());
@@ -266,12 +268,7 @@ TEST(StreamTest, ReadingPausesWhilePiecesHoldTheWindow) {
   const std::int64_t read = InsideWithoutReads(piece);
   ASSERT_LT(read, static_cast<std::int64_t>(kPieces));
   Call call(server);
-  std::thread writer([&] {
-    for (std::uint64_t id = 1; id <= kPieces; ++id) {
-      if (!call.Write(piece.Piece(id))) return;
-    }
-    call.WritesDone();
-  });
+  std::thread writer([&] { call.WriteAll(piece, 1, kPieces); });
   EXPECT_TRUE(server.AwaitInside(read)) << server.gate.inside();
   LetTheServerWork(server);
   EXPECT_EQ(server.gate.inside(), read);
@@ -297,12 +294,7 @@ TEST(StreamTest, ReadingPausesBeforeResultsHoldTheWindow) {
   const std::int64_t read = InsideWithoutReads(piece);
   ASSERT_LT(read, 5);
   Call call(server);
-  std::thread writer([&] {
-    for (std::uint64_t id = 1; id <= kPieces; ++id) {
-      if (!call.Write(piece.Piece(id))) return;
-    }
-    call.WritesDone();
-  });
+  std::thread writer([&] { call.WriteAll(piece, 1, kPieces); });
   EXPECT_TRUE(server.AwaitInside(read)) << server.gate.inside();
   LetTheServerWork(server);
   EXPECT_EQ(server.gate.inside(), read);
