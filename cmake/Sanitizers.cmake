@@ -8,6 +8,8 @@ if(ATTND_SANITIZE MATCHES undefined)
   # To look at an object's type it takes a descriptor, and where none is left (as some tests have it) it finds a fault
   # that is none.
   add_compile_options(-fno-sanitize=vptr)
+  # Nor has a kernel, which may need nothing but itself (tests/kernel, kernel_symbols_test), the descriptors of functions.
+  add_compile_options($<$<CXX_COMPILER_ID:Clang>:-fno-sanitize=function>)
 endif()
 
 if(ATTND_SANITIZE MATCHES thread)

@@ -21,7 +21,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 cd "$root"
-"$root/scripts/setup.sh"
+lists=()
+case $preset in asan | tsan | coverage) lists=(--clang) ;; esac
+"$root/scripts/setup.sh" "${lists[@]}"
 build=$root/build$part
 [ "$preset" = release ] || build=$build-$preset
 build_attnd "$preset" "$build" -- -DATTND_TESTS=ON "${options[@]}"

@@ -8,6 +8,7 @@
 #include "google/protobuf/wire_format_lite.h"
 #include "memory/no_memory.h"
 #include "server/attention/local_service.h"
+#include "server/rpc/on_arena.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -36,34 +37,34 @@ std::string ShortestAnswer(std::uint64_t id) {
 std::string ErrorAnswer(std::uint64_t id, const absl::Status& status) {
   std::string bytes;
   const absl::Status made = memory::CatchNoMemoryIn([&] {
-    v1::LocalReply reply;
-    v1::LocalAnswer& answer = *reply.mutable_answer();
+    OnArena<v1::LocalReply> reply;
+    v1::LocalAnswer& answer = *reply->mutable_answer();
     answer.set_id(id);
     SetError(status, answer);
-    bytes = reply.SerializeAsString();
+    bytes = reply->SerializeAsString();
   });
   return made.ok() ? bytes : ShortestAnswer(id);
 }
 
 std::string ResultAnswer(std::uint64_t id, const AttentionResult& result) {
-  v1::LocalReply reply;
-  v1::LocalAnswer& answer = *reply.mutable_answer();
+  OnArena<v1::LocalReply> reply;
+  v1::LocalAnswer& answer = *reply->mutable_answer();
   answer.set_id(id);
   *answer.mutable_result() = result.header;
   if (result.log_sum_exp.size() > 0) SetBytes(result.log_sum_exp, *answer.mutable_result()->mutable_log_sum_exp());
   if (result.output.size() > 0) SetBytes(result.output, *answer.mutable_result()->mutable_output());
-  return reply.SerializeAsString();
+  return reply->SerializeAsString();
 }
 
 std::string Welcome(const absl::Status& status) {
-  v1::LocalReply reply;
-  v1::LocalWelcome& welcome = *reply.mutable_welcome();
+  OnArena<v1::LocalReply> reply;
+  v1::LocalWelcome& welcome = *reply->mutable_welcome();
   welcome.set_code(static_cast<std::int32_t>(status.code()));
   welcome.set_message(std::string(status.message()));
   welcome.set_version(kLocalVersion);
   welcome.set_max_message_bytes(kMaxDatagramBytes);
   welcome.set_max_calls(kMaxLocalCalls);
-  return reply.SerializeAsString();
+  return reply->SerializeAsString();
 }
 
 }  // namespace attnd::server

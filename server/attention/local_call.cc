@@ -52,12 +52,12 @@ void LocalCall::Start(AttentionEngine& engine, CallGate& gate, Answered answered
     return absl::OkStatus();
   });
   if (!begun.ok()) return End(begun);
-  engine.ComputeAside(message_.request(), tensors_, options_, std::move(done), kMaxAnsweredBytes);
+  engine.ComputeAside((*request_)->call().request(), tensors_, options_, std::move(done), kMaxAnsweredBytes);
 }
 
 absl::Status LocalCall::Prepare(const Limits& limits) {
-  ATTND_ASSIGN_OR_RETURN(options_.deadline, DeadlineOf(message_));
-  const v1::ComputeAttentionRequest& request = message_.request();
+  ATTND_ASSIGN_OR_RETURN(options_.deadline, DeadlineOf((*request_)->call()));
+  const v1::ComputeAttentionRequest& request = (*request_)->call().request();
   // Cheap to rule out for all but a limit that is smaller than a datagram.
   if (limits.max_request_bytes < static_cast<std::int64_t>(kMaxDatagramBytes)) {
     const std::int64_t bytes = static_cast<std::int64_t>(request.ByteSizeLong());
@@ -74,7 +74,7 @@ absl::Status LocalCall::Prepare(const Limits& limits) {
 void LocalCall::End(absl::StatusOr<AttentionResult> result) {
   // Nobody needs it any more.
   tensors_ = {};
-  message_.clear_request();
+  request_ = nullptr;
   std::string answer;
   absl::Status ended = result.status();
   if (ended.ok()) ended = memory::CatchNoMemoryIn([&] { answer = ResultAnswer(id(), *result); });

@@ -10,6 +10,7 @@
 #include "attnd/v1/local.pb.h"
 #include "server/attention/engine.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/on_arena.h"
 
 namespace attnd::server {
 
@@ -21,13 +22,15 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
   using Answered = std::function<void(std::string answer, std::shared_ptr<LocalCall> call)>;
 
   // `account`: the caller's, of the engine's ledger.
-  LocalCall(v1::LocalCall&& message, std::shared_ptr<memory::Account> account) : message_(std::move(message)) {
+  // `request` has a call.
+  LocalCall(std::unique_ptr<OnArena<v1::LocalRequest>> request, std::shared_ptr<memory::Account> account)
+      : id_((*request)->call().id()), request_(std::move(request)) {
     options_.account = std::move(account);
   }
   LocalCall(const LocalCall&) = delete;
   LocalCall& operator=(const LocalCall&) = delete;
 
-  std::uint64_t id() const { return message_.id(); }
+  std::uint64_t id() const { return id_; }
 
   // Computes, and calls `answered`, which may be before this returns. Once. Never throws, and `answered` must not.
   void Start(AttentionEngine& engine, CallGate& gate, Answered answered);
@@ -39,8 +42,9 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
   absl::Status Prepare(const Limits& limits);
   void End(absl::StatusOr<AttentionResult> result);
 
-  v1::LocalCall message_;
-  RequestTensors tensors_;  // views of the message's
+  const std::uint64_t id_;
+  std::unique_ptr<const OnArena<v1::LocalRequest>> request_;  // until the result is there
+  RequestTensors tensors_;                                    // views of the request's
   ComputeOptions options_;
   Answered answered_;
   Pass pass_;  // goes after the lease

@@ -1,6 +1,7 @@
 #include "server/attention/local_service.h"
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "server/attention/local_answer.h"
 #include "server/attention/local_call.h"
 #include "server/attention/local_request.h"
+#include "server/rpc/on_arena.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -37,17 +39,17 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
         sink_(std::move(sink)) {}
 
   absl::Status Take(absl::string_view datagram) override {
-    v1::LocalRequest request;
-    if (!request.ParseFromArray(datagram.data(), static_cast<int>(datagram.size()))) {
+    auto request = std::make_unique<OnArena<v1::LocalRequest>>();
+    if (!(*request)->ParseFromArray(datagram.data(), static_cast<int>(datagram.size()))) {
       return TakeRefused(datagram);
     }
-    switch (request.kind_case()) {
+    switch ((*request)->kind_case()) {
       case v1::LocalRequest::kHello:
-        return Greet(request.hello());
+        return Greet((*request)->hello());
       case v1::LocalRequest::kCall:
-        return Begin(std::move(*request.mutable_call()));
+        return Begin(std::move(request));
       case v1::LocalRequest::kCancel:
-        return Cancel(request.cancel().id());
+        return Cancel((*request)->cancel().id());
       case v1::LocalRequest::KIND_NOT_SET:
         break;
     }
@@ -90,13 +92,13 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
     return absl::OkStatus();
   }
 
-  absl::Status Begin(v1::LocalCall&& message) {
-    const std::uint64_t id = message.id();
+  absl::Status Begin(std::unique_ptr<OnArena<v1::LocalRequest>> request) {
+    const std::uint64_t id = (*request)->call().id();
     if (absl::Status status = CheckNewId(id); !status.ok()) return status;
     std::shared_ptr<LocalCall> call;
     LocalCall::Answered answered;
     const absl::Status made = memory::CatchNoMemory([&] {
-      call = std::make_shared<LocalCall>(std::move(message), account_);
+      call = std::make_shared<LocalCall>(std::move(request), account_);
       answered = [self = shared_from_this()](std::string answer, std::shared_ptr<LocalCall> ended) {
         self->Answer(std::move(answer), std::move(ended));
       };

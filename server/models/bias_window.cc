@@ -59,7 +59,6 @@ void AddRanges(v1::GetBiasResponse& response, const bias::BiasTable& table) {
     if (bucket != last && bucket >= 0) named.insert(bucket);
     last = bucket;
   }
-  response.mutable_bucket_ranges()->Reserve(static_cast<int>(named.size()));
   for (const std::int32_t bucket : named) {
     const bias::OffsetRange offsets = table.OffsetsOf(bucket);
     v1::BucketRange& range = *response.add_bucket_ranges();
@@ -71,14 +70,13 @@ void AddRanges(v1::GetBiasResponse& response, const bias::BiasTable& table) {
 
 }  // namespace
 
-absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request, const model::Model& model,
-                                               const Limits& limits) {
+absl::Status FillBiasWindow(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits,
+                            v1::GetBiasResponse& response) {
   ATTND_ASSIGN_OR_RETURN(const model::Model::Found found, model.FindTable(request.table()));
   const bias::BiasTable& table = *found.table;
   ATTND_RETURN_IF_ERROR(CheckWindow(request, table.heads(), limits));
   ATTND_ASSIGN_OR_RETURN(const v1::Mask mask, MaskOf(request, table));
 
-  v1::GetBiasResponse response;
   response.set_version(model.version());
   response.set_content_hash(model.content_hash());
   response.set_table(std::string(found.name));
@@ -95,6 +93,11 @@ absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request
       }
     }
   };
+  // Room first, once; CheckWindow has bounded it.
+  const auto cells = static_cast<int>(request.query_count() * request.key_count());
+  response.mutable_offsets()->Reserve(cells);
+  if (table.Bucket(0).has_value()) response.mutable_buckets()->Reserve(cells);
+  response.mutable_values()->Reserve(cells * response.heads_size());
   for_each_cell([&](std::int64_t offset, bool masked) {
     response.add_offsets(offset);
     if (const std::optional<std::int64_t> bucket = table.Bucket(offset)) {
@@ -106,15 +109,15 @@ absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request
     for_each_cell(
         [&](std::int64_t offset, bool masked) { response.add_values(masked ? 0.0F : table.Value(head, offset)); });
   }
-  return response;
+  return absl::OkStatus();
 }
 
 std::int64_t BiasWindowBytes(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits) {
   const absl::StatusOr<model::Model::Found> found = model.FindTable(request.table());
   if (!found.ok() || !CheckWindow(request, found->table->heads(), limits).ok()) return 0;
   // Serialised, an offset or a bucket takes up to ten bytes: a negative number has them all.
-  constexpr std::int64_t kOffsetAndBucket = 2 * (sizeof(std::int64_t) + sizeof(std::int32_t)) + 10 + 10;
-  constexpr std::int64_t kValue = 2 * sizeof(float) + sizeof(float);
+  constexpr std::int64_t kOffsetAndBucket = sizeof(std::int64_t) + sizeof(std::int32_t) + 10 + 10;
+  constexpr std::int64_t kValue = sizeof(float) + sizeof(float);
   const std::int64_t heads = request.heads().empty() ? found->table->heads() : request.heads_size();
   // CheckWindow has bounded the product of the three.
   return request.query_count() * request.key_count() * (kOffsetAndBucket + heads * kValue);

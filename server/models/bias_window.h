@@ -3,20 +3,20 @@
 
 #include <cstdint>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "attnd/v1/model.pb.h"
 #include "model/model.h"
 #include "server/config/limits.h"
 
 namespace attnd::server {
 
-// Errors: INVALID_ARGUMENT naming the field, NOT_FOUND for a table that the model lacks, RESOURCE_EXHAUSTED for a
-// window beyond limits.max_bias_cells.
-absl::StatusOr<v1::GetBiasResponse> BiasWindow(const v1::GetBiasRequest& request, const model::Model& model,
-                                               const Limits& limits);
+// Fills in an empty `response`; what it holds after an error is of no meaning. Errors: INVALID_ARGUMENT naming the
+// field, NOT_FOUND for a table that the model lacks, RESOURCE_EXHAUSTED for a window beyond limits.max_bias_cells.
+absl::Status FillBiasWindow(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits,
+                            v1::GetBiasResponse& response);
 
-// An upper bound of the bytes that BiasWindow's answer takes: as a message, whose fields may have twice the room that
-// they need, and serialised. 0 for a window that is refused.
+// An upper bound of the bytes that FillBiasWindow's answer takes, as a message and serialised. 0 for a window that is
+// refused.
 std::int64_t BiasWindowBytes(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits);
 
 }  // namespace attnd::server

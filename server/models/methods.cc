@@ -57,13 +57,12 @@ grpc::Status FinishChange(const char* change, absl::string_view field, absl::str
                           const absl::StatusOr<Snapshot>& outcome, Response* response) {
   LogChange(change, name, outcome);
   if (!outcome.ok()) return Refusal(field, outcome.status());
-  *response->mutable_model() = ToProto(**outcome, /*include_values=*/false);
+  FillModel(**outcome, /*include_values=*/false, *response->mutable_model());
   return grpc::Status::OK;
 }
 
 void AddFailed(const std::vector<model::FailedModel>& failed, v1::ListModelsResponse& response) {
   response.set_failed_model_count(static_cast<std::int64_t>(failed.size()));
-  response.mutable_failed_models()->Reserve(static_cast<int>(std::min<std::size_t>(failed.size(), kMaxFailedModels)));
   for (const model::FailedModel& model : failed) {
     if (response.failed_models_size() == kMaxFailedModels) return;
     v1::FailedModel& proto = *response.add_failed_models();
@@ -74,8 +73,8 @@ void AddFailed(const std::vector<model::FailedModel>& failed, v1::ListModelsResp
   }
 }
 
-absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request, const model::Registry& registry,
-                                            std::int64_t max_page_size) {
+absl::Status List(const v1::ListModelsRequest& request, const model::Registry& registry, std::int64_t max_page_size,
+                  v1::ListModelsResponse& response) {
   if (request.page_size() < 0 || request.page_size() > max_page_size) {
     return InvalidField("page_size", absl::StrCat("0 to ", max_page_size), request.page_size());
   }
@@ -83,17 +82,15 @@ absl::StatusOr<v1::ListModelsResponse> List(const v1::ListModelsRequest& request
   const std::int64_t page_size =
       request.page_size() > 0 ? request.page_size() : std::min(kDefaultPageSize, max_page_size);
   const std::vector<Snapshot> models = registry.List(after, page_size + 1);
-  v1::ListModelsResponse response;
   if (request.page_token().empty()) AddFailed(registry.Failed(), response);
-  response.mutable_models()->Reserve(static_cast<int>(models.size()));
   for (const Snapshot& model : models) {
     if (response.models_size() == page_size) {
       response.set_next_page_token(MakePageToken(response.models().rbegin()->name()));
       break;
     }
-    *response.add_models() = ToProto(*model, /*include_values=*/false);
+    FillModel(*model, /*include_values=*/false, *response.add_models());
   }
-  return response;
+  return absl::OkStatus();
 }
 
 std::int64_t ValueCount(const bias::T5Rule& rule) { return static_cast<std::int64_t>(rule.values.size()); }
@@ -110,10 +107,9 @@ std::int64_t ValuesBytes(const model::Model& model) {
   return values * kValueBytes;
 }
 
-absl::StatusOr<Snapshot> Upload(v1::UploadTableRequest& request, model::Registry& registry,
+absl::StatusOr<Snapshot> Upload(const v1::UploadTableRequest& request, model::Registry& registry,
                                 std::int64_t max_table_values) {
-  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table,
-                         TakeTable(*request.mutable_table(), max_table_values, registry.NewTicket()));
+  ATTND_ASSIGN_OR_RETURN(bias::BiasTable table, TableOf(request.table(), max_table_values, registry.NewTicket()));
   const std::string default_name = table.bidirectional() ? "encoder" : "decoder";
   const std::string& name = request.table().name().empty() ? default_name : request.table().name();
   return registry.Upload(request.model(), name, std::move(table), request.replace());
@@ -122,16 +118,13 @@ absl::StatusOr<Snapshot> Upload(v1::UploadTableRequest& request, model::Registry
 }  // namespace
 
 grpc::Status ModelMethods::ListModels(const v1::ListModelsRequest* request, v1::ListModelsResponse* response) const {
-  absl::StatusOr<v1::ListModelsResponse> page = List(*request, registry_, limits_.max_page_size);
-  if (!page.ok()) return ToGrpc(page.status());
-  *response = *std::move(page);
-  return grpc::Status::OK;
+  return ToGrpc(List(*request, registry_, limits_.max_page_size, *response));
 }
 
 grpc::Status ModelMethods::GetModel(const v1::GetModelRequest* request, v1::GetModelResponse* response) const {
   const absl::StatusOr<Snapshot> model = registry_.Find(request->name(), request->version());
   if (!model.ok()) return Refusal("name", model.status());
-  *response->mutable_model() = ToProto(**model, request->include_values());
+  FillModel(**model, request->include_values(), *response->mutable_model());
   return grpc::Status::OK;
 }
 
@@ -154,7 +147,7 @@ grpc::Status ModelMethods::UnloadModel(const v1::UnloadModelRequest* request, v1
   return grpc::Status::OK;
 }
 
-grpc::Status ModelMethods::UploadTable(v1::UploadTableRequest* request, v1::UploadTableResponse* response) const {
+grpc::Status ModelMethods::UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const {
   return FinishChange("uploaded", "model", request->model(), Upload(*request, registry_, limits_.max_table_values),
                       response);
 }
@@ -162,10 +155,7 @@ grpc::Status ModelMethods::UploadTable(v1::UploadTableRequest* request, v1::Uplo
 grpc::Status ModelMethods::GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const {
   const absl::StatusOr<Snapshot> model = registry_.Find(request->model(), request->version());
   if (!model.ok()) return ToGrpc(model.status());
-  absl::StatusOr<v1::GetBiasResponse> window = BiasWindow(*request, **model, limits_);
-  if (!window.ok()) return ToGrpc(window.status());
-  *response = *std::move(window);
-  return grpc::Status::OK;
+  return ToGrpc(FillBiasWindow(*request, **model, limits_, *response));
 }
 
 std::int64_t ModelMethods::AnswerBytes(const v1::GetModelRequest& request) const {

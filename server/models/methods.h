@@ -12,7 +12,7 @@ namespace attnd::server {
 
 // Thread-safe. Borrows the registry. Statuses: see ModelService in proto/attnd/v1/model.proto. LoadModel and
 // ReloadModel read files, UploadTable and GetBias may compute for long, and what changes a model writes a line to the
-// log. UploadTable takes the values out of its request, so that they are not held twice.
+// log. A response is empty, and on an arena where memory may run out (OnArena).
 class ModelMethods {
  public:
   ModelMethods(const Limits& limits, model::Registry& registry) : limits_(limits), registry_(registry) {}
@@ -22,7 +22,7 @@ class ModelMethods {
   grpc::Status LoadModel(const v1::LoadModelRequest* request, v1::LoadModelResponse* response) const;
   grpc::Status UnloadModel(const v1::UnloadModelRequest* request, v1::UnloadModelResponse* response) const;
   grpc::Status ReloadModel(const v1::ReloadModelRequest* request, v1::ReloadModelResponse* response) const;
-  grpc::Status UploadTable(v1::UploadTableRequest* request, v1::UploadTableResponse* response) const;
+  grpc::Status UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const;
   grpc::Status GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const;
 
   // An upper bound of what the answer takes, in bytes: as a message and serialised. 0 where that is little, or where

@@ -17,14 +17,9 @@ namespace {
 
 using Floats = google::protobuf::RepeatedField<float>;
 
-Floats ToRepeated(const std::vector<float>& values) { return {values.begin(), values.end()}; }
+void Add(const std::vector<float>& values, Floats& proto) { proto.Add(values.begin(), values.end()); }
 
-// Frees the message's memory before it returns.
-std::vector<float> TakeValues(Floats& values) {
-  Floats taken;
-  taken.Swap(&values);
-  return {taken.begin(), taken.end()};
-}
+std::vector<float> ValuesOf(const Floats& proto) { return {proto.begin(), proto.end()}; }
 
 // Fills in the rule of a table message.
 struct RuleToProto {
@@ -35,16 +30,16 @@ struct RuleToProto {
     v1::T5Buckets& t5 = *table.mutable_t5();
     t5.set_num_buckets(rule.num_buckets);
     t5.set_max_distance(rule.max_distance);
-    if (include_values) *t5.mutable_values() = ToRepeated(rule.values);
+    if (include_values) Add(rule.values, *t5.mutable_values());
   }
   void operator()(const bias::AlibiRule& rule) const {
     v1::AlibiSlopes& alibi = *table.mutable_alibi();
-    if (include_values) *alibi.mutable_slopes() = ToRepeated(rule.slopes);
+    if (include_values) Add(rule.slopes, *alibi.mutable_slopes());
   }
   void operator()(const bias::PerOffsetRule& rule) const {
     v1::PerOffset& per_offset = *table.mutable_per_offset();
     per_offset.set_min_offset(rule.min_offset);
-    if (include_values) *per_offset.mutable_values() = ToRepeated(rule.values);
+    if (include_values) Add(rule.values, *per_offset.mutable_values());
   }
 };
 
@@ -63,13 +58,13 @@ absl::Status CheckCount(absl::string_view field, std::int64_t count, std::int64_
 
 // The number of values must be a whole number of heads' worth, which BiasTable::Create leaves to the caller's
 // arithmetic.
-absl::StatusOr<bias::Rule> TakePerOffset(v1::Table& table) {
-  v1::PerOffset& per_offset = *table.mutable_per_offset();
+absl::StatusOr<bias::Rule> PerOffsetOf(const v1::Table& table) {
+  const v1::PerOffset& per_offset = table.per_offset();
   if (table.bidirectional() != (per_offset.min_offset() < 0)) {
     return InvalidField("table.bidirectional", "true exactly if table.per_offset.min_offset is negative",
                         table.bidirectional() ? "true" : "false");
   }
-  return bias::PerOffsetRule{per_offset.min_offset(), TakeValues(*per_offset.mutable_values())};
+  return bias::PerOffsetRule{per_offset.min_offset(), ValuesOf(per_offset.values())};
 }
 
 // Lets `ticket` count the rule's values before they are copied.
@@ -79,20 +74,20 @@ absl::Status Count(absl::string_view field, std::int64_t count, std::int64_t max
   return ticket.GrowTo(bias::RuleBytes(count));
 }
 
-absl::StatusOr<bias::Rule> TakeRule(v1::Table& table, std::int64_t max_table_values, bias::TableTicket& ticket) {
+absl::StatusOr<bias::Rule> RuleOf(const v1::Table& table, std::int64_t max_table_values, bias::TableTicket& ticket) {
   switch (table.rule_case()) {
     case v1::Table::kT5: {
-      v1::T5Buckets& t5 = *table.mutable_t5();
+      const v1::T5Buckets& t5 = table.t5();
       ATTND_RETURN_IF_ERROR(Count("table.t5.values", t5.values_size(), max_table_values, ticket));
-      return bias::T5Rule{t5.num_buckets(), t5.max_distance(), table.bidirectional(), TakeValues(*t5.mutable_values())};
+      return bias::T5Rule{t5.num_buckets(), t5.max_distance(), table.bidirectional(), ValuesOf(t5.values())};
     }
     case v1::Table::kAlibi:
       ATTND_RETURN_IF_ERROR(Count("table.alibi.slopes", table.alibi().slopes_size(), max_table_values, ticket));
-      return bias::AlibiRule{table.bidirectional(), TakeValues(*table.mutable_alibi()->mutable_slopes())};
+      return bias::AlibiRule{table.bidirectional(), ValuesOf(table.alibi().slopes())};
     case v1::Table::kPerOffset:
       ATTND_RETURN_IF_ERROR(
           Count("table.per_offset.values", table.per_offset().values_size(), max_table_values, ticket));
-      return TakePerOffset(table);
+      return PerOffsetOf(table);
     case v1::Table::RULE_NOT_SET:
       break;
   }
@@ -107,12 +102,9 @@ bool IsOfTheTable(const absl::Status& status) {
 
 }  // namespace
 
-v1::Model ToProto(const model::Model& model, bool include_values) {
-  v1::Model proto;
+void FillModel(const model::Model& model, bool include_values, v1::Model& proto) {
   proto.set_name(model.name());
   proto.set_version(model.version());
-  // Room first, here and wherever a list of messages is filled: where its growth fails, protobuf loses the new one.
-  proto.mutable_tables()->Reserve(static_cast<int>(model.contents().tables.size()));
   for (const auto& [name, table] : model.contents().tables) {
     v1::Table& table_proto = *proto.add_tables();
     table_proto.set_name(name);
@@ -126,12 +118,12 @@ v1::Model ToProto(const model::Model& model, bool include_values) {
   proto.set_architecture(model.contents().architecture);
   proto.set_content_hash(model.content_hash());
   *proto.mutable_loaded_at() = ToProto(model.loaded_at());
-  return proto;
 }
 
-absl::StatusOr<bias::BiasTable> TakeTable(v1::Table& table, std::int64_t max_table_values, bias::TableTicket ticket) {
+absl::StatusOr<bias::BiasTable> TableOf(const v1::Table& table, std::int64_t max_table_values,
+                                        bias::TableTicket ticket) {
   if (table.heads() < 1) return InvalidField("table.heads", "at least 1", table.heads());
-  ATTND_ASSIGN_OR_RETURN(bias::Rule rule, TakeRule(table, max_table_values, ticket));
+  ATTND_ASSIGN_OR_RETURN(bias::Rule rule, RuleOf(table, max_table_values, ticket));
   absl::StatusOr<bias::BiasTable> made =
       bias::BiasTable::Create(table.heads(), std::move(rule), max_table_values, std::move(ticket));
   // Whatever is wrong now is a field of the rule, or the table is too large for what may be held.

@@ -10,12 +10,12 @@
 
 namespace attnd::server {
 
-// The tables' values only if asked for.
-v1::Model ToProto(const model::Model& model, bool include_values);
+// Fills in an empty `proto`, the tables' values only if asked for. On an arena where memory may run out (OnArena).
+void FillModel(const model::Model& model, bool include_values, v1::Model& proto);
 
-// A table that a caller sent. Takes the values out of the message, so that they are held twice only while they are
-// copied. Errors: INVALID_ARGUMENT naming the field, RESOURCE_EXHAUSTED for more values than `max_table_values`, and
-// where `ticket`, which counts the table, cannot grow.
-absl::StatusOr<bias::BiasTable> TakeTable(v1::Table& table, std::int64_t max_table_values, bias::TableTicket ticket);
+// A table that a caller sent. Errors: INVALID_ARGUMENT naming the field, RESOURCE_EXHAUSTED for more values than
+// `max_table_values`, and where `ticket`, which counts the table, cannot grow.
+absl::StatusOr<bias::BiasTable> TableOf(const v1::Table& table, std::int64_t max_table_values,
+                                        bias::TableTicket ticket);
 
 }  // namespace attnd::server

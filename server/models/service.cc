@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <type_traits>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -15,6 +14,7 @@
 #include "memory/no_memory.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/finish_now.h"
+#include "server/rpc/on_arena.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -22,35 +22,39 @@ namespace {
 
 // What gRPC keeps of a call that waits, beside its message.
 constexpr std::int64_t kCallBytes = 16 << 10;
-// The message, its fields, and what is made of them.
+// The message, its copy in one piece, and its fields.
 constexpr std::int64_t kCopies = 3;
 
 template <typename Request, typename Response>
-using Method = grpc::Status (ModelMethods::*)(Request*, Response*) const;
+using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
 
+// From one piece: then protobuf makes room for a list of numbers once, and an arena does not keep what it grew out of.
 template <typename Request>
-grpc::Status Parse(const grpc::ByteBuffer& request, Request* parsed) {
-  grpc::ByteBuffer bytes = request;  // parsing takes its own reference away
-  if (grpc::SerializationTraits<Request>::Deserialize(&bytes, parsed).ok()) return grpc::Status::OK;
+grpc::Status Parse(const grpc::ByteBuffer& request, Request& parsed) {
+  grpc::Slice bytes;
+  if (!request.TrySingleSlice(&bytes).ok() && !request.DumpToSingleSlice(&bytes).ok()) {
+    return grpc::Status(grpc::StatusCode::INTERNAL, "the request cannot be read");
+  }
+  if (parsed.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size()))) return grpc::Status::OK;
   return ToGrpc(InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
 }
 
-// Calls the method, and serialises. Request is const unless the method takes it apart.
+// Calls the method, and serialises.
 template <typename Request, typename Response>
-grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, Request& request,
+grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const Request& request,
                     grpc::ByteBuffer* response) {
-  Response answer;
-  if (grpc::Status status = (methods.*method)(&request, &answer); !status.ok()) return status;
+  OnArena<Response> answer;
+  if (grpc::Status status = (methods.*method)(&request, &*answer); !status.ok()) return status;
   bool own = false;
-  return grpc::SerializationTraits<Response>::Serialize(answer, response, &own);
+  return grpc::SerializationTraits<Response>::Serialize(*answer, response, &own);
 }
 
 template <typename Request, typename Response>
 grpc::Status ParseAndAnswer(const ModelMethods& methods, Method<Request, Response> method,
                             const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-  std::remove_const_t<Request> parsed;
-  if (grpc::Status status = Parse(request, &parsed); !status.ok()) return status;
-  return Answer<Request, Response>(methods, method, parsed, response);
+  OnArena<Request> parsed;
+  if (grpc::Status status = Parse(request, *parsed); !status.ok()) return status;
+  return Answer(methods, method, *parsed, response);
 }
 
 // The status of a call that `call` answers; never throws.
@@ -106,10 +110,13 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
   }
 
   grpc::Status Run(Method method, const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
-    std::remove_const_t<Request> parsed;
-    if (grpc::Status status = Parse(request, &parsed); !status.ok()) return status;
-    if (const absl::Status taken = Take(service_.methods_.AnswerBytes(parsed)); !taken.ok()) return ToGrpc(taken);
-    return Answer<Request, Response>(service_.methods_, method, parsed, response);
+    OnArena<Request> parsed;
+    if (grpc::Status status = Parse(request, *parsed); !status.ok()) return status;
+    // Lists that come in many parts take more than their length.
+    const std::int64_t more = static_cast<std::int64_t>(parsed.allocated_bytes()) - Length(request);
+    const std::int64_t answer = service_.methods_.AnswerBytes(*parsed);
+    if (const absl::Status taken = Take(std::max<std::int64_t>(0, more) + answer); !taken.ok()) return ToGrpc(taken);
+    return Answer(service_.methods_, method, *parsed, response);
   }
 
   void GiveBackBut(std::int64_t left) { ticket_.GiveBack(std::max<std::int64_t>(0, ticket_.bytes() - left)); }
@@ -156,10 +163,10 @@ grpc::ServerUnaryReactor* ModelService::GetModel(grpc::CallbackServerContext* co
   bool later = false;
   grpc::Status status = Guarded(
       [&] {
-        v1::GetModelRequest parsed;
-        if (grpc::Status parse = Parse(*request, &parsed); !parse.ok()) return parse;
-        later = parsed.include_values();
-        return later ? grpc::Status::OK : Answer(methods_, &ModelMethods::GetModel, std::as_const(parsed), response);
+        OnArena<v1::GetModelRequest> parsed;
+        if (grpc::Status parse = Parse(*request, *parsed); !parse.ok()) return parse;
+        later = parsed->include_values();
+        return later ? grpc::Status::OK : Answer(methods_, &ModelMethods::GetModel, *parsed, response);
       },
       response);
   if (later) return Later(tables_, &ModelMethods::GetModel, *context, *request, response);

@@ -64,7 +64,8 @@ class ModelService final : public ModelServiceBase {
   template <typename Request, typename Response>
   class SlowCall;
   template <typename Request, typename Response>
-  grpc::ServerUnaryReactor* Later(Executor& executor, grpc::Status (ModelMethods::*method)(Request*, Response*) const,
+  grpc::ServerUnaryReactor* Later(Executor& executor,
+                                  grpc::Status (ModelMethods::*method)(const Request*, Response*) const,
                                   grpc::CallbackServerContext& context, const grpc::ByteBuffer& request,
                                   grpc::ByteBuffer* response);
 

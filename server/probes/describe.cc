@@ -26,7 +26,7 @@ void SetError(ServerReflectionResponse& response, grpc::StatusCode code, const s
 void AddFile(const FileDescriptor& file, std::set<const FileDescriptor*>& added,
              grpc::reflection::v1::FileDescriptorResponse& response) {
   if (!added.insert(&file).second) return;
-  // On an arena nothing is lost where the growth of one of the lists fails.
+  // Its memory goes back before the next file is described.
   google::protobuf::Arena arena;
   auto* const proto = google::protobuf::Arena::CreateMessage<google::protobuf::FileDescriptorProto>(&arena);
   file.CopyTo(proto);
@@ -60,9 +60,8 @@ void SetExtensionNumbers(ServerReflectionResponse& response, const std::string& 
 
 }  // namespace
 
-ServerReflectionResponse Describe(const ServerReflectionRequest& request, const std::vector<std::string>& services,
-                                  const DescriptorPool& pool) {
-  ServerReflectionResponse response;
+void Describe(const ServerReflectionRequest& request, const std::vector<std::string>& services,
+              const DescriptorPool& pool, ServerReflectionResponse& response) {
   response.set_valid_host(request.host());
   *response.mutable_original_request() = request;
   switch (request.message_request_case()) {
@@ -80,7 +79,6 @@ ServerReflectionResponse Describe(const ServerReflectionRequest& request, const 
       break;
     case ServerReflectionRequest::kListServices: {
       auto& list = *response.mutable_list_services_response();
-      list.mutable_service()->Reserve(static_cast<int>(services.size()));
       for (const std::string& service : services) list.add_service()->set_name(service);
       break;
     }
@@ -88,7 +86,6 @@ ServerReflectionResponse Describe(const ServerReflectionRequest& request, const 
       SetError(response, grpc::StatusCode::INVALID_ARGUMENT, "message_request: expected a request, got none");
       break;
   }
-  return response;
 }
 
 }  // namespace attnd::server

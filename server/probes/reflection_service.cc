@@ -5,6 +5,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "google/protobuf/arena.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
 #include "memory/no_memory.h"
 #include "server/probes/describe.h"
@@ -66,14 +67,16 @@ class Stream final : public ReflectionReactor, public OpenStream {
           StatusCode::RESOURCE_EXHAUSTED,
           absl::StrCat("request: expected at most ", kMaxReflectionRequestBytes, " bytes, got ", incoming_.Length()));
     }
-    ServerReflectionRequest request;
-    if (!grpc::SerializationTraits<ServerReflectionRequest>::Deserialize(&incoming_, &request).ok()) {
+    google::protobuf::Arena arena;
+    auto* const request = google::protobuf::Arena::CreateMessage<ServerReflectionRequest>(&arena);
+    if (!grpc::SerializationTraits<ServerReflectionRequest>::Deserialize(&incoming_, request).ok()) {
       return grpc::Status(StatusCode::INVALID_ARGUMENT,
                           "request: expected a ServerReflectionRequest, got malformed protobuf");
     }
+    auto* const response = google::protobuf::Arena::CreateMessage<ServerReflectionResponse>(&arena);
+    Describe(*request, services_, *google::protobuf::DescriptorPool::generated_pool(), *response);
     bool own = false;
-    return grpc::SerializationTraits<ServerReflectionResponse>::Serialize(
-        Describe(request, services_, *google::protobuf::DescriptorPool::generated_pool()), &outgoing_, &own);
+    return grpc::SerializationTraits<ServerReflectionResponse>::Serialize(*response, &outgoing_, &own);
   }
 
   static grpc::Status Stopping() {

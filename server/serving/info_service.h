@@ -9,6 +9,7 @@
 #include "grpcpp/impl/codegen/proto_utils.h"
 #include "memory/no_memory.h"
 #include "server/rpc/finish_now.h"
+#include "server/rpc/on_arena.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -34,9 +35,10 @@ class InfoService final : public InfoServiceBase {
       bool own = false;
       status = grpc::SerializationTraits<v1::GetServerInfoRequest>::Deserialize(&bytes, &parsed);
       if (!status.ok()) return;
-      v1::GetServerInfoResponse answer = info_;
-      if (add_use_ != nullptr) add_use_(answer);
-      status = grpc::SerializationTraits<v1::GetServerInfoResponse>::Serialize(answer, response, &own);
+      OnArena<v1::GetServerInfoResponse> answer;
+      *answer = info_;
+      if (add_use_ != nullptr) add_use_(*answer);
+      status = grpc::SerializationTraits<v1::GetServerInfoResponse>::Serialize(*answer, response, &own);
     });
     return FinishNow(*context, answered.ok() ? std::move(status) : ToGrpc(answered));
   }

@@ -14,6 +14,7 @@ struct Colour {
 std::string Hex(Colour colour);  // "#rrggbb"
 
 inline constexpr Colour kBlack{0, 0, 0}, kWhite{255, 255, 255};
+inline constexpr Colour kNotANumber{64, 64, 64};
 
 // The contrast ratio of WCAG 2.2, 1 to 21.
 double Contrast(Colour a, Colour b);

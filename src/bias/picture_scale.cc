@@ -59,6 +59,7 @@ ValueScale::ValueScale(const PictureWindow& window) {
   for (const HeadValues& head : window.heads) {
     for (std::int64_t offset = window.FirstVisible(); offset <= window.GreatestOffset(); ++offset) {
       const double value = static_cast<double>(head.values[window.CellOf(offset)]);
+      if (!std::isfinite(value)) continue;
       least_ = any ? std::min(least_, value) : value;
       greatest_ = any ? std::max(greatest_, value) : value;
       any = true;
@@ -78,13 +79,16 @@ Colour ValueScale::ColourOfShade(int shade) {
 }
 
 Colour ValueScale::ColourOf(double value) const {
+  if (std::isnan(value)) return kNotANumber;
   if (value == 0) return ColourOfShade(0);
-  const int shade = std::max(1, static_cast<int>(std::round(std::fabs(value) / largest_ * kShades)));
+  const double shades = std::min<double>(std::round(std::fabs(value) / largest_ * kShades), kShades);
+  const int shade = std::max(1, static_cast<int>(shades));
   return ColourOfShade(value < 0 ? -shade : shade);
 }
 
 std::string ValueScale::Written(double value) const {
   if (value == 0) return "0";
+  if (std::isnan(value)) return "nan";
   return scientific_ ? absl::StrFormat("%.1e", value) : absl::StrFormat("%.*f", digits_, value);
 }
 

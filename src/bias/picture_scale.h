@@ -31,7 +31,7 @@ bool KnowsRanges(const PictureWindow& window, const std::map<std::int32_t, Bucke
 std::string InWords(const OffsetRange& offsets);
 
 // The colours of values, symmetric about zero, and how many digits they are written with: common to all heads of the
-// window.
+// window. The finite values alone decide; an infinite one has the colour of its end, NaN one of its own.
 class ValueScale {
  public:
   // Colours on each side of zero: few enough that long diagonals of nearly equal values merge, and enough that the eye
@@ -40,7 +40,7 @@ class ValueScale {
 
   explicit ValueScale(const PictureWindow& window);
 
-  double least() const { return least_; }  // of the visible values; 0 if there are none
+  double least() const { return least_; }  // of the visible finite values; 0 if there are none
   double greatest() const { return greatest_; }
   double largest() const { return largest_; }  // absolute value, and where the scale ends; 1 if all are 0
 

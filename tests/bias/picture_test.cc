@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <optional>
 #include <ostream>
 #include <string>
@@ -318,6 +319,26 @@ TEST(HeatMapSvg, NoOtherValueHasTheColourOfZero) {
   }
   EXPECT_EQ(scale.ColourOf(scale.largest()), Diverging(1));
   EXPECT_EQ(scale.ColourOf(-scale.largest()), Diverging(-1));
+}
+
+// A server of anybody's may send them.
+TEST(HeatMapSvg, FiniteValuesAloneDecideTheScale) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  PictureWindow window;
+  window.queries = window.keys = 2;
+  const std::vector<float> values = {2, kInfinity, kNan, 2};  // offsets 0, -1 and 1
+  window.heads = {{0, values}};
+  const ValueScale scale(window);
+  EXPECT_EQ(scale.least(), 2);
+  EXPECT_EQ(scale.greatest(), 2);
+  EXPECT_EQ(scale.ColourOf(-kInfinity), Diverging(-1));
+  EXPECT_EQ(scale.Written(-kNan), "nan");
+  const std::string svg = HeatMapSvg(window);
+  EXPECT_EQ(Paint(svg, 0).Colour(0, 1), Hex(Diverging(1)));
+  EXPECT_EQ(Paint(svg, 0).Colour(1, 0), Hex(kNotANumber));
+  const std::vector<float> none = {kNan, kInfinity, -kInfinity, kNan};
+  window.heads = {{0, none}};
+  EXPECT_EQ(ValueScale(window).largest(), 1);
 }
 
 TEST(HeatMapSvg, ScaleIsSymmetricAndSaysItsEnds) {

@@ -73,7 +73,8 @@ TEST(RequestTest, KeyBitsAreWholeBytesOfEachSequence) {
   EXPECT_EQ(KeyBitsBytes(kMost), kMost / 8 + 1);
   EXPECT_FALSE(CheckKeyBits(0, 3, 9).has_value());
   EXPECT_FALSE(CheckKeyBits(6, 3, 9).has_value());
-  for (const std::size_t bad : {1, 2, 3, 4, 5, 7, 8, 12, 27}) EXPECT_TRUE(CheckKeyBits(bad, 3, 9).has_value()) << bad;
+  for (const std::size_t bad : {1U, 2U, 3U, 4U, 5U, 7U, 8U, 12U, 27U})
+    EXPECT_TRUE(CheckKeyBits(bad, 3, 9).has_value()) << bad;
   const std::optional<Fault> fault = CheckKeyBits(5, 3, 9);
   EXPECT_EQ(fault->field, "key_bits");
   EXPECT_EQ(fault->expected, "none or 3 (batch) x 2 bytes (a bit for each of 9 keys)");
@@ -82,7 +83,7 @@ TEST(RequestTest, KeyBitsAreWholeBytesOfEachSequence) {
 
 // 2^61 x 2^3 bytes are 2^64: 0 to whoever multiplies.
 TEST(RequestTest, KeyBitsOfSizesWhoseProductOverflows) {
-  for (const std::size_t bytes : {1, 8, 64}) {
+  for (const std::size_t bytes : {1U, 8U, 64U}) {
     EXPECT_TRUE(CheckKeyBits(bytes, std::int64_t{1} << 61, 64).has_value()) << bytes;
     EXPECT_TRUE(CheckKeyBits(bytes, (std::int64_t{1} << 61) + 1, 64).has_value()) << bytes;
     EXPECT_TRUE(CheckKeyBits(bytes, kMost, kMost).has_value()) << bytes;

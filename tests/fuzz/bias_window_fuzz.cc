@@ -108,13 +108,14 @@ void Run(const World& world, fuzz::Input input) {
   v1::GetBiasRequest request;
   const absl::string_view bytes = input.Rest();
   if (!request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return;
-  const absl::StatusOr<v1::GetBiasResponse> response = BiasWindow(request, model, world.limits);
-  if (response.ok()) {
-    CheckWindow(world, model, request, *response);
-    Draw(request, *response);
+  v1::GetBiasResponse response;
+  const absl::Status filled = FillBiasWindow(request, model, world.limits, response);
+  if (filled.ok()) {
+    CheckWindow(world, model, request, response);
+    Draw(request, response);
     return;
   }
-  const auto detail = DetailOf(response.status());
+  const auto detail = DetailOf(filled);
   Check(detail.has_value() && !detail->field().empty(), "a refusal names its field");
 }
 

@@ -103,14 +103,15 @@ void Run(fuzz::Input input) {
       v1::UnloadModelResponse unloaded;
       if (const grpc::Status status = methods.UnloadModel(&unload, &unloaded); !status.ok()) CheckRefusal(status);
     } else {
-      const v1::UploadTableRequest sent = request;
       const std::int64_t before = registry.table_bytes();
       v1::UploadTableResponse response;
       const grpc::Status status = methods.UploadTable(&request, &response);
       if (status.ok()) {
-        const auto model = registry.Find(sent.model(), response.model().version());
+        const auto model = registry.Find(request.model(), response.model().version());
         Check(model.ok(), "what was uploaded is there");
-        CheckUploaded(sent, ToProto(**model, /*include_values=*/true));
+        v1::Model shown;
+        FillModel(**model, /*include_values=*/true, shown);
+        CheckUploaded(request, shown);
       } else {
         CheckRefusal(status);
         Check(registry.table_bytes() == before, "a refused upload holds nothing");

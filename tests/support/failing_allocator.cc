@@ -5,6 +5,7 @@
 #include <elf.h>
 #include <execinfo.h>
 #include <link.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <array>
@@ -197,13 +198,9 @@ namespace {
 
 void* Allocate(std::size_t size) { return Fails() ? nullptr : std::malloc(size == 0 ? 1 : size); }
 
-using AlignedAlloc = void* (*)(std::size_t, std::size_t);
-
 void* AllocateAligned(std::size_t alignment, std::size_t size) {
   if (Fails()) return nullptr;
-  // That of libc, or of a sanitizer.
-  static const auto real = reinterpret_cast<AlignedAlloc>(dlsym(RTLD_NEXT, "aligned_alloc"));
-  return real(alignment, (size + alignment - 1) / alignment * alignment);
+  return memalign(alignment, (size + alignment - 1) / alignment * alignment);
 }
 
 void* OrThrow(void* block) {

@@ -327,6 +327,16 @@ def test_a_legend_has_the_tables_ranges(shared: attnd.Client) -> None:
     assert "of each bucket in this window:\nu0: 0   u1: 1   u2: 2 to 3   u3: 4 to 5\n" in window.text()
 
 
+def test_a_picture_of_values_that_are_not_finite(shared: attnd.Client) -> None:
+    window = shared.bias("book", queries=2, heads=[0])
+    window.values = np.array([[[2, 0], [np.inf, 2]]], np.float32)
+    assert ">2.00 to 2.00</text>" in window.svg(head=0)
+    window.values = np.array([[[np.nan, 0], [-np.inf, np.nan]]], np.float32)
+    svg = window.svg(head=0)
+    assert ">nan</text>" in svg and 'fill="#404040"' in svg
+    assert "inf" in window.text(head=0)
+
+
 def test_pictures_in_a_notebook(shared: attnd.Client) -> None:
     window = shared.bias("book", queries=4)
     assert window._repr_svg_() == window.svg()

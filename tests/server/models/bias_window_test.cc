@@ -11,6 +11,7 @@
 
 #include "gtest/gtest.h"
 #include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
 
 namespace attnd::server {
 namespace {
@@ -55,7 +56,9 @@ class BiasWindowTest : public Test {
   absl::StatusOr<v1::GetBiasResponse> Window(const std::function<void(v1::GetBiasRequest&)>& change = nullptr) {
     v1::GetBiasRequest request = request_;
     if (change != nullptr) change(request);
-    return BiasWindow(request, model_, limits_);
+    v1::GetBiasResponse response;
+    ATTND_RETURN_IF_ERROR(FillBiasWindow(request, model_, limits_, response));
+    return response;
   }
 
   void ExpectRefused(const std::function<void(v1::GetBiasRequest&)>& change, absl::StatusCode code,

@@ -18,8 +18,8 @@
 namespace attnd::server {
 namespace {
 
-absl::StatusOr<bias::BiasTable> TableFromProto(v1::Table table, std::int64_t max_table_values) {
-  return TakeTable(table, max_table_values, {});
+absl::StatusOr<bias::BiasTable> TableFromProto(const v1::Table& table, std::int64_t max_table_values) {
+  return TableOf(table, max_table_values, {});
 }
 
 using testing::HasSubstr;
@@ -83,7 +83,8 @@ TEST(ModelProtoTest, TablesComeBackAsTheyWereSent) {
     ASSERT_TRUE(made.ok()) << made.status();
     EXPECT_EQ(made->heads(), kHeads);
     EXPECT_EQ(made->bidirectional(), table.bidirectional());
-    const v1::Model model = ToProto(ModelOf({{"encoder.2", *std::move(made)}}), /*include_values=*/true);
+    v1::Model model;
+    FillModel(ModelOf({{"encoder.2", *std::move(made)}}), /*include_values=*/true, model);
     ASSERT_EQ(model.tables_size(), 1);
     v1::Table expected = table;
     expected.set_name("encoder.2");
@@ -125,7 +126,8 @@ TEST(ModelProtoTest, ValuesAreLeftOutUnlessAskedFor) {
       default:
         expected.mutable_per_offset()->clear_values();
     }
-    const v1::Model without = ToProto(model, /*include_values=*/false);
+    v1::Model without;
+    FillModel(model, /*include_values=*/false, without);
     EXPECT_EQ(without.tables(0).DebugString(), expected.DebugString());
     EXPECT_EQ(without.tables(0).rule_case(), table.rule_case()) << "the rule is said all the same";
   }
@@ -133,10 +135,11 @@ TEST(ModelProtoTest, ValuesAreLeftOutUnlessAskedFor) {
 
 TEST(ModelProtoTest, ModelsSayWhatTheyAre) {
   const absl::Time loaded_at = absl::FromUnixNanos(1'700'000'000'123'456'789);
-  const v1::Model model = ToProto(ModelOf({{"encoder", *TableFromProto(T5(true), kMaxValues)},
-                                           {"decoder", *TableFromProto(Alibi(false), kMaxValues)}},
-                                          loaded_at),
-                                  /*include_values=*/false);
+  v1::Model model;
+  FillModel(ModelOf({{"encoder", *TableFromProto(T5(true), kMaxValues)},
+                     {"decoder", *TableFromProto(Alibi(false), kMaxValues)}},
+                    loaded_at),
+            /*include_values=*/false, model);
   EXPECT_EQ(model.name(), "name");
   EXPECT_EQ(model.version(), 3U);
   EXPECT_EQ(model.heads(), kHeads);

@@ -39,7 +39,8 @@ class DescribeTest : public testing::Test {
   ServerReflectionResponse Ask(const std::string& text) {
     ServerReflectionRequest request;
     EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &request)) << text;
-    const ServerReflectionResponse response = Describe(request, {"p.Service", "q.Other"}, pool_);
+    ServerReflectionResponse response;
+    Describe(request, {"p.Service", "q.Other"}, pool_, response);
     EXPECT_EQ(response.original_request().SerializeAsString(), request.SerializeAsString());
     EXPECT_EQ(response.valid_host(), request.host());
     return response;

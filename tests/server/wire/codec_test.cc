@@ -249,8 +249,8 @@ Buffer BufferOf(const std::string& bytes) {
 }
 
 TEST_F(CodecTest, ReplyIsWhatProtobufWouldWrite) {
-  for (const std::size_t size : {1, 127, 128, 5000, 1 << 21}) {
-    for (const std::size_t log_sum_exp_size : {0, 4, 20000}) {
+  for (const std::size_t size : {1U, 127U, 128U, 5000U, 1U << 21}) {
+    for (const std::size_t log_sum_exp_size : {0U, 4U, 20000U}) {
       v1::ComputeAttentionResponse header;
       header.set_version(7);
       header.set_content_hash("abc");

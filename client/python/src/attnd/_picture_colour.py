@@ -20,6 +20,7 @@ class Colour(NamedTuple):
 
 
 BLACK, WHITE = Colour(0, 0, 0), Colour(255, 255, 255)
+NOT_A_NUMBER = Colour(64, 64, 64)
 
 
 def contrast(a: Colour, b: Colour) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Dict, List, NamedTuple, Optional
 
-from attnd._picture_colour import Colour, diverging, opposite, sequential
+from attnd._picture_colour import NOT_A_NUMBER, Colour, diverging, opposite, sequential
 from attnd._picture_window import Range, Window
 
 # Colours on each side of zero: few enough that long diagonals of nearly equal values merge, and enough that the eye
@@ -78,12 +78,16 @@ def colour_of_shade(shade: int) -> Colour:
 
 
 class ValueScale:
-    """The colours of values, symmetric about zero, and how many digits they are written with."""
+    """The colours of values, symmetric about zero, and how many digits they are written with.
+
+    The finite values alone decide; an infinite one has the colour of its end, NaN one of its own.
+    """
 
     def __init__(self, window: Window) -> None:
         assert window.values is not None
         self.values: List[Dict[int, float]] = [window.by_offset(cells.astype(float)) for cells in window.values]
-        shown = [values[offset] for values in self.values for offset in window.visible()]
+        visible = [values[offset] for values in self.values for offset in window.visible()]
+        shown = [value for value in visible if math.isfinite(value)]
         self.least, self.greatest = min(shown, default=0.0), max(shown, default=0.0)
         self.largest = max(abs(self.least), abs(self.greatest)) or 1.0
         magnitude = math.floor(math.log10(self.largest))
@@ -92,9 +96,11 @@ class ValueScale:
 
     def colour(self, value: float) -> Colour:
         """Zero has a colour that no other value has."""
+        if math.isnan(value):
+            return NOT_A_NUMBER
         if value == 0:
             return colour_of_shade(0)
-        shade = max(1, math.floor(abs(value) / self.largest * SHADES + 0.5))
+        shade = max(1, math.floor(min(abs(value) / self.largest, 1.0) * SHADES + 0.5))
         return colour_of_shade(-shade if value < 0 else shade)
 
     def label(self, value: float) -> str:
