@@ -1,12 +1,14 @@
 // Callers that do nothing wrong: what a server does for them while something else happens to it.
 //
-//   attnd_callers --target TARGET [--callers N] [--shape B,H,N,D] [--every_ms T] [--seconds S | --calls C]
+//   attnd_callers --target TARGET [--callers N] [--shape B,H,N,D] [--every_ms T | --rate R] [--deadline_ms D]
+//                 [--seconds S | --calls C]
 //
 // Each caller is a thread with a client of its own, without repeats. It makes a call every `every_ms` (0: one after the
-// other). SIGTERM ends them as the end of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status
-// code -> calls), "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms"
-// (how many took longer), and "late_ms", the most by which a caller's own timer was late: a machine that is busy delays
-// callers too.
+// other). With `rate` the callers together make that many calls in a second, whatever becomes of them (an open loop),
+// for as long as there are callers without a call: "late_ms" says if there were too few. SIGTERM ends them as the end
+// of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status code -> calls), "refused_p99_ms",
+// "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms" (how many took
+// longer), and "late_ms", the most by which a caller's own timer was late: a machine that is busy delays callers too.
 
 #include <signal.h>
 
@@ -37,6 +39,8 @@ ABSL_FLAG(std::string, target, "", "gRPC name of the server");
 ABSL_FLAG(int, callers, 1, "threads that call");
 ABSL_FLAG(std::string, shape, "1,8,512,64", "batch,heads,length,head_dim; fp32, without bias");
 ABSL_FLAG(double, every_ms, 0, "time between the begins of a caller's calls; 0: one after the other");
+ABSL_FLAG(double, rate, 0, "calls in a second, of all callers together; 0: as every_ms says");
+ABSL_FLAG(double, deadline_ms, 60000, "of each call");
 ABSL_FLAG(double, seconds, 1, "how long, unless --calls is given");
 ABSL_FLAG(int, calls, 0, "calls of each caller; 0: as many as fit into --seconds");
 ABSL_FLAG(bool, local, false, "at a Unix socket: calls without gRPC, tensors in shared memory");
@@ -51,13 +55,29 @@ std::atomic<bool> told_to_end{false};
 
 struct Tally {
   std::vector<double> served_ms;
+  std::vector<double> refused_ms;
   std::map<std::string, int> refused;
   std::string message;
   double late_ms = 0;
 };
 
+// When each call of an open loop begins. Thread-safe.
+class Schedule {
+ public:
+  explicit Schedule(double rate) : between_(rate > 0 ? 1 / rate : 0) {}
+  bool open() const { return between_.count() > 0; }
+  Clock::time_point Next() {
+    return begin_ + std::chrono::duration_cast<Clock::duration>(between_ * static_cast<double>(next_.fetch_add(1)));
+  }
+
+ private:
+  const std::chrono::duration<double> between_;
+  const Clock::time_point begin_ = Clock::now();
+  std::atomic<std::int64_t> next_{0};
+};
+
 // One caller, until `end` or its number of calls.
-Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Clock::time_point end) {
+Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Schedule& schedule, Clock::time_point end) {
   const auto elements = static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
   std::vector<float> q(elements, 0.5F), k = q, v = q, out(elements);
   ComputeRequest request;
@@ -74,11 +94,13 @@ Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Clock::
   Tally tally;
   Clock::time_point next = Clock::now();
   for (int i = 0; !told_to_end && (calls > 0 ? i < calls : Clock::now() < end); ++i) {
-    if (every.count() > 0) {
+    if (schedule.open()) next = schedule.Next();
+    if (schedule.open() && next >= end) break;
+    if (schedule.open() || every.count() > 0) {
       std::this_thread::sleep_until(next);
       tally.late_ms = std::max(tally.late_ms, Milliseconds(Clock::now() - next).count());
     }
-    options.deadline = absl::Now() + absl::Seconds(60);
+    options.deadline = absl::Now() + absl::Milliseconds(absl::GetFlag(FLAGS_deadline_ms));
     const Clock::time_point start = Clock::now();
     const absl::StatusOr<ComputeReply> reply = client.Compute(request, options);
     const Clock::time_point done = Clock::now();
@@ -87,8 +109,9 @@ Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Clock::
     } else {
       if (tally.message.empty()) tally.message = std::string(reply.status().message());
       ++tally.refused[absl::StatusCodeToString(reply.status().code())];
+      tally.refused_ms.push_back(Milliseconds(done - start).count());
       // Who is refused at once would otherwise make thousands of calls, and none of them is another caller's loss.
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      if (!schedule.open()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     // Calls that would have begun meanwhile are left out: the time of this one tells.
     next = std::max(next + every, done);
@@ -105,17 +128,20 @@ nlohmann::json Summary(const std::vector<Tally>& tallies) {
   Tally all;
   for (const Tally& tally : tallies) {
     all.served_ms.insert(all.served_ms.end(), tally.served_ms.begin(), tally.served_ms.end());
+    all.refused_ms.insert(all.refused_ms.end(), tally.refused_ms.begin(), tally.refused_ms.end());
     for (const auto& [code, count] : tally.refused) all.refused[code] += count;
     if (all.message.empty()) all.message = tally.message;
     all.late_ms = std::max(all.late_ms, tally.late_ms);
   }
   std::sort(all.served_ms.begin(), all.served_ms.end());
+  std::sort(all.refused_ms.begin(), all.refused_ms.end());
   std::size_t calls = all.served_ms.size();
   for (const auto& [code, count] : all.refused) calls += static_cast<std::size_t>(count);
   const auto over = all.served_ms.end() - std::upper_bound(all.served_ms.begin(), all.served_ms.end(), 50.0);
   return {{"calls", calls},
           {"served", all.served_ms.size()},
           {"refused", all.refused},
+          {"refused_p99_ms", Quantile(all.refused_ms, 0.99)},
           {"message", all.message},
           {"p50_ms", Quantile(all.served_ms, 0.5)},
           {"p99_ms", Quantile(all.served_ms, 0.99)},
@@ -138,10 +164,11 @@ absl::Status Run() {
   }
   const Clock::time_point end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                                    std::chrono::duration<double>(absl::GetFlag(FLAGS_seconds)));
+  Schedule schedule(absl::GetFlag(FLAGS_rate));
   std::vector<Tally> tallies(clients.size());
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < clients.size(); ++i) {
-    threads.emplace_back([&, i] { tallies[i] = CallUntil(clients[i], *shape, end); });
+    threads.emplace_back([&, i] { tallies[i] = CallUntil(clients[i], *shape, schedule, end); });
   }
   for (std::thread& thread : threads) thread.join();
   std::cout << Summary(tallies) << std::endl;

@@ -138,6 +138,7 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   if (m.has_memory()) info.memory = FromProto(m.memory());
   if (m.has_shared_memory()) info.shared_memory = FromProto(m.shared_memory());
   info.stalled_calls = {m.stalled_calls().writes()};
+  info.queue = {m.queue().waiting(), m.queue().refused(), m.queue().expired()};
   info.model_bytes = m.model_bytes();
   for (const v1::Setting& setting : m.settings()) {
     info.settings.push_back({setting.name(), static_cast<SettingState>(setting.state()), setting.detail()});

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "memory/no_memory.h"
 #include "schedule/attention_plan.h"
@@ -55,20 +56,42 @@ bool TakesLongToPrepare(const v1::ComputeAttentionRequest& request) {
   return numbers > kLong || request.key_bits().size() > kLong;
 }
 
+// Where the queue was too long it says so, and when to come back.
+absl::Status StatusOf(const schedule::Outcome& outcome, schedule::Clock::time_point deadline,
+                      absl::Duration max_queue_time) {
+  if (outcome.come_back == absl::ZeroDuration()) return outcome.status;
+  return memory::CatchNoMemory([&] {
+    const auto seconds = [](absl::Duration time) { return absl::StrFormat("%.3g s", absl::ToDoubleSeconds(time)); };
+    absl::Status status =
+        deadline == schedule::Clock::time_point::max()
+            ? FieldError(absl::StatusCode::kResourceExhausted, "queue",
+                         absl::StrCat("to wait for at most ", seconds(max_queue_time), " (--max_queue_time)"),
+                         absl::StrCat("calls that take ", seconds(outcome.estimate)))
+            : FieldError(absl::StatusCode::kResourceExhausted, "deadline",
+                         absl::StrCat("later than ", seconds(outcome.estimate),
+                                      " from now, until the calls before this one and it will be done"),
+                         seconds(absl::FromChrono(deadline - schedule::Clock::now())));
+    SetRetryDelay(outcome.come_back, status);
+    return status;
+  });
+}
+
 // The preparation of a request, as a work of one item. Its cost is such that it is not done on the submitting thread.
 class Preparation final : public schedule::Work {
  public:
   explicit Preparation(std::function<void()> prepare) : prepare_(std::move(prepare)) {}
+  double cost() const override { return kCost; }
   std::optional<schedule::Item> Next() override {
     if (ready_ == 0) return std::nullopt;
     ready_ = 0;
-    return schedule::Item{1 << 20, 0, 0, 0, 1};
+    return schedule::Item{kCost, 0, 0, 0, 1};
   }
   std::int64_t ready() const override { return ready_; }
   void Run(const schedule::Item&, schedule::Arena&, schedule::Pause) override { std::exchange(prepare_, nullptr)(); }
   void Finish(const schedule::Item&) override {}
 
  private:
+  static constexpr double kCost = 1 << 20;
   std::function<void()> prepare_;
   std::int64_t ready_ = 1;
 };
@@ -82,11 +105,13 @@ struct AttentionEngine::Job {
   std::optional<schedule::AttentionPlan> plan;
   std::int64_t work_bytes = 0;  // of the result's lease, for what exists while it is computed
   AttentionResult result;
+  schedule::Clock::time_point deadline;
+  absl::Duration max_queue_time;
   Done done;  // once nothing can fail any more before the scheduler has the work
 
   // The result of a computation that has succeeded, with what is said of it.
   absl::Status Complete(absl::Duration prepared, const schedule::Outcome& outcome) {
-    if (!outcome.status.ok()) return outcome.status;
+    if (!outcome.status.ok()) return StatusOf(outcome, deadline, max_queue_time);
     return memory::CatchNoMemoryIn([&] {
       v1::ComputeAttentionResponse& header = result.header;
       if (model != nullptr) {
@@ -111,7 +136,8 @@ void AttentionResult::HoldInBuffers() {
 }
 
 AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel,
-                                 int threads, const SharedMemory* memory, memory::Ledger* ledger)
+                                 int threads, const SharedMemory* memory, memory::Ledger* ledger,
+                                 absl::Duration max_queue_time)
     : validator_(limits, memory),
       own_ledger_(ledger != nullptr ? nullptr
                                     : std::make_unique<memory::Ledger>(memory::Ledger::Options{
@@ -120,7 +146,8 @@ AttentionEngine::AttentionEngine(const Limits& limits, model::Registry& registry
       nobody_(ledger_.AccountOf("")),
       registry_(registry),
       kernel_(kernel),
-      scheduler_(threads) {}
+      max_queue_time_(max_queue_time),
+      scheduler_(threads, absl::ToChronoNanoseconds(max_queue_time)) {}
 
 absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                                       const ComputeOptions& options, std::int64_t max_sent_bytes, Job& job) {
@@ -171,10 +198,10 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
           std::move(waiting->lease));
     };
     preparation = std::make_unique<Preparation>(std::move(prepare));
-    ended = [waiting](const schedule::Outcome& outcome) {
+    ended = [waiting, deadline = options.deadline, max_queue_time = max_queue_time_](const schedule::Outcome& outcome) {
       if (waiting->done == nullptr) return;
       waiting->lease = {};
-      waiting->done(outcome.status);
+      waiting->done(StatusOf(outcome, deadline, max_queue_time));
     };
     return absl::OkStatus();
   });
@@ -186,6 +213,7 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
   }
   waiting->done = std::move(done);
   waiting.reset();
+  options.caller = AccountOf(options).get();
   scheduler_.Submit(std::move(preparation), std::move(options), std::move(ended));
 }
 
@@ -202,6 +230,8 @@ void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const Requ
   const absl::Status begun = memory::CatchNoMemory([&] {
     job = std::make_shared<Job>();
     job->result.lease = std::move(lease);
+    job->deadline = options.deadline;
+    job->max_queue_time = max_queue_time_;
     ATTND_RETURN_IF_ERROR(Prepare(request, tensors, options, max_sent_bytes, *job));
     ATTND_ASSIGN_OR_RETURN(work, MakeWork(*job));
     ended = [job,
@@ -222,7 +252,8 @@ void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const Requ
     return done(begun);
   }
   job->done = std::move(done);
-  job.reset();  // the last to hold it is `ended`
+  options.caller = AccountOf(options).get();  // whose ticket the job holds until it is done
+  job.reset();                                // the last to hold it is `ended`
   scheduler_.Submit(std::move(work), std::move(options), std::move(ended));
 }
 

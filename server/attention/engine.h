@@ -47,8 +47,10 @@ class AttentionEngine {
  public:
   // `threads` >= 1. `memory` is what callers share, borrowed too; null if they cannot. `ledger` is where the memory of
   // requests comes from, borrowed too; null: one of its own, of limits.max_inflight_bytes and without shares.
+  // `max_queue_time`: Options::max_queue_time.
   AttentionEngine(const Limits& limits, model::Registry& registry, const kernel::Kernel& kernel, int threads,
-                  const SharedMemory* memory = nullptr, memory::Ledger* ledger = nullptr);
+                  const SharedMemory* memory = nullptr, memory::Ledger* ledger = nullptr,
+                  absl::Duration max_queue_time = absl::InfiniteDuration());
 
   int threads() const { return scheduler_.threads(); }
   const Limits& limits() const { return validator_.limits(); }
@@ -58,6 +60,7 @@ class AttentionEngine {
   // What calls hold now; those whose answers gRPC is still sending are among them.
   std::int64_t inflight_bytes() const { return ledger_.used_bytes(); }
   memory::Ledger& ledger() { return ledger_; }
+  schedule::QueueUse queue() const { return scheduler_.GetQueueUse(); }
 
   using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
 
@@ -93,6 +96,7 @@ class AttentionEngine {
   const std::shared_ptr<memory::Account> nobody_;  // of requests without a peer
   model::Registry& registry_;
   const kernel::Kernel& kernel_;
+  const absl::Duration max_queue_time_;
   schedule::Scheduler scheduler_;  // last: its works use the others until they are destroyed
 };
 

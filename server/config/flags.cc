@@ -68,6 +68,8 @@ ABSL_FLAG(double, stall_seconds, absl::ToDoubleSeconds(attnd::server::Options().
           "how long a result may wait until its caller has taken it, beside its bytes / min_rate; 0 or inf: forever");
 ABSL_FLAG(attnd::server::ByteSize, min_rate, attnd::server::ByteSize{attnd::server::Options().min_rate},
           "bytes of a result that a caller must take in a second, where stall_seconds are over");
+ABSL_FLAG(absl::Duration, max_queue_time, attnd::server::Options().max_queue_time,
+          "how long a call without a deadline may wait to be computed; it is refused at once if it would be longer");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
 ABSL_FLAG(
     std::int64_t, max_connections, 0,
@@ -123,10 +125,11 @@ std::string Help() {
       "  attnd [--listen ADDRESS,...] [--model_root FOLDER] [--threads N]\n"
       "\n"
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
-  Describe("Serving",
-           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root",
-            "strict_models", "threads", "kernel", "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
-           help);
+  Describe(
+      "Serving",
+      {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root", "strict_models",
+       "threads", "kernel", "max_queue_time", "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
+      help);
   Describe("Connections (times such as 500ms, 30s, 5m or inf)",
            {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age",
             "max_connection_age_grace", "stall_seconds", "min_rate"},
@@ -185,6 +188,7 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.min_ping_interval = absl::GetFlag(FLAGS_min_ping_interval);
   options.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   options.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
+  options.max_queue_time = absl::GetFlag(FLAGS_max_queue_time);
   options.stall = absl::Seconds(absl::GetFlag(FLAGS_stall_seconds));
   options.min_rate = absl::GetFlag(FLAGS_min_rate).bytes;
   options.log_level = absl::GetFlag(FLAGS_log_level);

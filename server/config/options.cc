@@ -58,6 +58,9 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--max_connection_age_grace", options.max_connection_age_grace}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
+  if (options.max_queue_time <= absl::ZeroDuration()) {
+    return InvalidField("--max_queue_time", "a time above 0, or inf", absl::FormatDuration(options.max_queue_time));
+  }
   if (options.stall < absl::ZeroDuration()) {
     return InvalidField("--stall_seconds", "a number from 0, or inf", absl::ToDoubleSeconds(options.stall));
   }

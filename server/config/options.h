@@ -56,6 +56,8 @@ struct Options {
   // Zero or infinite: never.
   absl::Duration stall = absl::Seconds(30);
   std::int64_t min_rate = 64 << 10;
+  // A call without a deadline that would wait for longer than this to be computed is refused. Infinite: none is.
+  absl::Duration max_queue_time = absl::Seconds(60);
   // trace, debug, info, warn, error or off.
   std::string log_level = "info";
 };

@@ -107,13 +107,14 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       ledger_({.total = options.limits.max_inflight_bytes, .shares = options.peer_shares}),
       registry_(RegistryOptionsOf(options)),
       stalls_(StallLimitOf(options), counters_, [](const std::string& line) { spdlog::warn("{}", line); }),
-      engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_),
+      engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_,
+              options.max_queue_time),
       attention_service_(engine_, gate_, stalls_, TrustedProxies(options)),
       local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
                     [this](v1::GetServerInfoResponse& info) {
-                      AddUse(ledger_, shared_memory_.get(), counters_, registry_, info);
+                      AddUse(ledger_, shared_memory_.get(), counters_, registry_, engine_.queue(), info);
                     }),
       probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
                v1::ServerService::service_full_name()}) {}

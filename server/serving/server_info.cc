@@ -38,10 +38,13 @@ v1::MemoryUse ToProto(const memory::Ledger::Usage& usage) {
 }  // namespace
 
 void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
-            const model::Registry& models, v1::GetServerInfoResponse& info) {
+            const model::Registry& models, const schedule::QueueUse& queue, v1::GetServerInfoResponse& info) {
   *info.mutable_memory() = ToProto(ledger.GetUsage());
   if (shared != nullptr) *info.mutable_shared_memory() = ToProto(shared->GetUsage());
   info.set_model_bytes(models.table_bytes());
+  info.mutable_queue()->set_waiting(queue.waiting);
+  info.mutable_queue()->set_refused(queue.refused);
+  info.mutable_queue()->set_expired(queue.expired);
   info.mutable_stalled_calls()->set_writes(counters.stalled_writes.load(std::memory_order_relaxed));
 }
 

@@ -7,6 +7,7 @@
 #include "kernel/kernel.h"
 #include "memory/ledger.h"
 #include "model/registry.h"
+#include "schedule/scheduler.h"
 #include "server/config/options.h"
 #include "server/rpc/counters.h"
 #include "server/shm/shared_memory.h"
@@ -20,6 +21,6 @@ v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& k
 
 // What is in use now, as InfoService adds it. `shared` is null where callers cannot share memory.
 void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
-            const model::Registry& models, v1::GetServerInfoResponse& info);
+            const model::Registry& models, const schedule::QueueUse& queue, v1::GetServerInfoResponse& info);
 
 }  // namespace attnd::server

@@ -54,6 +54,11 @@ class AttentionWork final : public Work {
     slots_ = block_.get() + AttentionItems::Bytes(plan_);
   }
 
+  double cost() const override {
+    double sum = 0;
+    for (const UnitClass& units : plan_.classes()) sum += static_cast<double>(units.units) * units.unit_cost;
+    return sum;
+  }
   std::optional<Item> Next() override { return items_.Next(); }
   std::int64_t ready() const override { return items_.ready(); }
   void Finish(const Item& item) override { items_.Finish(item); }

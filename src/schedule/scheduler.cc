@@ -10,16 +10,24 @@
 #include <unsupported/Eigen/CXX11/ThreadPool>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "memory/no_memory.h"
 #include "schedule/arena.h"
+#include "schedule/work_rate.h"
 
 namespace attnd::schedule {
 namespace {
 
 // While a long item pauses, others run that cost at most this, and as much in all.
 constexpr double kGuestCost = kPauseCost;
+
+// Of each thread, what a caller's turn costs: some 15 milliseconds.
+constexpr double kTurnCost = 1 << 30;
+
+// Of the time that is left for a work when it comes, when it is to be done by the estimate: its answer takes time too.
+constexpr double kUsableTime = 0.8;
 
 struct Job;
 
@@ -29,8 +37,14 @@ struct LeastServed {
 };
 using JobQueue = std::set<Job*, LeastServed>;
 
-// One submitted work. What follows `on_cancel` belongs to the scheduler's lock.
-struct Job {
+enum class Place : std::uint8_t {
+  kNone,      // not yet with the scheduler, or given up
+  kWaiting,   // for its turn
+  kComputed,  // its items are
+};
+
+// One submitted work. What follows `on_cancel`, and what a Turn is, belongs to the scheduler's lock.
+struct Job : Turn {
   std::unique_ptr<Work> work;
   SubmitOptions options;
   std::function<void(const Outcome&)> done;
@@ -38,15 +52,21 @@ struct Job {
   // Its destructor waits for the callback if another thread runs it.
   std::optional<std::stop_callback<std::function<void()>>> on_cancel;
 
-  bool queued = false;       // the scheduler has it, until whoever sees that it is finished takes it
+  bool queued = false;  // the scheduler has it, until whoever sees that it is finished takes it
+  Place place = Place::kNone;
+  bool small = false;        // waits for no turn
   JobQueue::node_type node;  // its place in the queue, while it is not there: to come back takes no memory
   std::int64_t counted = 0;  // ready items, as the scheduler's sum has them
   std::optional<Item> next;  // taken from the work, but not begun
   int running = 0;
-  double served = 0;           // virtual time: cost given so far, from the clock's value when the job came
-  std::uint64_t sequence = 0;  // breaks ties by arrival
+  double served = 0;  // virtual time: cost given so far, from the clock's value when the job came
   std::optional<Clock::time_point> started;
   absl::Status status;
+  double reserve = 0;   // seconds before its deadline that its answer is to have
+  double estimate = 0;  // seconds, as Outcome has them
+  double come_back = 0;
+  Job* next_dropped = nullptr;   // of those that are to be finished
+  Job* next_computed = nullptr;  // of those that are computed, small ones excepted
 
   // Items that are known to be ready.
   std::int64_t ready() const { return status.ok() ? work->ready() + (next.has_value() ? 1 : 0) : 0; }
@@ -90,7 +110,8 @@ void Finish(std::unique_ptr<Job> job) {
   job->on_cancel.reset();
   const Clock::time_point now = Clock::now();
   const Clock::time_point started = job->started.value_or(now);
-  const Outcome outcome{job->status, absl::FromChrono(started - job->submitted), absl::FromChrono(now - started)};
+  const Outcome outcome{job->status, absl::FromChrono(started - job->submitted), absl::FromChrono(now - started),
+                        absl::Seconds(job->estimate), absl::Seconds(job->come_back)};
   const std::function<void(const Outcome&)> done = std::move(job->done);
   job.reset();
   done(outcome);
@@ -100,11 +121,14 @@ void Finish(std::unique_ptr<Job> job) {
 
 class Scheduler::Impl {
  public:
-  explicit Impl(int threads)
-      : arenas_(static_cast<std::size_t>(threads)),
+  Impl(int threads, Clock::duration max_wait)
+      : threads_(threads),
+        max_wait_(max_wait),
+        turns_(threads * kTurnCost),
+        arenas_(static_cast<std::size_t>(threads)),
         guest_arenas_(static_cast<std::size_t>(threads)),
-        pool_(threads, /*allow_spinning=*/false),
-        threads_(threads) {}
+        guest_seconds_(static_cast<std::size_t>(threads)),
+        pool_(threads, /*allow_spinning=*/false) {}
 
   ~Impl() {
     absl::MutexLock lock(&mutex_);
@@ -112,6 +136,11 @@ class Scheduler::Impl {
   }
 
   int threads() const { return threads_; }
+
+  QueueUse GetQueueUse() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return {static_cast<std::int64_t>(turns_.waiting()), refused_, expired_};
+  }
 
   void Submit(std::unique_ptr<Job> job, const std::stop_source& cancel) {
     const absl::Status begun = memory::CatchNoMemoryIn([&job] { RunCheapItems(*job); });
@@ -126,20 +155,170 @@ class Scheduler::Impl {
   }
 
  private:
-  // Takes the job over, or returns false if it has been cancelled: then Cancelled came too early to see to it.
+  // Takes the job over, or returns false if it is refused, or has been cancelled: then Cancelled came too early to see
+  // to it.
   bool Enqueue(std::unique_ptr<Job>& job) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (job->options.cancel.cancelled()) {
       job->status = Interruption(job->options);
       return false;
     }
+    job->caller = job->options.caller;
+    job->small = job->left <= kSmallWork;
+    ComeLast(job.get());
+    job->status = memory::CatchNoMemory([&] {
+      if (const absl::Status status = Refusal(*job); !status.ok()) return status;
+      if (!job->small) turns_.Join(job.get());
+      return absl::OkStatus();
+    });
+    if (!job->status.ok()) return false;
     ++jobs_;
     job->queued = true;
-    job->sequence = next_sequence_++;
-    job->served = clock_;
-    Queue(job.release());
+    if (job->small) {
+      Begin(job.release());
+    } else {
+      job->place = Place::kWaiting;
+      turns_.Wait(job.release());
+      BeginTurns();
+    }
     WakeRunners();
+    FinishDropped();
     return true;
+  }
+
+  // Behind all others of its caller that have no deadline, or where its deadline is.
+  void ComeLast(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    job->sequence = next_sequence_++;
+    if (job->options.deadline != Clock::time_point::max()) {
+      job->due = job->options.deadline;
+    } else {
+      const Clock::time_point now = Clock::now();
+      job->due = max_wait_ < Clock::time_point::max() - now ? now + max_wait_ : Clock::time_point::max();
+    }
+  }
+
+  // What the threads compute in a second; 0 while that is not known.
+  double PerSecond() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return rate_.per_second() * threads_; }
+
+  // RESOURCE_EXHAUSTED if a job that comes now would be done too late. Where nothing stands before it, it is let in.
+  absl::Status Refusal(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const double per_second = PerSecond();
+    if (per_second == 0) return absl::OkStatus();
+    const bool has_deadline = job.options.deadline != Clock::time_point::max();
+    if (!has_deadline && max_wait_ == Clock::duration::max()) return absl::OkStatus();
+    const std::chrono::duration<double> time =
+        has_deadline ? std::chrono::duration<double>(job.options.deadline - Clock::now()) * kUsableTime
+                     : std::chrono::duration<double>(max_wait_);
+    const double enough = time.count() * per_second;
+    // What is due later than this may have been let in by the same estimate: it is not to be late because of this one.
+    // What is due much later, or has no deadline, can wait.
+    Clock::time_point until = job.due;
+    if (has_deadline) {
+      job.reserve = time.count() / kUsableTime - time.count();
+      until += std::min(job.due - Clock::now(), Clock::time_point::max() - job.due);
+    }
+    double before = small_left_;
+    if (!job.small) before += ComputedBefore(job, until) + turns_.CostBefore(job, until, enough);
+    if (before < kNothing || before + (has_deadline ? job.left : 0) <= enough) return absl::OkStatus();
+    ++refused_;
+    job.estimate = (before + (has_deadline ? job.left : 0)) / per_second;
+    job.come_back = std::clamp(job.estimate - time.count(), kSoonest, kLatest);
+    return absl::ResourceExhaustedError("too much stands before the work");
+  }
+
+  // The cost of what is computed that a job waits for: all of what its caller has that is due until `until`; of the
+  // others what they have until their turns end.
+  double ComputedBefore(const Job& job, Clock::time_point until) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    double cost = 0;
+    for (const Job* other = computed_; other != nullptr; other = other->next_computed) {
+      const bool first = other->caller == job.caller && other->due <= until;
+      cost += first ? other->left : std::min(other->left, job.left + threads_ * kTurnCost);
+    }
+    return cost;
+  }
+
+  // Its items are computed from now on, beside those of others.
+  void Begin(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    job->place = Place::kComputed;
+    job->served = clock_;
+    if (job->small) {
+      small_left_ += job->left;
+    } else {
+      job->next_computed = std::exchange(computed_, job);
+    }
+    Queue(job);
+  }
+
+  // They are not any more. Takes it out of the queue; its place is the caller's to set.
+  void EndComputing(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Unqueue(job);
+    if (job->small) {
+      small_left_ -= job->left;
+      return;
+    }
+    Job** at = &computed_;  // of a few
+    while (*at != job) at = &(*at)->next_computed;
+    *at = job->next_computed;
+  }
+
+  // Begins what is next, as long as too few items are ready.
+  void BeginTurns() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    while (turns_ready_ < 2 * threads_) {
+      auto* const job = static_cast<Job*>(turns_.Take());
+      if (job == nullptr) return;
+      job->place = Place::kNone;
+      if (absl::Status late = Late(*job); !late.ok()) {
+        if (!job->started) ++expired_;
+        job->GiveUp(late);
+        Drop(job);
+      } else {
+        Begin(job);
+      }
+    }
+  }
+
+  // An error if a job cannot be done in time any more, or has waited for too long. Takes no memory but for that.
+  absl::Status Late(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (absl::Status status = Interruption(job.options); !status.ok()) return status;
+    if (job.started) return absl::OkStatus();
+    const Clock::time_point now = Clock::now();
+    if (job.options.deadline == Clock::time_point::max()) {
+      if (now <= job.due) return absl::OkStatus();
+      job.estimate = absl::ToDoubleSeconds(absl::FromChrono(now - job.submitted));
+      job.come_back = kSoonest;
+      return memory::CatchNoMemory([] { return absl::ResourceExhaustedError("the work has waited in vain"); });
+    }
+    const double per_second = PerSecond();
+    const double time = std::chrono::duration<double>(job.options.deadline - now).count() - job.reserve / 2;
+    if (computed_ == nullptr && turns_.empty()) return absl::OkStatus();  // it costs nobody anything
+    if (per_second == 0 || job.left <= time * per_second) return absl::OkStatus();
+    return memory::CatchNoMemory([] {
+      return absl::DeadlineExceededError("the call waited until it could not be computed before its deadline any more");
+    });
+  }
+
+  // To be finished as soon as the lock can be given up, if nothing of it runs.
+  void Drop(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!TakeIfFinished(job)) return;
+    job->next_dropped = dropped_;
+    dropped_ = job;
+  }
+
+  // Gives the lock up in between.
+  void FinishDropped() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    while (dropped_ != nullptr) {
+      Job* const job = std::exchange(dropped_, dropped_->next_dropped);
+      mutex_.Unlock();
+      Finish(std::unique_ptr<Job>(job));
+      mutex_.Lock();
+      CountOut();
+    }
+  }
+
+  // A job's `done` has returned.
+  void CountOut() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    --jobs_;
+    if (jobs_ == 0 && runners_ == 0) idle_.SignalAll();
   }
 
   // Gives the job up. It lives until this returns, unless this finishes it; this is the last that its callback does.
@@ -147,19 +326,24 @@ class Scheduler::Impl {
     {
       absl::MutexLock lock(&mutex_);
       if (!job->queued || !job->status.ok()) return;
+      // A call's library cancels it when its deadline has passed.
+      if (!job->started && job->options.deadline <= Clock::now()) ++expired_;
       GiveUp(job, Interruption(job->options));
+      // Who begins the next is a runner: it may find jobs to finish, which waits for their callbacks, and this is one.
+      if (!turns_.empty()) WakeRunner();
       if (!TakeIfFinished(job)) return;
     }
     Finish(std::unique_ptr<Job>(job));
     absl::MutexLock lock(&mutex_);
-    --jobs_;
-    if (jobs_ == 0 && runners_ == 0) idle_.SignalAll();
+    CountOut();
   }
 
   // True for the one caller that is to finish the job.
   bool TakeIfFinished(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (!job->queued || !job->finished()) return false;
     job->queued = false;
+    if (job->place == Place::kComputed) EndComputing(job);
+    if (!job->small) turns_.Leave(job);
     return true;
   }
 
@@ -167,6 +351,7 @@ class Scheduler::Impl {
   static void RunCheapItems(Job& job) {
     static thread_local Arena arena;
     double spent = 0;
+    const absl::Cleanup count = [&] { job.left = std::max(0.0, job.left - spent); };
     const auto pause = [&job] {
       job.status = Interruption(job.options);
       return job.status.ok();
@@ -188,6 +373,7 @@ class Scheduler::Impl {
     if (job->counted == 0) return;
     queue_.insert(std::move(job->node));
     ready_items_ += job->counted;
+    if (!job->small) turns_ready_ += job->counted;
   }
 
   // Takes it out; call it before what decides its place or its ready items changes.
@@ -195,21 +381,27 @@ class Scheduler::Impl {
     const auto at = queue_.find(job);
     if (at == queue_.end()) return;
     ready_items_ -= job->counted;
+    if (!job->small) turns_ready_ -= job->counted;
     job->node = queue_.extract(at);
   }
 
   void GiveUp(Job* job, const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    Unqueue(job);
+    if (job->place == Place::kWaiting) turns_.Remove(job);
+    if (job->place == Place::kComputed) EndComputing(job);
+    job->place = Place::kNone;
     job->GiveUp(why);
   }
 
   // As many threads as there are items for.
   void WakeRunners() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    while (runners_ < threads_ && idle_claims_ < ready_items_) {
-      ++runners_;
-      ++idle_claims_;
-      pool_.Schedule([this] { RunItems(); });
-    }
+    while (runners_ < threads_ && idle_claims_ < ready_items_) WakeRunner();
+  }
+
+  void WakeRunner() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (runners_ == threads_) return;
+    ++runners_;
+    ++idle_claims_;
+    pool_.Schedule([this] { RunItems(); });
   }
 
   // A thread's life while there is anything to run.
@@ -217,9 +409,12 @@ class Scheduler::Impl {
     const auto thread = static_cast<std::size_t>(pool_.CurrentThreadId());
     mutex_.Lock();
     --idle_claims_;
-    while (!queue_.empty()) {
+    for (;;) {
+      BeginTurns();
+      FinishDropped();
+      if (queue_.empty()) break;
       Job* const job = *queue_.begin();
-      RunItemOf(job, arenas_[thread], [this, job, thread] { return PauseFor(job, guest_arenas_[thread]); });
+      RunItemOf(job, arenas_[thread], thread, [this, job, thread] { return PauseFor(job, thread); });
     }
     --runners_;
     if (jobs_ == 0 && runners_ == 0) idle_.SignalAll();
@@ -228,26 +423,34 @@ class Scheduler::Impl {
 
   // Runs the next item of a job that is in the queue, and finishes the job if that was its last. Gives the lock up in
   // between. Returns the item's cost.
-  double RunItemOf(Job* job, Arena& arena, Pause pause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  double RunItemOf(Job* job, Arena& arena, std::size_t thread, Pause pause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const std::optional<Item> item = TakeItem(job);
     if (item) {
+      const double guests = guest_seconds_[thread];
       mutex_.Unlock();
+      const Clock::time_point begun = Clock::now();
       const absl::Status ran = memory::CatchNoMemoryIn([&] { job->work->Run(*item, arena, pause); });
+      const std::chrono::duration<double> took = Clock::now() - begun;
       mutex_.Lock();
+      const double seconds = took.count() - (guest_seconds_[thread] - guests);
+      guest_seconds_[thread] += seconds;
+      if (job->status.ok() && ran.ok()) rate_.Add(item->cost, seconds);
       ReturnItem(job, *item, ran);
     }
     if (TakeIfFinished(job)) {
+      BeginTurns();
+      WakeRunners();
       mutex_.Unlock();
       Finish(std::unique_ptr<Job>(job));
       mutex_.Lock();
-      --jobs_;
+      CountOut();
     }
     return item ? item->cost : 0;
   }
 
   // In the middle of a long item of `job`: sees to its cancellation and deadline, and runs short items of jobs that
   // have been served less, so that they need not wait for its end.
-  bool PauseFor(Job* job, Arena& guest_arena) ABSL_LOCKS_EXCLUDED(mutex_) {
+  bool PauseFor(Job* job, std::size_t thread) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (!job->status.ok()) return false;
     if (const absl::Status status = Interruption(job->options); !status.ok()) {
@@ -258,7 +461,7 @@ class Scheduler::Impl {
       Job* const guest = ShortJobBefore(job);
       if (guest == nullptr) break;
       // A guest's item has no guests of its own: a third arena would be needed, and the stack would grow.
-      spent += RunItemOf(guest, guest_arena, [this, guest] { return !GivenUp(guest); });
+      spent += RunItemOf(guest, guest_arenas_[thread], thread, [this, guest] { return !GivenUp(guest); });
     }
     return job->status.ok();
   }
@@ -281,6 +484,7 @@ class Scheduler::Impl {
   // The job's next item; nullopt if the job is to be given up, and then it is no longer queued.
   std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (const absl::Status status = Interruption(job->options); !status.ok()) {
+      if (!job->started) ++expired_;
       GiveUp(job, status);
       return std::nullopt;
     }
@@ -290,25 +494,63 @@ class Scheduler::Impl {
     clock_ = std::max(clock_, job->served);
     job->served += item.cost;
     ++job->running;
-    Queue(job);
+    if (!Charge(job, item.cost) && !turns_.empty() && job->ready() > 0) {
+      EndComputing(job);
+      job->place = Place::kWaiting;
+      if (job->options.deadline == Clock::time_point::max()) ComeLast(job);
+      turns_.Wait(job);
+    } else {
+      Queue(job);
+    }
+    BeginTurns();
     WakeRunners();  // taking an item may have made others ready
     return item;
+  }
+
+  // False: its turn is over.
+  bool Charge(Job* job, double cost) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!job->small) return turns_.Charge(job, cost);
+    const double before = std::exchange(job->left, std::max(0.0, job->left - cost));
+    small_left_ -= before - job->left;
+    return true;
   }
 
   // An item that had no memory ends the job: of the others nothing more is begun.
   void ReturnItem(Job* job, const Item& item, const absl::Status& ran) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     --job->running;
     if (!job->status.ok()) return;
-    if (!ran.ok()) return GiveUp(job, ran);
-    Unqueue(job);
-    job->work->Finish(item);
-    Queue(job);
+    if (!ran.ok()) {
+      GiveUp(job, ran);
+    } else if (job->place == Place::kWaiting) {
+      job->work->Finish(item);
+    } else {
+      Unqueue(job);
+      job->work->Finish(item);
+      Queue(job);
+    }
+    BeginTurns();
     WakeRunners();
   }
 
-  absl::Mutex mutex_;
-  absl::CondVar idle_;  // no job and no runner is left
-  JobQueue queue_ ABSL_GUARDED_BY(mutex_);
+  // Seconds: when a call that is refused may come back.
+  static constexpr double kSoonest = 0.01, kLatest = 30;
+
+  static constexpr double kNothing = 1;  // of cost: less is what rounding leaves
+
+  const int threads_;
+  const Clock::duration max_wait_;
+
+  mutable absl::Mutex mutex_;
+  absl::CondVar idle_;                                    // no job and no runner is left
+  Turns turns_ ABSL_GUARDED_BY(mutex_);                   // of all but small works: those that are not computed now
+  JobQueue queue_ ABSL_GUARDED_BY(mutex_);                // those that are
+  std::int64_t turns_ready_ ABSL_GUARDED_BY(mutex_) = 0;  // ready items of those among them that are not small
+  Job* computed_ ABSL_GUARDED_BY(mutex_) = nullptr;       // those, ready or not
+  double small_left_ ABSL_GUARDED_BY(mutex_) = 0;         // what is left of the small ones
+  WorkRate rate_ ABSL_GUARDED_BY(mutex_);                 // of one thread
+  Job* dropped_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::int64_t expired_ ABSL_GUARDED_BY(mutex_) = 0;
   std::int64_t ready_items_ ABSL_GUARDED_BY(mutex_) = 0;  // of all queued jobs
   std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // whose `done` has not returned, those run inline excepted
   std::int64_t idle_claims_ ABSL_GUARDED_BY(mutex_) = 0;  // runners woken that have not taken an item yet
@@ -318,14 +560,15 @@ class Scheduler::Impl {
 
   std::vector<Arena> arenas_;        // by pool thread
   std::vector<Arena> guest_arenas_;  // of items that run while another of the same thread pauses
+  std::vector<double> guest_seconds_ ABSL_GUARDED_BY(mutex_);  // by thread: what its items have taken
   Eigen::ThreadPool pool_;
-  const int threads_;
 };
 
-Scheduler::Scheduler(int threads) : impl_(std::make_unique<Impl>(threads)) {}
+Scheduler::Scheduler(int threads, Clock::duration max_wait) : impl_(std::make_unique<Impl>(threads, max_wait)) {}
 Scheduler::~Scheduler() = default;
 
 int Scheduler::threads() const { return impl_->threads(); }
+QueueUse Scheduler::GetQueueUse() const { return impl_->GetQueueUse(); }
 
 void Scheduler::Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done) {
   std::unique_ptr<Job> job;
@@ -341,6 +584,7 @@ void Scheduler::Submit(std::unique_ptr<Work> work, SubmitOptions options, std::f
     return done(Outcome{made, absl::ZeroDuration(), absl::ZeroDuration()});
   }
   job->work = std::move(work);
+  job->left = job->work->cost();
   const std::stop_source cancel = options.cancel.source_;
   job->options = std::move(options);
   job->done = std::move(done);

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "schedule/turns.h"
 #include "schedule/work.h"
 
 namespace attnd::schedule {
@@ -17,18 +18,31 @@ namespace attnd::schedule {
 // cgroup's CPU limit (v1 and v2), rounded up; at least 1.
 int DefaultThreads();
 
-// What deadlines and durations go by: never set, unlike the time of day.
-using Clock = std::chrono::steady_clock;
-
 // Work of up to this cost (multiply-adds: some 12 microseconds) runs on the submitting thread: waking another would
 // take as long as the work itself.
 inline constexpr double kInlineCost = 3 << 18;
 
+// Work of up to this cost (half a millisecond) waits for no turn.
+inline constexpr double kSmallWork = kPauseCost;
+
 // A submitted work's outcome.
 struct Outcome {
-  absl::Status status;      // OK, CANCELLED, DEADLINE_EXCEEDED, or RESOURCE_EXHAUSTED where there was no memory
+  // OK, CANCELLED, DEADLINE_EXCEEDED, or RESOURCE_EXHAUSTED: where there was no memory, or where the queue was too
+  // long.
+  absl::Status status;
   absl::Duration queued;    // from Submit until its first item began
   absl::Duration computed;  // from then until its last item ended
+  // Where the queue was too long, otherwise 0: how long the work would have waited (with a deadline: until it would
+  // have been done), and when the queue may be short enough.
+  absl::Duration estimate = absl::ZeroDuration();
+  absl::Duration come_back = absl::ZeroDuration();
+};
+
+// What the queue has done.
+struct QueueUse {
+  std::int64_t waiting = 0;  // works, now
+  std::int64_t refused = 0;  // works, at once: too much stood before them
+  std::int64_t expired = 0;  // works that waited in vain, of which nothing was computed
 };
 
 // Lets the submitter take back the works that it was given with. Thread-safe; cheap to copy.
@@ -46,26 +60,36 @@ class CancelToken {
 
 struct SubmitOptions {
   Clock::time_point deadline = Clock::time_point::max();  // max(): none
+  const void* caller = nullptr;                           // whose it is; only compared, with works that are not done
   CancelToken cancel;
 };
 
-// Interleaves the items of all submitted works: the next item always comes from the work that has been given least
-// compute so far (fair queueing by cost), and within a work the most costly ready item goes first. So a small request
-// beside a huge one waits for no more than one item per thread, and where that is long until it pauses, when short
-// items of others run on its thread. Deadlines and cancellation are seen between items and in pauses, and the
-// cancellation of a work that waits at once. It holds at most one item of a work beside those that run.
+// Computes few works at a time, so that each is done soon: as many as keep two items a thread ready. The others wait:
+// callers take turns (Turns), and of one caller's works the one with the earliest deadline goes first; a work that is
+// not done at the end of its caller's turn waits for the next. Small works (kSmallWork) wait for no turn. Among the
+// works that are computed the next item comes from the one that has been given least since it began (fair queueing by
+// cost), and within a work the most costly ready item goes first. So a small work beside a huge one waits for no more
+// than one item per thread, and where that is long until it pauses, when short items of others run on its thread.
+//
+// From the cost of all that stands before a work, and the cost that was computed in a second lately, the scheduler
+// knows when that would be done. If its deadline is before then, or, without one, if it would wait for longer than
+// `max_wait`, it is refused when it comes. A work that was not begun when it was too late is never begun.
+//
+// Deadlines and cancellation are seen between items and in pauses, and the cancellation of a work that waits at once.
+// It holds at most one item of a work beside those that run.
 //
 // Thread-safe. No call blocks on a work, and no item ever waits for another inside the pool. The destructor waits for
 // every submitted work.
 class Scheduler {
  public:
   // `threads` >= 1.
-  explicit Scheduler(int threads);
+  explicit Scheduler(int threads, Clock::duration max_wait = Clock::duration::max());
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
   int threads() const;
+  QueueUse GetQueueUse() const;
 
   // Runs `work`, destroys it, and then calls `done` exactly once: what `done` gives back or hands over is in no work's
   // use any more. A work whose cost is below a small threshold may run, and `done` be called, on the calling thread

@@ -34,6 +34,9 @@ class Work {
  public:
   virtual ~Work() = default;
 
+  // About what all its items cost together. Before the first Next.
+  virtual double cost() const = 0;
+
   // The item to run next of those that can run now, the most costly first, so that no long one is left at the end; of
   // equals the one whose neighbours in memory were before. nullopt if there is none: then some running item unlocks
   // others when it is finished, or, if none runs, the work is done.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <thread>
@@ -35,6 +36,10 @@ class LambdaWork : public Work {
   using RunFunction = std::function<void(std::int64_t, Ready, Pause)>;
   LambdaWork(std::vector<TestItem> initial, RunFunction run) : ready_(std::move(initial)), run_(std::move(run)) {}
 
+  double cost() const override {
+    return std::accumulate(ready_.begin(), ready_.end(), 0.0,
+                           [](double sum, const TestItem& item) { return sum + item.cost; });
+  }
   std::optional<Item> Next() override {
     if (ready_.empty()) return std::nullopt;
     const auto next = std::max_element(ready_.begin(), ready_.end(), [](const TestItem& a, const TestItem& b) {
@@ -402,6 +407,7 @@ TEST(SchedulerTest, ShortItemsRunWhileALongOnePauses) {
 class CountingWork : public Work {
  public:
   CountingWork(std::int64_t items, std::atomic<std::int64_t>& runs) : left_(items), runs_(runs) {}
+  double cost() const override { return kHeavy * static_cast<double>(left_); }
   std::optional<Item> Next() override {
     if (left_ == 0) return std::nullopt;
     most_taken_ = std::max(most_taken_, ++taken_);

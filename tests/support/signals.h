@@ -6,14 +6,15 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <thread>
 
 namespace attnd::test {
 
-// While it lives, every thread of the process gets signals all the time, with an empty handler and without SA_RESTART:
-// a system call that can be interrupted is.
+// While it lives, every thread of the process gets thousands of signals a second, with an empty handler and without
+// SA_RESTART: a system call that can be interrupted is. With no pause between them threads may do nothing else.
 class Signals {
  public:
   Signals() {
@@ -42,6 +43,7 @@ class Signals {
         const pid_t thread = std::stoi(entry.path().filename().string());
         if (thread != gettid()) tgkill(getpid(), thread, SIGUSR1);
       }
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
     }
   }
 

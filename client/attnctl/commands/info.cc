@@ -58,6 +58,10 @@ std::vector<std::pair<const char*, std::int64_t>> Named(const StalledCalls& call
   return {{"writes", calls.writes}};
 }
 
+std::vector<std::pair<const char*, std::int64_t>> Named(const QueueUse& queue) {
+  return {{"waiting", queue.waiting}, {"refused", queue.refused}, {"expired", queue.expired}};
+}
+
 nlohmann::ordered_json AsJson(const std::vector<std::pair<const char*, std::int64_t>>& counts) {
   nlohmann::ordered_json json;
   for (const auto& [name, count] : counts) json[name] = count;
@@ -80,6 +84,7 @@ std::string AsJson(const ServerInfo& info) {
   json["limits"] = AsJson(Named(info.limits));
   if (info.memory.has_value()) json["memory"] = AsJson(Named(*info.memory));
   if (info.shared_memory.has_value()) json["shared_memory"] = AsJson(Named(*info.shared_memory));
+  json["queue"] = AsJson(Named(info.queue));
   json["stalled_calls"] = AsJson(Named(info.stalled_calls));
   for (const Setting& setting : info.settings) {
     json["settings"][setting.name] = {{"state", NameOf(setting.state)}, {"detail", setting.detail}};
@@ -105,6 +110,7 @@ std::string AsText(const ServerInfo& info, const Flags& flags) {
   for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-24s  %d\n", name, limit);
   if (info.memory.has_value()) AppendText("memory of calls", Named(*info.memory), text);
   if (info.shared_memory.has_value()) AppendText("memory that callers share", Named(*info.shared_memory), text);
+  AppendText("calls that wait to be computed", Named(info.queue), text);
   AppendText("calls ended because they stood still", Named(info.stalled_calls), text);
   std::string settings;
   for (const Setting& setting : info.settings) {

@@ -141,6 +141,14 @@ struct StalledCalls {
   std::int64_t writes = 0;  // a result was not taken in time
 };
 
+// Calls that wait to be computed, and what became of calls because there were too many; see QueueUse in
+// attnd/v1/server.proto.
+struct QueueUse {
+  std::int64_t waiting = 0;  // now
+  std::int64_t refused = 0;  // since the server's start, as is
+  std::int64_t expired = 0;
+};
+
 // A server's facts.
 struct ServerInfo {
   std::string version;
@@ -155,6 +163,7 @@ struct ServerInfo {
   std::optional<MemoryUse> memory;         // of Limits::max_inflight_bytes
   std::optional<MemoryUse> shared_memory;  // of Limits::max_shared_bytes; nullopt too if it shares no memory
   StalledCalls stalled_calls;
+  QueueUse queue;
   std::int64_t model_bytes = 0;  // memory that the tables of all models hold now
 };
 

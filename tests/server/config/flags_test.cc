@@ -66,6 +66,7 @@ void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.max_connection_age, expected.max_connection_age);
   EXPECT_EQ(got.max_connection_age_grace, expected.max_connection_age_grace);
   EXPECT_EQ(got.stall, expected.stall);
+  EXPECT_EQ(got.max_queue_time, expected.max_queue_time);
   EXPECT_EQ(got.min_rate, expected.min_rate);
   EXPECT_EQ(got.log_level, expected.log_level);
   for (const LimitRow& row : LimitRows()) {
@@ -117,6 +118,8 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
       {{"--min_ping_interval=10ms"}, [](Options& o) { o.min_ping_interval = absl::Milliseconds(10); }},
       {{"--max_connection_age=5m"}, [](Options& o) { o.max_connection_age = absl::Minutes(5); }},
       {{"--max_connection_age_grace=1h"}, [](Options& o) { o.max_connection_age_grace = absl::Hours(1); }},
+      {{"--max_queue_time=1500ms"}, [](Options& o) { o.max_queue_time = absl::Milliseconds(1500); }},
+      {{"--max_queue_time=inf"}, [](Options& o) { o.max_queue_time = absl::InfiniteDuration(); }},
       {{"--stall_seconds=0"}, [](Options& o) { o.stall = absl::ZeroDuration(); }},
       {{"--stall_seconds=inf"}, [](Options& o) { o.stall = absl::InfiniteDuration(); }},
       {{"--stall_seconds=2.5"}, [](Options& o) { o.stall = absl::Milliseconds(2500); }},
@@ -188,6 +191,7 @@ TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
       {{"--max_connection_age=0"}, "--max_connection_age: "},
       {{"--min_ping_interval=-1s"}, "--min_ping_interval: "},
       {{"--drain_seconds=inf"}, "--drain_seconds: "},
+      {{"--max_queue_time=0s"}, "--max_queue_time: "},
       {{"--stall_seconds=-1"}, "--stall_seconds: "},
       {{"--min_rate=0"}, "--min_rate: "},
       {{"--drain_seconds=-inf"}, "--drain_seconds: "},
@@ -259,6 +263,7 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
                                     "min_ping_interval",
                                     "max_connection_age",
                                     "max_connection_age_grace",
+                                    "max_queue_time",
                                     "stall_seconds",
                                     "min_rate"};
   for (const LimitRow& row : LimitRows()) {

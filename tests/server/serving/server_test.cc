@@ -178,6 +178,7 @@ TEST_F(ServerTest, InfoIsWhatGetServerInfoAnswers) {
   // What is in use now is added to the facts that do not change.
   info.clear_memory();
   info.clear_stalled_calls();
+  info.clear_queue();
   info.clear_model_bytes();
   EXPECT_EQ(info.DebugString(), (*server)->info().DebugString());
   EXPECT_EQ(info.threads(), 3);

@@ -20,6 +20,7 @@ from attnd.models import (
     Rule,
     ServerInfo,
     Setting,
+    QueueUse,
     StalledCalls,
     T5Buckets,
     Table,
@@ -150,6 +151,7 @@ def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
         shared_memory=_use_of(message.shared_memory) if message.HasField("shared_memory") else None,
         stalled_calls=StalledCalls(message.stalled_calls.writes),
         model_bytes=message.model_bytes,
+        queue=QueueUse(message.queue.waiting, message.queue.refused, message.queue.expired),
     )
 
 

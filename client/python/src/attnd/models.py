@@ -22,6 +22,7 @@ __all__ = [
     "ServerInfo",
     "ServingStatus",
     "Setting",
+    "QueueUse",
     "StalledCalls",
     "Svg",
     "T5Buckets",
@@ -367,6 +368,22 @@ class StalledCalls:
 
 
 @dataclass(frozen=True)
+class QueueUse:
+    """Calls that wait to be computed, and what became of calls because there were too many.
+
+    Attributes:
+        waiting: that wait for their turn now; small calls wait for none.
+        refused: since the server's start: they would have been done after their deadline, or, without one, would have
+            waited for longer than ``--max_queue_time``.
+        expired: since the server's start: they waited until it was too late, and nothing of them was computed.
+    """
+
+    waiting: int = 0
+    refused: int = 0
+    expired: int = 0
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """A server's facts.
 
@@ -383,6 +400,7 @@ class ServerInfo:
         shared_memory: what callers share of "max_shared_bytes"; None if they cannot.
         stalled_calls: how many calls the server has ended because their other end stood still.
         model_bytes: memory that the tables of all models hold now.
+        queue: calls that wait to be computed.
     """
 
     version: str
@@ -397,6 +415,7 @@ class ServerInfo:
     shared_memory: Optional[MemoryUse] = None
     stalled_calls: StalledCalls = field(default_factory=StalledCalls)
     model_bytes: int = 0
+    queue: QueueUse = field(default_factory=QueueUse)
 
     def __repr__(self) -> str:
         calls = ", local calls" if self.local_calls else ""
