@@ -166,11 +166,11 @@ class Scheduler::Impl {
     job->caller = job->options.caller;
     job->small = job->left <= kSmallWork;
     ComeLast(job.get());
-    job->status = memory::CatchNoMemory([&] {
-      if (const absl::Status status = Refusal(*job); !status.ok()) return status;
-      if (!job->small) turns_.Join(job.get());
-      return absl::OkStatus();
-    });
+    job->status = Refusal(*job);
+    if (job->status.ok() && !job->small) {
+      Turns& turns = turns_;
+      job->status = memory::CatchNoMemoryIn([&] { turns.Join(job.get()); });
+    }
     if (!job->status.ok()) return false;
     ++jobs_;
     job->queued = true;
@@ -201,6 +201,7 @@ class Scheduler::Impl {
   double PerSecond() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return rate_.per_second() * threads_; }
 
   // RESOURCE_EXHAUSTED if a job that comes now would be done too late. Where nothing stands before it, it is let in.
+  // Takes no memory but for the error.
   absl::Status Refusal(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const double per_second = PerSecond();
     if (per_second == 0) return absl::OkStatus();
@@ -223,7 +224,7 @@ class Scheduler::Impl {
     ++refused_;
     job.estimate = (before + (has_deadline ? job.left : 0)) / per_second;
     job.come_back = std::clamp(job.estimate - time.count(), kSoonest, kLatest);
-    return absl::ResourceExhaustedError("too much stands before the work");
+    return memory::CatchNoMemory([] { return absl::ResourceExhaustedError("too much stands before the work"); });
   }
 
   // The cost of what is computed that a job waits for: all of what its caller has that is due until `until`; of the
