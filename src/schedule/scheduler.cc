@@ -168,8 +168,7 @@ class Scheduler::Impl {
     ComeLast(job.get());
     job->status = Refusal(*job);
     if (job->status.ok() && !job->small) {
-      Turns& turns = turns_;
-      job->status = memory::CatchNoMemoryIn([&] { turns.Join(job.get()); });
+      job->status = memory::CatchNoMemoryIn([turns = &turns_, &job] { turns->Join(job.get()); });
     }
     if (!job->status.ok()) return false;
     ++jobs_;
