@@ -87,6 +87,32 @@ def slow(bench: Bench, **arguments: Any) -> Outcome:
         return outcome
 
 
+# More calls than can be computed.
+
+DEADLINE_MS = 1000
+OPEN_CALLERS = 300  # enough for what is under way at once
+
+
+def goodput(bench: Bench, load: float, goal: float) -> Outcome:
+    """Calls that are answered in time while `load` times as many come as the server can answer."""
+    with bench.server() as server:
+        seconds = bench.seconds / 3
+        closed = [bench.callers(server.tcp, runs.LARGE, callers) for callers in (2, 4, 8)]
+        peak = max(runs.together([callers], seconds)[0]["served"] / seconds for callers in closed)
+        crowd = runs.Callers(
+            bench.build, server.tcp, runs.LARGE, OPEN_CALLERS, 0, rate=load * peak, deadline_ms=DEADLINE_MS
+        )
+        report = runs.together([crowd], bench.seconds)[0]
+    share_of_peak = report["served"] / bench.seconds / peak
+    text = f"{share_of_peak:.2f} of {peak:.0f} a second (closed loop); {share(report)} in time"
+    if report["refused"]:
+        counts = ", ".join(f"{count} {code}" for code, count in sorted(report["refused"].items()))
+        text += f"; {counts}, p99 {report['refused_p99_ms']:.0f} ms"
+    if report["late_ms"] > DEADLINE_MS / 2:
+        text += f"; calls began up to {report['late_ms']:.0f} ms late: less was offered than meant"
+    return Outcome(text, share_of_peak >= goal)
+
+
 # What the server holds.
 
 

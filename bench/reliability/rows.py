@@ -20,6 +20,7 @@ from measures import (
     Outcome,
     burst,
     full_budget,
+    goodput,
     hoarded_memory,
     largest_of,
     memory_of_everything,
@@ -74,6 +75,11 @@ def memory_row(kind: str, what: str, **arguments: Any) -> Row:
 
 def stall_row(name: str, what: str, command: Callable[[Server], Sequence[str]]) -> Row:
     return Row(f"stall-{name}", what, SHORT, functools.partial(stall, command=command))
+
+
+def goodput_row(load: float, goal: float) -> Row:
+    what = f"calls with a deadline of 1 s, {load:g} times as many as can be answered"
+    return Row(f"goodput-{load:g}", what, f"≥ {goal:g} of the peak", functools.partial(goodput, load=load, goal=goal))
 
 
 def address_space_row(kind: str, door: str, what: str, **arguments: Any) -> Row:
@@ -149,6 +155,11 @@ ROWS = [
     slow_row("resets", "streams begun and reset without a pause"),
     slow_row("metadata", "calls with a megabyte of headers", streams=10),
     slow_row("bomb", "compressed messages of 200 MiB", streams=10),
+    goodput_row(0.9, 0.85),
+    goodput_row(1.5, 0.9),
+    goodput_row(2, 0.9),
+    goodput_row(4, 0.9),
+    goodput_row(10, 0.85),
     Row(
         "budget",
         "16 callers of 12 MiB, 128 MiB in flight",

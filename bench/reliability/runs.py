@@ -48,10 +48,19 @@ class Callers:
     """Callers that do nothing wrong, while the block runs or for `seconds`."""
 
     def __init__(
-        self, build: pathlib.Path, target: str, shape: str, callers: int, every_ms: float, local: bool = False
+        self,
+        build: pathlib.Path,
+        target: str,
+        shape: str,
+        callers: int,
+        every_ms: float,
+        local: bool = False,
+        rate: float = 0,
+        deadline_ms: float = 60000,
     ):
         self.command = [str(build / "bench/attnd_callers"), f"--target={target}", f"--shape={shape}"]
         self.command += [f"--callers={callers}", f"--every_ms={every_ms}", f"--local={str(local).lower()}"]
+        self.command += [f"--rate={rate}", f"--deadline_ms={deadline_ms}"]
 
     def start(self, seconds: float = 0, calls: int = 0) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -199,8 +199,8 @@ class Scheduler::Impl {
   // What the threads compute in a second; 0 while that is not known.
   double PerSecond() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return rate_.per_second() * threads_; }
 
-  // RESOURCE_EXHAUSTED if a job that comes now would be done too late. Where nothing stands before it, it is let in.
-  // Takes no memory but for the error.
+  // RESOURCE_EXHAUSTED if a job that comes now would be done too late. Where next to nothing stands before it, it is
+  // let in. Takes no memory but for the error.
   absl::Status Refusal(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const double per_second = PerSecond();
     if (per_second == 0) return absl::OkStatus();
@@ -219,7 +219,8 @@ class Scheduler::Impl {
     }
     double before = small_left_;
     if (!job.small) before += ComputedBefore(job, until) + turns_.CostBefore(job, until, enough);
-    if (before < kNothing || before + (has_deadline ? job.left : 0) <= enough) return absl::OkStatus();
+    if (before < std::max(kNothing, kLittle * enough)) return absl::OkStatus();
+    if (before + (has_deadline ? job.left : 0) <= enough) return absl::OkStatus();
     ++refused_;
     job.estimate = (before + (has_deadline ? job.left : 0)) / per_second;
     job.come_back = std::clamp(job.estimate - time.count(), kSoonest, kLatest);
@@ -268,7 +269,7 @@ class Scheduler::Impl {
       if (job == nullptr) return;
       job->place = Place::kNone;
       if (absl::Status late = Late(*job); !late.ok()) {
-        if (!job->started) ++expired_;
+        if (!job->started && !job->options.cancel.cancelled()) ++expired_;
         job->GiveUp(late);
         Drop(job);
       } else {
@@ -484,7 +485,7 @@ class Scheduler::Impl {
   // The job's next item; nullopt if the job is to be given up, and then it is no longer queued.
   std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (const absl::Status status = Interruption(job->options); !status.ok()) {
-      if (!job->started) ++expired_;
+      if (!job->started && !job->options.cancel.cancelled()) ++expired_;
       GiveUp(job, status);
       return std::nullopt;
     }
@@ -535,7 +536,8 @@ class Scheduler::Impl {
   // Seconds: when a call that is refused may come back.
   static constexpr double kSoonest = 0.01, kLatest = 30;
 
-  static constexpr double kNothing = 1;  // of cost: less is what rounding leaves
+  static constexpr double kNothing = 1;    // of cost: less is what rounding leaves
+  static constexpr double kLittle = 0.05;  // of the time that there is: a work is not late because of that
 
   const int threads_;
   const Clock::duration max_wait_;

@@ -73,7 +73,8 @@ struct SubmitOptions {
 //
 // From the cost of all that stands before a work, and the cost that was computed in a second lately, the scheduler
 // knows when that would be done. If its deadline is before then, or, without one, if it would wait for longer than
-// `max_wait`, it is refused when it comes. A work that was not begun when it was too late is never begun.
+// `max_wait`, it is refused when it comes, unless next to nothing stands before it. A work that was not begun when it
+// was too late is never begun.
 //
 // Deadlines and cancellation are seen between items and in pauses, and the cancellation of a work that waits at once.
 // It holds at most one item of a work beside those that run.
