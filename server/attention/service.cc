@@ -12,6 +12,7 @@
 #include "server/rpc/deadline.h"
 #include "server/rpc/finish_now.h"
 #include "server/rpc/finish_watched.h"
+#include "server/rpc/pushback.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -22,8 +23,8 @@ namespace {
 // a call that had to wait for it, until gRPC says that the call is over.
 class Call final : public std::enable_shared_from_this<Call> {
  public:
-  Call(Pass pass, StallWatch& stalls, grpc_call* call, grpc::ByteBuffer* response)
-      : pass_(std::move(pass)), stalls_(stalls), call_(call), response_(response) {}
+  Call(Pass pass, StallWatch& stalls, grpc::CallbackServerContext& context, grpc::ByteBuffer* response)
+      : pass_(std::move(pass)), stalls_(stalls), context_(context), response_(response) {}
 
   // Never throws.
   void Start(AttentionEngine& engine, schedule::Clock::time_point deadline, std::shared_ptr<memory::Account> account,
@@ -68,7 +69,7 @@ class Call final : public std::enable_shared_from_this<Call> {
       const std::shared_ptr<Call> last = std::move(call_);
     }
     void Send(grpc::Status status) {
-      call_->stalls_.Begin(write_, call_->call_, static_cast<std::int64_t>(call_->response_->Length()));
+      call_->stalls_.Begin(write_, call_->context_.c_call(), static_cast<std::int64_t>(call_->response_->Length()));
       Finish(std::move(status));
     }
 
@@ -87,6 +88,7 @@ class Call final : public std::enable_shared_from_this<Call> {
 
   void End(const absl::Status& status) {
     pass_.reset();
+    AddPushback(context_, status);
     Reactor* reactor = nullptr;
     {
       absl::MutexLock lock(&mutex_);
@@ -99,7 +101,7 @@ class Call final : public std::enable_shared_from_this<Call> {
 
   Pass pass_;
   StallWatch& stalls_;
-  grpc_call* const call_;
+  grpc::CallbackServerContext& context_;  // gRPC's, until the call has ended
   grpc::ByteBuffer* const response_;
   ComputeOptions options_;
   Decoded<v1::ComputeAttentionRequest> request_;
@@ -119,7 +121,7 @@ grpc::ServerUnaryReactor* AttentionService::ComputeAttention(grpc::CallbackServe
     if (!gate_.Enter()) return StoppingError();
     Pass pass(&gate_);
     account = peers_.AccountOf(*context);
-    call = std::make_shared<Call>(std::move(pass), stalls_, context->c_call(), response);
+    call = std::make_shared<Call>(std::move(pass), stalls_, *context, response);
     return absl::OkStatus();
   });
   if (!entered.ok()) return FinishNow(*context, ToGrpc(entered));

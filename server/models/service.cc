@@ -15,6 +15,7 @@
 #include "server/rpc/admission.h"
 #include "server/rpc/finish_now.h"
 #include "server/rpc/on_arena.h"
+#include "server/rpc/pushback.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -75,16 +76,17 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
 
   // Holds what it has taken until gRPC is done with the call.
   SlowCall(ModelService& service, Executor& executor, Method method, std::shared_ptr<memory::Account> account,
-           grpc_call* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
-      : service_(service), executor_(executor), account_(std::move(account)), call_(call) {
+           grpc::CallbackServerContext& context, const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
+      : service_(service), executor_(executor), account_(std::move(account)), context_(context) {
     if (const absl::Status status = Take(kCallBytes + kCopies * Length(request)); !status.ok()) {
+      AddPushback(context, status);
       Finish(ToGrpc(status));
       return;
     }
     number_ = executor.Submit([this, method, &request, response] {
       grpc::Status status = Guarded([&] { return Run(method, request, response); }, response);
       GiveBackBut(kCallBytes + Length(request) + Length(*response));
-      service_.stalls_.Begin(write_, call_, Length(*response));
+      service_.stalls_.Begin(write_, context_.c_call(), Length(*response));
       Finish(std::move(status));  // after this the reactor may be gone
     });
   }
@@ -115,7 +117,10 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
     // Lists that come in many parts take more than their length.
     const std::int64_t more = static_cast<std::int64_t>(parsed.allocated_bytes()) - Length(request);
     const std::int64_t answer = service_.methods_.AnswerBytes(*parsed);
-    if (const absl::Status taken = Take(std::max<std::int64_t>(0, more) + answer); !taken.ok()) return ToGrpc(taken);
+    if (const absl::Status taken = Take(std::max<std::int64_t>(0, more) + answer); !taken.ok()) {
+      AddPushback(context_, taken);
+      return ToGrpc(taken);
+    }
     return Answer(service_.methods_, method, *parsed, response);
   }
 
@@ -124,7 +129,7 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
   ModelService& service_;
   Executor& executor_;
   const std::shared_ptr<memory::Account> account_;
-  grpc_call* const call_;  // until OnDone
+  grpc::CallbackServerContext& context_;  // gRPC's, until OnDone
   StallWatch::Write write_;
   std::optional<std::uint64_t> number_;
   memory::Ticket ticket_;
@@ -136,8 +141,8 @@ grpc::ServerUnaryReactor* ModelService::Later(Executor& executor, Method<Request
                                               grpc::ByteBuffer* response) {
   grpc::ServerUnaryReactor* call = nullptr;
   const absl::Status queued = memory::CatchNoMemoryIn([&] {
-    call = new SlowCall<Request, Response>(*this, executor, method, peers_.AccountOf(context), context.c_call(),
-                                           request, response);
+    call =
+        new SlowCall<Request, Response>(*this, executor, method, peers_.AccountOf(context), context, request, response);
   });
   return queued.ok() ? call : FinishNow(context, ToGrpc(queued));
 }

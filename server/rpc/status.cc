@@ -32,13 +32,6 @@ constexpr std::size_t kMaxMessageBytes = 2000;
 // A longer one stands in the details only beside a field at fault: both together would not fit.
 constexpr std::size_t kMaxRepeatedBytes = 500;
 
-std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
-  const absl::optional<absl::Cord> payload = status.GetPayload(kRetryDelayUrl);
-  std::int64_t nanoseconds = 0;
-  if (!payload.has_value() || !absl::SimpleAtoi(std::string(*payload), &nanoseconds)) return std::nullopt;
-  return absl::Nanoseconds(nanoseconds);
-}
-
 std::string AnyOf(const char* url, const std::string& value) {
   google::protobuf::Any any;
   any.set_type_url(url);
@@ -98,6 +91,13 @@ absl::Status StoppingError() { return absl::UnavailableError("the server is stop
 
 void SetRetryDelay(absl::Duration delay, absl::Status& status) {
   status.SetPayload(kRetryDelayUrl, absl::Cord(absl::StrCat(absl::ToInt64Nanoseconds(delay))));
+}
+
+std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kRetryDelayUrl);
+  std::int64_t nanoseconds = 0;
+  if (!payload.has_value() || !absl::SimpleAtoi(std::string(*payload), &nanoseconds)) return std::nullopt;
+  return absl::Nanoseconds(nanoseconds);
 }
 
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status) {

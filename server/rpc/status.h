@@ -23,6 +23,9 @@ absl::Status StoppingError();
 // Says when the request may be sent again: finite, more than 0. Nothing else is changed.
 void SetRetryDelay(absl::Duration delay, absl::Status& status);
 
+// What SetRetryDelay said; nullopt if it said nothing.
+std::optional<absl::Duration> RetryDelayOf(const absl::Status& status);
+
 // The field at fault, for the client; nullopt if `status` names none.
 std::optional<v1::ErrorDetail> DetailOf(const absl::Status& status);
 

@@ -1,5 +1,6 @@
 // More calls than can be computed in time: what their callers are told.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -62,6 +63,7 @@ class QueueTest : public testing::Test {
   // Makes thirty long calls at once. At least one of them is served.
   std::vector<grpc::Status> RefusedOfThirty(std::chrono::system_clock::time_point deadline) {
     std::vector<grpc::Status> ended(30);
+    std::atomic<int> hints{0};
     std::vector<std::thread> callers;
     for (grpc::Status& status : ended) {
       callers.emplace_back([&] {
@@ -69,12 +71,14 @@ class QueueTest : public testing::Test {
         context.set_deadline(deadline);
         v1::ComputeAttentionResponse response;
         status = server_->attention().ComputeAttention(&context, long_, &response);
+        hints += static_cast<int>(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"));
       });
     }
     for (std::thread& caller : callers) caller.join();
     EXPECT_THAT(ended, testing::Contains(testing::Property(&grpc::Status::ok, true)));
     std::erase_if(ended, [](const grpc::Status& s) { return s.error_code() != StatusCode::RESOURCE_EXHAUSTED; });
     EXPECT_EQ(QueueOf(*server_).refused(), static_cast<std::int64_t>(ended.size()));
+    EXPECT_EQ(hints.load(), static_cast<int>(ended.size()));
     return ended;
   }
 
