@@ -258,4 +258,8 @@ def test_models_are_loaded(attnd_binary: str, golden: pathlib.Path, tmp_path: pa
 
 def test_what_it_wrote_can_be_read(attnd_binary: str) -> None:
     with local_server(attnd_binary) as server:
+        # It takes connections before it writes that it does.
+        end = time.monotonic() + 10
+        while "kernel" not in server.log() and time.monotonic() < end:
+            time.sleep(0.01)
         assert "kernel" in server.log()
