@@ -4,11 +4,12 @@
 //                 [--seconds S | --calls C]
 //
 // Each caller is a thread with a client of its own, without repeats. It makes a call every `every_ms` (0: one after the
-// other). With `rate` the callers together make that many calls in a second, whatever becomes of them (an open loop),
-// for as long as there are callers without a call: "late_ms" says if there were too few. SIGTERM ends them as the end
-// of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status code -> calls), "refused_p99_ms",
-// "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms" (how many took
-// longer), and "late_ms", the most by which a caller's own timer was late: a machine that is busy delays callers too.
+// other). With `rate` the callers together begin that many calls in a second, even while earlier ones are not answered
+// (an open loop). That needs a caller without a call each time: "late_ms" says if there were too few. SIGTERM ends them
+// as the end of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status code -> calls),
+// "refused_p99_ms", "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms"
+// (how many took longer), and "late_ms", the most by which a caller's own timer was late: a machine that is busy delays
+// callers too.
 
 #include <signal.h>
 

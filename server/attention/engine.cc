@@ -105,13 +105,10 @@ struct AttentionEngine::Job {
   std::optional<schedule::AttentionPlan> plan;
   std::int64_t work_bytes = 0;  // of the result's lease, for what exists while it is computed
   AttentionResult result;
-  schedule::Clock::time_point deadline;
-  absl::Duration max_queue_time;
   Done done;  // once nothing can fail any more before the scheduler has the work
 
   // The result of a computation that has succeeded, with what is said of it.
   absl::Status Complete(absl::Duration prepared, const schedule::Outcome& outcome) {
-    if (!outcome.status.ok()) return StatusOf(outcome, deadline, max_queue_time);
     return memory::CatchNoMemoryIn([&] {
       v1::ComputeAttentionResponse& header = result.header;
       if (model != nullptr) {
@@ -230,13 +227,12 @@ void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const Requ
   const absl::Status begun = memory::CatchNoMemory([&] {
     job = std::make_shared<Job>();
     job->result.lease = std::move(lease);
-    job->deadline = options.deadline;
-    job->max_queue_time = max_queue_time_;
     ATTND_RETURN_IF_ERROR(Prepare(request, tensors, options, max_sent_bytes, *job));
     ATTND_ASSIGN_OR_RETURN(work, MakeWork(*job));
-    ended = [job,
+    ended = [job, deadline = options.deadline, max_queue_time = max_queue_time_,
              prepared = absl::FromChrono(schedule::Clock::now() - arrival)](const schedule::Outcome& outcome) mutable {
-      const absl::Status completed = job->Complete(prepared, outcome);
+      const absl::Status completed =
+          outcome.status.ok() ? job->Complete(prepared, outcome) : StatusOf(outcome, deadline, max_queue_time);
       absl::StatusOr<AttentionResult> result(completed.ok() ? absl::StatusOr<AttentionResult>(std::move(job->result))
                                                             : absl::StatusOr<AttentionResult>(completed));
       const Done told = std::move(job->done);

@@ -40,7 +40,7 @@ class ValueScale {
 
   explicit ValueScale(const PictureWindow& window);
 
-  double least() const { return least_; }  // of the visible finite values; 0 if there are none
+  double least() const { return least_; }  // of the visible finite values; 0 where no value is finite
   double greatest() const { return greatest_; }
   double largest() const { return largest_; }  // absolute value, and where the scale ends; 1 if all are 0
 

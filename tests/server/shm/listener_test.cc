@@ -26,6 +26,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "raw_caller.h"
+#include "raw_region.h"
 #include "temp_folder.h"
 #include "wait.h"
 
@@ -35,6 +36,8 @@ namespace {
 using test::Becomes;
 using test::OpenDescriptors;
 using test::RawCaller;
+using test::RegisterRequest;
+using test::SealedMemfd;
 
 constexpr std::size_t kSize = 1 << 16;
 
@@ -103,21 +106,6 @@ class EchoCalls final : public LocalCalls {
   std::atomic<int> closed_{0};
 };
 
-shm::Request RegisterRequest(std::uint64_t size) {
-  shm::Request request{};
-  request.magic = shm::kMagic;
-  request.version = shm::kVersion;
-  request.operation = shm::Operation::kRegister;
-  request.size = size;
-  return request;
-}
-
-shm::UniqueFd SealedMemory() {
-  shm::UniqueFd fd(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (ftruncate(fd.get(), kSize) != 0 || fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) return {};
-  return fd;
-}
-
 class SharedMemoryListenerTest : public testing::Test {
  protected:
   SharedMemoryListenerTest() { Start(); }
@@ -130,7 +118,7 @@ class SharedMemoryListenerTest : public testing::Test {
   std::string path() const { return folder_.path() + "/s.shm"; }
 
   std::optional<shm::Handle> Register(RawCaller& caller) {
-    const shm::UniqueFd fd = SealedMemory();
+    const shm::UniqueFd fd = SealedMemfd(kSize);
     const shm::Request request = RegisterRequest(kSize);
     caller.Send(&request, sizeof(request), {fd.get()});
     const std::optional<shm::Reply> reply = caller.Receive();
@@ -241,7 +229,7 @@ TEST_F(SharedMemoryListenerTest, BrokenMessagesEndTheConnectionAndNothingElse) {
   std::memcpy(longer.data(), &request, sizeof(request));
   shm::Request other_magic = request;
   other_magic.magic ^= 1;
-  const shm::UniqueFd fd = SealedMemory();
+  const shm::UniqueFd fd = SealedMemfd(kSize);
   const struct {
     const char* what;
     const void* bytes;
@@ -274,7 +262,7 @@ TEST_F(SharedMemoryListenerTest, RefusalsAreAnswered) {
     EXPECT_NE(reply->message[0], '\0');
     return static_cast<absl::StatusCode>(reply->code);
   };
-  const shm::UniqueFd fd = SealedMemory();
+  const shm::UniqueFd fd = SealedMemfd(kSize);
   shm::Request version = RegisterRequest(kSize);
   version.version = 2;
   EXPECT_EQ(code(version, {fd.get()}), absl::StatusCode::kUnimplemented);
@@ -337,7 +325,7 @@ TEST_F(SharedMemoryListenerTest, DatagramsThatAreNoFixedMessagesGoToTheCalls) {
 
 TEST_F(SharedMemoryListenerTest, WhatTheCallsRefuseEndsTheConnection) {
   const std::size_t descriptors = OpenDescriptors();
-  const shm::UniqueFd fd = SealedMemory();
+  const shm::UniqueFd fd = SealedMemfd(kSize);
   const struct {
     const char* what;
     std::string bytes;
