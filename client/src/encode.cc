@@ -95,10 +95,11 @@ grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape
   return WithTensors(SmallFields(request, shape, fields).SerializeAsString(), request, shape, loan, fields);
 }
 
-grpc::ByteBuffer EncodePiece(std::uint64_t id, const ComputeRequest& request, const Shape& shape,
+grpc::ByteBuffer EncodePiece(std::uint64_t id, bool more, const ComputeRequest& request, const Shape& shape,
                              const std::shared_ptr<const void>& loan, const WireFields& fields) {
   v1::StreamAttentionRequest message;
   message.set_id(id);
+  message.set_more(more);
   *message.mutable_call() = SmallFields(request, shape, fields);
   return WithTensors(message.SerializeAsString(), request, shape, loan, fields);
 }

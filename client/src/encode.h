@@ -22,8 +22,8 @@ v1::ComputeAttentionRequest SmallFields(const ComputeRequest& request, const Sha
 grpc::ByteBuffer EncodeRequest(const ComputeRequest& request, const Shape& shape,
                                const std::shared_ptr<const void>& loan, const WireFields& fields = {});
 
-// A serialised StreamAttentionRequest, likewise.
-grpc::ByteBuffer EncodePiece(std::uint64_t id, const ComputeRequest& request, const Shape& shape,
+// A serialised StreamAttentionRequest, likewise. `more`: another follows on its stream.
+grpc::ByteBuffer EncodePiece(std::uint64_t id, bool more, const ComputeRequest& request, const Shape& shape,
                              const std::shared_ptr<const void>& loan, const WireFields& fields = {});
 
 }  // namespace attnd::client

@@ -69,10 +69,11 @@ class Job {
     return !status_.ok() || next_ == ranges_.size();
   }
 
-  absl::StatusOr<grpc::ByteBuffer> Encode(std::uint64_t id, const std::shared_ptr<const void>& loan) const {
+  // `more`: another piece follows on its stream.
+  absl::StatusOr<grpc::ByteBuffer> Encode(std::uint64_t id, bool more, const std::shared_ptr<const void>& loan) const {
     Piece piece = DescribePiece(request_, shape_, ranges_[id]);
     if (auto s = SetTensors(request_, shape_, ranges_[id], piece); !s.ok()) return s;
-    return EncodePiece(id, piece.request, piece.shape, loan, piece.fields);
+    return EncodePiece(id, more, piece.request, piece.shape, loan, piece.fields);
   }
 
   // Puts an answer's tensors where they belong. Each piece is accepted once, which is the stream's to see to.
@@ -223,11 +224,11 @@ void Stream::Write() {
     rpc_->WritesDone(tag);
     return;
   }
-  const absl::StatusOr<grpc::ByteBuffer> bytes = job_.Encode(*id, call_.loan());
+  last_written_ = job_.Exhausted();
+  const absl::StatusOr<grpc::ByteBuffer> bytes = job_.Encode(*id, !last_written_, call_.loan());
   if (!bytes.ok()) return call_.Fail(bytes.status());
   sent_.insert(*id);
   writing_ = true;
-  last_written_ = job_.Exhausted();
   grpc::WriteOptions options;
   if (last_written_) options.set_last_message();
   rpc_->Write(*bytes, options, tag);

@@ -8,13 +8,13 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "memory/no_memory.h"
 #include "schedule/attention_plan.h"
 #include "schedule/attention_work.h"
 #include "schedule/work.h"
 #include "server/attention/bias.h"
+#include "server/attention/too_long.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/proto_time.h"
 #include "server/rpc/status.h"
@@ -60,20 +60,7 @@ bool TakesLongToPrepare(const v1::ComputeAttentionRequest& request) {
 absl::Status StatusOf(const schedule::Outcome& outcome, schedule::Clock::time_point deadline,
                       absl::Duration max_queue_time) {
   if (outcome.come_back == absl::ZeroDuration()) return outcome.status;
-  return memory::CatchNoMemory([&] {
-    const auto seconds = [](absl::Duration time) { return absl::StrFormat("%.3g s", absl::ToDoubleSeconds(time)); };
-    absl::Status status =
-        deadline == schedule::Clock::time_point::max()
-            ? FieldError(absl::StatusCode::kResourceExhausted, "queue",
-                         absl::StrCat("to wait for at most ", seconds(max_queue_time), " (--max_queue_time)"),
-                         absl::StrCat("calls that take ", seconds(outcome.estimate)))
-            : FieldError(absl::StatusCode::kResourceExhausted, "deadline",
-                         absl::StrCat("later than ", seconds(outcome.estimate),
-                                      " from now, until the calls before this one and it will be done"),
-                         seconds(absl::FromChrono(deadline - schedule::Clock::now())));
-    SetRetryDelay(outcome.come_back, status);
-    return status;
-  });
+  return TooLongError(outcome.estimate, outcome.come_back, deadline, max_queue_time);
 }
 
 // The preparation of a request, as a work of one item. Its cost is such that it is not done on the submitting thread.

@@ -61,6 +61,7 @@ class AttentionEngine {
   std::int64_t inflight_bytes() const { return ledger_.used_bytes(); }
   memory::Ledger& ledger() { return ledger_; }
   schedule::QueueUse queue() const { return scheduler_.GetQueueUse(); }
+  absl::Duration max_queue_time() const { return max_queue_time_; }
 
   using Done = std::function<void(absl::StatusOr<AttentionResult>)>;
 

@@ -1,5 +1,6 @@
 #include "server/attention/stream.h"
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -12,7 +13,9 @@
 #include "memory/no_memory.h"
 #include "server/attention/result_size.h"
 #include "server/attention/stream_state.h"
+#include "server/attention/too_long.h"
 #include "server/rpc/deadline.h"
+#include "server/rpc/pushback.h"
 #include "server/rpc/status.h"
 #include "server/wire/codec.h"
 
@@ -43,9 +46,10 @@ absl::Status CheckCall(const v1::ComputeAttentionRequest& call) {
   return InvalidField("call", "no q, k and v (they stand beside it)", absl::StrCat(bytes, " bytes of them"));
 }
 
-Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
+Answer MakeAnswer(std::uint64_t id, bool going_away, absl::StatusOr<AttentionResult> result) {
   v1::StreamAttentionResponse header;
   header.set_id(id);
+  header.set_going_away(going_away);
   if (!result.ok()) {
     SetError(result.status(), header);
     return {{}, {}, EncodeReply(header, {}, {})};
@@ -56,11 +60,11 @@ Answer MakeAnswer(std::uint64_t id, absl::StatusOr<AttentionResult> result) {
 
 // Drives a StreamState: whatever happens is told to it under the lock, and what it decides is then done without. The
 // stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
-class Stream final : public JobReactor, public JobStream {
+class Stream final : public RawReactor, public JobStream, public schedule::Intake::Entry {
  public:
-  Stream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
+  Stream(AttentionEngine& engine, CallGate& gate, schedule::Intake& intake, JobStreams& streams, StallWatch& stalls,
          std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context)
-      : engine_(engine), gate_(gate), streams_(streams), stalls_(stalls), call_(context.c_call()) {
+      : engine_(engine), gate_(gate), intake_(intake), streams_(streams), stalls_(stalls), context_(context) {
     options_.account = std::move(account);
     options_.deadline = SteadyDeadline(context.raw_deadline());
   }
@@ -74,12 +78,28 @@ class Stream final : public JobReactor, public JobStream {
 
   void EndIfQuietFor(std::chrono::steady_clock::duration quiet) override {
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      if (state_.busy() || schedule::Clock::now() - quiet_since_ < quiet) return;
+      if (state_.busy() || more_ || waits_ || schedule::Clock::now() - quiet_since_ < quiet) return;
       state_.EndQuietly(memory::CatchNoMemory(StoppingError));
     });
   }
 
+  // Its turn has come to be received.
+  void Begin() override {
+    waits_ = false;
+    StartRead(&incoming_);
+  }
+
+  // Only its first piece is refused: others belong to what has begun.
+  void Late(const schedule::TooLong& too_long) override {
+    if (begun_) return Begin();
+    waits_ = false;
+    const absl::Status status = TooLongError(absl::Seconds(too_long.estimate), absl::Seconds(too_long.come_back),
+                                             options_.deadline, engine_.max_queue_time());
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.ReadFailed(status); });
+  }
+
   void OnReadDone(bool ok) override {
+    if (!ok) intake_.Received(*this);
     if (!ok) return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
     const absl::Status taken = memory::CatchNoMemory([this] { return Take(); });
     if (taken.ok()) return;  // the stream may be gone
@@ -92,6 +112,8 @@ class Stream final : public JobReactor, public JobStream {
     outgoing_.message.Clear();
     outgoing_.lease = {};
     outgoing_.pass.reset();
+    // Its answers are with the transport, and no more is said to follow: its caller's next one may be received.
+    if (--unanswered_ == 0 && !more_) intake_.Leave(*this);
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.Written(ok); });
   }
 
@@ -151,22 +173,50 @@ class Stream final : public JobReactor, public JobStream {
       answers_.erase(answer);
     }
     if (next.step.compute.has_value()) next.piece = std::move(waiting_);
-    if (next.step.finish) next.status = ToGrpc(state_.failure());
+    if (next.step.finish) {
+      AddPushback(context_, state_.failure());
+      next.status = ToGrpc(state_.failure());
+    }
     return next;
   }
 
   // A step that does not finish the stream, which keeps the reactor until StreamState::Done.
   void Do(const Next& next) {
-    if (next.step.give_up) options_.cancel.Cancel();
+    if (next.step.give_up) GiveUp();
     if (next.step.write.has_value()) {
       Watch();
       StartWrite(&outgoing_.message);
     }
     if (next.step.compute.has_value()) Compute(next.piece);
-    if (next.step.read) StartRead(&incoming_);
+    if (next.step.read) Read();
+  }
+
+  void GiveUp() {
+    options_.cancel.Cancel();
+    if (!intake_.Leave(*this)) return;
+    waits_ = false;
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
+  }
+
+  // Now if nothing is known to come, or once it is this stream's turn.
+  void Read() {
+    if ((begun_ && !more_) || intake_.Receives(*this)) return StartRead(&incoming_);
+    intake_.Leave(*this);
+    waits_ = true;
+    schedule::TooLong too_long;
+    schedule::IntakeLine::Joined joined{};
+    const absl::Status asked = memory::CatchNoMemoryIn(
+        [&] { joined = intake_.Join(*this, options_.account.get(), options_.deadline, too_long); });
+    if (!asked.ok()) {
+      waits_ = false;
+      return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.ReadFailed(asked); });
+    }
+    if (joined == schedule::IntakeLine::Joined::kBegins) Begin();
+    if (joined == schedule::IntakeLine::Joined::kRefused) Late(too_long);
   }
 
   void End(const Next& next) {
+    intake_.Leave(*this);
     Watch();
     if (next.step.write.has_value()) {
       StartWriteAndFinish(&outgoing_.message, grpc::WriteOptions(), next.status);
@@ -176,7 +226,7 @@ class Stream final : public JobReactor, public JobStream {
   }
 
   // What is written from now on is to be taken in time.
-  void Watch() { stalls_.Begin(write_, call_, static_cast<std::int64_t>(outgoing_.message.Length())); }
+  void Watch() { stalls_.Begin(write_, context_.c_call(), static_cast<std::int64_t>(outgoing_.message.Length())); }
 
   // Takes the message that has arrived, which then waits for its turn. An error, or std::bad_alloc, says why the stream
   // is to end: the read still counts as under way then.
@@ -189,11 +239,16 @@ class Stream final : public JobReactor, public JobStream {
     if (!decoded.ok()) return decoded.status();
     counted.id = decoded->header.id();
     counted.result_bytes = SentResultBytes(decoded->header.call(), engine_.limits().max_result_bytes);
+    const bool more = decoded->header.more();
     auto piece = std::make_shared<Piece>();
     piece->request = *std::move(decoded);
     piece->answer.try_emplace(counted.id);
     gate_.EnterMore();
     piece->pass.reset(&gate_);
+    begun_ = true;
+    more_ = more;
+    ++unanswered_;
+    if (!more) intake_.Received(*this);
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       switch (state_.Arrived(counted)) {
         case StreamState::Arrival::kTaken:
@@ -228,8 +283,12 @@ class Stream final : public JobReactor, public JobStream {
     Answers::node_type node = piece.answer.extract(piece.answer.begin());
     const std::uint64_t id = node.key();
     Answer& answer = node.mapped();
-    absl::Status answered = memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, std::move(result)); });
-    if (!answered.ok()) answered = memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, memory::NoMemoryError()); });
+    absl::Status answered =
+        memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, streams_.going_away(), std::move(result)); });
+    if (!answered.ok()) {
+      answered =
+          memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, streams_.going_away(), memory::NoMemoryError()); });
+    }
     answer.pass = std::move(piece.pass);
     piece.request = {};  // gives the message's slices back
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -245,14 +304,19 @@ class Stream final : public JobReactor, public JobStream {
 
   AttentionEngine& engine_;
   CallGate& gate_;
+  schedule::Intake& intake_;
   JobStreams& streams_;
   StallWatch& stalls_;
-  grpc_call* const call_;         // until OnDone
-  std::shared_ptr<Stream> self_;  // until gRPC is done with the reactor
-  ComputeOptions options_;        // constant; its token is shared by all pieces
-  grpc::ByteBuffer incoming_;     // the read's, while one is under way
-  Answer outgoing_;               // the write's
-  StallWatch::Write write_;       // likewise
+  grpc::CallbackServerContext& context_;  // until OnDone
+  std::shared_ptr<Stream> self_;          // until gRPC is done with the reactor
+  ComputeOptions options_;                // constant; its token is shared by all pieces
+  grpc::ByteBuffer incoming_;             // the read's, while one is under way
+  Answer outgoing_;                       // the write's
+  StallWatch::Write write_;               // likewise
+  std::atomic<bool> begun_{false};        // a piece has come
+  std::atomic<bool> more_{false};         // the last piece that came said that another follows
+  std::atomic<bool> waits_{false};        // for its turn to be received
+  std::atomic<int> unanswered_{0};        // pieces that came, and whose answers are not with the transport
 
   absl::Mutex mutex_;
   StreamState state_ ABSL_GUARDED_BY(mutex_){kStreamWindowBytes};
@@ -274,6 +338,7 @@ void JobStreams::Remove(const JobStream* stream) {
 }
 
 void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
+  going_away_.store(true, std::memory_order_relaxed);
   // Asked without the lock, since an end may remove the stream at once.
   std::vector<std::shared_ptr<JobStream>> streams;
   {
@@ -285,11 +350,11 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
   }
 }
 
-JobReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
-                                const Peers& peers, grpc::CallbackServerContext& context) {
+RawReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, schedule::Intake& intake, JobStreams& streams,
+                                StallWatch& stalls, const Peers& peers, grpc::CallbackServerContext& context) {
   std::shared_ptr<Stream> stream;
   const absl::Status made = memory::CatchNoMemoryIn([&] {
-    stream = std::make_shared<Stream>(engine, gate, streams, stalls, peers.AccountOf(context), context);
+    stream = std::make_shared<Stream>(engine, gate, intake, streams, stalls, peers.AccountOf(context), context);
     stream->Start(stream);
   });
   if (!made.ok()) return streams.Refuse(ToGrpc(made));

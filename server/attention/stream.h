@@ -1,6 +1,7 @@
 // StreamAttention: the pieces of a job over one stream.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -10,9 +11,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/server_context.h"
-#include "grpcpp/support/byte_buffer.h"
-#include "grpcpp/support/server_callback.h"
+#include "schedule/intake.h"
 #include "server/attention/engine.h"
+#include "server/attention/raw_reactor.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/peers.h"
 #include "server/rpc/refused_stream.h"
@@ -30,33 +31,35 @@ inline constexpr std::int64_t kStreamWindowBytes = std::int64_t{16} << 20;
 class JobStream {
  public:
   virtual ~JobStream() = default;
-  // Ends the stream with UNAVAILABLE if nothing of it has been read, computed or written for `quiet`: all that it was
-  // sent is answered then, and what is on its way is not begun.
+  // Ends the stream with UNAVAILABLE if nothing of it has been read, computed or written for `quiet`, and its client
+  // has not said that more follows: all that it was sent is answered then, and what is on its way is not begun.
   virtual void EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
 };
-
-using JobReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 // The streams that are open. Thread-safe; outlives them.
 class JobStreams {
  public:
   // The reactor of a stream that cannot be opened: see RefusedStreams.
-  JobReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
+  RawReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
   void Add(const std::shared_ptr<JobStream>& stream);
   void Remove(const JobStream* stream);
+  // For a server that stops: from now on answers say so.
   void EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
+  bool going_away() const { return going_away_.load(std::memory_order_relaxed); }
 
  private:
-  RefusedStreams<JobReactor> refused_;
+  std::atomic<bool> going_away_{false};
+  RefusedStreams<RawReactor> refused_;
   absl::Mutex mutex_;
   std::map<const JobStream*, std::weak_ptr<JobStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The reactor of one stream, which is in `streams` until it is over and then gone. Each of its pieces is in the gate
-// from its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has
+// The reactor of one stream, which is in `streams` until it is over and then gone. Its first piece waits in `intake`
+// until it may be received, or is refused without it; those that follow at once keep its place. Each piece is in the
+// gate from its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has
 // begun is finished. An answer that its caller does not read in time ends the stream. Borrows the engine, the gate, the
-// streams and the watch.
-JobReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, JobStreams& streams, StallWatch& stalls,
-                                const Peers& peers, grpc::CallbackServerContext& context);
+// intake, the streams and the watch.
+RawReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, schedule::Intake& intake, JobStreams& streams,
+                                StallWatch& stalls, const Peers& peers, grpc::CallbackServerContext& context);
 
 }  // namespace attnd::server

@@ -70,6 +70,10 @@ ABSL_FLAG(attnd::server::ByteSize, min_rate, attnd::server::ByteSize{attnd::serv
           "bytes of a result that a caller must take in a second, where stall_seconds are over");
 ABSL_FLAG(absl::Duration, max_queue_time, attnd::server::Options().max_queue_time,
           "how long a call without a deadline may wait to be computed; it is refused at once if it would be longer");
+ABSL_FLAG(int, max_reads, 0, "how many calls' messages are received at a time; 0: twice the threads, at least 8");
+ABSL_FLAG(
+    bool, receive_ahead, true,
+    "clients may send some MiB of a call before it is let in, not 64 KiB: faster over distances, dearer to refuse");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
 ABSL_FLAG(
     std::int64_t, max_connections, 0,
@@ -125,11 +129,11 @@ std::string Help() {
       "  attnd [--listen ADDRESS,...] [--model_root FOLDER] [--threads N]\n"
       "\n"
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
-  Describe(
-      "Serving",
-      {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root", "strict_models",
-       "threads", "kernel", "max_queue_time", "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
-      help);
+  Describe("Serving",
+           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root",
+            "strict_models", "threads", "kernel", "max_queue_time", "max_reads", "receive_ahead", "peer_shares",
+            "trusted_proxies", "drain_seconds", "log_level"},
+           help);
   Describe("Connections (times such as 500ms, 30s, 5m or inf)",
            {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age",
             "max_connection_age_grace", "stall_seconds", "min_rate"},
@@ -189,6 +193,8 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   options.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
   options.max_queue_time = absl::GetFlag(FLAGS_max_queue_time);
+  options.max_reads = absl::GetFlag(FLAGS_max_reads);
+  options.receive_ahead = absl::GetFlag(FLAGS_receive_ahead);
   options.stall = absl::Seconds(absl::GetFlag(FLAGS_stall_seconds));
   options.min_rate = absl::GetFlag(FLAGS_min_rate).bytes;
   options.log_level = absl::GetFlag(FLAGS_log_level);

@@ -58,6 +58,7 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--max_connection_age_grace", options.max_connection_age_grace}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
+  if (options.max_reads < 0) return InvalidField("--max_reads", "at least 0", options.max_reads);
   if (options.max_queue_time <= absl::ZeroDuration()) {
     return InvalidField("--max_queue_time", "a time above 0, or inf", absl::FormatDuration(options.max_queue_time));
   }

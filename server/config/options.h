@@ -58,6 +58,12 @@ struct Options {
   std::int64_t min_rate = 64 << 10;
   // A call without a deadline that would wait for longer than this to be computed is refused. Infinite: none is.
   absl::Duration max_queue_time = absl::Seconds(60);
+  // How many messages of unary calls are received at a time, and of how many streams; 0: what keeps the threads busy.
+  int max_reads = 0;
+  // Whether a client may send as much of a call as the connection carries in a round trip (up to some MiB) before the
+  // call is let in, or 64 KiB. With it large calls over a distance are faster; without it, calls that are refused cost
+  // less.
+  bool receive_ahead = true;
   // trace, debug, info, warn, error or off.
   std::string log_level = "info";
 };

@@ -21,6 +21,9 @@ constexpr int kReadBytes = 256 << 10;
 // callers send by accident.
 constexpr int kMetadataBytes = 256 << 10;
 
+// Of what one HTTP/2 frame may carry.
+constexpr int kFrameBytes = 1 << 20;
+
 // Bounds what gRPC has received: what the ledger has given memory to, and messages that are on their way. Beyond it
 // gRPC drops whole connections, with the calls of others on them, so it is the last resort: calls meet the ledger
 // first. Eight of the largest messages may be on their way at once, or as much again as the ledger has if that is less.
@@ -61,6 +64,12 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytes);
   SetTimes(options, builder);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConcurrentStreams);
+  if (!options.receive_ahead) {
+    // Without its estimate gRPC leaves a call's window at HTTP/2's 64 KiB until the call's message is read. Frames may
+    // be larger than HTTP/2's 16 KiB all the same, which the estimate would see to.
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);
+  }
   grpc::ResourceQuota quota("attnd");
   quota.Resize(static_cast<std::size_t>(QuotaBytes(options.limits)));
   builder.SetResourceQuota(quota);

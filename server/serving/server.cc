@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -48,6 +49,12 @@ constexpr std::chrono::milliseconds kLastWord(400);
 // How long watches and reflection streams have for their end before they are cancelled.
 constexpr absl::Duration kProbesEnd = absl::Seconds(1);
 
+// Unlimited.
+constexpr int kAnyReads = std::numeric_limits<int>::max();
+
+// Enough to keep the threads that receive busy, and those that compute.
+int DefaultMaxReads(int threads) { return std::max(8, 2 * threads); }
+
 // How long a client that has vanished may leave data unacknowledged before its connection is given up.
 constexpr absl::Duration kTcpUserTimeout = absl::Seconds(20);
 
@@ -68,6 +75,15 @@ StallLimit StallLimitOf(const Options& options) {
   if (options.stall > absl::ZeroDuration()) limit.patience = options.stall;
   limit.bytes_per_second = options.min_rate;
   return limit;
+}
+
+AttentionServiceOptions AttentionServiceOptionsOf(const Options& options, int threads) {
+  AttentionServiceOptions service;
+  service.proxies = TrustedProxies(options);
+  service.intake.places = options.max_reads > 0 ? options.max_reads : DefaultMaxReads(threads);
+  service.intake.per_caller = service.intake.places > kAnyReads / 2 ? kAnyReads : 2 * service.intake.places;
+  service.intake.max_wait = absl::ToChronoNanoseconds(options.max_queue_time);
+  return service;
 }
 
 absl::Status NotAllLoaded(std::int64_t loaded, const std::vector<model::FailedModel>& failed) {
@@ -109,7 +125,7 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       stalls_(StallLimitOf(options), counters_, [](const std::string& line) { spdlog::warn("{}", line); }),
       engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_,
               options.max_queue_time),
-      attention_service_(engine_, gate_, stalls_, TrustedProxies(options)),
+      attention_service_(engine_, gate_, stalls_, AttentionServiceOptionsOf(options, engine_.threads())),
       local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),

@@ -115,23 +115,26 @@ class SharedTensor(_message.Message):
     def __init__(self, region: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class StreamAttentionRequest(_message.Message):
-    __slots__ = ["call", "id", "k", "q", "v"]
+    __slots__ = ["call", "id", "k", "more", "q", "v"]
     CALL_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     Q_FIELD_NUMBER: _ClassVar[int]
     V_FIELD_NUMBER: _ClassVar[int]
     call: ComputeAttentionRequest
     id: int
     k: bytes
+    more: bool
     q: bytes
     v: bytes
-    def __init__(self, id: _Optional[int] = ..., call: _Optional[_Union[ComputeAttentionRequest, _Mapping]] = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., call: _Optional[_Union[ComputeAttentionRequest, _Mapping]] = ..., more: bool = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
 
 class StreamAttentionResponse(_message.Message):
-    __slots__ = ["code", "detail", "id", "log_sum_exp", "message", "output", "result"]
+    __slots__ = ["code", "detail", "going_away", "id", "log_sum_exp", "message", "output", "result"]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    GOING_AWAY_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     LOG_SUM_EXP_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -139,12 +142,13 @@ class StreamAttentionResponse(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     code: int
     detail: _types_pb2.ErrorDetail
+    going_away: bool
     id: int
     log_sum_exp: bytes
     message: str
     output: bytes
     result: ComputeAttentionResponse
-    def __init__(self, id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ..., detail: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., result: _Optional[_Union[ComputeAttentionResponse, _Mapping]] = ..., log_sum_exp: _Optional[bytes] = ..., output: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ..., detail: _Optional[_Union[_types_pb2.ErrorDetail, _Mapping]] = ..., result: _Optional[_Union[ComputeAttentionResponse, _Mapping]] = ..., going_away: bool = ..., log_sum_exp: _Optional[bytes] = ..., output: _Optional[bytes] = ...) -> None: ...
 
 class Layout(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []

@@ -1,0 +1,128 @@
+#include "server/attention/unary_call.h"
+
+#include <cstdint>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "memory/no_memory.h"
+#include "server/attention/too_long.h"
+#include "server/rpc/deadline.h"
+#include "server/rpc/pushback.h"
+#include "server/rpc/status.h"
+#include "server/wire/codec.h"
+
+namespace attnd::server {
+namespace {
+
+// Lives until gRPC is done with it, which is never before Finish. Each step leads to the next: the intake to the read,
+// that to the computation, and that to the end.
+class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
+ public:
+  UnaryCall(AttentionEngine& engine, schedule::Intake& intake, StallWatch& stalls, Pass pass,
+            std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context)
+      : engine_(engine), intake_(intake), stalls_(stalls), context_(context), pass_(std::move(pass)) {
+    options_.deadline = SteadyDeadline(context.raw_deadline());
+    options_.account = std::move(account);
+  }
+
+  // Once, before gRPC has the reactor. May throw std::bad_alloc: then it is to go. Otherwise it may be gone after this.
+  void Start() {
+    schedule::TooLong too_long;
+    switch (intake_.Join(*this, options_.account.get(), options_.deadline, too_long)) {
+      case schedule::IntakeLine::Joined::kBegins:
+        return StartRead(&message_);
+      case schedule::IntakeLine::Joined::kRefused:
+        return Late(too_long);
+      case schedule::IntakeLine::Joined::kWaits:
+        return;
+    }
+  }
+
+  void Begin() override { StartRead(&message_); }
+
+  void Late(const schedule::TooLong& too_long) override {
+    End(TooLongError(absl::Seconds(too_long.estimate), absl::Seconds(too_long.come_back), options_.deadline,
+                     engine_.max_queue_time()));
+  }
+
+  void OnReadDone(bool ok) override {
+    intake_.Received(*this);
+    if (!ok) return End(NoMessage());
+    AttentionEngine::Done done;
+    const absl::Status decoded = memory::CatchNoMemory([&] {
+      absl::StatusOr<Decoded<v1::ComputeAttentionRequest>> request =
+          Decode<v1::ComputeAttentionRequest>(message_, engine_.limits().max_header_bytes);
+      if (!request.ok()) return request.status();
+      request_ = *std::move(request);
+      done = [this](absl::StatusOr<AttentionResult> result) { Answer(std::move(result)); };
+      return absl::OkStatus();
+    });
+    message_.Clear();
+    if (!decoded.ok()) return End(decoded);
+    engine_.Compute(request_.header, request_.tensors(), options_, std::move(done));
+  }
+
+  void OnCancel() override {
+    options_.cancel.Cancel();
+    if (intake_.Leave(*this)) End(NoMessage());
+  }
+
+  void OnDone() override {
+    stalls_.End(write_);
+    delete this;
+  }
+
+ private:
+  absl::Status NoMessage() const {
+    return memory::CatchNoMemory([this] {
+      if (context_.IsCancelled()) return absl::CancelledError("the caller cancelled the call");
+      return InvalidField("request", "one message", "none");
+    });
+  }
+
+  // Encodes the result.
+  void Answer(absl::StatusOr<AttentionResult> result) {
+    request_ = {};  // gives the message's slices back
+    if (!result.ok()) return End(result.status());
+    result->HoldInBuffers();  // until gRPC has sent them; what is in shared memory is with its caller already
+    End(memory::CatchNoMemoryIn(
+        [&] { answer_ = EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output)); }));
+  }
+
+  // Once. What is left is gRPC's to send; it may end this life at once.
+  void End(const absl::Status& status) {
+    pass_.reset();
+    intake_.Leave(*this);
+    AddPushback(context_, status);
+    stalls_.Begin(write_, context_.c_call(), static_cast<std::int64_t>(answer_.Length()));
+    if (status.ok()) {
+      StartWriteAndFinish(&answer_, grpc::WriteOptions(), grpc::Status::OK);
+    } else {
+      Finish(ToGrpc(status));
+    }
+  }
+
+  AttentionEngine& engine_;
+  schedule::Intake& intake_;
+  StallWatch& stalls_;
+  grpc::CallbackServerContext& context_;
+  Pass pass_;
+  ComputeOptions options_;
+  grpc::ByteBuffer message_;
+  Decoded<v1::ComputeAttentionRequest> request_;
+  grpc::ByteBuffer answer_;
+  StallWatch::Write write_;
+};
+
+}  // namespace
+
+RawReactor* MakeUnaryCall(AttentionEngine& engine, schedule::Intake& intake, StallWatch& stalls, Pass pass,
+                          std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context) {
+  auto call = std::make_unique<UnaryCall>(engine, intake, stalls, std::move(pass), std::move(account), context);
+  RawReactor* const reactor = call.get();
+  call->Start();
+  static_cast<void>(call.release());  // it is its own from now on
+  return reactor;
+}
+
+}  // namespace attnd::server

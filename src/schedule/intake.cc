@@ -1,0 +1,92 @@
+#include "schedule/intake.h"
+
+#include "absl/time/time.h"
+
+namespace attnd::schedule {
+
+Intake::Intake(const IntakeOptions& options) : line_(options), thread_([this] { Run(); }) {}
+
+Intake::~Intake() {
+  {
+    absl::MutexLock lock(&mutex_);
+    over_ = true;
+    changed_.Signal();
+  }
+  thread_.join();
+}
+
+IntakeLine::Joined Intake::Join(Entry& entry, const void* caller, Clock::time_point deadline, TooLong& too_long) {
+  const Clock::time_point now = Clock::now();
+  absl::MutexLock lock(&mutex_);
+  const IntakeLine::Joined joined = line_.Join(entry, caller, deadline, now, too_long);
+  if (joined == IntakeLine::Joined::kRefused) ++refused_;
+  if (joined == IntakeLine::Joined::kWaits && line_.waiting() == 1) changed_.Signal();
+  return joined;
+}
+
+void Intake::Received(Entry& entry) {
+  {
+    absl::MutexLock lock(&mutex_);
+    line_.Received(entry);
+    if (line_.waiting() == 0) return;
+  }
+  LetIn();
+}
+
+bool Intake::Leave(Entry& entry) {
+  bool waited = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    waited = line_.Leave(entry, Clock::now());
+    if (line_.waiting() == 0) return waited;
+  }
+  LetIn();
+  return waited;
+}
+
+bool Intake::Receives(const Entry& entry) const {
+  absl::MutexLock lock(&mutex_);
+  return IntakeLine::Receives(entry);
+}
+
+Intake::Use Intake::use() const {
+  absl::MutexLock lock(&mutex_);
+  return {static_cast<std::int64_t>(line_.waiting()), refused_, late_};
+}
+
+void Intake::LetIn() {
+  while (true) {
+    Entry* entry = nullptr;
+    std::optional<TooLong> late;
+    {
+      absl::MutexLock lock(&mutex_);
+      entry = static_cast<Entry*>(line_.Take(Clock::now(), late));  // all that wait are of this class
+      if (entry == nullptr) return;
+      if (late.has_value()) ++late_;
+    }
+    late.has_value() ? entry->Late(*late) : entry->Begin();
+  }
+}
+
+void Intake::Run() {
+  mutex_.Lock();
+  while (!over_) {
+    if (line_.waiting() == 0) {
+      changed_.Wait(&mutex_);
+      continue;
+    }
+    const Clock::time_point next = line_.Expire(Clock::now());
+    mutex_.Unlock();
+    LetIn();
+    mutex_.Lock();
+    if (over_ || line_.waiting() == 0) continue;
+    if (next == Clock::time_point::max()) {
+      changed_.WaitWithTimeout(&mutex_, absl::Seconds(1));
+    } else {
+      changed_.WaitWithTimeout(&mutex_, absl::FromChrono(next - Clock::now()));
+    }
+  }
+  mutex_.Unlock();
+}
+
+}  // namespace attnd::schedule

@@ -1,0 +1,182 @@
+#include "schedule/intake_line.h"
+
+#include <algorithm>
+
+namespace attnd::schedule {
+namespace {
+
+using Seconds = std::chrono::duration<double>;
+
+// Of the time that is left when an entry comes, when it is to be done with by the estimate: its answer takes time too.
+constexpr double kUsableTime = 0.75;
+// Of that time: an entry is not late because of so little.
+constexpr double kLittle = 0.05;
+
+// Of the time that entries take: one that has less left when it could begin is late.
+constexpr double kLeastTime = 0.5;
+
+// What an average keeps when another value comes.
+constexpr double kKept = 0.9;
+
+// Seconds: when one that is refused may come back.
+constexpr double kSoonest = 0.01, kLatest = 30;
+
+}  // namespace
+
+IntakeLine::Joined IntakeLine::Join(IntakeEntry& entry, const void* caller, Clock::time_point deadline,
+                                    Clock::time_point now, TooLong& too_long) {
+  entry.sequence_ = next_sequence_++;
+  entry.has_deadline_ = deadline != Clock::time_point::max();
+  entry.due_ = deadline;
+  if (!entry.has_deadline_ && options_.max_wait < Clock::time_point::max() - now) entry.due_ = now + options_.max_wait;
+  Caller& of = callers_[caller];
+  of.name = caller;
+  entry.of_ = &of;
+  if (receiving_ < options_.places && of.inside < options_.per_caller && of.waiting.empty()) {
+    Begin(entry, now);
+    return Joined::kBegins;
+  }
+  try {
+    if (TooLongFor(entry, now, too_long)) {
+      ForgetIfIdle(of);
+      return Joined::kRefused;
+    }
+    of.waiting.insert(&entry);
+  } catch (...) {
+    ForgetIfIdle(of);
+    throw;
+  }
+  entry.place_ = IntakeEntry::Place::kWaiting;
+  if (waiting_++ == 0) last_begun_ = now;
+  Offer(of);
+  return Joined::kWaits;
+}
+
+bool IntakeLine::TooLongFor(const IntakeEntry& entry, Clock::time_point now, TooLong& too_long) const {
+  const double per_second = rate_.per_second();
+  if (per_second == 0) return false;
+  if (!entry.has_deadline_ && options_.max_wait == Clock::duration::max()) return false;
+  const double time =
+      entry.has_deadline_ ? Seconds(entry.due_ - now).count() * kUsableTime : Seconds(options_.max_wait).count();
+  const double wait = (Before(entry, time * per_second) + 1) / per_second;
+  const double after = entry.has_deadline_ ? inside_seconds_ : 0;
+  if (wait < kLittle * time || wait + after <= time) return false;
+  too_long.estimate = wait + after;
+  too_long.come_back = std::clamp(too_long.estimate - time, kSoonest, kLatest);
+  return true;
+}
+
+// How many of those that wait begin before an entry that does not wait yet; stops counting beyond `enough`.
+double IntakeLine::Before(const IntakeEntry& entry, double enough) const {
+  const auto& waiting = entry.of_->waiting;
+  double own = 0;
+  if (!waiting.empty() && (*waiting.rbegin())->due_ <= entry.due_) {
+    own = static_cast<double>(waiting.size());
+  } else {
+    for (auto at = waiting.begin(); at != waiting.end() && own <= enough && (*at)->due_ <= entry.due_; ++at) ++own;
+  }
+  double before = own;
+  for (auto at = callers_.begin(); at != callers_.end() && before <= enough; ++at) {
+    if (&at->second != entry.of_) before += std::min(static_cast<double>(at->second.waiting.size()), own + 1);
+  }
+  return before;
+}
+
+void IntakeLine::Begin(IntakeEntry& entry, Clock::time_point now) {
+  entry.place_ = IntakeEntry::Place::kReceiving;
+  entry.began_ = now;
+  entry.previous_ = newest_;
+  entry.next_ = nullptr;
+  (newest_ == nullptr ? oldest_ : newest_->next_) = &entry;
+  newest_ = &entry;
+  ++receiving_;
+  ++entry.of_->inside;
+}
+
+IntakeEntry* IntakeLine::Take(Clock::time_point now, std::optional<TooLong>& late) {
+  late.reset();
+  while (first_ != nullptr && receiving_ < options_.places) {
+    Caller& caller = *first_;
+    first_ = caller.next;
+    if (first_ == nullptr) last_ = nullptr;
+    caller.offered = false;
+    if (caller.waiting.empty() || caller.inside >= options_.per_caller) {
+      ForgetIfIdle(caller);
+      continue;
+    }
+    IntakeEntry& entry = **caller.waiting.begin();
+    caller.waiting.erase(caller.waiting.begin());
+    --waiting_;
+    if (entry.has_deadline_ && Seconds(entry.due_ - now).count() < inside_seconds_ * kLeastTime) {
+      late = TooLong{inside_seconds_, std::clamp(inside_seconds_, kSoonest, kLatest)};
+      entry.place_ = IntakeEntry::Place::kOutside;
+      Offer(caller);
+      ForgetIfIdle(caller);
+      return &entry;
+    }
+    Begin(entry, now);
+    Offer(caller);
+    rate_.Add(1, Seconds(now - last_begun_).count());
+    last_begun_ = now;
+    return &entry;
+  }
+  return nullptr;
+}
+
+void IntakeLine::Received(IntakeEntry& entry) {
+  if (!Receives(entry)) return;
+  EndReceiving(entry);
+  entry.place_ = IntakeEntry::Place::kInside;
+}
+
+bool IntakeLine::Leave(IntakeEntry& entry, Clock::time_point now) {
+  if (entry.place_ == IntakeEntry::Place::kOutside) return false;
+  Caller& caller = *entry.of_;
+  const bool waited = entry.place_ == IntakeEntry::Place::kWaiting;
+  if (waited) {
+    caller.waiting.erase(&entry);
+    --waiting_;
+  } else {
+    if (Receives(entry)) EndReceiving(entry);
+    --caller.inside;
+    inside_seconds_ = inside_seconds_ * kKept + Seconds(now - entry.began_).count() * (1 - kKept);
+    Offer(caller);
+  }
+  entry.place_ = IntakeEntry::Place::kOutside;
+  ForgetIfIdle(caller);
+  return waited;
+}
+
+Clock::time_point IntakeLine::Expire(Clock::time_point now) {
+  while (oldest_ != nullptr) {
+    IntakeEntry& entry = *oldest_;
+    if (now - entry.began_ < options_.hold) return entry.began_ + options_.hold;
+    EndReceiving(entry);
+    entry.place_ = IntakeEntry::Place::kOutside;
+    --entry.of_->inside;
+    Offer(*entry.of_);
+    ForgetIfIdle(*entry.of_);
+  }
+  return Clock::time_point::max();
+}
+
+void IntakeLine::EndReceiving(IntakeEntry& entry) {
+  (entry.previous_ == nullptr ? oldest_ : entry.previous_->next_) = entry.next_;
+  (entry.next_ == nullptr ? newest_ : entry.next_->previous_) = entry.previous_;
+  --receiving_;
+}
+
+// As the last whose turn it is, if an entry of it may begin.
+void IntakeLine::Offer(Caller& caller) {
+  if (caller.offered || caller.waiting.empty() || caller.inside >= options_.per_caller) return;
+  caller.offered = true;
+  caller.next = nullptr;
+  (last_ == nullptr ? first_ : last_->next) = &caller;
+  last_ = &caller;
+}
+
+void IntakeLine::ForgetIfIdle(Caller& caller) {
+  if (caller.waiting.empty() && caller.inside == 0 && !caller.offered) callers_.erase(caller.name);
+}
+
+}  // namespace attnd::schedule
