@@ -177,6 +177,7 @@ absl::StatusOr<PieceReply> PieceReply::Read(grpc::ByteBuffer& bytes) {
   if (!message.ParseFromString(split->small_fields)) return NotAReply("it is no StreamAttentionResponse");
   PieceReply reply;
   reply.id_ = message.id();
+  reply.going_away_ = message.going_away();
   reply.status_ = StatusOf(message);
   reply.split_ = *std::move(split);
   reply.split_.small_fields = message.result().SerializeAsString();

@@ -52,6 +52,8 @@ class PieceReply {
   static absl::StatusOr<PieceReply> Read(grpc::ByteBuffer& bytes);
 
   std::uint64_t id() const { return id_; }
+  // The server is stopping.
+  bool going_away() const { return going_away_; }
 
   // As DecodeReply; or the error that the server answered the piece with.
   absl::StatusOr<ComputeReply> Decode(const ComputeRequest& request, const Shape& shape) const;
@@ -59,6 +61,7 @@ class PieceReply {
  private:
   PieceReply() = default;
   std::uint64_t id_ = 0;
+  bool going_away_ = false;
   absl::Status status_;
   SplitReply split_;  // small_fields are those of its `result`
 };

@@ -4,6 +4,7 @@
 #include <grpcpp/generic/generic_stub.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <new>
 #include <optional>
@@ -152,6 +153,8 @@ class Stream {
   // Sends the next piece, or that there is none, if it may.
   void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool WasSent(std::uint64_t id);
+  // Its server is stopping, or the stream is over: others are to take the pieces that are left.
+  void Leave() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   StreamCall& call_;
   Job& job_;
@@ -166,6 +169,7 @@ class Stream {
   std::set<std::uint64_t> sent_ ABSL_GUARDED_BY(mutex_);  // and not answered
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
+  bool left_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
@@ -193,6 +197,9 @@ class StreamCall {
     for (const auto& stream : streams_) stream->Cancel();
   }
   void StreamEnded();
+  // Of the streams one stays less; and whether any does.
+  void StreamLeaves() { --staying_; }
+  bool AnyStays() const { return staying_ > 0; }
 
  private:
   const StreamPlan plan_;
@@ -200,6 +207,7 @@ class StreamCall {
   Job job_;
   std::vector<std::unique_ptr<Stream>> streams_;  // constant once started
   std::shared_ptr<const void> loan_;
+  std::atomic<int> staying_{0};  // streams whose servers do not stop
   absl::Mutex mutex_;
   std::size_t live_ ABSL_GUARDED_BY(mutex_) = 0;
 };
@@ -218,7 +226,8 @@ void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::Completi
 void Stream::Write() {
   if (writing_ || last_written_ || over_ || sent_.size() >= max_in_flight_) return;
   AsyncRuntime::Event* const tag = &written_;
-  const std::optional<std::uint64_t> id = job_.Next();
+  // What a server that stops has begun it finishes; the rest goes to others, if there are any.
+  const std::optional<std::uint64_t> id = left_ && call_.AnyStays() ? std::nullopt : job_.Next();
   if (!id.has_value()) {
     writing_ = last_written_ = true;
     rpc_->WritesDone(tag);
@@ -245,6 +254,10 @@ void Stream::OnWritten(bool ok) {
   call_.StreamEnded();  // which may have deleted this
 }
 
+void Stream::Leave() {
+  if (!std::exchange(left_, true)) call_.StreamLeaves();
+}
+
 bool Stream::WasSent(std::uint64_t id) {
   absl::MutexLock lock(&mutex_);
   return sent_.erase(id) != 0;
@@ -263,6 +276,7 @@ void Stream::OnRead(bool ok) {
   if (status.ok()) {
     {
       absl::MutexLock lock(&mutex_);
+      if (answer->going_away()) Leave();
       Write();  // the server computes the next one while this one is copied
     }
     status = job_.Accept(*answer);
@@ -278,6 +292,7 @@ void Stream::OnFinished(bool /*ok*/) {
     if (!sent_.empty()) {
       call_.Fail(absl::InternalError("the server ended the stream before it had answered all pieces"));
     }
+    Leave();
     over_ = true;
     if (writing_) return;  // the event of that write ends it
   }
@@ -298,6 +313,7 @@ absl::Status StreamCall::Start(const std::shared_ptr<grpc::Channel>& channel, co
   {
     absl::MutexLock lock(&mutex_);
     live_ = count;
+    staying_ = static_cast<int>(count);
   }
   // The call may be over, on another thread, as soon as the last one has started.
   for (std::size_t i = 0; i < count; ++i) streams_[i]->Start(channel, queue);

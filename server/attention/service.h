@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -34,8 +35,11 @@ class AttentionService final
 
   RawReactor* StreamAttention(grpc::CallbackServerContext* context) override;
 
-  // For a server that stops: ends streams of which nothing has been under way for `quiet`.
-  void EndStreamsQuietFor(std::chrono::steady_clock::duration quiet) { streams_.EndThoseQuietFor(quiet); }
+  // For a server that stops: ends streams of which nothing has been under way for `quiet`, and returns how many are
+  // left. From now on answers in streams say that the server goes away.
+  std::int64_t EndStreamsQuietFor(std::chrono::steady_clock::duration quiet) {
+    return streams_.EndThoseQuietFor(quiet);
+  }
 
   // What waits to be received, and what was refused before it was.
   schedule::Intake::Use intake_use() const;

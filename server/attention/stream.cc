@@ -76,11 +76,14 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     Update([] {});
   }
 
-  void EndIfQuietFor(std::chrono::steady_clock::duration quiet) override {
+  bool EndIfQuietFor(std::chrono::steady_clock::duration quiet) override {
+    bool ended = false;
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       if (state_.busy() || more_ || waits_ || schedule::Clock::now() - quiet_since_ < quiet) return;
+      ended = true;
       state_.EndQuietly(memory::CatchNoMemory(StoppingError));
     });
+    return ended;
   }
 
   // Its turn has come to be received.
@@ -337,7 +340,7 @@ void JobStreams::Remove(const JobStream* stream) {
   streams_.erase(stream);
 }
 
-void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
+std::int64_t JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
   going_away_.store(true, std::memory_order_relaxed);
   // Asked without the lock, since an end may remove the stream at once.
   std::vector<std::shared_ptr<JobStream>> streams;
@@ -345,9 +348,11 @@ void JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
     absl::MutexLock lock(&mutex_);
     for (const auto& [key, stream] : streams_) streams.push_back(stream.lock());
   }
+  std::int64_t left = 0;
   for (const std::shared_ptr<JobStream>& stream : streams) {
-    if (stream != nullptr) stream->EndIfQuietFor(quiet);
+    if (stream != nullptr && !stream->EndIfQuietFor(quiet)) ++left;
   }
+  return left;
 }
 
 RawReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, schedule::Intake& intake, JobStreams& streams,

@@ -33,7 +33,8 @@ class JobStream {
   virtual ~JobStream() = default;
   // Ends the stream with UNAVAILABLE if nothing of it has been read, computed or written for `quiet`, and its client
   // has not said that more follows: all that it was sent is answered then, and what is on its way is not begun.
-  virtual void EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
+  // Whether it has ended it.
+  virtual bool EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
 };
 
 // The streams that are open. Thread-safe; outlives them.
@@ -43,8 +44,8 @@ class JobStreams {
   RawReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
   void Add(const std::shared_ptr<JobStream>& stream);
   void Remove(const JobStream* stream);
-  // For a server that stops: from now on answers say so.
-  void EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
+  // For a server that stops: from now on answers say so. Returns how many streams are left.
+  std::int64_t EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
   bool going_away() const { return going_away_.load(std::memory_order_relaxed); }
 
  private:

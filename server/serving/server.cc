@@ -40,8 +40,9 @@ constexpr absl::Duration kYears = absl::Hours(24 * 365 * 100);
 
 // How often a stopping server looks at what is left.
 constexpr std::chrono::milliseconds kLook(10);
-// A stream of which nothing has been under way for this long has no piece on its way to here either.
-constexpr std::chrono::milliseconds kQuietStream(250);
+// A stream of which nothing has been under way for this long has no piece on its way to here either, unless its client
+// has said so.
+constexpr std::chrono::milliseconds kQuietStream(700);
 // From the end of the last call until connections are closed whose clients have not. A client without a thread of its
 // own (gRPC's synchronous one) reads of the end only with its next call, or after five seconds.
 constexpr std::chrono::milliseconds kLastWord(400);
@@ -130,7 +131,7 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
                     [this](v1::GetServerInfoResponse& info) {
-                      AddUse(ledger_, shared_memory_.get(), counters_, registry_, engine_.queue(), info);
+                      AddUse(ledger_, shared_memory_.get(), counters_, registry_, QueueUseNow(), info);
                     }),
       probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
                v1::ServerService::service_full_name()}) {}
@@ -253,6 +254,14 @@ Stopped Server::Stop() {
   return stopped;
 }
 
+schedule::QueueUse Server::QueueUseNow() const {
+  schedule::QueueUse use = engine_.queue();
+  const schedule::Intake::Use before = attention_service_.intake_use();
+  use.waiting += before.waiting;
+  use.refused += before.refused + before.late;
+  return use;
+}
+
 GrpcCalls Server::CountCalls() const {
   GrpcCalls calls;
   static_cast<void>(memory::CatchNoMemoryIn([&] { calls = CountGrpcCalls(channelz_name_); }));
@@ -266,11 +275,13 @@ std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
   SteadyClock::time_point last_busy = SteadyClock::now();
   while (!closing_.done() || local_gate_.inside() > 0) {
     const SteadyClock::time_point now = SteadyClock::now();
-    // Of every service: streams that wait for their clients would hold the connections open.
-    static_cast<void>(memory::CatchNoMemoryIn([this] { attention_service_.EndStreamsQuietFor(kQuietStream); }));
-    if (AtWork()) last_busy = now;
+    // Streams that wait for their clients would hold the connections open.
+    std::int64_t streams = 0;
+    static_cast<void>(memory::CatchNoMemoryIn([&] { streams = attention_service_.EndStreamsQuietFor(kQuietStream); }));
+    const bool at_work = AtWork() || streams > 0;
+    if (at_work) last_busy = now;
     if (now >= deadline || now - last_busy >= kLastWord) {
-      const std::int64_t left = AtWork() ? std::max<std::int64_t>(calls_in_flight(), 1) : 0;
+      const std::int64_t left = at_work ? std::max<std::int64_t>(calls_in_flight(), 1) : 0;
       grpc_server_cancel_all_calls(grpc_server_->c_server());
       return left;
     }

@@ -88,6 +88,8 @@ class Server {
   absl::Status LoadModels();
   absl::Status Listen();
   absl::Status ListenBeside();
+  // Of calls that wait to be received, or to be computed.
+  schedule::QueueUse QueueUseNow() const;
   bool AtWork() const;
   // Until gRPC has closed all connections and every local call is answered; closes them itself at the deadline, or soon
   // after the last call. Returns how many calls that cut off.

@@ -84,6 +84,7 @@ grpc::Status FakeAttention::StreamAttention(grpc::ServerContext* context, Pieces
     request.set_v(piece.v());
     v1::StreamAttentionResponse response;
     response.set_id(piece.id());
+    response.set_going_away(going_away);
     const grpc::Status status = ComputeAttention(context, &request, response.mutable_result());
     response.set_code(status.error_code());
     response.set_message(status.error_message());
@@ -96,6 +97,7 @@ grpc::Status FakeAttention::StreamAttention(grpc::ServerContext* context, Pieces
   v1::StreamAttentionRequest piece;
   while (stream->Read(&piece)) {
     ++pieces;
+    last_pieces += piece.more() ? 0 : 1;
     waiting.push_back(std::move(piece));
     if (waiting.size() < pieces_at_once) continue;
     for (auto next = waiting.rbegin(); next != waiting.rend(); ++next) answer(*next);

@@ -51,6 +51,10 @@ class FakeAttention : public v1::AttentionService::Service {
   std::size_t pieces_at_once = 1;
   // How many streams there were, and pieces in all of them.
   std::atomic<int> streams{0}, pieces{0};
+  // Of the pieces, those without "more".
+  std::atomic<int> last_pieces{0};
+  // Whether answers to pieces say that the server stops.
+  std::atomic<bool> going_away{false};
 
   grpc::Status ComputeAttention(grpc::ServerContext* context, const v1::ComputeAttentionRequest* request,
                                 v1::ComputeAttentionResponse* response) override;

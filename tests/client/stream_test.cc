@@ -74,6 +74,36 @@ TEST_P(StreamTest, ALargeCallComesBackWhole) {
   EXPECT_EQ(service_.streams, 3);
 }
 
+// A server that stops waits for what is said to come.
+TEST_P(StreamTest, EveryPieceButTheLastSaysThatMoreFollow) {
+  TestRequest t(Cuttable());
+  ASSERT_TRUE(Call(client_, t.request, GetParam()).ok());
+  EXPECT_EQ(service_.pieces, 8);
+  EXPECT_EQ(service_.last_pieces, 1);
+}
+
+// Of two servers one stops: what it has been sent it answers, and the other one gets the rest.
+TEST_P(StreamTest, NoMorePiecesForAServerThatStops) {
+  FakeAttention stops;
+  stops.handler = EchoValues;
+  FakeServer stopping({&stops});
+  ClientOptions options;
+  options.load_balancing_policy = "round_robin";
+  auto both = Client::Create(absl::StrCat("ipv4:", server_.target(), ",", stopping.target()), options);
+  ASSERT_TRUE(both.ok()) << both.status();
+  TestRequest small(Cuttable());
+  while (service_.streams == 0 || stops.streams == 0) ASSERT_TRUE(Call(*both, small.request, GetParam()).ok());
+  service_.streams = service_.pieces = stops.streams = stops.pieces = 0;
+  stops.going_away = true;
+  TestRequest t({12, 4, 4, 512, 512, 128, 128});
+  const auto reply = Call(*both, t.request, GetParam());
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(service_.pieces + stops.pieces, 48);
+  EXPECT_LE(stops.pieces, 4 * stops.streams) << "no more than are under way on a stream at once";
+  service_.going_away = true;
+  ASSERT_TRUE(Call(*both, t.request, GetParam()).ok()) << "no server stays, and both finish what they have begun";
+}
+
 TEST_P(StreamTest, ResultsLandInTheCallersMemory) {
   TestRequest t(Cuttable());
   std::vector<float> output(t.output_values), log_sum_exp(2 * 4 * 512);

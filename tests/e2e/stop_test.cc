@@ -136,6 +136,31 @@ TEST(StopTest, AStreamWithoutPiecesIsEndedAndHoldsNothingUp) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+// A job is not over while its client says that more of it follows, however long that takes.
+TEST(StopTest, AStreamThatExpectsMoreIsServedToItsEnd) {
+  TestServer server(OneThread(absl::Hours(24)));
+  grpc::ClientContext context;
+  const auto stream = server.attention().StreamAttention(&context);
+  v1::StreamAttentionRequest piece = PieceOf(1, ValidRequest());
+  piece.set_more(true);
+  ASSERT_TRUE(stream->Write(piece));
+  v1::StreamAttentionResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  EXPECT_EQ(answer.code(), 0) << answer.message();
+  EXPECT_FALSE(answer.going_away());
+  std::thread stop([&server] { EXPECT_EQ(server.server().Stop().cut_off, 0); });
+  // Longer than a stream may be quiet, and than a connection without calls is kept.
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  piece = PieceOf(2, ValidRequest());
+  EXPECT_TRUE(stream->Write(piece));
+  ASSERT_TRUE(stream->Read(&answer));
+  EXPECT_EQ(answer.code(), 0) << answer.message();
+  EXPECT_TRUE(answer.going_away());
+  stop.join();  // the stream has not ended its side: it is quiet now
+  EXPECT_FALSE(stream->Read(&answer));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 // Callers without pause over two servers, of which one stops while it has a long call: they turn to the other. Only
 // calls that they had sent before they knew of the stop fail, at most one a caller, and the server counts these.
 TEST(StopTest, CallersTurnElsewhereAtOnce) {

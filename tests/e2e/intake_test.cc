@@ -1,0 +1,219 @@
+// Calls are let in before their messages are received: few at a time, in turns, or they are refused at their headers.
+#include <grpcpp/generic/generic_stub.h>
+
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "e2e_support.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "wait.h"
+
+namespace attnd::e2e {
+namespace {
+
+using grpc::StatusCode;
+using test::Becomes;
+using testing::HasSubstr;
+using Clock = std::chrono::system_clock;
+
+constexpr char kUnary[] = "/attnd.v1.AttentionService/ComputeAttention";
+constexpr char kStream[] = "/attnd.v1.AttentionService/StreamAttention";
+
+grpc::ByteBuffer Bytes(const std::string& text) {
+  const grpc::Slice slice(text);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+// A call whose headers are sent, and whose message follows when it is told to. Cancelled when it goes.
+class OpenCall {
+ public:
+  OpenCall(const std::shared_ptr<grpc::Channel>& channel, const char* method, Clock::time_point deadline) {
+    context_.set_deadline(deadline);
+    call_ = grpc::GenericStub(channel).PrepareCall(&context_, method, &queue_);
+    call_->StartCall(this);
+    Await();
+  }
+  ~OpenCall() {
+    context_.TryCancel();
+    queue_.Shutdown();
+    void* tag = nullptr;
+    for (bool ok = false; queue_.Next(&tag, &ok);) continue;
+  }
+
+  // Sends a message, if there is one, and that none follows.
+  void SendLast(const std::string& message = "") {
+    if (!message.empty()) {
+      call_->WriteLast(Bytes(message), grpc::WriteOptions(), this);
+    } else {
+      call_->WritesDone(this);
+    }
+    Await();
+  }
+  void Cancel() { context_.TryCancel(); }
+
+  grpc::Status Finish() {
+    grpc::Status status;
+    grpc::ByteBuffer answer;
+    call_->Read(&answer, this);
+    if (Await()) call_->Read(&answer, this), Await();
+    call_->Finish(&status, this);
+    Await();
+    return status;
+  }
+  bool has_pushback() const { return context_.GetServerTrailingMetadata().count("grpc-retry-pushback-ms") > 0; }
+
+ private:
+  bool Await() {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue_.Next(&tag, &ok) && ok;
+  }
+
+  grpc::CompletionQueue queue_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+};
+
+Clock::time_point In(absl::Duration time) { return Clock::now() + absl::ToChronoNanoseconds(time); }
+const absl::Duration kLong = absl::Minutes(10);
+
+class IntakeTest : public testing::Test {
+ protected:
+  explicit IntakeTest(int max_reads = 1) {
+    server::Options options = TestOptions();
+    options.listen.push_back(absl::StrCat("unix:", testing::TempDir(), "intake_", getpid(), ".sock"));
+    options.shared_memory = options.local_calls = false;
+    options.max_reads = max_reads;
+    options.drain = kLong;
+    server_ = std::make_unique<TestServer>(options);
+  }
+
+  v1::QueueUse Queue() {
+    v1::GetServerInfoResponse info;
+    grpc::ClientContext context;
+    EXPECT_TRUE(server_->info().GetServerInfo(&context, {}, &info).ok());
+    return info.queue();
+  }
+
+  // So many calls without messages, all but the first in the line; each has its turn for a quarter of a second.
+  void Occupy(int calls, const char* method = kUnary, absl::Duration time = kLong) {
+    for (int i = 0; i < calls; ++i) occupants_.emplace_back(server_->channel(), method, In(time));
+    EXPECT_TRUE(Becomes([&] { return Queue().waiting() > 0; }));
+    // From here on the server knows how fast the line moves.
+    const std::int64_t waiting = Queue().waiting();
+    EXPECT_TRUE(Becomes([&] { return Queue().waiting() < waiting; }));
+  }
+
+  std::string Message() const { return ValidRequest().SerializeAsString(); }
+
+  std::unique_ptr<TestServer> server_;
+  std::deque<OpenCall> occupants_;
+};
+
+TEST_F(IntakeTest, ACallThatWouldBeLateIsRefusedWithoutItsMessage) {
+  Occupy(60, kUnary, absl::Seconds(9));  // fifteen seconds of the line, due before the one below
+  OpenCall call(server_->channel(), kUnary, In(absl::Seconds(10)));
+  const grpc::Status status = call.Finish();  // it has sent nothing
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+  const v1::ErrorDetail detail = DetailOf(status);
+  EXPECT_EQ(detail.field(), "deadline");
+  EXPECT_TRUE(detail.has_retry_delay());
+  EXPECT_TRUE(call.has_pushback());
+  EXPECT_EQ(Queue().refused(), 1);
+}
+
+TEST_F(IntakeTest, SoIsAStream) {
+  Occupy(60, kStream, absl::Seconds(9));
+  OpenCall call(server_->channel(), kStream, In(absl::Seconds(10)));
+  const grpc::Status status = call.Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+  EXPECT_EQ(DetailOf(status).field(), "deadline");
+  EXPECT_TRUE(call.has_pushback());
+  EXPECT_EQ(Queue().refused(), 1);
+}
+
+class RoomyIntakeTest : public IntakeTest {
+ protected:
+  RoomyIntakeTest() : IntakeTest(1000) {}
+};
+
+// What the two above are for: without the protection the same call is let in.
+TEST_F(RoomyIntakeTest, WithRoomForAllItIsAnswered) {
+  for (int i = 0; i < 60; ++i) occupants_.emplace_back(server_->channel(), kUnary, In(absl::Seconds(9)));
+  OpenCall call(server_->channel(), kUnary, In(absl::Seconds(10)));
+  call.SendLast(Message());
+  const grpc::Status status = call.Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(Queue().waiting(), 0);
+}
+
+TEST_F(IntakeTest, ALineThatMovesServesAll) {
+  Occupy(3);
+  OpenCall call(server_->channel(), kUnary, In(kLong));
+  call.SendLast(Message());
+  const grpc::Status status = call.Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  for (OpenCall& occupant : occupants_) {
+    occupant.SendLast(Message());
+    EXPECT_TRUE(occupant.Finish().ok()) << "it was slow, and that is all";
+  }
+}
+
+// Those at the Unix socket are another caller than this test's TCP address.
+TEST_F(IntakeTest, AnotherCallersLineHoldsNobodyUp) {
+  Occupy(16);
+  const auto channel = test::NewChannel(server_->server().addresses()[1]);
+  OpenCall call(channel, kUnary, In(kLong));
+  call.SendLast(Message());
+  EXPECT_TRUE(call.Finish().ok());
+  EXPECT_GE(Queue().waiting(), 8);
+}
+
+TEST_F(IntakeTest, WhoIsCancelledInTheLineHoldsNothing) {
+  Occupy(12);
+  for (OpenCall& occupant : occupants_) occupant.Cancel();
+  EXPECT_TRUE(Becomes([&] { return Queue().waiting() == 0 && server_->server().calls_in_flight() == 0; }));
+  v1::ComputeAttentionResponse response;
+  EXPECT_TRUE(server_->Compute(ValidRequest(), &response).ok());
+}
+
+TEST_F(IntakeTest, ADeadlineInTheLineIsADeadline) {
+  // Before the line's speed is known, nothing is refused for it.
+  for (int i = 0; i < 8; ++i) occupants_.emplace_back(server_->channel(), kStream, In(kLong));
+  OpenCall call(server_->channel(), kStream, In(absl::Milliseconds(100)));
+  const grpc::Status status = call.Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED) << status.error_message();
+  occupants_.clear();
+  EXPECT_TRUE(Becomes([&] { return Queue().waiting() == 0; }));
+}
+
+TEST_F(IntakeTest, ACallWithoutAMessageIsToldSo) {
+  OpenCall call(server_->channel(), kUnary, In(kLong));
+  call.SendLast();
+  const grpc::Status status = call.Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("request: expected one message, got none"));
+  EXPECT_EQ(server_->server().calls_in_flight(), 0);
+}
+
+// They have come before the stop, and are answered.
+TEST_F(IntakeTest, AServerThatStopsReceivesWhatWaits) {
+  Occupy(3);
+  std::thread stop([this] { EXPECT_EQ(server_->server().Stop().cut_off, 0); });
+  for (OpenCall& occupant : occupants_) {
+    occupant.SendLast(Message());
+    const grpc::Status status = occupant.Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  }
+  stop.join();
+}
+
+}  // namespace
+}  // namespace attnd::e2e
