@@ -60,6 +60,10 @@ ABSL_FLAG(absl::Duration, keepalive_timeout, attnd::server::Options().keepalive_
           "how long a pinged client may stay silent before its connection is closed");
 ABSL_FLAG(absl::Duration, min_ping_interval, attnd::server::Options().min_ping_interval,
           "clients that ping more often are disconnected");
+ABSL_FLAG(absl::Duration, handshake_time, attnd::server::Options().handshake_time,
+          "how long a new connection may take until its client speaks HTTP/2");
+ABSL_FLAG(absl::Duration, max_connection_idle, attnd::server::Options().max_connection_idle,
+          "when a connection without calls is closed; inf: never");
 ABSL_FLAG(absl::Duration, max_connection_age, attnd::server::Options().max_connection_age,
           "when a client is to make a new connection, give or take 10%; inf: never");
 ABSL_FLAG(absl::Duration, max_connection_age_grace, attnd::server::Options().max_connection_age_grace,
@@ -78,6 +82,8 @@ ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, 
 ABSL_FLAG(
     std::int64_t, max_connections, 0,
     "most connections at once, further ones are closed; 0: three quarters of the descriptors that ulimit -n leaves");
+ABSL_FLAG(std::int64_t, max_peer_connections, 0,
+          "most connections of one address; 0: as many as stay free for others, alone half of max_connections");
 ABSL_FLAG(bool, shared_memory, true, "take tensors in memory that callers share, at sockets beside unix: ones");
 ABSL_FLAG(bool, local_calls, true, "take calls without gRPC at the same sockets");
 ABSL_FLAG(bool, peer_shares, true, "one peer may hold no more memory than stays free for others: alone half of it");
@@ -130,13 +136,13 @@ std::string Help() {
       "\n"
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
   Describe("Serving",
-           {"listen", "unix_socket_mode", "max_connections", "shared_memory", "local_calls", "model_root",
-            "strict_models", "threads", "kernel", "max_queue_time", "max_reads", "receive_ahead", "peer_shares",
-            "trusted_proxies", "drain_seconds", "log_level"},
+           {"listen", "unix_socket_mode", "max_connections", "max_peer_connections", "shared_memory", "local_calls",
+            "model_root", "strict_models", "threads", "kernel", "max_queue_time", "max_reads", "receive_ahead",
+            "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
            help);
   Describe("Connections (times such as 500ms, 30s, 5m or inf)",
-           {"keepalive_time", "keepalive_timeout", "min_ping_interval", "max_connection_age",
-            "max_connection_age_grace", "stall_seconds", "min_rate"},
+           {"keepalive_time", "keepalive_timeout", "min_ping_interval", "handshake_time", "max_connection_idle",
+            "max_connection_age", "max_connection_age_grace", "stall_seconds", "min_rate"},
            help);
   Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", NamesOfLimits(), help);
   absl::StrAppend(&help, "\n  --flagfile=FILE  read more flags from a file\n", "  --help, --version\n");
@@ -178,6 +184,7 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
     return InvalidField("--unix_socket_mode", "octal permissions such as 0660", absl::GetFlag(FLAGS_unix_socket_mode));
   options.unix_socket_mode = *mode;
   options.max_connections = absl::GetFlag(FLAGS_max_connections);
+  options.max_peer_connections = absl::GetFlag(FLAGS_max_peer_connections);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
   options.local_calls = absl::GetFlag(FLAGS_local_calls);
   options.peer_shares = absl::GetFlag(FLAGS_peer_shares);
@@ -190,6 +197,8 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.keepalive_time = absl::GetFlag(FLAGS_keepalive_time);
   options.keepalive_timeout = absl::GetFlag(FLAGS_keepalive_timeout);
   options.min_ping_interval = absl::GetFlag(FLAGS_min_ping_interval);
+  options.handshake_time = absl::GetFlag(FLAGS_handshake_time);
+  options.max_connection_idle = absl::GetFlag(FLAGS_max_connection_idle);
   options.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   options.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
   options.max_queue_time = absl::GetFlag(FLAGS_max_queue_time);

@@ -48,17 +48,22 @@ absl::Status CheckOptions(const Options& options) {
     return InvalidField("--strict_models", "--model_root beside it", "none");
   }
   if (options.max_connections < 0) return InvalidField("--max_connections", "a number from 0", options.max_connections);
+  if (options.max_peer_connections < 0) {
+    return InvalidField("--max_peer_connections", "a number from 0", options.max_peer_connections);
+  }
   if (options.drain < absl::ZeroDuration() || options.drain == absl::InfiniteDuration()) {
     return InvalidField("--drain_seconds", "a number from 0", absl::ToDoubleSeconds(options.drain));
   }
   for (const auto& [flag, value] : {std::pair{"--keepalive_time", options.keepalive_time},
                                     {"--keepalive_timeout", options.keepalive_timeout},
                                     {"--min_ping_interval", options.min_ping_interval},
+                                    {"--handshake_time", options.handshake_time},
+                                    {"--max_connection_idle", options.max_connection_idle},
                                     {"--max_connection_age", options.max_connection_age},
                                     {"--max_connection_age_grace", options.max_connection_age_grace}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
-  if (options.max_reads < 0) return InvalidField("--max_reads", "at least 0", options.max_reads);
+  if (options.max_reads < 0) return InvalidField("--max_reads", "a number from 0", options.max_reads);
   if (options.max_queue_time <= absl::ZeroDuration()) {
     return InvalidField("--max_queue_time", "a time above 0, or inf", absl::FormatDuration(options.max_queue_time));
   }

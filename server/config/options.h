@@ -21,6 +21,8 @@ struct Options {
   mode_t unix_socket_mode = 0660;
   // Most connections at once; 0: what the limit on descriptors leaves (DefaultMaxConnections).
   std::int64_t max_connections = 0;
+  // Most of one peer (server/net/acceptor.h); 0: as many as stay free.
+  std::int64_t max_peer_connections = 0;
   // At sockets beside the Unix sockets (docs/shared-memory.md), where there are any: take tensors in memory that
   // callers share, and take calls.
   bool shared_memory = true;
@@ -48,6 +50,10 @@ struct Options {
   // What clients may ask: pings closer together than this, three times without an answer or data in between, close the
   // connection ("too many pings"). Half of the second that gRPC's own clients keep at least, since pings jitter.
   absl::Duration min_ping_interval = absl::Milliseconds(500);
+  // A new connection whose client has not begun to speak HTTP/2 within this time is closed.
+  absl::Duration handshake_time = absl::Seconds(20);
+  // A connection that has had no call for this time is closed, as a stop would do it (GOAWAY); pings are no calls.
+  absl::Duration max_connection_idle = absl::Minutes(30);
   // After this time, give or take a tenth, a connection's client is told to make a new one (GOAWAY), so that it looks
   // its server's name up again; calls that have begun go on for max_connection_age_grace, and are cut off then.
   absl::Duration max_connection_age = absl::InfiniteDuration();

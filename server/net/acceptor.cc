@@ -1,14 +1,18 @@
 #include "server/net/acceptor.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -36,11 +40,24 @@ bool IsOfOneConnection(int error) {
   return std::find(std::begin(kErrors), std::end(kErrors), error) != std::end(kErrors);
 }
 
-// gRPC takes no connection whose other end cannot be named any more, and logs an error.
-bool HasPeer(int fd) {
-  sockaddr_storage address;
+// The peer at the other end, by the name that its calls have (server/rpc/peers.h). Nullopt if it cannot be named any
+// more: gRPC takes no such connection, and logs an error.
+std::optional<std::string> PeerOf(int fd) {
+  sockaddr_storage address{};
   socklen_t size = sizeof(address);
-  return getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return std::nullopt;
+  std::array<char, INET6_ADDRSTRLEN> host{};
+  if (address.ss_family == AF_INET) {
+    const auto* const v4 = reinterpret_cast<const sockaddr_in*>(&address);
+    inet_ntop(AF_INET, &v4->sin_addr, host.data(), host.size());
+    return PeerName(absl::StrCat("ipv4:", host.data(), ":1"));
+  }
+  if (address.ss_family == AF_INET6) {
+    const auto* const v6 = reinterpret_cast<const sockaddr_in6*>(&address);
+    inet_ntop(AF_INET6, &v6->sin6_addr, host.data(), host.size());
+    return PeerName(absl::StrCat("ipv6:[", host.data(), "]:1"));
+  }
+  return PeerName("unix:");
 }
 
 }  // namespace
@@ -70,17 +87,18 @@ std::int64_t DefaultMaxConnections() {
 }
 
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Create(std::vector<ListeningSocket> sockets,
-                                                           std::int64_t max_connections) {
+                                                           ConnectionLimits limits) {
   shm::UniqueFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop.valid()) return absl::ErrnoToStatus(errno, "cannot wait for connections");
-  return std::unique_ptr<Acceptor>(new Acceptor(std::move(sockets), std::move(stop), max_connections));
+  return std::unique_ptr<Acceptor>(new Acceptor(std::move(sockets), std::move(stop), std::move(limits)));
 }
 
-Acceptor::Acceptor(std::vector<ListeningSocket> sockets, shm::UniqueFd stop, std::int64_t max_connections)
+Acceptor::Acceptor(std::vector<ListeningSocket> sockets, shm::UniqueFd stop, ConnectionLimits limits)
     : sockets_(std::move(sockets)),
       stop_(std::move(stop)),
-      max_connections_(max_connections),
+      limits_(std::move(limits)),
       too_many_(std::make_unique<Complaint>()),
+      too_many_of_peer_(std::make_unique<Complaint>()),
       cannot_accept_(std::make_unique<Complaint>()) {}
 
 Acceptor::~Acceptor() { Stop(); }
@@ -136,15 +154,33 @@ bool Acceptor::AcceptAt(int socket) {
   return true;
 }
 
+bool Acceptor::Full() const { return static_cast<std::int64_t>(connections_.size()) >= limits_.most; }
+
+bool Acceptor::HasItsShare(const std::string& peer) const {
+  for (const AddressRange& proxy : limits_.proxies) {
+    if (proxy.Contains(peer)) return false;
+  }
+  const std::int64_t free = limits_.most - static_cast<std::int64_t>(connections_.size());
+  return static_cast<std::int64_t>(connections_.CountOf(peer)) >=
+         (limits_.most_of_peer > 0 ? limits_.most_of_peer : std::max<std::int64_t>(free, 1));
+}
+
 void Acceptor::Admit(shm::UniqueFd connection) {
-  const auto full = [this] { return static_cast<std::int64_t>(connections_.size()) >= max_connections_; };
-  if (full()) connections_.Sweep();
-  if (full()) {
-    too_many_->Make(absl::StrCat("a new connection is closed: --max_connections ", max_connections_, " are open"));
+  const std::optional<std::string> peer = PeerOf(connection.get());
+  if (!peer.has_value()) return;
+  if (Full() || HasItsShare(*peer)) connections_.Sweep();
+  if (Full()) {
+    too_many_->Make(absl::StrCat("a new connection is closed: --max_connections ", limits_.most, " are open"));
     return;
   }
-  if (!HasPeer(connection.get())) return;
-  connections_.Add(connection.get());
+  if (HasItsShare(*peer)) {
+    too_many_of_peer_->Make(
+        absl::StrCat("a new connection from ", *peer, " is closed: ", connections_.CountOf(*peer), " of its are open, ",
+                     limits_.most_of_peer > 0 ? "as many as it may have (--max_peer_connections)"
+                                              : "no fewer than stay free (--max_peer_connections, --max_connections)"));
+    return;
+  }
+  connections_.Add(connection.get(), *peer);
   handler_(std::move(connection));
 }
 

@@ -16,12 +16,22 @@
 #include "attnd/shm/unique_fd.h"
 #include "server/net/connection_table.h"
 #include "server/net/unix_socket.h"
+#include "server/rpc/peers.h"
 
 namespace attnd::server {
 
 // Most connections at once where nobody says: three quarters of the descriptors that this process may have open, beside
 // 32 for the server itself.
 std::int64_t DefaultMaxConnections();
+
+// How many connections may be open at once; further ones are closed as they come.
+struct ConnectionLimits {
+  std::int64_t most = 1;  // in all
+  // Of one peer: a TCP address without its port, or all callers at Unix sockets. 0: as many as stay free then, so that
+  // one alone has half of them at most.
+  std::int64_t most_of_peer = 0;
+  std::vector<AddressRange> proxies;  // these peers may have all
+};
 
 // One thread for all sockets. Where descriptors or memory run out the connections wait in the system's queue and are
 // taken soon after there are some again. Start and Stop are for one thread.
@@ -31,10 +41,10 @@ class Acceptor {
   // acceptor's thread.
   using Handler = std::function<void(shm::UniqueFd)>;
 
-  // Connections beyond `max_connections` are closed at once; those that are open live on. Errors: what the system says
-  // where it has no descriptor left.
+  // Connections beyond a limit are closed at once; those that are open live on. Errors: what the system says where it
+  // has no descriptor left.
   static absl::StatusOr<std::unique_ptr<Acceptor>> Create(std::vector<ListeningSocket> sockets,
-                                                          std::int64_t max_connections);
+                                                          ConnectionLimits limits);
 
   ~Acceptor();
   Acceptor(const Acceptor&) = delete;
@@ -52,16 +62,19 @@ class Acceptor {
   // Says a thing at most once a second, with how often it has happened.
   class Complaint;
 
-  Acceptor(std::vector<ListeningSocket> sockets, shm::UniqueFd stop, std::int64_t max_connections);
+  Acceptor(std::vector<ListeningSocket> sockets, shm::UniqueFd stop, ConnectionLimits limits);
   void Run();
   // Takes what waits at a socket; false if the system cannot give more now.
   bool AcceptAt(int socket);
   void Admit(shm::UniqueFd connection);
+  bool Full() const;
+  bool HasItsShare(const std::string& peer) const;
 
   std::vector<ListeningSocket> sockets_;
   const shm::UniqueFd stop_;
-  const std::int64_t max_connections_;
+  const ConnectionLimits limits_;
   const std::unique_ptr<Complaint> too_many_;
+  const std::unique_ptr<Complaint> too_many_of_peer_;
   const std::unique_ptr<Complaint> cannot_accept_;
   ConnectionTable connections_;
   std::vector<pollfd> watched_;  // the thread's, once it runs

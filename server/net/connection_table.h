@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -16,10 +17,12 @@ namespace attnd::server {
 class ConnectionTable {
  public:
   // Takes note of an open socket, whose number may have been that of one which has been closed since.
-  void Add(int fd);
+  void Add(int fd, const std::string& peer);
 
   // How many are open, or were when this was last able to look; never too few.
   std::size_t size() const { return sockets_.size(); }
+  // Of one peer.
+  std::size_t CountOf(const std::string& peer) const;
 
   // Forgets those that have been closed. Looks at all of them, one call of the system each; where that takes long it
   // does nothing at times, so as to spend at most a twentieth of a thread.
@@ -28,7 +31,15 @@ class ConnectionTable {
  private:
   using Identity = std::pair<dev_t, ino_t>;
 
-  std::unordered_map<int, Identity> sockets_;
+  using Counts = std::unordered_map<std::string, std::size_t>;
+  struct Socket {
+    Identity identity;
+    Counts::pointer peer = nullptr;
+  };
+  void CountOut(const Socket& socket);
+
+  std::unordered_map<int, Socket> sockets_;
+  Counts peers_;  // how many of each
   std::chrono::steady_clock::time_point next_sweep_;
 };
 

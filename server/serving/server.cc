@@ -183,7 +183,9 @@ absl::Status Server::Listen() {
   addresses_ = listening.addresses;
   const std::int64_t max_connections =
       options_.max_connections > 0 ? options_.max_connections : DefaultMaxConnections();
-  ATTND_ASSIGN_OR_RETURN(acceptor_, Acceptor::Create(std::move(listening.sockets), max_connections));
+  ATTND_ASSIGN_OR_RETURN(acceptor_,
+                         Acceptor::Create(std::move(listening.sockets),
+                                          {max_connections, options_.max_peer_connections, TrustedProxies(options_)}));
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   Configure(options_, builder);

@@ -33,9 +33,9 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // Four more give memory back, look for stalled calls, take connections and close them; two for each address serve the
-  // socket beside it and close what that hands over.
-  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 4 +
+  // Six more give memory back, look for stalled calls and for slow senders (of unary calls, of streams), take
+  // connections and close them; two for each address serve the socket beside it and close what that hands over.
+  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 6 +
          2 * static_cast<int>(options.listen.size());
 }
 

@@ -1,10 +1,12 @@
 #include "schedule/intake.h"
 
+#include <algorithm>
+
 #include "absl/time/time.h"
 
 namespace attnd::schedule {
 
-Intake::Intake(const IntakeOptions& options) : line_(options), thread_([this] { Run(); }) {}
+Intake::Intake(const IntakeOptions& options) : look_(options.least_hold), line_(options), thread_([this] { Run(); }) {}
 
 Intake::~Intake() {
   {
@@ -27,7 +29,7 @@ IntakeLine::Joined Intake::Join(Entry& entry, const void* caller, Clock::time_po
 void Intake::Received(Entry& entry) {
   {
     absl::MutexLock lock(&mutex_);
-    line_.Received(entry);
+    line_.Received(entry, Clock::now());
     if (line_.waiting() == 0) return;
   }
   LetIn();
@@ -75,16 +77,14 @@ void Intake::Run() {
       changed_.Wait(&mutex_);
       continue;
     }
-    const Clock::time_point next = line_.Expire(Clock::now());
+    line_.Expire(Clock::now());
     mutex_.Unlock();
     LetIn();
     mutex_.Lock();
     if (over_ || line_.waiting() == 0) continue;
-    if (next == Clock::time_point::max()) {
-      changed_.WaitWithTimeout(&mutex_, absl::Seconds(1));
-    } else {
-      changed_.WaitWithTimeout(&mutex_, absl::FromChrono(next - Clock::now()));
-    }
+    // Others begin meanwhile, and what is much longer than others take changes: looks again soon.
+    const Clock::time_point now = Clock::now();
+    changed_.WaitWithTimeout(&mutex_, absl::FromChrono(std::min(line_.Expire(now) - now, look_)));
   }
   mutex_.Unlock();
 }

@@ -54,6 +54,7 @@ class Intake {
   void LetIn() ABSL_LOCKS_EXCLUDED(mutex_);
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  const Clock::duration look_;  // how often, while there is a line
   mutable absl::Mutex mutex_;
   absl::CondVar changed_;  // the line began, or the end has come
   IntakeLine line_ ABSL_GUARDED_BY(mutex_);

@@ -18,10 +18,19 @@ constexpr double kLeastTime = 0.5;
 // What an average keeps when another value comes.
 constexpr double kKept = 0.9;
 
+// Who takes so much longer than others is a slow sender.
+constexpr double kMuchLonger = 8;
+// Seconds that measurements of the time to receive an entry are kept.
+constexpr double kMemory = 2;
+
 // Seconds: when one that is refused may come back.
 constexpr double kSoonest = 0.01, kLatest = 30;
 
 }  // namespace
+
+bool IntakeEntry::HasUsedLess::operator()(const Caller* a, const Caller* b) const {
+  return a->used != b->used ? a->used < b->used : a->turn < b->turn;
+}
 
 IntakeLine::Joined IntakeLine::Join(IntakeEntry& entry, const void* caller, Clock::time_point deadline,
                                     Clock::time_point now, TooLong& too_long) {
@@ -29,8 +38,21 @@ IntakeLine::Joined IntakeLine::Join(IntakeEntry& entry, const void* caller, Cloc
   entry.has_deadline_ = deadline != Clock::time_point::max();
   entry.due_ = deadline;
   if (!entry.has_deadline_ && options_.max_wait < Clock::time_point::max() - now) entry.due_ = now + options_.max_wait;
-  Caller& of = callers_[caller];
-  of.name = caller;
+  auto found = callers_.find(caller);
+  if (found == callers_.end()) {
+    IntakeEntry::Callers place;
+    found = callers_.try_emplace(caller).first;
+    try {
+      place.insert(&found->second);
+    } catch (...) {
+      callers_.erase(found);
+      throw;
+    }
+    found->second.name = caller;
+    found->second.used = clock_;
+    found->second.node = place.extract(place.begin());
+  }
+  Caller& of = found->second;
   entry.of_ = &of;
   if (receiving_ < options_.places && of.inside < options_.per_caller && of.waiting.empty()) {
     Begin(entry, now);
@@ -85,6 +107,7 @@ double IntakeLine::Before(const IntakeEntry& entry, double enough) const {
 void IntakeLine::Begin(IntakeEntry& entry, Clock::time_point now) {
   entry.place_ = IntakeEntry::Place::kReceiving;
   entry.began_ = now;
+  entry.unmeasured_ = true;
   entry.previous_ = newest_;
   entry.next_ = nullptr;
   (newest_ == nullptr ? oldest_ : newest_->next_) = &entry;
@@ -95,49 +118,44 @@ void IntakeLine::Begin(IntakeEntry& entry, Clock::time_point now) {
 
 IntakeEntry* IntakeLine::Take(Clock::time_point now, std::optional<TooLong>& late) {
   late.reset();
-  while (first_ != nullptr && receiving_ < options_.places) {
-    Caller& caller = *first_;
-    first_ = caller.next;
-    if (first_ == nullptr) last_ = nullptr;
-    caller.offered = false;
-    if (caller.waiting.empty() || caller.inside >= options_.per_caller) {
-      ForgetIfIdle(caller);
-      continue;
-    }
-    IntakeEntry& entry = **caller.waiting.begin();
-    caller.waiting.erase(caller.waiting.begin());
-    --waiting_;
-    if (entry.has_deadline_ && Seconds(entry.due_ - now).count() < inside_seconds_ * kLeastTime) {
-      late = TooLong{inside_seconds_, std::clamp(inside_seconds_, kSoonest, kLatest)};
-      entry.place_ = IntakeEntry::Place::kOutside;
-      Offer(caller);
-      ForgetIfIdle(caller);
-      return &entry;
-    }
+  if (receiving_ >= options_.places || offered_.empty()) return nullptr;
+  Caller& caller = **offered_.begin();
+  Withhold(caller);
+  clock_ = std::max(clock_, caller.used);
+  IntakeEntry& entry = **caller.waiting.begin();
+  caller.waiting.erase(caller.waiting.begin());
+  --waiting_;
+  if (entry.has_deadline_ && Seconds(entry.due_ - now).count() < inside_seconds_ * kLeastTime) {
+    late = TooLong{inside_seconds_, std::clamp(inside_seconds_, kSoonest, kLatest)};
+    entry.place_ = IntakeEntry::Place::kOutside;
+  } else {
     Begin(entry, now);
-    Offer(caller);
     rate_.Add(1, Seconds(now - last_begun_).count());
     last_begun_ = now;
-    return &entry;
   }
-  return nullptr;
+  Offer(caller);
+  ForgetIfIdle(caller);
+  return &entry;
 }
 
-void IntakeLine::Received(IntakeEntry& entry) {
+void IntakeLine::Received(IntakeEntry& entry, Clock::time_point now) {
+  Measure(entry, now);
   if (!Receives(entry)) return;
-  EndReceiving(entry);
+  EndReceiving(entry, now);
   entry.place_ = IntakeEntry::Place::kInside;
 }
 
 bool IntakeLine::Leave(IntakeEntry& entry, Clock::time_point now) {
+  entry.unmeasured_ = false;
   if (entry.place_ == IntakeEntry::Place::kOutside) return false;
   Caller& caller = *entry.of_;
   const bool waited = entry.place_ == IntakeEntry::Place::kWaiting;
   if (waited) {
     caller.waiting.erase(&entry);
     --waiting_;
+    if (caller.waiting.empty()) Withhold(caller);
   } else {
-    if (Receives(entry)) EndReceiving(entry);
+    if (Receives(entry)) EndReceiving(entry, now);
     --caller.inside;
     inside_seconds_ = inside_seconds_ * kKept + Seconds(now - entry.began_).count() * (1 - kKept);
     Offer(caller);
@@ -148,10 +166,11 @@ bool IntakeLine::Leave(IntakeEntry& entry, Clock::time_point now) {
 }
 
 Clock::time_point IntakeLine::Expire(Clock::time_point now) {
+  const Clock::duration hold = Hold();
   while (oldest_ != nullptr) {
     IntakeEntry& entry = *oldest_;
-    if (now - entry.began_ < options_.hold) return entry.began_ + options_.hold;
-    EndReceiving(entry);
+    if (now - entry.began_ < hold) return entry.began_ + hold;
+    EndReceiving(entry, now);
     entry.place_ = IntakeEntry::Place::kOutside;
     --entry.of_->inside;
     Offer(*entry.of_);
@@ -160,23 +179,53 @@ Clock::time_point IntakeLine::Expire(Clock::time_point now) {
   return Clock::time_point::max();
 }
 
-void IntakeLine::EndReceiving(IntakeEntry& entry) {
+void IntakeLine::EndReceiving(IntakeEntry& entry, Clock::time_point now) {
   (entry.previous_ == nullptr ? oldest_ : entry.previous_->next_) = entry.next_;
   (entry.next_ == nullptr ? newest_ : entry.next_->previous_) = entry.previous_;
   --receiving_;
+  Caller& caller = *entry.of_;
+  Withhold(caller);
+  caller.used += Seconds(now - entry.began_).count();
+  Offer(caller);
 }
 
-// As the last whose turn it is, if an entry of it may begin.
+// How long an entry took that has been received. One that is far beyond the longest hold has had a sender with nothing
+// to send: it says nothing of the others.
+void IntakeLine::Measure(IntakeEntry& entry, Clock::time_point now) {
+  if (!entry.unmeasured_) return;
+  entry.unmeasured_ = false;
+  const Clock::duration took = now - entry.began_;
+  if (took > 2 * options_.most_hold) return;
+  const double kept = std::max(0.0, 1 - Seconds(now - measured_).count() / kMemory);
+  const double seconds = Seconds(took).count();
+  received_seconds_ = received_seconds_ * kept + seconds;
+  received_squares_ = received_squares_ * kept + seconds * seconds;
+  measured_ = now;
+}
+
+// Much longer than entries take, those counting for more that take long.
+Clock::duration IntakeLine::Hold() const {
+  if (received_seconds_ == 0) return options_.most_hold;
+  const auto hold =
+      std::chrono::duration_cast<Clock::duration>(Seconds(kMuchLonger * received_squares_ / received_seconds_));
+  return std::clamp(hold, options_.least_hold, options_.most_hold);
+}
+
+// If an entry of it may begin once there is a place.
 void IntakeLine::Offer(Caller& caller) {
-  if (caller.offered || caller.waiting.empty() || caller.inside >= options_.per_caller) return;
-  caller.offered = true;
-  caller.next = nullptr;
-  (last_ == nullptr ? first_ : last_->next) = &caller;
-  last_ = &caller;
+  if (caller.node.empty() || caller.waiting.empty() || caller.inside >= options_.per_caller) return;
+  caller.turn = next_turn_++;
+  offered_.insert(std::move(caller.node));
+}
+
+void IntakeLine::Withhold(Caller& caller) {
+  if (caller.node.empty()) caller.node = offered_.extract(&caller);
 }
 
 void IntakeLine::ForgetIfIdle(Caller& caller) {
-  if (caller.waiting.empty() && caller.inside == 0 && !caller.offered) callers_.erase(caller.name);
+  if (!caller.waiting.empty() || caller.inside > 0) return;
+  const void* const name = caller.name;
+  callers_.erase(name);
 }
 
 }  // namespace attnd::schedule

@@ -35,6 +35,10 @@ class IntakeEntry {
     kInside,     // is received, and not done with: counts for its caller alone
   };
   struct Caller;
+  struct HasUsedLess {
+    bool operator()(const Caller* a, const Caller* b) const;
+  };
+  using Callers = std::set<Caller*, HasUsedLess>;
   struct IsBefore {
     bool operator()(const IntakeEntry* a, const IntakeEntry* b) const {
       return a->due_ != b->due_ ? a->due_ < b->due_ : a->sequence_ < b->sequence_;
@@ -46,6 +50,7 @@ class IntakeEntry {
   bool has_deadline_ = false;
   std::uint64_t sequence_ = 0;
   Clock::time_point began_;
+  bool unmeasured_ = false;          // has begun, and is not received
   IntakeEntry* previous_ = nullptr;  // among those that are received, in the order of their begin
   IntakeEntry* next_ = nullptr;
 };
@@ -53,8 +58,10 @@ class IntakeEntry {
 struct IntakeOptions {
   int places = 16;      // so many are received at a time
   int per_caller = 32;  // so many of one caller are received, or received and not done with
-  // Who is received for longer has a slow sender, and counts no more.
-  Clock::duration hold = std::chrono::milliseconds(250);
+  // Who takes much longer to be received than others do has a slow sender, and counts no more: after a time between
+  // these.
+  Clock::duration least_hold = std::chrono::milliseconds(20);
+  Clock::duration most_hold = std::chrono::milliseconds(250);
   // What one without a deadline may wait.
   Clock::duration max_wait = Clock::duration::max();
 };
@@ -66,8 +73,9 @@ struct TooLong {
 };
 
 // Messages that arrive side by side all arrive late, when there are more than the machine can take. So few are received
-// at a time: callers take turns (round robin), and of one caller's the one that is due first goes first. Not
-// thread-safe. O(log n) each, unless said otherwise.
+// at a time. The next one is of the caller that has held places for the shortest time (start-time fair queueing: Goyal,
+// Vin and Cheng, 1996), so that slow senders do not hold up the calls of others, and of one caller's the one that is
+// due first. Not thread-safe. O(log n) each, unless said otherwise.
 class IntakeLine {
  public:
   explicit IntakeLine(const IntakeOptions& options) : options_(options) {}
@@ -84,7 +92,7 @@ class IntakeLine {
   IntakeEntry* Take(Clock::time_point now, std::optional<TooLong>& late);
 
   // It is received, and its place free. Nothing happens if it has none.
-  void Received(IntakeEntry& entry);
+  void Received(IntakeEntry& entry, Clock::time_point now);
   // It is done with, or will not come. True if it still waited.
   bool Leave(IntakeEntry& entry, Clock::time_point now);
   // Whether it has a place.
@@ -101,30 +109,38 @@ class IntakeLine {
   bool TooLongFor(const IntakeEntry& entry, Clock::time_point now, TooLong& too_long) const;
   double Before(const IntakeEntry& entry, double enough) const;
   void Begin(IntakeEntry& entry, Clock::time_point now);
-  void EndReceiving(IntakeEntry& entry);
+  void EndReceiving(IntakeEntry& entry, Clock::time_point now);
+  void Measure(IntakeEntry& entry, Clock::time_point now);
+  Clock::duration Hold() const;
   void Offer(Caller& caller);
+  void Withhold(Caller& caller);
   void ForgetIfIdle(Caller& caller);
 
   const IntakeOptions options_;
   std::map<const void*, Caller> callers_;  // that have entries here
-  Caller* first_ = nullptr;                // of those whose next entry may begin once there is a place: in turn
-  Caller* last_ = nullptr;
-  IntakeEntry* oldest_ = nullptr;  // of those that are received
+  IntakeEntry::Callers offered_;           // those of them whose next entry may begin once there is a place
+  double clock_ = 0;                       // seconds: `used` of the caller that was last given a place
+  IntakeEntry* oldest_ = nullptr;          // of those that are received
   IntakeEntry* newest_ = nullptr;
   std::size_t waiting_ = 0;
   int receiving_ = 0;
-  std::uint64_t next_sequence_ = 0;
+  std::uint64_t next_sequence_ = 0, next_turn_ = 0;
   WorkRate rate_;                   // entries that begin in a second, while there is a line
   Clock::time_point last_begun_{};  // of those; or when the line began
   double inside_seconds_ = 0;       // moving average: from an entry's begin until it is done with
+  // Of the entries that were received in the last seconds: how long that took, and the squares.
+  double received_seconds_ = 0, received_squares_ = 0;
+  Clock::time_point measured_{};  // the last one
 };
 
 struct IntakeEntry::Caller {
   const void* name = nullptr;
   std::set<IntakeEntry*, IsBefore> waiting;
   int inside = 0;          // are received, or are not done with
-  bool offered = false;    // stands among those whose next entry may begin
-  Caller* next = nullptr;  // there
+  double used = 0;         // seconds that it has held places, from the clock's value when it came
+  std::uint64_t turn = 0;  // breaks ties: who was offered first
+  Callers::node_type
+      node;  // its place among those that are offered, while it is not there: to come back takes no memory
 };
 
 }  // namespace attnd::schedule

@@ -1,8 +1,14 @@
 // Connections: what each side asks of the other while nothing is sent, and their age. Intervals are scaled down to the
 // second that gRPC's clients keep between pings; scripts/keepalive.sh has the real ones.
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <thread>
@@ -169,6 +175,59 @@ TEST(ConnectionTest, AClientThatFallsSilentIsNoticed) {
   const absl::Time deadline = absl::Now() + kPatience;
   while (!relay.ServerHungUp() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(10));
   EXPECT_TRUE(relay.ServerHungUp());
+}
+
+// As if it were stopped: the client connects anew with its next call, which does not fail. Pings are no use of it.
+TEST(ConnectionTest, AConnectionWithoutCallsIsClosed) {
+  server::Options options = TestOptions();
+  options.max_connection_idle = absl::Milliseconds(1500);
+  TestServer server(options);
+  Relay relay(server.address());
+  const auto channel = PingingChannel(relay.address(), true);
+  EXPECT_EQ(HealthOf(channel, ""), Health::kServing);
+  {
+    // A quiet stream is a call: beside it the connection stays.
+    const auto stub = v1::AttentionService::NewStub(channel);
+    grpc::ClientContext context;
+    const auto stream = stub->StreamAttention(&context);
+    EXPECT_FALSE(channel->WaitForStateChange(GRPC_CHANNEL_READY, absl::ToChronoTime(absl::Now() + absl::Seconds(3))));
+    stream->WritesDone();
+    EXPECT_TRUE(stream->Finish().ok());
+  }
+  EXPECT_TRUE(channel->WaitForStateChange(GRPC_CHANNEL_READY, absl::ToChronoTime(absl::Now() + kPatience)));
+  EXPECT_GE(relay.pings(), 1) << "which kept nothing open";
+  EXPECT_EQ(HealthOf(channel, ""), Health::kServing);
+  EXPECT_EQ(relay.connections(), 2);
+}
+
+// What connects and does not speak HTTP/2 has nothing of the server for long. Its negative control speaks.
+TEST(ConnectionTest, AConnectionThatSaysNothingIsClosed) {
+  server::Options options = TestOptions();
+  options.handshake_time = absl::Milliseconds(500);
+  TestServer server(options);
+  const std::string& address = server.server().addresses()[0];
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+  const auto connected = [&to] {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+    return fd;
+  };
+  const int silent = connected(), speaks = connected();
+  const std::string settings("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
+  ASSERT_EQ(send(speaks, settings.data(), settings.size(), MSG_NOSIGNAL), static_cast<ssize_t>(settings.size()));
+  std::array<char, 4096> bytes;
+  while (recv(silent, bytes.data(), bytes.size(), 0) > 0)
+    continue;  // until it is closed; a test's time limit ends this
+  close(silent);
+  ssize_t got = 0;
+  do {
+    got = recv(speaks, bytes.data(), bytes.size(), MSG_DONTWAIT);
+  } while (got > 0);
+  EXPECT_EQ(got, -1) << "it is open";
+  close(speaks);
 }
 
 // Clients call without pause while their connections are renewed.

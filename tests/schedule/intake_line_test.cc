@@ -33,7 +33,7 @@ struct Entry : IntakeEntry {
 
 class IntakeLineTest : public ::testing::Test {
  protected:
-  explicit IntakeLineTest(IntakeOptions options = {.places = 2, .per_caller = 3, .hold = milliseconds(250)})
+  explicit IntakeLineTest(IntakeOptions options = {.places = 2, .per_caller = 3, .most_hold = milliseconds(250)})
       : line_(options) {}
 
   // The deadline `due` after the start, none if negative.
@@ -72,7 +72,7 @@ TEST_F(IntakeLineTest, FewBeginAndTheOthersWait) {
   EXPECT_EQ(line_.receiving(), 2);
   EXPECT_EQ(line_.waiting(), 1U);
   EXPECT_THAT(TakeAll(), ElementsAre());
-  line_.Received(Of(1));
+  line_.Received(Of(1), now_);
   EXPECT_THAT(TakeAll(), ElementsAre(3));
 }
 
@@ -94,13 +94,13 @@ TEST_F(IntakeLineTest, CallersTakeTurnsAndTheEarliestDueGoesFirst) {
 
 TEST_F(IntakeLineTest, OneCallerHasSoManyAtMost) {
   Join(1, 0);
-  line_.Received(Of(1));
+  line_.Received(Of(1), now_);
   Join(2, 0);
-  line_.Received(Of(2));
+  line_.Received(Of(2), now_);
   EXPECT_EQ(Join(3, 0), Joined::kBegins);
   EXPECT_EQ(Join(4, 0), Joined::kWaits) << "three are not done with, though a place is free";
   EXPECT_EQ(Join(5, 1), Joined::kBegins) << "which is another's";
-  line_.Received(Of(3));
+  line_.Received(Of(3), now_);
   EXPECT_THAT(TakeAll(), ElementsAre());
   EXPECT_FALSE(line_.Leave(Of(2), now_));
   EXPECT_THAT(TakeAll(), ElementsAre(4));
@@ -131,16 +131,61 @@ TEST_F(IntakeLineTest, ASlowSenderKeepsNoPlace) {
   EXPECT_FALSE(IntakeLine::Receives(Of(1)));
   EXPECT_EQ(line_.receiving(), 0);
   EXPECT_THAT(TakeAll(), ElementsAre(3));
-  line_.Received(Of(1));
+  line_.Received(Of(1), now_);
   EXPECT_FALSE(line_.Leave(Of(1), now_)) << "it counts no more";
   EXPECT_EQ(line_.receiving(), 1);
+}
+
+// Who takes much longer than others is slow, though it would not be among others.
+TEST_F(IntakeLineTest, SlowIsWhoTakesMuchLongerThanOthers) {
+  for (int i = 0; i < 100; ++i) {
+    Join(i, 0);
+    now_ += milliseconds(1);
+    line_.Received(Of(i), now_);
+    line_.Leave(Of(i), now_);
+  }
+  Join(1000, 0);
+  EXPECT_EQ(line_.Expire(now_), now_ + milliseconds(20)) << "eight times as long, but no less than this";
+  now_ += milliseconds(10);
+  line_.Received(Of(1000), now_);
+  line_.Leave(Of(1000), now_);
+  for (int i = 0; i < 200; ++i) {
+    Join(i, 0);
+    now_ += milliseconds(10);
+    line_.Received(Of(i), now_);
+    line_.Leave(Of(i), now_);
+  }
+  Join(1001, 0);
+  EXPECT_GT(line_.Expire(now_), now_ + milliseconds(60));
+  EXPECT_LE(line_.Expire(now_), now_ + milliseconds(80));
+}
+
+// A caller whose senders hold every place for as long as they may goes behind one whose calls are short.
+TEST_F(IntakeLineTest, PlacesGoToWhoHasHeldThemForTheShortestTime) {
+  int next = 0;
+  for (int i = 0; i < 20; ++i) Join(next++, 0);
+  int served = 0;
+  for (int round = 0; round < 100; ++round) {
+    if (round % 2 == 0) Join(10'000 + round, 1);
+    now_ += milliseconds(125);
+    line_.Expire(now_);
+    for (const int number : TakeAll()) {
+      if (number < 10'000) continue;
+      ++served;
+      line_.Received(Of(number), now_);
+      line_.Leave(Of(number), now_);
+      TakeAll();
+    }
+    while (line_.waiting() < 10) Join(next++, 0);
+  }
+  EXPECT_GE(served, 49) << "each has had the next place that was free";
 }
 
 // One place, one entry in 100 ms.
 class OnePlaceTest : public IntakeLineTest {
  protected:
   explicit OnePlaceTest(Clock::duration max_wait = seconds(2))
-      : IntakeLineTest({.places = 1, .per_caller = 100, .hold = seconds(100), .max_wait = max_wait}) {
+      : IntakeLineTest({.places = 1, .per_caller = 100, .most_hold = seconds(100), .max_wait = max_wait}) {
     Join(next_++, 0);
     for (int i = 0; i < 20; ++i) {
       Join(next_++, 0);
@@ -214,7 +259,7 @@ TEST(IntakeLineSimulation, NothingIsLostAndNobodyStarves) {
   const std::uint64_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937_64 random(seed);
-  constexpr IntakeOptions kOptions{.places = 8, .per_caller = 6, .hold = milliseconds(50), .max_wait = seconds(1)};
+  constexpr IntakeOptions kOptions{.places = 8, .per_caller = 6, .most_hold = milliseconds(50), .max_wait = seconds(1)};
   constexpr int kCallers = 12;
   IntakeLine line(kOptions);
   Clock::time_point now(seconds(1000));
@@ -266,7 +311,7 @@ TEST(IntakeLineSimulation, NothingIsLostAndNobodyStarves) {
       const bool slow = call.caller == kCallers - 1 || (call.state == State::kWaits && random() % 20 != 0);
       if (slow) continue;
       if (call.state == State::kReceives && random() % 2 == 0) {
-        line.Received(call.entry);
+        line.Received(call.entry, now);
         call.state = State::kInside;
       } else {
         ASSERT_EQ(line.Leave(call.entry, now), call.state == State::kWaits);
@@ -276,8 +321,13 @@ TEST(IntakeLineSimulation, NothingIsLostAndNobodyStarves) {
     line.Expire(now);
     for (std::size_t i = 0; i < calls.size();) {
       Call& call = *calls[i];
-      const bool over = call.state == State::kReceives && now - call.began >= kOptions.hold;
-      ASSERT_EQ(IntakeLine::Receives(call.entry), call.state == State::kReceives && !over);
+      const bool over = call.state == State::kReceives && !IntakeLine::Receives(call.entry);
+      if (call.state == State::kReceives) {
+        ASSERT_GE(now - call.began, over ? kOptions.least_hold : Clock::duration::zero());
+        ASSERT_LT(now - call.began, over ? Clock::duration::max() : kOptions.most_hold);
+      } else {
+        ASSERT_FALSE(IntakeLine::Receives(call.entry));
+      }
       expired += over ? 1 : 0;
       over ? remove(i) : static_cast<void>(++i);
     }

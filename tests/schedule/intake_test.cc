@@ -28,7 +28,7 @@ struct Waiter final : Intake::Entry {
 constexpr Clock::time_point kNever = Clock::time_point::max();
 
 TEST(IntakeTest, APlaceThatIsFreeIsTheNextOnes) {
-  Intake intake({.places = 1, .hold = hours(1)});
+  Intake intake({.places = 1, .most_hold = hours(1)});
   Waiter first, second, third;
   TooLong too_long;
   EXPECT_EQ(intake.Join(first, nullptr, kNever, too_long), Joined::kBegins);
@@ -47,7 +47,7 @@ TEST(IntakeTest, APlaceThatIsFreeIsTheNextOnes) {
 
 // By the intake's own thread: nothing else happens here.
 TEST(IntakeTest, ASlowSenderHoldsTheOthersUpForSoLong) {
-  Intake intake({.places = 1, .hold = milliseconds(50)});
+  Intake intake({.places = 1, .most_hold = milliseconds(50)});
   Waiter slow, next;
   TooLong too_long;
   ASSERT_EQ(intake.Join(slow, nullptr, kNever, too_long), Joined::kBegins);
@@ -58,6 +58,17 @@ TEST(IntakeTest, ASlowSenderHoldsTheOthersUpForSoLong) {
   intake.Leave(slow);
 }
 
+// One after the other, each begun by the thread: its next look is never far.
+TEST(IntakeTest, ALineOfSlowSendersMovesOn) {
+  constexpr auto kHold = milliseconds(1);
+  Intake intake({.places = 1, .least_hold = kHold, .most_hold = kHold});
+  std::deque<Waiter> line(200);
+  TooLong too_long;
+  for (Waiter& waiter : line) intake.Join(waiter, nullptr, kNever, too_long);
+  EXPECT_TRUE(line.back().begun.WaitForNotificationWithTimeout(absl::Seconds(60)));
+  for (Waiter& waiter : line) intake.Leave(waiter);
+}
+
 // Each that has joined is begun, found late or has left, and never two of these.
 TEST(IntakeTest, ManyThreads) {
   struct Racer final : Intake::Entry {
@@ -65,7 +76,11 @@ TEST(IntakeTest, ManyThreads) {
     void Late(const TooLong&) override { ++ends; }
     std::atomic<int> ends{0};
   };
-  Intake intake({.places = 3, .per_caller = 2, .hold = std::chrono::microseconds(200), .max_wait = milliseconds(100)});
+  Intake intake({.places = 3,
+                 .per_caller = 2,
+                 .least_hold = std::chrono::microseconds(100),
+                 .most_hold = std::chrono::microseconds(200),
+                 .max_wait = milliseconds(100)});
   std::vector<std::thread> threads;
   std::atomic<std::int64_t> wrong{0};
   for (unsigned t = 0; t < 6; ++t) {

@@ -1,5 +1,6 @@
 #include "server/net/acceptor.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -66,12 +67,24 @@ class AcceptorTest : public testing::TestWithParam<bool> {
     sockets_ = std::move(listening->sockets);
   }
 
-  void Start(std::int64_t max_connections) {
-    acceptor_ = *Acceptor::Create(std::move(sockets_), max_connections);
+  // Without a limit of their own for peers: all of these tests' connections are one peer's.
+  void Start(std::int64_t max_connections) { Start({max_connections, max_connections, {}}); }
+  void Start(ConnectionLimits limits) {
+    acceptor_ = *Acceptor::Create(std::move(sockets_), std::move(limits));
     ASSERT_TRUE(acceptor_->Start(taken_.handler()).ok());
   }
 
   shm::UniqueFd Socket() const { return shm::UniqueFd(socket(address_.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)); }
+  // From another address of the loopback network.
+  shm::UniqueFd ConnectedFrom(const char* host) const {
+    shm::UniqueFd fd = Socket();
+    sockaddr_in from{};
+    from.sin_family = AF_INET;
+    EXPECT_EQ(inet_pton(AF_INET, host, &from.sin_addr), 1);
+    EXPECT_EQ(bind(fd.get(), reinterpret_cast<const sockaddr*>(&from), sizeof(from)), 0);
+    EXPECT_EQ(Connect(fd), 0);
+    return fd;
+  }
   int Connect(const shm::UniqueFd& fd) const {
     return connect(fd.get(), reinterpret_cast<const sockaddr*>(&address_), size_) == 0 ? 0 : errno;
   }
@@ -158,6 +171,42 @@ TEST_P(AcceptorTest, ClosesWhatIsBeyondTheLimitUntilAnotherHasGone) {
   EXPECT_EQ(taken_.Await(2), 2U);
 }
 
+TEST_P(AcceptorTest, OnePeerLeavesAsManyAsItHas) {
+  Start({6, 0, {}});
+  std::vector<shm::UniqueFd> clients;
+  for (int i = 0; i < 3; ++i) clients.push_back(Connected());
+  ASSERT_EQ(taken_.Await(3), 3U);
+  EXPECT_TRUE(IsClosed(Connected())) << "three are free, and it has three";
+  if (unix_) return;  // all are one peer
+  clients.push_back(ConnectedFrom("127.0.0.2"));
+  ASSERT_EQ(taken_.Await(4), 4U);
+  EXPECT_TRUE(IsClosed(Connected()));
+  clients.push_back(ConnectedFrom("127.0.0.3"));
+  EXPECT_EQ(taken_.Await(5), 5U);
+}
+
+TEST_P(AcceptorTest, OrAsManyAsItIsToldTo) {
+  Start({6, 1, {}});
+  const shm::UniqueFd first = Connected();
+  ASSERT_EQ(taken_.Await(1), 1U);
+  EXPECT_TRUE(IsClosed(Connected()));
+  { const shm::UniqueFd gone = taken_.Take(); }
+  std::vector<shm::UniqueFd> clients;
+  while (taken_.Await(0) < 1 && clients.size() < 100000) {
+    clients.push_back(Connected());
+    if (clients.size() > 8) clients.erase(clients.begin());
+  }
+  EXPECT_EQ(taken_.Await(1), 1U) << "one that has gone counts no more";
+}
+
+TEST_P(AcceptorTest, ATrustedProxyMayHaveAll) {
+  Start({4, 1, {*AddressRange::Parse("127.0.0.0/24")}});
+  std::vector<shm::UniqueFd> clients;
+  for (int i = 0; i < 4; ++i) clients.push_back(Connected());
+  EXPECT_EQ(taken_.Await(unix_ ? 1 : 4), unix_ ? 1U : 4U);
+  EXPECT_TRUE(!unix_ || IsClosed(clients.back()));
+}
+
 TEST_P(AcceptorTest, StopClosesWhatComesLater) {
   Start(10);
   const shm::UniqueFd before = Connected();
@@ -172,7 +221,7 @@ TEST_P(AcceptorTest, StopClosesWhatComesLater) {
 }
 
 TEST_P(AcceptorTest, StopClosesWhatNobodyHasTaken) {
-  acceptor_ = *Acceptor::Create(std::move(sockets_), 10);
+  acceptor_ = *Acceptor::Create(std::move(sockets_), {10, 10, {}});
   const shm::UniqueFd waiting = Connected();
   acceptor_->Stop();
   EXPECT_TRUE(IsClosed(waiting));

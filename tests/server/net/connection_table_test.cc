@@ -17,25 +17,30 @@ TEST(ConnectionTableTest, CountsWhatIsOpen) {
   const shm::UniqueFd first = Socket();
   {
     const shm::UniqueFd second = Socket();
-    table.Add(first.get());
-    table.Add(second.get());
+    table.Add(first.get(), "a");
+    table.Add(second.get(), "b");
     EXPECT_EQ(table.size(), 2U);
   }
   EXPECT_EQ(table.size(), 2U) << "nobody looked";
+  EXPECT_EQ(table.CountOf("b"), 1U);
   table.Sweep();
   EXPECT_EQ(table.size(), 1U);
+  EXPECT_EQ(table.CountOf("a"), 1U);
+  EXPECT_EQ(table.CountOf("b"), 0U);
 }
 
 TEST(ConnectionTableTest, AnotherSocketOrFileOfTheSameNumberIsNotIt) {
   ConnectionTable table;
   shm::UniqueFd socket = Socket();
   const int number = socket.get();
-  table.Add(number);
+  table.Add(number, "a");
   socket = shm::UniqueFd();
   socket = Socket();
   ASSERT_EQ(socket.get(), number);
-  table.Add(number);
+  table.Add(number, "b");
   EXPECT_EQ(table.size(), 1U);
+  EXPECT_EQ(table.CountOf("a"), 0U) << "its number is another peer's now";
+  EXPECT_EQ(table.CountOf("b"), 1U);
 
   socket = shm::UniqueFd();
   socket = shm::UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC));
