@@ -1,7 +1,7 @@
 // Small calls on an attnd that is stopped, killed and started again meanwhile; scripts/restarts.sh runs this.
 //
-//   restart_driver --target TARGET [--policy P] [--callers N] [--seconds S]
-//     small calls, paced, until S have passed
+//   restart_driver --target TARGET [--policy P] [--callers N] [--seconds S] [--rows N]
+//     small calls, paced, until S have passed; with many rows (from 1024) they travel in pieces
 //   restart_driver --target TARGET --long LENGTH [--pieces]
 //     one call of that many rows
 //
@@ -32,6 +32,7 @@ ABSL_FLAG(std::string, policy, "round_robin", "load balancing policy");
 ABSL_FLAG(int, callers, 8, "threads that call");
 ABSL_FLAG(absl::Duration, pause, absl::Milliseconds(50), "what each waits after a call");
 ABSL_FLAG(double, seconds, 10, "how long");
+ABSL_FLAG(std::int64_t, rows, 64, "of each call");
 ABSL_FLAG(absl::Duration, deadline, absl::Seconds(60), "of each call");
 ABSL_FLAG(std::int64_t, long, 0, "make one call of this many rows instead");
 ABSL_FLAG(bool, pieces, false, "of the long call: with keys and values for each head, so that it travels in pieces");
@@ -118,7 +119,7 @@ int Main() {
   if (const std::int64_t length = absl::GetFlag(FLAGS_long); length > 0) {
     Call(*client, Problem(kHeads, absl::GetFlag(FLAGS_pieces) ? kHeads : 1, length, 16), tally);
   } else {
-    const Problem problem(4, 4, 64, 32);
+    const Problem problem(4, 4, absl::GetFlag(FLAGS_rows), 32);
     const absl::Time end = absl::Now() + absl::Seconds(absl::GetFlag(FLAGS_seconds));
     std::vector<std::thread> callers;
     for (int i = 0; i < absl::GetFlag(FLAGS_callers); ++i) {

@@ -2,11 +2,12 @@
 """Stops, kills and starts attnd under load of several clients, and counts what fails.
 
   trial.py --attnd BINARY --driver BINARY [--python PYTHON] [--out FOLDER]
-           [--fronts direct,nginx,haproxy] [--scenarios restart,long,kill,single] [--clients cpp,python,js,python-set,js-set]
+           [--fronts direct,nginx,haproxy] [--scenarios restart,long,kill,single]
+           [--clients cpp,cpp-large,python,js,python-set,js-set]
            [--times N] [--down SECONDS] [--deadline SECONDS]
 
 Two servers, directly or behind a proxy as deploy/proxies sets it up; one in the scenario "single". All clients call
-at the same time, eight callers each, a small call every 50 ms:
+at the same time, eight callers each, a small call every 50 ms (cpp-large: two callers, calls of 2 MiB in pieces):
 
   restart  SIGTERM, and a start once the process has ended; one server after the other, N times
   long     the same, while the server that stops computes a call of some seconds; every other one travels in pieces
@@ -15,7 +16,7 @@ at the same time, eight callers each, a small call every 50 ms:
 
 The foreign clients have their defaults, or, with "-set", the settings that docs/operations.md recommends.
 
-Prints a table. Fails if a call of our client (cpp) fails or takes more than two seconds beyond its own time, whatever the
+Prints a table. Fails if a call of our client (cpp, cpp-large) fails or takes more than two seconds beyond its own time, whatever the
 others count: how they try again is theirs to say. Fails also if a server ends with another status than 0.
 """
 
@@ -107,9 +108,10 @@ def write_request(path: pathlib.Path) -> None:
 
 
 def client_command(options: argparse.Namespace, kind: str, target: str, policy: str, seconds: float) -> list[str]:
-    if kind == "cpp":
+    if kind.startswith("cpp"):
+        size = ["--rows=1024", "--callers=2"] if kind == "cpp-large" else []
         deadline = f"--deadline={options.deadline}s"
-        return [options.driver, f"--target={target}", f"--policy={policy}", f"--seconds={seconds}", deadline]
+        return [options.driver, f"--target={target}", f"--policy={policy}", f"--seconds={seconds}", deadline, *size]
     language, _, settings = kind.partition("-")
     program = {"python": [options.python, HERE / "python_client.py"], "js": ["node", HERE / "grpc_js_client.js"]}
     config = {"loadBalancingConfig": [{policy: {}}]} | (RECOMMENDED if settings else {})
@@ -205,7 +207,7 @@ def main() -> int:
     for name, values in (
         ("fronts", ["direct", "nginx", "haproxy"]),
         ("scenarios", ["restart", "long", "kill", "single"]),
-        ("clients", ["cpp", "python", "js", "python-set", "js-set"]),
+        ("clients", ["cpp", "cpp-large", "python", "js", "python-set", "js-set"]),
     ):
         parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=values)
     parser.add_argument("--times", type=int, default=4)
