@@ -137,7 +137,7 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.local_calls = m.local_calls();
   if (m.has_memory()) info.memory = FromProto(m.memory());
   if (m.has_shared_memory()) info.shared_memory = FromProto(m.shared_memory());
-  info.stalled_calls = {m.stalled_calls().writes()};
+  info.stalled_calls = {m.stalled_calls().writes(), m.stalled_calls().reads()};
   info.queue = {m.queue().waiting(), m.queue().refused(), m.queue().expired()};
   info.model_bytes = m.model_bytes();
   for (const v1::Setting& setting : m.settings()) {

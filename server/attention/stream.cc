@@ -315,7 +315,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
   ComputeOptions options_;                // constant; its token is shared by all pieces
   grpc::ByteBuffer incoming_;             // the read's, while one is under way
   Answer outgoing_;                       // the write's
-  StallWatch::Write write_;               // likewise
+  StallWatch::Transfer write_;            // likewise
   std::atomic<bool> begun_{false};        // a piece has come
   std::atomic<bool> more_{false};         // the last piece that came said that another follows
   std::atomic<bool> waits_{false};        // for its turn to be received

@@ -30,7 +30,7 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
     schedule::TooLong too_long;
     switch (intake_.Join(*this, options_.account.get(), options_.deadline, too_long)) {
       case schedule::IntakeLine::Joined::kBegins:
-        return StartRead(&message_);
+        return Begin();
       case schedule::IntakeLine::Joined::kRefused:
         return Late(too_long);
       case schedule::IntakeLine::Joined::kWaits:
@@ -38,7 +38,10 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
     }
   }
 
-  void Begin() override { StartRead(&message_); }
+  void Begin() override {
+    stalls_.BeginRead(transfer_, context_.c_call(), engine_.limits().max_request_bytes);
+    StartRead(&message_);
+  }
 
   void Late(const schedule::TooLong& too_long) override {
     End(TooLongError(absl::Seconds(too_long.estimate), absl::Seconds(too_long.come_back), options_.deadline,
@@ -46,6 +49,7 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
   }
 
   void OnReadDone(bool ok) override {
+    stalls_.End(transfer_);
     intake_.Received(*this);
     if (!ok) return End(NoMessage());
     AttentionEngine::Done done;
@@ -68,7 +72,7 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
   }
 
   void OnDone() override {
-    stalls_.End(write_);
+    stalls_.End(transfer_);
     delete this;
   }
 
@@ -94,7 +98,7 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
     pass_.reset();
     intake_.Leave(*this);
     AddPushback(context_, status);
-    stalls_.Begin(write_, context_.c_call(), static_cast<std::int64_t>(answer_.Length()));
+    stalls_.Begin(transfer_, context_.c_call(), static_cast<std::int64_t>(answer_.Length()));
     if (status.ok()) {
       StartWriteAndFinish(&answer_, grpc::WriteOptions(), grpc::Status::OK);
     } else {
@@ -111,7 +115,7 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
   grpc::ByteBuffer message_;
   Decoded<v1::ComputeAttentionRequest> request_;
   grpc::ByteBuffer answer_;
-  StallWatch::Write write_;
+  StallWatch::Transfer transfer_;  // of the message, and then of the answer
 };
 
 }  // namespace

@@ -130,7 +130,7 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
   Executor& executor_;
   const std::shared_ptr<memory::Account> account_;
   grpc::CallbackServerContext& context_;  // gRPC's, until OnDone
-  StallWatch::Write write_;
+  StallWatch::Transfer write_;
   std::optional<std::uint64_t> number_;
   memory::Ticket ticket_;
 };

@@ -33,7 +33,7 @@ inline grpc::ServerUnaryReactor* FinishWatched(grpc::CallbackServerContext& cont
 
    private:
     StallWatch& stalls_;
-    StallWatch::Write write_;
+    StallWatch::Transfer write_;
   };
   auto* const reactor = new (std::nothrow) Reactor(stalls);
   if (reactor == nullptr) return FinishNow(context, std::move(status));

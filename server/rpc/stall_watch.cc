@@ -46,56 +46,68 @@ StallWatch::Clock::duration StallWatch::Allowed(std::int64_t bytes) const {
   return absl::ToChronoNanoseconds(std::min(limit_.patience + taken, kYears));
 }
 
-void StallWatch::Begin(Write& write, grpc_call* call, std::int64_t bytes) {
+void StallWatch::Begin(Transfer& transfer, grpc_call* call, std::int64_t bytes, bool is_read) {
   if (!watches_) return;
-  write.call = call;
-  write.bytes = bytes;
-  write.due = Clock::now() + Allowed(bytes);
-  write.shard = ThisThread(next_shard_) % shards_.size();
-  Shard& shard = shards_[write.shard];
+  transfer.call = call;
+  transfer.is_read = is_read;
+  transfer.bytes = bytes;
+  transfer.begun = Clock::now();
+  transfer.due = transfer.begun + Allowed(bytes);
+  transfer.shard = ThisThread(next_shard_) % shards_.size();
+  Shard& shard = shards_[transfer.shard];
   absl::MutexLock lock(&shard.mutex);
-  write.watch = this;
-  write.previous = &shard.first;
-  write.next = shard.first.next;
-  if (write.next != nullptr) write.next->previous = &write;
-  shard.first.next = &write;
+  transfer.watch = this;
+  transfer.previous = &shard.first;
+  transfer.next = shard.first.next;
+  if (transfer.next != nullptr) transfer.next->previous = &transfer;
+  shard.first.next = &transfer;
 }
 
-void StallWatch::End(Write& write) {
+void StallWatch::End(Transfer& transfer) {
   if (!watches_) return;
-  absl::MutexLock lock(&shards_[write.shard].mutex);
-  if (write.watch != nullptr) Unlink(write);
+  absl::MutexLock lock(&shards_[transfer.shard].mutex);
+  if (transfer.watch != nullptr) Unlink(transfer);
 }
 
-void StallWatch::Unlink(Write& write) {
-  write.previous->next = write.next;
-  if (write.next != nullptr) write.next->previous = write.previous;
-  write.previous = write.next = nullptr;
-  write.watch = nullptr;
+void StallWatch::Unlink(Transfer& transfer) {
+  transfer.previous->next = transfer.next;
+  if (transfer.next != nullptr) transfer.next->previous = transfer.previous;
+  transfer.previous = transfer.next = nullptr;
+  transfer.watch = nullptr;
 }
 
-std::vector<StallWatch::Stalled> StallWatch::TakeStalled(Clock::time_point now) {
-  std::vector<Stalled> stalled;
+std::vector<StallWatch::Stalled> StallWatch::Take(absl::FunctionRef<bool(const Transfer&)> stalled) {
+  std::vector<Stalled> taken;
   for (Shard& shard : shards_) {
     absl::MutexLock lock(&shard.mutex);
-    for (Write* write = shard.first.next; write != nullptr;) {
-      Write* const next = write->next;
-      if (write->due <= now) {
-        grpc_call_ref(write->call);  // its owner may end it as soon as the lock is free
-        stalled.push_back({write->call, write->bytes});
-        Unlink(*write);
+    for (Transfer* transfer = shard.first.next; transfer != nullptr;) {
+      Transfer* const next = transfer->next;
+      if (stalled(*transfer)) {
+        taken.push_back({transfer->call, transfer->is_read, transfer->bytes});
+        grpc_call_ref(transfer->call);  // its owner may end it as soon as the lock is free
+        Unlink(*transfer);
       }
-      write = next;
+      transfer = next;
     }
   }
-  return stalled;
+  return taken;
+}
+
+void StallWatch::EndReads(Clock::time_point then) {
+  for (const Stalled& read : Take([&](const Transfer& one) { return one.is_read && one.begun < then; })) {
+    grpc_call_cancel_with_status(read.call, GRPC_STATUS_UNAVAILABLE, "the server is stopping", nullptr);
+    grpc_call_unref(read.call);
+  }
 }
 
 void StallWatch::Cancel(const Stalled& stalled) {
-  const std::string why = absl::StrCat("the result (", stalled.bytes, " bytes) was not taken within ",
-                                       absl::FormatDuration(limit_.patience), " and a second for each ",
-                                       limit_.bytes_per_second, " bytes (--stall_seconds, --min_rate)");
-  counters_.stalled_writes.fetch_add(1, std::memory_order_relaxed);
+  const std::string what = stalled.is_read
+                               ? absl::StrCat("the request (", stalled.bytes, " bytes at most) did not arrive")
+                               : absl::StrCat("the result (", stalled.bytes, " bytes) was not taken");
+  const std::string why =
+      absl::StrCat(what, " within ", absl::FormatDuration(limit_.patience), " and a second for each ",
+                   limit_.bytes_per_second, " bytes (--stall_seconds, --min_rate)");
+  (stalled.is_read ? counters_.stalled_reads : counters_.stalled_writes).fetch_add(1, std::memory_order_relaxed);
   ++unsaid_;
   if (const Clock::time_point now = Clock::now(); now >= next_line_) {
     const std::unique_ptr<char, Free> peer(grpc_call_get_peer(stalled.call));
@@ -115,7 +127,8 @@ void StallWatch::Run() {
       absl::MutexLock lock(&mutex_);
       if (mutex_.AwaitWithTimeout(absl::Condition(&stopping), look)) return;
     }
-    for (const Stalled& stalled : TakeStalled(Clock::now())) Cancel(stalled);
+    const Clock::time_point now = Clock::now();
+    for (const Stalled& stalled : Take([&](const Transfer& one) { return one.due <= now; })) Cancel(stalled);
   }
 }
 

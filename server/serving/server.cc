@@ -274,12 +274,17 @@ GrpcCalls Server::CountCalls() const {
 bool Server::AtWork() const { return calls_in_flight() > 0 || ledger_.used_bytes() > 0 || model_service_.busy(); }
 
 std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
-  SteadyClock::time_point last_busy = SteadyClock::now();
+  const SteadyClock::time_point begun = SteadyClock::now();
+  SteadyClock::time_point last_busy = begun;
   while (!closing_.done() || local_gate_.inside() > 0) {
     const SteadyClock::time_point now = SteadyClock::now();
     // Streams that wait for their clients would hold the connections open.
     std::int64_t streams = 0;
-    static_cast<void>(memory::CatchNoMemoryIn([&] { streams = attention_service_.EndStreamsQuietFor(kQuietStream); }));
+    static_cast<void>(memory::CatchNoMemoryIn([&] {
+      streams = attention_service_.EndStreamsQuietFor(kQuietStream);
+      // And calls whose messages do not come.
+      if (now - begun >= kQuietStream) stalls_.EndReads(now - kQuietStream);
+    }));
     const bool at_work = AtWork() || streams > 0;
     if (at_work) last_busy = now;
     if (now >= deadline || now - last_busy >= kLastWord) {

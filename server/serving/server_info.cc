@@ -46,6 +46,7 @@ void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Coun
   info.mutable_queue()->set_refused(queue.refused);
   info.mutable_queue()->set_expired(queue.expired);
   info.mutable_stalled_calls()->set_writes(counters.stalled_writes.load(std::memory_order_relaxed));
+  info.mutable_stalled_calls()->set_reads(counters.stalled_reads.load(std::memory_order_relaxed));
 }
 
 v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& kernel, int threads,

@@ -2,6 +2,7 @@
 #include <grpcpp/generic/generic_stub.h>
 
 #include <chrono>
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <string>
@@ -86,8 +87,11 @@ const absl::Duration kLong = absl::Minutes(10);
 
 class IntakeTest : public testing::Test {
  protected:
-  explicit IntakeTest(int max_reads = 1) {
+  explicit IntakeTest(int max_reads = 1, absl::Duration stall = absl::InfiniteDuration()) {
     server::Options options = TestOptions();
+    options.limits.max_request_bytes = 256 << 20;
+    options.min_rate = std::int64_t{1} << 30;
+    if (stall != absl::InfiniteDuration()) options.stall = stall;
     options.listen.push_back(absl::StrCat("unix:", testing::TempDir(), "intake_", getpid(), ".sock"));
     options.shared_memory = options.local_calls = false;
     options.max_reads = max_reads;
@@ -137,6 +141,21 @@ TEST_F(IntakeTest, SoIsAStream) {
   EXPECT_EQ(DetailOf(status).field(), "deadline");
   EXPECT_TRUE(call.has_pushback());
   EXPECT_EQ(Queue().refused(), 1);
+}
+
+class ImpatientIntakeTest : public IntakeTest {
+ protected:
+  ImpatientIntakeTest() : IntakeTest(1, absl::Milliseconds(100)) {}
+};
+
+TEST_F(ImpatientIntakeTest, AMessageThatDoesNotComeEndsItsCall) {
+  OpenCall call(server_->channel(), kUnary, In(kLong));
+  const grpc::Status status = call.Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(status.error_message(), HasSubstr("the request (268435456 bytes at most) did not arrive within 100ms"));
+  EXPECT_EQ(server_->server().counters().stalled_reads, 1);
+  EXPECT_EQ(server_->server().counters().stalled_writes, 0);
+  EXPECT_TRUE(Becomes([&] { return server_->server().calls_in_flight() == 0; }));
 }
 
 class RoomyIntakeTest : public IntakeTest {
@@ -201,6 +220,13 @@ TEST_F(IntakeTest, ACallWithoutAMessageIsToldSo) {
   EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("request: expected one message, got none"));
   EXPECT_EQ(server_->server().calls_in_flight(), 0);
+}
+
+// They have had their time: the stop does not wait for the end of its drain.
+TEST_F(IntakeTest, AServerThatStopsWaitsForNoMessageThatDoesNotCome) {
+  Occupy(20);
+  EXPECT_EQ(server_->server().Stop().cut_off, 0);
+  for (OpenCall& occupant : occupants_) EXPECT_EQ(occupant.Finish().error_code(), StatusCode::UNAVAILABLE);
 }
 
 // They have come before the stop, and are answered.

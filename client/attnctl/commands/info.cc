@@ -55,7 +55,7 @@ std::vector<std::pair<const char*, std::int64_t>> Named(const MemoryUse& use) {
 }
 
 std::vector<std::pair<const char*, std::int64_t>> Named(const StalledCalls& calls) {
-  return {{"writes", calls.writes}};
+  return {{"writes", calls.writes}, {"reads", calls.reads}};
 }
 
 std::vector<std::pair<const char*, std::int64_t>> Named(const QueueUse& queue) {

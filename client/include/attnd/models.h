@@ -139,6 +139,7 @@ struct MemoryUse {
 // Calls that the server has ended because their other end stood still.
 struct StalledCalls {
   std::int64_t writes = 0;  // a result was not taken in time
+  std::int64_t reads = 0;   // a request did not arrive in time
 };
 
 // Calls that wait to be computed, and what became of calls because there were too many; see QueueUse in

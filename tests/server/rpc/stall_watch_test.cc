@@ -23,7 +23,7 @@ TEST(StallWatchTest, WithoutPatienceNothingIsWatched) {
   Counters counters;
   StallWatch watch({}, counters, [](const std::string&) { FAIL(); });
   EXPECT_FALSE(watch.watches());
-  StallWatch::Write write;
+  StallWatch::Transfer write;
   watch.Begin(write, nullptr, 1);
   watch.End(write);
   watch.End(write);
@@ -33,12 +33,12 @@ TEST(StallWatchTest, WritesBeginAndEndInAnyOrder) {
   Counters counters;
   StallWatch watch(kLooksOften, counters, [](const std::string&) { FAIL(); });
   EXPECT_TRUE(watch.watches());
-  std::vector<StallWatch::Write> writes(7);
+  std::vector<StallWatch::Transfer> writes(7);
   for (const std::vector<std::size_t>& order :
        {std::vector<std::size_t>{0, 1, 2, 3, 4, 5, 6}, {6, 5, 4, 3, 2, 1, 0}, {3, 0, 6, 2, 4, 1, 5}}) {
-    for (StallWatch::Write& write : writes) watch.Begin(write, nullptr, kYear);
+    for (StallWatch::Transfer& write : writes) watch.Begin(write, nullptr, kYear);
     for (const std::size_t i : order) watch.End(writes[i]);
-    for (StallWatch::Write& write : writes) watch.End(write);  // again: nothing happens
+    for (StallWatch::Transfer& write : writes) watch.End(write);  // again: nothing happens
   }
   EXPECT_EQ(counters.stalled_writes.load(), 0);
 }
@@ -47,19 +47,19 @@ TEST(StallWatchTest, ManyThreadsBeginAndEnd) {
   Counters counters;
   StallWatch watch(kLooksOften, counters, [](const std::string&) { FAIL(); });
   std::vector<std::thread> threads;
-  std::deque<StallWatch::Write> handed_over(8);
+  std::deque<StallWatch::Transfer> handed_over(8);
   for (std::size_t t = 0; t < handed_over.size(); ++t) {
     threads.emplace_back([&watch, &handed_over, t] {
-      std::vector<StallWatch::Write> own(5);
+      std::vector<StallWatch::Transfer> own(5);
       for (int i = 0; i < 2000; ++i) {
-        for (StallWatch::Write& write : own) watch.Begin(write, nullptr, kYear);
-        for (StallWatch::Write& write : own) watch.End(write);
+        for (StallWatch::Transfer& write : own) watch.Begin(write, nullptr, kYear);
+        for (StallWatch::Transfer& write : own) watch.End(write);
       }
       watch.Begin(handed_over[t], nullptr, kYear);
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (StallWatch::Write& write : handed_over) watch.End(write);  // by another thread
+  for (StallWatch::Transfer& write : handed_over) watch.End(write);  // by another thread
   EXPECT_EQ(counters.stalled_writes.load(), 0);
 }
 

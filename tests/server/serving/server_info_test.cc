@@ -68,6 +68,7 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
   const model::Registry models{{}};
   Counters counters;
   counters.stalled_writes = 4;
+  counters.stalled_reads = 5;
   v1::GetServerInfoResponse info;
   AddUse(ledger, &shared, counters, models, {.waiting = 5, .refused = 6, .expired = 7}, info);
   EXPECT_EQ(info.queue().waiting(), 5);
@@ -77,6 +78,7 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
   EXPECT_EQ(info.memory().used_bytes(), 0);
   EXPECT_EQ(info.shared_memory().total_bytes(), 500);
   EXPECT_EQ(info.stalled_calls().writes(), 4);
+  EXPECT_EQ(info.stalled_calls().reads(), 5);
   {
     const auto one = ledger.Take(ledger.AccountOf("a"), 300);
     const auto two = ledger.Take(ledger.AccountOf("b"), 200);

@@ -149,7 +149,7 @@ def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
         local_calls=message.local_calls,
         memory=_use_of(message.memory) if message.HasField("memory") else None,
         shared_memory=_use_of(message.shared_memory) if message.HasField("shared_memory") else None,
-        stalled_calls=StalledCalls(message.stalled_calls.writes),
+        stalled_calls=StalledCalls(message.stalled_calls.writes, message.stalled_calls.reads),
         model_bytes=message.model_bytes,
         queue=QueueUse(message.queue.waiting, message.queue.refused, message.queue.expired),
     )

@@ -362,9 +362,11 @@ class StalledCalls:
 
     Attributes:
         writes: a result was not taken in time.
+        reads: a request did not arrive in time.
     """
 
     writes: int = 0
+    reads: int = 0
 
 
 @dataclass(frozen=True)

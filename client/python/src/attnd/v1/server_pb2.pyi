@@ -120,10 +120,12 @@ class Setting(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[SettingState, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class StalledCalls(_message.Message):
-    __slots__ = ["writes"]
+    __slots__ = ["reads", "writes"]
+    READS_FIELD_NUMBER: _ClassVar[int]
     WRITES_FIELD_NUMBER: _ClassVar[int]
+    reads: int
     writes: int
-    def __init__(self, writes: _Optional[int] = ...) -> None: ...
+    def __init__(self, writes: _Optional[int] = ..., reads: _Optional[int] = ...) -> None: ...
 
 class SettingState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
