@@ -39,7 +39,7 @@ RawReactor* AttentionService::ComputeAttention(grpc::CallbackServerContext& cont
     call = MakeUnaryCall(engine_, unary_intake_, stalls_, std::move(pass), peers_.AccountOf(context), context);
     return absl::OkStatus();
   });
-  return entered.ok() ? call : refused_.Refuse(ToGrpc(entered));
+  return entered.ok() ? call : streams_.Refuse(ToGrpc(entered));
 }
 
 RawReactor* AttentionService::StreamAttention(grpc::CallbackServerContext* context) {

@@ -13,7 +13,6 @@
 #include "server/attention/unary_call.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/peers.h"
-#include "server/rpc/refused_stream.h"
 #include "server/rpc/stall_watch.h"
 
 namespace attnd::server {
@@ -55,7 +54,6 @@ class AttentionService final
   // Of unary calls and of streams: the former are small where the client sends large calls in pieces, so that they do
   // not wait for those.
   schedule::Intake unary_intake_, stream_intake_;
-  RefusedStreams<RawReactor> refused_;
   JobStreams streams_;
 };
 

@@ -89,6 +89,10 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
   // Its turn has come to be received.
   void Begin() override {
     waits_ = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      quiet_since_ = schedule::Clock::now();
+    }
     StartRead(&incoming_);
   }
 

@@ -40,7 +40,7 @@ class JobStream {
 // The streams that are open. Thread-safe; outlives them.
 class JobStreams {
  public:
-  // The reactor of a stream that cannot be opened: see RefusedStreams.
+  // The reactor of a stream, or of a unary call, that cannot be opened: see RefusedStreams.
   RawReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
   void Add(const std::shared_ptr<JobStream>& stream);
   void Remove(const JobStream* stream);

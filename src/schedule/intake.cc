@@ -29,18 +29,21 @@ IntakeLine::Joined Intake::Join(Entry& entry, const void* caller, Clock::time_po
 void Intake::Received(Entry& entry) {
   {
     absl::MutexLock lock(&mutex_);
+    const bool had_place = IntakeLine::Receives(entry);
     line_.Received(entry, Clock::now());
-    if (line_.waiting() == 0) return;
+    if (!had_place || line_.waiting() == 0) return;
   }
   LetIn();
 }
 
+// What was outside makes no room. So one that is found late, and leaves, does not let in others from within LetIn.
 bool Intake::Leave(Entry& entry) {
   bool waited = false;
   {
     absl::MutexLock lock(&mutex_);
+    const bool made_room = !IntakeLine::Outside(entry);
     waited = line_.Leave(entry, Clock::now());
-    if (line_.waiting() == 0) return waited;
+    if (!made_room || waited || line_.waiting() == 0) return waited;
   }
   LetIn();
   return waited;

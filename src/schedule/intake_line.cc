@@ -49,11 +49,11 @@ IntakeLine::Joined IntakeLine::Join(IntakeEntry& entry, const void* caller, Cloc
       throw;
     }
     found->second.name = caller;
-    found->second.used = clock_;
     found->second.node = place.extract(place.begin());
   }
   Caller& of = found->second;
   entry.of_ = &of;
+  if (of.waiting.empty()) of.used = std::max(of.used, clock_);
   if (receiving_ < options_.places && of.inside < options_.per_caller && of.waiting.empty()) {
     Begin(entry, now);
     return Joined::kBegins;
@@ -114,6 +114,7 @@ void IntakeLine::Begin(IntakeEntry& entry, Clock::time_point now) {
   newest_ = &entry;
   ++receiving_;
   ++entry.of_->inside;
+  clock_ = std::max(clock_, entry.of_->used);
 }
 
 IntakeEntry* IntakeLine::Take(Clock::time_point now, std::optional<TooLong>& late) {
@@ -121,7 +122,6 @@ IntakeEntry* IntakeLine::Take(Clock::time_point now, std::optional<TooLong>& lat
   if (receiving_ >= options_.places || offered_.empty()) return nullptr;
   Caller& caller = **offered_.begin();
   Withhold(caller);
-  clock_ = std::max(clock_, caller.used);
   IntakeEntry& entry = **caller.waiting.begin();
   caller.waiting.erase(caller.waiting.begin());
   --waiting_;

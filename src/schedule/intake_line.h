@@ -95,6 +95,8 @@ class IntakeLine {
   void Received(IntakeEntry& entry, Clock::time_point now);
   // It is done with, or will not come. True if it still waited.
   bool Leave(IntakeEntry& entry, Clock::time_point now);
+  // Whether it is outside.
+  static bool Outside(const IntakeEntry& entry) { return entry.place_ == IntakeEntry::Place::kOutside; }
   // Whether it has a place.
   static bool Receives(const IntakeEntry& entry) { return entry.place_ == IntakeEntry::Place::kReceiving; }
 
@@ -137,10 +139,10 @@ struct IntakeEntry::Caller {
   const void* name = nullptr;
   std::set<IntakeEntry*, IsBefore> waiting;
   int inside = 0;          // are received, or are not done with
-  double used = 0;         // seconds that it has held places, from the clock's value when it came
+  double used = 0;         // seconds that it has held places, from the clock's value when it last came to the line
   std::uint64_t turn = 0;  // breaks ties: who was offered first
-  Callers::node_type
-      node;  // its place among those that are offered, while it is not there: to come back takes no memory
+  // Its place among those that are offered, while it is not there: to come back takes no memory.
+  Callers::node_type node;
 };
 
 }  // namespace attnd::schedule

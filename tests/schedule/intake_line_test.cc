@@ -181,6 +181,37 @@ TEST_F(IntakeLineTest, PlacesGoToWhoHasHeldThemForTheShortestTime) {
   EXPECT_GE(served, 49) << "each has had the next place that was free";
 }
 
+// However long one has been at work before there was a line.
+TEST_F(IntakeLineTest, NobodyPaysForTimeWithoutALine) {
+  int next = 0;
+  const auto replace = [&](int number, std::uintptr_t caller) {
+    line_.Leave(Of(number), now_);
+    return Join(next++, caller);
+  };
+  Join(next++, 0);
+  Join(next++, 0);
+  for (int i = 0; i < 1000; ++i) {
+    now_ += milliseconds(100);
+    ASSERT_EQ(replace(i, 0), Joined::kBegins) << "one of the two is always here";
+  }
+  std::vector<int> begun = {next - 2, next - 1};
+  for (int i = 0; i < 20; ++i) {
+    Join(2000 + i, 0);
+    Join(3000 + i, 1);
+  }
+  std::map<int, int> of_caller;
+  for (int i = 0; i < 20; ++i) {
+    now_ += milliseconds(100);
+    line_.Leave(Of(begun[static_cast<std::size_t>(i)]), now_);
+    for (const int number : TakeAll()) {
+      begun.push_back(number);
+      ++of_caller[number / 1000];
+    }
+  }
+  EXPECT_THAT(of_caller[2], testing::AllOf(testing::Ge(8), testing::Le(12)));
+  EXPECT_THAT(of_caller[3], testing::AllOf(testing::Ge(8), testing::Le(12)));
+}
+
 // One place, one entry in 100 ms.
 class OnePlaceTest : public IntakeLineTest {
  protected:

@@ -69,6 +69,35 @@ TEST(IntakeTest, ALineOfSlowSendersMovesOn) {
   for (Waiter& waiter : line) intake.Leave(waiter);
 }
 
+// Each leaves as it is told, which does not find the next one: the stack would grow with the line.
+TEST(IntakeTest, ALongLineThatIsLateGoesAtOnce) {
+  struct Leaver final : Intake::Entry {
+    void Begin() override {}
+    void Late(const TooLong&) override {
+      intake->Leave(*this);
+      ++*late;
+    }
+    Intake* intake = nullptr;
+    int* late = nullptr;
+  };
+  Intake intake({.places = 1, .most_hold = hours(1)});
+  constexpr int kLine = 50'000;
+  std::deque<Leaver> line(kLine);
+  Waiter first;
+  TooLong too_long;
+  ASSERT_EQ(intake.Join(first, nullptr, kNever, too_long), Joined::kBegins);
+  const Clock::time_point due = Clock::now() + milliseconds(1);
+  int late = 0;
+  for (Leaver& leaver : line) {
+    leaver.intake = &intake;
+    leaver.late = &late;
+    ASSERT_EQ(intake.Join(leaver, nullptr, due, too_long), Joined::kWaits);
+  }
+  std::this_thread::sleep_until(due);
+  intake.Leave(first);
+  EXPECT_EQ(late, kLine);
+}
+
 // Each that has joined is begun, found late or has left, and never two of these.
 TEST(IntakeTest, ManyThreads) {
   struct Racer final : Intake::Entry {
