@@ -18,10 +18,10 @@ constexpr double kLeastTime = 0.5;
 // What an average keeps when another value comes.
 constexpr double kKept = 0.9;
 
-// Who takes so much longer than others is a slow sender.
-constexpr double kMuchLonger = 8;
-// Seconds that measurements of the time to receive an entry are kept.
-constexpr double kMemory = 2;
+// Who takes so much longer than what is usual is a slow sender. So many of the others take no longer than that.
+constexpr double kMuchLonger = 4, kMost = 0.8;
+// By what part of itself the usual time changes with an entry.
+constexpr double kStep = 0.1;
 
 // Seconds: when one that is refused may come back.
 constexpr double kSoonest = 0.01, kLatest = 30;
@@ -64,6 +64,7 @@ IntakeLine::Joined IntakeLine::Join(IntakeEntry& entry, const void* caller, Cloc
       return Joined::kRefused;
     }
     of.waiting.insert(&entry);
+    if (of.waiting.size() == 1) ++lines_;
   } catch (...) {
     ForgetIfIdle(of);
     throw;
@@ -88,7 +89,7 @@ bool IntakeLine::TooLongFor(const IntakeEntry& entry, Clock::time_point now, Too
   return true;
 }
 
-// How many of those that wait begin before an entry that does not wait yet; stops counting beyond `enough`.
+// How many of those that wait may begin before an entry that does not wait yet; stops counting beyond `enough`.
 double IntakeLine::Before(const IntakeEntry& entry, double enough) const {
   const auto& waiting = entry.of_->waiting;
   double own = 0;
@@ -97,11 +98,9 @@ double IntakeLine::Before(const IntakeEntry& entry, double enough) const {
   } else {
     for (auto at = waiting.begin(); at != waiting.end() && own <= enough && (*at)->due_ <= entry.due_; ++at) ++own;
   }
-  double before = own;
-  for (auto at = callers_.begin(); at != callers_.end() && before <= enough; ++at) {
-    if (&at->second != entry.of_) before += std::min(static_cast<double>(at->second.waiting.size()), own + 1);
-  }
-  return before;
+  // Each of the others at most as often as this one's caller.
+  const std::size_t others = lines_ - (waiting.empty() ? 0 : 1);
+  return own + std::min(static_cast<double>(waiting_ - waiting.size()), static_cast<double>(others) * (own + 1));
 }
 
 void IntakeLine::Begin(IntakeEntry& entry, Clock::time_point now) {
@@ -125,6 +124,7 @@ IntakeEntry* IntakeLine::Take(Clock::time_point now, std::optional<TooLong>& lat
   IntakeEntry& entry = **caller.waiting.begin();
   caller.waiting.erase(caller.waiting.begin());
   --waiting_;
+  if (caller.waiting.empty()) --lines_;
   if (entry.has_deadline_ && Seconds(entry.due_ - now).count() < inside_seconds_ * kLeastTime) {
     late = TooLong{inside_seconds_, std::clamp(inside_seconds_, kSoonest, kLatest)};
     entry.place_ = IntakeEntry::Place::kOutside;
@@ -153,7 +153,10 @@ bool IntakeLine::Leave(IntakeEntry& entry, Clock::time_point now) {
   if (waited) {
     caller.waiting.erase(&entry);
     --waiting_;
-    if (caller.waiting.empty()) Withhold(caller);
+    if (caller.waiting.empty()) {
+      --lines_;
+      Withhold(caller);
+    }
   } else {
     if (Receives(entry)) EndReceiving(entry, now);
     --caller.inside;
@@ -189,25 +192,27 @@ void IntakeLine::EndReceiving(IntakeEntry& entry, Clock::time_point now) {
   Offer(caller);
 }
 
-// How long an entry took that has been received. One that is far beyond the longest hold has had a sender with nothing
-// to send: it says nothing of the others.
+// How long an entry took that has been received: a running quantile (Robbins and Monro, 1951), by ratios, so that a few
+// slow senders count as few, however slow. One that is far beyond the longest hold has had a sender with nothing to
+// send: it says nothing of the others.
 void IntakeLine::Measure(IntakeEntry& entry, Clock::time_point now) {
   if (!entry.unmeasured_) return;
   entry.unmeasured_ = false;
   const Clock::duration took = now - entry.began_;
   if (took > 2 * options_.most_hold) return;
-  const double kept = std::max(0.0, 1 - Seconds(now - measured_).count() / kMemory);
   const double seconds = Seconds(took).count();
-  received_seconds_ = received_seconds_ * kept + seconds;
-  received_squares_ = received_squares_ * kept + seconds * seconds;
-  measured_ = now;
+  if (usual_seconds_ == 0) {
+    usual_seconds_ = seconds;
+  } else if (seconds > usual_seconds_) {
+    usual_seconds_ = std::min(seconds, usual_seconds_ * (1 + kStep * kMost));
+  } else {
+    usual_seconds_ = std::max(seconds, usual_seconds_ * (1 - kStep * (1 - kMost)));
+  }
 }
 
-// Much longer than entries take, those counting for more that take long.
 Clock::duration IntakeLine::Hold() const {
-  if (received_seconds_ == 0) return options_.most_hold;
-  const auto hold =
-      std::chrono::duration_cast<Clock::duration>(Seconds(kMuchLonger * received_squares_ / received_seconds_));
+  if (usual_seconds_ == 0) return options_.most_hold;
+  const auto hold = std::chrono::duration_cast<Clock::duration>(Seconds(kMuchLonger * usual_seconds_));
   return std::clamp(hold, options_.least_hold, options_.most_hold);
 }
 

@@ -82,8 +82,8 @@ class IntakeLine {
 
   enum class Joined : std::uint8_t { kBegins, kWaits, kRefused };
   // An entry that is outside joins. It begins at once, or waits until Take returns it, or is refused since it would
-  // wait for too long: `too_long` is set then. `caller` is only compared. O(those of its caller that are due before it,
-  // and callers). May throw std::bad_alloc, and then has changed nothing.
+  // wait for too long: `too_long` is set then. `caller` is only compared. O(those of its caller that are due before
+  // it). May throw std::bad_alloc, and then has changed nothing.
   Joined Join(IntakeEntry& entry, const void* caller, Clock::time_point deadline, Clock::time_point now,
               TooLong& too_long);
 
@@ -125,14 +125,13 @@ class IntakeLine {
   IntakeEntry* oldest_ = nullptr;          // of those that are received
   IntakeEntry* newest_ = nullptr;
   std::size_t waiting_ = 0;
+  std::size_t lines_ = 0;  // callers of whom some wait
   int receiving_ = 0;
   std::uint64_t next_sequence_ = 0, next_turn_ = 0;
   WorkRate rate_;                   // entries that begin in a second, while there is a line
   Clock::time_point last_begun_{};  // of those; or when the line began
   double inside_seconds_ = 0;       // moving average: from an entry's begin until it is done with
-  // Of the entries that were received in the last seconds: how long that took, and the squares.
-  double received_seconds_ = 0, received_squares_ = 0;
-  Clock::time_point measured_{};  // the last one
+  double usual_seconds_ = 0;        // to receive an entry: most take no longer; 0 while nothing is known
 };
 
 struct IntakeEntry::Caller {

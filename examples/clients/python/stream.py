@@ -24,7 +24,8 @@ def piece(head: int) -> attention_pb2.StreamAttentionRequest:
     call.head_dim = DIM
     call.dtype = types_pb2.DTYPE_FP32
     q, k, v = (tensors[start : start + HEAD] for start in range(head * HEAD, 3 * SIZE, SIZE))
-    return attention_pb2.StreamAttentionRequest(id=head, call=call, q=q, k=k, v=v)
+    # A server that stops waits for the next piece while there are more.
+    return attention_pb2.StreamAttentionRequest(id=head, call=call, more=head + 1 < HEADS, q=q, k=k, v=v)
 
 
 def pieces() -> Iterator[attention_pb2.StreamAttentionRequest]:
