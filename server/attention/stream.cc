@@ -220,6 +220,8 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     }
     if (joined == schedule::IntakeLine::Joined::kBegins) Begin();
     if (joined == schedule::IntakeLine::Joined::kRefused) Late(too_long);
+    // Given up meanwhile, by a thread that did not find it in the line yet.
+    if (joined == schedule::IntakeLine::Joined::kWaits && options_.cancel.cancelled()) GiveUp();
   }
 
   void End(const Next& next) {
