@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
+
 namespace attnd::schedule {
 namespace {
 
@@ -38,41 +40,34 @@ IntakeLine::Joined IntakeLine::Join(IntakeEntry& entry, const void* caller, Cloc
   entry.has_deadline_ = deadline != Clock::time_point::max();
   entry.due_ = deadline;
   if (!entry.has_deadline_ && options_.max_wait < Clock::time_point::max() - now) entry.due_ = now + options_.max_wait;
-  auto found = callers_.find(caller);
-  if (found == callers_.end()) {
-    IntakeEntry::Callers place;
-    found = callers_.try_emplace(caller).first;
-    try {
-      place.insert(&found->second);
-    } catch (...) {
-      callers_.erase(found);
-      throw;
-    }
-    found->second.name = caller;
-    found->second.node = place.extract(place.begin());
-  }
-  Caller& of = found->second;
+  Caller& of = CallerOf(caller);
+  const absl::Cleanup forget = [this, &of] { ForgetIfIdle(of); };
   entry.of_ = &of;
   if (of.waiting.empty()) of.used = std::max(of.used, clock_);
   if (receiving_ < options_.places && of.inside < options_.per_caller && of.waiting.empty()) {
     Begin(entry, now);
     return Joined::kBegins;
   }
-  try {
-    if (TooLongFor(entry, now, too_long)) {
-      ForgetIfIdle(of);
-      return Joined::kRefused;
-    }
-    of.waiting.insert(&entry);
-    if (of.waiting.size() == 1) ++lines_;
-  } catch (...) {
-    ForgetIfIdle(of);
-    throw;
-  }
+  if (TooLongFor(entry, now, too_long)) return Joined::kRefused;
+  of.waiting.insert(&entry);
+  if (of.waiting.size() == 1) ++lines_;
   entry.place_ = IntakeEntry::Place::kWaiting;
   if (waiting_++ == 0) last_begun_ = now;
   Offer(of);
   return Joined::kWaits;
+}
+
+IntakeLine::Caller& IntakeLine::CallerOf(const void* name) {
+  if (const auto found = callers_.find(name); found != callers_.end()) return found->second;
+  // Made whole before it is one of them: each of the two may fail.
+  std::map<const void*, Caller> made;
+  Caller& caller = made.try_emplace(name).first->second;
+  IntakeEntry::Callers place;
+  place.insert(&caller);
+  caller.name = name;
+  caller.node = place.extract(place.begin());
+  callers_.insert(made.extract(made.begin()));
+  return caller;
 }
 
 bool IntakeLine::TooLongFor(const IntakeEntry& entry, Clock::time_point now, TooLong& too_long) const {

@@ -108,6 +108,7 @@ class IntakeLine {
 
  private:
   using Caller = IntakeEntry::Caller;
+  Caller& CallerOf(const void* name);
   bool TooLongFor(const IntakeEntry& entry, Clock::time_point now, TooLong& too_long) const;
   double Before(const IntakeEntry& entry, double enough) const;
   void Begin(IntakeEntry& entry, Clock::time_point now);
