@@ -37,6 +37,12 @@ TEST(ConnectionTableTest, AnotherSocketOrFileOfTheSameNumberIsNotIt) {
   socket = shm::UniqueFd();
   socket = Socket();
   ASSERT_EQ(socket.get(), number);
+  table.Add(number, "a");
+  EXPECT_EQ(table.size(), 1U);
+  EXPECT_EQ(table.CountOf("a"), 1U) << "the same peer's next one";
+  socket = shm::UniqueFd();
+  socket = Socket();
+  ASSERT_EQ(socket.get(), number);
   table.Add(number, "b");
   EXPECT_EQ(table.size(), 1U);
   EXPECT_EQ(table.CountOf("a"), 0U) << "its number is another peer's now";
