@@ -11,7 +11,7 @@ cd "$root"
 tests=(
   # the engine
   heap_libc_test memory_ledger_test memory_pace_test registry_test registry_threads_test
-  schedule_attention_work_test schedule_default_threads_test schedule_queue_test schedule_scheduler_test
+  schedule_attention_work_test schedule_default_threads_test schedule_intake_test schedule_queue_test schedule_scheduler_test
   # the server (its services by the e2e tests: gRPC's in-process channel, which their unit tests use, hands over memory in
   # an order that cannot be seen)
   server_attention_engine_test server_attention_local_service_test
@@ -23,7 +23,7 @@ tests=(
   client_compute_test client_lifetime_test client_local_calls_test client_local_futures_test client_retry_test
   client_shared_memory_test client_staging_test client_stream_test
   # both
-  e2e_cancel_test e2e_frozen_server_test e2e_ledger_test e2e_limits_test e2e_load_test e2e_local_calls_test
+  e2e_cancel_test e2e_frozen_server_test e2e_intake_test e2e_ledger_test e2e_limits_test e2e_load_test e2e_local_calls_test
   e2e_local_client_test e2e_local_futures_test e2e_models_test e2e_probes_test e2e_queue_test e2e_restart_test e2e_shared_memory_test
   e2e_stall_test e2e_stop_test
   e2e_stream_test
