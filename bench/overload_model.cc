@@ -37,7 +37,7 @@ struct Peer {
   std::int64_t calls = 0, answered = 0;
 };
 
-enum class Stage : std::uint8_t { kLine, kReceiving, kArrived, kQueued, kComputed, kSent, kOver };
+enum class Stage : std::uint8_t { kLine, kReceiving, kArrived, kQueued, kComputed, kSent };
 
 // One call, from its headers to its end.
 struct Call {
@@ -99,7 +99,7 @@ class Model {
     }
   };
 
-  int Places() const { return options_.places > 0 ? options_.places : std::max(8, 2 * options_.cores); }
+  int Places() const { return options_.places > 0 ? options_.places : schedule::DefaultPlaces(options_.cores); }
   double Exponential(double mean) { return std::exponential_distribution<>(1 / mean)(random_); }
   void After(double seconds, std::function<void()> run) {
     events_.push({now_ + Of(seconds), ++sequence_, std::move(run)});

@@ -60,7 +60,8 @@ bool TakesLongToPrepare(const v1::ComputeAttentionRequest& request) {
 absl::Status StatusOf(const schedule::Outcome& outcome, schedule::Clock::time_point deadline,
                       absl::Duration max_queue_time) {
   if (outcome.come_back == absl::ZeroDuration()) return outcome.status;
-  return TooLongError(outcome.estimate, outcome.come_back, deadline, max_queue_time);
+  const schedule::TooLong too_long{absl::ToDoubleSeconds(outcome.estimate), absl::ToDoubleSeconds(outcome.come_back)};
+  return TooLongError(too_long, deadline, max_queue_time);
 }
 
 // The preparation of a request, as a work of one item. Its cost is such that it is not done on the submitting thread.

@@ -100,14 +100,15 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
   void Late(const schedule::TooLong& too_long) override {
     if (begun_) return Begin();
     waits_ = false;
-    const absl::Status status = TooLongError(absl::Seconds(too_long.estimate), absl::Seconds(too_long.come_back),
-                                             options_.deadline, engine_.max_queue_time());
+    const absl::Status status = TooLongError(too_long, options_.deadline, engine_.max_queue_time());
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.ReadFailed(status); });
   }
 
   void OnReadDone(bool ok) override {
-    if (!ok) intake_.Received(*this);
-    if (!ok) return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
+    if (!ok) {
+      intake_.Received(*this);
+      return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
+    }
     const absl::Status taken = memory::CatchNoMemory([this] { return Take(); });
     if (taken.ok()) return;  // the stream may be gone
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.ReadFailed(taken); });

@@ -7,9 +7,10 @@
 
 namespace attnd::server {
 
-absl::Status TooLongError(absl::Duration estimate, absl::Duration come_back, schedule::Clock::time_point deadline,
+absl::Status TooLongError(const schedule::TooLong& too_long, schedule::Clock::time_point deadline,
                           absl::Duration max_queue_time) {
   return memory::CatchNoMemory([&] {
+    const absl::Duration estimate = absl::Seconds(too_long.estimate);
     const auto seconds = [](absl::Duration time) { return absl::StrFormat("%.3g s", absl::ToDoubleSeconds(time)); };
     absl::Status status =
         deadline == schedule::Clock::time_point::max()
@@ -20,7 +21,7 @@ absl::Status TooLongError(absl::Duration estimate, absl::Duration come_back, sch
                          absl::StrCat("later than ", seconds(estimate),
                                       " from now, until the calls before this one and it will be done"),
                          seconds(absl::FromChrono(deadline - schedule::Clock::now())));
-    SetRetryDelay(come_back, status);
+    SetRetryDelay(absl::Seconds(too_long.come_back), status);
     return status;
   });
 }

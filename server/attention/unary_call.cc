@@ -25,7 +25,8 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
     options_.account = std::move(account);
   }
 
-  // Once, before gRPC has the reactor. May throw std::bad_alloc: then it is to go. Otherwise it may be gone after this.
+  // Once, before gRPC has the reactor, which so cannot be done with it yet. May throw std::bad_alloc, and then nothing
+  // has begun.
   void Start() {
     schedule::TooLong too_long;
     switch (intake_.Join(*this, options_.account.get(), options_.deadline, too_long)) {
@@ -44,8 +45,7 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
   }
 
   void Late(const schedule::TooLong& too_long) override {
-    End(TooLongError(absl::Seconds(too_long.estimate), absl::Seconds(too_long.come_back), options_.deadline,
-                     engine_.max_queue_time()));
+    End(TooLongError(too_long, options_.deadline, engine_.max_queue_time()));
   }
 
   void OnReadDone(bool ok) override {

@@ -53,9 +53,6 @@ constexpr absl::Duration kProbesEnd = absl::Seconds(1);
 // Unlimited.
 constexpr int kAnyReads = std::numeric_limits<int>::max();
 
-// Enough to keep the threads that receive busy, and those that compute.
-int DefaultMaxReads(int threads) { return std::max(8, 2 * threads); }
-
 // How long a client that has vanished may leave data unacknowledged before its connection is given up.
 constexpr absl::Duration kTcpUserTimeout = absl::Seconds(20);
 
@@ -81,7 +78,7 @@ StallLimit StallLimitOf(const Options& options) {
 AttentionServiceOptions AttentionServiceOptionsOf(const Options& options, int threads) {
   AttentionServiceOptions service;
   service.proxies = TrustedProxies(options);
-  service.intake.places = options.max_reads > 0 ? options.max_reads : DefaultMaxReads(threads);
+  service.intake.places = options.max_reads > 0 ? options.max_reads : schedule::DefaultPlaces(threads);
   service.intake.per_caller = service.intake.places > kAnyReads / 2 ? kAnyReads : 2 * service.intake.places;
   service.intake.max_wait = absl::ToChronoNanoseconds(options.max_queue_time);
   return service;

@@ -20,8 +20,8 @@ constexpr double kLeastTime = 0.5;
 // What an average keeps when another value comes.
 constexpr double kKept = 0.9;
 
-// Who takes so much longer than what is usual is a slow sender. So many of the others take no longer than that.
-constexpr double kMuchLonger = 4, kMost = 0.8;
+// The usual time is one that four entries in five do not exceed; a sender that takes four times as long is slow.
+constexpr double kMost = 0.8, kMuchLonger = 4;
 // By what part of itself the usual time changes with an entry.
 constexpr double kStep = 0.1;
 

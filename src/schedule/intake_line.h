@@ -1,6 +1,7 @@
 // Whose turn it is to be received: the line before the few places.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -55,9 +56,12 @@ class IntakeEntry {
   IntakeEntry* next_ = nullptr;
 };
 
+// Places that keep this many threads, which receive and compute, busy.
+inline int DefaultPlaces(int threads) { return std::max(8, 2 * threads); }
+
 struct IntakeOptions {
-  int places = 16;      // so many are received at a time
-  int per_caller = 32;  // so many of one caller are received, or received and not done with
+  int places = 16;      // the most that are received at a time
+  int per_caller = 32;  // the most of one caller that are received, or are received and not done with
   // Who takes much longer to be received than others do has a slow sender, and counts no more: after a time between
   // these.
   Clock::duration least_hold = std::chrono::milliseconds(20);

@@ -1,14 +1,12 @@
 // Connections: what each side asks of the other while nothing is sent, and their age. Intervals are scaled down to the
 // second that gRPC's clients keep between pings; scripts/keepalive.sh has the real ones.
 
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <thread>
@@ -205,17 +203,9 @@ TEST(ConnectionTest, AConnectionThatSaysNothingIsClosed) {
   server::Options options = TestOptions();
   options.handshake_time = absl::Milliseconds(500);
   TestServer server(options);
-  const std::string& address = server.server().addresses()[0];
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
-  const auto connected = [&to] {
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    EXPECT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
-    return fd;
-  };
-  const int silent = connected(), speaks = connected();
+  const int silent = ConnectTo(server.address()), speaks = ConnectTo(server.address());
+  ASSERT_GE(silent, 0);
+  ASSERT_GE(speaks, 0);
   const std::string settings("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
   ASSERT_EQ(send(speaks, settings.data(), settings.size(), MSG_NOSIGNAL), static_cast<ssize_t>(settings.size()));
   std::array<char, 4096> bytes;

@@ -106,7 +106,8 @@ class IntakeTest : public testing::Test {
     return info.queue();
   }
 
-  // So many calls without messages, all but the first in the line; each has its turn for a quarter of a second.
+  // Begins this many calls that send no message. All but the first wait in the line; each has a place for a quarter of
+  // a second.
   void Occupy(int calls, const char* method = kUnary, absl::Duration time = kLong) {
     for (int i = 0; i < calls; ++i) occupants_.emplace_back(server_->channel(), method, In(time));
     EXPECT_TRUE(Becomes([&] { return Queue().waiting() > 0; }));

@@ -71,6 +71,14 @@ bool SendAll(int to, const char* bytes, std::size_t size) {
 
 }  // namespace
 
+int ConnectTo(const std::string& server) {
+  const sockaddr_in address = Loopback(std::stoi(server.substr(server.rfind(':') + 1)));
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
 Relay::Relay(const std::string& server, const std::string& from)
     : server_port_(std::atoi(server.substr(server.rfind(':') + 1).c_str())), from_(from) {
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

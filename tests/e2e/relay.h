@@ -7,6 +7,9 @@
 
 namespace attnd::e2e {
 
+// A TCP connection to `server` ("127.0.0.1:port") for bytes by hand, which the caller closes; -1 if there is none.
+int ConnectTo(const std::string& server);
+
 // Relays to `server` ("127.0.0.1:port") until destroyed, as from the address `from` if one is given ("127.0.0.2"). Once
 // silent it takes no byte and passes none on, and its connections stay open. Thread-safe but for its destruction.
 class Relay {

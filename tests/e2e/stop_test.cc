@@ -1,12 +1,10 @@
 // A server that stops: what it has accepted is answered, within the time it is given.
 
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <cstdint>
 #include <string>
 #include <thread>
 #include <utility>
@@ -67,13 +65,8 @@ std::string Frame(char type, char flags, char stream, const std::string& payload
 // Such a call reaches no service, and its connection stays open.
 TEST(StopTest, ACallThatGrpcDropsHoldsNoStop) {
   TestServer server(OneThread(absl::Seconds(600)));
-  const std::string& address = server.server().addresses()[0];
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  to.sin_port = htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
-  const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  ASSERT_EQ(connect(connection, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+  const int connection = ConnectTo(server.address());
+  ASSERT_GE(connection, 0);
   constexpr char kSettings = 4, kHeaders = 1, kEndOfStreamAndHeaders = 5;
   const std::string no_path = Field(":method", "POST") + Field(":scheme", "http") + Field(":authority", "x") +
                               Field("content-type", "application/grpc");

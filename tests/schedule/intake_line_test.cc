@@ -287,8 +287,8 @@ TEST_F(OnePlaceTest, WhatIsLateWhenItCouldBeginIsRefusedThen) {
   EXPECT_EQ(line_.receiving(), 0);
 }
 
-// A million events of random callers: honest, slow, and such that change their minds. After each, what the line says of
-// itself is what it was told.
+// A million events of random callers: honest, slow, and such that change their minds. After each, its counts
+// are those of the calls that the test has given it.
 TEST(IntakeLineSimulation, NothingIsLostAndNobodyStarves) {
   const std::uint64_t seed = std::random_device()();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
