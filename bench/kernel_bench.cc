@@ -47,6 +47,9 @@ ABSL_FLAG(
     std::string, true_keys, "all",
     "all; start: from a quarter of the keys on, by key_starts; bits: the same keys by key_bits; or holes: all but "
     "every fourth, by key_bits");
+ABSL_FLAG(std::int64_t, window_left, -1, "the most that a key may stand before a query; -1: any distance");
+ABSL_FLAG(std::int64_t, prefix, 0, "keys that a causal mask hides from no query");
+ABSL_FLAG(bool, key_bias, false, "a bias of each key, too");
 ABSL_FLAG(int, reps, 20, "timed repetitions");
 ABSL_FLAG(bool, turns, false,
           "read lengths of turns, in seconds, from standard input, and print a line of JSON with the times of each");
@@ -65,6 +68,8 @@ struct Setup {
   PageKind pages;
   const kernel::Kernel* kernel;
   std::string true_keys;
+  std::int64_t window_left, prefix;
+  bool key_bias;
 };
 
 absl::StatusOr<Setup> ReadFlags() {
@@ -98,6 +103,13 @@ absl::StatusOr<Setup> ReadFlags() {
       setup.true_keys != "holes") {
     return absl::InvalidArgumentError("--true_keys: expected all, start, bits or holes, got " + setup.true_keys);
   }
+  const std::int64_t window_left = absl::GetFlag(FLAGS_window_left);
+  setup.window_left = window_left < 0 ? kernel::kAnyDistance : window_left;
+  setup.prefix = absl::GetFlag(FLAGS_prefix);
+  if (setup.prefix < 0 || setup.prefix > setup.keys || (setup.prefix > 0 && !setup.causal)) {
+    return absl::InvalidArgumentError("--prefix: expected 0 to the number of keys, with a causal mask");
+  }
+  setup.key_bias = absl::GetFlag(FLAGS_key_bias);
   setup.threads = absl::GetFlag(FLAGS_threads);
   setup.reps = absl::GetFlag(FLAGS_reps);
   if (setup.queries < 1 || setup.threads < 1 || setup.reps < 1) {
@@ -192,8 +204,9 @@ double Flops(const Setup& s) {
   const std::int64_t first = from_a_quarter ? s.keys / 4 : 0;
   double pairs = 0;
   for (std::int64_t i = 0; i < s.queries; ++i) {
-    const std::int64_t end = s.causal ? std::min(s.keys, s.keys - s.queries + i + 1) : s.keys;
-    const std::int64_t seen = std::max<std::int64_t>(0, end - first);
+    const std::int64_t position = s.keys - s.queries + i;
+    const std::int64_t end = s.causal ? std::min(s.keys, std::max(s.prefix, position + 1)) : s.keys;
+    const std::int64_t seen = std::max<std::int64_t>(0, end - std::max(first, position - s.window_left));
     pairs += static_cast<double>(s.true_keys == "holes" ? seen - seen / 4 : seen);
   }
   return pairs * 4 * static_cast<double>(s.dim * s.batch * s.heads);
@@ -245,6 +258,15 @@ class Problem {
     attention_.query_offset = s.keys - s.queries;
     attention_.bias = s.bias ? &bias_ : nullptr;
     attention_.product_precision = kernel::ProductPrecision::kBF16;
+    attention_.left = s.window_left;
+    if (s.prefix > 0) {
+      prefix_lengths_.assign(static_cast<std::size_t>(s.batch), s.prefix);
+      attention_.prefix_lengths = prefix_lengths_.data();
+    }
+    if (s.key_bias) {
+      key_bias_.assign(static_cast<std::size_t>(s.heads * s.keys), 0.25F);
+      attention_.key_bias = key_bias_.data();
+    }
     if (s.true_keys == "start") {
       key_starts_.assign(static_cast<std::size_t>(s.batch), s.keys / 4);
       attention_.key_starts = key_starts_.data();
@@ -269,7 +291,8 @@ class Problem {
   PageBuffer out_;
   const bias::BiasTable table_;
   kernel::BiasView bias_{};
-  std::vector<std::int64_t> key_starts_;
+  std::vector<std::int64_t> key_starts_, prefix_lengths_;
+  std::vector<float> key_bias_;
   std::vector<std::byte> key_bits_;
   Attention attention_{};
 };

@@ -29,6 +29,8 @@ def run(
     command = [str(binary), "kernel", "--shape", case.shape(), "--queries", str(case.queries), "--dtype", case.dtype]
     command += ["--threads", str(case.threads), "--bias", bias, "--mask", "causal", "--reps", str(reps)]
     command += ["--pages", case.pages, "--true_keys", true_keys]
+    if case.window:
+        command += ["--window_left", str(case.window - 1)]
     if kernel:
         command += ["--kernel", kernel]
     pinned = [*_PINNED, ",".join(map(str, cpus)), *command]

@@ -22,6 +22,7 @@ class Case:
     dtype: str = "fp32"
     threads: int = 1
     pages: str = "huge"  # or "small": see pages.py
+    window: int = 0  # keys that a query sees, its own and those before; 0: all of them
 
     def shape(self) -> str:
         """As `attnd_bench kernel --shape` takes it."""
@@ -39,8 +40,11 @@ class Inputs:
     table: np.ndarray  # [num_buckets, heads]
 
     def offset_bias(self) -> np.ndarray:
-        """[heads, keys]: the bias at offset 0, 1, 2, ..."""
-        return self.place(t5_bias.by_offset(self.table, self.case.keys))
+        """[heads, keys]: the bias at offset 0, 1, 2, ...; -inf beyond the window."""
+        bias = t5_bias.by_offset(self.table, self.case.keys)
+        if self.case.window:
+            bias[:, self.case.window :] = -np.inf
+        return self.place(bias)
 
     def mask(self) -> np.ndarray:
         """[heads, queries, keys]: the bias, -inf where the key comes after the query."""

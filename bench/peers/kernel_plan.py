@@ -123,6 +123,20 @@ def _masks() -> Contest:
     return Contest("masks", "8 heads, n = 2048, d = 64, fp32, one thread: true keys", entrants)
 
 
+def _windows() -> Contest:
+    """Time grows with the queries alone, where the window is the same."""
+    case = dataclasses.replace(_square(4096), window=512)
+    entrants = (
+        Entrant("attnd", "attnd", case),
+        Entrant("attnd, no bias", "attnd", case, bias="none"),
+        Entrant("attnd, n = 8192", "attnd", dataclasses.replace(case, queries=8192, keys=8192)),
+        Entrant("attnd, n = 16384", "attnd", dataclasses.replace(case, queries=16384, keys=16384)),
+        Entrant("attnd, every key before", "attnd", _square(4096)),
+        *_peers(case, "torch", "sdpa_mask", "flex_t5"),
+    )
+    return Contest("windows", "8 heads, n = 4096, a window of 512 keys, d = 64, fp32, one thread", entrants, rounds=5)
+
+
 def _growth() -> Contest:
     entrants = tuple(Entrant(f"attnd, n = {n}", "attnd", _square(n)) for n in (2048, 4096, 8192))
     return Contest("growth", "8 heads, d = 64, fp32, one thread", entrants, rounds=4)
@@ -143,4 +157,4 @@ def _memory() -> Contest:
 
 
 def contests() -> list[Contest]:
-    return [*_lengths(), *_batches(), _half(), _one_head(), _decode(), _masks(), _growth(), _memory()]
+    return [*_lengths(), *_batches(), _half(), _one_head(), _decode(), _masks(), _windows(), _growth(), _memory()]

@@ -124,7 +124,7 @@ def compiled(inputs: Inputs) -> Path:
 
 
 def flex_t5(inputs: Inputs) -> Path:
-    """FlexAttention, compiled: the bias read by offset in the score modifier, tiles after the diagonal left out."""
+    """FlexAttention, compiled: the bias read by offset in the score modifier, tiles that no query sees left out."""
     q, k, v = _tensors(inputs)
     bias = torch.from_numpy(inputs.offset_bias())
     n = inputs.case.keys
@@ -132,7 +132,12 @@ def flex_t5(inputs: Inputs) -> Path:
     def add_bias(score, batch, head, query, key):
         return score + bias[head, (query - key).clamp(min=0)].to(score.dtype)
 
-    visible = flex.create_block_mask(lambda b, h, query, key: query >= key, None, None, n, n, device="cpu")
+    window = inputs.case.window or n
+
+    def seen(batch, head, query, key):
+        return (query >= key) & (query - key < window)
+
+    visible = flex.create_block_mask(seen, None, None, n, n, device="cpu")
     function = torch.compile(flex.flex_attention, dynamic=False)
     run = functools.partial(function, q, k, v, score_mod=add_bias, block_mask=visible, scale=1.0)
     return Path(run, _numpy, _memory(k, v), precision=inputs.case.dtype)

@@ -1,15 +1,16 @@
 // Callers that do nothing wrong: what a server does for them while something else happens to it.
 //
 //   attnd_callers --target TARGET [--callers N] [--shape B,H,N,D] [--every_ms T | --rate R] [--deadline_ms D]
-//                 [--seconds S | --calls C]
+//                 [--seconds S | --calls C] [--forwarded_for ADDRESS]
 //
 // Each caller is a thread with a client of its own, without repeats. It makes a call every `every_ms` (0: one after the
 // other). With `rate` the callers together begin that many calls in a second, even while earlier ones are not answered
 // (an open loop). That needs a caller without a call each time: "late_ms" says if there were too few. SIGTERM ends them
-// as the end of `seconds` does. Prints one line of JSON: "calls", "served", "refused" (status code -> calls),
-// "refused_p99_ms", "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms"
-// (how many took longer), and "late_ms", the most by which a caller's own timer was late: a machine that is busy delays
-// callers too.
+// as the end of `seconds` does. `forwarded_for` is sent as x-forwarded-for: to a server that trusts 127.0.0.1 as a
+// proxy the callers are a peer of their own. Prints one line of JSON: "calls", "served", "refused" (status code ->
+// calls), "refused_p99_ms", "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls,
+// "over_50_ms" (how many took longer), "seconds" (until the last was answered), and "late_ms", the most by which a
+// caller's own timer was late: a machine that is busy delays callers too.
 
 #include <signal.h>
 
@@ -41,7 +42,8 @@ ABSL_FLAG(int, callers, 1, "threads that call");
 ABSL_FLAG(std::string, shape, "1,8,512,64", "batch,heads,length,head_dim; fp32, without bias");
 ABSL_FLAG(double, every_ms, 0, "time between the begins of a caller's calls; 0: one after the other");
 ABSL_FLAG(double, rate, 0, "calls in a second, of all callers together; 0: as every_ms says");
-ABSL_FLAG(double, deadline_ms, 60000, "of each call");
+ABSL_FLAG(double, deadline_ms, 60000, "of each call; 0: none");
+ABSL_FLAG(std::string, forwarded_for, "", "the address that a proxy would name; empty: none");
 ABSL_FLAG(double, seconds, 1, "how long, unless --calls is given");
 ABSL_FLAG(int, calls, 0, "calls of each caller; 0: as many as fit into --seconds");
 ABSL_FLAG(bool, local, false, "at a Unix socket: calls without gRPC, tensors in shared memory");
@@ -89,6 +91,8 @@ Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Schedul
   request.output = {out.data(), elements * sizeof(float)};
   CallOptions options;
   options.wait_for_ready = true;
+  const std::string forwarded_for = absl::GetFlag(FLAGS_forwarded_for);
+  if (!forwarded_for.empty()) options.metadata.emplace_back("x-forwarded-for", forwarded_for);
   const int calls = absl::GetFlag(FLAGS_calls);
   const auto every = std::chrono::duration_cast<Clock::duration>(Milliseconds(absl::GetFlag(FLAGS_every_ms)));
 
@@ -101,7 +105,8 @@ Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Schedul
       std::this_thread::sleep_until(next);
       tally.late_ms = std::max(tally.late_ms, Milliseconds(Clock::now() - next).count());
     }
-    options.deadline = absl::Now() + absl::Milliseconds(absl::GetFlag(FLAGS_deadline_ms));
+    const double deadline_ms = absl::GetFlag(FLAGS_deadline_ms);
+    options.deadline = deadline_ms > 0 ? absl::Now() + absl::Milliseconds(deadline_ms) : absl::InfiniteFuture();
     const Clock::time_point start = Clock::now();
     const absl::StatusOr<ComputeReply> reply = client.Compute(request, options);
     const Clock::time_point done = Clock::now();
@@ -125,7 +130,7 @@ double Quantile(const std::vector<double>& sorted, double q) {
   return sorted[std::min(sorted.size() - 1, static_cast<std::size_t>(q * static_cast<double>(sorted.size())))];
 }
 
-nlohmann::json Summary(const std::vector<Tally>& tallies) {
+nlohmann::json Summary(const std::vector<Tally>& tallies, std::chrono::duration<double> took) {
   Tally all;
   for (const Tally& tally : tallies) {
     all.served_ms.insert(all.served_ms.end(), tally.served_ms.begin(), tally.served_ms.end());
@@ -148,6 +153,7 @@ nlohmann::json Summary(const std::vector<Tally>& tallies) {
           {"p99_ms", Quantile(all.served_ms, 0.99)},
           {"max_ms", Quantile(all.served_ms, 1)},
           {"over_50_ms", over},
+          {"seconds", took.count()},
           {"late_ms", all.late_ms}};
 }
 
@@ -163,8 +169,9 @@ absl::Status Run() {
     if (!client.ok()) return client.status();
     clients.push_back(*std::move(client));
   }
-  const Clock::time_point end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                                   std::chrono::duration<double>(absl::GetFlag(FLAGS_seconds)));
+  const Clock::time_point begin = Clock::now();
+  const Clock::time_point end =
+      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(absl::GetFlag(FLAGS_seconds)));
   Schedule schedule(absl::GetFlag(FLAGS_rate));
   std::vector<Tally> tallies(clients.size());
   std::vector<std::thread> threads;
@@ -172,7 +179,7 @@ absl::Status Run() {
     threads.emplace_back([&, i] { tallies[i] = CallUntil(clients[i], *shape, schedule, end); });
   }
   for (std::thread& thread : threads) thread.join();
-  std::cout << Summary(tallies) << std::endl;
+  std::cout << Summary(tallies, Clock::now() - begin) << std::endl;
   return absl::OkStatus();
 }
 

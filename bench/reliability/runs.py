@@ -57,10 +57,14 @@ class Callers:
         local: bool = False,
         rate: float = 0,
         deadline_ms: float = 60000,
+        forwarded_for: str = "",
+        nice: int = 0,
     ):
         self.command = [str(build / "bench/attnd_callers"), f"--target={target}", f"--shape={shape}"]
         self.command += [f"--callers={callers}", f"--every_ms={every_ms}", f"--local={str(local).lower()}"]
-        self.command += [f"--rate={rate}", f"--deadline_ms={deadline_ms}"]
+        self.command += [f"--rate={rate}", f"--deadline_ms={deadline_ms}", f"--forwarded_for={forwarded_for}"]
+        if nice:
+            self.command = ["nice", "-n", str(nice), *self.command]
 
     def start(self, seconds: float = 0, calls: int = 0) -> subprocess.Popen[str]:
         return subprocess.Popen(

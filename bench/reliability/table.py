@@ -33,10 +33,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sides", choices=("both", "on", "off"), default="both", help="with protection, without, or both"
     )
-    parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="put the table into docs/reliability.md; without --all the rows measured take the place of those there",
+    )
     parser.add_argument("--allow-dirty", action="store_true", help="write the page although the tree has changes")
     parser.add_argument("--smoke", action="store_true", help="a test of the programs themselves; no times are judged")
     return parser.parse_args()
+
+
+PAGE = ROOT / "docs/reliability.md"
+HEADINGS = ["row", "what", "protection on", "protection off", "goal", "commit"]
 
 
 @dataclasses.dataclass
@@ -84,6 +92,12 @@ def chosen(options: argparse.Namespace) -> list[rows.Row]:
     return found
 
 
+def written(path: pathlib.Path) -> list[list[str]]:
+    """The rows that the page has."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("| `")]
+    return [cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines) if len(cells) == len(HEADINGS)]
+
+
 def main() -> None:
     options = arguments()
     if options.list:
@@ -100,13 +114,14 @@ def main() -> None:
         for name, side in zip(("on", "off"), sides(row, options)):
             cells.append(cell(row, side, options) if options.sides in ("both", name) else "–")
             print(f"{row.name}, protection {name}: {cells[-1]}", file=sys.stderr, flush=True)
-        lines.append([f"`{row.name}`", row.what, *cells, row.goal])
+        lines.append([f"`{row.name}`", row.what, *cells, row.goal, facts["attnd commit"]])
     body = page.table(["", ""], facts.items()) + "\n\n"
-    body += page.table(["row", "what", "protection on", "protection off", "goal"], lines)
-    if options.write:
-        page.replace_section(ROOT / "docs/reliability.md", "reliability table", body)
-    else:
-        print(body)
+    if not options.write:
+        print(body + page.table(HEADINGS, lines))
+        return
+    found = {line[0]: line for line in (written(PAGE) if not options.all else [])} | {line[0]: line for line in lines}
+    every = [found[f"`{row.name}`"] for row in rows.ROWS if f"`{row.name}`" in found]
+    page.replace_section(PAGE, "reliability table", body + page.table(HEADINGS, every))
 
 
 if __name__ == "__main__":

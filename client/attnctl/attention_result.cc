@@ -49,6 +49,13 @@ std::map<std::string, std::string> Metadata(const ComputeRequest& request, const
   if (!request.query_lengths.empty()) metadata["query_lengths"] = absl::StrJoin(request.query_lengths, ",");
   if (!request.key_lengths.empty()) metadata["key_lengths"] = absl::StrJoin(request.key_lengths, ",");
   if (!request.key_starts.empty()) metadata["key_starts"] = absl::StrJoin(request.key_starts, ",");
+  if (request.window_left.has_value()) metadata["window_left"] = absl::StrCat(*request.window_left);
+  if (request.window_right.has_value()) metadata["window_right"] = absl::StrCat(*request.window_right);
+  if (!request.prefix_lengths.empty()) metadata["prefix_lengths"] = absl::StrJoin(request.prefix_lengths, ",");
+  if (!request.key_bias.empty()) metadata["key_bias"] = absl::StrCat(request.key_bias.size(), " values");
+  if (!request.query_segments.empty()) metadata["query_segments"] = absl::StrJoin(request.query_segments, ",");
+  if (!request.key_segments.empty()) metadata["key_segments"] = absl::StrJoin(request.key_segments, ",");
+  if (!request.kv_rows.empty()) metadata["kv_rows"] = absl::StrJoin(request.kv_rows, ",");
   if (!request.key_bits.empty()) metadata["key_bits"] = absl::BytesToHexString(TextOf(request.key_bits));
   return metadata;
 }

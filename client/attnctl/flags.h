@@ -76,6 +76,21 @@ struct Flags {
   TextFlag key_mask{own, "key_mask", "NAME",
                     "tensor of the input, [batch, keys] of BOOL or integers 0 and 1, that says which keys are true",
                     "all are"};
+  OptionalFlag<std::int64_t> window_left{own, "window_left", "N", "most that a key may stand before a query",
+                                         "any distance"};
+  OptionalFlag<std::int64_t> window_right{own, "window_right", "N", "most that a key may stand after a query",
+                                          "any distance"};
+  NumbersFlag prefix_lengths{
+      own, "prefix_lengths", "A,B,C", "first keys of each sequence that a causal mask hides not", "0 for all", kCount};
+  TextFlag key_bias{own, "key_bias", "NAME", "tensor of the input, [heads, keys], that is added to q.k for each key",
+                    "none is"};
+  NumbersFlag query_segments{
+      own,        "query_segments",
+      "A,B,C",    "where the queries of sequences begin that are packed into the rows of the batch",
+      "none are", kCount};
+  NumbersFlag key_segments{own, "key_segments", "A,B,C", "where their keys begin", "as the queries", kCount};
+  NumbersFlag kv_rows{
+      own, "kv_rows", "A,B,C", "the sequence of k and v that each sequence of q reads", "each its own", kCount};
   ChoiceFlag<Layout> layout{own,
                             "layout",
                             {{"bhsd", Layout::kBatchHeadSequenceDim}, {"bshd", Layout::kBatchSequenceHeadDim}},

@@ -135,6 +135,20 @@ absl::StatusOr<std::vector<unsigned char>> LoadKeyBits(const files::SafetensorsF
   return PackKeyBits(mask, keys);
 }
 
+absl::StatusOr<std::vector<float>> LoadKeyBias(const files::SafetensorsFile& file, const std::string& path,
+                                               const std::string& name, std::int64_t heads, std::int64_t keys) {
+  const absl::StatusOr<const files::StoredTensor*> stored = Find(file, path, name);
+  if (!stored.ok()) return stored.status();
+  if ((*stored)->shape != std::vector<std::int64_t>{heads, keys}) {
+    return Unfit(path, name, absl::StrCat("[", heads, ", ", keys, "] (heads, keys)"),
+                 absl::StrCat("[", absl::StrJoin((*stored)->shape, ", "), "]"),
+                 "--key_bias names a bias of each key; write the file anew");
+  }
+  absl::StatusOr<std::vector<float>> bias = file.ReadFloats(**stored);
+  if (!bias.ok()) return Unfit(path, name, "floats", (*stored)->dtype, "--key_bias names a bias of each key");
+  return bias;
+}
+
 tensor::DType ToEngine(DType dtype) {
   return dtype == DType::kFp32   ? tensor::DType::kF32
          : dtype == DType::kFp16 ? tensor::DType::kF16

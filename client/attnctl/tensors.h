@@ -33,6 +33,10 @@ absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, cons
 absl::StatusOr<std::vector<unsigned char>> LoadKeyBits(const files::SafetensorsFile& file, const std::string& path,
                                                        const std::string& name, std::int64_t batch, std::int64_t keys);
 
+// ComputeRequest::key_bias of a tensor [heads, keys] of floats, whose sizes must be these. Errors: as LoadTensor.
+absl::StatusOr<std::vector<float>> LoadKeyBias(const files::SafetensorsFile& file, const std::string& path,
+                                               const std::string& name, std::int64_t heads, std::int64_t keys);
+
 tensor::DType ToEngine(DType dtype);
 
 // The elements, widened.

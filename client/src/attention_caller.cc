@@ -65,7 +65,8 @@ AttentionCaller::~AttentionCaller() {
 
 bool AttentionCaller::InPieces(const Shape& shape) const {
   const std::int64_t bytes = shape.q_bytes + shape.k_bytes + shape.v_bytes + shape.output_bytes;
-  return bytes >= 2 * plan_.piece_bytes && shape.batch * shape.kv_heads > 1 && !streams_unknown_.load();
+  return shape.cuttable && bytes >= 2 * plan_.piece_bytes && shape.batch * shape.kv_heads > 1 &&
+         !streams_unknown_.load();
 }
 
 bool AttentionCaller::Learn(const absl::Status& status, bool shared, bool streamed) {

@@ -77,6 +77,14 @@ v1::ComputeAttentionRequest SmallFields(const ComputeRequest& r, const Shape& sh
   m.mutable_key_lengths()->Add(r.key_lengths.begin(), r.key_lengths.end());
   m.mutable_key_starts()->Add(r.key_starts.begin(), r.key_starts.end());
   m.set_key_bits(r.key_bits.data(), r.key_bits.size());
+  if (r.window_left.has_value()) m.set_window_left(*r.window_left);
+  if (r.window_right.has_value()) m.set_window_right(*r.window_right);
+  m.mutable_prefix_lengths()->Add(r.prefix_lengths.begin(), r.prefix_lengths.end());
+  m.mutable_key_bias()->Add(r.key_bias.begin(), r.key_bias.end());
+  m.mutable_query_segments()->Add(r.query_segments.begin(), r.query_segments.end());
+  m.mutable_key_segments()->Add(r.key_segments.begin(), r.key_segments.end());
+  if (shape.kv_batch != shape.batch) m.set_kv_batch(shape.kv_batch);
+  m.mutable_kv_rows()->Add(r.kv_rows.begin(), r.kv_rows.end());
   m.set_output_dtype(static_cast<v1::Dtype>(shape.output_dtype));
   m.set_return_log_sum_exp(r.return_log_sum_exp);
   m.set_product_precision(static_cast<v1::ProductPrecision>(r.product_precision));

@@ -71,7 +71,7 @@ void SetShape(const PieceRange& range, std::int64_t group, Shape& shape) {
        {&shape.q_bytes, &shape.k_bytes, &shape.v_bytes, &shape.output_bytes, &shape.log_sum_exp_bytes}) {
     *bytes = part(*bytes);
   }
-  shape.batch = range.batch;
+  shape.batch = shape.kv_batch = range.batch;
   shape.kv_heads = range.kv_heads;
   shape.heads = range.kv_heads * group;
 }
@@ -118,6 +118,11 @@ Piece DescribePiece(const ComputeRequest& whole, const Shape& shape, const Piece
   r.key_lengths = Slice(whole.key_lengths, range);
   r.key_starts = Slice(whole.key_starts, range);
   r.key_bits = Slice(whole.key_bits, range, contract::KeyBitsBytes(shape.key_length));
+  r.prefix_lengths = Slice(whole.prefix_lengths, range);
+  if (some_heads && !whole.key_bias.empty()) {
+    const auto first = whole.key_bias.begin() + heads.first * shape.key_length;
+    r.key_bias.assign(first, first + heads.count * shape.key_length);
+  }
   SetShape(range, group, piece.shape);
   piece.shape.output_sizes[0] = range.batch;
   piece.shape.output_sizes[SequenceFirst(whole) ? 2 : 1] = heads.count;

@@ -83,7 +83,11 @@ absl::Status CheckTensors(const ComputeRequest& r) {
     if (auto s = CheckTensor(name, *tensor, r.layout, r.q.dtype); !s.ok()) return s;
   }
   const Axes q = AxesOf(r.q, r.layout), k = AxesOf(r.k, r.layout), v = AxesOf(r.v, r.layout);
-  if (auto s = CheckAllSame("batch", q.batch, k.batch, v.batch); !s.ok()) return s;
+  if (r.kv_rows.empty()) {
+    if (auto s = CheckAllSame("batch", q.batch, k.batch, v.batch); !s.ok()) return s;
+  } else if (auto s = CheckSame("v.batch", "k", k.batch, v.batch); !s.ok()) {
+    return s;
+  }
   if (auto s = CheckSame("k.head_dim", "q", q.dim, k.dim); !s.ok()) return s;
   if (auto s = CheckSame("v.sequence", "k", k.sequence, v.sequence); !s.ok()) return s;
   return CheckKeyHeads(q.heads, k.heads, v.heads);
@@ -101,7 +105,29 @@ absl::Status CheckModel(const ComputeRequest& r) {
   return absl::OkStatus();
 }
 
-// Positions and masks.
+// The table, which only the server knows, may have the mask.
+bool MayBeCausal(const ComputeRequest& r) {
+  return r.mask == Mask::kCausal || (r.mask == Mask::kOfTable && r.bias == Bias::kOfTable);
+}
+
+std::optional<contract::Fault> CheckBesideSegments(const ComputeRequest& r) {
+  if (r.query_segments.empty()) return std::nullopt;
+  const std::pair<const char*, std::size_t> others[] = {{"query_offset", r.query_offset.has_value() ? 1U : 0U},
+                                                        {"query_offsets", r.query_offsets.size()},
+                                                        {"query_lengths", r.query_lengths.size()},
+                                                        {"key_lengths", r.key_lengths.size()},
+                                                        {"key_starts", r.key_starts.size()},
+                                                        {"key_bits", r.key_bits.size()},
+                                                        {"prefix_lengths", r.prefix_lengths.size()},
+                                                        {"key_bias", r.key_bias.size()},
+                                                        {"kv_rows", r.kv_rows.size()}};
+  for (const auto& [field, count] : others) {
+    if (auto fault = contract::CheckNoneWithSegments(field, count); fault.has_value()) return fault;
+  }
+  return std::nullopt;
+}
+
+// Positions, masks and what is added for each key.
 absl::Status CheckSequences(const ComputeRequest& r, const Shape& shape) {
   if (r.query_offset.has_value()) {
     if (auto s = Refusal(contract::CheckQueryOffset(*r.query_offset, shape.query_length)); !s.ok()) return s;
@@ -112,6 +138,13 @@ absl::Status CheckSequences(const ComputeRequest& r, const Shape& shape) {
       contract::CheckLengths("key_lengths", r.key_lengths, shape.batch, shape.key_length),
       contract::CheckLengths("key_starts", r.key_starts, shape.batch, shape.key_length),
       contract::CheckKeyBits(r.key_bits.size(), shape.batch, shape.key_length),
+      contract::CheckWindow("window_left", r.window_left),
+      contract::CheckWindow("window_right", r.window_right),
+      contract::CheckPrefixLengths(r.prefix_lengths, MayBeCausal(r), shape.batch, shape.key_length),
+      contract::CheckKeyBias(r.key_bias, shape.heads, shape.key_length),
+      contract::CheckKvRows(r.kv_rows, shape.kv_batch, shape.batch),
+      contract::CheckSegments(r.query_segments, r.key_segments, shape.batch, shape.query_length, shape.key_length),
+      CheckBesideSegments(r),
   };
   for (const std::optional<contract::Fault>& fault : faults) {
     if (fault.has_value()) return Refusal(fault);
@@ -151,8 +184,9 @@ absl::Status SetBytes(const ComputeRequest& r, Shape& s) {
     return bytes.status();
   };
   if (auto e = set(s.q_bytes, Bytes("q", {s.batch, s.heads, s.query_length, s.head_dim}, element)); !e.ok()) return e;
-  if (auto e = set(s.k_bytes, Bytes("k", {s.batch, s.kv_heads, s.key_length, s.head_dim}, element)); !e.ok()) return e;
-  if (auto e = set(s.v_bytes, Bytes("v", {s.batch, s.kv_heads, s.key_length, s.value_head_dim}, element)); !e.ok()) {
+  if (auto e = set(s.k_bytes, Bytes("k", {s.kv_batch, s.kv_heads, s.key_length, s.head_dim}, element)); !e.ok())
+    return e;
+  if (auto e = set(s.v_bytes, Bytes("v", {s.kv_batch, s.kv_heads, s.key_length, s.value_head_dim}, element)); !e.ok()) {
     return e;
   }
   if (auto e = set(s.output_bytes,
@@ -182,6 +216,8 @@ absl::StatusOr<Shape> CheckRequest(const ComputeRequest& request) {
   const Axes v = AxesOf(request.v, request.layout);
   Shape shape{};
   shape.batch = q.batch;
+  shape.kv_batch = k.batch;
+  shape.cuttable = request.kv_rows.empty() && (request.query_segments.empty() || shape.batch == 1);
   shape.heads = q.heads;
   shape.kv_heads = k.heads;
   shape.query_length = q.sequence;

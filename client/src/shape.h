@@ -12,6 +12,8 @@ namespace attnd::client {
 // Counts of elements, and bytes of each tensor.
 struct Shape {
   std::int64_t batch, heads, kv_heads, query_length, key_length, head_dim, value_head_dim;
+  std::int64_t kv_batch;  // of k and v: other than batch only with kv_rows
+  bool cuttable;          // whether sequences, or heads, can travel apart
   std::int64_t q_bytes, k_bytes, v_bytes;
   DType output_dtype;
   std::array<std::int64_t, 4> output_sizes;  // in the order of the layout

@@ -24,6 +24,7 @@
 #include "client/src/methods.h"
 #include "client/src/pieces.h"
 #include "client/src/status.h"
+#include "contract/asking.h"
 
 namespace attnd::client {
 namespace {
@@ -32,6 +33,9 @@ using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
 using Rpc = grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 // The pieces of one call: which are still to be sent, what became of them, and the result. Thread-safe.
+//
+// Some streams ask for pieces, until there is none left for them. Pieces that one of them could not have answered go to
+// those that still ask.
 class Job {
  public:
   Job(const ComputeRequest& request, const Shape& shape, std::vector<PieceRange> ranges)
@@ -59,15 +63,40 @@ class Job {
 
   std::size_t pieces() const { return ranges_.size(); }
 
-  // The next piece to send, its id; nullopt if there is none left, or the call has failed.
-  std::optional<std::uint64_t> Next() {
+  // How many streams ask; before the first of them does.
+  void SetAsking(std::size_t streams) {
     absl::MutexLock lock(&mutex_);
-    if (!status_.ok() || next_ == ranges_.size()) return std::nullopt;
-    return next_++;
+    asking_ = streams;
   }
-  bool Exhausted() {
+
+  // The next piece to send, its id; nullopt if there is none left, or the call has failed. `last`: the stream is not to
+  // ask again.
+  std::optional<std::uint64_t> Next(bool& last) {
     absl::MutexLock lock(&mutex_);
-    return !status_.ok() || next_ == ranges_.size();
+    std::optional<std::uint64_t> id;
+    if (status_.ok() && !given_back_.empty()) {
+      id = given_back_.back();
+      given_back_.pop_back();
+    } else if (status_.ok() && next_ < ranges_.size()) {
+      id = next_++;
+    }
+    last = !status_.ok() || NoneLeft();
+    if (last) --asking_;
+    return id;
+  }
+
+  // The stream asks no more. False if pieces are left, and no other stream asks.
+  bool StopAsking() {
+    absl::MutexLock lock(&mutex_);
+    --asking_;
+    return asking_ > 0 || NoneLeft();
+  }
+
+  // Pieces that were sent and will not be answered. False if there are some, and no stream asks any more.
+  bool GiveBack(const std::set<std::uint64_t>& ids) {
+    absl::MutexLock lock(&mutex_);
+    given_back_.insert(given_back_.end(), ids.begin(), ids.end());
+    return asking_ > 0 || ids.empty();
   }
 
   // `more`: another piece follows on its stream.
@@ -101,6 +130,8 @@ class Job {
   }
 
  private:
+  bool NoneLeft() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return given_back_.empty() && next_ == ranges_.size(); }
+
   absl::Status Merge(const ComputeReply& part) {
     absl::MutexLock lock(&mutex_);
     if (answered_ > 0 && part.content_hash != reply_.content_hash) {
@@ -122,6 +153,8 @@ class Job {
   const std::vector<PieceRange> ranges_;
   absl::Mutex mutex_;
   std::size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::uint64_t> given_back_ ABSL_GUARDED_BY(mutex_);
+  std::size_t asking_ ABSL_GUARDED_BY(mutex_) = 0;
   std::size_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
   ComputeReply reply_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
@@ -136,7 +169,8 @@ class Stream {
   Stream(StreamCall& call, Job& job, std::size_t max_in_flight, std::shared_ptr<grpc::ClientContext> context)
       : call_(call), job_(job), max_in_flight_(max_in_flight), context_(std::move(context)) {}
 
-  void Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue);
+  // `asks`: the first piece waits until the server lets the stream in.
+  void Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue, bool asks);
   void Cancel() { context_->TryCancel(); }
 
  private:
@@ -147,6 +181,8 @@ class Stream {
     void (Stream::*const handler)(bool);
   };
 
+  void OnAsked(bool ok);
+  void OnLetIn(bool ok);
   void OnWritten(bool ok);
   void OnRead(bool ok);
   void OnFinished(bool ok);
@@ -155,21 +191,26 @@ class Stream {
   bool WasSent(std::uint64_t id);
   // Its server is stopping, or the stream is over: others are to take the pieces that are left.
   void Leave() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Has other streams send a piece that a stopping server refused. False if it was refused for another reason, or none
+  // can.
+  bool PassOn(std::uint64_t id, const absl::Status& refused);
 
   StreamCall& call_;
   Job& job_;
   const std::size_t max_in_flight_;
   const std::shared_ptr<grpc::ClientContext> context_;
   std::unique_ptr<Rpc> rpc_;
-  Event written_{this, &Stream::OnWritten}, read_{this, &Stream::OnRead}, finished_{this, &Stream::OnFinished};
+  Event asked_{this, &Stream::OnAsked}, let_in_{this, &Stream::OnLetIn}, written_{this, &Stream::OnWritten},
+      read_{this, &Stream::OnRead}, finished_{this, &Stream::OnFinished};
   grpc::ByteBuffer answer_;
   grpc::Status status_;
 
   absl::Mutex mutex_;
   std::set<std::uint64_t> sent_ ABSL_GUARDED_BY(mutex_);  // and not answered
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
+  bool last_written_ ABSL_GUARDED_BY(mutex_) = false;  // it asks the job for no more pieces
   bool left_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
@@ -200,6 +241,7 @@ class StreamCall {
   // Of the streams one stays less; and whether any does.
   void StreamLeaves() { --staying_; }
   bool AnyStays() const { return staying_ > 0; }
+  void ToldToAsk() { plan_.ask->Told(); }
 
  private:
   const StreamPlan plan_;
@@ -212,7 +254,13 @@ class StreamCall {
   std::size_t live_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue) {
+void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue, bool asks) {
+  if (asks) {
+    context_->AddMetadata(contract::kAskHeader, "1");
+    rpc_ = Stub(channel).PrepareCall(context_.get(), method::kStreamAttention, queue);
+    rpc_->StartCall(static_cast<AsyncRuntime::Event*>(&asked_));
+    return;
+  }
   context_->set_initial_metadata_corked(true);  // it travels with the first piece, and has no event of its own
   rpc_ = Stub(channel).PrepareCall(context_.get(), method::kStreamAttention, queue);
   rpc_->StartCall(nullptr);
@@ -223,17 +271,37 @@ void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::Completi
   rpc_->Read(&answer_, static_cast<AsyncRuntime::Event*>(&read_));
 }
 
+void Stream::OnAsked(bool /*ok*/) { rpc_->ReadInitialMetadata(static_cast<AsyncRuntime::Event*>(&let_in_)); }
+
+// Or the stream is over, and the read sees why.
+void Stream::OnLetIn(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ok && context_->GetServerInitialMetadata().count(contract::kLetInHeader) != 0) {
+      Write();
+    } else {
+      broken_ = true;
+    }
+  }
+  rpc_->Read(&answer_, static_cast<AsyncRuntime::Event*>(&read_));
+}
+
 void Stream::Write() {
-  if (writing_ || last_written_ || over_ || sent_.size() >= max_in_flight_) return;
+  if (writing_ || last_written_ || broken_ || over_ || sent_.size() >= max_in_flight_) return;
   AsyncRuntime::Event* const tag = &written_;
   // What a server that stops has begun it finishes; the rest goes to others, if there are any.
-  const std::optional<std::uint64_t> id = left_ && call_.AnyStays() ? std::nullopt : job_.Next();
+  std::optional<std::uint64_t> id;
+  if (left_ && call_.AnyStays()) {
+    last_written_ = true;
+    if (!job_.StopAsking()) return call_.Fail(absl::UnavailableError("the server is stopping"));
+  } else {
+    id = job_.Next(last_written_);
+  }
   if (!id.has_value()) {
-    writing_ = last_written_ = true;
+    writing_ = true;
     rpc_->WritesDone(tag);
     return;
   }
-  last_written_ = job_.Exhausted();
   const absl::StatusOr<grpc::ByteBuffer> bytes = job_.Encode(*id, !last_written_, call_.loan());
   if (!bytes.ok()) return call_.Fail(bytes.status());
   sent_.insert(*id);
@@ -247,7 +315,7 @@ void Stream::OnWritten(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
-    if (!ok) last_written_ = true;  // the stream is broken; its end, which the read sees, says why
+    if (!ok) broken_ = true;  // its end, which the read sees, says why
     Write();
     if (!over_ || writing_) return;
   }
@@ -280,20 +348,36 @@ void Stream::OnRead(bool ok) {
       Write();  // the server computes the next one while this one is copied
     }
     status = job_.Accept(*answer);
+    if (!status.ok() && PassOn(answer->id(), status)) status = absl::OkStatus();
   }
   if (!status.ok()) call_.Fail(status);
   rpc_->Read(&answer_, static_cast<AsyncRuntime::Event*>(&read_));
 }
 
+bool Stream::PassOn(std::uint64_t id, const absl::Status& refused) {
+  if (!absl::IsUnavailable(refused)) return false;
+  absl::MutexLock lock(&mutex_);
+  Leave();
+  return call_.AnyStays() && job_.GiveBack({id});
+}
+
 void Stream::OnFinished(bool /*ok*/) {
-  if (!status_.ok()) call_.Fail(FromGrpc(status_));
+  absl::Status status = FromGrpc(status_);
+  if (!status.ok() && context_->GetServerTrailingMetadata().count(contract::kAskTrailer) != 0) call_.ToldToAsk();
   {
     absl::MutexLock lock(&mutex_);
-    if (!sent_.empty()) {
-      call_.Fail(absl::InternalError("the server ended the stream before it had answered all pieces"));
+    if (status.ok() && !sent_.empty()) {
+      status = absl::InternalError("the server ended the stream before it had answered all pieces");
     }
     Leave();
     over_ = true;
+    const bool asked = !std::exchange(last_written_, true);
+    const bool others_go_on = !asked || job_.StopAsking();
+    // What a server that stops, or is gone, has not answered others may.
+    if (absl::IsUnavailable(status) && call_.AnyStays() && others_go_on && job_.GiveBack(sent_)) {
+      status = absl::OkStatus();
+    }
+    if (!status.ok()) call_.Fail(status);
     if (writing_) return;  // the event of that write ends it
   }
   call_.StreamEnded();  // which may have deleted this
@@ -314,9 +398,11 @@ absl::Status StreamCall::Start(const std::shared_ptr<grpc::Channel>& channel, co
     absl::MutexLock lock(&mutex_);
     live_ = count;
     staying_ = static_cast<int>(count);
+    job_.SetAsking(count);
   }
   // The call may be over, on another thread, as soon as the last one has started.
-  for (std::size_t i = 0; i < count; ++i) streams_[i]->Start(channel, queue);
+  const bool asks = plan_.ask->now();
+  for (std::size_t i = 0; i < count; ++i) streams_[i]->Start(channel, queue, asks);
   return absl::OkStatus();
 }
 

@@ -27,6 +27,7 @@
 #include "server/app/log.h"
 #include "server/config/flags.h"
 #include "server/config/version.h"
+#include "server/serving/descriptors.h"
 #include "server/serving/server.h"
 #include "server/serving/settings.h"
 #include "server/serving/threads.h"
@@ -75,6 +76,7 @@ int main(int argc, char** argv) {
   const std::vector<attnd::v1::Setting> heap_settings = SettingsOfTheHeap();
   attnd::heap::GiveBack(0);  // what the probe has touched
   attnd::server::SetUpLog(options->log_level);
+  attnd::server::TakeAllDescriptors();
   // Blocked before any thread exists, so that all inherit it and sigwait below is where the signals arrive.
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);

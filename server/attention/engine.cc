@@ -25,7 +25,9 @@ namespace {
 
 // Of what a request holds: its message, as far as it may be long.
 std::int64_t SizeOf(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors) {
-  return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size + request.key_bits().size());
+  const std::size_t key_bias = static_cast<std::size_t>(request.key_bias_size()) * sizeof(float);
+  return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size + request.key_bits().size() +
+                                   key_bias);
 }
 
 bool OutputIsShared(const ValidAttention& valid) {
@@ -51,9 +53,12 @@ absl::Status CheckSent(std::int64_t output_bytes, std::int64_t log_sum_exp_bytes
 // no time, what tells them apart some 100 ns each. The fields are not validated yet.
 bool TakesLongToPrepare(const v1::ComputeAttentionRequest& request) {
   constexpr std::size_t kLong = 1024;
-  const auto numbers = static_cast<std::size_t>(std::max({request.query_lengths_size(), request.key_lengths_size(),
-                                                          request.key_starts_size(), request.query_offsets_size()}));
-  return numbers > kLong || request.key_bits().size() > kLong;
+  const auto numbers = static_cast<std::size_t>(
+      std::max({request.query_lengths_size(), request.key_lengths_size(), request.key_starts_size(),
+                request.query_offsets_size(), request.prefix_lengths_size(), request.query_segments_size(),
+                request.kv_rows_size()}));
+  constexpr int kManyBiases = 1 << 16;  // of which each is looked at alone
+  return numbers > kLong || request.key_bits().size() > kLong || request.key_bias_size() > kManyBiases;
 }
 
 // Where the queue was too long it says so, and when to come back.
@@ -140,13 +145,19 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
   if (request.bias() != v1::BIAS_NONE) {
     ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
   }
+  // For lists that are made before anything else of the call is known.
+  const std::int64_t places = PlacesBytes(request);
+  if (places > 0) {
+    ATTND_ASSIGN_OR_RETURN(memory::Ticket lists, Admit(ledger_, AccountOf(options), places, job.result.lease.bytes()));
+    job.result.lease.Add(std::move(lists));
+  }
   ATTND_ASSIGN_OR_RETURN(job.valid, validator_.Validate(request, tensors, job.model.get()));
   const ValidAttention& valid = job.valid;
   const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
   const std::int64_t log_sum_exp_bytes = LogSumExpIsShared(valid) ? 0 : valid.log_sum_exp_bytes;
   ATTND_RETURN_IF_ERROR(CheckSent(output_bytes, log_sum_exp_bytes, max_sent_bytes));
   job.plan.emplace(valid.attention, kernel_);
-  job.work_bytes = schedule::AttentionWorkBytes(*job.plan);
+  job.work_bytes = schedule::AttentionWorkBytes(*job.plan) + places;
   job.result.request_bytes = SizeOf(request, tensors);
   const std::int64_t bytes = job.result.request_bytes + output_bytes + log_sum_exp_bytes + job.work_bytes;
   const std::int64_t held = job.result.lease.bytes();

@@ -16,6 +16,7 @@
 #include "server/config/limits.h"
 #include "server/wire/buffer.h"
 #include "server/wire/codec.h"
+#include "server/wire/received_bytes.h"
 
 namespace attnd::server {
 
@@ -52,6 +53,8 @@ class AttentionEngine {
                   const SharedMemory* memory = nullptr, memory::Ledger* ledger = nullptr,
                   absl::Duration max_queue_time = absl::InfiniteDuration());
 
+  // Of messages that have arrived, whichever engine of this process has them.
+  static std::int64_t received_bytes() { return ReceivedBytes::Total(); }
   int threads() const { return scheduler_.threads(); }
   const Limits& limits() const { return validator_.limits(); }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -43,6 +44,28 @@ absl::Status SetKeyBits(const Request& request, kernel::Attention& a) {
   return Refusal(contract::CheckKeyBits(bits.size(), a.batch, a.key_length));
 }
 
+absl::Status SetWindow(const Request& request, kernel::Attention& a) {
+  const auto set = [](absl::string_view field, std::optional<std::int64_t> distance, std::int64_t& to) {
+    if (distance.has_value()) to = *distance;
+    return Refusal(contract::CheckWindow(field, distance));
+  };
+  const auto given = [](bool has, std::int64_t value) { return has ? std::optional(value) : std::nullopt; };
+  ATTND_RETURN_IF_ERROR(set("window_left", given(request.has_window_left(), request.window_left()), a.left));
+  return set("window_right", given(request.has_window_right(), request.window_right()), a.right);
+}
+
+absl::Status SetPrefixLengths(const Request& request, kernel::Attention& a) {
+  a.prefix_lengths = DataOf(request.prefix_lengths());
+  return Refusal(contract::CheckPrefixLengths(SpanOf(request.prefix_lengths()), a.mask == kernel::Mask::kCausal,
+                                              a.batch, a.key_length));
+}
+
+absl::Status SetKeyBias(const Request& request, kernel::Attention& a) {
+  const auto& bias = request.key_bias();
+  a.key_bias = bias.empty() ? nullptr : bias.data();
+  return Refusal(contract::CheckKeyBias({bias.data(), static_cast<std::size_t>(bias.size())}, a.heads, a.key_length));
+}
+
 }  // namespace
 
 absl::Status SetMask(const Request& request, kernel::Mask of_table, kernel::Attention& attention) {
@@ -66,7 +89,10 @@ absl::Status SetSequences(const Request& request, kernel::Attention& a) {
   ATTND_RETURN_IF_ERROR(SetLengths("query_lengths", request.query_lengths(), a.batch, a.query_length, a.query_lengths));
   ATTND_RETURN_IF_ERROR(SetLengths("key_lengths", request.key_lengths(), a.batch, a.key_length, a.key_lengths));
   ATTND_RETURN_IF_ERROR(SetLengths("key_starts", request.key_starts(), a.batch, a.key_length, a.key_starts));
-  return SetKeyBits(request, a);
+  ATTND_RETURN_IF_ERROR(SetKeyBits(request, a));
+  ATTND_RETURN_IF_ERROR(SetWindow(request, a));
+  ATTND_RETURN_IF_ERROR(SetPrefixLengths(request, a));
+  return SetKeyBias(request, a);
 }
 
 }  // namespace attnd::server

@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "contract/asking.h"
 #include "memory/no_memory.h"
 #include "server/attention/result_size.h"
 #include "server/attention/stream_state.h"
@@ -67,6 +68,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
       : engine_(engine), gate_(gate), intake_(intake), streams_(streams), stalls_(stalls), context_(context) {
     options_.account = std::move(account);
     options_.deadline = SteadyDeadline(context.raw_deadline());
+    asks_ = context.client_metadata().count(contract::kAskHeader) != 0;
   }
 
   // Once, before gRPC has the reactor. The stream lives from then on until gRPC is done with it.
@@ -93,6 +95,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
       absl::MutexLock lock(&mutex_);
       quiet_since_ = schedule::Clock::now();
     }
+    if (std::exchange(asks_, false)) LetIn();
     StartRead(&incoming_);
   }
 
@@ -204,6 +207,12 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     if (!intake_.Leave(*this)) return;
     waits_ = false;
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
+  }
+
+  // Tells a client that waits for it to send its first piece. The stream cannot end meanwhile: a read is under way.
+  void LetIn() {
+    static_cast<void>(memory::CatchNoMemoryIn([this] { context_.AddInitialMetadata(contract::kLetInHeader, "1"); }));
+    StartSendInitialMetadata();
   }
 
   // Now if nothing is known to come, or once it is this stream's turn.
@@ -323,6 +332,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
   grpc::ByteBuffer incoming_;             // the read's, while one is under way
   Answer outgoing_;                       // the write's
   StallWatch::Transfer write_;            // likewise
+  bool asks_ = false;                     // the client waits to be let in; until it is
   std::atomic<bool> begun_{false};        // a piece has come
   std::atomic<bool> more_{false};         // the last piece that came said that another follows
   std::atomic<bool> waits_{false};        // for its turn to be received

@@ -212,15 +212,17 @@ class TensorSetter {
 };
 
 // q, k and v.
-absl::Status SetTensors(const Request& request, const RequestTensors& sent, TensorSetter& setter,
+absl::Status SetTensors(const Request& request, const Limits& limits, const RequestTensors& sent, TensorSetter& setter,
                         kernel::Attention& a) {
+  const std::int64_t kv_batch = request.kv_batch() == 0 ? a.batch : request.kv_batch();
+  ATTND_RETURN_IF_ERROR(CheckRange("kv_batch", kv_batch, 1, limits.max_dim));
   const auto shared = [](bool has, const v1::SharedTensor& tensor) { return has ? &tensor : nullptr; };
   ATTND_RETURN_IF_ERROR(setter.Set("q", sent.q, shared(request.has_q_shared(), request.q_shared()), &SharedParts::q,
                                    {a.batch, a.heads, a.query_length, a.head_dim}, a.q));
   ATTND_RETURN_IF_ERROR(setter.Set("k", sent.k, shared(request.has_k_shared(), request.k_shared()), &SharedParts::k,
-                                   {a.batch, a.kv_heads, a.key_length, a.head_dim}, a.k));
+                                   {kv_batch, a.kv_heads, a.key_length, a.head_dim}, a.k));
   return setter.Set("v", sent.v, shared(request.has_v_shared(), request.v_shared()), &SharedParts::v,
-                    {a.batch, a.kv_heads, a.key_length, a.value_head_dim}, a.v);
+                    {kv_batch, a.kv_heads, a.key_length, a.value_head_dim}, a.v);
 }
 
 // The sizes of what will be allocated, refused where they exceed the limit.
@@ -256,8 +258,9 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   ATTND_RETURN_IF_ERROR(SetScale(request, a));
   ATTND_RETURN_IF_ERROR(SetSequences(request, a));
   TensorSetter setter(request, memory_, valid);
-  ATTND_RETURN_IF_ERROR(SetTensors(request, tensors, setter, a));
+  ATTND_RETURN_IF_ERROR(SetTensors(request, limits_, tensors, setter, a));
   ATTND_RETURN_IF_ERROR(SetResult(request, limits_, {a.batch, a.heads, a.query_length, a.value_head_dim}, valid));
+  ATTND_RETURN_IF_ERROR(PlaceRows(request, a, valid.places));
   if (request.has_output_shared()) ATTND_RETURN_IF_ERROR(setter.SetOutput(request.output_shared()));
   if (request.has_log_sum_exp_shared()) ATTND_RETURN_IF_ERROR(setter.SetLogSumExp(request.log_sum_exp_shared()));
   return valid;

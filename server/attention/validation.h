@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "kernel/attention.h"
 #include "model/model.h"
+#include "server/attention/row_places.h"
 #include "server/config/limits.h"
 #include "server/shm/shared_memory.h"
 #include "server/wire/codec.h"
@@ -36,6 +37,7 @@ struct ValidAttention {
   std::int64_t output_bytes;
   std::int64_t log_sum_exp_bytes;       // 0 if not asked for
   std::shared_ptr<SharedParts> shared;  // null if nothing is
+  RowPlaces places;                     // that `attention` points to
 
   // Sets `attention.bias`, which points into this object.
   void PointToBias() { attention.bias = bias.has_value() ? &*bias : nullptr; }

@@ -41,6 +41,9 @@ struct CountFlag {
   static Type From(std::int64_t value) { return value; }
   static std::int64_t ValueOf(Type flag) { return flag; }
 };
+struct FittedCountFlag : CountFlag {
+  static Type From(std::int64_t) { return 0; }
+};
 
 }  // namespace
 }  // namespace attnd::server
@@ -74,16 +77,10 @@ ABSL_FLAG(attnd::server::ByteSize, min_rate, attnd::server::ByteSize{attnd::serv
           "bytes of a result that a caller must take in a second, where stall_seconds are over");
 ABSL_FLAG(absl::Duration, max_queue_time, attnd::server::Options().max_queue_time,
           "how long a call without a deadline may wait to be computed; it is refused at once if it would be longer");
-ABSL_FLAG(int, max_reads, 0, "how many calls' messages are received at a time; 0: twice the threads, at least 8");
 ABSL_FLAG(
     bool, receive_ahead, true,
     "clients may send some MiB of a call before it is let in, not 64 KiB: faster over distances, dearer to refuse");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
-ABSL_FLAG(
-    std::int64_t, max_connections, 0,
-    "most connections at once, further ones are closed; 0: three quarters of the descriptors that ulimit -n leaves");
-ABSL_FLAG(std::int64_t, max_peer_connections, 0,
-          "most connections of one address; 0: as many as stay free for others, alone half of max_connections");
 ABSL_FLAG(bool, shared_memory, true, "take tensors in memory that callers share, at sockets beside unix: ones");
 ABSL_FLAG(bool, local_calls, true, "take calls without gRPC at the same sockets");
 ABSL_FLAG(bool, peer_shares, true, "one peer may hold no more memory than stays free for others: alone half of it");
@@ -135,11 +132,11 @@ std::string Help() {
       "  attnd [--listen ADDRESS,...] [--model_root FOLDER] [--threads N]\n"
       "\n"
       "SIGTERM and SIGINT stop it once the calls it has accepted are answered; a second one stops it at once.\n";
-  Describe("Serving",
-           {"listen", "unix_socket_mode", "max_connections", "max_peer_connections", "shared_memory", "local_calls",
-            "model_root", "strict_models", "threads", "kernel", "max_queue_time", "max_reads", "receive_ahead",
-            "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
-           help);
+  Describe(
+      "Serving",
+      {"listen", "unix_socket_mode", "shared_memory", "local_calls", "model_root", "strict_models", "threads", "kernel",
+       "max_queue_time", "receive_ahead", "peer_shares", "trusted_proxies", "drain_seconds", "log_level"},
+      help);
   Describe("Connections (times such as 500ms, 30s, 5m or inf)",
            {"keepalive_time", "keepalive_timeout", "min_ping_interval", "handshake_time", "max_connection_idle",
             "max_connection_age", "max_connection_age_grace", "stall_seconds", "min_rate"},
@@ -183,8 +180,6 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   if (!mode.ok())
     return InvalidField("--unix_socket_mode", "octal permissions such as 0660", absl::GetFlag(FLAGS_unix_socket_mode));
   options.unix_socket_mode = *mode;
-  options.max_connections = absl::GetFlag(FLAGS_max_connections);
-  options.max_peer_connections = absl::GetFlag(FLAGS_max_peer_connections);
   options.shared_memory = absl::GetFlag(FLAGS_shared_memory);
   options.local_calls = absl::GetFlag(FLAGS_local_calls);
   options.peer_shares = absl::GetFlag(FLAGS_peer_shares);
@@ -202,7 +197,6 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
   options.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
   options.max_queue_time = absl::GetFlag(FLAGS_max_queue_time);
-  options.max_reads = absl::GetFlag(FLAGS_max_reads);
   options.receive_ahead = absl::GetFlag(FLAGS_receive_ahead);
   options.stall = absl::Seconds(absl::GetFlag(FLAGS_stall_seconds));
   options.min_rate = absl::GetFlag(FLAGS_min_rate).bytes;

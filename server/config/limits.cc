@@ -8,13 +8,19 @@
 namespace attnd::server {
 namespace {
 
-constexpr bool kBytes = false;
-constexpr bool kCount = false;
-constexpr bool kFittedBytes = true;
+struct Unit {
+  bool fitted;
+  bool bytes;
+};
+constexpr Unit kBytes = {false, true};
+constexpr Unit kCount = {false, false};
+constexpr Unit kFittedBytes = {true, true};
+constexpr Unit kFittedCount = {true, false};
 
 constexpr LimitRow kRows[] = {
-#define ATTND_LIMIT(name, unit, value, lowest, highest, help) {#name, &Limits::name, lowest, highest, true, k##unit},
-#define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, 0, 0, false, false},
+#define ATTND_LIMIT(name, unit, value, lowest, highest, help) \
+  {#name, &Limits::name, lowest, highest, true, k##unit.fitted, k##unit.bytes},
+#define ATTND_FIXED_LIMIT(name, value) {#name, &Limits::name, 0, 0, false, false, false},
 #include "attnd/limits.inc"
 };
 

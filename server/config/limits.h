@@ -24,6 +24,7 @@ struct LimitRow {
   std::int64_t highest;
   bool has_flag;
   bool fitted;  // 0 stands for what fits the machine
+  bool bytes;
 };
 
 // In the order of attnd.v1.Limits.

@@ -47,10 +47,6 @@ absl::Status CheckOptions(const Options& options) {
   if (options.strict_models && options.model_root.empty()) {
     return InvalidField("--strict_models", "--model_root beside it", "none");
   }
-  if (options.max_connections < 0) return InvalidField("--max_connections", "a number from 0", options.max_connections);
-  if (options.max_peer_connections < 0) {
-    return InvalidField("--max_peer_connections", "a number from 0", options.max_peer_connections);
-  }
   if (options.drain < absl::ZeroDuration() || options.drain == absl::InfiniteDuration()) {
     return InvalidField("--drain_seconds", "a number from 0", absl::ToDoubleSeconds(options.drain));
   }
@@ -63,7 +59,6 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--max_connection_age_grace", options.max_connection_age_grace}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
-  if (options.max_reads < 0) return InvalidField("--max_reads", "a number from 0", options.max_reads);
   if (options.max_queue_time <= absl::ZeroDuration()) {
     return InvalidField("--max_queue_time", "a time above 0, or inf", absl::FormatDuration(options.max_queue_time));
   }

@@ -19,10 +19,6 @@ struct Options {
   std::vector<std::string> listen = {"127.0.0.1:50051"};
   // Permissions of Unix sockets: who may open them may use the server.
   mode_t unix_socket_mode = 0660;
-  // Most connections at once; 0: what the limit on descriptors leaves (DefaultMaxConnections).
-  std::int64_t max_connections = 0;
-  // Most of one peer (server/net/acceptor.h); 0: as many as stay free.
-  std::int64_t max_peer_connections = 0;
   // At sockets beside the Unix sockets (docs/shared-memory.md), where there are any: take tensors in memory that
   // callers share, and take calls.
   bool shared_memory = true;
@@ -35,7 +31,7 @@ struct Options {
   int threads = 0;
   // Name of the kernel; empty: the best that this CPU runs.
   std::string kernel;
-  // Where one is 0 it follows the machine's memory.
+  // Where one is 0 it follows the machine.
   Limits limits = UnfittedLimits();
   // Whether one peer may hold no more of the memory in flight, and of that which is shared, than stays free.
   bool peer_shares = true;
@@ -64,8 +60,6 @@ struct Options {
   std::int64_t min_rate = 64 << 10;
   // A call without a deadline that would wait for longer than this to be computed is refused. Infinite: none is.
   absl::Duration max_queue_time = absl::Seconds(60);
-  // How many messages of unary calls are received at a time, and of how many streams; 0: what keeps the threads busy.
-  int max_reads = 0;
   // Whether a client may send as much of a call as the connection carries in a round trip (up to some MiB) before the
   // call is let in, or 64 KiB. With it large calls over a distance are faster; without it, calls that are refused cost
   // less.

@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -11,7 +10,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <system_error>
 #include <utility>
@@ -29,9 +27,6 @@ constexpr int kRestMilliseconds = 100;
 
 // How many connections are taken at one socket before the others have their turn.
 constexpr int kTurn = 64;
-
-// Descriptors of the server itself: sockets that listen, gRPC's and the allocator's, files of models.
-constexpr std::int64_t kOwnDescriptors = 32;
 
 // What accept reports of a connection that has gone meanwhile, or of the network below it: the next one may be fine.
 bool IsOfOneConnection(int error) {
@@ -77,14 +72,6 @@ class Acceptor::Complaint {
   std::int64_t times_ = 0;
   std::chrono::steady_clock::time_point next_;
 };
-
-std::int64_t DefaultMaxConnections() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > std::numeric_limits<int>::max()) {
-    return std::numeric_limits<int>::max();
-  }
-  return std::max<std::int64_t>(1, (static_cast<std::int64_t>(limit.rlim_cur) - kOwnDescriptors) * 3 / 4);
-}
 
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Create(std::vector<ListeningSocket> sockets,
                                                            ConnectionLimits limits) {

@@ -20,10 +20,6 @@
 
 namespace attnd::server {
 
-// Most connections at once where nobody says: three quarters of the descriptors that this process may have open, beside
-// 32 for the server itself.
-std::int64_t DefaultMaxConnections();
-
 // How many connections may be open at once; further ones are closed as they come.
 struct ConnectionLimits {
   std::int64_t most = 1;  // in all

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "schedule/intake_line.h"
+
 namespace attnd::server {
 namespace {
 
@@ -15,6 +17,9 @@ constexpr std::int64_t kStep = std::int64_t{1} << 20;
 constexpr std::int64_t kThreadBytes = std::int64_t{4} << 20;
 // The embedded models, and some hundred of T5's sizes.
 constexpr std::int64_t kLeastModels = std::int64_t{16} << 20;
+// A connection that is quiet; and how many a server has room for in any case.
+constexpr std::int64_t kConnectionBytes = std::int64_t{24} << 10;
+constexpr std::int64_t kLeastConnections = 256;
 
 std::int64_t Whole(std::int64_t bytes) { return bytes < kStep ? bytes : bytes / kStep * kStep; }
 
@@ -22,11 +27,14 @@ std::int64_t Whole(std::int64_t bytes) { return bytes < kStep ? bytes : bytes / 
 
 std::int64_t BaseBytes(int threads) { return kIdleBytes + threads * kThreadBytes; }
 
-Limits FittedLimits(const Options& options, int threads, const AllowedMemory& allowed) {
+Limits FittedLimits(const Options& options, int threads, const AllowedMemory& allowed, std::int64_t connections) {
   constexpr Limits kMost;
   Limits limits = options.limits;
-  const auto fit = [](std::int64_t& limit, std::int64_t bytes, std::int64_t most) {
-    if (limit == 0) limit = std::min(Whole(bytes), most);
+  const auto fit_count = [](std::int64_t& limit, std::int64_t count, std::int64_t most) {
+    if (limit == 0) limit = std::min(count, most);
+  };
+  const auto fit = [fit_count](std::int64_t& limit, std::int64_t bytes, std::int64_t most) {
+    fit_count(limit, Whole(bytes), most);
   };
   const std::int64_t left = std::max<std::int64_t>(0, allowed.bytes - BaseBytes(threads));
   fit(limits.max_total_model_bytes, std::max(left / 8, kLeastModels), kMost.max_total_model_bytes);
@@ -38,6 +46,9 @@ Limits FittedLimits(const Options& options, int threads, const AllowedMemory& al
   fit(limits.max_request_bytes, eighth, kMost.max_request_bytes);
   fit(limits.max_result_bytes, eighth, kMost.max_result_bytes);
   fit(limits.max_shared_bytes, std::max(half, kLeastInflight), kMost.max_shared_bytes);
+  const std::int64_t room = std::max(left / 16 / kConnectionBytes, kLeastConnections);
+  fit_count(limits.max_connections, std::min(connections, room), kMost.max_connections);
+  fit_count(limits.max_reads, schedule::DefaultPlaces(threads), kMost.max_reads);
   return limits;
 }
 

@@ -1,13 +1,11 @@
 #include "server/serving/grpc_settings.h"
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "grpcpp/resource_quota.h"
 #include "server/serving/settings.h"
 
 namespace attnd::server {
@@ -23,17 +21,6 @@ constexpr int kMetadataBytes = 256 << 10;
 
 // Of what one HTTP/2 frame may carry.
 constexpr int kFrameBytes = 1 << 20;
-
-// Bounds what gRPC has received: what the ledger has given memory to, and messages that are on their way. Beyond it
-// gRPC drops whole connections, with the calls of others on them, so it is the last resort: calls meet the ledger
-// first. Eight of the largest messages may be on their way at once, or as much again as the ledger has if that is less.
-std::int64_t QuotaBytes(const Limits& limits) {
-  constexpr std::int64_t kReads = 8;
-  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
-  const std::int64_t largest = limits.max_request_bytes;  // below 2 GiB
-  const std::int64_t reads = std::max(largest, std::min(kReads * largest, limits.max_inflight_bytes));
-  return std::min(limits.max_inflight_bytes, kMost - reads) + reads;
-}
 
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(std::min<std::int64_t>(absl::ToInt64Milliseconds(duration), std::numeric_limits<int>::max()));
@@ -65,16 +52,14 @@ void Configure(const Options& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytes);
   SetTimes(options, builder);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConcurrentStreams);
+  // A client learns of it when it connects, and lets further calls wait on its side.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.limits.max_connection_streams));
   if (!options.receive_ahead) {
     // Without its estimate gRPC leaves a call's window at HTTP/2's 64 KiB until the call's message is read. Frames may
     // be larger than HTTP/2's 16 KiB all the same, which the estimate would see to.
     builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kFrameBytes);
   }
-  grpc::ResourceQuota quota("attnd");
-  quota.Resize(static_cast<std::size_t>(QuotaBytes(options.limits)));
-  builder.SetResourceQuota(quota);
 }
 
 v1::Setting ReadBytesSetting() {

@@ -7,11 +7,7 @@
 
 namespace attnd::server {
 
-// Most calls at once on one connection. A client learns of it when it connects, and lets further calls wait on its
-// side.
-inline constexpr int kMaxConcurrentStreams = 1000;
-
-// Message sizes, compression, read sizes, calls at once, keepalive and age, and memory. `options` are checked, and
+// Message sizes, compression, read sizes, calls at once, keepalive and age. `options` are checked, and
 // their limits fitted.
 void Configure(const Options& options, grpc::ServerBuilder& builder);
 

@@ -22,6 +22,7 @@
 #include "server/net/listen.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
+#include "server/serving/descriptors.h"
 #include "server/serving/fitted_limits.h"
 #include "server/serving/grpc_calls.h"
 #include "server/serving/grpc_settings.h"
@@ -75,10 +76,10 @@ StallLimit StallLimitOf(const Options& options) {
   return limit;
 }
 
-AttentionServiceOptions AttentionServiceOptionsOf(const Options& options, int threads) {
+AttentionServiceOptions AttentionServiceOptionsOf(const Options& options) {
   AttentionServiceOptions service;
   service.proxies = TrustedProxies(options);
-  service.intake.places = options.max_reads > 0 ? options.max_reads : schedule::DefaultPlaces(threads);
+  service.intake.places = static_cast<int>(options.limits.max_reads);
   service.intake.per_caller = service.intake.places > kAnyReads / 2 ? kAnyReads : 2 * service.intake.places;
   service.intake.max_wait = absl::ToChronoNanoseconds(options.max_queue_time);
   return service;
@@ -99,9 +100,11 @@ void LogFitted(const Limits& asked_for, const Limits& fitted) {
   std::string line;
   for (const LimitRow& row : LimitRows()) {
     if (asked_for.*row.value == fitted.*row.value) continue;
-    absl::StrAppend(&line, line.empty() ? "" : ", ", "--", row.name, "=", AbslUnparseFlag(ByteSize{fitted.*row.value}));
+    const std::int64_t value = fitted.*row.value;
+    absl::StrAppend(&line, line.empty() ? "" : ", ", "--", row.name, "=",
+                    row.bytes ? AbslUnparseFlag(ByteSize{value}) : absl::StrCat(value));
   }
-  if (!line.empty()) spdlog::info("by the memory that this process may have: {}", line);
+  if (!line.empty()) spdlog::info("by what this process may have: {}", line);
 }
 
 SharedMemoryLimits SharedLimits(const Options& options) {
@@ -123,7 +126,7 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       stalls_(StallLimitOf(options), counters_, [](const std::string& line) { spdlog::warn("{}", line); }),
       engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_,
               options.max_queue_time),
-      attention_service_(engine_, gate_, stalls_, AttentionServiceOptionsOf(options, engine_.threads())),
+      attention_service_(engine_, gate_, stalls_, AttentionServiceOptionsOf(options)),
       local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
@@ -131,7 +134,10 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
                       AddUse(ledger_, shared_memory_.get(), counters_, registry_, QueueUseNow(), info);
                     }),
       probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
-               v1::ServerService::service_full_name()}) {}
+               v1::ServerService::service_full_name()}),
+      receive_quota_(options.limits.max_inflight_bytes, [this] {
+        return ReceiveQuota::Held{ledger_.used_bytes(), AttentionEngine::received_bytes()};
+      }) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
                                                       const std::vector<v1::Setting>& process_settings) {
@@ -140,7 +146,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Options& options,
     ATTND_RETURN_IF_ERROR(CheckOptions(options));
     ATTND_ASSIGN_OR_RETURN(const kernel::Kernel* kernel, kernel::ChooseKernel(options.kernel));
     Options fitted = options;
-    fitted.limits = FittedLimits(options, ComputingThreads(options), AllowedToThisProcess());
+    fitted.limits =
+        FittedLimits(options, ComputingThreads(options), AllowedToThisProcess(), ConnectionsForDescriptors());
     LogFitted(options.limits, fitted.limits);
     server.reset(new Server(fitted, *kernel, process_settings));
     ATTND_RETURN_IF_ERROR(server->LoadModels());
@@ -178,14 +185,14 @@ absl::Status Server::Listen() {
   listen.tcp_user_timeout = kTcpUserTimeout;
   ATTND_ASSIGN_OR_RETURN(Listening listening, ListenAt(options_.listen, listen));
   addresses_ = listening.addresses;
-  const std::int64_t max_connections =
-      options_.max_connections > 0 ? options_.max_connections : DefaultMaxConnections();
-  ATTND_ASSIGN_OR_RETURN(acceptor_,
-                         Acceptor::Create(std::move(listening.sockets),
-                                          {max_connections, options_.max_peer_connections, TrustedProxies(options_)}));
+  const Limits& limits = options_.limits;
+  ATTND_ASSIGN_OR_RETURN(
+      acceptor_, Acceptor::Create(std::move(listening.sockets),
+                                  {limits.max_connections, limits.max_peer_connections, TrustedProxies(options_)}));
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   Configure(options_, builder);
+  builder.SetResourceQuota(receive_quota_.quota());
   std::shared_ptr<grpc::experimental::ExternalConnectionAcceptor> to_grpc =
       builder.experimental().AddExternalConnectionAcceptor(
           grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
@@ -200,7 +207,6 @@ absl::Status Server::Listen() {
   ATTND_RETURN_IF_ERROR(ListenBeside());
   probes_.health().Set(kLivenessName, true);
   probes_.SetServing(true);
-  spdlog::debug("takes up to {} connections", max_connections);
   return acceptor_->Start([to_grpc](shm::UniqueFd connection) {
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
     parameters.listener_fd = -1;

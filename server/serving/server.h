@@ -23,6 +23,7 @@
 #include "server/serving/closing.h"
 #include "server/serving/grpc_calls.h"
 #include "server/serving/info_service.h"
+#include "server/serving/receive_quota.h"
 #include "server/shm/listener.h"
 #include "server/shm/shared_memory.h"
 
@@ -113,6 +114,7 @@ class Server {
   InfoService info_service_;
   Probes probes_;
   std::vector<std::string> addresses_;
+  ReceiveQuota receive_quota_;
   std::unique_ptr<grpc::Server> grpc_server_;
   Closing closing_;                 // of grpc_server_
   std::int64_t channelz_name_ = 0;  // of grpc_server_

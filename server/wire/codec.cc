@@ -81,7 +81,7 @@ bool ReadTensor(SegmentCursor& cursor, TensorBytes& tensor) {
   if (!length.has_value()) return false;
   tensor.segments.clear();
   tensor.size = *length;
-  return cursor.Consume(*length, [&tensor](kernel::Segment piece) { tensor.segments.push_back(piece); });
+  return cursor.Consume(*length, [&tensor](kernel::Segment piece) { tensor.Add(piece); });
 }
 
 std::vector<kernel::Segment> SegmentsOf(const std::vector<grpc::Slice>& slices) {
@@ -107,6 +107,7 @@ grpc::Slice BytesPrefix(int field_number, std::size_t length) {
 absl::StatusOr<SplitMessage> Split(const grpc::ByteBuffer& message, std::int64_t max_header_bytes) {
   SplitMessage split;
   if (!message.Valid() || !message.Dump(&split.slices).ok()) return Malformed(0);
+  split.received = ReceivedBytes(static_cast<std::int64_t>(message.Length()));
   const std::vector<kernel::Segment> segments = SegmentsOf(split.slices);
   SegmentCursor cursor(segments);
   SegmentCursor small_from = cursor;  // the first byte that was passed and is neither copied nor a tensor's

@@ -18,11 +18,18 @@
 #include "grpcpp/support/slice.h"
 #include "kernel/attention.h"
 #include "server/wire/buffer.h"
+#include "server/wire/received_bytes.h"
 
 namespace attnd::server {
 
 // The bytes of one tensor, in pieces.
 struct TensorBytes {
+  // Adds a piece behind the others.
+  void Add(kernel::Segment piece) {
+    piece.begin = segments.empty() ? 0 : segments.back().begin + segments.back().size;
+    segments.push_back(piece);
+  }
+
   std::vector<kernel::Segment> segments;
   std::size_t size = 0;
 };
@@ -39,6 +46,7 @@ struct SplitMessage {
   std::vector<grpc::Slice> slices;
   std::string small_fields;  // every other field, in order, as it came
   RequestTensors tensors;
+  ReceivedBytes received;
 };
 
 // Errors: INVALID_ARGUMENT for bytes that are no protobuf message, RESOURCE_EXHAUSTED where the small fields are larger

@@ -99,6 +99,92 @@ inline std::optional<Fault> CheckKeyBits(std::size_t bytes, std::int64_t batch, 
                absl::StrCat(bytes, " bytes")};
 }
 
+// window_left, window_right.
+inline std::optional<Fault> CheckWindow(absl::string_view field, std::optional<std::int64_t> distance) {
+  return distance.has_value() ? CheckRange(field, *distance, 0, kMaxPosition) : std::nullopt;
+}
+
+// `causal` is whether the call has a causal mask, as far as is known.
+inline std::optional<Fault> CheckPrefixLengths(absl::Span<const std::int64_t> lengths, bool causal, std::int64_t batch,
+                                               std::int64_t key_length) {
+  if (!causal && !lengths.empty()) {
+    return Fault{"prefix_lengths", "none without a causal mask", absl::StrCat(lengths.size(), " values")};
+  }
+  return CheckLengths("prefix_lengths", lengths, batch, key_length);
+}
+
+// Both sizes are >= 1, and their product may overflow.
+inline std::optional<Fault> CheckKeyBias(absl::Span<const float> bias, std::int64_t heads, std::int64_t key_length) {
+  if (bias.empty()) return std::nullopt;
+  const auto keys = static_cast<std::uint64_t>(key_length);
+  if (bias.size() % keys != 0 || bias.size() / keys != static_cast<std::uint64_t>(heads)) {
+    return Fault{"key_bias", absl::StrCat("none or ", heads, " (heads) x ", key_length, " (keys) values"),
+                 absl::StrCat(bias.size(), " values")};
+  }
+  for (std::size_t i = 0; i < bias.size(); ++i) {
+    if (!std::isfinite(bias[i]))
+      return Fault{absl::StrCat("key_bias[", i, "]"), "a finite number", absl::StrCat(bias[i])};
+  }
+  return std::nullopt;
+}
+
+// Sequences packed into rows, as query_segments and key_segments say it. `keys` may be empty where both lengths are the
+// same. Sizes are >= 1, and their products may overflow.
+inline std::optional<Fault> CheckSegments(absl::Span<const std::int64_t> queries, absl::Span<const std::int64_t> keys,
+                                          std::int64_t batch, std::int64_t query_length, std::int64_t key_length) {
+  if (queries.empty()) {
+    if (keys.empty()) return std::nullopt;
+    return Fault{"key_segments", "none without query_segments", absl::StrCat(keys.size(), " values")};
+  }
+  if (keys.empty() && query_length != key_length) {
+    return Fault{"key_segments", absl::StrCat(queries.size(), " values, as query_length is not key_length"), "none"};
+  }
+  if (!keys.empty() && keys.size() != queries.size()) {
+    return Fault{"key_segments", absl::StrCat(queries.size(), " values, as query_segments has"),
+                 absl::StrCat(keys.size(), " values")};
+  }
+  const auto check = [&](absl::string_view field, absl::Span<const std::int64_t> starts,
+                         std::int64_t length) -> std::optional<Fault> {
+    const auto fault = [&](std::size_t i, std::string expected) {
+      return Fault{absl::StrCat(field, "[", i, "]"), std::move(expected), absl::StrCat(starts[i])};
+    };
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+    const std::int64_t last = length > kMost / batch ? kMost : batch * length - 1;
+    std::int64_t row = -1;
+    for (std::size_t i = 0; i < starts.size(); ++i) {
+      const std::int64_t lowest = i == 0 ? 0 : starts[i - 1] + 1;
+      if (starts[i] < lowest || starts[i] > last) return fault(i, absl::StrCat(lowest, " to ", last));
+      const std::int64_t of_queries = queries[i] / query_length;
+      if (starts[i] / length != row && (starts[i] % length != 0 || starts[i] / length != row + 1)) {
+        const auto begin = static_cast<std::uint64_t>(row + 1) * static_cast<std::uint64_t>(length);
+        return fault(i, absl::StrCat(begin, ", where row ", row + 1, " begins"));
+      }
+      row = starts[i] / length;
+      if (row != of_queries) return fault(i, absl::StrCat("a position in row ", of_queries, ", as query_segments has"));
+    }
+    if (row == batch - 1) return std::nullopt;
+    return Fault{std::string(field), absl::StrCat("a sequence in each of ", batch, " rows"),
+                 absl::StrCat("none in row ", row + 1)};
+  };
+  if (auto fault = check("query_segments", queries, query_length); fault.has_value()) return fault;
+  return keys.empty() ? std::nullopt : check("key_segments", keys, key_length);
+}
+
+// What does not go with query_segments: `count` is how much of it is given.
+inline std::optional<Fault> CheckNoneWithSegments(absl::string_view field, std::size_t count) {
+  if (count == 0) return std::nullopt;
+  return Fault{std::string(field), "none with query_segments", absl::StrCat(count, " values")};
+}
+
+// `kv_batch` >= 1 sequences of keys and values.
+inline std::optional<Fault> CheckKvRows(absl::Span<const std::int64_t> rows, std::int64_t kv_batch,
+                                        std::int64_t batch) {
+  if (rows.empty() && kv_batch != batch) {
+    return Fault{"kv_rows", absl::StrCat(batch, " (batch) values, as kv_batch is ", kv_batch), "none"};
+  }
+  return CheckEachSequence("kv_rows", rows, batch, 0, kv_batch - 1);
+}
+
 // What a call names of a model. Each as the message has it: 0 or empty if it is unset.
 struct ModelFields {
   absl::string_view model = {};

@@ -1,9 +1,11 @@
 // The attention problem, as plain data: what every engine (the reference and each kernel) takes.
 //
-//   out[b,h,i] = sum_j softmax_j( scale * q[b,h,i].k[b,g,j] + bias(h, offset) ) v[b,g,j]
+//   out[b,h,i] = sum_j softmax_j( scale * q[b,h,i].k[b,g,j] + bias(h, offset) + key_bias[h,j] ) v[b,g,j]
 //   offset = (query_offset + i) - j,   g = h / (heads / kv_heads)
 //
-// over the keys j that row i sees: those that mask, key_starts, key_lengths and key_bits all leave visible.
+// over the keys j that row i sees: those that key_starts, key_lengths and key_bits leave, and of which
+//
+//   (mask is not causal, or offset >= 0, or j < prefix_lengths[b])  and  -right <= offset <= left
 //
 // Nothing here owns memory: the caller keeps everything alive until the work is done. Values are trusted: whoever fills
 // these in has validated them (the server's validation, or a test).
@@ -20,6 +22,7 @@ namespace attnd::kernel {
 struct Segment {
   const std::byte* data;
   std::size_t size;
+  std::size_t begin = 0;  // where it stands in the tensor: the sizes of those before it
 };
 
 // A read-only [batch, heads, rows, dim] tensor, its last axis contiguous, spread over one or more segments (a message
@@ -31,15 +34,19 @@ struct TensorView {
   std::int64_t batch_stride;
   std::int64_t head_stride;
   std::int64_t row_stride;
+  const std::int64_t* starts = nullptr;  // null, or [batch]: the position of each entry, in place of multiples of
+                                         // batch_stride; entries may share rows
 };
 
-// The output: one contiguous buffer, of any alignment.
+// The output: one contiguous buffer, of any alignment. With `starts` (as in TensorView; entries share no row here) the
+// rows beyond an entry's query length are others' and stay as they are.
 struct OutputView {
   std::byte* data;
   tensor::DType dtype;
   std::int64_t batch_stride;
   std::int64_t head_stride;
   std::int64_t row_stride;
+  const std::int64_t* starts = nullptr;
 };
 
 // One head-major bias table in per-offset form:
@@ -63,6 +70,9 @@ struct BiasView {
 };
 
 enum class Mask : std::uint8_t { kCausal, kNone };
+
+// A window's side that hides nothing; far enough from the ends of its type to be added to any position.
+inline constexpr std::int64_t kAnyDistance = std::int64_t{1} << 60;
 
 // Products of bf16 inputs: widened to fp32, or multiplied as bf16 (fp32 sums) where the kernel can.
 enum class ProductPrecision : std::uint8_t { kF32, kBF16 };
@@ -94,6 +104,37 @@ struct Attention {
   const std::int64_t* key_starts;     // null, or [batch]; keys before are masked
   const std::byte* key_bits;          // null, or [batch][(key_length + 7) / 8]; key j is masked if bit j % 8 of byte
                                       // j / 8 is 0
+
+  std::int64_t left = kAnyDistance;              // the window: most that a key may stand before a query, from 0,
+  std::int64_t right = kAnyDistance;             // and after it
+  const std::int64_t* prefix_lengths = nullptr;  // null, or [batch]; the mask lets every row see the keys before
+  const float* key_bias = nullptr;               // null, or [heads, key_length] row-major
+
+  // With out.starts and log_sum_exp: where the first row of each entry's first head stands in log_sum_exp, and how far
+  // heads are apart.
+  const std::int64_t* log_sum_exp_starts = nullptr;
+  std::int64_t log_sum_exp_stride = 0;
 };
+
+// The position of a row of a TensorView or an OutputView, in elements.
+template <typename View>
+[[gnu::always_inline]] inline std::int64_t PositionOf(const View& view, std::int64_t batch, std::int64_t head,
+                                                      std::int64_t row) {
+  const std::int64_t start = view.starts == nullptr ? batch * view.batch_stride : view.starts[batch];
+  return start + head * view.head_stride + row * view.row_stride;
+}
+
+// Where a row's log-sum-exp goes.
+[[gnu::always_inline]] inline float& LogSumExpOf(const Attention& a, std::int64_t batch, std::int64_t head,
+                                                 std::int64_t row) {
+  if (a.log_sum_exp_starts == nullptr) return a.log_sum_exp[(batch * a.heads + head) * a.query_length + row];
+  return a.log_sum_exp[a.log_sum_exp_starts[batch] + head * a.log_sum_exp_stride + row];
+}
+
+// Rows beyond a batch entry's query length that are to be zeros.
+[[gnu::always_inline]] inline std::int64_t UnusedRows(const Attention& a, std::int64_t batch) {
+  if (a.query_lengths == nullptr || a.out.starts != nullptr) return 0;
+  return a.query_length - a.query_lengths[batch];
+}
 
 }  // namespace attnd::kernel

@@ -63,7 +63,7 @@ std::vector<double> ReadRows(const TensorView& view, std::int64_t b, std::int64_
   std::vector<double> values;
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t d = 0; d < dim; ++d) {
-      values.push_back(ElementAt(view, b * view.batch_stride + h * view.head_stride + row * view.row_stride + d));
+      values.push_back(ElementAt(view, PositionOf(view, b, h, row) + d));
     }
   }
   return values;
@@ -79,7 +79,10 @@ void Reference(const Attention& a, double* out, double* log_sum_exp) {
     const std::int64_t first_position = a.query_offsets != nullptr ? a.query_offsets[b] : a.query_offset;
     const auto sees = [&](std::int64_t i, std::int64_t j) {
       if (i >= queries || j < start || j >= keys) return false;
-      if (a.mask == Mask::kCausal && j > first_position + i) return false;
+      const std::int64_t offset = first_position + i - j;
+      const bool in_prefix = a.prefix_lengths != nullptr && j < a.prefix_lengths[b];
+      if (a.mask == Mask::kCausal && offset < 0 && !in_prefix) return false;
+      if (offset > a.left || -offset > a.right) return false;
       if (a.key_bits == nullptr) return true;
       const std::int64_t bit = b * ((a.key_length + 7) / 8 * 8) + j;
       return ((std::to_integer<int>(a.key_bits[bit / 8]) >> (bit % 8)) & 1) != 0;
@@ -99,6 +102,7 @@ void Reference(const Attention& a, double* out, double* log_sum_exp) {
                                             k.data() + j * a.head_dim, 0.0) *
                          a.scale;
           if (a.bias != nullptr) logit += BiasAt(*a.bias, h, position - j);
+          if (a.key_bias != nullptr) logit += a.key_bias[h * a.key_length + j];
           weights[static_cast<std::size_t>(j)] = logit;
           max = std::max(max, logit);
         }

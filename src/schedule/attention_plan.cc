@@ -35,9 +35,38 @@ std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t RoundUp(std::int64_t a, std::int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
 std::size_t Aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// (query, key) pairs of rows [first, last) of one head with `keys`, less those that a causal mask hides.
+// The sum of `count` numbers that follow each other from `first` on, each raised to `low` and lowered to `high`.
+double SumOfClamped(std::int64_t first, std::int64_t count, std::int64_t low, std::int64_t high) {
+  const std::int64_t below = std::clamp<std::int64_t>(low - first, 0, count);
+  const std::int64_t above = std::clamp<std::int64_t>(first + count - 1 - high, 0, count - below);
+  const auto between = static_cast<double>(count - below - above);
+  return static_cast<double>(below) * static_cast<double>(low) +
+         static_cast<double>(above) * static_cast<double>(high) + between * static_cast<double>(first + below) +
+         between * (between - 1) / 2;
+}
+
+// VisiblePairs where there is a window or a prefix: where what rows see ends, less where it begins.
+double PairsInWindow(const Attention& a, std::int64_t b, std::int64_t first_key, std::int64_t last_key,
+                     std::int64_t first, std::int64_t last) {
+  const std::int64_t position = kernel::QueryOffset(a, b) + first;
+  const std::int64_t rows = last - first;
+  const double begins = SumOfClamped(position - a.left, rows, first_key, last_key);
+  const std::int64_t window_end = position + 1 + a.right;
+  if (a.mask == kernel::Mask::kNone) return SumOfClamped(window_end, rows, first_key, last_key) - begins;
+  // The first rows see to the end of the prefix, as far as the window lets them.
+  const std::int64_t prefix = kernel::PrefixLength(a, b);
+  const std::int64_t early = std::clamp<std::int64_t>(prefix - (position + 1), 0, rows);
+  const std::int64_t prefix_end = std::clamp(prefix, first_key, last_key);
+  return SumOfClamped(window_end, early, first_key, prefix_end) +
+         SumOfClamped(position + 1 + early, rows - early, first_key, last_key) - begins;
+}
+
+// (query, key) pairs of rows [first, last) of one head with `keys`, less those that mask and window hide.
 double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first_key, std::int64_t keys, std::int64_t first,
                     std::int64_t last) {
+  if (a.left != kernel::kAnyDistance || a.right != kernel::kAnyDistance || a.prefix_lengths != nullptr) {
+    return PairsInWindow(a, b, first_key, first_key + keys, first, last);
+  }
   const double count = static_cast<double>(keys);
   if (a.mask == kernel::Mask::kNone) return static_cast<double>(last - first) * count;
   // Row r sees query_offset + r + 1 - first_key keys, but at least none and at most all. The sum of this over all rows
@@ -59,7 +88,7 @@ double ReadCost(std::int64_t keys, std::int64_t dims) {
 
 bool AllAlike(const Attention& a) {
   return a.batch == 1 || (a.query_lengths == nullptr && a.key_lengths == nullptr && a.query_offsets == nullptr &&
-                          a.key_starts == nullptr && a.key_bits == nullptr);
+                          a.key_starts == nullptr && a.key_bits == nullptr && a.prefix_lengths == nullptr);
 }
 
 }  // namespace
@@ -110,17 +139,16 @@ UnitPlan AttentionPlan::Measure(std::int64_t entry, KeyRange true_keys, double& 
   const std::int64_t queries = kernel::QueryLength(a, entry);
   UnitPlan unit{};
   unit.rows = queries * group_;
-  unit.first_key = true_keys.first;
   const std::int64_t end = queries == 0 ? 0 : kernel::VisibleKeys(a, entry, true_keys.last, queries - 1);
-  unit.keys = std::max<std::int64_t>(0, end - true_keys.first);
+  unit.first_key = std::max<std::int64_t>(true_keys.first, std::min(end, kernel::FirstVisible(a, entry, 0)));
+  unit.keys = std::max<std::int64_t>(0, end - unit.first_key);
   unit.splits = 1;
   unit.split_keys = unit.keys;
-  const double pairs = VisiblePairs(a, entry, true_keys.first, true_keys.last - true_keys.first, 0, queries) *
-                       static_cast<double>(group_);
+  const double pairs = VisiblePairs(a, entry, unit.first_key, unit.keys, 0, queries) * static_cast<double>(group_);
   multiply_adds = pairs * CostPerPair(a) + ReadCost(unit.keys, a.head_dim + a.value_head_dim);
   unit.cost = multiply_adds + pairs * kCostPerPair + kCostPerUnit +
               RowsCost(unit.rows, unit.rows <= kernel_->direct_rows ? kCostPerDirectRow : kCostPerRow) +
-              ClearCost((a.query_length - queries) * group_);
+              ClearCost(kernel::UnusedRows(a, entry) * group_);
   return unit;
 }
 

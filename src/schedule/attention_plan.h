@@ -78,8 +78,8 @@ struct UnitPlan {
   Way way;
 
   std::int64_t rows;  // query rows that are not padding, times the heads that share the key head
-  // The unit reads the keys [first_key, first_key + keys): from the first that is true to the last that its last query
-  // sees. Key bits may hide some between.
+  // The unit reads the keys [first_key, first_key + keys): from the first that is true and that its first query sees to
+  // the last that its last query sees. Key bits may hide some between.
   std::int64_t first_key;
   std::int64_t keys;
 

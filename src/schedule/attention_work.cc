@@ -136,7 +136,9 @@ class AttentionWork final : public Work {
     return true;
   }
 
-  bool ClearUnusedRows(std::int64_t u, Pacer& pacer) const { return Clear(u, Queries(u), a_.query_length, pacer); }
+  bool ClearUnusedRows(std::int64_t u, Pacer& pacer) const {
+    return Clear(u, Queries(u), Queries(u) + kernel::UnusedRows(a_, Batch(u)), pacer);
+  }
 
   // What this thread will probably read after a unit: the threads that run take the next ones.
   kernel::Ahead AfterUnit(std::int64_t ordinal) const {
@@ -171,7 +173,7 @@ class AttentionWork final : public Work {
     constexpr std::int64_t kMostBytes = 1 << 17;
     const auto size = static_cast<std::int64_t>(tensor::SizeOf(view.dtype));
     if (data == nullptr || view.row_stride != dim || rows * dim * size > kMostBytes) return {};
-    const std::byte* at = data + (b * view.batch_stride + head * view.head_stride + row * view.row_stride) * size;
+    const std::byte* at = data + kernel::PositionOf(view, b, head, row) * size;
     return {at, at + rows * dim * size};
   }
 
@@ -277,10 +279,11 @@ class AttentionWork final : public Work {
     kernel_.begin(a_, tile, state, scratch);
     running_.fetch_add(1, std::memory_order_relaxed);
     kernel::Ahead ahead = AfterTile(open, index);
-    const std::int64_t last = packed.first_key + packed.keys;
-    const std::int64_t step = StepKeys(tile.rows, packed.keys);
+    const KeyRange keys = KeysOfTile(tile, packed);
+    const std::int64_t last = keys.last;
+    const std::int64_t step = StepKeys(tile.rows, last - keys.first);
     bool done = true;
-    for (std::int64_t key = packed.first_key; done && key < last; key += step) {
+    for (std::int64_t key = keys.first; done && key < last; key += step) {
       const std::int64_t end = std::min(last, key + step);
       kernel_.advance(a_, tile, packed, key, end, ahead, state, scratch);
       done = end == last || pacer.Spend(plan_.PassCost(tile.rows, end - key));
@@ -288,6 +291,15 @@ class AttentionWork final : public Work {
     running_.fetch_sub(1, std::memory_order_relaxed);
     if (done) kernel_.finish(a_, tile, state);
     return done;
+  }
+
+  // Of a unit's keys those that some row of a tile sees, from a block's begin on.
+  KeyRange KeysOfTile(const RowTile& tile, const PackedHead& packed) const {
+    const std::int64_t end =
+        kernel::VisibleKeys(a_, tile.batch, packed.first_key + packed.keys, tile.first_row + tile.rows - 1);
+    const std::int64_t unseen = kernel::FirstVisible(a_, tile.batch, tile.first_row) - packed.first_key;
+    const std::int64_t blocks = std::max<std::int64_t>(0, unseen) / kernel_.key_block;
+    return {static_cast<std::int32_t>(packed.first_key + blocks * kernel_.key_block), static_cast<std::int32_t>(end)};
   }
 
   // Keys that a tile advances over between two pauses: all of them, unless they are very many.

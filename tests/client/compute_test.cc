@@ -55,13 +55,17 @@ TEST_P(ComputeTest, EveryFieldArrives) {
   ComputeRequest& r = t.request;
   r.version = 3;
   r.table = "decoder.1";
-  r.mask = Mask::kNone;
+  r.mask = Mask::kCausal;
   r.scale = 0.125F;
   r.query_offset = -2;
   r.first_head = 1;
   r.query_lengths = {2};
   r.key_lengths = {0};
   r.key_starts = {1};
+  r.window_left = 8;
+  r.window_right = 9;
+  r.prefix_lengths = {1};
+  r.key_bias.assign(static_cast<std::size_t>(r.q.sizes[1] * r.k.sizes[2]), 0.5F);
   r.key_bits.resize(static_cast<std::size_t>(r.k.sizes[2] + 7) / 8, 0x5a);
   r.output_dtype = DType::kFp32;
   r.return_log_sum_exp = true;
@@ -80,7 +84,7 @@ TEST_P(ComputeTest, EveryFieldArrives) {
   EXPECT_EQ(seen_.value_head_dim(), r.v.sizes[3]);
   EXPECT_EQ(seen_.dtype(), v1::DTYPE_FP32);
   EXPECT_EQ(seen_.layout(), v1::LAYOUT_BATCH_HEAD_SEQUENCE_DIM);
-  EXPECT_EQ(seen_.mask(), v1::MASK_NONE);
+  EXPECT_EQ(seen_.mask(), v1::MASK_CAUSAL);
   EXPECT_EQ(seen_.scale(), 0.125F);
   EXPECT_EQ(seen_.query_offset(), -2);
   EXPECT_EQ(seen_.first_head(), 1);
@@ -88,6 +92,10 @@ TEST_P(ComputeTest, EveryFieldArrives) {
   EXPECT_THAT(seen_.key_lengths(), testing::ElementsAre(0));
   EXPECT_THAT(seen_.key_starts(), testing::ElementsAre(1));
   EXPECT_EQ(seen_.key_bits(), BytesOf(r.key_bits.data(), r.key_bits.size()));
+  EXPECT_EQ(seen_.window_left(), 8);
+  EXPECT_EQ(seen_.window_right(), 9);
+  EXPECT_THAT(seen_.prefix_lengths(), testing::ElementsAre(1));
+  EXPECT_THAT(seen_.key_bias(), testing::ElementsAreArray(r.key_bias));
   EXPECT_EQ(seen_.product_precision(), v1::PRODUCT_PRECISION_FP32);
   EXPECT_EQ(seen_.q(), BytesOf(t.q.data(), t.q.size() * sizeof(float)));
   EXPECT_EQ(seen_.k(), BytesOf(t.k.data(), t.k.size() * sizeof(float)));
@@ -118,6 +126,30 @@ TEST_F(ComputeTest, ACallWithoutBiasNamesNoModel) {
   EXPECT_FALSE(seen_.has_query_offset());
 }
 
+TEST_F(ComputeTest, PlacesOfSequencesArrive) {
+  TestRequest packed;
+  packed.request.query_segments = {0, 2, 3};
+  packed.request.key_segments = {0, 1, 5};
+  ASSERT_TRUE(client_.Compute(packed.request).ok());
+  EXPECT_THAT(seen_.query_segments(), testing::ElementsAre(0, 2, 3));
+  EXPECT_THAT(seen_.key_segments(), testing::ElementsAre(0, 1, 5));
+  EXPECT_EQ(seen_.kv_batch(), 0);
+  TestRequest beams;
+  beams.request.k.sizes[0] = beams.request.v.sizes[0] = 1;
+  beams.request.kv_rows = {0, 0};
+  // The plain formula of the server here knows no shared keys: what matters is what arrives.
+  service_.handler = [this](grpc::ServerContext*, const v1::ComputeAttentionRequest& request,
+                            v1::ComputeAttentionResponse&) {
+    absl::MutexLock lock(&mutex_);
+    seen_ = request;
+    return grpc::Status(grpc::StatusCode::ABORTED, "seen");
+  };
+  EXPECT_FALSE(client_.Compute(beams.request).ok());
+  EXPECT_THAT(seen_.kv_rows(), testing::ElementsAre(0, 0));
+  EXPECT_EQ(seen_.kv_batch(), 1);
+  EXPECT_EQ(seen_.k(), BytesOf(beams.k.data(), beams.k.size() / 2 * sizeof(float)));
+}
+
 TEST_F(ComputeTest, AbsentFieldsStayAbsent) {
   TestRequest t;
   ASSERT_TRUE(client_.Compute(t.request).ok());
@@ -129,6 +161,12 @@ TEST_F(ComputeTest, AbsentFieldsStayAbsent) {
   EXPECT_EQ(seen_.query_offsets_size() + seen_.query_lengths_size() + seen_.key_lengths_size(), 0);
   EXPECT_EQ(seen_.key_starts_size(), 0);
   EXPECT_EQ(seen_.key_bits(), "");
+  EXPECT_FALSE(seen_.has_window_left());
+  EXPECT_FALSE(seen_.has_window_right());
+  EXPECT_EQ(seen_.prefix_lengths_size(), 0);
+  EXPECT_EQ(seen_.key_bias_size(), 0);
+  EXPECT_EQ(seen_.query_segments_size() + seen_.key_segments_size() + seen_.kv_rows_size(), 0);
+  EXPECT_EQ(seen_.kv_batch(), 0);
 }
 
 TEST_F(ComputeTest, AxesFollowTheLayout) {

@@ -76,6 +76,16 @@ grpc::Status FakeAttention::ComputeAttention(grpc::ServerContext* context, const
 
 grpc::Status FakeAttention::StreamAttention(grpc::ServerContext* context, Pieces* stream) {
   ++streams;
+  const bool asks = context->client_metadata().count("attnd-asks") != 0;
+  asked += asks ? 1 : 0;
+  if (busy) {
+    context->AddTrailingMetadata("attnd-ask", "1");
+    return {grpc::StatusCode::RESOURCE_EXHAUSTED, "busy"};
+  }
+  if (asks) {
+    context->AddInitialMetadata("attnd-let-in", "1");
+    stream->SendInitialMetadata();
+  }
   std::vector<v1::StreamAttentionRequest> waiting;
   const auto answer = [&](const v1::StreamAttentionRequest& piece) {
     v1::ComputeAttentionRequest request = piece.call();
@@ -95,9 +105,11 @@ grpc::Status FakeAttention::StreamAttention(grpc::ServerContext* context, Pieces
     stream->Write(response);
   };
   v1::StreamAttentionRequest piece;
+  int read = 0;
   while (stream->Read(&piece)) {
     ++pieces;
     last_pieces += piece.more() ? 0 : 1;
+    if (breaks_after >= 0 && read++ >= breaks_after) return {grpc::StatusCode::UNAVAILABLE, "broken"};
     waiting.push_back(std::move(piece));
     if (waiting.size() < pieces_at_once) continue;
     for (auto next = waiting.rbegin(); next != waiting.rend(); ++next) answer(*next);

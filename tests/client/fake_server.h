@@ -55,6 +55,11 @@ class FakeAttention : public v1::AttentionService::Service {
   std::atomic<int> last_pieces{0};
   // Whether answers to pieces say that the server stops.
   std::atomic<bool> going_away{false};
+  // Whether streams are refused, with the word to ask first; and how many asked.
+  std::atomic<bool> busy{false};
+  std::atomic<int> asked{0};
+  // Pieces of a stream that are answered before it breaks (UNAVAILABLE); negative: it does not.
+  std::atomic<int> breaks_after{-1};
 
   grpc::Status ComputeAttention(grpc::ServerContext* context, const v1::ComputeAttentionRequest* request,
                                 v1::ComputeAttentionResponse* response) override;

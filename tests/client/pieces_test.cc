@@ -46,9 +46,11 @@ TEST_P(PiecesTest, AreTheCall) {
     whole.key_lengths.push_back(b % (c.sizes.key_length + 1));
     whole.query_offsets.push_back(b - 1);
     whole.key_starts.push_back((b + 1) % (c.sizes.key_length + 1));
+    whole.prefix_lengths.push_back(c.sizes.key_length - whole.key_starts.back());
     for (std::int64_t i = 0; i < BitsBytes(c.sizes); ++i)
       whole.key_bits.push_back(static_cast<unsigned char>(16 * b + i));
   }
+  for (std::int64_t i = 0; i < c.sizes.heads * c.sizes.key_length; ++i) whole.key_bias.push_back(static_cast<float>(i));
   const Shape shape = *CheckRequest(whole);
   std::vector<float> output(t.output_values), log_sum_exp(static_cast<std::size_t>(shape.log_sum_exp_bytes / 4), -1.0F);
   whole.output = {output.data(), output.size() * 4};
@@ -75,6 +77,11 @@ TEST_P(PiecesTest, AreTheCall) {
     EXPECT_EQ(piece.request.first_head.has_value(), some);
     EXPECT_EQ(piece.fields.table_heads, some ? shape.heads : 0);
     EXPECT_EQ(piece.request.first_head.value_or(0), range.first_kv_head * group);
+    // Its heads' biases of keys.
+    ASSERT_EQ(piece.request.key_bias.size(), static_cast<std::size_t>(own.heads * own.key_length));
+    EXPECT_EQ(piece.request.key_bias.front(), static_cast<float>(range.first_kv_head * group * own.key_length));
+    EXPECT_EQ(piece.request.key_bias.back(),
+              static_cast<float>((range.first_kv_head + range.kv_heads) * group * own.key_length - 1));
     // The output: numbers in order, as the server might send them in slices that end anywhere.
     std::vector<float> values(static_cast<std::size_t>(own.output_bytes / 4));
     for (float& value : values) value = next++;
@@ -88,6 +95,8 @@ TEST_P(PiecesTest, AreTheCall) {
       EXPECT_EQ(piece.request.query_offsets[static_cast<std::size_t>(b)], range.first_batch + b - 1);
       EXPECT_EQ(piece.request.key_starts[static_cast<std::size_t>(b)],
                 whole.key_starts[static_cast<std::size_t>(range.first_batch + b)]);
+      EXPECT_EQ(piece.request.prefix_lengths[static_cast<std::size_t>(b)],
+                whole.prefix_lengths[static_cast<std::size_t>(range.first_batch + b)]);
       for (std::int64_t i = 0; i < BitsBytes(c.sizes); ++i) {
         EXPECT_EQ(piece.request.key_bits[static_cast<std::size_t>(b * BitsBytes(c.sizes) + i)],
                   16 * (range.first_batch + b) + i);

@@ -124,6 +124,58 @@ INSTANTIATE_TEST_SUITE_P(
            r.key_starts = {-1, 0};
          },
          "key_starts[0]"},
+        {"WindowBehind", [](ComputeRequest& r) { r.window_left = -1; }, "window_left"},
+        {"WindowTooWide", [](ComputeRequest& r) { r.window_right = std::int64_t{1} << 31; }, "window_right"},
+        {"TooFewPrefixes", [](ComputeRequest& r) { r.prefix_lengths = {0}; }, "prefix_lengths"},
+        {"PrefixTooLong",
+         [](ComputeRequest& r) {
+           r.prefix_lengths = {5, 6};
+         },
+         "prefix_lengths[1]"},
+        {"PrefixWithoutCausalMask",
+         [](ComputeRequest& r) {
+           r.mask = Mask::kNone;
+           r.prefix_lengths = {1, 1};
+         },
+         "prefix_lengths"},
+        {"KeySegmentsAlone", [](ComputeRequest& r) { r.key_segments = {0, 5}; }, "key_segments"},
+        {"KeySegmentsMissing",
+         [](ComputeRequest& r) {
+           r.query_segments = {0, 3};
+         },
+         "key_segments"},
+        {"SegmentsThatDoNotBegin",
+         [](ComputeRequest& r) {
+           r.query_segments = {0, 3};
+           r.key_segments = {0, 6};
+         },
+         "key_segments[1]"},
+        {"SegmentsBesideLengths",
+         [](ComputeRequest& r) {
+           r.query_segments = {0, 3};
+           r.key_segments = {0, 5};
+           r.key_lengths = {5, 5};
+         },
+         "key_lengths"},
+        {"SegmentsOfHugeRows",
+         [](ComputeRequest& r) {
+           r.q.sizes[2] = r.k.sizes[2] = r.v.sizes[2] = kHuge;
+           r.query_segments = {0, 3};
+         },
+         "query_segments"},
+        {"SharedKeysOfOtherValues",
+         [](ComputeRequest& r) {
+           r.k.sizes[0] = 1;
+           r.kv_rows = {0, 0};
+         },
+         "v.batch"},
+        {"SharedKeysThatAreNotThere",
+         [](ComputeRequest& r) {
+           r.k.sizes[0] = r.v.sizes[0] = 1;
+           r.kv_rows = {0, 1};
+         },
+         "kv_rows[1]"},
+        {"TooFewKeyBiases", [](ComputeRequest& r) { r.key_bias = {1}; }, "key_bias"},
         {"TooFewKeyBits", [](ComputeRequest& r) { r.key_bits = {1}; }, "key_bits"},
         {"TooManyKeyBits",
          [](ComputeRequest& r) {

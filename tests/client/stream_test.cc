@@ -82,26 +82,98 @@ TEST_P(StreamTest, EveryPieceButTheLastSaysThatMoreFollow) {
   EXPECT_EQ(service_.last_pieces, 1);
 }
 
-// Of two servers one stops: what it has been sent it answers, and the other one gets the rest.
-TEST_P(StreamTest, NoMorePiecesForAServerThatStops) {
-  FakeAttention stops;
-  stops.handler = EchoValues;
-  FakeServer stopping({&stops});
-  ClientOptions options;
-  options.load_balancing_policy = "round_robin";
-  auto both = Client::Create(absl::StrCat("ipv4:", server_.target(), ",", stopping.target()), options);
-  ASSERT_TRUE(both.ok()) << both.status();
-  TestRequest small(Cuttable());
-  while (service_.streams == 0 || stops.streams == 0) ASSERT_TRUE(Call(*both, small.request, GetParam()).ok());
-  service_.streams = service_.pieces = stops.streams = stops.pieces = 0;
-  stops.going_away = true;
-  TestRequest t({12, 4, 4, 512, 512, 128, 128});
-  const auto reply = Call(*both, t.request, GetParam());
-  ASSERT_TRUE(reply.ok()) << reply.status();
-  EXPECT_EQ(service_.pieces + stops.pieces, 48);
-  EXPECT_LE(stops.pieces, 4 * stops.streams) << "no more than are under way on a stream at once";
+// A large call over two servers, without repeats of the whole.
+class TwoServersTest : public StreamTest {
+ protected:
+  TwoServersTest() {
+    other_.handler = EchoValues;
+    // Until both are connected; nothing of that is counted.
+    TestRequest small(Cuttable());
+    while (service_.streams == 0 || other_.streams == 0) {
+      if (const auto reply = Call(both_, small.request, GetParam()); !reply.ok()) {
+        ADD_FAILURE() << reply.status();
+        return;
+      }
+    }
+    service_.streams = service_.pieces = other_.streams = other_.pieces = 0;
+  }
+
+  absl::StatusOr<ComputeReply> CallLarge() { return Call(both_, large_.request, GetParam()); }
+  void ExpectWhole(const absl::StatusOr<ComputeReply>& reply) {
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(OutputOf(*reply), std::string(reinterpret_cast<const char*>(large_.v.data()), large_.v.size() * 4));
+  }
+
+  static ClientOptions Options() {
+    ClientOptions options;
+    options.load_balancing_policy = "round_robin";
+    options.retry.enabled = false;
+    return options;
+  }
+
+  FakeAttention other_;
+  FakeServer also_{{&other_}};
+  Client both_{*Client::Create(absl::StrCat("ipv4:", server_.target(), ",", also_.target()), Options())};
+  TestRequest large_{{12, 4, 4, 512, 512, 128, 128}};  // 48 pieces
+};
+
+// What it has been sent it answers, and the other one gets the rest.
+TEST_P(TwoServersTest, NoMorePiecesForAServerThatStops) {
+  other_.going_away = true;
+  ExpectWhole(CallLarge());
+  EXPECT_EQ(service_.pieces + other_.pieces, 48);
+  EXPECT_LE(other_.pieces, 4 * other_.streams) << "no more than are under way on a stream at once";
   service_.going_away = true;
-  ASSERT_TRUE(Call(*both, t.request, GetParam()).ok()) << "no server stays, and both finish what they have begun";
+  ExpectWhole(CallLarge());  // no server stays, and both finish what they have begun
+}
+
+TEST_P(TwoServersTest, WhatAStoppingServerRefusesGoesToTheOther) {
+  other_.handler = [](grpc::ServerContext*, const v1::ComputeAttentionRequest&, v1::ComputeAttentionResponse&) {
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping");
+  };
+  ExpectWhole(CallLarge());
+  EXPECT_GT(other_.pieces, 0);
+  EXPECT_EQ(service_.pieces, 48);
+  service_.handler = other_.handler.get();
+  EXPECT_TRUE(absl::IsUnavailable(CallLarge().status())) << "nobody is left";
+}
+
+TEST_P(TwoServersTest, WhatABrokenStreamDidNotAnswerGoesToTheOther) {
+  other_.breaks_after = 1;
+  ExpectWhole(CallLarge());
+  EXPECT_GT(other_.pieces, 0);
+  service_.breaks_after = 0;
+  EXPECT_TRUE(absl::IsUnavailable(CallLarge().status())) << "nobody is left";
+}
+
+// Of an error that another server would give, too.
+TEST_P(TwoServersTest, OtherErrorsEndTheCall) {
+  other_.handler = [](grpc::ServerContext*, const v1::ComputeAttentionRequest&, v1::ComputeAttentionResponse&) {
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full");
+  };
+  EXPECT_TRUE(absl::IsResourceExhausted(CallLarge().status()));
+}
+
+// Then nothing is sent that is refused.
+TEST_P(StreamTest, CallsAskFirstOnceTheyAreTold) {
+  TestRequest t(Cuttable());
+  ASSERT_TRUE(Call(client_, t.request, GetParam()).ok());
+  EXPECT_EQ(service_.asked, 0);
+  service_.busy = true;
+  EXPECT_TRUE(absl::IsResourceExhausted(Call(client_, t.request, GetParam()).status()));
+  EXPECT_EQ(service_.asked, 0) << "it did not know";
+  service_.streams = service_.pieces = 0;
+  EXPECT_TRUE(absl::IsResourceExhausted(Call(client_, t.request, GetParam()).status()));
+  EXPECT_GT(service_.streams, 0);
+  EXPECT_EQ(service_.asked, service_.streams);
+  service_.busy = false;
+  service_.streams = service_.pieces = service_.asked = 0;
+  const auto reply = Call(client_, t.request, GetParam());
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(OutputOf(*reply), std::string(reinterpret_cast<const char*>(t.v.data()), t.v.size() * 4));
+  EXPECT_EQ(service_.asked, service_.streams);
+  EXPECT_EQ(service_.pieces, 8);
+  EXPECT_EQ(service_.last_pieces, 2) << "of the first call and of this one";
 }
 
 TEST_P(StreamTest, ResultsLandInTheCallersMemory) {
@@ -320,8 +392,9 @@ TEST_P(StreamTest, ManyAtOnce) {
   for (std::thread& thread : threads) thread.join();
 }
 
-INSTANTIATE_TEST_SUITE_P(NowAndLater, StreamTest, testing::Bool(),
-                         [](const auto& info) { return info.param ? "Later" : "Now"; });
+std::string NameOf(const testing::TestParamInfo<bool>& info) { return info.param ? "Later" : "Now"; }
+INSTANTIATE_TEST_SUITE_P(NowAndLater, StreamTest, testing::Bool(), NameOf);
+INSTANTIATE_TEST_SUITE_P(NowAndLater, TwoServersTest, testing::Bool(), NameOf);
 
 }  // namespace
 }  // namespace attnd::client

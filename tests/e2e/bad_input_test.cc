@@ -187,6 +187,32 @@ std::vector<Case> Positions() {
          r.add_key_starts(0);
        },
        "key_starts[0]"},
+      {"window_before_the_query", [](Request& r) { r.set_window_left(-1); }, "window_left"},
+      {"window_too_wide", [](Request& r) { r.set_window_right(std::int64_t{1} << 31); }, "window_right"},
+      {"prefix_without_a_mask",
+       [](Request& r) {
+         r.set_mask(v1::MASK_NONE);
+         r.mutable_prefix_lengths()->Resize(2, 0);
+       },
+       "prefix_lengths"},
+      {"prefixes_too_few", [](Request& r) { r.add_prefix_lengths(0); }, "prefix_lengths"},
+      {"key_bias_too_short", [](Request& r) { r.add_key_bias(0); }, "key_bias"},
+      {"segments_that_begin_late", [](Request& r) { r.add_query_segments(1); }, "key_segments"},
+      {"segments_of_keys_alone", [](Request& r) { r.add_key_segments(0); }, "key_segments"},
+      {"segments_of_one_row",
+       [](Request& r) {
+         r.add_query_segments(0);
+         r.add_key_segments(0);
+       },
+       "query_segments"},
+      {"keys_of_another_batch", [](Request& r) { r.set_kv_batch(3); }, "k"},
+      {"keys_of_a_negative_batch", [](Request& r) { r.set_kv_batch(-1); }, "kv_batch"},
+      {"rows_of_keys_that_are_not_there",
+       [](Request& r) {
+         r.add_kv_rows(0);
+         r.add_kv_rows(2);
+       },
+       "kv_rows[1]"},
       {"key_bits_too_few", [](Request& r) { r.set_key_bits("\x7f"); }, "key_bits"},
       {"key_bits_too_many", [](Request& r) { r.set_key_bits("\x7f\x7f\x7f"); }, "key_bits"},
       {"key_bits_of_a_byte_each", [](Request& r) { r.set_key_bits(std::string(14, '\1')); }, "key_bits"},

@@ -35,8 +35,10 @@ grpc::ByteBuffer Bytes(const std::string& text) {
 // A call whose headers are sent, and whose message follows when it is told to. Cancelled when it goes.
 class OpenCall {
  public:
-  OpenCall(const std::shared_ptr<grpc::Channel>& channel, const char* method, Clock::time_point deadline) {
+  OpenCall(const std::shared_ptr<grpc::Channel>& channel, const char* method, Clock::time_point deadline,
+           bool asks = false) {
     context_.set_deadline(deadline);
+    if (asks) context_.AddMetadata("attnd-asks", "1");
     call_ = grpc::GenericStub(channel).PrepareCall(&context_, method, &queue_);
     call_->StartCall(this);
     Await();
@@ -68,6 +70,13 @@ class OpenCall {
     Await();
     return status;
   }
+  // Waits for the server's initial metadata; whether they let it in.
+  bool IsLetIn() {
+    call_->ReadInitialMetadata(this);
+    Await();
+    return context_.GetServerInitialMetadata().count("attnd-let-in") != 0;
+  }
+  bool is_told_to_ask() const { return context_.GetServerTrailingMetadata().count("attnd-ask") != 0; }
   bool has_pushback() const { return context_.GetServerTrailingMetadata().count("grpc-retry-pushback-ms") > 0; }
 
  private:
@@ -94,7 +103,7 @@ class IntakeTest : public testing::Test {
     if (stall != absl::InfiniteDuration()) options.stall = stall;
     options.listen.push_back(absl::StrCat("unix:", testing::TempDir(), "intake_", getpid(), ".sock"));
     options.shared_memory = options.local_calls = false;
-    options.max_reads = max_reads;
+    options.limits.max_reads = max_reads;
     options.drain = kLong;
     server_ = std::make_unique<TestServer>(options);
   }
@@ -141,7 +150,29 @@ TEST_F(IntakeTest, SoIsAStream) {
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
   EXPECT_EQ(DetailOf(status).field(), "deadline");
   EXPECT_TRUE(call.has_pushback());
+  EXPECT_TRUE(call.is_told_to_ask());
   EXPECT_EQ(Queue().refused(), 1);
+  OpenCall asks(server_->channel(), kStream, In(absl::Seconds(10)), /*asks=*/true);
+  EXPECT_FALSE(asks.IsLetIn());
+  EXPECT_EQ(asks.Finish().error_code(), StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(IntakeTest, AStreamThatAsksIsToldWhenItsTurnHasCome) {
+  OpenCall first(server_->channel(), kStream, In(kLong), /*asks=*/true);
+  EXPECT_TRUE(first.IsLetIn()) << "nobody is before it";
+  OpenCall second(server_->channel(), kStream, In(kLong), /*asks=*/true);
+  EXPECT_TRUE(second.IsLetIn()) << "after the first one's time";
+  v1::StreamAttentionRequest piece;
+  *piece.mutable_call() = ValidRequest();
+  for (auto [bytes, from] : {std::pair{piece.mutable_q(), piece.mutable_call()->mutable_q()},
+                             {piece.mutable_k(), piece.mutable_call()->mutable_k()},
+                             {piece.mutable_v(), piece.mutable_call()->mutable_v()}}) {
+    bytes->swap(*from);
+  }
+  second.SendLast(piece.SerializeAsString());
+  const grpc::Status status = second.Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_FALSE(second.is_told_to_ask());
 }
 
 class ImpatientIntakeTest : public IntakeTest {

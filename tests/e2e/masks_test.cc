@@ -32,7 +32,10 @@ enum Part : unsigned {
   kKeyStarts = 16,
   kKeyLengths = 32,
   kKeyBits = 64,
-  kAll = 127,
+  kWindow = 128,
+  kPrefix = 256,  // with kCausal
+  kKeyBias = 512,
+  kAll = 1023,
 };
 
 // Of any batch and lengths; one sequence is left without a key, one without a query.
@@ -49,6 +52,16 @@ Request WithParts(unsigned parts, const Shape& shape = kShape) {
     if ((parts & kQueryLengths) != 0) request.add_query_lengths(b == 1 ? 0 : shape.query_length - b % 2);
     if ((parts & kKeyStarts) != 0) request.add_key_starts((b * 3) % 5);
     if ((parts & kKeyLengths) != 0) request.add_key_lengths(b == 2 ? 0 : shape.key_length - b);
+    if ((parts & kPrefix) != 0 && (parts & kCausal) != 0) request.add_prefix_lengths((b * 11 + 6) % shape.key_length);
+  }
+  if ((parts & kWindow) != 0) {
+    request.set_window_left(6);
+    request.set_window_right(2);
+  }
+  if ((parts & kKeyBias) != 0) {
+    for (std::int64_t i = 0; i < kHeads * shape.key_length; ++i) {
+      request.add_key_bias(0.25F * static_cast<float>(i * 7 % 11 - 5));
+    }
   }
   if ((parts & kKeyBits) != 0) {
     // The unused bits of the last byte are set: they mean nothing.
@@ -61,7 +74,10 @@ Request WithParts(unsigned parts, const Shape& shape = kShape) {
 // Whether query row i of sequence b sees key j, as attention.proto says it.
 bool Sees(const Request& r, int b, std::int64_t i, std::int64_t j) {
   const std::int64_t first = r.query_offsets().empty() ? r.key_length() - r.query_length() : r.query_offsets(b);
-  if (r.mask() == v1::MASK_CAUSAL && j > first + i) return false;
+  const bool in_prefix = !r.prefix_lengths().empty() && j < r.prefix_lengths(b);
+  if (r.mask() == v1::MASK_CAUSAL && j > first + i && !in_prefix) return false;
+  if (r.has_window_left() && j < first + i - r.window_left()) return false;
+  if (r.has_window_right() && j > first + i + r.window_right()) return false;
   if (!r.key_starts().empty() && j < r.key_starts(b)) return false;
   if (!r.key_lengths().empty() && j >= r.key_lengths(b)) return false;
   if (!r.query_lengths().empty() && i >= r.query_lengths(b)) return false;
@@ -82,7 +98,8 @@ std::vector<double> Formula(const Request& r) {
     double sum = 0;
     for (std::int64_t j = 0; j < r.key_length(); ++j) {
       if (!Sees(r, b, i, j)) continue;
-      double logit = 0;
+      const std::int64_t bias = head % r.heads() * r.key_length() + j;
+      double logit = r.key_bias().empty() ? 0 : static_cast<double>(r.key_bias(static_cast<int>(bias)));
       for (std::int64_t d = 0; d < dim; ++d) {
         logit += static_cast<double>(q[static_cast<std::size_t>(row * dim + d)]) *
                  static_cast<double>(k[static_cast<std::size_t>((head * r.key_length() + j) * dim + d)]);
@@ -114,6 +131,10 @@ ComputeRequest ViewOf(const Request& m) {
   request.key_starts = {m.key_starts().begin(), m.key_starts().end()};
   request.key_lengths = {m.key_lengths().begin(), m.key_lengths().end()};
   request.key_bits = {m.key_bits().begin(), m.key_bits().end()};
+  if (m.has_window_left()) request.window_left = m.window_left();
+  if (m.has_window_right()) request.window_right = m.window_right();
+  request.prefix_lengths = {m.prefix_lengths().begin(), m.prefix_lengths().end()};
+  request.key_bias = {m.key_bias().begin(), m.key_bias().end()};
   request.return_log_sum_exp = true;
   return request;
 }
@@ -180,10 +201,12 @@ TEST_F(MasksTest, EverySetOfThemIsTheFormula) {
 }
 
 TEST_F(MasksTest, EachMakesADifference) {
-  for (const unsigned part : {kNoBias, kCausal, kQueryOffsets, kQueryLengths, kKeyStarts, kKeyLengths, kKeyBits}) {
+  for (const unsigned part :
+       {kNoBias, kCausal, kQueryOffsets, kQueryLengths, kKeyStarts, kKeyLengths, kKeyBits, kWindow, kKeyBias}) {
     // Where queries stand matters with a bias, or a causal mask.
     EXPECT_NE(Answer(WithParts(part)).output(), Answer(WithParts(0)).output()) << part;
   }
+  EXPECT_NE(Answer(WithParts(kCausal | kPrefix)).output(), Answer(WithParts(kCausal)).output());
 }
 
 TEST_F(MasksTest, WithoutBiasNoModelNeedHaveTheHeads) {
@@ -196,7 +219,8 @@ TEST_F(MasksTest, WithoutBiasNoModelNeedHaveTheHeads) {
 }
 
 TEST_F(MasksTest, MaskedKeysHaveNoInfluence) {
-  for (const unsigned parts : {unsigned{kKeyStarts}, unsigned{kKeyLengths}, unsigned{kKeyBits}, unsigned{kAll}}) {
+  for (const unsigned parts :
+       {unsigned{kKeyStarts}, unsigned{kKeyLengths}, unsigned{kKeyBits}, unsigned{kWindow}, unsigned{kAll}}) {
     const Request request = WithParts(parts | kCausal | kNoBias);
     const Response expected = Answer(request);
     Request spoilt = request;
@@ -219,7 +243,7 @@ TEST_F(MasksTest, EveryWayGivesTheSameBits) {
   Client local = OverUnix(true), shared = OverUnix(false), tcp = *Client::Create(server_->address());
   const test::LocalCaller caller(folder_->path() + "/s.shm");
   ASSERT_EQ(caller.Greet().code(), 0);
-  for (unsigned parts = 0; parts <= kAll; ++parts) {
+  for (unsigned parts = 0; parts <= kAll; parts += 3) {  // 0 and kAll among them
     SCOPED_TRACE(parts);
     const Request request = WithParts(parts);
     const Response expected = Answer(request);

@@ -64,9 +64,37 @@ void CheckEach(const std::int64_t* values, std::int64_t count, std::int64_t lowe
     Check(values[i] >= lowest && values[i] <= highest, what);
 }
 
+// Where rows have places of their own, each lies in its tensor.
+void CheckPlaced(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
+                 const ValidAttention& valid) {
+  const kernel::Attention& a = valid.attention;
+  const auto check = [&a](const auto& view, std::int64_t b, std::int64_t heads, std::int64_t rows, std::int64_t dim,
+                          Wide bytes) {
+    const Wide element = static_cast<Wide>(tensor::SizeOf(view.dtype));
+    Check(rows >= 1, "a sequence has rows");
+    const Wide first = kernel::PositionOf(view, b, 0, 0);
+    const Wide last = static_cast<Wide>(kernel::PositionOf(view, b, heads - 1, rows - 1)) + dim;
+    Check(first >= 0 && last * element <= bytes, "its rows lie in the tensor");
+  };
+  for (std::int64_t b = 0; b < a.batch; ++b) {
+    const std::int64_t queries = a.query_lengths == nullptr ? a.query_length : a.query_lengths[b];
+    const std::int64_t keys = request.query_segments().empty() ? a.key_length : a.key_lengths[b];
+    if (!request.query_segments().empty()) {
+      check(a.q, b, a.heads, queries, a.head_dim, static_cast<Wide>(tensors.q.size));
+      check(a.out, b, a.heads, queries, a.value_head_dim, valid.output_bytes);
+    }
+    check(a.k, b, a.kv_heads, keys, a.head_dim, static_cast<Wide>(tensors.k.size));
+    check(a.v, b, a.kv_heads, keys, a.value_head_dim, static_cast<Wide>(tensors.v.size));
+    if (valid.log_sum_exp_bytes == 0 || a.log_sum_exp_starts == nullptr) continue;
+    const Wide last = static_cast<Wide>(a.log_sum_exp_starts[b]) + (a.heads - 1) * a.log_sum_exp_stride + queries;
+    Check(a.log_sum_exp_starts[b] >= 0 && last * 4 <= valid.log_sum_exp_bytes, "its log-sum-exp lies in the result");
+  }
+}
+
 void CheckValid(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, const ValidAttention& valid,
                 const Limits& limits) {
   const kernel::Attention& a = valid.attention;
+  if (!request.query_segments().empty() || !request.kv_rows().empty()) return CheckPlaced(request, tensors, valid);
   for (const std::int64_t dim : {a.batch, a.heads, a.kv_heads, a.query_length, a.key_length}) {
     Check(dim >= 1 && dim <= limits.max_dim, "sizes are within max_dim");
   }
@@ -93,6 +121,18 @@ void CheckValid(const v1::ComputeAttentionRequest& request, const RequestTensors
             "queries lie at 32-bit positions");
   CheckEach(a.query_offsets, a.batch, -std::int64_t{INT32_MAX}, INT32_MAX - a.query_length + 1,
             "queries lie at 32-bit positions");
+  CheckEach(a.prefix_lengths, a.batch, 0, a.key_length, "prefixes lie within the keys");
+  Check(a.prefix_lengths == nullptr || request.prefix_lengths_size() == a.batch, "a prefix for each sequence");
+  Check(a.prefix_lengths == nullptr || a.mask == kernel::Mask::kCausal, "a prefix of a causal mask");
+  for (const std::int64_t distance : {a.left, a.right}) {
+    Check(distance >= 0 && (distance <= INT32_MAX || distance == kernel::kAnyDistance),
+          "a window's sides are positions");
+  }
+  if (a.key_bias != nullptr) {
+    Check(static_cast<Wide>(request.key_bias_size()) == static_cast<Wide>(a.heads) * a.key_length,
+          "a bias for each key");
+    for (const float bias : request.key_bias()) Check(std::isfinite(bias), "biases of keys are finite");
+  }
   if (a.key_bits != nullptr) {
     Check(static_cast<Wide>(request.key_bits().size()) == static_cast<Wide>(a.batch) * ((a.key_length + 7) / 8),
           "a bit for each key");
@@ -118,8 +158,9 @@ void Run(const World& world, fuzz::Input input) {
     const std::int64_t value_dim = request.value_head_dim() == 0 ? request.head_dim() : request.value_head_dim();
     tensors.q.size =
         SizeOf({request.batch(), request.heads(), request.query_length(), request.head_dim()}, request.dtype());
-    tensors.k.size = SizeOf({request.batch(), kv_heads, request.key_length(), request.head_dim()}, request.dtype());
-    tensors.v.size = SizeOf({request.batch(), kv_heads, request.key_length(), value_dim}, request.dtype());
+    const std::int64_t kv_batch = request.kv_batch() == 0 ? request.batch() : request.kv_batch();
+    tensors.k.size = SizeOf({kv_batch, kv_heads, request.key_length(), request.head_dim()}, request.dtype());
+    tensors.v.size = SizeOf({kv_batch, kv_heads, request.key_length(), value_dim}, request.dtype());
   }
   if (!CheckBias(request).ok()) return;
   const bool biased = request.bias() != v1::BIAS_NONE;

@@ -59,6 +59,15 @@ TEST_P(Golden, AgreesWithHuggingFace) {
     lengths = config["lengths"].get<std::vector<std::int64_t>>();
     a.key_lengths = a.query_lengths = lengths.data();
   }
+  a.left = config.value("window_left", kAnyDistance);
+  a.right = config.value("window_right", kAnyDistance);
+  const auto prefix_lengths = config.value("prefix_lengths", std::vector<std::int64_t>());
+  if (!prefix_lengths.empty()) a.prefix_lengths = prefix_lengths.data();
+  std::vector<float> key_bias;
+  if (const files::StoredTensor* stored = file->Find("key_bias")) {
+    key_bias = *file->ReadFloats(*stored);
+    a.key_bias = key_bias.data();
+  }
   const auto table = bias::BiasTable::Create(
       a.heads, bias::T5Rule{config["num_buckets"].get<std::int64_t>(), config["max_distance"].get<std::int64_t>(),
                             config["bidirectional"].get<bool>(),
@@ -101,7 +110,7 @@ std::vector<std::string> Files() {
 INSTANTIATE_TEST_SUITE_P(Files, Golden, testing::ValuesIn(Files()),
                          [](const auto& info) { return std::filesystem::path(info.param).stem().string(); });
 
-TEST(GoldenFiles, AreThere) { EXPECT_GE(Files().size(), 14u); }
+TEST(GoldenFiles, AreThere) { EXPECT_GE(Files().size(), 22u); }
 
 }  // namespace
 }  // namespace attnd::kernel

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
 #include "kernel/kernel.h"
@@ -66,8 +67,9 @@ std::string ProblemSpec::Name() const {
                       rows_before_heads, " segments ", segment_bytes, " misaligned ", misalignment, " mask ",
                       static_cast<int>(mask), " offset ", query_offset, " bias ", static_cast<int>(bias), " span ",
                       bias_span, " lengths ", !query_lengths.empty(), !key_lengths.empty(), " offsets ",
-                      !query_offsets.empty(), " starts ", !key_starts.empty(), " bits ", !key_bits.empty(), " seed ",
-                      seed);
+                      !query_offsets.empty(), " starts ", !key_starts.empty(), " bits ", !key_bits.empty(), " window ",
+                      left == kAnyDistance ? -1 : left, "/", right == kAnyDistance ? -1 : right, " prefix ",
+                      absl::StrJoin(prefix_lengths, ","), " key bias ", key_bias, " seed ", seed);
 }
 
 SegmentedTensor::SegmentedTensor(const std::vector<float>& elements, DType dtype, std::int64_t segment_bytes,
@@ -85,7 +87,11 @@ SegmentedTensor::SegmentedTensor(const std::vector<float>& elements, DType dtype
     pieces_.push_back(std::move(piece));
     at += size;
   }
-  for (const std::vector<std::byte>& piece : pieces_) segments_.push_back({piece.data() + shift, piece.size() - shift});
+  std::size_t begin = 0;
+  for (const std::vector<std::byte>& piece : pieces_) {
+    segments_.push_back({piece.data() + shift, piece.size() - shift, begin});
+    begin += piece.size() - shift;
+  }
 }
 
 TensorView SegmentedTensor::View(std::int64_t batch_stride, std::int64_t head_stride, std::int64_t row_stride) const {
@@ -104,6 +110,11 @@ Problem::Problem(const ProblemSpec& spec) : spec_(spec) {
   fill(v, spec.batch * spec.kv_heads * spec.keys * spec.value_head_dim);
   MakeBias(random);
   PackKeyBits();
+  if (spec.key_bias) {
+    std::normal_distribution<float> of_keys(0, spec.bias_size);
+    key_bias_.resize(static_cast<std::size_t>(spec.heads * spec.keys));
+    for (float& value : key_bias_) value = of_keys(random);
+  }
   Rebuild();
 }
 
@@ -203,7 +214,11 @@ void Problem::Rebuild() {
                 .product_precision = s.precision,
                 .query_offsets = s.query_offsets.empty() ? nullptr : s.query_offsets.data(),
                 .key_starts = s.key_starts.empty() ? nullptr : s.key_starts.data(),
-                .key_bits = key_bits_.empty() ? nullptr : key_bits_.data()};
+                .key_bits = key_bits_.empty() ? nullptr : key_bits_.data(),
+                .left = s.left,
+                .right = s.right,
+                .prefix_lengths = s.prefix_lengths.empty() ? nullptr : s.prefix_lengths.data(),
+                .key_bias = key_bias_.empty() ? nullptr : key_bias_.data()};
 }
 
 std::vector<float> Problem::Output() const {
@@ -301,6 +316,13 @@ Expected Expect(const Problem& problem) {
         if (a.query_offsets == nullptr) break;
       }
     }
+  }
+  if (a.key_bias != nullptr) {
+    double largest = 0;
+    for (std::int64_t i = 0; i < a.heads * a.key_length; ++i) {
+      largest = std::max(largest, std::abs(static_cast<double>(a.key_bias[i])));
+    }
+    bias_norm += largest;
   }
   const bool bf16_products = a.product_precision == ProductPrecision::kBF16 && a.q.dtype == DType::kBF16 &&
                              a.k.dtype == DType::kBF16 && a.v.dtype == DType::kBF16;

@@ -43,6 +43,10 @@ struct ProblemSpec {
   std::vector<std::int64_t> query_offsets = {};
   std::vector<std::int64_t> key_starts = {};
   std::vector<bool> key_bits = {};  // [batch * keys]; empty: none given
+  std::int64_t left = kAnyDistance;
+  std::int64_t right = kAnyDistance;
+  std::vector<std::int64_t> prefix_lengths = {};
+  bool key_bias = false;
 
   std::string Name() const;
 };
@@ -100,6 +104,7 @@ class Problem {
   BiasView bias_view_{};
   SegmentedTensor stored_q_, stored_k_, stored_v_;
   std::vector<std::byte> key_bits_;
+  std::vector<float> key_bias_;
   std::vector<float> bias_values_, constant_, low_value_, high_slope_, low_slope_;
   std::vector<std::byte> output_;
   std::vector<float> log_sum_exp_;

@@ -50,15 +50,24 @@ KeyEnds TrueKeys(const Attention& a, std::int64_t batch) {
   return ends;
 }
 
-// Keys that a row sees, those between that key bits hide among them, and pairs that a unit computes, by the definition
-// in attention.h.
-std::int64_t SeenKeys(const Attention& a, std::int64_t batch, std::int64_t row) {
+// From the first key that some row sees to the last, those between that key bits hide among them, by the definition in
+// attention.h.
+KeyEnds SeenKeys(const Attention& a, std::int64_t batch) {
   const std::int64_t queries = a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch];
-  std::int64_t seen = 0;
+  const std::int64_t first_position = a.query_offsets == nullptr ? a.query_offset : a.query_offsets[batch];
   const KeyEnds ends = TrueKeys(a, batch);
-  const std::int64_t position = (a.query_offsets == nullptr ? a.query_offset : a.query_offsets[batch]) + row;
-  for (std::int64_t key = ends.first; row < queries && key < ends.last; ++key) {
-    if (a.mask == kernel::Mask::kNone || key <= position) ++seen;
+  KeyEnds seen;
+  for (std::int64_t key = ends.first; key < ends.last; ++key) {
+    bool by_any = false;
+    for (std::int64_t row = 0; row < queries && !by_any; ++row) {
+      const std::int64_t position = first_position + row;
+      const bool in_prefix = a.prefix_lengths != nullptr && key < a.prefix_lengths[batch];
+      const bool masked = a.mask == kernel::Mask::kCausal && key > position && !in_prefix;
+      by_any = !masked && key >= position - a.left && key <= position + a.right;
+    }
+    if (!by_any) continue;
+    if (seen.last == 0) seen.first = key;
+    seen.last = key + 1;
   }
   return seen;
 }
@@ -188,11 +197,10 @@ std::string UnitFault(const Attention& a, const Kernel& kernel, const AttentionP
   const std::int64_t batch = u / a.kv_heads;
   const UnitPlan unit = plan.UnitOf(batch);
   const std::int64_t queries = unit.rows / plan.group();
-  std::int64_t most_seen = 0;
-  for (std::int64_t row = 0; row < a.query_length; ++row) most_seen = std::max(most_seen, SeenKeys(a, batch, row));
-  if (unit.keys != most_seen) return "keys are not those that some row sees";
+  const KeyEnds seen = SeenKeys(a, batch);
+  if (unit.keys != seen.last - seen.first) return "keys are not those that some row sees";
   const std::int64_t begin = unit.first_key;
-  if (unit.keys > 0 && begin != TrueKeys(a, batch).first) return "first key";
+  if (unit.keys > 0 && begin != seen.first) return "first key";
   if (unit.rows != plan.group() * (a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch])) return "rows";
 
   const bool shared = unit.way == Way::kShared;

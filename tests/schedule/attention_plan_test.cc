@@ -156,6 +156,42 @@ TEST(AttentionPlan, OrdersRaggedEntriesByCost) {
 }
 
 // The same keys as an entry's bits one by one give.
+// What rows cost beside what they read and write is their visible pairs, by the definition in attention.h.
+TEST(AttentionPlan, CountsPairs) {
+  const kernel::Kernel& kernel = *kernel::AvailableKernels().front();
+  const auto cost = [&kernel](std::int64_t keys) {  // of one row that sees them
+    const kernel::Problem problem({.queries = 1, .keys = keys, .mask = kernel::Mask::kNone});
+    const AttentionPlan plan(problem.attention(), kernel);
+    return plan.TileCost(0, plan.UnitOf(0), 0, 1);
+  };
+  const double of_pair = cost(2) - cost(1), of_row = 2 * cost(1) - cost(2);
+  for (const PlanCase& c : PlanCases()) {
+    const kernel::Problem problem(c.spec);
+    const kernel::Attention& a = problem.attention();
+    if (a.key_bits != nullptr) continue;  // those that they hide count
+    const AttentionPlan plan(a, kernel);
+    for (std::int64_t b = 0; b < a.batch; ++b) {
+      const UnitPlan unit = plan.UnitOf(b);
+      const std::int64_t rows = a.query_lengths == nullptr ? a.query_length : a.query_lengths[b];
+      double sum = 0;
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const std::int64_t position = (a.query_offsets == nullptr ? a.query_offset : a.query_offsets[b]) + row;
+        std::int64_t pairs = 0;
+        for (std::int64_t key = a.key_starts == nullptr ? 0 : a.key_starts[b];
+             key < (a.key_lengths == nullptr ? a.key_length : a.key_lengths[b]); ++key) {
+          const bool in_prefix = a.prefix_lengths != nullptr && key < a.prefix_lengths[b];
+          const bool masked = a.mask == kernel::Mask::kCausal && key > position && !in_prefix;
+          pairs += !masked && key >= position - a.left && key <= position + a.right ? 1 : 0;
+        }
+        const double expected = static_cast<double>(pairs) * of_pair + of_row;
+        ASSERT_EQ(plan.TileCost(b, unit, row, row + 1), expected) << c.name << " row " << row;
+        sum += expected;
+      }
+      EXPECT_EQ(plan.TileCost(b, unit, 0, rows), sum) << c.name;
+    }
+  }
+}
+
 TEST(AttentionPlan, FindsTrueKeys) {
   for (std::int64_t first = 0; first < 40; ++first) {
     for (std::int64_t last = first; last <= 40; ++last) {

@@ -84,6 +84,18 @@ inline std::vector<PlanCase> PlanCases() {
        Way::kShared,
        false,
        true},
+      {"window, long", {.queries = 900, .keys = 900, .left = 300}, Way::kShared},
+      {"window on both sides, long",
+       {.heads = 2, .kv_heads = 2, .queries = 900, .keys = 900, .mask = kernel::Mask::kNone, .left = 100, .right = 200},
+       Way::kShared},
+      {"window, decode", {.queries = 1, .keys = 9000, .query_offset = 8999, .left = 127}, Way::kDirect},
+      {"window, chunk", {.queries = 48, .keys = 9000, .query_offset = 8952, .left = 4000}, Way::kLocal, true},
+      {"window that sees nothing", {.queries = 48, .keys = 90, .query_offset = 500, .left = 100}, Way::kNothing},
+      {"window of few", {.queries = 1000, .keys = 1000, .left = 5}, Way::kLocal},
+      {"prefix", {.batch = 3, .queries = 700, .keys = 700, .prefix_lengths = {0, 300, 700}}, Way::kShared},
+      {"prefix in a window",
+       {.batch = 2, .queries = 700, .keys = 700, .left = 400, .right = 50, .prefix_lengths = {100, 600}},
+       Way::kShared},
       {"no bit", {.queries = 60, .keys = 600, .key_bits = BitsBetween(1, 600, 0, 0)}, Way::kNothing},
   };
 }

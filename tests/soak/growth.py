@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Fails if what a process holds grew between the second and the last third of its samples.
+"""Fails if what a process holds is more in the last quarter of its samples than in the first.
 
   growth.py SAMPLES.csv
 
-Each line of the samples is: seconds, resident KiB, open file descriptors, threads. The first third is warm-up. Of the
-second and of the last third the medians are compared, since load comes and goes; the last may be above the second by a
-part and a fixed amount:
+Each line of the samples is: seconds, resident KiB, open file descriptors, threads. The first tenth is warm-up and left
+out; of the rest the medians of the first and of the last quarter are compared, since load comes and goes. The last may
+be above the first by a part and a fixed number:
 
-  resident memory        5 % + 8192 KiB
+  resident memory        2 %
   file descriptors       0 % + 8
   threads                0 % + 4
 """
@@ -17,7 +17,8 @@ import pathlib
 import statistics
 import sys
 
-BOUNDS = (("resident KiB", 0.05, 8192), ("file descriptors", 0.0, 8), ("threads", 0.0, 4))
+BOUNDS = (("resident KiB", 0.02, 0), ("file descriptors", 0.0, 8), ("threads", 0.0, 4))
+WARM_UP = 0.1
 FEWEST = 9
 
 
@@ -28,15 +29,16 @@ def main() -> int:
         samples = [[int(value) for value in row] for row in csv.reader(file)]
     if len(samples) < FEWEST:
         sys.exit(f"{len(samples)} samples; {FEWEST} at least are needed")
-    third = len(samples) // 3
+    samples = samples[int(len(samples) * WARM_UP) :]
+    quarter = len(samples) // 4
     grown = 0
     for column, (name, part, fixed) in enumerate(BOUNDS, 1):
         values = [sample[column] for sample in samples]
-        second, last = statistics.median(values[third : 2 * third]), statistics.median(values[2 * third :])
-        bound = second * (1 + part) + fixed
+        first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
+        bound = first * (1 + part) + fixed
         verdict = "grew" if last > bound else "steady"
         grown += last > bound
-        print(f"{name}: {second:.0f} in the second third, {last:.0f} in the last (at most {bound:.0f}): {verdict}")
+        print(f"{name}: {first:.0f} in the first quarter, {last:.0f} in the last (at most {bound:.0f}): {verdict}")
     return 1 if grown else 0
 
 

@@ -16,7 +16,7 @@ def with_growth(column: int, per_sample: float) -> list[list[int]]:
 
 
 def warming_up() -> list[list[int]]:
-    return [[row[0], row[1] * min(i, 90) // 90, *row[2:]] for i, row in enumerate(STEADY)]
+    return [[row[0], row[1] * min(i, 30) // 30, *row[2:]] for i, row in enumerate(STEADY)]
 
 
 CASES = [
@@ -24,7 +24,7 @@ CASES = [
     ("steady after a warm-up", warming_up(), 0),
     ("less at the end", with_growth(1, -300), 0),
     ("memory: 1 MiB each ten seconds", with_growth(1, 1024), 1),
-    ("memory: 100 MiB in the hour", with_growth(1, 100 * 1024 / SAMPLES), 1),
+    ("memory: 10 MiB in the hour", with_growth(1, 10 * 1024 / SAMPLES), 1),
     ("descriptors: one in a minute", with_growth(2, 1 / 6), 1),
     ("threads: one in a minute", with_growth(3, 1 / 6), 1),
     ("too few samples", STEADY[:8], 1),

@@ -21,6 +21,7 @@ namespace {
 struct Input {
   LoadedTensor q, k, v;
   std::vector<unsigned char> key_bits;    // of --key_mask
+  std::vector<float> key_bias;            // of --key_bias
   std::optional<LoadedTensor> reference;  // of --compare
 };
 
@@ -34,11 +35,18 @@ absl::StatusOr<Input> ReadInput(const Flags& flags) {
     if (!loaded.ok()) return loaded.status();
     *tensor = *std::move(loaded);
   }
+  const bool heads_first = flags.layout.value() == Layout::kBatchHeadSequenceDim;
+  const std::int64_t keys = input.k.sizes[heads_first ? 2 : 1];
   if (const std::string& name = flags.key_mask.value(); !name.empty()) {
-    const std::int64_t keys = input.k.sizes[flags.layout.value() == Layout::kBatchHeadSequenceDim ? 2 : 1];
     absl::StatusOr<std::vector<unsigned char>> loaded = LoadKeyBits(*file, path, name, input.k.sizes[0], keys);
     if (!loaded.ok()) return loaded.status();
     input.key_bits = *std::move(loaded);
+  }
+  if (const std::string& name = flags.key_bias.value(); !name.empty()) {
+    absl::StatusOr<std::vector<float>> loaded =
+        LoadKeyBias(*file, path, name, input.q.sizes[heads_first ? 1 : 2], keys);
+    if (!loaded.ok()) return loaded.status();
+    input.key_bias = *std::move(loaded);
   }
   if (const std::string& name = flags.compare.value(); !name.empty()) {
     absl::StatusOr<LoadedTensor> loaded = LoadTensor(*file, path, name);
@@ -89,6 +97,12 @@ ComputeRequest RequestOf(const Flags& flags) {
   request.query_lengths = flags.query_lengths.value();
   request.key_lengths = flags.key_lengths.value();
   request.key_starts = flags.key_starts.value();
+  request.window_left = flags.window_left.value();
+  request.window_right = flags.window_right.value();
+  request.prefix_lengths = flags.prefix_lengths.value();
+  request.query_segments = flags.query_segments.value();
+  request.key_segments = flags.key_segments.value();
+  request.kv_rows = flags.kv_rows.value();
   request.layout = flags.layout.value();
   request.output_dtype = flags.output_dtype.value();
   request.return_log_sum_exp = flags.lse.value();
@@ -108,6 +122,7 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& /*arguments
   request.k = input->k.view();
   request.v = input->v.view();
   request.key_bits = std::move(input->key_bits);
+  request.key_bias = std::move(input->key_bias);
 
   progress.Next("computing on " + ServerAddress(flags));
   const absl::Time start = absl::Now();
@@ -134,13 +149,16 @@ Command AttendCommand() {
       "(F32, F16 or BF16; key heads may divide heads) from a safetensors file and writes o [batch, heads, queries,\n"
       "value dim] to another. Other tensors in the file are left alone. A query sees the keys that --mask, "
       "--key_starts,\n"
-      "--key_lengths and --key_mask all allow.\n\n"
+      "--key_lengths, --key_mask, --window_left and --window_right all allow; of --mask, --prefix_lengths makes an "
+      "exception.\n\n"
       "  attnctl attend --model t5-tiny --input layer.safetensors --output o.safetensors\n"
       "  attnctl attend --model t5-tiny --input layer.safetensors --compare o_hf --tolerance 1e-4\n"
       "  attnctl attend --bias none --key_mask attention_mask --input cross.safetensors --output o.safetensors",
-      {"model",  "bias",         "input",         "output",        "table",       "version",    "mask",
-       "scale",  "query_offset", "query_offsets", "query_lengths", "key_lengths", "key_starts", "key_mask",
-       "layout", "output_dtype", "lse",           "grpc_only",     "compare",     "tolerance",  "format"},
+      {"model",          "bias",         "input",        "output",        "table",          "version",
+       "mask",           "scale",        "query_offset", "query_offsets", "query_lengths",  "key_lengths",
+       "key_starts",     "key_mask",     "window_left",  "window_right",  "prefix_lengths", "key_bias",
+       "query_segments", "key_segments", "kv_rows",      "layout",        "output_dtype",   "lse",
+       "grpc_only",      "compare",      "tolerance",    "format"},
       Run,
       "ComputeAttentionRequest",
       TextOrJson()};

@@ -119,7 +119,19 @@ struct ComputeRequest {
   std::vector<std::int64_t> key_lengths;     // [batch] or empty; later keys are masked
   std::vector<std::int64_t> key_starts;      // [batch] or empty; earlier keys are masked
   std::vector<unsigned char> key_bits;       // which keys are true: PackKeyBits makes it of a mask; or empty
-  std::optional<std::int64_t> first_head;    // the table's head of query head 0; absent: the call has all heads
+  // The most that a key may stand before a query, and after it; absent: any distance. See the proto for prefix_lengths.
+  std::optional<std::int64_t> window_left;
+  std::optional<std::int64_t> window_right;
+  std::vector<std::int64_t> prefix_lengths;  // [batch] or empty; a causal mask hides none of these first keys
+  std::vector<float> key_bias;               // [heads, key_length] or empty; added to q.k beside the table's bias
+  // Sequences packed into the rows of the batch: where each begins, in all rows laid end to end; see the proto.
+  // key_segments may be empty where query_length is key_length.
+  std::vector<std::int64_t> query_segments;
+  std::vector<std::int64_t> key_segments;
+  // The sequence of k and v that each sequence of q reads, [batch]; or empty. k and v may then have another batch than
+  // q.
+  std::vector<std::int64_t> kv_rows;
+  std::optional<std::int64_t> first_head;  // the table's head of query head 0; absent: the call has all heads
   ProductPrecision product_precision = ProductPrecision::kOfDtype;
 
   std::optional<DType> output_dtype;  // absent: that of q, k and v

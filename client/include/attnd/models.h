@@ -110,6 +110,10 @@ struct Limits {
   std::int64_t max_shared_bytes = 0;  // 0: this server shares no memory
   std::int64_t max_model_bytes = 0;
   std::int64_t max_total_model_bytes = 0;
+  std::int64_t max_connections = 0;
+  std::int64_t max_peer_connections = 0;  // 0: as many as stay free for others
+  std::int64_t max_connection_streams = 0;
+  std::int64_t max_reads = 0;
 };
 
 // Whether a server's process shows that a setting has its effect; see SettingState in attnd/v1/server.proto.

@@ -377,7 +377,7 @@ def test_server_info(shared: attnd.Client) -> None:
     assert info.kernel in info.available_kernels
     assert info.threads >= 1
     assert info.limits["max_head_dim"] == 4096
-    assert len(info.limits) == 14
+    assert len(info.limits) == 18
     assert 0 < info.model_bytes <= info.limits["max_total_model_bytes"]
     assert info.memory is not None
     assert info.memory.total_bytes == info.limits["max_inflight_bytes"]

@@ -124,6 +124,30 @@ def test_a_broken_stream_goes_on_with_what_is_not_answered(fake: FakeServer, asy
 
 
 @both
+def test_no_more_calls_for_a_server_that_stops(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
+    """Else a long job would hold the stop up, until it is cut off."""
+    begun: list[int] = []
+    per_stream: list[int] = []
+
+    def answer(requests: Any, context: Any) -> Iterator[bytes]:
+        per_stream.append(0)
+        leaves = len(per_stream) == 1
+        for request in requests:
+            per_stream[-1] += 1
+            begun.append(id_of(request))
+            message = attention_pb2.StreamAttentionResponse.FromString(answer_piece(request))
+            message.going_away = leaves
+            yield message.SerializeToString()
+
+    fake.handlers[STREAM] = answer
+    results = attend_many(fake.target, asynchronous, requests_of(100))
+    assert all(not isinstance(result, Exception) for result in results)
+    assert len(per_stream) == 2
+    assert per_stream[0] <= 9, "what was under way, and one that was being sent"
+    assert sorted(begun) == list(range(100)), "each once"
+
+
+@both
 def test_a_broken_stream_that_may_not_be_repeated(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
     def answer(requests: Any, context: Any) -> Iterator[bytes]:
         yield answer_piece(next(requests))

@@ -45,4 +45,15 @@ inline const float* BiasSlice(const Attention& a, std::int64_t batch, std::int64
   return scratch + (rows - 1);
 }
 
+// The key biases of keys [key, key + keys) of a head, with zeros up to a whole packet, in `scratch`; null if there are
+// none.
+inline const float* KeyBiasSlice(const Attention& a, std::int64_t head, std::int64_t key, std::int64_t keys,
+                                 float* scratch) {
+  if (a.key_bias == nullptr) return nullptr;
+  const std::int64_t padded = RoundUp(keys, kWidth);
+  std::memcpy(scratch, a.key_bias + head * a.key_length + key, static_cast<std::size_t>(keys) * sizeof(float));
+  std::memset(scratch + keys, 0, static_cast<std::size_t>(padded - keys) * sizeof(float));
+  return scratch;
+}
+
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

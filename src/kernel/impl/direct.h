@@ -13,6 +13,7 @@ struct DirectScratch {
   float* lane_sum;  // [kDirectRows][kWidth]
   float* max;       // [kDirectRows]
   float* bias;      // BiasScratch of one row
+  float* key_bias;  // [kDirectKeys]
   float* keep;      // [kDirectKeys]
   float* rows;      // [kDirectKeys] rows of keys or of values, for those that cannot be read in place
   float* gather;    // one row
@@ -23,11 +24,17 @@ ATTND_INLINE std::int64_t PaddedDim(const Attention& a) { return RoundUp(a.head_
 inline DirectScratch CarveDirect(const Attention& a, Carver& carver) {
   const std::int64_t value_dim = ValuePackets(a) * kWidth;
   const std::int64_t dim = Max(PaddedDim(a), value_dim);
-  return {carver.Take<float>(kDirectRows * PaddedDim(a)),  carver.Take<float>(kDirectRows * kDirectKeys),
-          carver.Take<float>(kDirectRows * value_dim),     carver.Take<float>(kDirectRows * kWidth),
-          carver.Take<float>(kDirectRows * kWidth),        carver.Take<float>(kDirectRows),
-          carver.Take<float>(BiasScratch(1, kDirectKeys)), carver.Take<float>(kDirectKeys),
-          carver.Take<float>(kDirectKeys * dim),           carver.Take<float>(2 * dim)};
+  return {carver.Take<float>(kDirectRows * PaddedDim(a)),
+          carver.Take<float>(kDirectRows * kDirectKeys),
+          carver.Take<float>(kDirectRows * value_dim),
+          carver.Take<float>(kDirectRows * kWidth),
+          carver.Take<float>(kDirectRows * kWidth),
+          carver.Take<float>(kDirectRows),
+          carver.Take<float>(BiasScratch(1, kDirectKeys)),
+          carver.Take<float>(kDirectKeys),
+          carver.Take<float>(kDirectKeys),
+          carver.Take<float>(kDirectKeys * dim),
+          carver.Take<float>(2 * dim)};
 }
 inline std::size_t DirectScratchBytes(const Attention& a) {
   Carver carver(nullptr);
@@ -124,8 +131,7 @@ inline void ReadQueries(const Attention& a, std::int64_t batch, std::int64_t kv_
 
 // Scores of every row against the keys of a step, with bias, mask and running maximum.
 inline void ScoreStep(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t rows,
-                      const KeyTile& range, const RowBlock& keys, const std::int64_t* visible,
-                      const DirectScratch& scratch) {
+                      const KeyTile& range, const RowBlock& keys, const RowKeys& seen, const DirectScratch& scratch) {
   for (std::int64_t c = 0; c < range.keys; c += kWidth) {
     const float* at[kWidth];
     for (int i = 0; i < kWidth; ++i) at[i] = keys.data + Min(c + i, range.keys - 1) * keys.stride;
@@ -138,12 +144,15 @@ inline void ScoreStep(const Attention& a, std::int64_t batch, std::int64_t kv_he
   for (std::int64_t r = 0; r < rows; ++r) {
     const DirectRow at = DirectRowAt(a, batch, kv_head, r);
     const float* bias = BiasSlice(a, batch, at.head, at.query, 1, range.key, columns, scratch.bias);
+    const float* key_bias = KeyBiasSlice(a, at.head, range.key, range.keys, scratch.key_bias);
     float* scores = scratch.scores + r * kDirectKeys;
     Packet max = ei::pload<Packet>(scratch.lane_max + r * kWidth);
     for (std::int64_t c = 0; c < columns; c += kWidth) {
       Packet score = ei::pload<Packet>(scores + c);
       if (bias != nullptr) score = ei::pmadd(ei::ploadu<Packet>(bias + c), log2e, score);
-      if (visible[r] - c < kWidth) score = MaskScore(score, Max<std::int64_t>(0, visible[r] - c), 0);
+      if (key_bias != nullptr) score = ei::pmadd(ei::pload<Packet>(key_bias + c), log2e, score);
+      if (seen.visible[r] - c < kWidth) score = MaskScore(score, Max<std::int64_t>(0, seen.visible[r] - c), 0);
+      if (seen.hidden[r] > c) score = HideFirst(score, Min(kWidth, seen.hidden[r] - c), 0);
       if (range.keep != nullptr) score = KeepScore(score, range.keep + c);
       ei::pstore(scores + c, score);
       max = ei::pmax(max, score);
@@ -153,22 +162,25 @@ inline void ScoreStep(const Attention& a, std::int64_t batch, std::int64_t kv_he
 }
 
 // Adds the step's values. Rows are taken together where they see the same keys.
-inline void ValueStep(const Attention& a, std::int64_t rows, const RowBlock& values, const std::int64_t* visible,
+inline void ValueStep(const Attention& a, std::int64_t rows, const RowBlock& values, const RowKeys& seen,
                       const DirectScratch& scratch) {
   const std::int64_t packets = ValuePackets(a);
   for (std::int64_t r = 0; r < rows;) {
+    const auto like_first = [&seen, r](std::int64_t other) {
+      return seen.visible[other] == seen.visible[r] && seen.hidden[other] == seen.hidden[r];
+    };
     std::int64_t group = 1;
-    while (group < kValueRows && r + group < rows && visible[r + group] == visible[r]) ++group;
-    for (std::int64_t c = 0; c < ValueChunks(packets) && visible[r] > 0; ++c) {
+    while (group < kValueRows && r + group < rows && like_first(r + group)) ++group;
+    for (std::int64_t c = 0; c < ValueChunks(packets) && seen.hidden[r] < seen.visible[r]; ++c) {
       const ValueChunk chunk = ChunkAt(packets, c);
       const ValueBlock block{scratch.scores + r * kDirectKeys,
                              kDirectKeys,
                              values.data + chunk.first_packet * kWidth,
                              values.stride,
-                             visible[r],
+                             seen.visible[r],
                              scratch.output + (r * packets + chunk.first_packet) * kWidth,
                              packets * kWidth};
-      AddValues<Product::kF32>(block, group, chunk.packets);
+      AddValues<Product::kF32>(FromPlace(block, seen.hidden[r]), group, chunk.packets);
     }
     r += group;
   }
@@ -189,27 +201,31 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
   RowReader keys(a.k);
   RowReader values(a.v);
   const std::int64_t end = VisibleKeys(a, batch, last, QueryLength(a, batch) - 1);
-  for (std::int64_t key = first; key < end; key += kDirectKeys) {
+  for (std::int64_t key = Max(first, FirstVisible(a, batch, 0)); key < end; key += kDirectKeys) {
     KeyTile range{key, Min(kDirectKeys, end - key), nullptr};
     if (!FindKept(a, batch, key, range.keys, scratch.keep, range.keep)) continue;
-    std::int64_t visible[kDirectRows];
+    std::int64_t visible[kDirectRows], hidden[kDirectRows];
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t query = DirectRowAt(a, batch, kv_head, r).query;
       visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, batch, end, query) - key));
+      hidden[r] = Max<std::int64_t>(0, Min(visible[r], FirstVisible(a, batch, query) - key));
     }
+    const RowKeys seen{hidden, visible};
     const RowBlock key_rows =
         ReadRows(a.k, keys, RowPosition(a.k, batch, kv_head, key), range.keys, a.head_dim, scratch);
-    ScoreStep(a, batch, kv_head, rows, range, key_rows, visible, scratch);
+    ScoreStep(a, batch, kv_head, rows, range, key_rows, seen, scratch);
     for (std::int64_t r = 0; r < rows; ++r) {
       const SoftmaxRow row{scratch.lane_max + r * kWidth, scratch.lane_sum + r * kWidth, scratch.max + r,
                            scratch.output + r * packets * kWidth, packets};
       RaiseMax(row);
-      WeighTileRow<Product::kF32>(scratch.scores + r * kDirectKeys, visible[r], visible[r], row);
+      const ColumnRange columns{hidden[r], visible[r]};
+      WeighTileRow<Product::kF32>(scratch.scores + r * kDirectKeys, columns, {hidden[r] / kWidth * kWidth, visible[r]},
+                                  row);
     }
     RowBlock value_rows =
         ReadRows(a.v, values, RowPosition(a.v, batch, kv_head, key), range.keys, a.value_head_dim, scratch);
     if (range.keep != nullptr) value_rows = ClearHidden(a, batch, range, value_rows, scratch);
-    ValueStep(a, rows, value_rows, visible, scratch);
+    ValueStep(a, rows, value_rows, seen, scratch);
   }
   for (std::int64_t r = 0; r < rows; ++r) {
     const RowResult result{scratch.max[r], ei::predux(ei::pload<Packet>(scratch.lane_sum + r * kWidth)),

@@ -28,7 +28,7 @@ inline void MergeRow(const Attention& a, std::int64_t batch, const DirectRow& at
     WriteRow(block, factor, count, a.out.dtype, out + d * ElementSize(a.out.dtype));
   }
   if (a.log_sum_exp != nullptr) {
-    a.log_sum_exp[(batch * a.heads + at.head) * a.query_length + at.query] = LogSumExp(a, at.head, max, sum);
+    LogSumExpOf(a, batch, at.head, at.query) = LogSumExp(a, at.head, max, sum);
   }
 }
 
@@ -45,7 +45,7 @@ inline void Clear(const Attention& a, std::int64_t batch, std::int64_t head, std
   for (std::int64_t row = first; row < last; ++row) {
     std::memset(OutputRow(a, batch, head, row), 0,
                 static_cast<std::size_t>(a.value_head_dim * ElementSize(a.out.dtype)));
-    if (a.log_sum_exp != nullptr) a.log_sum_exp[(batch * a.heads + head) * a.query_length + row] = -kInfinity;
+    if (a.log_sum_exp != nullptr) LogSumExpOf(a, batch, head, row) = -kInfinity;
   }
 }
 

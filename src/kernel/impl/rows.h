@@ -41,7 +41,8 @@ ATTND_INLINE void PrefetchAhead(const void* row, std::int64_t stride, std::int64
   }
 }
 
-// Finds rows in a tensor's segments. Keeps its place, so rows asked for in ascending order cost nothing to find.
+// Finds rows in a tensor's segments. Keeps its place, so rows asked for in ascending order cost nothing to find; others
+// take the logarithm of the number of segments.
 class RowReader {
  public:
   explicit RowReader(const TensorView& view) : view_(view) {}
@@ -71,16 +72,30 @@ class RowReader {
   }
 
  private:
+  // To the segment that holds `position`.
   void Seek(std::int64_t position) {
-    if (position < begin_) {
-      index_ = -1;
-      end_ = 0;
+    const std::int64_t next = index_ + 1;
+    if (next < view_.segment_count && Holds(next, position)) return Enter(next);
+    // The last that begins at or before it: of several that begin there all but the last are empty.
+    std::int64_t low = 0;
+    for (std::int64_t high = view_.segment_count; high - low > 1;) {
+      const std::int64_t middle = low + (high - low) / 2;
+      (BeginOf(middle) <= position ? low : high) = middle;
     }
-    while (position >= end_ && index_ + 1 < view_.segment_count) {
-      ++index_;
-      begin_ = end_;
-      end_ += static_cast<std::int64_t>(view_.segments[index_].size);
-    }
+    Enter(low);
+  }
+
+  std::int64_t BeginOf(std::int64_t index) const { return static_cast<std::int64_t>(view_.segments[index].begin); }
+  std::int64_t EndOf(std::int64_t index) const {
+    return BeginOf(index) + static_cast<std::int64_t>(view_.segments[index].size);
+  }
+  bool Holds(std::int64_t index, std::int64_t position) const {
+    return BeginOf(index) <= position && position < EndOf(index);
+  }
+  void Enter(std::int64_t index) {
+    index_ = index;
+    begin_ = BeginOf(index);
+    end_ = EndOf(index);
   }
 
   const std::byte* Gather(std::int64_t position, std::int64_t size, std::byte* buffer) {
@@ -110,12 +125,11 @@ ATTND_INLINE void CopyRow(RowReader& reader, tensor::DType dtype, std::int64_t p
 }
 
 ATTND_INLINE std::int64_t RowPosition(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
-  return batch * view.batch_stride + head * view.head_stride + row * view.row_stride;
+  return PositionOf(view, batch, head, row);
 }
 
 ATTND_INLINE std::byte* OutputRow(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row) {
-  const std::int64_t position = batch * a.out.batch_stride + head * a.out.head_stride + row * a.out.row_stride;
-  return a.out.data + position * ElementSize(a.out.dtype);
+  return a.out.data + PositionOf(a.out, batch, head, row) * ElementSize(a.out.dtype);
 }
 
 // Writes values[i] * factor as the output's dtype. `values` is aligned and padded to whole packets.

@@ -28,6 +28,12 @@ ATTND_INLINE Packet MaskScore(Packet score, std::int64_t visible, int c) {
   return ei::por(ei::pand(score, keep), fill);
 }
 
+// Makes `score` -inf in the first `hidden` (0 ... kPanel) columns of a block, of which this is packet `c`.
+ATTND_INLINE Packet HideFirst(Packet score, std::int64_t hidden, int c) {
+  const Packet hide = ei::ploadu<Packet>(reinterpret_cast<const float*>(kMaskRamp.keep + kPanel - hidden + c * kWidth));
+  return ei::por(ei::pandnot(score, hide), ei::pand(ei::pset1<Packet>(-kInfinity), hide));
+}
+
 // Keeps `score` where `keep`, read as bits, is all ones and makes it -inf where it is zeros.
 ATTND_INLINE Packet KeepScore(Packet score, const float* keep) {
   const Packet mask = ei::ploadu<Packet>(keep);
@@ -41,7 +47,9 @@ struct ScoreBlock {
   std::int64_t dim;                 // places: head_dim, or pairs of it
   float scale;                      // of bf16 products; float keys carry it already
   const float* bias;                // row r's begin at bias - r; null for none
+  const float* key_bias;            // per key; null for none
   const std::int64_t* visible;      // per row, counted from this block's first key; null if no key is masked
+  const std::int64_t* hidden;       // per row, likewise: of these it sees none before this; null if there are none
   const float* keep;                // per key, as KeepScore takes it; null if key bits hide none
   float* scores;                    // row r's at scores + r * stride
   std::int64_t stride;
@@ -89,12 +97,29 @@ void ComputeScores(const ScoreBlock& block) {
       }
     }
   }
+  if (block.key_bias != nullptr) {
+    const Packet log2e = ei::pset1<Packet>(kLog2E);
+#pragma GCC unroll 4
+    for (int c = 0; c < kCols; ++c) {
+      const Packet bias = ei::pload<Packet>(block.key_bias + c * kWidth);
+#pragma GCC unroll 8
+      for (int r = 0; r < kScoreRows; ++r) acc[r][c] = ei::pmadd(bias, log2e, acc[r][c]);
+    }
+  }
   if (block.visible != nullptr) {
 #pragma GCC unroll 8
     for (int r = 0; r < kScoreRows; ++r) {
       const std::int64_t visible = Max<std::int64_t>(0, Min(kPanel, block.visible[r]));
 #pragma GCC unroll 4
       for (int c = 0; c < kCols; ++c) acc[r][c] = MaskScore(acc[r][c], visible, c);
+    }
+  }
+  if (block.hidden != nullptr) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kScoreRows; ++r) {
+      const std::int64_t hidden = Max<std::int64_t>(0, Min(kPanel, block.hidden[r]));
+#pragma GCC unroll 4
+      for (int c = 0; c < kCols; ++c) acc[r][c] = HideFirst(acc[r][c], hidden, c);
     }
   }
   if (block.keep != nullptr) {

@@ -30,12 +30,22 @@ ATTND_INLINE void RaiseMax(const SoftmaxRow& row) {
   }
 }
 
-// RaiseMax comes first. Replaces the first `visible` scores by 2^(score - max) and adds them to the row's sum; the
-// scores between visible and the end of its packet must be -inf. Columns up to `columns` that are beyond become 0.
+// The columns [first, last).
+struct ColumnRange {
+  std::int64_t first;
+  std::int64_t last;
+};
+
+// RaiseMax comes first. Replaces the scores that the row sees by 2^(score - max) and adds them to its sum; the other
+// scores in the packets of the first and the last of them must be -inf. Columns of `read`, which begins with a packet,
+// become 0 where the row sees none.
 template <Product kProduct>
-ATTND_INLINE void WeighTileRow(float* scores, std::int64_t visible, std::int64_t columns, const SoftmaxRow& row) {
-  std::int64_t c = 0;
-  if (visible > 0) {
+ATTND_INLINE void WeighTileRow(float* scores, const ColumnRange& seen, const ColumnRange& read, const SoftmaxRow& row) {
+  std::int64_t c = read.first;
+  if (seen.first < seen.last) {
+    const std::int64_t visible = seen.last;
+    const std::int64_t first = seen.first / kWidth * kWidth;
+    for (; c < first; c += kWidth) StoreWeights<kProduct>(ei::pset1<Packet>(0.0f), scores, c);
     // A row that has seen only scores of -inf so far keeps weights of 0.
     const Packet max = ei::pset1<Packet>(*row.max == -kInfinity ? 0.0f : *row.max);
     Packet sum = ei::pload<Packet>(row.lane_sum);
@@ -55,7 +65,7 @@ ATTND_INLINE void WeighTileRow(float* scores, std::int64_t visible, std::int64_t
     }
     ei::pstore(row.lane_sum, ei::padd(sum, sum2));
   }
-  for (; c < columns; c += kWidth) StoreWeights<kProduct>(ei::pset1<Packet>(0.0f), scores, c);
+  for (; c < read.last; c += kWidth) StoreWeights<kProduct>(ei::pset1<Packet>(0.0f), scores, c);
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

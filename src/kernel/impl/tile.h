@@ -35,12 +35,18 @@ inline std::size_t StateBytes(const Attention& a) {
 struct TileScratch {
   float* scores;          // [kMostRows][kKeyTile]
   float* bias;            // BiasScratch
+  float* key_bias;        // [kKeyTile]
   float* keep;            // [kKeyTile]
-  std::int64_t* visible;  // [kMostRows]
+  std::int64_t* visible;  // [kMostRows]: of a tile's keys the row sees those before this...
+  std::int64_t* hidden;   // [kMostRows]: ...from this on
 };
 inline TileScratch CarveScratch(Carver& carver) {
-  return {carver.Take<float>(kMostRows * kKeyTile), carver.Take<float>(BiasScratch(kMostRows, kKeyTile)),
-          carver.Take<float>(kKeyTile), carver.Take<std::int64_t>(kMostRows)};
+  return {carver.Take<float>(kMostRows * kKeyTile),
+          carver.Take<float>(BiasScratch(kMostRows, kKeyTile)),
+          carver.Take<float>(kKeyTile),
+          carver.Take<float>(kKeyTile),
+          carver.Take<std::int64_t>(kMostRows),
+          carver.Take<std::int64_t>(kMostRows)};
 }
 inline std::size_t ScratchBytes(const Attention& a) {
   Carver tile(nullptr);
@@ -102,6 +108,12 @@ struct RowRange {
   std::int64_t last;
 };
 
+// Of some rows of a block, which keys of a tile each sees: [hidden, visible).
+struct RowKeys {
+  const std::int64_t* hidden;
+  const std::int64_t* visible;
+};
+
 // What every step of one tile's advance over a packed head shares.
 struct TileContext {
   const Attention& attention;
@@ -116,6 +128,11 @@ ATTND_INLINE TileContext MakeContext(const Attention& a, const RowTile& tile, co
   Carver state(state_memory);
   Carver scratch(scratch_memory);
   return {a, tile, packed, ahead, CarveState(a, state), CarveScratch(scratch)};
+}
+
+// Those from row `row` of the block on.
+ATTND_INLINE RowKeys KeysOf(const TileContext& t, std::int64_t row) {
+  return {t.scratch.hidden + row, t.scratch.visible + row};
 }
 
 // Asks for the next few lines of what the caller will read.
@@ -140,28 +157,37 @@ template <Product kProduct>
 inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRange& rows) {
   const Attention& a = t.attention;
   const std::int64_t* row_visible = t.scratch.visible;
+  const std::int64_t* row_hidden = t.scratch.hidden;
   const std::int64_t count = RoundUp(rows.last - rows.first, kScoreRows);
   const std::int64_t places = Places(kProduct, a.head_dim);
   const float* bias = BiasSlice(a, t.tile.batch, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
                                 RoundUp(keys.keys, kWidth), t.scratch.bias);
+  const float* key_bias = KeyBiasSlice(a, t.tile.head, keys.key, keys.keys, t.scratch.key_bias);
   const float* panels = PanelsAt(t, keys, places);
   for (std::int64_t c = 0; c < keys.keys; c += kPanel) {
     for (std::int64_t r = 0; r < count; r += kScoreRows) {
-      // Rows see the more keys the later they are: the last row decides what is computed, the first what is masked.
+      // What rows see ends and begins the later the later they are: the last row decides where computing ends and
+      // whether a beginning is masked, the first one the opposite.
       const std::int64_t end = Min(keys.keys, row_visible[r + kScoreRows - 1]) - c;
-      if (end <= 0) continue;
+      if (end <= 0 || row_hidden[r] - c >= Min(kPanel, end)) continue;
       const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
-      std::int64_t visible[kScoreRows];
+      std::int64_t visible[kScoreRows], hidden[kScoreRows];
       const bool masked = row_visible[r] - c < columns;
+      const bool masked_first = row_hidden[r + kScoreRows - 1] - c > 0;
       if (masked) {
         for (int i = 0; i < kScoreRows; ++i) visible[i] = row_visible[r + i] - c;
+      }
+      if (masked_first) {
+        for (int i = 0; i < kScoreRows; ++i) hidden[i] = row_hidden[r + i] - c;
       }
       const ScoreBlock block{t.state.queries + rows.first + r,
                              panels + c * places,
                              places,
                              a.scale * kLog2E,
                              bias == nullptr ? nullptr : bias - r + c,
+                             key_bias == nullptr ? nullptr : key_bias + c,
                              masked ? visible : nullptr,
+                             masked_first ? hidden : nullptr,
                              keys.keep == nullptr ? nullptr : keys.keep + c,
                              t.scratch.scores + r * kKeyTile + c,
                              kKeyTile,
@@ -172,8 +198,8 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
   }
 }
 
-// Turns the scores of a block of rows into weights. Rows that share a block of values read the weights of its last
-// row's keys, so the others' must be zeros there.
+// Turns the scores of a block of rows into weights. Rows that share a block of values read the weights from its first
+// row's first key to its last row's last, so the others' must be zeros there.
 template <Product kProduct>
 inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
   const std::int64_t packets = ValuePackets(t.attention);
@@ -185,29 +211,60 @@ inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
   };
   constexpr std::int64_t kSharing = kUsesAmx<kProduct> ? kAmxRows : kValueRows;
   constexpr std::int64_t kKeysRead = kUsesAmx<kProduct> ? 2 * kAmxPairs : 1;
+  constexpr std::int64_t kFirstRead = Max(kKeysRead, kWidth);
   // All maxima first: their chains of dependent shuffles then overlap.
   for (std::int64_t r = 0; r < count; ++r) RaiseMax(row(r));
   for (std::int64_t r = 0; r < count; ++r) {
-    const std::int64_t last = Min(count, r / kSharing * kSharing + kSharing) - 1;
-    WeighTileRow<kProduct>(t.scratch.scores + r * kKeyTile, t.scratch.visible[r],
-                           RoundUp(t.scratch.visible[last], kKeysRead), row(r));
+    const std::int64_t first = r / kSharing * kSharing;
+    const std::int64_t last = Min(count, first + kSharing) - 1;
+    const ColumnRange seen{t.scratch.hidden[r], t.scratch.visible[r]};
+    const ColumnRange read{t.scratch.hidden[first] / kFirstRead * kFirstRead,
+                           RoundUp(t.scratch.visible[last], kKeysRead)};
+    WeighTileRow<kProduct>(t.scratch.scores + r * kKeyTile, seen, read, row(r));
   }
 }
 
-// Adds the values of one group of rows, at most kValueRows. They take all the keys that the last of them sees, with
-// weights of zero where they see fewer; but zero times an infinite value is NaN, so if there is one among those, each
-// row goes alone. Of a pair of keys a row may see the first only.
+// The places that keys before `keys` fill to the end.
 template <Product kProduct>
-inline void AddValueGroup(const std::int64_t* visible, std::int64_t rows, std::int64_t packets, ValueBlock block) {
-  const std::int64_t keys = visible[rows - 1];
-  block.keys = Places(kProduct, keys);
-  const std::int64_t seen_by_all = kProduct == Product::kBF16 ? visible[0] / 2 : visible[0];
-  if (AllFinite<kProduct>(block, seen_by_all, packets)) return AddValues<kProduct>(block, rows, packets);
+ATTND_INLINE constexpr std::int64_t WholePlaces(std::int64_t keys) {
+  return kProduct == Product::kBF16 ? keys / 2 : keys;
+}
+
+// Whether the values of those places [first, block.keys) are finite that not all of some rows see.
+template <Product kProduct>
+ATTND_INLINE bool FiniteWhereHidden(const ValueBlock& block, const RowKeys& keys, std::int64_t rows, std::int64_t first,
+                                    std::int64_t packets) {
+  const std::int64_t seen_first = Places(kProduct, keys.hidden[rows - 1]);
+  const std::int64_t seen_last = WholePlaces<kProduct>(keys.visible[0]);
+  if (seen_first >= seen_last) return AllFinite<kProduct>(block, first, block.keys, packets);
+  return AllFinite<kProduct>(block, first, seen_first, packets) &&
+         AllFinite<kProduct>(block, seen_last, block.keys, packets);
+}
+
+// Adds the values of the keys [first, last) to one row, and touches no others: of a pair of keys it may see one alone.
+template <Product kProduct>
+inline void AddValueRow(ValueBlock block, std::int64_t first, std::int64_t last, std::int64_t packets) {
+  if (first >= last) return;
+  if (kProduct == Product::kBF16 && first % 2 != 0) AddOneOfPair<false>(block, first / 2, packets);
+  const std::int64_t begin = Places(kProduct, first);
+  block.keys = Max(begin, WholePlaces<kProduct>(last));
+  AddValues<kProduct>(FromPlace(block, begin), 1, packets);
+  if (kProduct == Product::kBF16 && last % 2 != 0) AddOneOfPair<true>(block, last / 2, packets);
+}
+
+// Adds the values of one group of rows, at most kValueRows. They take all the keys from the first that the first row
+// sees to the last that the last one sees, with weights of zero where they see fewer; but zero times an infinite value
+// is NaN, so if there is one among those, each row goes alone.
+template <Product kProduct>
+inline void AddValueGroup(const RowKeys& keys, std::int64_t rows, std::int64_t packets, ValueBlock block) {
+  block.keys = Places(kProduct, keys.visible[rows - 1]);
+  const std::int64_t first = WholePlaces<kProduct>(keys.hidden[0]);
+  if (first >= block.keys) return;
+  if (FiniteWhereHidden<kProduct>(block, keys, rows, first, packets)) {
+    return AddValues<kProduct>(FromPlace(block, first), rows, packets);
+  }
   for (std::int64_t r = 0; r < rows; ++r) {
-    const bool odd_last = kProduct == Product::kBF16 && visible[r] % 2 != 0;
-    block.keys = Places(kProduct, visible[r]) - (odd_last ? 1 : 0);
-    AddValues<kProduct>(block, 1, packets);
-    if (odd_last) AddFirstOfPair(block, packets);
+    AddValueRow<kProduct>(block, keys.hidden[r], keys.visible[r], packets);
     block.weights += block.weight_stride;
     block.output += block.output_stride;
   }
@@ -232,24 +289,27 @@ inline void AddValueBlocks(const TileContext& t, const KeyTile& keys, const RowR
     const ValueChunk chunk = ChunkAt(packets, c);
     for (std::int64_t r = rows.first; r < rows.last; r += kValueRows) {
       const std::int64_t group = Min<std::int64_t>(kValueRows, rows.last - r);
-      const std::int64_t* visible = t.scratch.visible + (r - rows.first);
-      if (visible[group - 1] == 0) continue;
-      AddValueGroup<kProduct>(visible, group, chunk.packets,
+      AddValueGroup<kProduct>(KeysOf(t, r - rows.first), group, chunk.packets,
                               ValueBlockAt<kProduct>(t, keys, rows, r, chunk.first_packet));
       AskFor(t.ahead);
     }
   }
 }
 
-// Sets scratch.visible[r] to the number of the tile's keys that row r of a block sees, for whole groups of kScoreRows:
-// rows beyond the tile's last copy the last. `end` is where the keys end. Returns false if no row sees any.
+// Sets scratch.visible and scratch.hidden for row r of a block, for whole groups of kScoreRows: rows beyond the tile's
+// last copy the last. A row that sees none of the tile's keys has the same in both. `end` is where the keys end.
+// Returns false if no row sees any.
 inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRange& rows, std::int64_t end) {
-  std::int64_t* visible = t.scratch.visible;
+  bool any = false;
   for (std::int64_t r = 0; r < RoundUp(rows.last - rows.first, kScoreRows); ++r) {
     const std::int64_t row = t.tile.first_row + Min(rows.first + r, t.tile.rows - 1);
-    visible[r] = Max<std::int64_t>(0, Min(keys.keys, VisibleKeys(t.attention, t.tile.batch, end, row) - keys.key));
+    const std::int64_t last = VisibleKeys(t.attention, t.tile.batch, end, row) - keys.key;
+    const std::int64_t first = FirstVisible(t.attention, t.tile.batch, row) - keys.key;
+    t.scratch.visible[r] = Max<std::int64_t>(0, Min(keys.keys, last));
+    t.scratch.hidden[r] = Max<std::int64_t>(0, Min(t.scratch.visible[r], first));
+    any = any || t.scratch.hidden[r] < t.scratch.visible[r];
   }
-  return visible[rows.last - rows.first - 1] > 0;
+  return any;
 }
 
 // Calls step(keys, rows) for every tile of the keys [first_key, last_key) and block of rows of which some row sees one
@@ -257,7 +317,9 @@ inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRang
 template <Product kProduct, typename Step>
 ATTND_INLINE void ForEachBlock(const TileContext& t, std::int64_t first_key, std::int64_t last_key, const Step& step) {
   const std::int64_t end = VisibleKeys(t.attention, t.tile.batch, last_key, t.tile.first_row + t.tile.rows - 1);
-  for (std::int64_t key = first_key; key < end; key += kKeyTile) {
+  const std::int64_t unseen = FirstVisible(t.attention, t.tile.batch, t.tile.first_row) - first_key;
+  const std::int64_t begin = first_key + Max<std::int64_t>(0, unseen) / kPanel * kPanel;
+  for (std::int64_t key = begin; key < end; key += kKeyTile) {
     KeyTile keys{key, Min(kKeyTile, end - key), nullptr};
     if (!FindKept(t.attention, t.tile.batch, key, keys.keys, t.scratch.keep, keys.keep)) continue;
     for (std::int64_t first = 0; first < t.tile.rows; first += kRowBlock<kProduct>) {
@@ -314,8 +376,7 @@ inline void Finish(const Attention& a, const RowTile& tile, std::byte* state_mem
     const float factor = result.sum == 0.0f ? 0.0f : 1.0f / result.sum;
     WriteRow(result.output, factor, a.value_head_dim, a.out.dtype, OutputRow(a, tile.batch, tile.head, row));
     if (a.log_sum_exp == nullptr) continue;
-    a.log_sum_exp[(tile.batch * a.heads + tile.head) * a.query_length + row] =
-        LogSumExp(a, tile.head, result.max, result.sum);
+    LogSumExpOf(a, tile.batch, tile.head, row) = LogSumExp(a, tile.head, result.max, result.sum);
   }
 }
 

@@ -85,15 +85,15 @@ inline void AddValues(const ValueBlock& block, std::int64_t rows, std::int64_t p
   }
 }
 
-// Whether the values from place `first` to the block's last are finite.
+// Whether the values of the places [first, last) are finite.
 template <Product kProduct>
-ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::int64_t packets) {
-  if (first == block.keys) return true;
+ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::int64_t last, std::int64_t packets) {
+  if (first >= last) return true;
   const Packet zero = ei::pset1<Packet>(0.0f);
   Packet products = zero;  // becomes NaN with the first value that is infinite or NaN
   for (std::int64_t p = 0; p < packets; ++p) {
     Packet column = zero;
-    for (std::int64_t j = first; j < block.keys; ++j) {
+    for (std::int64_t j = first; j < last; ++j) {
       const Packet value = ei::ploadu<Packet>(block.values + j * block.value_stride + p * kWidth);
 #if ATTND_AVX512BF16
       if constexpr (kProduct == Product::kBF16) {
@@ -108,17 +108,28 @@ ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::in
   return ei::predux(products) == 0.0f;
 }
 
-// One row's weight at place `block.keys`, of whose pair of keys only the first counts.
-ATTND_INLINE void AddFirstOfPair([[maybe_unused]] const ValueBlock& block, [[maybe_unused]] std::int64_t packets) {
+// One row's weight at a place, of whose pair of keys only the first, or only the second counts.
+template <bool kFirst>
+ATTND_INLINE void AddOneOfPair([[maybe_unused]] const ValueBlock& block, [[maybe_unused]] std::int64_t place,
+                               [[maybe_unused]] std::int64_t packets) {
 #if ATTND_AVX512BF16
-  const Packet weight = FirstOfPairs(ei::pset1<Packet>(block.weights[block.keys]));
-  const float* values = block.values + block.keys * block.value_stride;
+  const auto one = [](Packet pairs) { return kFirst ? FirstOfPairs(pairs) : SecondOfPairs(pairs); };
+  const Packet weight = one(ei::pset1<Packet>(block.weights[place]));
+  const float* values = block.values + place * block.value_stride;
   for (std::int64_t p = 0; p < packets; ++p) {
     float* output = block.output + p * kWidth;
-    const Packet value = FirstOfPairs(ei::ploadu<Packet>(values + p * kWidth));
+    const Packet value = one(ei::ploadu<Packet>(values + p * kWidth));
     ei::pstore(output, ei::pmadd(weight, value, ei::pload<Packet>(output)));
   }
 #endif
+}
+
+// The block from place `first` on: as many keys less.
+ATTND_INLINE ValueBlock FromPlace(ValueBlock block, std::int64_t first) {
+  block.weights += first;
+  block.values += first * block.value_stride;
+  block.keys -= first;
+  return block;
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -26,7 +26,7 @@ TensorBytes Cut(std::string_view bytes) {
   tensor.size = bytes.size();
   for (const std::size_t size : {bytes.size() / 3 + 1, bytes.size() / 5 + 2, bytes.size()}) {
     const std::string_view piece = bytes.substr(0, size);
-    tensor.segments.push_back(SegmentOf(piece));
+    tensor.Add(SegmentOf(piece));
     bytes.remove_prefix(piece.size());
   }
   return tensor;
@@ -92,7 +92,8 @@ v1::StreamAttentionRequest TestCall::Piece(std::uint64_t id) const {
 std::int64_t TestCall::AdmittedBytes() const {
   const std::int64_t rows = header.batch() * header.heads() * header.query_length();
   const std::int64_t results = rows * header.value_head_dim() * 4 + (header.return_log_sum_exp() ? rows * 4 : 0);
-  const std::int64_t tensors = static_cast<std::int64_t>(q.size() + k.size() + v.size() + header.key_bits().size());
+  const std::int64_t tensors = static_cast<std::int64_t>(q.size() + k.size() + v.size() + header.key_bits().size()) +
+                               header.key_bias_size() * std::int64_t{sizeof(float)};
   return tensors + results + WorkBytes();
 }
 
@@ -143,6 +144,10 @@ void ExpectIsTheFormula(const TestCall& call, const bias::BiasTable& table, std:
   attention.key_starts = header.key_starts().empty() ? nullptr : header.key_starts().data();
   const std::string& bits = header.key_bits();
   attention.key_bits = bits.empty() ? nullptr : SegmentOf(bits).data;
+  if (header.has_window_left()) attention.left = header.window_left();
+  if (header.has_window_right()) attention.right = header.window_right();
+  attention.prefix_lengths = header.prefix_lengths().empty() ? nullptr : header.prefix_lengths().data();
+  attention.key_bias = header.key_bias().empty() ? nullptr : header.key_bias().data();
   attention.bias = without_bias ? nullptr : &bias;
 
   const std::int64_t rows = attention.batch * attention.heads * attention.query_length;

@@ -74,7 +74,9 @@ void WithoutBias(v1::ComputeAttentionRequest& request) {
 
 // What a request's message holds.
 std::int64_t RequestBytes(const TestCall& call) {
-  return static_cast<std::int64_t>(call.q.size() + call.k.size() + call.v.size() + call.header.key_bits().size());
+  const std::size_t key_bias = static_cast<std::size_t>(call.header.key_bias_size()) * sizeof(float);
+  return static_cast<std::int64_t>(call.q.size() + call.k.size() + call.v.size() + call.header.key_bits().size() +
+                                   key_bias);
 }
 
 class EngineTest : public testing::Test {
@@ -147,6 +149,16 @@ TEST_F(EngineTest, ComputesTheFormula) {
          r.add_key_starts(3);
          r.add_key_starts(290);
          r.set_key_bits(std::string(2 * 38, '\x5b'));
+         r.set_return_log_sum_exp(true);
+       }},
+      {"a window, a prefix and a bias of keys",
+       {.batch = 2, .queries = 100, .keys = 300},
+       [](auto& r) {
+         r.set_window_left(70);
+         r.set_window_right(40);
+         r.add_prefix_lengths(290);
+         r.add_prefix_lengths(0);
+         for (std::int64_t i = 0; i < r.heads() * 300; ++i) r.add_key_bias(0.1F * static_cast<float>(i % 17));
          r.set_return_log_sum_exp(true);
        }},
       {"no bias", {.batch = 2}, WithoutBias},
@@ -274,6 +286,7 @@ TEST_F(EngineTest, AdmitsUpToTheLimitOnBytesInFlight) {
   TestCall call(kLarge);
   call.header.set_return_log_sum_exp(true);
   call.header.set_key_bits(std::string(kLarge.keys / 8, '\xff'));
+  call.header.mutable_key_bias()->Resize(static_cast<int>(call.header.heads() * kLarge.keys), 0.5F);
   const RequestTensors tensors = call.Tensors();
   Limits limits;
   limits.max_inflight_bytes = call.AdmittedBytes();

@@ -24,6 +24,7 @@ constexpr std::int64_t kLastPosition = std::numeric_limits<std::int32_t>::max();
 kernel::Attention Sizes() {
   kernel::Attention attention{};
   attention.batch = 2;
+  attention.heads = 3;
   attention.query_length = 5;
   attention.key_length = 9;
   return attention;
@@ -39,6 +40,21 @@ Change Bits(std::size_t bytes) {
   return [bytes](Request& r) { r.set_key_bits(std::string(bytes, '\1')); };
 }
 
+Change Window(std::int64_t left, std::int64_t right) {
+  return [left, right](Request& r) {
+    r.set_window_left(left);
+    r.set_window_right(right);
+  };
+}
+
+Change KeyBias(int values, float last = 1) {
+  return [values, last](Request& r) {
+    r.mutable_key_bias()->Resize(values, -2);
+    r.set_key_bias(values - 1, last);
+  };
+}
+
+constexpr Field kPrefixLengths = &Request::mutable_prefix_lengths;
 constexpr Field kQueryOffsets = &Request::mutable_query_offsets;
 constexpr Field kQueryLengths = &Request::mutable_query_lengths;
 constexpr Field kKeyLengths = &Request::mutable_key_lengths;
@@ -53,6 +69,10 @@ TEST(MasksTest, NothingIsPointedToUnlessGiven) {
   EXPECT_EQ(a.key_lengths, nullptr);
   EXPECT_EQ(a.key_starts, nullptr);
   EXPECT_EQ(a.key_bits, nullptr);
+  EXPECT_EQ(a.left, kernel::kAnyDistance);
+  EXPECT_EQ(a.right, kernel::kAnyDistance);
+  EXPECT_EQ(a.prefix_lengths, nullptr);
+  EXPECT_EQ(a.key_bias, nullptr);
 }
 
 TEST(MasksTest, OutermostValuesAreTaken) {
@@ -62,7 +82,14 @@ TEST(MasksTest, OutermostValuesAreTaken) {
       Add(kKeyLengths, {0, 9}),
       Add(kKeyStarts, {0, 9}),
       Bits(4),
+      Window(0, 0),
+      Window(kLastPosition, kLastPosition),
+      Add(kPrefixLengths, {0, 9}),
+      KeyBias(27, std::numeric_limits<float>::max()),
       [](Request& r) {  // all together
+        Window(3, 4)(r);
+        r.mutable_prefix_lengths()->Resize(2, 8);
+        KeyBias(27)(r);
         r.mutable_query_offsets()->Resize(2, 1);
         r.mutable_query_lengths()->Resize(2, 1);
         r.mutable_key_lengths()->Resize(2, 1);
@@ -80,6 +107,8 @@ TEST(MasksTest, OutermostValuesAreTaken) {
 
 TEST(MasksTest, RefusalsNameFieldExpectedAndGot) {
   const std::string offsets = absl::StrCat("-5 to ", kLastPosition - 5);
+  const std::string positions = absl::StrCat("0 to ", kLastPosition);
+  const std::string biases = "none or 3 (heads) x 9 (keys) values";
   const std::string bytes = "none or 2 (batch) x 2 bytes (a bit for each of 9 keys)";
   const struct {
     Change change;
@@ -108,6 +137,19 @@ TEST(MasksTest, RefusalsNameFieldExpectedAndGot) {
       {Bits(5), "key_bits", bytes, "5 bytes"},
       {Bits(6), "key_bits", bytes, "6 bytes"},
       {Bits(18), "key_bits", bytes, "18 bytes"},
+      {Window(-1, 0), "window_left", positions, "-1"},
+      {Window(kLastPosition + 1, 0), "window_left", positions, absl::StrCat(kLastPosition + 1)},
+      {Window(0, kLeast), "window_right", positions, absl::StrCat(kLeast)},
+      {Window(0, kMost), "window_right", positions, absl::StrCat(kMost)},
+      {Add(kPrefixLengths, {1}), "prefix_lengths", "none or 2 (batch) values", "1 values"},
+      {Add(kPrefixLengths, {1, 10}), "prefix_lengths[1]", "0 to 9", "10"},
+      {Add(kPrefixLengths, {-1, 0}), "prefix_lengths[0]", "0 to 9", "-1"},
+      {KeyBias(1), "key_bias", biases, "1 values"},
+      {KeyBias(26), "key_bias", biases, "26 values"},
+      {KeyBias(9), "key_bias", biases, "9 values"},
+      {KeyBias(54), "key_bias", biases, "54 values"},
+      {KeyBias(27, std::numeric_limits<float>::infinity()), "key_bias[26]", "a finite number", "inf"},
+      {KeyBias(27, std::numeric_limits<float>::quiet_NaN()), "key_bias[26]", "a finite number", "nan"},
   };
   for (const auto& bad : kBad) {
     kernel::Attention a = Sizes();
@@ -137,6 +179,18 @@ TEST(MasksTest, EverySequenceHasBytesOfItsOwn) {
     EXPECT_FALSE(taken(keys, bytes - 1)) << keys;
     EXPECT_FALSE(taken(keys, bytes + 1)) << keys;
   }
+}
+
+TEST(MasksTest, APrefixNeedsACausalMask) {
+  kernel::Attention a = Sizes();
+  a.mask = kernel::Mask::kNone;
+  Request request;
+  Add(kPrefixLengths, {0, 3})(request);
+  const auto fault = errors::FaultOf(SetSequences(request, a));
+  ASSERT_TRUE(fault.has_value());
+  EXPECT_EQ(fault->field, "prefix_lengths");
+  EXPECT_EQ(fault->expected, "none without a causal mask");
+  EXPECT_EQ(fault->got, "2 values");
 }
 
 TEST(MasksTest, AMaskOfTheTableUnlessGiven) {

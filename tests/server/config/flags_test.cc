@@ -49,11 +49,8 @@ class FlagsTest : public testing::Test {
 // Expects that two sets of options differ in nothing.
 void ExpectSame(const Options& got, const Options& expected) {
   EXPECT_EQ(got.listen, expected.listen);
-  EXPECT_EQ(got.max_connections, expected.max_connections);
-  EXPECT_EQ(got.max_peer_connections, expected.max_peer_connections);
   EXPECT_EQ(got.handshake_time, expected.handshake_time);
   EXPECT_EQ(got.max_connection_idle, expected.max_connection_idle);
-  EXPECT_EQ(got.max_reads, expected.max_reads);
   EXPECT_EQ(got.receive_ahead, expected.receive_ahead);
   EXPECT_EQ(got.unix_socket_mode, expected.unix_socket_mode);
   EXPECT_EQ(got.shared_memory, expected.shared_memory);
@@ -95,11 +92,12 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
          o.listen = {"localhost:1", "[::1]:2", "unix:/a"};
        }},
       {{"--listen", "127.0.0.1:0"}, [](Options& o) { o.listen = {"127.0.0.1:0"}; }},
-      {{"--max_connections=7"}, [](Options& o) { o.max_connections = 7; }},
-      {{"--max_peer_connections=3"}, [](Options& o) { o.max_peer_connections = 3; }},
+      {{"--max_connection_streams=5"}, [](Options& o) { o.limits.max_connection_streams = 5; }},
+      {{"--max_connections=7"}, [](Options& o) { o.limits.max_connections = 7; }},
+      {{"--max_peer_connections=3"}, [](Options& o) { o.limits.max_peer_connections = 3; }},
       {{"--handshake_time=3s"}, [](Options& o) { o.handshake_time = absl::Seconds(3); }},
       {{"--max_connection_idle=5m"}, [](Options& o) { o.max_connection_idle = absl::Minutes(5); }},
-      {{"--max_reads=32"}, [](Options& o) { o.max_reads = 32; }},
+      {{"--max_reads=32"}, [](Options& o) { o.limits.max_reads = 32; }},
       {{"--noreceive_ahead"}, [](Options& o) { o.receive_ahead = false; }},
       {{"--unix_socket_mode=0600"}, [](Options& o) { o.unix_socket_mode = 0600; }},
       {{"--unix_socket_mode=777"}, [](Options& o) { o.unix_socket_mode = 0777; }},
@@ -190,6 +188,7 @@ TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
   } kCases[] = {
       {{"--listen="}, "--listen: "},
       {{"--listen=nowhere"}, "--listen: "},
+      {{"--max_connection_streams=0"}, "--max_connection_streams: "},
       {{"--max_connections=-1"}, "--max_connections: "},
       {{"--max_peer_connections=-1"}, "--max_peer_connections: "},
       {{"--max_reads=-1"}, "--max_reads: "},
@@ -260,7 +259,6 @@ TEST_F(FlagsTest, WhatIsNoFlagOrOfTheWrongTypeEndsTheProcess) {
 
 TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
   std::vector<std::string> names = {"listen",
-                                    "max_connections",
                                     "unix_socket_mode",
                                     "shared_memory",
                                     "local_calls",
@@ -278,9 +276,7 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
                                     "max_connection_age",
                                     "max_connection_age_grace",
                                     "max_queue_time",
-                                    "max_reads",
                                     "receive_ahead",
-                                    "max_peer_connections",
                                     "handshake_time",
                                     "max_connection_idle",
                                     "stall_seconds",

@@ -63,7 +63,12 @@ TEST(LimitsTest, EachRowHasAMemberOfItsOwn) {
 
 TEST(LimitsTest, DefaultsArePositiveAndAllowed) {
   EXPECT_EQ(CheckLimits(Limits()), absl::OkStatus());
-  for (const LimitRow& row : LimitRows()) EXPECT_GT(Limits().*row.value, 0) << row.name;
+  for (const LimitRow& row : LimitRows()) {
+    // There 0 means that peers share.
+    const bool zero_by_default = std::string(row.name) == "max_peer_connections";
+    EXPECT_EQ(Limits().*row.value == 0, zero_by_default) << row.name;
+    EXPECT_GE(Limits().*row.value, 0) << row.name;
+  }
 }
 
 // 0 stands for what fits the machine in those, and for nothing in the others.
@@ -72,10 +77,10 @@ TEST(LimitsTest, FittedLimitsMayBeZero) {
   int fitted = 0;
   for (const LimitRow& row : LimitRows()) {
     EXPECT_EQ(UnfittedLimits().*row.value, row.fitted ? 0 : Limits().*row.value) << row.name;
-    EXPECT_TRUE(!row.has_flag || (row.lowest == 0) == row.fitted) << row.name;
+    EXPECT_TRUE(!row.fitted || row.lowest == 0) << row.name;
     fitted += row.fitted ? 1 : 0;
   }
-  EXPECT_EQ(fitted, 6);
+  EXPECT_EQ(fitted, 8);
 }
 
 TEST(LimitsTest, LowestAndHighestAreAcceptedAndNothingBeyond) {

@@ -227,19 +227,5 @@ TEST_P(AcceptorTest, StopClosesWhatNobodyHasTaken) {
   EXPECT_TRUE(IsClosed(waiting));
 }
 
-TEST(DefaultMaxConnectionsTest, LeavesDescriptorsForOthers) {
-  rlimit limit{};
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const std::pair<rlim_t, std::int64_t> cases[] = {{64, 24}, {512, 360}, {20, 1}};
-  for (const auto& [descriptors, expected] : cases) {
-    if (descriptors > limit.rlim_max) continue;
-    rlimit lower = limit;
-    lower.rlim_cur = descriptors;
-    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
-    EXPECT_EQ(DefaultMaxConnections(), expected);
-  }
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
 }  // namespace
 }  // namespace attnd::server

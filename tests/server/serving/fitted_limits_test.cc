@@ -11,8 +11,9 @@ namespace {
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 constexpr std::int64_t kGiB = std::int64_t{1} << 30;
 
-Limits Fitted(std::int64_t allowed, const Options& options = Options(), int threads = 4) {
-  return FittedLimits(options, threads, {allowed, "the cgroup's limit"});
+Limits Fitted(std::int64_t allowed, const Options& options = Options(), int threads = 4,
+              std::int64_t connections = 1000) {
+  return FittedLimits(options, threads, {allowed, "the cgroup's limit"}, connections);
 }
 
 TEST(FittedLimitsTest, HalfOfWhatTheServerItselfLeaves) {
@@ -92,6 +93,29 @@ TEST(FittedLimitsTest, CallsAndSharedMemoryLeaveRoomForTheModelsThatAreAllowed) 
   EXPECT_EQ(Fitted(16 * kGiB, options).max_inflight_bytes, 32 * kMiB);
   options.limits.max_total_model_bytes = 3;
   EXPECT_EQ(Fitted(16 * kGiB, options).max_model_bytes, 3) << "no model may have more than all of them";
+}
+
+TEST(FittedLimitsTest, ConnectionsFollowDescriptorsAndMemory) {
+  const auto connections = [](std::int64_t allowed, std::int64_t descriptors, std::int64_t given = 0) {
+    Options options;
+    options.limits.max_connections = given;
+    return Fitted(allowed, options, 4, descriptors).max_connections;
+  };
+  EXPECT_EQ(connections(16 * kGiB, 744), 744);
+  EXPECT_EQ(connections(512 * kMiB, 1'000'000), (512 * kMiB - BaseBytes(4)) / 16 / (24 << 10));
+  EXPECT_EQ(connections(kMiB, 1'000'000), 256) << "there is a least";
+  EXPECT_EQ(connections(kMiB, 3), 3);
+  EXPECT_EQ(connections(INT64_MAX, 1'000'000), 65536) << "and a most";
+  EXPECT_EQ(connections(kMiB, 3, 100'000), 100'000) << "what is given is kept";
+  EXPECT_EQ(Fitted(kGiB).max_peer_connections, 0) << "as many as stay free";
+}
+
+TEST(FittedLimitsTest, AsManyAreReceivedAtATimeAsKeepThreadsBusy) {
+  EXPECT_EQ(Fitted(kGiB, Options(), 1).max_reads, 8);
+  EXPECT_EQ(Fitted(kGiB, Options(), 64).max_reads, 128);
+  Options options;
+  options.limits.max_reads = 3;
+  EXPECT_EQ(Fitted(kGiB, options).max_reads, 3);
 }
 
 TEST(FittedLimitsTest, ThreadsTakeTheirShare) {

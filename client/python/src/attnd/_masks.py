@@ -1,8 +1,8 @@
-"""What differs from sequence to sequence of a batch: where its queries stand, and which of its rows are true."""
+"""What differs from sequence to sequence of a batch or from key to key: where queries stand, and which keys they see."""
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import numpy as np
 
@@ -42,6 +42,64 @@ def key_bits(value: Any, batch: int, keys: int) -> bytes:
         b, j = (int(index) for index in wrong[0])
         raise InvalidArgument.of(f"key_mask[{b}, {j}]", "0 or 1", str(array[b, j]))
     return np.packbits(true, axis=1, bitorder="little").tobytes()
+
+
+def key_bias(value: Any, heads: int, keys: int) -> np.ndarray[Any, Any]:
+    """A bias of each key, float32 [heads, keys], flat."""
+    array = _tensors.floats("key_bias", value)
+    if array.shape != (heads, keys):
+        raise InvalidArgument.of("key_bias", f"sizes {[heads, keys]} (heads, keys)", f"sizes {list(array.shape)}")
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong) > 0:
+        h, j = (int(index) for index in wrong[0])
+        raise InvalidArgument.of(f"key_bias[{h}, {j}]", "a finite number", str(array[h, j]))
+    return array.ravel()
+
+
+def segments(
+    queries: Any, keys: Any, batch: int, query_length: int, key_length: int
+) -> Tuple[List[int], List[int]]:
+    """Where sequences that are packed into rows begin, in q and in k; [] for what is not given."""
+    starts = _starts("query_segments", queries, batch, query_length)
+    if not starts:
+        if keys is not None and np.size(keys) > 0:
+            raise InvalidArgument.of("key_segments", "none without query_segments", f"{np.size(keys)} values")
+        return [], []
+    rows = [start // query_length for start in starts]
+    of_keys = _starts("key_segments", keys, batch, key_length)
+    if not of_keys:
+        if query_length != key_length:
+            expected = f"{len(starts)} values, as query_length is not key_length"
+            raise InvalidArgument.of("key_segments", expected, "none")
+        return starts, []
+    if len(of_keys) != len(starts):
+        expected = f"{len(starts)} values, as query_segments has"
+        raise InvalidArgument.of("key_segments", expected, f"{len(of_keys)} values")
+    for i, (start, row) in enumerate(zip(of_keys, rows)):
+        if start // key_length != row:
+            raise InvalidArgument.of(
+                f"key_segments[{i}]", f"a position in row {row}, as query_segments has", str(start)
+            )
+    return starts, of_keys
+
+
+def _starts(name: str, value: Any, batch: int, length: int) -> List[int]:
+    """Ascending positions in `batch` rows of `length` laid end to end, the first of each row where it begins."""
+    if value is None:
+        return []
+    values = value.tolist() if hasattr(value, "tolist") else list(value)
+    found: List[int] = []
+    row = -1
+    for i, each in enumerate(values):
+        start = integer(f"{name}[{i}]", each, found[-1] + 1 if found else 0, batch * length - 1)
+        if start // length != row and start != (row + 1) * length:
+            expected = f"{(row + 1) * length}, where row {row + 1} begins"
+            raise InvalidArgument.of(f"{name}[{i}]", expected, str(start))
+        row = start // length
+        found.append(start)
+    if found and row != batch - 1:
+        raise InvalidArgument.of(name, f"a sequence in each of {batch} rows", f"none in row {row + 1}")
+    return found
 
 
 def bits_of_sequences(bits: bytes, keys: int, sequences: slice) -> bytes:

@@ -37,6 +37,13 @@ def attend(
     key_lengths: Optional[Sequence[int]] = None,
     key_starts: Optional[Sequence[int]] = None,
     key_mask: Any = None,
+    window_left: Optional[int] = None,
+    window_right: Optional[int] = None,
+    prefix_lengths: Optional[Sequence[int]] = None,
+    key_bias: Any = None,
+    query_segments: Optional[Sequence[int]] = None,
+    key_segments: Optional[Sequence[int]] = None,
+    kv_rows: Optional[Sequence[int]] = None,
     first_head: Optional[int] = None,
     product_precision: Any = None,
     output_dtype: Any = None,
@@ -104,6 +111,13 @@ def attend(
         query_offsets,
         key_starts,
         key_mask,
+        window_left,
+        window_right,
+        prefix_lengths,
+        key_bias,
+        query_segments,
+        key_segments,
+        kv_rows,
     )
     reply = yield from _attention.compute(core, core.io, request, deadline, pairs)
     return _result(reply)

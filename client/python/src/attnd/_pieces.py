@@ -31,6 +31,8 @@ def call_bytes(call: Call) -> int:
 def cut(call: Call, piece_bytes: int = PIECE_BYTES) -> List[Range]:
     """Ranges that cover the call, each of about `piece_bytes`; one key/value head of one sequence is not cut."""
     batch, kv_heads = call.shape.batch, call.shape.kv_heads
+    if call.request.kv_rows is not None or (call.request.query_segments is not None and batch > 1):
+        return [Range(0, batch, 0, kv_heads)]
     pieces = min(max(call_bytes(call) // piece_bytes, 1), batch * kv_heads)
     # Evenly, so that no small rest travels alone.
     if pieces <= batch:
@@ -76,10 +78,20 @@ class Piece:
         header.heads = piece.kv_heads * group
         header.kv_heads = piece.kv_heads
         sequences = slice(piece.first_batch, piece.first_batch + piece.batch)
-        for values in (header.query_offsets, header.query_lengths, header.key_lengths, header.key_starts):
+        for values in (
+            header.query_offsets,
+            header.query_lengths,
+            header.key_lengths,
+            header.key_starts,
+            header.prefix_lengths,
+        ):
             if len(values) > 0:
                 values[:] = values[sequences]
         header.key_bits = _masks.bits_of_sequences(header.key_bits, call.shape.key_length, sequences)
+        if len(header.key_bias) > 0:
+            keys = call.shape.key_length
+            first = piece.first_kv_head * group
+            header.key_bias[:] = header.key_bias[first * keys : (first + piece.kv_heads * group) * keys]
         if call.has_bias and piece.kv_heads != call.shape.kv_heads:
             # The server can no longer see by the piece whether the call had as many heads as the table.
             if not header.HasField("first_head"):

@@ -19,6 +19,19 @@ from attnd.v1 import attention_pb2
 _LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence stands before the heads
 MASKS: Dict[Optional[str], int] = {None: 0, "causal": 1, "none": 2}
 _PRECISIONS = {None: 0, _dtypes.FP32: 1, _dtypes.BF16: 2}
+_OTHER_ARRAYS = ("out", "key_mask", "key_bias")
+_NOT_WITH_SEGMENTS = (
+    "query_offset",
+    "query_offsets",
+    "query_lengths",
+    "key_lengths",
+    "key_starts",
+    "key_mask",
+    "prefix_lengths",
+    "key_bias",
+    "kv_rows",
+)
+_ON_THE_WIRE = {"key_mask": "key_bits"}
 _BIAS_NONE = 1  # attnd.v1.Bias
 _MAX_POSITION = 2**31 - 1
 _MAX_FLOAT = 3.4028235677973362e38  # the largest double that rounds to a finite float
@@ -51,6 +64,21 @@ class ComputeRequest:
         key_mask: which keys are true, [batch, key_length]; an array (numpy, torch, JAX) of bool or of integers that are
             0 or 1, as Hugging Face's attention_mask is. None is all. It may be given together with the others: a
             key is seen where all of them allow it.
+        window_left, window_right: the most that a key may stand before a query, and after it; None is any distance.
+            LongT5's local attention has its radius in both; a decoder that sees W keys, its own among them, has W - 1
+            on the left. Time grows with the window, not with the number of keys.
+        prefix_lengths: keys at the beginning of each sequence, [batch], that a causal mask hides from no query
+            (prefix-LM); None is 0 for all.
+        key_bias: float32 [heads, key_length], a finite number for each key, added to q.k beside the table's bias;
+            None is none. Falcon's ALiBi is one.
+        query_segments: several sequences packed into each row of the batch, as FlashAttention's cu_seqlens: where the
+            queries of each begin, counted over all rows laid end to end (row b begins at b * query_length), ascending;
+            the first of a row begins with the row. A query sees keys of its own sequence alone, and positions begin
+            anew with each. Goes with mask, window, scale and bias alone.
+        key_segments: where the keys of each of these sequences begin; None is as query_segments, for query_length =
+            key_length.
+        kv_rows: the sequence of k and v that each sequence of q reads, [batch]; k and v may then have another batch than
+            q, as the sources of beams do. None is each its own.
         first_head: the table's head that query head 0 uses, for a call with only some of the heads; None: all heads.
         product_precision: arithmetic of the products, "float32" or "bfloat16"; None follows the dtypes.
         output_dtype: element type of the output; None is that of q.
@@ -87,17 +115,24 @@ class ComputeRequest:
     query_offsets: Optional[Sequence[int]] = None
     key_starts: Optional[Sequence[int]] = None
     key_mask: Any = None
+    window_left: Optional[int] = None
+    window_right: Optional[int] = None
+    prefix_lengths: Optional[Sequence[int]] = None
+    key_bias: Any = None
+    query_segments: Optional[Sequence[int]] = None
+    key_segments: Optional[Sequence[int]] = None
+    kv_rows: Optional[Sequence[int]] = None
 
     def __repr__(self) -> str:
         arrays = [f"{name} {_described(getattr(self, name))}" for name in ("q", "k", "v")]
-        for name in ("out", "key_mask"):
+        for name in _OTHER_ARRAYS:
             if getattr(self, name) is not None:
                 arrays.append(f"{name} {_described(getattr(self, name))}")
         options = []
         for each in fields(self):
             value = getattr(self, each.name)
             by_default = type(value) is type(each.default) and value == each.default
-            if each.name not in ("q", "k", "v", "model", "out", "key_mask") and not by_default:
+            if each.name not in ("q", "k", "v", "model", *_OTHER_ARRAYS) and not by_default:
                 options.append(f"{each.name}={value!r}")
         return f"ComputeRequest({', '.join(arrays)}; {', '.join([repr(self.model), *options])})"
 
@@ -112,6 +147,7 @@ class Shape(NamedTuple):
     key_length: int
     head_dim: int
     value_head_dim: int
+    kv_batch: int  # of k and v: other than batch only with kv_rows
 
 
 class Call:
@@ -163,7 +199,7 @@ class Call:
         self.has_bias = request.model is not None
         self.kind = q.kind
         self.code = q.code
-        self.shape = _check_shape(q.array, k.array, v.array, sequence_first)
+        self.shape = _check_shape(q.array, k.array, v.array, sequence_first, request.kv_rows is not None)
         output_dtype = request.output_dtype
         self.output_code = q.code if output_dtype is None else _dtypes.parse("output_dtype", output_dtype)
         self._set_layout(q.array, k.array, v.array, sequence_first)
@@ -320,7 +356,7 @@ def _check_key_heads(q: int, k: int, v: int) -> None:
         _check_same("v.heads", "k", k, v)
 
 
-def _check_shape(q: Any, k: Any, v: Any, sequence_first: bool) -> Shape:
+def _check_shape(q: Any, k: Any, v: Any, sequence_first: bool, shares_keys: bool) -> Shape:
     heads, sequence = (2, 1) if sequence_first else (1, 2)
     for name, array in (("q", q), ("k", k), ("v", v)):
         if array.size == 0:
@@ -328,11 +364,14 @@ def _check_shape(q: Any, k: Any, v: Any, sequence_first: bool) -> Shape:
                 if array.shape[index] == 0:
                     raise InvalidArgument.of(f"{name}.{axis}", "at least 1", "0")
     qs, ks, vs = q.shape, k.shape, v.shape
-    _check_batch(qs[0], ks[0], vs[0])
+    if shares_keys:
+        _check_same("v.batch", "k", ks[0], vs[0])
+    else:
+        _check_batch(qs[0], ks[0], vs[0])
     _check_same("k.head_dim", "q", qs[3], ks[3])
     _check_same("v.sequence", "k", ks[sequence], vs[sequence])
     _check_key_heads(qs[heads], ks[heads], vs[heads])
-    return Shape(qs[0], qs[heads], ks[heads], qs[sequence], ks[sequence], qs[3], vs[3])
+    return Shape(qs[0], qs[heads], ks[heads], qs[sequence], ks[sequence], qs[3], vs[3], ks[0])
 
 
 def _check_bytes(call: Call) -> None:
@@ -393,15 +432,46 @@ def _sequence_fields(r: ComputeRequest, shape: Shape) -> Dict[str, Any]:
         ("query_lengths", 0, shape.query_length),
         ("key_lengths", 0, shape.key_length),
         ("key_starts", 0, shape.key_length),
+        ("prefix_lengths", 0, shape.key_length),
     ):
         value = getattr(r, name)
         if value is not None:
             found[name] = _masks.each_sequence(name, value, shape.batch, lowest, highest)
     if r.query_offset is not None and found.get("query_offsets"):
         raise InvalidArgument.of("query_offsets", "none beside query_offset", f"{shape.batch} values")
+    # The table, which only the server knows, may have the mask.
+    if found.get("prefix_lengths") and (r.mask == "none" or (r.mask is None and r.model is None)):
+        raise InvalidArgument.of("prefix_lengths", "none without a causal mask", f"{shape.batch} values")
     if r.key_mask is not None:
         found["key_bits"] = _masks.key_bits(r.key_mask, shape.batch, shape.key_length)
+    for name in ("window_left", "window_right"):
+        value = getattr(r, name)
+        if value is not None:
+            found[name] = integer(name, value, 0, _MAX_POSITION)
+    if r.kv_rows is not None:
+        found["kv_rows"] = _masks.each_sequence("kv_rows", r.kv_rows, shape.batch, 0, shape.kv_batch - 1)
+        if not found["kv_rows"] and shape.kv_batch != shape.batch:
+            raise InvalidArgument.of("kv_rows", f"{shape.batch} (batch) values", "none")
+        found["kv_batch"] = shape.kv_batch
+    if r.query_segments is not None or r.key_segments is not None:
+        found.update(_segments(r, shape, found))
+    if r.key_bias is not None:
+        found["key_bias"] = _masks.key_bias(r.key_bias, shape.heads, shape.key_length)
     return found
+
+
+def _segments(r: ComputeRequest, shape: Shape, others: Dict[str, Any]) -> Dict[str, Any]:
+    """query_segments and key_segments, beside which nothing else tells sequences apart."""
+    queries, keys = _masks.segments(
+        r.query_segments, r.key_segments, shape.batch, shape.query_length, shape.key_length
+    )
+    if queries:
+        for name in _NOT_WITH_SEGMENTS:
+            value = others.get(_ON_THE_WIRE.get(name, name))
+            given = getattr(r, name) is not None if name in ("key_bias", "query_offset") else value
+            if given:
+                raise InvalidArgument.of(name, "none with query_segments", f"{np.size(getattr(r, name))} values")
+    return {"query_segments": queries, "key_segments": keys}
 
 
 def _small_fields(r: ComputeRequest, call: Call) -> attention_pb2.ComputeAttentionRequest:

@@ -111,6 +111,7 @@ class _Stream(MessageStream):
         self._sent: Dict[int, Item] = {}
         self._all_sent = False
         self._over = False
+        self._leaving = False  # its server is stopping
         self._answered = False
         self._refused: List[Item] = []
         self._unanswered: List[Item] = []
@@ -122,7 +123,7 @@ class _Stream(MessageStream):
             if item is None:
                 self._all_sent = True
                 return None
-            if self._over:
+            if self._over or self._leaving:
                 self._job.give_back([item])
                 return None
             index, call = item
@@ -136,6 +137,7 @@ class _Stream(MessageStream):
         answer = _wire.parse(attention_pb2.StreamAttentionResponse, small, _NO_RESPONSE)
         with self._lock:
             item = self._sent.pop(answer.id, None)
+            self._leaving = self._leaving or answer.going_away
         if item is None:
             raise not_an_answer(f"it is to piece {answer.id}, which was not asked")
         if answer.code == Unavailable.code.value[0]:
@@ -158,7 +160,9 @@ class _Stream(MessageStream):
     def check(self) -> None:
         """After the stream has ended well. Raises the error of calls that the server refused, to have them repeated."""
         self._job.check()
-        if self._unanswered or not self._all_sent:
+        if self._leaving and not self._all_sent and self._refusal is None:
+            self._refusal = Unavailable("the server is stopping")
+        if self._unanswered or not (self._all_sent or self._leaving):
             raise Internal("the server ended the stream before it had answered all calls")
         if self._refusal is not None:
             raise self._refusal

@@ -201,6 +201,14 @@ def whole_numbers(field: str, value: Any) -> np.ndarray[Any, Any]:
     return kind_of(field, value).whole_numbers(field, value)
 
 
+def floats(field: str, value: Any) -> np.ndarray[Any, Any]:
+    """A caller's array of float32, without a copy. Raises InvalidArgument for what is none."""
+    array, code = kind_of(field, value).bits(field, value)
+    if code != _dtypes.FP32:
+        raise InvalidArgument.of(f"{field}.dtype", "float32", _dtypes.NAMES[code])
+    return array
+
+
 def destination(field: str, value: Any, code: int, shape: Tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The memory of an array to write a result to, which must be of this element type and shape."""
     array, got = kind_of(field, value).destination(field, value)

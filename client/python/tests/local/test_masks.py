@@ -20,18 +20,25 @@ from inputs import DOORS, same_bits, tensors
 BATCH, QUERIES, KEYS = 3, 12, 21
 SIZES: Dict[str, Any] = {"batch": BATCH, "queries": QUERIES, "keys": KEYS, "kv_heads": 4, "dim": 16}
 KEY_MASK = np.random.default_rng(7).random((BATCH, KEYS)) < 0.6
+KEY_BIAS = np.random.default_rng(8).normal(size=(8, KEYS)).astype(np.float32)
 CASES: Dict[str, Dict[str, Any]] = {
     "none": {},
     "query offsets": {"query_offsets": [-1, 9, 4]},
     "key starts": {"key_starts": [0, 21, 6]},
     "key mask": {"key_mask": KEY_MASK},
     "padding on both sides": {"key_starts": np.array([2, 0, 6]), "key_lengths": [21, 20, 9]},
+    "window": {"window_left": 3, "window_right": 2},
+    "window on the left": {"window_left": 0},
+    "key bias": {"key_bias": KEY_BIAS},
     "all": {
         "query_offsets": np.array([9, -3, 0]),
         "query_lengths": (12, 5, 0),
         "key_starts": [1, 0, 3],
         "key_lengths": [20, 21, 8],
         "key_mask": KEY_MASK,
+        "window_left": 8,
+        "window_right": 4,
+        "key_bias": KEY_BIAS,
     },
 }
 
@@ -51,8 +58,11 @@ def seen(mask: str, options: Dict[str, Any], batch: int, queries: int, keys: int
         return np.broadcast_to(options.get(name, default), (batch,))[:, None, None]
 
     found = (each("key_starts", 0) <= j) & (j < each("key_lengths", keys)) & (i < each("query_lengths", queries))
+    position = each("query_offsets", keys - queries) + i
     if mask == "causal":
-        found = found & (j <= each("query_offsets", keys - queries) + i)
+        found = found & ((j <= position) | (j < each("prefix_lengths", 0)))
+    found = found & (j >= position - options.get("window_left", keys + queries))
+    found = found & (j <= position + options.get("window_right", keys + queries))
     return found & options["key_mask"][:, None, :] if "key_mask" in options else found
 
 
@@ -90,12 +100,33 @@ def test_the_formula(client: attnd.Client, case: str, model: Any, mask: str) -> 
     q, k, v = tensors(**SIZES)
     output, lse = client.attend(q, k, v, model, mask=mask, return_log_sum_exp=True, **options)
     bias = 0 if model is None else table_bias(client, options)
+    if "key_bias" in options:
+        bias = bias + options["key_bias"][None, :, None, :]
     expected, expected_lse = formula(q, k, v, bias, seen(mask, options, BATCH, QUERIES, KEYS))
     assert np.abs(output - expected).max() < 2e-5
     finite = np.isfinite(expected_lse)
     assert np.array_equal(np.isfinite(lse), finite)
     assert np.abs(lse[finite] - expected_lse[finite]).max() < 2e-5
     assert not output[~finite].any()
+
+
+@pytest.mark.parametrize("model", [None, "t5-tiny"])
+@pytest.mark.parametrize("window", [{}, {"window_left": 4, "window_right": 1}], ids=["alone", "in a window"])
+def test_prefixes(client: attnd.Client, model: Any, window: Dict[str, Any]) -> None:
+    options = {"prefix_lengths": [0, 13, 21], **window}
+    q, k, v = tensors(**SIZES)
+    output = client.attend(q, k, v, model, mask="causal", **options)
+    bias = 0 if model is None else table_bias(client, options)
+    expected, _ = formula(q, k, v, bias, seen("causal", options, BATCH, QUERIES, KEYS))
+    assert np.abs(output - expected).max() < 2e-5
+
+
+def test_a_prefix_needs_a_causal_mask(client: attnd.Client) -> None:
+    q, k, v = tensors(**SIZES)
+    words = r"prefix_lengths: expected none without a causal mask, got 3 values"
+    for model, mask in (("t5-tiny", "none"), (None, "none"), (None, None)):
+        with pytest.raises(attnd.InvalidArgument, match=words):
+            client.attend(q, k, v, model, mask=mask, prefix_lengths=[1, 1, 1])
 
 
 def test_without_a_model_nothing_of_one_comes_back(client: attnd.Client) -> None:
@@ -119,7 +150,12 @@ FLAGS: Dict[str, List[str]] = {
         "--key_starts=1,0,3",
         "--key_lengths=20,21,8",
         "--key_mask=mask",
+        "--window_left=8",
+        "--window_right=4",
+        "--key_bias=key_bias",
     ],
+    "window": ["--window_left=3", "--window_right=2"],
+    "key bias": ["--key_bias=key_bias"],
 }
 
 
@@ -131,7 +167,7 @@ def test_the_same_bits_as_attnctl(
     server: Server, attnctl_binary: str, tmp_path: pathlib.Path, case: str, model: Any, mask_dtype: str
 ) -> None:
     q, k, v = tensors(**SIZES)
-    safetensors_files.write(tmp_path / "in", {"q": q, "k": k, "v": v, "mask": KEY_MASK.astype(mask_dtype)})
+    safetensors_files.write(tmp_path / "in", {"q": q, "k": k, "v": v, "mask": KEY_MASK.astype(mask_dtype), "key_bias": KEY_BIAS})
     origin = "--bias=none" if model is None else f"--model={model}"
     files = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}"]
     subprocess.run(
@@ -143,6 +179,8 @@ def test_the_same_bits_as_attnctl(
         name, value = flag[2:].split("=")
         if name == "key_mask":
             name, value = "key_bits", _masks.key_bits(KEY_MASK, BATCH, KEYS).hex()
+        if name == "key_bias":
+            value = f"{KEY_BIAS.size} values"
         assert said[name] == value
     for target, door_options in DOORS.values():
         with attnd.Client(getattr(server, target), **door_options) as client:
@@ -190,6 +228,11 @@ def test_pieces_give_the_same_bits(
         "query_offsets": random.integers(-5, keys, batch),
         "key_starts": random.integers(0, keys // 2, batch),
         "key_mask": random.random((batch, keys)) < 0.7,
+        "mask": "causal",
+        "window_left": keys // 2,
+        "window_right": keys // 3,
+        "prefix_lengths": random.integers(0, keys, batch),
+        "key_bias": random.normal(size=(q.shape[1], keys)).astype(np.float32),
     }
     if layout == "bshd":
         q, k, v = (np.ascontiguousarray(x.swapaxes(1, 2)) for x in (q, k, v))
@@ -305,6 +348,25 @@ def test_a_mask_without_a_false_key_is_not_sent() -> None:
 
 
 REFUSED: Dict[str, Tuple[Dict[str, Any], str]] = {
+    "a window behind the query": ({"window_left": -1}, "window_left: expected 0 to 2147483647, got -1"),
+    "a window that is too wide": ({"window_right": 2**31}, "window_right: expected 0 to 2147483647, got 2147483648"),
+    "too few prefixes": (
+        {"mask": "causal", "prefix_lengths": [1]},
+        "prefix_lengths: expected none or 3 (batch) values, got 1 values",
+    ),
+    "a prefix that is too long": (
+        {"mask": "causal", "prefix_lengths": [1, 22, 0]},
+        "prefix_lengths[1]: expected 0 to 21, got 22",
+    ),
+    "a key bias of another shape": (
+        {"key_bias": KEY_BIAS.T.copy()},
+        "key_bias: expected sizes [8, 21] (heads, keys), got sizes [21, 8]",
+    ),
+    "a key bias of halves": ({"key_bias": np.zeros((8, 21), np.float16)}, "key_bias.dtype: expected float32, got"),
+    "an infinite key bias": (
+        {"key_bias": np.where(np.arange(KEYS) == 2, np.inf, KEY_BIAS).astype(np.float32)},
+        "key_bias[0, 2]: expected a finite number, got inf",
+    ),
     "too few offsets": ({"query_offsets": [0]}, "query_offsets: expected none or 3 (batch) values, got 1 values"),
     "an offset too low": (
         {"query_offsets": [0, -13, 0]},
@@ -372,3 +434,114 @@ def test_what_is_shown() -> None:
     q = np.zeros((1, 8, 16, 64), np.float32)
     shown = repr(attnd.ComputeRequest(q, q, q, None, key_starts=[2], key_mask=np.ones((1, 16), bool)))
     assert shown.endswith("v float32 (1, 8, 16, 64), key_mask bool (1, 16); None, key_starts=[2])")
+
+
+SEGMENTS: Dict[str, Tuple[Any, Any]] = {
+    "as the queries": ([0, 5, 6, 12, 24, 30], None),
+    "keys of their own": (np.array([0, 4, 12, 23, 24]), [0, 20, 21, 40, 42]),
+    "one a row": ((0, 12, 24), (0, 21, 42)),
+}
+
+
+def split(starts: Any, length: int) -> List[Tuple[int, int, int]]:
+    """The row, begin and end of each sequence."""
+    found = []
+    for i, start in enumerate(starts):
+        row_end = (start // length + 1) * length
+        end = min(starts[i + 1], row_end) if i + 1 < len(starts) else row_end
+        found.append((start // length, start % length, end - start // length * length))
+    return found
+
+
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+@pytest.mark.parametrize("model", [None, "t5-tiny"])
+@pytest.mark.parametrize("mask", ["causal", "none"])
+@pytest.mark.parametrize("case", SEGMENTS)
+def test_packed_sequences_are_those_alone(
+    client: attnd.Client, case: str, mask: str, model: Any, layout: str
+) -> None:
+    queries, keys = SEGMENTS[case]
+    sizes = {**SIZES, "keys": QUERIES if keys is None else KEYS}
+    q, k, v = tensors(**sizes)
+    sent = [x if layout == "bhsd" else np.ascontiguousarray(x.swapaxes(1, 2)) for x in (q, k, v)]
+    output, lse = client.attend(
+        *sent,
+        model,
+        mask=mask,
+        layout=layout,
+        query_segments=queries,
+        key_segments=keys,
+        window_left=9,
+        return_log_sum_exp=True,
+    )
+    if layout == "bshd":
+        output = output.swapaxes(1, 2)
+    of_queries = split(list(queries), QUERIES)
+    of_keys = of_queries if keys is None else split(list(keys), KEYS)
+    for (b, first, last), (_, key, last_key) in zip(of_queries, of_keys):
+        one = (q[b : b + 1, :, first:last], k[b : b + 1, :, key:last_key], v[b : b + 1, :, key:last_key])
+        alone, alone_lse = client.attend(*one, model, mask=mask, window_left=9, return_log_sum_exp=True)
+        assert np.abs(output[b, :, first:last] - alone[0]).max() < 1e-5
+        assert np.allclose(lse[b, :, first:last], alone_lse[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [None, "t5-tiny"])
+def test_sequences_that_share_keys(client: attnd.Client, model: Any) -> None:
+    q, k, v = tensors(**SIZES)
+    rows = [1, 0, 1]
+    shared = client.attend(q, k[:2], v[:2], model, kv_rows=rows, key_lengths=[21, 20, 7])
+    alone = client.attend(q, k[rows], v[rows], model, key_lengths=[21, 20, 7])
+    assert same_bits(shared, alone)
+
+
+def test_large_calls_with_places_of_their_own(server: Server) -> None:
+    """Not cut into pieces, or by heads alone: the same bits as through shared memory."""
+    q, k, v = tensors(batch=4, queries=300)
+    packed = [np.ascontiguousarray(x.swapaxes(0, 1).reshape(1, 8, 1200, 64)) for x in (q, k, v)]
+    starts = [0, 300, 500, 900]
+    with attnd.Client(server.tcp) as tcp, attnd.Client(server.unix) as local:
+        for client in (tcp, local):
+            assert same_bits(
+                client.attend(q, k[:1], v[:1], "t5-tiny", kv_rows=[0] * 4),
+                client.attend(q, *(np.repeat(x[:1], 4, 0) for x in (k, v)), "t5-tiny"),
+            )
+        assert same_bits(
+            tcp.attend(*packed, "t5-tiny", query_segments=starts),
+            local.attend(*packed, "t5-tiny", query_segments=starts),
+        )
+        two = [np.concatenate([x, x]) for x in packed]
+        twice = [*starts, *(start + 1200 for start in starts)]
+        found = tcp.attend(*two, "t5-tiny", query_segments=twice)
+        assert same_bits(found[:1], found[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key_segments": [0, 21, 42]}, "key_segments: expected none without query_segments, got 3 values"),
+        (
+            {"query_segments": [0, 12, 24]},
+            "key_segments: expected 3 values, as query_length is not key_length, got none",
+        ),
+        ({"query_segments": [1], "key_segments": [0]}, "query_segments[0]: expected 0, where row 0 begins, got 1"),
+        (
+            {"query_segments": [0, 12, 24], "key_segments": [0, 21]},
+            "key_segments: expected a sequence in each of 3 rows, got none in row 2",
+        ),
+        ({"query_segments": [0, 12], "key_segments": [0, 21]}, "query_segments: expected a sequence in each of 3 rows"),
+        (
+            {"query_segments": [0, 12, 24], "key_segments": [0, 21, 42], "key_lengths": [1, 1, 1]},
+            "key_lengths: expected none with query_segments, got 3 values",
+        ),
+        (
+            {"query_segments": [0, 12, 24], "key_segments": [0, 21, 42], "query_offset": 0},
+            "query_offset: expected none with query_segments, got 1 values",
+        ),
+        ({"kv_rows": [0, 1]}, "kv_rows: expected none or 3 (batch) values, got 2 values"),
+        ({"kv_rows": [0, 1, 3]}, "kv_rows[2]: expected 0 to 2, got 3"),
+    ],
+)
+def test_places_that_are_refused(options: Dict[str, Any], message: str) -> None:
+    with attnd.Client("127.0.0.1:1") as client, pytest.raises(attnd.InvalidArgument) as caught:
+        client.attend(*tensors(**SIZES), None, **options)
+    assert str(caught.value).startswith(message)

@@ -17,18 +17,22 @@ PRODUCT_PRECISION_FP32: ProductPrecision
 PRODUCT_PRECISION_UNSPECIFIED: ProductPrecision
 
 class ComputeAttentionRequest(_message.Message):
-    __slots__ = ["batch", "bias", "dtype", "first_head", "head_dim", "heads", "k", "k_shared", "key_bits", "key_length", "key_lengths", "key_starts", "kv_heads", "layout", "log_sum_exp_shared", "mask", "model", "output_dtype", "output_shared", "product_precision", "q", "q_shared", "query_length", "query_lengths", "query_offset", "query_offsets", "return_log_sum_exp", "scale", "table", "table_heads", "v", "v_shared", "value_head_dim", "version"]
+    __slots__ = ["batch", "bias", "dtype", "first_head", "head_dim", "heads", "k", "k_shared", "key_bias", "key_bits", "key_length", "key_lengths", "key_segments", "key_starts", "kv_batch", "kv_heads", "kv_rows", "layout", "log_sum_exp_shared", "mask", "model", "output_dtype", "output_shared", "prefix_lengths", "product_precision", "q", "q_shared", "query_length", "query_lengths", "query_offset", "query_offsets", "query_segments", "return_log_sum_exp", "scale", "table", "table_heads", "v", "v_shared", "value_head_dim", "version", "window_left", "window_right"]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     BIAS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     FIRST_HEAD_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
     HEAD_DIM_FIELD_NUMBER: _ClassVar[int]
+    KEY_BIAS_FIELD_NUMBER: _ClassVar[int]
     KEY_BITS_FIELD_NUMBER: _ClassVar[int]
     KEY_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     KEY_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    KEY_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     KEY_STARTS_FIELD_NUMBER: _ClassVar[int]
+    KV_BATCH_FIELD_NUMBER: _ClassVar[int]
     KV_HEADS_FIELD_NUMBER: _ClassVar[int]
+    KV_ROWS_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     K_SHARED_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -37,11 +41,13 @@ class ComputeAttentionRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_SHARED_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     PRODUCT_PRECISION_FIELD_NUMBER: _ClassVar[int]
     QUERY_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     QUERY_LENGTH_FIELD_NUMBER: _ClassVar[int]
     QUERY_OFFSETS_FIELD_NUMBER: _ClassVar[int]
     QUERY_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    QUERY_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     Q_FIELD_NUMBER: _ClassVar[int]
     Q_SHARED_FIELD_NUMBER: _ClassVar[int]
     RETURN_LOG_SUM_EXP_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +58,8 @@ class ComputeAttentionRequest(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     V_FIELD_NUMBER: _ClassVar[int]
     V_SHARED_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_LEFT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_RIGHT_FIELD_NUMBER: _ClassVar[int]
     batch: int
     bias: Bias
     dtype: _types_pb2.Dtype
@@ -60,17 +68,22 @@ class ComputeAttentionRequest(_message.Message):
     heads: int
     k: bytes
     k_shared: SharedTensor
+    key_bias: _containers.RepeatedScalarFieldContainer[float]
     key_bits: bytes
     key_length: int
     key_lengths: _containers.RepeatedScalarFieldContainer[int]
+    key_segments: _containers.RepeatedScalarFieldContainer[int]
     key_starts: _containers.RepeatedScalarFieldContainer[int]
+    kv_batch: int
     kv_heads: int
+    kv_rows: _containers.RepeatedScalarFieldContainer[int]
     layout: Layout
     log_sum_exp_shared: SharedTensor
     mask: _types_pb2.Mask
     model: str
     output_dtype: _types_pb2.Dtype
     output_shared: SharedTensor
+    prefix_lengths: _containers.RepeatedScalarFieldContainer[int]
     product_precision: ProductPrecision
     q: bytes
     q_shared: SharedTensor
@@ -78,6 +91,7 @@ class ComputeAttentionRequest(_message.Message):
     query_lengths: _containers.RepeatedScalarFieldContainer[int]
     query_offset: int
     query_offsets: _containers.RepeatedScalarFieldContainer[int]
+    query_segments: _containers.RepeatedScalarFieldContainer[int]
     return_log_sum_exp: bool
     scale: float
     table: str
@@ -86,7 +100,9 @@ class ComputeAttentionRequest(_message.Message):
     v_shared: SharedTensor
     value_head_dim: int
     version: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., table: _Optional[str] = ..., batch: _Optional[int] = ..., heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., query_length: _Optional[int] = ..., key_length: _Optional[int] = ..., head_dim: _Optional[int] = ..., value_head_dim: _Optional[int] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mask: _Optional[_Union[_types_pb2.Mask, str]] = ..., scale: _Optional[float] = ..., query_offset: _Optional[int] = ..., query_lengths: _Optional[_Iterable[int]] = ..., key_lengths: _Optional[_Iterable[int]] = ..., output_dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., return_log_sum_exp: bool = ..., product_precision: _Optional[_Union[ProductPrecision, str]] = ..., first_head: _Optional[int] = ..., q_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., k_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., v_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., output_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., table_heads: _Optional[int] = ..., log_sum_exp_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., bias: _Optional[_Union[Bias, str]] = ..., query_offsets: _Optional[_Iterable[int]] = ..., key_starts: _Optional[_Iterable[int]] = ..., key_bits: _Optional[bytes] = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
+    window_left: int
+    window_right: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., table: _Optional[str] = ..., batch: _Optional[int] = ..., heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., query_length: _Optional[int] = ..., key_length: _Optional[int] = ..., head_dim: _Optional[int] = ..., value_head_dim: _Optional[int] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mask: _Optional[_Union[_types_pb2.Mask, str]] = ..., scale: _Optional[float] = ..., query_offset: _Optional[int] = ..., query_lengths: _Optional[_Iterable[int]] = ..., key_lengths: _Optional[_Iterable[int]] = ..., output_dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., return_log_sum_exp: bool = ..., product_precision: _Optional[_Union[ProductPrecision, str]] = ..., first_head: _Optional[int] = ..., q_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., k_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., v_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., output_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., table_heads: _Optional[int] = ..., log_sum_exp_shared: _Optional[_Union[SharedTensor, _Mapping]] = ..., bias: _Optional[_Union[Bias, str]] = ..., query_offsets: _Optional[_Iterable[int]] = ..., key_starts: _Optional[_Iterable[int]] = ..., key_bits: _Optional[bytes] = ..., window_left: _Optional[int] = ..., window_right: _Optional[int] = ..., prefix_lengths: _Optional[_Iterable[int]] = ..., key_bias: _Optional[_Iterable[float]] = ..., query_segments: _Optional[_Iterable[int]] = ..., key_segments: _Optional[_Iterable[int]] = ..., kv_batch: _Optional[int] = ..., kv_rows: _Optional[_Iterable[int]] = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
 
 class ComputeAttentionResponse(_message.Message):
     __slots__ = ["compute_time", "content_hash", "dtype", "log_sum_exp", "output", "queue_time", "version"]

@@ -46,8 +46,10 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., available_kernels: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., local_calls: bool = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., shared_memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., stalled_calls: _Optional[_Union[StalledCalls, _Mapping]] = ..., model_bytes: _Optional[int] = ..., queue: _Optional[_Union[QueueUse, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["max_bias_cells", "max_dim", "max_head_dim", "max_header_bytes", "max_inflight_bytes", "max_model_bytes", "max_model_file_bytes", "max_models", "max_page_size", "max_request_bytes", "max_result_bytes", "max_shared_bytes", "max_table_values", "max_total_model_bytes"]
+    __slots__ = ["max_bias_cells", "max_connection_streams", "max_connections", "max_dim", "max_head_dim", "max_header_bytes", "max_inflight_bytes", "max_model_bytes", "max_model_file_bytes", "max_models", "max_page_size", "max_peer_connections", "max_reads", "max_request_bytes", "max_result_bytes", "max_shared_bytes", "max_table_values", "max_total_model_bytes"]
     MAX_BIAS_CELLS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTION_STREAMS_FIELD_NUMBER: _ClassVar[int]
     MAX_DIM_FIELD_NUMBER: _ClassVar[int]
     MAX_HEADER_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_HEAD_DIM_FIELD_NUMBER: _ClassVar[int]
@@ -56,12 +58,16 @@ class Limits(_message.Message):
     MAX_MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_PEER_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_READS_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_RESULT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_TABLE_VALUES_FIELD_NUMBER: _ClassVar[int]
     MAX_TOTAL_MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_bias_cells: int
+    max_connection_streams: int
+    max_connections: int
     max_dim: int
     max_head_dim: int
     max_header_bytes: int
@@ -70,12 +76,14 @@ class Limits(_message.Message):
     max_model_file_bytes: int
     max_models: int
     max_page_size: int
+    max_peer_connections: int
+    max_reads: int
     max_request_bytes: int
     max_result_bytes: int
     max_shared_bytes: int
     max_table_values: int
     max_total_model_bytes: int
-    def __init__(self, max_request_bytes: _Optional[int] = ..., max_result_bytes: _Optional[int] = ..., max_dim: _Optional[int] = ..., max_head_dim: _Optional[int] = ..., max_models: _Optional[int] = ..., max_table_values: _Optional[int] = ..., max_bias_cells: _Optional[int] = ..., max_model_file_bytes: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_inflight_bytes: _Optional[int] = ..., max_header_bytes: _Optional[int] = ..., max_shared_bytes: _Optional[int] = ..., max_model_bytes: _Optional[int] = ..., max_total_model_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, max_request_bytes: _Optional[int] = ..., max_result_bytes: _Optional[int] = ..., max_dim: _Optional[int] = ..., max_head_dim: _Optional[int] = ..., max_models: _Optional[int] = ..., max_table_values: _Optional[int] = ..., max_bias_cells: _Optional[int] = ..., max_model_file_bytes: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_inflight_bytes: _Optional[int] = ..., max_header_bytes: _Optional[int] = ..., max_shared_bytes: _Optional[int] = ..., max_model_bytes: _Optional[int] = ..., max_total_model_bytes: _Optional[int] = ..., max_connections: _Optional[int] = ..., max_peer_connections: _Optional[int] = ..., max_connection_streams: _Optional[int] = ..., max_reads: _Optional[int] = ...) -> None: ...
 
 class MemoryUse(_message.Message):
     __slots__ = ["free_bytes", "largest_peer_bytes", "peak_bytes", "peers", "refused_as_never_fitting", "refused_by_share", "refused_by_total", "total_bytes", "used_bytes"]
