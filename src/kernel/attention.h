@@ -118,8 +118,8 @@ struct Attention {
 
 // The position of a row of a TensorView or an OutputView, in elements.
 template <typename View>
-[[gnu::always_inline]] inline std::int64_t PositionOf(const View& view, std::int64_t batch, std::int64_t head,
-                                                      std::int64_t row) {
+[[gnu::always_inline]] inline std::int64_t PlaceOf(const View& view, std::int64_t batch, std::int64_t head,
+                                                   std::int64_t row) {
   const std::int64_t start = view.starts == nullptr ? batch * view.batch_stride : view.starts[batch];
   return start + head * view.head_stride + row * view.row_stride;
 }

@@ -63,7 +63,7 @@ std::vector<double> ReadRows(const TensorView& view, std::int64_t b, std::int64_
   std::vector<double> values;
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t d = 0; d < dim; ++d) {
-      values.push_back(ElementAt(view, PositionOf(view, b, h, row) + d));
+      values.push_back(ElementAt(view, PlaceOf(view, b, h, row) + d));
     }
   }
   return values;

@@ -173,7 +173,7 @@ class AttentionWork final : public Work {
     constexpr std::int64_t kMostBytes = 1 << 17;
     const auto size = static_cast<std::int64_t>(tensor::SizeOf(view.dtype));
     if (data == nullptr || view.row_stride != dim || rows * dim * size > kMostBytes) return {};
-    const std::byte* at = data + kernel::PositionOf(view, b, head, row) * size;
+    const std::byte* at = data + kernel::PlaceOf(view, b, head, row) * size;
     return {at, at + rows * dim * size};
   }
 

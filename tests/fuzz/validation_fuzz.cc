@@ -72,8 +72,8 @@ void CheckPlaced(const v1::ComputeAttentionRequest& request, const RequestTensor
                           Wide bytes) {
     const Wide element = static_cast<Wide>(tensor::SizeOf(view.dtype));
     Check(rows >= 1, "a sequence has rows");
-    const Wide first = kernel::PositionOf(view, b, 0, 0);
-    const Wide last = static_cast<Wide>(kernel::PositionOf(view, b, heads - 1, rows - 1)) + dim;
+    const Wide first = kernel::PlaceOf(view, b, 0, 0);
+    const Wide last = static_cast<Wide>(kernel::PlaceOf(view, b, heads - 1, rows - 1)) + dim;
     Check(first >= 0 && last * element <= bytes, "its rows lie in the tensor");
   };
   for (std::int64_t b = 0; b < a.batch; ++b) {

@@ -125,11 +125,11 @@ ATTND_INLINE void CopyRow(RowReader& reader, tensor::DType dtype, std::int64_t p
 }
 
 ATTND_INLINE std::int64_t RowPosition(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
-  return PositionOf(view, batch, head, row);
+  return PlaceOf(view, batch, head, row);
 }
 
 ATTND_INLINE std::byte* OutputRow(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row) {
-  return a.out.data + PositionOf(a.out, batch, head, row) * ElementSize(a.out.dtype);
+  return a.out.data + PlaceOf(a.out, batch, head, row) * ElementSize(a.out.dtype);
 }
 
 // Writes values[i] * factor as the output's dtype. `values` is aligned and padded to whole packets.

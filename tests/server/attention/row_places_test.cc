@@ -67,7 +67,7 @@ TEST(RowPlacesTest, EachSegmentIsASequence) {
   EXPECT_THAT(places.out, ElementsAre(0, 6, 48));
   EXPECT_THAT(places.log_sum_exp, ElementsAre(0, 3, 24));
   EXPECT_EQ(a.log_sum_exp_stride, 8);
-  EXPECT_EQ(kernel::PositionOf(a.q, 2, 1, 4), 48 + 16 + 8);
+  EXPECT_EQ(kernel::PlaceOf(a.q, 2, 1, 4), 48 + 16 + 8);
   EXPECT_EQ(PlacesBytes(request), 3 * 64);
 }
 

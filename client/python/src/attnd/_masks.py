@@ -1,4 +1,4 @@
-"""What differs from sequence to sequence of a batch or from key to key: where queries stand, and which keys they see."""
+"""What differs from sequence to sequence or from key to key: where queries stand, and which keys they see."""
 
 from __future__ import annotations
 

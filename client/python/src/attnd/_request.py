@@ -77,8 +77,8 @@ class ComputeRequest:
             anew with each. Goes with mask, window, scale and bias alone.
         key_segments: where the keys of each of these sequences begin; None is as query_segments, for query_length =
             key_length.
-        kv_rows: the sequence of k and v that each sequence of q reads, [batch]; k and v may then have another batch than
-            q, as the sources of beams do. None is each its own.
+        kv_rows: the sequence of k and v that each sequence of q reads, [batch]; k and v may then have another batch
+            than q, as the sources of beams do. None is each its own.
         first_head: the table's head that query head 0 uses, for a call with only some of the heads; None: all heads.
         product_precision: arithmetic of the products, "float32" or "bfloat16"; None follows the dtypes.
         output_dtype: element type of the output; None is that of q.

@@ -167,7 +167,8 @@ def test_the_same_bits_as_attnctl(
     server: Server, attnctl_binary: str, tmp_path: pathlib.Path, case: str, model: Any, mask_dtype: str
 ) -> None:
     q, k, v = tensors(**SIZES)
-    safetensors_files.write(tmp_path / "in", {"q": q, "k": k, "v": v, "mask": KEY_MASK.astype(mask_dtype), "key_bias": KEY_BIAS})
+    arrays = {"q": q, "k": k, "v": v, "mask": KEY_MASK.astype(mask_dtype), "key_bias": KEY_BIAS}
+    safetensors_files.write(tmp_path / "in", arrays)
     origin = "--bias=none" if model is None else f"--model={model}"
     files = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}"]
     subprocess.run(
