@@ -112,7 +112,8 @@ def goodput(bench: Bench, load: float, goal: float, deadline_ms: float = DEADLIN
         crowd = crowd_of(bench, server, load * peak, deadline_ms=deadline_ms)
         report = runs.together([crowd], bench.seconds)[0]
     share_of_peak = report["served"] / (bench.seconds if deadline_ms else report["seconds"]) / peak
-    text = f"{share_of_peak:.2f} of {peak:.0f} a second (closed loop); {share(report)} {'in time' if deadline_ms else ''}"
+    text = f"{share_of_peak:.2f} of {peak:.0f} a second (closed loop); {share(report)}"
+    text += " in time" if deadline_ms else ""
     if report["refused"]:
         counts = ", ".join(f"{count} {code}" for code, count in sorted(report["refused"].items()))
         text += f"; {counts}, p99 {report['refused_p99_ms']:.0f} ms"

@@ -95,7 +95,8 @@ def chosen(options: argparse.Namespace) -> list[rows.Row]:
 def written(path: pathlib.Path) -> list[list[str]]:
     """The rows that the page has."""
     lines = [line for line in path.read_text().splitlines() if line.startswith("| `")]
-    return [cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines) if len(cells) == len(HEADINGS)]
+    rows_there = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [cells for cells in rows_there if len(cells) == len(HEADINGS)]
 
 
 def main() -> None:
