@@ -127,7 +127,7 @@ TRUSTS_CALLERS = "--trusted_proxies=127.0.0.1"  # whose x-forwarded-for says whi
 
 
 def fairness(bench: Bench) -> Outcome:
-    """Four peers that use half of the server together, beside one that asks for twice of what it has: ten times a fifth.
+    """Four peers that use half of the server together, beside one that asks for twice what it has: ten times a fifth.
     The greedy one's own computing has a low priority, since it would have its own machine."""
     with bench.server(*([TRUSTS_CALLERS] if knows(bench.binary, "trusted_proxies") else [])) as server:
         peak = best_rate(bench, server)
