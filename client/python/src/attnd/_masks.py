@@ -56,9 +56,7 @@ def key_bias(value: Any, heads: int, keys: int) -> np.ndarray[Any, Any]:
     return array.ravel()
 
 
-def segments(
-    queries: Any, keys: Any, batch: int, query_length: int, key_length: int
-) -> Tuple[List[int], List[int]]:
+def segments(queries: Any, keys: Any, batch: int, query_length: int, key_length: int) -> Tuple[List[int], List[int]]:
     """Where sequences that are packed into rows begin, in q and in k; [] for what is not given."""
     starts = _starts("query_segments", queries, batch, query_length)
     if not starts:

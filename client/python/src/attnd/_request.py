@@ -462,9 +462,7 @@ def _sequence_fields(r: ComputeRequest, shape: Shape) -> Dict[str, Any]:
 
 def _segments(r: ComputeRequest, shape: Shape, others: Dict[str, Any]) -> Dict[str, Any]:
     """query_segments and key_segments, beside which nothing else tells sequences apart."""
-    queries, keys = _masks.segments(
-        r.query_segments, r.key_segments, shape.batch, shape.query_length, shape.key_length
-    )
+    queries, keys = _masks.segments(r.query_segments, r.key_segments, shape.batch, shape.query_length, shape.key_length)
     if queries:
         for name in _NOT_WITH_SEGMENTS:
             value = others.get(_ON_THE_WIRE.get(name, name))

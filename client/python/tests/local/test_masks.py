@@ -458,9 +458,7 @@ def split(starts: Any, length: int) -> List[Tuple[int, int, int]]:
 @pytest.mark.parametrize("model", [None, "t5-tiny"])
 @pytest.mark.parametrize("mask", ["causal", "none"])
 @pytest.mark.parametrize("case", SEGMENTS)
-def test_packed_sequences_are_those_alone(
-    client: attnd.Client, case: str, mask: str, model: Any, layout: str
-) -> None:
+def test_packed_sequences_are_those_alone(client: attnd.Client, case: str, mask: str, model: Any, layout: str) -> None:
     queries, keys = SEGMENTS[case]
     sizes = {**SIZES, "keys": QUERIES if keys is None else KEYS}
     q, k, v = tensors(**sizes)
