@@ -4,8 +4,10 @@
   growth.py SAMPLES.csv
 
 Each line of the samples is: seconds, resident KiB, open file descriptors, threads. The first tenth is warm-up and left
-out; of the rest the medians of the first and of the last quarter are compared, since load comes and goes. The last may
-be above the first by a part and a fixed number:
+out. Load and attacks come and go, and with them what they make the process hold. So the rest is cut into sixteen parts,
+each longer than a round of attacks in a run of an hour, and of each part the least counts: what stays when all is gone.
+Of the four parts of the first quarter and of the last one the medians are compared. The last may be above the first by a
+part and a fixed number:
 
   resident memory        2 %
   file descriptors       0 % + 8
@@ -19,7 +21,13 @@ import sys
 
 BOUNDS = (("resident KiB", 0.02, 0), ("file descriptors", 0.0, 8), ("threads", 0.0, 4))
 WARM_UP = 0.1
-FEWEST = 9
+PARTS = 16
+FEWEST = 18
+
+
+def least_of_parts(values: list[int]) -> list[int]:
+    bounds = [len(values) * i // PARTS for i in range(PARTS + 1)]
+    return [min(values[first:last]) for first, last in zip(bounds, bounds[1:])]
 
 
 def main() -> int:
@@ -30,11 +38,10 @@ def main() -> int:
     if len(samples) < FEWEST:
         sys.exit(f"{len(samples)} samples; {FEWEST} at least are needed")
     samples = samples[int(len(samples) * WARM_UP) :]
-    quarter = len(samples) // 4
     grown = 0
     for column, (name, part, fixed) in enumerate(BOUNDS, 1):
-        values = [sample[column] for sample in samples]
-        first, last = statistics.median(values[:quarter]), statistics.median(values[-quarter:])
+        least = least_of_parts([sample[column] for sample in samples])
+        first, last = statistics.median(least[: PARTS // 4]), statistics.median(least[-PARTS // 4 :])
         bound = first * (1 + part) + fixed
         verdict = "grew" if last > bound else "steady"
         grown += last > bound

@@ -23,11 +23,12 @@ CASES = [
     ("steady", STEADY, 0),
     ("steady after a warm-up", warming_up(), 0),
     ("less at the end", with_growth(1, -300), 0),
+    ("a load that comes and goes", [[r[0], r[1] + 500_000 * (i // 7 % 2), *r[2:]] for i, r in enumerate(STEADY)], 0),
     ("memory: 1 MiB each ten seconds", with_growth(1, 1024), 1),
     ("memory: 10 MiB in the hour", with_growth(1, 10 * 1024 / SAMPLES), 1),
     ("descriptors: one in a minute", with_growth(2, 1 / 6), 1),
     ("threads: one in a minute", with_growth(3, 1 / 6), 1),
-    ("too few samples", STEADY[:8], 1),
+    ("too few samples", STEADY[:17], 1),
 ]
 
 

@@ -10,7 +10,6 @@ source "$(dirname "$0")/../../scripts/lib.sh"
 [ $# -ge 6 ] || { sed -n '2,6p' "$0" >&2; exit 2; }
 root=$1 build=$2 attnd=$3 driver=$4 name=$5 seconds=$6
 shift 6
-every=10                                             # seconds between samples
 each=$((seconds >= 100 ? 10 : seconds >= 10 ? 1 : 0)) # seconds that an attack takes
 bytes=$((1 << 30))
 out=$build/soak
