@@ -12,6 +12,7 @@ root=$1 build=$2 attnd=$3 driver=$4 name=$5 seconds=$6
 shift 6
 each=$((seconds >= 100 ? 10 : seconds >= 10 ? 1 : 0)) # seconds that an attack takes
 bytes=$((1 << 30))
+every=5 # seconds between samples
 out=$build/soak
 mkdir -p "$out"
 samples=$out/$name.csv log=$out/$name.log
