@@ -42,6 +42,7 @@ class Golden {
 
   ComputeRequest& request() { return request_; }
   const nlohmann::json& config() const { return config_; }
+  bool Has(const std::string& name) const { return file_.Find(name) != nullptr; }
   std::vector<float> Floats(const std::string& name) const { return *file_.ReadFloats(*file_.Find(name)); }
   const files::StoredTensor& Stored(const std::string& name) const { return *file_.Find(name); }
 
@@ -50,7 +51,8 @@ class Golden {
   double Tolerance() const {
     constexpr double kRounding = 0x1p-24;
     const auto dim = static_cast<double>(request_.q.sizes[3]);
-    const double bias = Largest(Floats("relative_attention_bias.weight"));
+    const double of_keys = Has("key_bias") ? Largest(Floats("key_bias")) : 0;
+    const double bias = Largest(Floats("relative_attention_bias.weight")) + of_keys;
     const double logit = std::abs(config_.value("scale", 1.0)) * LongestRow("q") * LongestRow("k") + bias;
     return Largest(Floats("v")) * 2 * kRounding * (logit * (std::sqrt(dim) + 4) + 16);
   }
@@ -185,10 +187,14 @@ TEST_F(ClientTest, ReferenceCasesWithUploadedTables) {
     if (config.contains("lengths") && !config["lengths"].is_null()) {
       request.query_lengths = request.key_lengths = config["lengths"].get<std::vector<std::int64_t>>();
     }
+    if (config.contains("window_left")) request.window_left = config["window_left"].get<std::int64_t>();
+    if (config.contains("window_right")) request.window_right = config["window_right"].get<std::int64_t>();
+    request.prefix_lengths = config.value("prefix_lengths", std::vector<std::int64_t>());
+    if (golden.Has("key_bias")) request.key_bias = golden.Floats("key_bias");
     golden.ExpectOutput(client_.Compute(request), "o", golden.Tolerance());
     ++cases;
   }
-  EXPECT_GE(cases, 14);
+  EXPECT_GE(cases, 22);
 }
 
 TEST_F(ClientTest, GoodCallIsTheSameAfterBadOnes) {

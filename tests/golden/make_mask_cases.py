@@ -49,12 +49,13 @@ def seen(case, batch, queries, keys):
     return visible
 
 
-def write(folder, name, config, tensors, expected):
+def write(folder, name, config, tensors, expected, in_fp32):
     tensors = {**tensors, "o": expected.float()}
     config = {
         "scale": 1.0,
         "lengths": None,
         "max_abs_o": expected.abs().max().item(),
+        "max_abs_error_vs_f64": {"torch_fp32": (in_fp32.double() - expected).abs().max().item()},
         "made_with": f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}",
         **config,
     }
@@ -80,7 +81,8 @@ def make(folder, name, batch, heads, queries, keys, key_bias=None, **case):
     case["max_abs_logit"] = logits[visible.expand_as(logits)].abs().max().item()
     mask = bias.masked_fill(~visible, float("-inf"))
     expected = scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=mask, scale=1.0)
-    write(folder, name, case, tensors, expected)
+    in_fp32 = scaled_dot_product_attention(q, k, v, attn_mask=mask.float(), scale=1.0)
+    write(folder, name, case, tensors, expected, in_fp32)
 
 
 def make_longt5(folder, radius=7, length=61, heads=2):
@@ -97,6 +99,7 @@ def make_longt5(folder, radius=7, length=61, heads=2):
         hidden = torch.randn(1, length, heads * DIM)
         mask = _get_local_attention_mask(torch.ones(1, length), radius + 1, torch.device("cpu"))
         output = layer(hidden.double(), mask=mask)[0]
+        in_fp32 = layer.float()(hidden, mask=mask)[0]
     split = lambda x: x.view(1, length, heads, DIM).transpose(1, 2)  # noqa: E731
     table = layer.relative_attention_bias.weight.detach().float()
     case = {
@@ -111,7 +114,7 @@ def make_longt5(folder, radius=7, length=61, heads=2):
     x = split(hidden)
     case["max_abs_logit"] = (x.double() @ x.double().transpose(2, 3)).abs().max().item()
     tensors = {"q": x, "k": x.clone(), "v": x.clone(), "relative_attention_bias.weight": table}
-    write(folder, "longt5_local", case, tensors, split(output))
+    write(folder, "longt5_local", case, tensors, split(output), split(in_fp32))
 
 
 def main():
