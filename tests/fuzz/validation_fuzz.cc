@@ -68,7 +68,7 @@ void CheckEach(const std::int64_t* values, std::int64_t count, std::int64_t lowe
 void CheckPlaced(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                  const ValidAttention& valid) {
   const kernel::Attention& a = valid.attention;
-  const auto check = [&a](const auto& view, std::int64_t b, std::int64_t heads, std::int64_t rows, std::int64_t dim,
+  const auto check = [](const auto& view, std::int64_t b, std::int64_t heads, std::int64_t rows, std::int64_t dim,
                           Wide bytes) {
     const Wide element = static_cast<Wide>(tensor::SizeOf(view.dtype));
     Check(rows >= 1, "a sequence has rows");
