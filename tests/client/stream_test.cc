@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "attnd/client.h"
 #include "fake_server.h"
 #include "test_request.h"
@@ -127,7 +128,16 @@ TEST_P(TwoServersTest, NoMorePiecesForAServerThatStops) {
   ExpectWhole(CallLarge());  // no server stays, and both finish what they have begun
 }
 
+// Takes its time, so that a server whose streams end early ends them while this one still asks for pieces: what comes
+// back later is nobody's to send, and the call fails.
+grpc::Status EchoSlowly(grpc::ServerContext* context, const v1::ComputeAttentionRequest& request,
+                        v1::ComputeAttentionResponse& response) {
+  absl::SleepFor(absl::Milliseconds(20));
+  return EchoValues(context, request, response);
+}
+
 TEST_P(TwoServersTest, WhatAStoppingServerRefusesGoesToTheOther) {
+  service_.handler = EchoSlowly;
   other_.handler = [](grpc::ServerContext*, const v1::ComputeAttentionRequest&, v1::ComputeAttentionResponse&) {
     return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping");
   };
@@ -139,6 +149,7 @@ TEST_P(TwoServersTest, WhatAStoppingServerRefusesGoesToTheOther) {
 }
 
 TEST_P(TwoServersTest, WhatABrokenStreamDidNotAnswerGoesToTheOther) {
+  service_.handler = EchoSlowly;
   other_.breaks_after = 1;
   ExpectWhole(CallLarge());
   EXPECT_GT(other_.pieces, 0);

@@ -69,7 +69,7 @@ void CheckPlaced(const v1::ComputeAttentionRequest& request, const RequestTensor
                  const ValidAttention& valid) {
   const kernel::Attention& a = valid.attention;
   const auto check = [](const auto& view, std::int64_t b, std::int64_t heads, std::int64_t rows, std::int64_t dim,
-                          Wide bytes) {
+                        Wide bytes) {
     const Wide element = static_cast<Wide>(tensor::SizeOf(view.dtype));
     Check(rows >= 1, "a sequence has rows");
     const Wide first = kernel::PlaceOf(view, b, 0, 0);
