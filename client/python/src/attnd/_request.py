@@ -64,9 +64,9 @@ class ComputeRequest:
         key_mask: which keys are true, [batch, key_length]; an array (numpy, torch, JAX) of bool or of integers that are
             0 or 1, as Hugging Face's attention_mask is. None is all. It may be given together with the others: a
             key is seen where all of them allow it.
-        window_left: the most that a key may stand before a query; None is any distance. LongT5's local attention has its
-            radius on both sides; a decoder that sees W keys, its own among them, has W - 1 on the left. Time grows with
-            the window, not with the number of keys.
+        window_left: the most that a key may stand before a query; None is any distance. LongT5's local attention has
+            its radius on both sides; a decoder that sees W keys, its own among them, has W - 1 on the left. Time grows
+            with the window, not with the number of keys.
         window_right: the most that a key may stand after a query; None is any distance.
         prefix_lengths: keys at the beginning of each sequence, [batch], that a causal mask hides from no query
             (prefix-LM); None is 0 for all.
