@@ -42,6 +42,20 @@ namespace attnd::kernel {
   return bits == nullptr || (static_cast<unsigned>(bits[key / 8]) >> (key % 8) & 1u) != 0;
 }
 
+// Whether rows see anything else than all keys or all up to their own, or keys have biases.
+[[gnu::always_inline]] inline bool HasWindow(const Attention& a) {
+  return a.left != kAnyDistance || a.right != kAnyDistance || a.prefix_lengths != nullptr || a.key_bias != nullptr;
+}
+
+// VisibleKeys without a window.
+[[gnu::always_inline]] inline std::int64_t VisibleToEnd(const Attention& a, std::int64_t batch, std::int64_t keys,
+                                                        std::int64_t row) {
+  if (a.mask == Mask::kNone) return keys;
+  const std::int64_t not_later = QueryOffset(a, batch) + row + 1;
+  const std::int64_t seen = keys < not_later ? keys : not_later;
+  return seen > 0 ? seen : 0;
+}
+
 // Keys of a batch entry that a causal mask hides from no row: [0, this).
 [[gnu::always_inline]] inline std::int64_t PrefixLength(const Attention& a, std::int64_t batch) {
   return a.prefix_lengths == nullptr ? 0 : a.prefix_lengths[batch];

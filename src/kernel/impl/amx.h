@@ -111,15 +111,17 @@ inline void MultiplyTiles(const TileProduct& p, std::int64_t packets) {
 
 // Scale, biases, masks and running maximum for a row's products with up to kPanel keys, of which it sees `seen`, less
 // those that `keep` hides.
+template <bool kWindow>
 ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale, const float* bias,
                                const float* key_bias, const ColumnRange& seen, const float* keep, float* lane_max) {
   Packet max = ei::pload<Packet>(lane_max);
   for (std::int64_t c = 0; c < columns; c += kWidth) {
     Packet score = ei::pmul(ei::pload<Packet>(scores + c), ei::pset1<Packet>(scale));
     if (bias != nullptr) score = ei::pmadd(ei::ploadu<Packet>(bias + c), ei::pset1<Packet>(kLog2E), score);
-    if (key_bias != nullptr) score = ei::pmadd(ei::pload<Packet>(key_bias + c), ei::pset1<Packet>(kLog2E), score);
+    if (kWindow && key_bias != nullptr)
+      score = ei::pmadd(ei::pload<Packet>(key_bias + c), ei::pset1<Packet>(kLog2E), score);
     if (seen.last < columns) score = MaskScore(score, seen.last, static_cast<int>(c / kWidth));
-    if (seen.first > 0) score = HideFirst(score, seen.first, static_cast<int>(c / kWidth));
+    if (kWindow && seen.first > 0) score = HideFirst(score, seen.first, static_cast<int>(c / kWidth));
     if (keep != nullptr) score = KeepScore(score, keep + c);
     ei::pstore(scores + c, score);
     max = ei::pmax(max, score);
@@ -128,30 +130,32 @@ ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale,
 }
 
 // ScoreBlocks by AMX.
+template <bool kWindow>
 inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
   const Attention& a = t.attention;
   const std::int64_t places = Places(Product::kBF16, a.head_dim);
   const std::int64_t count = rows.last - rows.first;
   const float* bias = BiasSlice(a, t.tile.batch, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
                                 RoundUp(keys.keys, kWidth), t.scratch.bias);
-  const float* key_bias = KeyBiasSlice(a, t.tile.head, keys.key, keys.keys, t.scratch.key_bias);
+  const float* key_bias = kWindow ? KeyBiasSlice(a, t.tile.head, keys.key, keys.keys, t.scratch.key_bias) : nullptr;
   const float* panels = PanelsAt(t, keys, places);
   unit.SetPairs(places);
   for (std::int64_t c = 0; c < keys.keys; c += kPanel) {
     for (std::int64_t first = 0; first < count; first += kAmxRows) {
       const std::int64_t last = Min(count, first + kAmxRows);
       const std::int64_t end = t.scratch.visible[last - 1] - c;
-      if (end <= 0 || t.scratch.hidden[first] - c >= Min(kPanel, end)) continue;
+      if (end <= 0 || (kWindow && t.scratch.hidden[first] - c >= Min(kPanel, end))) continue;
       const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
       const auto in_block = [c](std::int64_t key) { return Max<std::int64_t>(0, Min(kPanel, key - c)); };
       MultiplyTiles<false>({t.state.copies + (rows.first + first) * places, places, panels + c * places, kPanel, places,
                             t.scratch.scores + first * kKeyTile + c, kKeyTile},
                            columns / kWidth);
       for (std::int64_t r = first; r < last; ++r) {
-        FinishScores(t.scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E,
-                     bias == nullptr ? nullptr : bias - r + c, key_bias == nullptr ? nullptr : key_bias + c,
-                     {in_block(t.scratch.hidden[r]), in_block(t.scratch.visible[r])},
-                     keys.keep == nullptr ? nullptr : keys.keep + c, t.state.lane_max + (rows.first + r) * kWidth);
+        FinishScores<kWindow>(t.scratch.scores + r * kKeyTile + c, columns, a.scale * kLog2E,
+                              bias == nullptr ? nullptr : bias - r + c, key_bias == nullptr ? nullptr : key_bias + c,
+                              {kWindow ? in_block(t.scratch.hidden[r]) : 0, in_block(t.scratch.visible[r])},
+                              keys.keep == nullptr ? nullptr : keys.keep + c,
+                              t.state.lane_max + (rows.first + r) * kWidth);
       }
     }
   }
@@ -159,11 +163,12 @@ inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange
 
 // Adds the values of up to kAmxRows rows. Whole steps are read, of keys too that a row does not see: their weights are
 // zeros, and so the values must be finite. False, with nothing done, if one is not.
+template <bool kWindow>
 inline bool AddValuesByAmx(const RowKeys& keys, std::int64_t rows, std::int64_t packets, std::int64_t packed_pairs,
                            ValueBlock block) {
-  const std::int64_t first = keys.hidden[0] / (2 * kAmxPairs) * kAmxPairs;
+  const std::int64_t first = kWindow ? keys.hidden[0] / (2 * kAmxPairs) * kAmxPairs : 0;
   block.keys = Min(packed_pairs, RoundUp(Places(Product::kBF16, keys.visible[rows - 1]), kAmxPairs));
-  if (!FiniteWhereHidden<Product::kBF16>(block, keys, rows, first, packets)) return false;
+  if (!FiniteWhereHidden<Product::kBF16, kWindow>(block, keys, rows, first, packets)) return false;
   block = FromPlace(block, first);
   MultiplyTiles<true>({block.weights, block.weight_stride, block.values, block.value_stride, block.keys, block.output,
                        block.output_stride},
@@ -172,6 +177,7 @@ inline bool AddValuesByAmx(const RowKeys& keys, std::int64_t rows, std::int64_t 
 }
 
 // AddValueBlocks by AMX.
+template <bool kWindow>
 inline void ValuesByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
   const std::int64_t packets = ValuePackets(t.attention);
   const std::int64_t packed_keys = Min(kKeyTile, t.packed.first_key + t.packed.keys - keys.key);
@@ -189,15 +195,26 @@ inline void ValuesByAmx(const TileContext& t, const KeyTile& keys, const RowRang
     for (std::int64_t first = 0; first < count; first += kAmxRows) {
       const std::int64_t last = Min(count, first + kAmxRows);
       const RowKeys seen = KeysOf(t, first);
-      if (seen.hidden[0] >= seen.visible[last - first - 1] ||
-          AddValuesByAmx(seen, last - first, chunk.packets, packed_pairs, block(rows.first + first))) {
+      if ((kWindow ? seen.hidden[0] : 0) >= seen.visible[last - first - 1] ||
+          AddValuesByAmx<kWindow>(seen, last - first, chunk.packets, packed_pairs, block(rows.first + first))) {
         continue;
       }
       for (std::int64_t r = first; r < last; ++r) {
-        AddValueGroup<Product::kBF16>(KeysOf(t, r), 1, chunk.packets, block(rows.first + r));
+        AddValueGroup<Product::kBF16, kWindow>(KeysOf(t, r), 1, chunk.packets, block(rows.first + r));
       }
     }
   }
+}
+
+template <bool kWindow>
+inline void AdvanceOverByAmx(const TileContext& t, std::int64_t first_key, std::int64_t last_key) {
+  TileUnit unit;
+  ForEachBlock<Product::kBF16, kWindow>(t, first_key, last_key, [&](const KeyTile& keys, const RowRange& rows) {
+    ScoreByAmx<kWindow>(t, keys, rows, unit);
+    WeighBlocks<Product::kBF16, kWindow>(t, rows);
+    ValuesByAmx<kWindow>(t, keys, rows, unit);
+    AskFor(t.ahead);
+  });
 }
 
 // Kernel::advance of a build with AMX.
@@ -205,13 +222,8 @@ inline void AdvanceByAmx(const Attention& a, const RowTile& tile, const PackedHe
                          std::int64_t last_key, Ahead& ahead, std::byte* state, std::byte* scratch) {
   const TileContext context = MakeContext(a, tile, packed, ahead, state, scratch);
   if (ProductOf(a) != Product::kBF16) return AdvanceWith<Product::kF32>(context, first_key, last_key);
-  TileUnit unit;
-  ForEachBlock<Product::kBF16>(context, first_key, last_key, [&](const KeyTile& keys, const RowRange& rows) {
-    ScoreByAmx(context, keys, rows, unit);
-    WeighBlocks<Product::kBF16>(context, rows);
-    ValuesByAmx(context, keys, rows, unit);
-    AskFor(ahead);
-  });
+  if (HasWindow(a)) return AdvanceOverByAmx<true>(context, first_key, last_key);
+  AdvanceOverByAmx<false>(context, first_key, last_key);
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

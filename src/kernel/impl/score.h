@@ -56,7 +56,8 @@ struct ScoreBlock {
   float* row_max;  // [kScoreRows][kWidth], running
 };
 
-template <Product kProduct, int kCols>
+// kWindow: as in tile.h; without it there are no key_bias and no hidden.
+template <Product kProduct, bool kWindow, int kCols>
 void ComputeScores(const ScoreBlock& block) {
   Packet acc[kScoreRows][kCols];
 #pragma GCC unroll 8
@@ -97,7 +98,7 @@ void ComputeScores(const ScoreBlock& block) {
       }
     }
   }
-  if (block.key_bias != nullptr) {
+  if (kWindow && block.key_bias != nullptr) {
     const Packet log2e = ei::pset1<Packet>(kLog2E);
 #pragma GCC unroll 4
     for (int c = 0; c < kCols; ++c) {
@@ -114,7 +115,7 @@ void ComputeScores(const ScoreBlock& block) {
       for (int c = 0; c < kCols; ++c) acc[r][c] = MaskScore(acc[r][c], visible, c);
     }
   }
-  if (block.hidden != nullptr) {
+  if (kWindow && block.hidden != nullptr) {
 #pragma GCC unroll 8
     for (int r = 0; r < kScoreRows; ++r) {
       const std::int64_t hidden = Max<std::int64_t>(0, Min(kPanel, block.hidden[r]));
@@ -141,16 +142,16 @@ void ComputeScores(const ScoreBlock& block) {
   }
 }
 
-template <Product kProduct>
+template <Product kProduct, bool kWindow>
 inline void ComputeScores(const ScoreBlock& block, std::int64_t packets) {
   static_assert(kScoreCols <= 3);
   switch (packets) {
     case 1:
-      return ComputeScores<kProduct, 1>(block);
+      return ComputeScores<kProduct, kWindow, 1>(block);
     case 2:
-      return ComputeScores<kProduct, 2>(block);
+      return ComputeScores<kProduct, kWindow, 2>(block);
     default:
-      return ComputeScores<kProduct, kScoreCols>(block);
+      return ComputeScores<kProduct, kWindow, kScoreCols>(block);
   }
 }
 

@@ -152,8 +152,11 @@ ATTND_INLINE const float* PanelsAt(const TileContext& t, const KeyTile& keys, st
   return reinterpret_cast<const float*>(t.packed.keys_data) + (keys.key - t.packed.first_key) * places;
 }
 
+// What follows is compiled twice. `kWindow` (HasWindow): rows may see keys from some key on, and keys may have biases;
+// without it all rows begin with key 0 of a tile, scratch.hidden is not used, and nothing is paid for the other case.
+
 // Writes the scores of a block of rows with a tile of keys to the scratch memory and raises the running maxima.
-template <Product kProduct>
+template <Product kProduct, bool kWindow>
 inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRange& rows) {
   const Attention& a = t.attention;
   const std::int64_t* row_visible = t.scratch.visible;
@@ -162,18 +165,18 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
   const std::int64_t places = Places(kProduct, a.head_dim);
   const float* bias = BiasSlice(a, t.tile.batch, t.tile.head, t.tile.first_row + rows.first, count, keys.key,
                                 RoundUp(keys.keys, kWidth), t.scratch.bias);
-  const float* key_bias = KeyBiasSlice(a, t.tile.head, keys.key, keys.keys, t.scratch.key_bias);
+  const float* key_bias = kWindow ? KeyBiasSlice(a, t.tile.head, keys.key, keys.keys, t.scratch.key_bias) : nullptr;
   const float* panels = PanelsAt(t, keys, places);
   for (std::int64_t c = 0; c < keys.keys; c += kPanel) {
     for (std::int64_t r = 0; r < count; r += kScoreRows) {
       // What rows see ends and begins the later the later they are: the last row decides where computing ends and
       // whether a beginning is masked, the first one the opposite.
       const std::int64_t end = Min(keys.keys, row_visible[r + kScoreRows - 1]) - c;
-      if (end <= 0 || row_hidden[r] - c >= Min(kPanel, end)) continue;
+      if (end <= 0 || (kWindow && row_hidden[r] - c >= Min(kPanel, end))) continue;
       const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
       std::int64_t visible[kScoreRows], hidden[kScoreRows];
       const bool masked = row_visible[r] - c < columns;
-      const bool masked_first = row_hidden[r + kScoreRows - 1] - c > 0;
+      const bool masked_first = kWindow && row_hidden[r + kScoreRows - 1] - c > 0;
       if (masked) {
         for (int i = 0; i < kScoreRows; ++i) visible[i] = row_visible[r + i] - c;
       }
@@ -192,7 +195,7 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
                              t.scratch.scores + r * kKeyTile + c,
                              kKeyTile,
                              t.state.lane_max + (rows.first + r) * kWidth};
-      ComputeScores<kProduct>(block, columns / kWidth);
+      ComputeScores<kProduct, kWindow>(block, columns / kWidth);
       AskFor(t.ahead);
     }
   }
@@ -200,7 +203,7 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
 
 // Turns the scores of a block of rows into weights. Rows that share a block of values read the weights from its first
 // row's first key to its last row's last, so the others' must be zeros there.
-template <Product kProduct>
+template <Product kProduct, bool kWindow>
 inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
   const std::int64_t packets = ValuePackets(t.attention);
   const std::int64_t count = rows.last - rows.first;
@@ -217,8 +220,8 @@ inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
   for (std::int64_t r = 0; r < count; ++r) {
     const std::int64_t first = r / kSharing * kSharing;
     const std::int64_t last = Min(count, first + kSharing) - 1;
-    const ColumnRange seen{t.scratch.hidden[r], t.scratch.visible[r]};
-    const ColumnRange read{t.scratch.hidden[first] / kFirstRead * kFirstRead,
+    const ColumnRange seen{kWindow ? t.scratch.hidden[r] : 0, t.scratch.visible[r]};
+    const ColumnRange read{kWindow ? t.scratch.hidden[first] / kFirstRead * kFirstRead : 0,
                            RoundUp(t.scratch.visible[last], kKeysRead)};
     WeighTileRow<kProduct>(t.scratch.scores + r * kKeyTile, seen, read, row(r));
   }
@@ -231,9 +234,12 @@ ATTND_INLINE constexpr std::int64_t WholePlaces(std::int64_t keys) {
 }
 
 // Whether the values of those places [first, block.keys) are finite that not all of some rows see.
-template <Product kProduct>
+template <Product kProduct, bool kWindow>
 ATTND_INLINE bool FiniteWhereHidden(const ValueBlock& block, const RowKeys& keys, std::int64_t rows, std::int64_t first,
                                     std::int64_t packets) {
+  if (!kWindow) {
+    return AllFinite<kProduct>(block, WholePlaces<kProduct>(keys.visible[0]), block.keys, packets);
+  }
   const std::int64_t seen_first = Places(kProduct, keys.hidden[rows - 1]);
   const std::int64_t seen_last = WholePlaces<kProduct>(keys.visible[0]);
   if (seen_first >= seen_last) return AllFinite<kProduct>(block, first, block.keys, packets);
@@ -255,16 +261,16 @@ inline void AddValueRow(ValueBlock block, std::int64_t first, std::int64_t last,
 // Adds the values of one group of rows, at most kValueRows. They take all the keys from the first that the first row
 // sees to the last that the last one sees, with weights of zero where they see fewer; but zero times an infinite value
 // is NaN, so if there is one among those, each row goes alone.
-template <Product kProduct>
+template <Product kProduct, bool kWindow>
 inline void AddValueGroup(const RowKeys& keys, std::int64_t rows, std::int64_t packets, ValueBlock block) {
   block.keys = Places(kProduct, keys.visible[rows - 1]);
-  const std::int64_t first = WholePlaces<kProduct>(keys.hidden[0]);
+  const std::int64_t first = kWindow ? WholePlaces<kProduct>(keys.hidden[0]) : 0;
   if (first >= block.keys) return;
-  if (FiniteWhereHidden<kProduct>(block, keys, rows, first, packets)) {
-    return AddValues<kProduct>(FromPlace(block, first), rows, packets);
+  if (FiniteWhereHidden<kProduct, kWindow>(block, keys, rows, first, packets)) {
+    return AddValues<kProduct>(kWindow ? FromPlace(block, first) : block, rows, packets);
   }
   for (std::int64_t r = 0; r < rows; ++r) {
-    AddValueRow<kProduct>(block, keys.hidden[r], keys.visible[r], packets);
+    AddValueRow<kProduct>(block, kWindow ? keys.hidden[r] : 0, keys.visible[r], packets);
     block.weights += block.weight_stride;
     block.output += block.output_stride;
   }
@@ -282,15 +288,15 @@ ATTND_INLINE ValueBlock ValueBlockAt(const TileContext& t, const KeyTile& keys, 
 }
 
 // Adds the weighted values of a tile of keys to the outputs of a block of rows.
-template <Product kProduct>
+template <Product kProduct, bool kWindow>
 inline void AddValueBlocks(const TileContext& t, const KeyTile& keys, const RowRange& rows) {
   const std::int64_t packets = ValuePackets(t.attention);
   for (std::int64_t c = 0; c < ValueChunks(packets); ++c) {
     const ValueChunk chunk = ChunkAt(packets, c);
     for (std::int64_t r = rows.first; r < rows.last; r += kValueRows) {
       const std::int64_t group = Min<std::int64_t>(kValueRows, rows.last - r);
-      AddValueGroup<kProduct>(KeysOf(t, r - rows.first), group, chunk.packets,
-                              ValueBlockAt<kProduct>(t, keys, rows, r, chunk.first_packet));
+      AddValueGroup<kProduct, kWindow>(KeysOf(t, r - rows.first), group, chunk.packets,
+                                       ValueBlockAt<kProduct>(t, keys, rows, r, chunk.first_packet));
       AskFor(t.ahead);
     }
   }
@@ -299,43 +305,55 @@ inline void AddValueBlocks(const TileContext& t, const KeyTile& keys, const RowR
 // Sets scratch.visible and scratch.hidden for row r of a block, for whole groups of kScoreRows: rows beyond the tile's
 // last copy the last. A row that sees none of the tile's keys has the same in both. `end` is where the keys end.
 // Returns false if no row sees any.
+template <bool kWindow>
 inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRange& rows, std::int64_t end) {
   bool any = false;
   for (std::int64_t r = 0; r < RoundUp(rows.last - rows.first, kScoreRows); ++r) {
     const std::int64_t row = t.tile.first_row + Min(rows.first + r, t.tile.rows - 1);
+    if constexpr (!kWindow) {
+      const std::int64_t last = VisibleToEnd(t.attention, t.tile.batch, end, row) - keys.key;
+      t.scratch.visible[r] = Max<std::int64_t>(0, Min(keys.keys, last));
+      continue;
+    }
     const std::int64_t last = VisibleKeys(t.attention, t.tile.batch, end, row) - keys.key;
     const std::int64_t first = FirstVisible(t.attention, t.tile.batch, row) - keys.key;
     t.scratch.visible[r] = Max<std::int64_t>(0, Min(keys.keys, last));
     t.scratch.hidden[r] = Max<std::int64_t>(0, Min(t.scratch.visible[r], first));
     any = any || t.scratch.hidden[r] < t.scratch.visible[r];
   }
-  return any;
+  return kWindow ? any : t.scratch.visible[rows.last - rows.first - 1] > 0;
 }
 
 // Calls step(keys, rows) for every tile of the keys [first_key, last_key) and block of rows of which some row sees one
 // of the keys. FindVisible has run then.
-template <Product kProduct, typename Step>
+template <Product kProduct, bool kWindow, typename Step>
 ATTND_INLINE void ForEachBlock(const TileContext& t, std::int64_t first_key, std::int64_t last_key, const Step& step) {
   const std::int64_t end = VisibleKeys(t.attention, t.tile.batch, last_key, t.tile.first_row + t.tile.rows - 1);
-  const std::int64_t unseen = FirstVisible(t.attention, t.tile.batch, t.tile.first_row) - first_key;
+  const std::int64_t unseen = kWindow ? FirstVisible(t.attention, t.tile.batch, t.tile.first_row) - first_key : 0;
   const std::int64_t begin = first_key + Max<std::int64_t>(0, unseen) / kPanel * kPanel;
   for (std::int64_t key = begin; key < end; key += kKeyTile) {
     KeyTile keys{key, Min(kKeyTile, end - key), nullptr};
     if (!FindKept(t.attention, t.tile.batch, key, keys.keys, t.scratch.keep, keys.keep)) continue;
     for (std::int64_t first = 0; first < t.tile.rows; first += kRowBlock<kProduct>) {
       const RowRange rows{first, Min(t.tile.rows, first + kRowBlock<kProduct>)};
-      if (FindVisible(t, keys, rows, end)) step(keys, rows);
+      if (FindVisible<kWindow>(t, keys, rows, end)) step(keys, rows);
     }
   }
 }
 
+template <Product kProduct, bool kWindow>
+inline void AdvanceOver(const TileContext& t, std::int64_t first_key, std::int64_t last_key) {
+  ForEachBlock<kProduct, kWindow>(t, first_key, last_key, [&t](const KeyTile& keys, const RowRange& rows) {
+    ScoreBlocks<kProduct, kWindow>(t, keys, rows);
+    WeighBlocks<kProduct, kWindow>(t, rows);
+    AddValueBlocks<kProduct, kWindow>(t, keys, rows);
+  });
+}
+
 template <Product kProduct>
 inline void AdvanceWith(const TileContext& t, std::int64_t first_key, std::int64_t last_key) {
-  ForEachBlock<kProduct>(t, first_key, last_key, [&t](const KeyTile& keys, const RowRange& rows) {
-    ScoreBlocks<kProduct>(t, keys, rows);
-    WeighBlocks<kProduct>(t, rows);
-    AddValueBlocks<kProduct>(t, keys, rows);
-  });
+  if (HasWindow(t.attention)) return AdvanceOver<kProduct, true>(t, first_key, last_key);
+  AdvanceOver<kProduct, false>(t, first_key, last_key);
 }
 
 // Kernel::advance of a build without AMX.
