@@ -12,10 +12,9 @@ namespace attnd::server {
 
 std::int64_t ReceiveBytes(std::int64_t total, std::int64_t used, std::int64_t received) {
   const std::int64_t beside_messages = std::clamp<std::int64_t>(used - received, 0, total);
-  const std::int64_t more = total / 5 * 3;
   const std::int64_t left = total - beside_messages;
-  return left > std::numeric_limits<std::int64_t>::max() - more ? std::numeric_limits<std::int64_t>::max()
-                                                                : more + left;
+  return left > std::numeric_limits<std::int64_t>::max() - total ? std::numeric_limits<std::int64_t>::max()
+                                                                 : total + left;
 }
 
 ReceiveQuota::ReceiveQuota(std::int64_t total, std::function<Held()> held) : total_(total), held_(std::move(held)) {

@@ -13,9 +13,9 @@
 namespace attnd::server {
 
 // What gRPC may hold of messages while calls hold `used` of `total` bytes (--max_inflight_bytes), `received` of them
-// messages that have arrived in full: 1.6 times the total, less what calls hold beside messages. gRPC's buffers take up
-// to a quarter more than it counts, so both together stay within twice the total, which the default of the total leaves
-// room for (fitted_limits.h).
+// messages that have arrived in full: twice the total, less what calls hold beside messages. So both together stay near
+// twice the total, which the default of the total leaves room for (fitted_limits.h); gRPC's buffers take up to a fifth
+// more than it counts.
 std::int64_t ReceiveBytes(std::int64_t total, std::int64_t used, std::int64_t received);
 
 // Keeps gRPC's resource quota to that, ten times a second, until it is destroyed. Beyond the quota gRPC closes
