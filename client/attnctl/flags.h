@@ -80,8 +80,9 @@ struct Flags {
                                          "any distance"};
   OptionalFlag<std::int64_t> window_right{own, "window_right", "N", "most that a key may stand after a query",
                                           "any distance"};
-  NumbersFlag prefix_lengths{
-      own, "prefix_lengths", "A,B,C", "first keys of each sequence that a causal mask hides not", "0 for all", kCount};
+  NumbersFlag prefix_lengths{own,         "prefix_lengths",
+                             "A,B,C",     "first keys of each sequence that a causal mask does not hide",
+                             "0 for all", kCount};
   TextFlag key_bias{own, "key_bias", "NAME", "tensor of the input, [heads, keys], that is added to q.k for each key",
                     "none is"};
   NumbersFlag query_segments{

@@ -112,19 +112,15 @@ bool MayBeCausal(const ComputeRequest& r) {
 
 std::optional<contract::Fault> CheckBesideSegments(const ComputeRequest& r) {
   if (r.query_segments.empty()) return std::nullopt;
-  const std::pair<const char*, std::size_t> others[] = {{"query_offset", r.query_offset.has_value() ? 1U : 0U},
-                                                        {"query_offsets", r.query_offsets.size()},
-                                                        {"query_lengths", r.query_lengths.size()},
-                                                        {"key_lengths", r.key_lengths.size()},
-                                                        {"key_starts", r.key_starts.size()},
-                                                        {"key_bits", r.key_bits.size()},
-                                                        {"prefix_lengths", r.prefix_lengths.size()},
-                                                        {"key_bias", r.key_bias.size()},
-                                                        {"kv_rows", r.kv_rows.size()}};
-  for (const auto& [field, count] : others) {
-    if (auto fault = contract::CheckNoneWithSegments(field, count); fault.has_value()) return fault;
-  }
-  return std::nullopt;
+  return contract::CheckBesideSegments({.query_offset = r.query_offset.has_value() ? 1U : 0U,
+                                        .query_offsets = r.query_offsets.size(),
+                                        .query_lengths = r.query_lengths.size(),
+                                        .key_lengths = r.key_lengths.size(),
+                                        .key_starts = r.key_starts.size(),
+                                        .key_bits = r.key_bits.size(),
+                                        .prefix_lengths = r.prefix_lengths.size(),
+                                        .key_bias = r.key_bias.size(),
+                                        .kv_rows = r.kv_rows.size()});
 }
 
 // Positions, masks and what is added for each key.

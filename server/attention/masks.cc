@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
 #include "contract/request.h"
+#include "server/attention/numbers.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 
@@ -15,11 +15,6 @@ namespace attnd::server {
 namespace {
 
 using Request = v1::ComputeAttentionRequest;
-using Numbers = google::protobuf::RepeatedField<std::int64_t>;
-
-absl::Span<const std::int64_t> SpanOf(const Numbers& numbers) {
-  return {numbers.data(), static_cast<std::size_t>(numbers.size())};
-}
 
 const std::int64_t* DataOf(const Numbers& numbers) { return numbers.empty() ? nullptr : numbers.data(); }
 

@@ -5,6 +5,7 @@
 
 #include "absl/types/span.h"
 #include "contract/request.h"
+#include "server/attention/numbers.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 
@@ -12,30 +13,19 @@ namespace attnd::server {
 namespace {
 
 using Request = v1::ComputeAttentionRequest;
-using Numbers = google::protobuf::RepeatedField<std::int64_t>;
-
-absl::Span<const std::int64_t> SpanOf(const Numbers& numbers) {
-  return {numbers.data(), static_cast<std::size_t>(numbers.size())};
-}
 
 // Whatever tells keys or positions apart in another way.
 absl::Status CheckAlone(const Request& r) {
-  const struct {
-    const char* field;
-    std::size_t count;
-  } kOthers[] = {{"query_offset", r.has_query_offset() ? 1U : 0U},
-                 {"query_offsets", static_cast<std::size_t>(r.query_offsets_size())},
-                 {"query_lengths", static_cast<std::size_t>(r.query_lengths_size())},
-                 {"key_lengths", static_cast<std::size_t>(r.key_lengths_size())},
-                 {"key_starts", static_cast<std::size_t>(r.key_starts_size())},
-                 {"key_bits", r.key_bits().size()},
-                 {"prefix_lengths", static_cast<std::size_t>(r.prefix_lengths_size())},
-                 {"key_bias", static_cast<std::size_t>(r.key_bias_size())},
-                 {"kv_rows", static_cast<std::size_t>(r.kv_rows_size())}};
-  for (const auto& other : kOthers) {
-    ATTND_RETURN_IF_ERROR(Refusal(contract::CheckNoneWithSegments(other.field, other.count)));
-  }
-  return absl::OkStatus();
+  const auto count = [](const auto& list) { return static_cast<std::size_t>(list.size()); };
+  return Refusal(contract::CheckBesideSegments({.query_offset = r.has_query_offset() ? 1U : 0U,
+                                                .query_offsets = count(r.query_offsets()),
+                                                .query_lengths = count(r.query_lengths()),
+                                                .key_lengths = count(r.key_lengths()),
+                                                .key_starts = count(r.key_starts()),
+                                                .key_bits = count(r.key_bits()),
+                                                .prefix_lengths = count(r.prefix_lengths()),
+                                                .key_bias = count(r.key_bias()),
+                                                .kv_rows = count(r.kv_rows())}));
 }
 
 // Of sequences that begin at `starts` in rows of `length`, how long each is; the longest of them.

@@ -170,10 +170,34 @@ inline std::optional<Fault> CheckSegments(absl::Span<const std::int64_t> queries
   return keys.empty() ? std::nullopt : check("key_segments", keys, key_length);
 }
 
-// What does not go with query_segments: `count` is how much of it is given.
-inline std::optional<Fault> CheckNoneWithSegments(absl::string_view field, std::size_t count) {
-  if (count == 0) return std::nullopt;
-  return Fault{std::string(field), "none with query_segments", absl::StrCat(count, " values")};
+// How much a call has of whatever else tells its sequences or keys apart. query_offset: 1 if it is given.
+struct BesideSegments {
+  std::size_t query_offset = 0;
+  std::size_t query_offsets = 0;
+  std::size_t query_lengths = 0;
+  std::size_t key_lengths = 0;
+  std::size_t key_starts = 0;
+  std::size_t key_bits = 0;
+  std::size_t prefix_lengths = 0;
+  std::size_t key_bias = 0;
+  std::size_t kv_rows = 0;
+};
+
+// A call with query_segments has none of that.
+inline std::optional<Fault> CheckBesideSegments(const BesideSegments& others) {
+  const std::pair<const char*, std::size_t> named[] = {{"query_offset", others.query_offset},
+                                                       {"query_offsets", others.query_offsets},
+                                                       {"query_lengths", others.query_lengths},
+                                                       {"key_lengths", others.key_lengths},
+                                                       {"key_starts", others.key_starts},
+                                                       {"key_bits", others.key_bits},
+                                                       {"prefix_lengths", others.prefix_lengths},
+                                                       {"key_bias", others.key_bias},
+                                                       {"kv_rows", others.kv_rows}};
+  for (const auto& [field, count] : named) {
+    if (count > 0) return Fault{field, "none with query_segments", absl::StrCat(count, " values")};
+  }
+  return std::nullopt;
 }
 
 // `kv_batch` >= 1 sequences of keys and values.

@@ -47,33 +47,27 @@ namespace attnd::kernel {
   return a.left != kAnyDistance || a.right != kAnyDistance || a.prefix_lengths != nullptr || a.key_bias != nullptr;
 }
 
-// VisibleKeys without a window.
-[[gnu::always_inline]] inline std::int64_t VisibleToEnd(const Attention& a, std::int64_t batch, std::int64_t keys,
-                                                        std::int64_t row) {
-  if (a.mask == Mask::kNone) return keys;
-  const std::int64_t not_later = QueryOffset(a, batch) + row + 1;
-  const std::int64_t seen = keys < not_later ? keys : not_later;
-  return seen > 0 ? seen : 0;
-}
-
 // Keys of a batch entry that a causal mask hides from no row: [0, this).
 [[gnu::always_inline]] inline std::int64_t PrefixLength(const Attention& a, std::int64_t batch) {
   return a.prefix_lengths == nullptr ? 0 : a.prefix_lengths[batch];
 }
 
 // Of the keys [0, keys), mask and window let query row `row` of a batch entry see those from FirstVisible to here. Both
-// grow with the row.
+// grow with the row. Without `kWindow` there is none (HasWindow), and nothing is looked up for it.
+template <bool kWindow = true>
 [[gnu::always_inline]] inline std::int64_t VisibleKeys(const Attention& a, std::int64_t batch, std::int64_t keys,
                                                        std::int64_t row) {
   const std::int64_t not_later = QueryOffset(a, batch) + row + 1;
   std::int64_t seen = keys;
   if (a.mask == Mask::kCausal) {
-    const std::int64_t prefix = PrefixLength(a, batch);
+    const std::int64_t prefix = kWindow ? PrefixLength(a, batch) : 0;
     const std::int64_t end = not_later > prefix ? not_later : prefix;
     seen = seen < end ? seen : end;
   }
-  const std::int64_t end = not_later + a.right;
-  seen = seen < end ? seen : end;
+  if constexpr (kWindow) {
+    const std::int64_t end = not_later + a.right;
+    seen = seen < end ? seen : end;
+  }
   return seen > 0 ? seen : 0;
 }
 

@@ -64,20 +64,11 @@ double PairsInWindow(const Attention& a, std::int64_t b, std::int64_t first_key,
 // (query, key) pairs of rows [first, last) of one head with `keys`, less those that mask and window hide.
 double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first_key, std::int64_t keys, std::int64_t first,
                     std::int64_t last) {
-  if (a.left != kernel::kAnyDistance || a.right != kernel::kAnyDistance || a.prefix_lengths != nullptr) {
+  if (kernel::HasWindow(a)) {
     return PairsInWindow(a, b, first_key, first_key + keys, first, last);
   }
-  const double count = static_cast<double>(keys);
-  if (a.mask == kernel::Mask::kNone) return static_cast<double>(last - first) * count;
-  // Row r sees query_offset + r + 1 - first_key keys, but at least none and at most all. The sum of this over all rows
-  // for which that number, before the bounds, is less than `seen`:
-  const auto pairs_below = [count](double seen) {
-    if (seen <= 0) return 0.0;
-    const double rising = std::min(seen, count + 1);
-    return rising * (rising - 1) / 2 + (seen - rising) * count;
-  };
-  const std::int64_t seen = kernel::QueryOffset(a, b) + 1 - first_key;
-  return pairs_below(static_cast<double>(seen + last)) - pairs_below(static_cast<double>(seen + first));
+  if (a.mask == kernel::Mask::kNone) return static_cast<double>(last - first) * static_cast<double>(keys);
+  return SumOfClamped(kernel::QueryOffset(a, b) + first + 1 - first_key, last - first, 0, keys);
 }
 
 double CostPerPair(const Attention& a) { return static_cast<double>(a.head_dim + a.value_head_dim); }

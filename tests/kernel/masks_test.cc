@@ -22,37 +22,6 @@ std::vector<bool> Bits(std::int64_t count, const std::function<bool(std::int64_t
   return bits;
 }
 
-// One for each way of cutting (direct, direct in splits, local, local in splits, shared), for every product.
-std::vector<ProblemSpec> EveryWay() {
-  std::vector<ProblemSpec> specs;
-  for (const Mask mask : {Mask::kCausal, Mask::kNone}) {
-    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-      const ProblemSpec base{.batch = 2,
-                             .head_dim = 32,
-                             .value_head_dim = 48,
-                             .dtype = dtype,
-                             .mask = mask,
-                             .bias = mask == Mask::kCausal ? BiasKind::kCausal : BiasKind::kBidirectional,
-                             .precision = ProductPrecision::kBF16};
-      const auto add = [&](std::int64_t heads, std::int64_t kv_heads, std::int64_t queries, std::int64_t keys) {
-        ProblemSpec spec = base;
-        spec.heads = heads;
-        spec.kv_heads = kv_heads;
-        spec.queries = queries;
-        spec.keys = keys;
-        spec.query_offset = keys - queries;
-        specs.push_back(spec);
-      };
-      add(4, 2, 1, 300);
-      add(1, 1, 1, 3000);
-      add(2, 2, 33, 33);
-      add(1, 1, 40, 2500);
-      add(2, 1, 400, 400);
-    }
-  }
-  return specs;
-}
-
 // Every sequence of `spec` gets a share of its keys from each mask; the second one's true keys are few and late.
 ProblemSpec Masked(ProblemSpec spec) {
   std::mt19937 random(7);
@@ -157,14 +126,7 @@ TEST(Masks, HiddenKeysHaveNoInfluence) {
     }
     ASSERT_GT(hidden, a.key_length / 2);
     poisoned.Rebuild();
-    for (const Kernel* kernel : TestedKernels()) {
-      clean.Spoil();
-      poisoned.Spoil();
-      RunAttention(clean.attention(), *kernel);
-      RunAttention(poisoned.attention(), *kernel);
-      EXPECT_EQ(poisoned.output_bytes(), clean.output_bytes()) << NameOf(*kernel) << " " << spec.Name();
-      EXPECT_EQ(poisoned.log_sum_exp(), clean.log_sum_exp()) << NameOf(*kernel) << " " << spec.Name();
-    }
+    ExpectSameBits(poisoned, clean);
   }
 }
 
@@ -183,14 +145,7 @@ TEST(Masks, InfinitiesStayWhereTheyAreSeen) {
 TEST(Masks, BitsDoNotDependOnThreads) {
   for (const ProblemSpec& plain : EveryWay()) {
     Problem problem(Masked(plain));
-    for (const Kernel* kernel : TestedKernels()) {
-      problem.Spoil();
-      RunAttention(problem.attention(), *kernel, 1);
-      const std::vector<std::byte> alone = problem.output_bytes();
-      problem.Spoil();
-      RunAttention(problem.attention(), *kernel, 3);
-      EXPECT_EQ(problem.output_bytes(), alone) << NameOf(*kernel) << " " << problem.spec().Name();
-    }
+    ExpectBitsDoNotDependOnThreads(problem);
   }
 }
 
@@ -204,21 +159,13 @@ TEST(Masks, BitsThatHideNothingChangeNothing) {
     spec.query_offsets = {spec.query_offset, spec.query_offset};
     Problem problem(plain);
     Problem same(spec);
-    for (const Kernel* kernel : TestedKernels()) {
-      RunAttention(problem.attention(), *kernel);
-      RunAttention(same.attention(), *kernel);
-      EXPECT_EQ(same.output_bytes(), problem.output_bytes()) << NameOf(*kernel) << " " << spec.Name();
-    }
+    ExpectSameBits(same, problem);
     spec.key_bits = Bits(spec.batch * spec.keys, [&](std::int64_t j) { return j % spec.keys >= 9; });
     Problem by_bits(spec);
     spec.key_bits.clear();
     spec.key_starts = {9, 9};
     Problem by_start(spec);
-    for (const Kernel* kernel : TestedKernels()) {
-      RunAttention(by_bits.attention(), *kernel);
-      RunAttention(by_start.attention(), *kernel);
-      EXPECT_EQ(by_bits.output_bytes(), by_start.output_bytes()) << NameOf(*kernel) << " " << spec.Name();
-    }
+    ExpectSameBits(by_bits, by_start);
   }
 }
 

@@ -383,4 +383,57 @@ void ExpectKernelsAgree(const ProblemSpec& spec) {
   ExpectKernelsAgree(problem, Expect(problem));
 }
 
+void ExpectSameBits(Problem& problem, Problem& expected) {
+  for (const Kernel* kernel : TestedKernels()) {
+    problem.Spoil();
+    expected.Spoil();
+    RunAttention(problem.attention(), *kernel);
+    RunAttention(expected.attention(), *kernel);
+    EXPECT_EQ(problem.output_bytes(), expected.output_bytes()) << NameOf(*kernel) << " " << problem.spec().Name();
+    EXPECT_EQ(problem.log_sum_exp(), expected.log_sum_exp()) << NameOf(*kernel) << " " << problem.spec().Name();
+  }
+}
+
+void ExpectBitsDoNotDependOnThreads(Problem& problem) {
+  for (const Kernel* kernel : TestedKernels()) {
+    problem.Spoil();
+    RunAttention(problem.attention(), *kernel, 1);
+    const std::vector<std::byte> alone = problem.output_bytes();
+    problem.Spoil();
+    RunAttention(problem.attention(), *kernel, 3);
+    EXPECT_EQ(problem.output_bytes(), alone) << NameOf(*kernel) << " " << problem.spec().Name();
+  }
+}
+
+std::vector<ProblemSpec> EveryWay() {
+  std::vector<ProblemSpec> specs;
+  for (const Mask mask : {Mask::kCausal, Mask::kNone}) {
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+      const ProblemSpec base{.batch = 2,
+                             .head_dim = 32,
+                             .value_head_dim = 48,
+                             .dtype = dtype,
+                             .mask = mask,
+                             .bias = mask == Mask::kCausal ? BiasKind::kCausal : BiasKind::kBidirectional,
+                             .precision = ProductPrecision::kBF16};
+      const auto add = [&](std::int64_t heads, std::int64_t kv_heads, std::int64_t queries, std::int64_t keys) {
+        ProblemSpec spec = base;
+        spec.heads = heads;
+        spec.kv_heads = kv_heads;
+        spec.queries = queries;
+        spec.keys = keys;
+        spec.query_offset = keys - queries;
+        specs.push_back(spec);
+      };
+      add(4, 2, 1, 300);
+      add(1, 1, 1, 3000);
+      add(1, 1, 3, 3000);
+      add(2, 2, 33, 33);
+      add(1, 1, 40, 2500);
+      add(2, 1, 400, 400);
+    }
+  }
+  return specs;
+}
+
 }  // namespace attnd::kernel

@@ -129,4 +129,13 @@ Expected Expect(const Problem& problem);
 void ExpectKernelsAgree(Problem& problem, const Expected& expected, const Kernel* only = nullptr, int threads = 1);
 void ExpectKernelsAgree(const ProblemSpec& spec);
 
+// Spoils and runs both with every tested kernel; outputs and log-sum-exps must be the same to the bit.
+void ExpectSameBits(Problem& problem, Problem& expected);
+// Likewise, of a problem on one thread and on three.
+void ExpectBitsDoNotDependOnThreads(Problem& problem);
+
+// One problem for each way of cutting (direct, direct in splits, local, local in splits, shared), for every mask and
+// product.
+std::vector<ProblemSpec> EveryWay();
+
 }  // namespace attnd::kernel

@@ -16,35 +16,6 @@ using tensor::DType;
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// One for each way of cutting (direct, direct in splits, local, local in splits, shared), for every product.
-std::vector<ProblemSpec> EveryWay() {
-  std::vector<ProblemSpec> specs;
-  for (const Mask mask : {Mask::kCausal, Mask::kNone}) {
-    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-      const auto add = [&](std::int64_t heads, std::int64_t kv_heads, std::int64_t queries, std::int64_t keys) {
-        specs.push_back({.batch = 2,
-                         .heads = heads,
-                         .kv_heads = kv_heads,
-                         .queries = queries,
-                         .keys = keys,
-                         .head_dim = 32,
-                         .value_head_dim = 48,
-                         .dtype = dtype,
-                         .mask = mask,
-                         .query_offset = keys - queries,
-                         .bias = mask == Mask::kCausal ? BiasKind::kCausal : BiasKind::kBidirectional,
-                         .precision = ProductPrecision::kBF16});
-      };
-      add(4, 2, 1, 300);
-      add(1, 1, 3, 3000);
-      add(2, 2, 33, 33);
-      add(1, 1, 40, 2500);
-      add(2, 1, 400, 400);
-    }
-  }
-  return specs;
-}
-
 std::vector<std::int64_t> PrefixesOf(const ProblemSpec& spec) {
   return spec.mask == Mask::kCausal ? std::vector<std::int64_t>{spec.keys / 3, spec.keys - 1}
                                     : std::vector<std::int64_t>();
@@ -135,12 +106,7 @@ TEST(Windows, WhatHidesNothingChangesNothing) {
     spec.query_offsets = {spec.query_offset, spec.query_offset};
     Problem problem(plain);
     Problem same(spec);
-    for (const Kernel* kernel : TestedKernels()) {
-      RunAttention(problem.attention(), *kernel);
-      RunAttention(same.attention(), *kernel);
-      EXPECT_EQ(same.output_bytes(), problem.output_bytes()) << NameOf(*kernel) << " " << spec.Name();
-      EXPECT_EQ(same.log_sum_exp(), problem.log_sum_exp()) << NameOf(*kernel) << " " << spec.Name();
-    }
+    ExpectSameBits(same, problem);
   }
 }
 
@@ -184,14 +150,7 @@ TEST(Windows, HiddenKeysHaveNoInfluence) {
     }
     if (hidden == 0) continue;
     poisoned.Rebuild();
-    for (const Kernel* kernel : TestedKernels()) {
-      clean.Spoil();
-      poisoned.Spoil();
-      RunAttention(clean.attention(), *kernel);
-      RunAttention(poisoned.attention(), *kernel);
-      EXPECT_EQ(poisoned.output_bytes(), clean.output_bytes()) << NameOf(*kernel) << " " << spec.Name();
-      EXPECT_EQ(poisoned.log_sum_exp(), clean.log_sum_exp()) << NameOf(*kernel) << " " << spec.Name();
-    }
+    ExpectSameBits(poisoned, clean);
   }
 }
 
@@ -219,14 +178,7 @@ TEST(Windows, BitsDoNotDependOnThreads) {
     spec.prefix_lengths = PrefixesOf(spec);
     spec.key_bias = true;
     Problem problem(spec);
-    for (const Kernel* kernel : TestedKernels()) {
-      problem.Spoil();
-      RunAttention(problem.attention(), *kernel, 1);
-      const std::vector<std::byte> alone = problem.output_bytes();
-      problem.Spoil();
-      RunAttention(problem.attention(), *kernel, 3);
-      EXPECT_EQ(problem.output_bytes(), alone) << NameOf(*kernel) << " " << problem.spec().Name();
-    }
+    ExpectBitsDoNotDependOnThreads(problem);
   }
 }
 

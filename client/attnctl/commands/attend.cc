@@ -149,8 +149,8 @@ Command AttendCommand() {
       "(F32, F16 or BF16; key heads may divide heads) from a safetensors file and writes o [batch, heads, queries,\n"
       "value dim] to another. Other tensors in the file are left alone. A query sees the keys that --mask, "
       "--key_starts,\n"
-      "--key_lengths, --key_mask, --window_left and --window_right all allow; of --mask, --prefix_lengths makes an "
-      "exception.\n\n"
+      "--key_lengths, --key_mask, --window_left and --window_right all allow.\n"
+      "--prefix_lengths exempts keys from --mask.\n\n"
       "  attnctl attend --model t5-tiny --input layer.safetensors --output o.safetensors\n"
       "  attnctl attend --model t5-tiny --input layer.safetensors --compare o_hf --tolerance 1e-4\n"
       "  attnctl attend --bias none --key_mask attention_mask --input cross.safetensors --output o.safetensors",

@@ -119,7 +119,7 @@ inline void ReadQueries(const Attention& a, std::int64_t batch, std::int64_t kv_
   const std::int64_t padded = PaddedDim(a);
   for (std::int64_t r = 0; r < rows; ++r) {
     const DirectRow at = DirectRowAt(a, batch, kv_head, r);
-    const float* row = reader.Floats(RowPosition(a.q, batch, at.head, at.query), a.head_dim, scratch.gather);
+    const float* row = reader.Floats(PlaceOf(a.q, batch, at.head, at.query), a.head_dim, scratch.gather);
     float* to = scratch.queries + r * padded;
     std::memcpy(to, row, static_cast<std::size_t>(a.head_dim) * sizeof(float));
     std::memset(to + a.head_dim, 0, static_cast<std::size_t>(padded - a.head_dim) * sizeof(float));
@@ -211,8 +211,7 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
       hidden[r] = Max<std::int64_t>(0, Min(visible[r], FirstVisible(a, batch, query) - key));
     }
     const RowKeys seen{hidden, visible};
-    const RowBlock key_rows =
-        ReadRows(a.k, keys, RowPosition(a.k, batch, kv_head, key), range.keys, a.head_dim, scratch);
+    const RowBlock key_rows = ReadRows(a.k, keys, PlaceOf(a.k, batch, kv_head, key), range.keys, a.head_dim, scratch);
     ScoreStep(a, batch, kv_head, rows, range, key_rows, seen, scratch);
     for (std::int64_t r = 0; r < rows; ++r) {
       const SoftmaxRow row{scratch.lane_max + r * kWidth, scratch.lane_sum + r * kWidth, scratch.max + r,
@@ -223,7 +222,7 @@ inline void Direct(const Attention& a, std::int64_t batch, std::int64_t kv_head,
                                   row);
     }
     RowBlock value_rows =
-        ReadRows(a.v, values, RowPosition(a.v, batch, kv_head, key), range.keys, a.value_head_dim, scratch);
+        ReadRows(a.v, values, PlaceOf(a.v, batch, kv_head, key), range.keys, a.value_head_dim, scratch);
     if (range.keep != nullptr) value_rows = ClearHidden(a, batch, range, value_rows, scratch);
     ValueStep(a, rows, value_rows, seen, scratch);
   }

@@ -101,7 +101,7 @@ ATTND_INLINE void FindRows(const TensorView& view, Product product, RowReader& r
                            const PackScratch& work, const float* (&rows)[kWidth]) {
   for (int i = 0; i < kWidth; ++i) {
     float* buffer = work.rows + 2 * i * dim;
-    const std::int64_t position = RowPosition(view, batch, head, row + i);
+    const std::int64_t position = PlaceOf(view, batch, head, row + i);
     if (row + i >= last) {
       rows[i] = work.zeros;
     } else if (product == Product::kBF16) {
@@ -152,7 +152,7 @@ inline void PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t 
     }
     auto* buffer = reinterpret_cast<std::byte*>(dim % kWidth == 0 ? work.rows : work.zeros);
     buffer += copy == rows ? 0 : 2 * padded;
-    const std::byte* row = reader.Bytes(2 * RowPosition(a.v, batch, kv_head, key), 2 * dim, buffer);
+    const std::byte* row = reader.Bytes(2 * PlaceOf(a.v, batch, kv_head, key), 2 * dim, buffer);
     if (dim % kWidth == 0) return reinterpret_cast<const std::uint16_t*>(row);
     std::memcpy(copy, row, bytes);
     return copy;
@@ -184,7 +184,7 @@ inline void PackValues(const Attention& a, std::int64_t batch, std::int64_t kv_h
       std::memset(to, 0, static_cast<std::size_t>(ValuePackets(a) * kWidth) * sizeof(float));
       continue;
     }
-    CopyRow(reader, a.v.dtype, RowPosition(a.v, batch, kv_head, key), a.value_head_dim,
+    CopyRow(reader, a.v.dtype, PlaceOf(a.v, batch, kv_head, key), a.value_head_dim,
             reinterpret_cast<std::byte*>(work.rows), to);
   }
 }
@@ -195,7 +195,7 @@ inline const std::byte* ValuesInPlace(const Attention& a, std::int64_t batch, st
       a.v.dtype == tensor::DType::kF32 && a.value_head_dim % kWidth == 0 && a.v.row_stride == a.value_head_dim;
   if (!as_packed || HidesAny(a, batch, first, last)) return nullptr;
   const std::int64_t row_bytes = 4 * a.value_head_dim;
-  return RowReader(a.v).InPlace(4 * RowPosition(a.v, batch, kv_head, first), (last - first) * row_bytes);
+  return RowReader(a.v).InPlace(4 * PlaceOf(a.v, batch, kv_head, first), (last - first) * row_bytes);
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -124,10 +124,6 @@ ATTND_INLINE void CopyRow(RowReader& reader, tensor::DType dtype, std::int64_t p
   Widen(reader.Bytes(position * size, dim * size, gather), dtype, dim, to);
 }
 
-ATTND_INLINE std::int64_t RowPosition(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row) {
-  return PlaceOf(view, batch, head, row);
-}
-
 ATTND_INLINE std::byte* OutputRow(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row) {
   return a.out.data + PlaceOf(a.out, batch, head, row) * ElementSize(a.out.dtype);
 }

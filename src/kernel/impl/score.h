@@ -49,7 +49,7 @@ struct ScoreBlock {
   const float* bias;                // row r's begin at bias - r; null for none
   const float* key_bias;            // per key; null for none
   const std::int64_t* visible;      // per row, counted from this block's first key; null if no key is masked
-  const std::int64_t* hidden;       // per row, likewise: of these it sees none before this; null if there are none
+  const std::int64_t* hidden;       // per row, counted likewise: columns before this are hidden; null if none are
   const float* keep;                // per key, as KeepScore takes it; null if key bits hide none
   float* scores;                    // row r's at scores + r * stride
   std::int64_t stride;

@@ -78,7 +78,7 @@ inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memo
   const std::int64_t places = Places(ProductOf(a), a.head_dim);
   const bool copy_all = kHasAmx && ProductOf(a) == Product::kBF16;
   for (std::int64_t r = 0; r < tile.rows; ++r) {
-    const std::int64_t position = RowPosition(a.q, tile.batch, tile.head, tile.first_row + r);
+    const std::int64_t position = PlaceOf(a.q, tile.batch, tile.head, tile.first_row + r);
     float* copy = state.copies + r * places;
     state.queries[r] = FindQuery(a, reader, position, copy, work);
     if (copy_all && state.queries[r] != reinterpret_cast<const std::byte*>(copy)) {
@@ -311,7 +311,7 @@ inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRang
   for (std::int64_t r = 0; r < RoundUp(rows.last - rows.first, kScoreRows); ++r) {
     const std::int64_t row = t.tile.first_row + Min(rows.first + r, t.tile.rows - 1);
     if constexpr (!kWindow) {
-      const std::int64_t last = VisibleToEnd(t.attention, t.tile.batch, end, row) - keys.key;
+      const std::int64_t last = VisibleKeys<false>(t.attention, t.tile.batch, end, row) - keys.key;
       t.scratch.visible[r] = Max<std::int64_t>(0, Min(keys.keys, last));
       continue;
     }
