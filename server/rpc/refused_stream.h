@@ -1,7 +1,9 @@
 // A stream that ends with an error before it has begun.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <new>
 #include <utility>
@@ -12,20 +14,27 @@
 namespace attnd::server {
 
 // Makes reactors that end their streams. gRPC has one of its own for unary calls alone, and takes a stream without a
-// reactor for a method that does not exist. One reactor is kept for when there is no memory for another. `Reactor` is a
-// server's reactor of gRPC. Thread-safe; outlives its reactors.
+// reactor for a method that does not exist. Some are kept for when there is no memory for another: each is in use until
+// gRPC has sent its status, which can be after the caller's next call. `Reactor` is a server's reactor of gRPC.
+// Thread-safe; outlives its reactors.
 template <typename Reactor>
 class RefusedStreams {
  public:
-  RefusedStreams() : spare_(new Refused(*this)) {}
-  ~RefusedStreams() { delete spare_.load(); }
+  static constexpr std::size_t kSpares = 32;
+
+  RefusedStreams() {
+    for (std::atomic<Refused*>& spare : spares_) spare = new Refused(*this);
+  }
+  ~RefusedStreams() {
+    for (std::atomic<Refused*>& spare : spares_) delete spare.load();
+  }
   RefusedStreams(const RefusedStreams&) = delete;
   RefusedStreams& operator=(const RefusedStreams&) = delete;
 
-  // Never throws. Null, with which gRPC answers UNIMPLEMENTED, where there is no memory and the spare one is in use.
+  // Never throws. Null, with which gRPC answers UNIMPLEMENTED, where there is no memory and all spare ones are in use.
   Reactor* Refuse(grpc::Status status) {
     Refused* refused = new (std::nothrow) Refused(*this);
-    if (refused == nullptr) refused = spare_.exchange(nullptr);
+    for (std::size_t i = 0; refused == nullptr && i < kSpares; ++i) refused = spares_[i].exchange(nullptr);
     if (refused != nullptr) refused->Finish(std::move(status));
     return refused;
   }
@@ -39,15 +48,18 @@ class RefusedStreams {
       // As new: a reactor serves one call.
       this->~Refused();
       auto* const unused = new (static_cast<void*>(this)) Refused(owner);
-      Refused* none = nullptr;
-      if (!owner.spare_.compare_exchange_strong(none, unused)) delete unused;
+      for (std::atomic<Refused*>& spare : owner.spares_) {
+        Refused* none = nullptr;
+        if (spare.compare_exchange_strong(none, unused)) return;
+      }
+      delete unused;
     }
 
    private:
     RefusedStreams& owner_;
   };
 
-  std::atomic<Refused*> spare_;
+  std::array<std::atomic<Refused*>, kSpares> spares_;
 };
 
 }  // namespace attnd::server
