@@ -11,6 +11,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <string>
@@ -50,6 +51,9 @@ ABSL_FLAG(
 ABSL_FLAG(std::int64_t, window_left, -1, "the most that a key may stand before a query; -1: any distance");
 ABSL_FLAG(std::int64_t, prefix, 0, "keys that a causal mask hides from no query");
 ABSL_FLAG(bool, key_bias, false, "a bias of each key, too");
+ABSL_FLAG(std::int64_t, beams, 1, "batch entries that share each source's keys and values; divides the batch");
+ABSL_FLAG(std::int64_t, page_rows, 0,
+          "keys and values in pages of so many rows of all heads, in random order; divides the keys; 0: in one piece");
 ABSL_FLAG(int, reps, 20, "timed repetitions");
 ABSL_FLAG(bool, turns, false,
           "read lengths of turns, in seconds, from standard input, and print a line of JSON with the times of each");
@@ -70,6 +74,7 @@ struct Setup {
   std::string true_keys;
   std::int64_t window_left, prefix;
   bool key_bias;
+  std::int64_t beams, page_rows;
 };
 
 absl::StatusOr<Setup> ReadFlags() {
@@ -110,6 +115,14 @@ absl::StatusOr<Setup> ReadFlags() {
     return absl::InvalidArgumentError("--prefix: expected 0 to the number of keys, with a causal mask");
   }
   setup.key_bias = absl::GetFlag(FLAGS_key_bias);
+  setup.beams = absl::GetFlag(FLAGS_beams);
+  if (setup.beams < 1 || setup.batch % setup.beams != 0) {
+    return absl::InvalidArgumentError("--beams: expected a divisor of the batch");
+  }
+  setup.page_rows = absl::GetFlag(FLAGS_page_rows);
+  if (setup.page_rows < 0 || (setup.page_rows > 0 && setup.keys % setup.page_rows != 0)) {
+    return absl::InvalidArgumentError("--page_rows: expected 0 or a divisor of the keys");
+  }
   setup.threads = absl::GetFlag(FLAGS_threads);
   setup.reps = absl::GetFlag(FLAGS_reps);
   if (setup.queries < 1 || setup.threads < 1 || setup.reps < 1) {
@@ -231,8 +244,8 @@ class Problem {
  private:
   Problem(const Setup& s, bias::BiasTable table)
       : q_(s.batch * s.heads * s.queries * s.dim, s.dtype, s.pages, 1),
-        k_(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 2),
-        v_(s.batch * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 3),
+        k_(s.batch / s.beams * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 2),
+        v_(s.batch / s.beams * s.kv_heads * s.keys * s.dim, s.dtype, s.pages, 3),
         out_(q_.bytes.size(), s.pages),
         table_(std::move(table)) {
     const bias::OffsetForm& form = table_.offset_form();
@@ -252,6 +265,8 @@ class Problem {
     attention_.q = view(q_, s.heads, s.queries);
     attention_.k = view(k_, s.kv_heads, s.keys);
     attention_.v = view(v_, s.kv_heads, s.keys);
+    if (s.beams > 1) ShareSources(s);
+    if (s.page_rows > 0) PutInPages(s);
     attention_.out = {out_.data(), s.dtype, s.heads * s.queries * s.dim, s.queries * s.dim, s.dim};
     attention_.mask = s.causal ? kernel::Mask::kCausal : kernel::Mask::kNone;
     attention_.scale = 1;
@@ -276,6 +291,36 @@ class Problem {
     }
   }
 
+  void ShareSources(const Setup& s) {
+    for (std::int64_t b = 0; b < s.batch; ++b) starts_.push_back(b / s.beams * attention_.k.batch_stride);
+    attention_.k.starts = attention_.v.starts = starts_.data();
+  }
+
+  // The numbers are random: which row lies where makes no difference.
+  void PutInPages(const Setup& s) {
+    const std::int64_t pages = s.keys / s.page_rows;
+    const std::int64_t all = s.batch / s.beams * pages;
+    std::vector<std::int64_t> order(static_cast<std::size_t>(all));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), std::minstd_rand(4));
+    const auto place = [&](kernel::TensorView& view, const Input& input, PageLists& lists) {
+      const std::int64_t elements = s.kv_heads * s.page_rows * s.dim;
+      for (const std::int64_t at : order) {
+        lists.pages.push_back(input.bytes.data() + static_cast<std::size_t>(at * elements) * tensor::SizeOf(s.dtype));
+      }
+      for (std::int64_t b = 0; b < s.batch; ++b)
+        lists.of_entries.push_back(&lists.pages[static_cast<std::size_t>(b / s.beams * pages)]);
+      view = {};
+      view.dtype = s.dtype;
+      view.head_stride = s.page_rows * s.dim;
+      view.row_stride = s.dim;
+      view.pages = lists.of_entries.data();
+      view.page_rows = s.page_rows;
+    };
+    place(attention_.k, k_, key_pages_);
+    place(attention_.v, v_, value_pages_);
+  }
+
   void HideKeys(const Setup& s) {
     const std::int64_t bytes = (s.keys + 7) / 8;
     key_bits_.assign(static_cast<std::size_t>(s.batch * bytes), std::byte{0xff});
@@ -291,7 +336,12 @@ class Problem {
   PageBuffer out_;
   const bias::BiasTable table_;
   kernel::BiasView bias_{};
-  std::vector<std::int64_t> key_starts_, prefix_lengths_;
+  struct PageLists {
+    std::vector<const std::byte*> pages;
+    std::vector<const std::byte* const*> of_entries;
+  };
+  PageLists key_pages_, value_pages_;
+  std::vector<std::int64_t> key_starts_, prefix_lengths_, starts_;
   std::vector<float> key_bias_;
   std::vector<std::byte> key_bits_;
   Attention attention_{};

@@ -2,6 +2,7 @@
 // (cmake/AttndIsa.cmake).
 #include "kernel/impl/packet.h"
 #include "machine_loops.h"
+#include "platform/platform.h"
 
 namespace attnd::bench::ATTND_KERNEL_TAG {
 namespace {
@@ -10,20 +11,26 @@ namespace ei = Eigen::internal;
 using kernel::ATTND_KERNEL_TAG::kWidth;
 using kernel::ATTND_KERNEL_TAG::Packet;
 
-// Enough independent chains to hide the latency of two multiply-adds a cycle.
+// Enough independent chains to hide the latency of all units that multiply: two of latency 4 or 5, or with NEON four.
+// As many as registers hold beside the two factors.
+#if ATTND_AVX512F || ATTND_AARCH64
+constexpr int kFmaChains = 24;
+#else
 constexpr int kFmaChains = 12;
+#endif
 
 float FmaLoop(std::int64_t rounds) {
   Packet acc[kFmaChains];
-#pragma GCC unroll 12
+#pragma GCC unroll 24
   for (int i = 0; i < kFmaChains; ++i) acc[i] = ei::pset1<Packet>(static_cast<float>(i));
-  Packet factor = ei::pset1<Packet>(0.5f);
-  Packet addend = ei::pset1<Packet>(1.0f);
+  // NEON's instruction adds to its third operand, so that is the chain: any other order would copy a register each time.
+  const Packet one = ei::pset1<Packet>(0.5f);
+  const Packet other = ei::pset1<Packet>(0.25f);
   for (std::int64_t n = 0; n < rounds; ++n) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kFmaChains; ++i) acc[i] = ei::pmadd(acc[i], factor, addend);
+#pragma GCC unroll 24
+    for (int i = 0; i < kFmaChains; ++i) acc[i] = ei::pmadd(one, other, acc[i]);
   }
-#pragma GCC unroll 12
+#pragma GCC unroll 24
   for (int i = 1; i < kFmaChains; ++i) acc[0] = ei::padd(acc[0], acc[i]);
   return ei::predux(acc[0]);
 }

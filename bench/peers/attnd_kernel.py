@@ -24,11 +24,14 @@ def run(
     kernel: str = "",
     bias: str = "t5",
     true_keys: str = "all",
+    beams: int = 1,
+    page_rows: int = 0,
 ) -> dict:
     """Runs the benchmark pinned to `cpus`; returns its JSON line. Raises PeerError."""
     command = [str(binary), "kernel", "--shape", case.shape(), "--queries", str(case.queries), "--dtype", case.dtype]
     command += ["--threads", str(case.threads), "--bias", bias, "--mask", "causal", "--reps", str(reps)]
     command += ["--pages", case.pages, "--true_keys", true_keys]
+    command += ["--beams", str(beams), "--page_rows", str(page_rows)]
     if case.window:
         command += ["--window_left", str(case.window - 1)]
     if kernel:

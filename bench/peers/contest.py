@@ -48,6 +48,8 @@ class _Ours:
             kernel=entrant.kernel,
             bias=entrant.bias,
             true_keys=entrant.true_keys,
+            beams=entrant.beams,
+            page_rows=entrant.page_rows,
         )
         self._reps = attnd_kernel.reps_for(seconds, self._run(reps=1)["ms_min"])
         self._lines: list[dict] = []

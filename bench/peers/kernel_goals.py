@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 
 from contest import Measurement, Round
+from machine import COMMON_KERNEL
 from results import NotMeasured
 
 Results = dict[str, dict[str, Measurement]]
@@ -77,19 +78,18 @@ def _fraction(contest: str, name: str) -> Callable[[Results], Figure]:
     return figure
 
 
-def _read_bandwidth(batch: int, heads: int, keys: int, dim: int) -> Callable[[Results], Figure]:
+def _read_bandwidth(contest: str, name: str, megabytes: float) -> Callable[[Results], Figure]:
     """Bytes of K and V over the time, as a fraction of the read bandwidth (GB/s).
 
     By best: the best time against the best bandwidth. By median: each round's median time against that round's median
     bandwidth, then the median of these, for other guests of the host move the bandwidth from round to round.
     """
-    gigabytes = 2 * batch * heads * keys * dim * 4 / 1e9
 
     def fraction(milliseconds: float, bandwidth: float) -> float:
-        return gigabytes / (milliseconds / 1e3) / bandwidth
+        return megabytes / milliseconds / bandwidth
 
     def figure(results: Results) -> Figure:
-        ours = _get(results, "decode", "attnd")
+        ours = _get(results, contest, name)
         by_round = [fraction(one.median_ms, one.read_bandwidth) for one in ours.rounds]
         return fraction(ours.best_ms, ours.extras["read_bandwidth"]), statistics.median(by_round)
 
@@ -133,9 +133,9 @@ def _peak_goals() -> list[Goal]:
     ]
     return goals + [
         Goal(
-            "Fraction of FMA peak, x86-64-v3 kernel",
+            f"Fraction of FMA peak, {COMMON_KERNEL} kernel",
             f"n = {n}",
-            _fraction(f"n{n}", "attnd, x86-64-v3"),
+            _fraction(f"n{n}", f"attnd, {COMMON_KERNEL}"),
             bound,
             unit="%",
         )
@@ -212,21 +212,76 @@ def _own_goals() -> list[Goal]:
         *two,
         *bias,
         Goal("bf16 against our fp32", "n = 2048", _ratio("bf16", "attnd, fp32"), 1.6),
-        Goal(
-            "Decode: fraction of the read bandwidth",
-            "32 x 1 query x 4096 keys, 2 threads",
-            _read_bandwidth(32, 8, 4096, 64),
-            0.85,
-            unit="%",
-        ),
-        Goal(
-            "Decode against ONNX Runtime, median of interleaved ratios",
-            "32 x 1 query x 4096 keys, 2 threads",
-            _ratio_by_round("decode", "ort_attention (onnx)"),
-            0.98,
-        ),
+        *_decode_goals(),
+        *_short_goals(),
+        *_window_goals(),
         *memory,
         *growth,
+    ]
+
+
+def _decode_goals() -> list[Goal]:
+    setting = "32 x 1 query x 4096 keys, 2 threads"
+    megabytes = 2 * 32 * 8 * 4096 * 64 * 4 / 1e6  # of K and V in fp32
+    pages = "attnd, pages of 64 rows"
+    bandwidth = [
+        Goal(f"Decode{what}: fraction of the read bandwidth", setting, _read_bandwidth(*where), 0.95, unit="%")
+        for what, where in (
+            ("", ("decode", "attnd", megabytes)),
+            (" in pages", ("decode", pages, megabytes)),
+            (", fp16", ("decode-half", "attnd", megabytes / 2)),
+            (", bf16", ("decode-half", "attnd, bf16", megabytes / 2)),
+        )
+    ]
+
+    def by_round(what: str, contest: str, slow: str, fast: str, bound: float) -> Goal:
+        return Goal(f"{what}, median of interleaved ratios", setting, _ratio_by_round(contest, slow, fast), bound)
+
+    def rows(n: str) -> Goal:
+        figure = _ratio("beams", f"attnd, {n}", "attnd, 1 row")
+        return Goal(f"Decode of {n} that share their keys, against 1", "32 x 2048 keys", figure, 1.25, at_least=False)
+
+    return [
+        *bandwidth,
+        by_round("Decode against ONNX Runtime", "decode", "ort_attention (onnx)", "attnd", 0.98),
+        by_round("Decode against FlexAttention", "decode", "flex_t5 (torch)", "attnd", 1.0),
+        by_round("Decode, fp16 against our fp32", "decode-half", "attnd, fp32", "attnd", 1.85),
+        by_round("Decode, bf16 against our fp32", "decode-half", "attnd, fp32", "attnd, bf16", 1.85),
+        by_round("Decode, fp16, against llama.cpp's ggml", "decode-half", "ggml_flash_fp16 (ggml)", "attnd", 1.0),
+        by_round("Decode, fp16, against PyTorch without a bias", "decode-half", "sdpa_plain (torch)", "attnd", 1.0),
+        by_round("Decode, fp16, against FlexAttention", "decode-half", "flex_t5 (torch)", "attnd", 1.0),
+        rows("4 rows"),
+        rows("8 rows"),
+        rows("4 rows, pages of 64 rows"),
+    ]
+
+
+def _short_goals() -> list[Goal]:
+    goals = []
+    for n, bound in ((32, 0.45), (64, 0.57)):
+        what = "Short sequences, fraction of FMA peak"
+        goals.append(Goal(what, f"batch 64, n = {n}", _fraction(f"batch64-n{n}", "attnd"), bound, unit="%"))
+        figure = _ratio_by_round(f"batch64-n{n}", "ort_attention (onnx)")
+        goals.append(Goal("Short sequences against ONNX Runtime", f"batch 64, n = {n}", figure, 2.0))
+    return goals
+
+
+def _window_goals() -> list[Goal]:
+    longer = [
+        Goal(
+            f"A window of 512 keys, time(n = {n}) / time(n = 4096)",
+            "8 heads",
+            _ratio("windows", f"attnd, n = {n}"),
+            1.05 * n / 4096,
+            at_least=False,
+        )
+        for n in (8192, 16384)
+    ]
+    bias = _ratio("windows", "attnd", "attnd, no bias")
+    return [
+        Goal("A window of 512 keys, bias against none", "n = 4096", bias, 1.02, at_least=False),
+        *longer,
+        Goal("A window of 512 keys against FlexAttention", "n = 4096", _ratio("windows", "flex_t5 (torch)"), 1.0),
     ]
 
 

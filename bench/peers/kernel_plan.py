@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from case import Case
+from machine import COMMON_KERNEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,10 @@ class Entrant:
     path: str = ""
     kernel: str = ""
     bias: str = "t5"
+    # Ours: as `attnd_bench kernel` takes them.
     true_keys: str = "all"
+    beams: int = 1
+    page_rows: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +37,12 @@ def _square(n: int, batch: int = 1, heads: int = 8, threads: int = 1, dtype: str
 
 
 def _ours(case: Case) -> tuple[Entrant, ...]:
-    """Our kernel with the bias, without it, its AVX2 build, and with two threads."""
+    """Our kernel with the bias, without it, the build that every machine can run, and with two threads."""
     two = dataclasses.replace(case, threads=2)
     return (
         Entrant("attnd", "attnd", case),
         Entrant("attnd, no bias", "attnd", case, bias="none"),
-        Entrant("attnd, x86-64-v3", "attnd", case, kernel="x86-64-v3"),
+        Entrant(f"attnd, {COMMON_KERNEL}", "attnd", case, kernel=COMMON_KERNEL),
         Entrant("attnd, 2 threads", "attnd", two),
     )
 
@@ -84,6 +88,12 @@ def _batches() -> list[Contest]:
         peers = _peers(case, "torch", "sdpa_mask", "sdpa_view_chunks", "compiled", "flex_t5", "hf_t5", "sdpa_causal")
         entrants = (Entrant("attnd", "attnd", case), *peers, *_peers(case, "onnx", "ort_attention"))
         contests.append(Contest(f"batch64-n{n}", f"batch 64, 8 heads, n = {n}, d = 64, fp32, one thread", entrants))
+    entrants = tuple(
+        Entrant(f"attnd, batch {batch}, n = {n}", "attnd", _square(n, batch=batch, heads=heads))
+        for n, batch, heads in ((32, 16, 8), (32, 2048, 8), (64, 8, 8), (64, 1024, 8))
+    )
+    title = "8 heads, d = 64, fp32, one thread: tensors that stay in a cache, and tensors from memory"
+    contests.append(Contest("short", title, entrants))
     return contests
 
 
@@ -105,11 +115,41 @@ def _one_head() -> Contest:
     return Contest("one-head", "1 head, d = 64, fp32", tuple(entrants))
 
 
-def _decode() -> Contest:
+def _decode() -> list[Contest]:
     case = Case(32, 8, 1, 4096, 64, threads=2)
-    peers = _peers(case, "torch", "sdpa_mask", "sdpa_plain") + _peers(case, "onnx", "ort_attention")
-    entrants = (Entrant("attnd", "attnd", case), *peers, *_peers(case, "ggml", "ggml_flash_fp16"))
-    return Contest("decode", "batch 32, 8 heads, 1 query, 4096 keys, d = 64, fp32, two threads", entrants)
+    title = "batch 32, 8 heads, 1 query, 4096 keys, d = 64, two threads"
+    half = {dtype: dataclasses.replace(case, dtype=dtype) for dtype in ("fp16", "bf16")}
+    fp32 = (
+        Entrant("attnd", "attnd", case),
+        Entrant("attnd, pages of 64 rows", "attnd", case, page_rows=64),
+        *_peers(case, "torch", "sdpa_mask", "sdpa_plain", "flex_t5"),
+        *_peers(case, "onnx", "ort_attention"),
+    )
+    halves = (
+        Entrant("attnd, fp32", "attnd", case),
+        Entrant("attnd", "attnd", half["fp16"]),
+        Entrant("attnd, bf16", "attnd", half["bf16"]),
+        Entrant("attnd, pages of 64 rows", "attnd", half["fp16"], page_rows=64),
+        *_peers(half["fp16"], "torch", "sdpa_mask", "sdpa_plain", "flex_t5"),
+        *_peers(half["fp16"], "ggml", "ggml_flash_fp16"),
+    )
+    return [
+        Contest("decode", f"{title}, fp32", fp32),
+        Contest("decode-half", f"{title}, fp16 but where it says otherwise", halves),
+        _beams(),
+    ]
+
+
+def _beams() -> Contest:
+    """Rows that share a source's keys and values, which are read once for all."""
+    case = Case(32, 8, 1, 2048, 64, threads=2)
+    entrants = (
+        Entrant("attnd, 1 row", "attnd", case),
+        Entrant("attnd, 4 rows", "attnd", dataclasses.replace(case, batch=128), beams=4),
+        Entrant("attnd, 8 rows", "attnd", dataclasses.replace(case, batch=256), beams=8),
+        Entrant("attnd, 4 rows, pages of 64 rows", "attnd", dataclasses.replace(case, batch=128), beams=4, page_rows=64),
+    )
+    return Contest("beams", "32 sources, 8 heads, 2048 keys, d = 64, fp32, two threads: rows of each source", entrants)
 
 
 def _masks() -> Contest:
@@ -157,4 +197,4 @@ def _memory() -> Contest:
 
 
 def contests() -> list[Contest]:
-    return [*_lengths(), *_batches(), _half(), _one_head(), _decode(), _masks(), _windows(), _growth(), _memory()]
+    return [*_lengths(), *_batches(), _half(), _one_head(), *_decode(), _masks(), _windows(), _growth(), _memory()]

@@ -11,7 +11,10 @@ import platform
 import subprocess
 import sys
 
-FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_bf16")
+ARM = platform.machine() in ("aarch64", "arm64")
+FLAGS = ("asimd", "asimdhp", "bf16", "sve") if ARM else ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_bf16")
+# The kernel that all machines of this architecture of the last ten years can run.
+COMMON_KERNEL = "aarch64" if ARM else "x86-64-v3"
 
 
 def _cpuinfo(field: str) -> str:
@@ -66,10 +69,15 @@ def expect_clean(facts: dict[str, str], allowed: bool) -> None:
 
 
 def describe() -> dict[str, str]:
-    have = set(_cpuinfo("flags").split())
-    family = f"family {_cpuinfo('cpu family')}, model {_cpuinfo('model')}"
+    have = set(_cpuinfo("Features" if ARM else "flags").split())
+    model = (
+        f"{platform.machine()} (implementer {_cpuinfo('CPU implementer')}, part {_cpuinfo('CPU part')})"
+        if ARM
+        else f"{_cpuinfo('model name') or platform.machine()} "
+        f"(family {_cpuinfo('cpu family')}, model {_cpuinfo('model')})"
+    )
     return {
-        "CPU": f"{_cpuinfo('model name') or platform.machine()} ({family})",
+        "CPU": model,
         "instruction sets": ", ".join(flag for flag in FLAGS if flag in have),
         "CPUs": str(len(os.sched_getaffinity(0))),
         "caches": _caches(),

@@ -127,17 +127,19 @@ def flex_t5(inputs: Inputs) -> Path:
     """FlexAttention, compiled: the bias read by offset in the score modifier, tiles that no query sees left out."""
     q, k, v = _tensors(inputs)
     bias = torch.from_numpy(inputs.offset_bias())
-    n = inputs.case.keys
+    queries, keys = inputs.case.queries, inputs.case.keys
+    past = keys - queries
 
     def add_bias(score, batch, head, query, key):
-        return score + bias[head, (query - key).clamp(min=0)].to(score.dtype)
+        return score + bias[head, (past + query - key).clamp(min=0)].to(score.dtype)
 
-    window = inputs.case.window or n
+    window = inputs.case.window or keys
 
     def seen(batch, head, query, key):
-        return (query >= key) & (query - key < window)
+        return (past + query >= key) & (past + query - key < window)
 
-    visible = flex.create_block_mask(seen, None, None, n, n, device="cpu")
+    # One query sees every key, and has FlexAttention's path for decoding if there is no mask.
+    visible = flex.create_block_mask(seen, None, None, queries, keys, device="cpu") if queries > 1 else None
     function = torch.compile(flex.flex_attention, dynamic=False)
     run = functools.partial(function, q, k, v, score_mod=add_bias, block_mask=visible, scale=1.0)
     return Path(run, _numpy, _memory(k, v), precision=inputs.case.dtype)

@@ -26,7 +26,8 @@ struct Segment {
 };
 
 // A read-only [batch, heads, rows, dim] tensor, its last axis contiguous, spread over one or more segments (a message
-// received in several slices). Strides and element positions count elements from the start of the first segment.
+// received in several slices), or over pages. Strides and element positions count elements from the start of the first
+// segment, or of a page.
 struct TensorView {
   const Segment* segments;
   std::int64_t segment_count;
@@ -36,6 +37,13 @@ struct TensorView {
   std::int64_t row_stride;
   const std::int64_t* starts = nullptr;  // null, or [batch]: the position of each entry, in place of multiples of
                                          // batch_stride; entries may share rows
+
+  // Pages (of keys and values only), in place of segments, batch_stride and starts. pages[b] lists those of entry b:
+  // each has page_rows rows of all heads, row r of head h at page_begin + h * head_stride + r * row_stride. A page may
+  // be in several lists, and a list be that of several entries.
+  const std::byte* const* const* pages = nullptr;
+  std::int64_t page_rows = 0;
+  std::int64_t page_begin = 0;
 };
 
 // The output: one contiguous buffer, of any alignment. With `starts` (as in TensorView; entries share no row here) the
@@ -116,7 +124,13 @@ struct Attention {
   std::int64_t log_sum_exp_stride = 0;
 };
 
-// The position of a row of a TensorView or an OutputView, in elements.
+// Whether two entries have the same rows in the same place.
+[[gnu::always_inline]] inline bool SharesRows(const TensorView& view, std::int64_t batch, std::int64_t other) {
+  if (view.pages != nullptr) return view.pages[batch] == view.pages[other];
+  return view.starts != nullptr && view.starts[batch] == view.starts[other];
+}
+
+// The position of a row of a TensorView without pages or of an OutputView, in elements.
 template <typename View>
 [[gnu::always_inline]] inline std::int64_t PlaceOf(const View& view, std::int64_t batch, std::int64_t head,
                                                    std::int64_t row) {

@@ -20,6 +20,14 @@ struct RowTile {
   std::int64_t rows;
 };
 
+// What one direct call computes: all queries of all heads that share `kv_head`, of the batch entries [batch, batch +
+// entries), which share their keys and values and see the same of them.
+struct DirectUnit {
+  std::int64_t batch;
+  std::int64_t entries;
+  std::int64_t kv_head;
+};
+
 // The keys and values [first_key, first_key + keys) of one (batch, key head), packed.
 struct PackedHead {
   std::byte* keys_data;          // packed_key_bytes
@@ -43,7 +51,7 @@ struct Kernel {
 
   std::int64_t query_tile;   // most rows of a tile
   std::int64_t key_block;    // a packing call begins at a multiple of this, counted from first_key
-  std::int64_t direct_rows;  // most rows (queries times heads that share a key head) of a direct call
+  std::int64_t direct_rows;  // most rows (entries times queries times heads that share a key head) of a direct call
 
   // Bytes of packed keys and values, and of the memory that the functions below work in.
   std::size_t (*packed_key_bytes)(const Attention&, std::int64_t keys);
@@ -72,15 +80,14 @@ struct Kernel {
   void (*finish)(const Attention&, const RowTile&, std::byte* state);
   void (*save)(const Attention&, const RowTile&, const std::byte* state, float* partial);
 
-  // Few rows against the keys [first, last), read in place: all queries of all heads that share `kv_head`, as one
-  // partial result.
-  void (*direct)(const Attention&, std::int64_t batch, std::int64_t kv_head, std::int64_t first, std::int64_t last,
-                 float* partial, std::byte* scratch);
+  // Few rows against the keys [first, last), read once for all and in place, as one partial result. What a row gets
+  // does not depend, to the bit, on which others are beside it.
+  void (*direct)(const Attention&, const DirectUnit&, std::int64_t first, std::int64_t last, float* partial,
+                 std::byte* scratch);
 
-  // Merges the partial results of `splits` key ranges of all queries of all heads that share `kv_head`, in order, into
-  // the output. A partial result has PartialFloats per row, rows ordered by head and then query; splits follow each
-  // other.
-  void (*merge)(const Attention&, std::int64_t batch, std::int64_t kv_head, const float* partials, std::int64_t splits);
+  // Merges the partial results of `splits` key ranges of a unit, in order, into the output. A partial result has
+  // PartialFloats per row, rows ordered by entry, head and query; splits follow each other.
+  void (*merge)(const Attention&, const DirectUnit&, const float* partials, std::int64_t splits);
 
   // Writes zeros (log-sum-exp -inf) to the query rows [first, last) of a head.
   void (*clear)(const Attention&, std::int64_t batch, std::int64_t head, std::int64_t first, std::int64_t last);

@@ -23,14 +23,20 @@ T FromBytes(const std::byte* bytes) {
 
 }  // namespace
 
-double ElementAt(const TensorView& view, std::int64_t position) {
+double ElementAt(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row, std::int64_t column) {
   const std::size_t size = tensor::SizeOf(view.dtype);
-  std::size_t at = static_cast<std::size_t>(position) * size;
-  std::int64_t segment = 0;
   std::byte bytes[4];
-  for (std::size_t i = 0; i < size; ++i, ++at) {
-    while (at >= view.segments[segment].size) at -= view.segments[segment++].size;
-    bytes[i] = view.segments[segment].data[at];
+  if (view.pages != nullptr) {
+    const std::int64_t in_page = view.page_begin + head * view.head_stride + row % view.page_rows * view.row_stride;
+    std::memcpy(bytes, view.pages[batch][row / view.page_rows] + static_cast<std::size_t>(in_page + column) * size,
+                size);
+  } else {
+    std::size_t at = static_cast<std::size_t>(PlaceOf(view, batch, head, row) + column) * size;
+    std::int64_t segment = 0;
+    for (std::size_t i = 0; i < size; ++i, ++at) {
+      while (at >= view.segments[segment].size) at -= view.segments[segment++].size;
+      bytes[i] = view.segments[segment].data[at];
+    }
   }
   switch (view.dtype) {
     case tensor::DType::kF32:
@@ -63,7 +69,7 @@ std::vector<double> ReadRows(const TensorView& view, std::int64_t b, std::int64_
   std::vector<double> values;
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t d = 0; d < dim; ++d) {
-      values.push_back(ElementAt(view, PlaceOf(view, b, h, row) + d));
+      values.push_back(ElementAt(view, b, h, row, d));
     }
   }
   return values;

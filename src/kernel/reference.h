@@ -17,7 +17,7 @@ void Reference(const Attention& attention, double* out, double* log_sum_exp);
 // The bias of `head` at `offset`, the head's constant included.
 double BiasAt(const BiasView& bias, std::int64_t head, std::int64_t offset);
 
-// Element `position` of a tensor, whatever its dtype and segments.
-double ElementAt(const TensorView& view, std::int64_t position);
+// One element of a tensor, whatever its dtype, segments and pages.
+double ElementAt(const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t row, std::int64_t column);
 
 }  // namespace attnd::kernel

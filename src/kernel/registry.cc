@@ -9,6 +9,10 @@
 #include "kernel/kernel.h"
 #include "platform/platform.h"
 
+#if ATTND_AARCH64
+#include <sys/auxv.h>
+#endif
+
 namespace attnd::kernel {
 
 // Each build's own, in kernel_impl.cc.

@@ -70,6 +70,12 @@
 #define ATTND_AVX512BF16 0
 #endif
 
+#ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+#define ATTND_NEON_BF16 1
+#else
+#define ATTND_NEON_BF16 0
+#endif
+
 // AMX's instructions, or their emulation in tests (tests/kernel/amx_emulated.h), which the command line asks for.
 #ifndef ATTND_AMX_EMULATED
 #define ATTND_AMX_EMULATED 0

@@ -43,7 +43,7 @@ struct Tile {
 
 // What is kept of a unit while it is open. The items' threads read the first three.
 struct OpenUnit {
-  std::int64_t unit;  // batch entry unit / kv_heads, key head unit % kv_heads
+  std::int64_t unit;  // batch entry unit / kv_heads (of several the first), key head unit % kv_heads
   UnitPlan plan;
   const std::byte* values;  // kShared: where the values lie in the form that they are packed in; null: to be packed
 

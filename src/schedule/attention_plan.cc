@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "kernel/visible.h"
 
@@ -14,7 +15,6 @@ using kernel::Kernel;
 // In multiply-adds and bytes read. What bits depend on: see "Guarantees".
 constexpr double kLargestLocal = 1 << 24;    // a unit of more is not left to one thread...
 constexpr double kSmallestShared = 1 << 21;  // ...and one of less not given to several
-constexpr double kLargestSplit = 1 << 25;
 constexpr double kItemsToShare = 64;            // items that a large problem should have at least
 constexpr double kCostPerByteRead = 1;          // what reading and packing costs, in multiply-adds
 constexpr std::int64_t kShortQueries = 192;     // rows that are taken along in one pass over the keys
@@ -77,9 +77,35 @@ double ReadCost(std::int64_t keys, std::int64_t dims) {
   return static_cast<double>(keys * dims) * 4 * kCostPerByteRead;
 }
 
+// Whether two entries share their keys and values.
+bool SharesKeys(const Attention& a, std::int64_t entry, std::int64_t other) {
+  return kernel::SharesRows(a.k, entry, other) && kernel::SharesRows(a.v, entry, other);
+}
+bool AnyShareKeys(const Attention& a) {
+  if (a.k.pages == nullptr && a.k.starts == nullptr) return false;
+  for (std::int64_t entry = 1; entry < a.batch; ++entry) {
+    if (SharesKeys(a, entry - 1, entry)) return true;
+  }
+  return false;
+}
+
+// Whether the rows of two entries see the same of their keys.
+bool SeesTheSame(const Attention& a, std::int64_t entry, std::int64_t other) {
+  if (kernel::QueryLength(a, entry) != kernel::QueryLength(a, other) ||
+      kernel::QueryOffset(a, entry) != kernel::QueryOffset(a, other) ||
+      kernel::KeyStart(a, entry) != kernel::KeyStart(a, other) ||
+      kernel::KeyLength(a, entry) != kernel::KeyLength(a, other) ||
+      kernel::PrefixLength(a, entry) != kernel::PrefixLength(a, other)) {
+    return false;
+  }
+  return a.key_bits == nullptr || std::memcmp(kernel::KeyBits(a, entry), kernel::KeyBits(a, other),
+                                              static_cast<std::size_t>((a.key_length + 7) / 8)) == 0;
+}
+
 bool AllAlike(const Attention& a) {
-  return a.batch == 1 || (a.query_lengths == nullptr && a.key_lengths == nullptr && a.query_offsets == nullptr &&
-                          a.key_starts == nullptr && a.key_bits == nullptr && a.prefix_lengths == nullptr);
+  return a.batch == 1 ||
+         (a.query_lengths == nullptr && a.key_lengths == nullptr && a.query_offsets == nullptr &&
+          a.key_starts == nullptr && a.key_bits == nullptr && a.prefix_lengths == nullptr && !AnyShareKeys(a));
 }
 
 }  // namespace
@@ -129,6 +155,7 @@ UnitPlan AttentionPlan::Measure(std::int64_t entry, KeyRange true_keys, double& 
   const Attention& a = attention_;
   const std::int64_t queries = kernel::QueryLength(a, entry);
   UnitPlan unit{};
+  unit.entries = 1;
   unit.rows = queries * group_;
   const std::int64_t end = queries == 0 ? 0 : kernel::VisibleKeys(a, entry, true_keys.last, queries - 1);
   unit.first_key = std::max<std::int64_t>(true_keys.first, std::min(end, kernel::FirstVisible(a, entry, 0)));
@@ -148,7 +175,19 @@ UnitPlan AttentionPlan::UnitOf(std::int64_t entry, KeyRange true_keys) const {
   double multiply_adds = 0;
   UnitPlan unit = Measure(entry, true_keys, multiply_adds);
   ChooseWay(unit, multiply_adds);
+  if (unit.way == Way::kDirect) TakeTogether(entry, unit);
   return unit;
+}
+
+void AttentionPlan::TakeTogether(std::int64_t entry, UnitPlan& unit) const {
+  const std::int64_t most = std::min(attention_.batch - entry, kernel_->direct_rows / unit.rows);
+  while (unit.entries < most && SharesKeys(attention_, entry, entry + unit.entries) &&
+         SeesTheSame(attention_, entry, entry + unit.entries)) {
+    ++unit.entries;
+  }
+  const double read = ReadCost(unit.keys, attention_.head_dim + attention_.value_head_dim) + kCostPerUnit;
+  unit.cost = read + (unit.cost - read) * static_cast<double>(unit.entries);
+  unit.rows *= unit.entries;
 }
 
 std::int64_t AttentionPlan::TilesOf(const UnitPlan& unit) const {
@@ -162,28 +201,26 @@ void AttentionPlan::ChooseWay(UnitPlan& unit, double multiply_adds) const {
   }
   if (unit.rows <= kernel_->direct_rows) {
     unit.way = Way::kDirect;
-    Split(unit, unit.keys <= local_keys_ ? 1 : CeilDiv(unit.keys, local_keys_));
+    Split(unit, kernel_->direct_rows);
     return;
   }
   const bool fits = TilesOf(unit) <= kMaxStateBytes / state_bytes_;
   const bool is_short = unit.rows <= kShortQueries && unit.keys >= 4 * unit.rows;
   unit.way = fits && (multiply_adds <= small_ || is_short) ? Way::kLocal : Way::kShared;
-  if (unit.way == Way::kLocal && multiply_adds > small_) SplitLocal(unit, multiply_adds);
+  if (unit.way == Way::kLocal && is_short) Split(unit, kShortQueries);
 }
 
-// Cuts a short query's keys into ranges for several threads.
-void AttentionPlan::SplitLocal(UnitPlan& unit, double multiply_adds) const {
-  const std::int64_t wanted = std::max(CeilDiv(static_cast<std::int64_t>(kItemsToShare), units()),
-                                       static_cast<std::int64_t>(multiply_adds / kLargestSplit) + 1);
-  Split(unit, std::min(wanted, CeilDiv(unit.keys, local_keys_)));
+std::int64_t AttentionPlan::PartialBytes(std::int64_t rows) const {
+  return rows * kernel::PartialFloats(attention_) * static_cast<std::int64_t>(sizeof(float));
 }
 
-// Cuts a unit's keys into at most `wanted` ranges: fewer where the partial results of all units would be too large.
-void AttentionPlan::Split(UnitPlan& unit, std::int64_t wanted) const {
+// Cuts a unit's keys into ranges of local_keys, or of more where the partial results of `most_rows` rows would be too
+// large. Other rows of the unit, and the rest of the call, make no difference: bits depend on the ranges.
+void AttentionPlan::Split(UnitPlan& unit, std::int64_t most_rows) const {
   unit.split_keys = RoundUp(unit.keys, kernel_->key_block);
-  if (wanted == 1) return;  // as of a million ragged sequences: divisions would take most of the time
-  const std::int64_t partial = unit.rows * kernel::PartialFloats(attention_) * static_cast<std::int64_t>(sizeof(float));
-  const std::int64_t splits = std::max<std::int64_t>(1, std::min(wanted, kMaxPartialBytes / units() / partial));
+  if (unit.keys <= local_keys_) return;  // as of a million ragged sequences: divisions would take most of the time
+  const std::int64_t most = std::max<std::int64_t>(1, kMaxPartialBytes / PartialBytes(most_rows));
+  const std::int64_t splits = std::min(CeilDiv(unit.keys, local_keys_), most);
   unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_->key_block);
   unit.splits = CeilDiv(unit.keys, unit.split_keys);
 }
@@ -200,7 +237,7 @@ std::size_t AttentionPlan::SlotBytesOf(const UnitPlan& unit) const {
     return Aligned(kernel_->packed_key_bytes(attention_, unit.keys)) +
            (slots_hold_values_ ? Aligned(kernel_->packed_value_bytes(attention_, unit.keys)) : 0);
   }
-  return Aligned(static_cast<std::size_t>(unit.splits * unit.rows * kernel::PartialFloats(attention_)) * sizeof(float));
+  return Aligned(static_cast<std::size_t>(unit.splits * PartialBytes(unit.rows)));
 }
 
 // Whether the values of some unit may have to be packed. Of a tensor in one piece all heads are alike.
@@ -230,12 +267,13 @@ void AttentionPlan::Classify(std::int64_t window_bytes) {
       slots_hold_values_ = ValuesNeedRoom();
       slot_bytes_ = SlotBytesOf(unit_);
     }
-    add(ClassIndex(unit_), {units(), unit_.cost * static_cast<double>(units())});
+    add(ClassIndex(unit_), {PlainUnits(), unit_.cost * static_cast<double>(PlainUnits())});
   } else {
     slots_hold_values_ = ValuesNeedRoom();
     std::array<Sum, UnitClasses::kCapacity> sums{};
-    for (std::int64_t entry = 0; entry < attention_.batch; ++entry) {
-      const UnitPlan unit = UnitOf(entry);
+    UnitPlan unit{};
+    for (std::int64_t entry = 0; entry < attention_.batch; entry += unit.entries) {
+      unit = UnitOf(entry);
       Sum& sum = sums[static_cast<std::size_t>(ClassIndex(unit))];
       sum.units += attention_.kv_heads;
       sum.cost += unit.cost * static_cast<double>(attention_.kv_heads);
@@ -255,8 +293,10 @@ void AttentionPlan::WriteOrder(absl::Span<std::int32_t> order) const {
   for (const UnitClass& units : classes()) {
     at[static_cast<std::size_t>(units.index)] = static_cast<std::size_t>(units.first / attention_.kv_heads);
   }
-  for (std::int64_t entry = 0; entry < attention_.batch; ++entry) {
-    order[at[static_cast<std::size_t>(ClassIndex(UnitOf(entry)))]++] = static_cast<std::int32_t>(entry);
+  UnitPlan unit{};
+  for (std::int64_t entry = 0; entry < attention_.batch; entry += unit.entries) {
+    unit = UnitOf(entry);
+    order[at[static_cast<std::size_t>(ClassIndex(unit))]++] = static_cast<std::int32_t>(entry);
   }
 }
 

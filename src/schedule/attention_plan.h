@@ -10,17 +10,18 @@
 //   kNothing  No query sees a key: the output is zeros.
 //   kDirect   At most Kernel::direct_rows rows (queries times heads; decoding). Each key is used too few times to pay
 //             for packing, so keys and values are read where they lie and memory bandwidth is the bound. Long ones are
-//             split along the keys.
+//             split along the keys. Batch entries that follow each other, share their keys and see the same of them
+//             (beams of one source) are one unit, as far as its rows go, so that keys are read once for all.
 //   kLocal    One thread packs a block of keys and values in its arena (512 KiB), advances all rows over it, and packs
 //             the next block over it. Nothing is allocated and no thread waits for another. For units that cost at most
 //             1/64 of the call (never below 2^21 multiply-adds, never above 2^24), and for at most 192 rows against at
-//             least four times as many keys, whose one pass over the keys can be split. The running softmax of all
-//             rows must fit in 2 MiB.
+//             least four times as many keys, whose one pass over long keys is split. The running softmax of all rows
+//             must fit in 2 MiB.
 //   kShared   All keys and values are packed once into memory of the call, in parallel; then each tile of rows is an
 //             item of its own. For everything larger.
 //
 // Splitting a unit along its keys (kDirect, kLocal) gives one partial result (maximum, sum, output) per key range, and
-// an item that merges them. The partial results of a call take at most 4 MiB.
+// an item that merges them. The partial results of a unit take at most 4 MiB.
 //
 // No list. A call may have 40 million units, so nothing is kept for each of them. Where all batch entries are alike,
 // the plan describes one unit. Where lengths, starts or key bits tell them apart (their arrays are within a request's
@@ -40,7 +41,9 @@
 // Guarantees. The plan is a pure function of the problem and the kernel. It knows neither the number of threads nor
 // what else runs, and a merge adds its parts in a fixed order, so the results are bit-identical for any number of
 // threads. The way of a unit, its splits and its tiles depend on multiply-adds and bytes read alone (not on measured
-// constants, and not on the slots), so bits change only where the arithmetic does.
+// constants, and not on the slots), so bits change only where the arithmetic does. Whether a unit is split, and how,
+// depends on its keys and on whether it is short, and kLocal without splits gives the bits of kShared unless there is a
+// window: so a sequence gets the same bits in any batch, and rows of kDirect also as queries or as heads of one entry.
 //
 // What it does not do: it allocates nothing, starts no thread and reads no tensor data (it asks
 // Kernel::values_in_place for an address only). Making it takes tens of nanoseconds for each batch entry, or in all if
@@ -73,11 +76,12 @@ struct KeyRange {
   std::int32_t last;
 };
 
-// One (batch entry, key head). All key heads of an entry are alike.
+// One (batch entry, key head), or (batch entries, key head). All key heads of an entry are alike.
 struct UnitPlan {
   Way way;
 
-  std::int64_t rows;  // query rows that are not padding, times the heads that share the key head
+  std::int64_t entries;  // kDirect: that are computed together, from the unit's own on; else 1
+  std::int64_t rows;     // of all entries: query rows that are not padding, times the heads that share the key head
   // The unit reads the keys [first_key, first_key + keys): from the first that is true and that its first query sees to
   // the last that its last query sees. Key bits may hide some between.
   std::int64_t first_key;
@@ -132,9 +136,10 @@ class AttentionPlan {
 
   std::int64_t group() const { return group_; }            // heads that share a key head
   std::int64_t local_keys() const { return local_keys_; }  // most keys that kLocal packs at a time
-  std::int64_t units() const { return attention_.batch * attention_.kv_heads; }
+  std::int64_t units() const { return classes().back().first + classes().back().units; }
 
-  // Whether all batch entries are alike. Then ordinals are units, and no order is needed.
+  // Whether all batch entries are alike and none are computed together. Then ordinals are units, and no order is
+  // needed.
   bool uniform() const { return uniform_; }
 
   // The classes in the order of their ordinals. The units that take a slot come first.
@@ -145,12 +150,14 @@ class AttentionPlan {
   std::size_t slot_bytes() const { return slot_bytes_; }  // of a slot's packed keys and values or partial results
   bool slots_hold_values() const { return slots_hold_values_; }
 
-  // Writes, for each batch entry in the order of the plan, which it is. `order` has room for `batch` entries.
+  // Writes, for each batch entry in the order of the plan, which it is; of those that are computed together the first.
+  // `order` has room for `batch` entries.
   void WriteOrder(absl::Span<std::int32_t> order) const;
 
   // The keys of an entry that may be true: the shortest range that holds all true keys. Looks at the key bits.
   KeyRange TrueKeysOf(std::int64_t entry) const;
-  // The plan of each unit of a batch entry. The second spares a look at key bits.
+  // The plan of each unit of a batch entry, and of those after it that are computed with it: none of them is the first
+  // of a unit. The second spares a look at key bits.
   UnitPlan UnitOf(std::int64_t entry) const { return uniform_ ? unit_ : UnitOf(entry, TrueKeysOf(entry)); }
   UnitPlan UnitOf(std::int64_t entry, KeyRange true_keys) const;
 
@@ -173,9 +180,11 @@ class AttentionPlan {
   static int ClassIndex(const UnitPlan& unit);
 
   UnitPlan Measure(std::int64_t entry, KeyRange true_keys, double& multiply_adds) const;
+  void TakeTogether(std::int64_t entry, UnitPlan& unit) const;
+  std::int64_t PlainUnits() const { return attention_.batch * attention_.kv_heads; }  // if each entry has its own
   void ChooseWay(UnitPlan& unit, double multiply_adds) const;
-  void SplitLocal(UnitPlan& unit, double multiply_adds) const;
-  void Split(UnitPlan& unit, std::int64_t wanted) const;
+  void Split(UnitPlan& unit, std::int64_t most_rows) const;
+  std::int64_t PartialBytes(std::int64_t rows) const;  // of one split
   double RowsCost(std::int64_t rows, double each) const;
   std::int64_t TilesOf(const UnitPlan& unit) const;
   std::size_t SlotBytesOf(const UnitPlan& unit) const;

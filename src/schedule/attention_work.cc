@@ -82,7 +82,7 @@ class AttentionWork final : public Work {
       case Step::kPackKeys:
         kernel_.pack_keys(a_, Batch(u), KvHead(u), item.first, item.last, PackedOf(open, item.slot),
                           arena.Get(kernel_.scratch_bytes(a_)));
-        if (item.first == open.plan.first_key) ClearUnusedRows(u, pacer);
+        if (item.first == open.plan.first_key) ClearUnusedRows(u, open.plan.entries, pacer);
         return;
       case Step::kPackValues:
         kernel_.pack_values(
@@ -91,8 +91,8 @@ class AttentionWork final : public Work {
             arena.Get(kernel_.scratch_bytes(a_)));
         return;
       case Step::kMerge:
-        kernel_.merge(a_, Batch(u), KvHead(u), PartialsIn(item.slot), open.plan.splits);
-        ClearUnusedRows(u, pacer);
+        kernel_.merge(a_, DirectUnitOf(u, open.plan), PartialsIn(item.slot), open.plan.splits);
+        ClearUnusedRows(u, open.plan.entries, pacer);
         return;
       case Step::kTile:
         for (std::int64_t tile = item.first; tile < item.last; ++tile) {
@@ -107,6 +107,10 @@ class AttentionWork final : public Work {
   std::int64_t KvHead(std::int64_t unit) const { return unit % a_.kv_heads; }
   std::int64_t FirstHead(std::int64_t unit) const { return KvHead(unit) * plan_.group(); }
   std::int64_t Queries(std::int64_t unit) const { return kernel::QueryLength(a_, Batch(unit)); }
+
+  kernel::DirectUnit DirectUnitOf(std::int64_t unit, const UnitPlan& plan) const {
+    return {Batch(unit), plan.entries, KvHead(unit)};
+  }
 
   // A slot's memory: packed keys and then values, or partial results.
   std::byte* MemoryOf(std::int32_t slot) const { return slots_ + static_cast<std::size_t>(slot) * plan_.slot_bytes(); }
@@ -123,21 +127,26 @@ class AttentionWork final : public Work {
     return static_cast<std::size_t>(plan.rows * kernel::PartialFloats(a_)) * sizeof(float);
   }
 
-  // Writes zeros to the query rows [first, last) of all heads of a unit; a few at a time, as they may be millions.
-  bool Clear(std::int64_t u, std::int64_t first, std::int64_t last, Pacer& pacer) const {
+  // Writes zeros to the query rows [first, last) of all heads that share a key head, of a batch entry; a few at a time,
+  // as they may be millions.
+  bool Clear(std::int64_t batch, std::int64_t first_head, std::int64_t first, std::int64_t last, Pacer& pacer) const {
     constexpr std::int64_t kRows = 1024;
     for (std::int64_t h = 0; h < plan_.group(); ++h) {
       for (std::int64_t row = first; row < last; row += kRows) {
         const std::int64_t end = std::min(last, row + kRows);
-        kernel_.clear(a_, Batch(u), FirstHead(u) + h, row, end);
+        kernel_.clear(a_, batch, first_head + h, row, end);
         if (!pacer.Spend(plan_.ClearCost(end - row))) return false;
       }
     }
     return true;
   }
 
-  bool ClearUnusedRows(std::int64_t u, Pacer& pacer) const {
-    return Clear(u, Queries(u), Queries(u) + kernel::UnusedRows(a_, Batch(u)), pacer);
+  bool ClearUnusedRows(std::int64_t u, std::int64_t entries, Pacer& pacer) const {
+    for (std::int64_t b = Batch(u); b < Batch(u) + entries; ++b) {
+      const std::int64_t used = kernel::QueryLength(a_, b);
+      if (!Clear(b, FirstHead(u), used, used + kernel::UnusedRows(a_, b), pacer)) return false;
+    }
+    return true;
   }
 
   // What this thread will probably read after a unit: the threads that run take the next ones.
@@ -181,16 +190,17 @@ class AttentionWork final : public Work {
   bool RunUnit(std::int64_t ordinal, Arena& arena, Pacer& pacer) {
     const std::int64_t u = items_.UnitAt(ordinal);
     const UnitPlan plan = items_.PlanOf(u);
-    if (!ClearUnusedRows(u, pacer)) return false;
+    if (!ClearUnusedRows(u, plan.entries, pacer)) return false;
     switch (plan.way) {
       case Way::kNothing:
-        return Clear(u, 0, Queries(u), pacer);
+        return Clear(Batch(u), FirstHead(u), 0, Queries(u), pacer);
       case Way::kDirect: {
         std::byte* scratch = arena.Get(Aligned(PartialBytes(plan)) + kernel_.direct_scratch_bytes(a_));
         float* partial = reinterpret_cast<float*>(scratch);
-        kernel_.direct(a_, Batch(u), KvHead(u), plan.first_key, plan.first_key + plan.keys, partial,
+        const kernel::DirectUnit unit = DirectUnitOf(u, plan);
+        kernel_.direct(a_, unit, plan.first_key, plan.first_key + plan.keys, partial,
                        scratch + Aligned(PartialBytes(plan)));
-        kernel_.merge(a_, Batch(u), KvHead(u), partial, 1);
+        kernel_.merge(a_, unit, partial, 1);
         return true;
       }
       default: {
@@ -208,7 +218,7 @@ class AttentionWork final : public Work {
     const std::int64_t split = (item.first - plan.first_key) / plan.split_keys;
     float* partial = PartialsIn(item.slot) + split * plan.rows * kernel::PartialFloats(a_);
     if (plan.way == Way::kDirect) {
-      kernel_.direct(a_, Batch(open.unit), KvHead(open.unit), item.first, item.last, partial,
+      kernel_.direct(a_, DirectUnitOf(open.unit, plan), item.first, item.last, partial,
                      arena.Get(kernel_.direct_scratch_bytes(a_)));
     } else {
       RunLocal(open.unit, item.first, item.last, partial, {}, arena, pacer);

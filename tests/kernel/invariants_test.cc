@@ -53,6 +53,42 @@ TEST(Bits, DoNotDependOnThreads) {
   }
 }
 
+// Sequences that are computed in each way, alone and beside others: some ways depend on what the whole call costs.
+TEST(Bits, DoNotDependOnTheRestOfTheBatch) {
+  const std::vector<std::int64_t> queries = {700, 1, 40, 33, 8, 190, 300, 150};
+  const std::vector<std::int64_t> keys = {700, 5000, 5000, 33, 2000, 4000, 1300, 1301};
+  for (const tensor::DType dtype : {tensor::DType::kF32, tensor::DType::kBF16}) {
+    ProblemSpec spec{.batch = 8, .heads = 2, .kv_heads = 1, .queries = 700, .keys = 5000, .dtype = dtype};
+    spec.head_dim = spec.value_head_dim = 32;
+    spec.precision = ProductPrecision::kBF16;
+    spec.query_lengths = queries;
+    spec.key_lengths = keys;
+    for (std::size_t i = 0; i < queries.size(); ++i) spec.query_offsets.push_back(keys[i] - queries[i]);
+    Problem problem(spec);
+    for (const Kernel* kernel : TestedKernels()) {
+      problem.Spoil();
+      RunAttention(problem.attention(), *kernel, 1);
+      const std::vector<std::byte> together = Bytes(problem);
+      problem.Spoil();
+      for (std::int64_t b = 0; b < spec.batch; ++b) {
+        Attention one = problem.attention();
+        const std::int64_t q = b * one.q.batch_stride, k = b * one.k.batch_stride, v = b * one.v.batch_stride;
+        one.batch = 1;
+        one.q.starts = &q;
+        one.k.starts = &k;
+        one.v.starts = &v;
+        one.out.data += b * one.out.batch_stride * 4;
+        one.log_sum_exp += b * one.heads * one.query_length;
+        one.query_lengths += b;
+        one.key_lengths += b;
+        one.query_offsets += b;
+        RunAttention(one, *kernel, 1);
+      }
+      EXPECT_EQ(Bytes(problem), together) << NameOf(*kernel) << " " << spec.Name();
+    }
+  }
+}
+
 TEST(Bits, DoNotDependOnWhatElseRuns) {
   for (const Kernel* kernel : TestedKernels()) {
     std::vector<std::unique_ptr<Problem>> problems;

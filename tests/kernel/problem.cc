@@ -230,8 +230,7 @@ std::vector<float> Problem::Output() const {
     for (std::int64_t h = 0; h < spec_.heads; ++h) {
       for (std::int64_t r = 0; r < spec_.queries; ++r) {
         for (std::int64_t d = 0; d < spec_.value_head_dim; ++d) {
-          values.push_back(static_cast<float>(
-              ElementAt(view, b * view.batch_stride + h * view.head_stride + r * view.row_stride + d)));
+          values.push_back(static_cast<float>(ElementAt(view, b, h, r, d)));
         }
       }
     }

@@ -6,8 +6,8 @@
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 // Merges one row. Walks the value columns packet by packet, so it needs no memory but one packet.
-inline void MergeRow(const Attention& a, std::int64_t batch, const DirectRow& at, const float* partials,
-                     std::int64_t splits, std::int64_t split_stride) {
+inline void MergeRow(const Attention& a, const DirectRow& at, const float* partials, std::int64_t splits,
+                     std::int64_t split_stride) {
   float max = -kInfinity;
   for (std::int64_t s = 0; s < splits; ++s) max = Max(max, partials[s * split_stride]);
   const float base = max == -kInfinity ? 0.0f : max;
@@ -16,7 +16,7 @@ inline void MergeRow(const Attention& a, std::int64_t batch, const DirectRow& at
     sum += Exp2(partials[s * split_stride] - base) * partials[s * split_stride + 1];
   }
   const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;
-  std::byte* out = OutputRow(a, batch, at.head, at.query);
+  std::byte* out = OutputRow(a, at.batch, at.head, at.query);
   for (std::int64_t d = 0; d < a.value_head_dim; d += kWidth) {
     alignas(64) float block[kWidth] = {};
     const std::int64_t count = Min(kWidth, a.value_head_dim - d);
@@ -28,16 +28,14 @@ inline void MergeRow(const Attention& a, std::int64_t batch, const DirectRow& at
     WriteRow(block, factor, count, a.out.dtype, out + d * ElementSize(a.out.dtype));
   }
   if (a.log_sum_exp != nullptr) {
-    LogSumExpOf(a, batch, at.head, at.query) = LogSumExp(a, at.head, max, sum);
+    LogSumExpOf(a, at.batch, at.head, at.query) = LogSumExp(a, at.head, max, sum);
   }
 }
 
-inline void Merge(const Attention& a, std::int64_t batch, std::int64_t kv_head, const float* partials,
-                  std::int64_t splits) {
-  const std::int64_t rows = QueryLength(a, batch) * (a.heads / a.kv_heads);
+inline void Merge(const Attention& a, const DirectUnit& unit, const float* partials, std::int64_t splits) {
+  const std::int64_t rows = DirectRows(a, unit);
   for (std::int64_t r = 0; r < rows; ++r) {
-    MergeRow(a, batch, DirectRowAt(a, batch, kv_head, r), partials + r * PartialFloats(a), splits,
-             rows * PartialFloats(a));
+    MergeRow(a, DirectRowAt(a, unit, r), partials + r * PartialFloats(a), splits, rows * PartialFloats(a));
   }
 }
 

@@ -84,30 +84,28 @@ ATTND_INLINE void TransposeRows(const float* const (&rows)[kWidth], std::int64_t
 }
 
 // A row of bf16 as it is, as pairs.
-ATTND_INLINE const float* FindPairs(RowReader& reader, std::int64_t position, std::int64_t dim, float* buffer) {
+ATTND_INLINE const float* FindPairs(RowReader& reader, std::int64_t row, std::int64_t dim, float* buffer) {
   auto* bytes = reinterpret_cast<std::byte*>(buffer);
-  const std::byte* row = reader.Bytes(2 * position, 2 * dim, bytes);
+  const std::byte* pairs = reader.Bytes(row, 2 * dim, bytes);
   if (dim % 2 != 0) {
-    if (row != bytes) std::memcpy(bytes, row, static_cast<std::size_t>(2 * dim));
+    if (pairs != bytes) std::memcpy(bytes, pairs, static_cast<std::size_t>(2 * dim));
     std::memset(bytes + 2 * dim, 0, 2);
-    row = bytes;
+    pairs = bytes;
   }
-  return reinterpret_cast<const float*>(row);
+  return reinterpret_cast<const float*>(pairs);
 }
 
 // Rows [row, row + kWidth) of a head, as floats or pairs; those from `last` on are zeros.
-ATTND_INLINE void FindRows(const TensorView& view, Product product, RowReader& reader, std::int64_t batch,
-                           std::int64_t head, std::int64_t row, std::int64_t last, std::int64_t dim,
+ATTND_INLINE void FindRows(Product product, RowReader& reader, std::int64_t row, std::int64_t last, std::int64_t dim,
                            const PackScratch& work, const float* (&rows)[kWidth]) {
   for (int i = 0; i < kWidth; ++i) {
     float* buffer = work.rows + 2 * i * dim;
-    const std::int64_t position = PlaceOf(view, batch, head, row + i);
     if (row + i >= last) {
       rows[i] = work.zeros;
     } else if (product == Product::kBF16) {
-      rows[i] = FindPairs(reader, position, dim, buffer);
+      rows[i] = FindPairs(reader, row + i, dim, buffer);
     } else {
-      rows[i] = reader.Floats(position, dim, buffer);
+      rows[i] = reader.Floats(row + i, dim, buffer);
     }
   }
 }
@@ -117,14 +115,14 @@ inline void PackKeys(const Attention& a, std::int64_t batch, std::int64_t kv_hea
   Carver carver(scratch);
   const PackScratch work = CarvePack(a, carver);
   std::memset(work.zeros, 0, static_cast<std::size_t>(a.head_dim) * sizeof(float));
-  RowReader reader(a.k);
+  RowReader reader(a.k, batch, kv_head);
   const Product product = ProductOf(a);
   const std::int64_t places = Places(product, a.head_dim);
   float* data = reinterpret_cast<float*>(packed.keys_data);
   const std::int64_t padded_last = packed.first_key + RoundUp(last - packed.first_key, kPanel);
   for (std::int64_t key = first; key < padded_last; key += kWidth) {
     const float* rows[kWidth];
-    FindRows(a.k, product, reader, batch, kv_head, key, last, a.head_dim, work, rows);
+    FindRows(product, reader, key, last, a.head_dim, work, rows);
     const std::int64_t at = key - packed.first_key;
     float* to = data + at / kPanel * kPanel * places + at % kPanel;
     if (product == Product::kBF16) {
@@ -135,11 +133,11 @@ inline void PackKeys(const Attention& a, std::int64_t batch, std::int64_t kv_hea
   }
 }
 
-#if ATTND_AVX512BF16
+#if ATTND_BF16_PRODUCTS
 // Rows of values in pairs of keys; a last odd key's partner is zeros.
 inline void PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
                            std::int64_t last, float* to, const PackScratch& work) {
-  RowReader reader(a.v);
+  RowReader reader(a.v, batch, kv_head);
   const std::int64_t dim = a.value_head_dim;
   const std::size_t bytes = static_cast<std::size_t>(2 * dim);
   const std::int64_t padded = ValuePackets(a) * kWidth;
@@ -152,7 +150,7 @@ inline void PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t 
     }
     auto* buffer = reinterpret_cast<std::byte*>(dim % kWidth == 0 ? work.rows : work.zeros);
     buffer += copy == rows ? 0 : 2 * padded;
-    const std::byte* row = reader.Bytes(2 * PlaceOf(a.v, batch, kv_head, key), 2 * dim, buffer);
+    const std::byte* row = reader.Bytes(key, 2 * dim, buffer);
     if (dim % kWidth == 0) return reinterpret_cast<const std::uint16_t*>(row);
     std::memcpy(copy, row, bytes);
     return copy;
@@ -175,17 +173,16 @@ inline void PackValues(const Attention& a, std::int64_t batch, std::int64_t kv_h
   Carver carver(scratch);
   const PackScratch work = CarvePack(a, carver);
   float* to = reinterpret_cast<float*>(packed);
-#if ATTND_AVX512BF16
+#if ATTND_BF16_PRODUCTS
   if (ProductOf(a) == Product::kBF16) return PackValuePairs(a, batch, kv_head, first, last, to, work);
 #endif
-  RowReader reader(a.v);
+  RowReader reader(a.v, batch, kv_head);
   for (std::int64_t key = first; key < last; ++key, to += ValuePackets(a) * kWidth) {
     if (!KeyBit(a, batch, key)) {
       std::memset(to, 0, static_cast<std::size_t>(ValuePackets(a) * kWidth) * sizeof(float));
       continue;
     }
-    CopyRow(reader, a.v.dtype, PlaceOf(a.v, batch, kv_head, key), a.value_head_dim,
-            reinterpret_cast<std::byte*>(work.rows), to);
+    CopyRow(reader, a.v.dtype, key, a.value_head_dim, reinterpret_cast<std::byte*>(work.rows), to);
   }
 }
 
@@ -194,8 +191,7 @@ inline const std::byte* ValuesInPlace(const Attention& a, std::int64_t batch, st
   const bool as_packed =
       a.v.dtype == tensor::DType::kF32 && a.value_head_dim % kWidth == 0 && a.v.row_stride == a.value_head_dim;
   if (!as_packed || HidesAny(a, batch, first, last)) return nullptr;
-  const std::int64_t row_bytes = 4 * a.value_head_dim;
-  return RowReader(a.v).InPlace(4 * PlaceOf(a.v, batch, kv_head, first), (last - first) * row_bytes);
+  return RowReader(a.v, batch, kv_head).InPlace(first, (last - first) * 4 * a.value_head_dim);
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG

@@ -43,6 +43,7 @@ inline constexpr std::int64_t kPanel = kScoreCols * kWidth;  // keys of one pack
 inline constexpr std::int64_t kQueryTile = 96;               // rows of a tile: keys and values are read once for all
 inline constexpr std::int64_t kKeyTile = 384;                // a multiple of kPanel
 inline constexpr std::int64_t kDirectRows = 8;
+inline constexpr std::int64_t kStepRows = 4;      // rows of a direct call that take a step's values together
 inline constexpr std::int64_t kDirectKeys = 256;  // keys of a step of a direct call, which are read one after another
 static_assert(kQueryTile % kScoreRows == 0 && kQueryTile % kValueRows == 0 && kQueryTile % kWidth == 0);
 static_assert(kKeyTile % kPanel == 0);

@@ -1,4 +1,4 @@
-// What the micro-kernels multiply: floats, or pairs of bf16 summed in fp32 (AVX512_BF16's vdpbf16ps).
+// What the micro-kernels multiply: floats, or pairs of bf16 summed in fp32 (AVX512_BF16's vdpbf16ps, Arm's BFDOT).
 //
 // A pair of bf16 takes a float's place everywhere: a panel then holds [head_dim / 2][keys] pairs along the head
 // dimension, a chunk of values [keys / 2][columns] pairs along the keys. So packing, loading and broadcasting are the
@@ -8,15 +8,18 @@
 #include "kernel/impl/rows.h"
 #include "platform/platform.h"
 
+#if ATTND_NEON_BF16
+#include <arm_bf16.h>
+#endif
+
+// Whether there are products of bf16.
+#define ATTND_BF16_PRODUCTS (ATTND_AVX512BF16 || ATTND_NEON_BF16)
+
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 enum class Product : std::uint8_t { kF32, kBF16 };
 
-#if ATTND_AVX512BF16
-inline constexpr bool kHasBf16 = true;
-#else
-inline constexpr bool kHasBf16 = false;
-#endif
+inline constexpr bool kHasBf16 = ATTND_BF16_PRODUCTS;
 
 // AMX multiplies tiles of 16 rows of pairs by tiles of 16 pairs of 16 columns (amx.h).
 #if ATTND_AMX_BF16
@@ -56,6 +59,10 @@ ATTND_INLINE Packet MultiplyAdd(Packet a, Packet b, Packet sum) {
   if constexpr (kProduct == Product::kBF16) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
+#elif ATTND_NEON_BF16
+  if constexpr (kProduct == Product::kBF16) {
+    return vbfdotq_f32(sum, vreinterpretq_bf16_f32(a), vreinterpretq_bf16_f32(b));
+  }
 #endif
   return ei::pmadd(a, b, sum);
 }
@@ -69,24 +76,39 @@ ATTND_INLINE void StoreWeights(Packet weights, float* row, std::int64_t column) 
                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(weights)));
     return;
   }
+#elif ATTND_NEON_BF16
+  if constexpr (kProduct == Product::kBF16) {
+    vst1_bf16(reinterpret_cast<bfloat16_t*>(row) + column, vcvt_bf16_f32(weights));
+    return;
+  }
 #endif
   ei::pstore(row + column, weights);
 }
 
+// PairRows: numbers [at, at + kWidth) of two rows of bf16 as pairs. FirstOfPairs and SecondOfPairs: the first and the
+// second of each pair, as floats.
 #if ATTND_AVX512BF16
-// Numbers [at, at + kWidth) of two rows of bf16 as pairs.
 ATTND_INLINE Packet PairRows(const std::uint16_t* first, const std::uint16_t* second, std::int64_t at) {
   const auto widen = [at](const std::uint16_t* row) {
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + at)));
   };
   return _mm512_castsi512_ps(_mm512_or_si512(widen(first), _mm512_slli_epi32(widen(second), 16)));
 }
-// The first and the second of each pair, as floats.
 ATTND_INLINE Packet FirstOfPairs(Packet pairs) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
 }
 ATTND_INLINE Packet SecondOfPairs(Packet pairs) {
   return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-65536)));
+}
+#elif ATTND_NEON_BF16
+ATTND_INLINE Packet PairRows(const std::uint16_t* first, const std::uint16_t* second, std::int64_t at) {
+  return vreinterpretq_f32_u32(vorrq_u32(vmovl_u16(vld1_u16(first + at)), vshll_n_u16(vld1_u16(second + at), 16)));
+}
+ATTND_INLINE Packet FirstOfPairs(Packet pairs) {
+  return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pairs), 16));
+}
+ATTND_INLINE Packet SecondOfPairs(Packet pairs) {
+  return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pairs), vdupq_n_u32(0xffff0000)));
 }
 #endif
 

@@ -41,39 +41,82 @@ ATTND_INLINE void PrefetchAhead(const void* row, std::int64_t stride, std::int64
   }
 }
 
-// Finds rows in a tensor's segments. Keeps its place, so rows asked for in ascending order cost nothing to find; others
-// take the logarithm of the number of segments.
+// Finds the rows of one head of a tensor, in its segments or its pages. Keeps its place, so rows asked for in ascending
+// order cost nothing to find; others take the logarithm of the number of segments.
 class RowReader {
  public:
-  explicit RowReader(const TensorView& view) : view_(view) {}
+  RowReader(const TensorView& view, std::int64_t batch, std::int64_t head)
+      : view_(view), row_bytes_(view.row_stride * ElementSize(view.dtype)) {
+    const std::int64_t size = ElementSize(view.dtype);
+    if (view.pages == nullptr) {
+      first_ = PlaceOf(view, batch, head, 0) * size;
+    } else {
+      pages_ = view.pages[batch];
+      in_page_ = (view.page_begin + head * view.head_stride) * size;
+    }
+  }
 
-  // Bytes [position, position + size) of the tensor: in place if one segment holds them, else gathered into `buffer`.
-  ATTND_INLINE const std::byte* Bytes(std::int64_t position, std::int64_t size, std::byte* buffer) {
-    const std::byte* in_place = InPlace(position, size);
-    if (in_place == nullptr) return Gather(position, size, buffer);
-    PrefetchAhead(in_place, view_.row_stride * ElementSize(view_.dtype), size);
+  std::int64_t row_bytes() const { return row_bytes_; }  // from one row to the next
+
+  // The first `size` bytes of a row: in place if one segment holds them, else gathered into `buffer`.
+  ATTND_INLINE const std::byte* Bytes(std::int64_t row, std::int64_t size, std::byte* buffer) {
+    const std::byte* in_place = InPlace(row, size);
+    if (in_place == nullptr) return Gather(row, size, buffer);
+    PrefetchAhead(in_place, row_bytes_, size);
     return in_place;
   }
 
-  // Bytes [position, position + size) in place, or null if no single segment holds them.
-  ATTND_INLINE const std::byte* InPlace(std::int64_t position, std::int64_t size) {
+  // They in place, or null if no single segment holds them. May be of several rows.
+  ATTND_INLINE const std::byte* InPlace(std::int64_t row, std::int64_t size) {
+    const std::int64_t position = PositionOf(row);
     if (position < begin_ || position >= end_) Seek(position);
-    return position + size <= end_ ? view_.segments[index_].data + (position - begin_) : nullptr;
+    return position + size <= end_ ? data_ + (position - begin_) : nullptr;
   }
 
-  // `count` elements from element `position` on as floats: in place if they are fp32 and lie in one segment, else
-  // written to `buffer`, which has room for count floats twice.
-  ATTND_INLINE const float* Floats(std::int64_t position, std::int64_t count, float* buffer) {
+  // How many rows from `row` on lie row_bytes() apart as far as their first `size` bytes go: at least the one, which
+  // InPlace has just found, and at most `rows`.
+  ATTND_INLINE std::int64_t RowsInPlace(std::int64_t row, std::int64_t rows, std::int64_t size) const {
+    if (row_bytes_ <= 0) return 1;
+    const std::int64_t room = end_ - PositionOf(row) - size;
+    return room >= (rows - 1) * row_bytes_ ? rows : room / row_bytes_ + 1;
+  }
+
+  // `count` elements of a row as floats: in place if they are fp32 and lie in one segment, else written to `buffer`,
+  // which has room for count floats twice.
+  ATTND_INLINE const float* Floats(std::int64_t row, std::int64_t count, float* buffer) {
     const std::int64_t size = ElementSize(view_.dtype);
-    const std::byte* bytes = Bytes(position * size, count * size, reinterpret_cast<std::byte*>(buffer + count));
+    const std::byte* bytes = Bytes(row, count * size, reinterpret_cast<std::byte*>(buffer + count));
     if (view_.dtype == tensor::DType::kF32) return reinterpret_cast<const float*>(bytes);
     Widen(bytes, view_.dtype, count, buffer);
     return buffer;
   }
 
+  // As Bytes, of a row that does not lie in place.
+  [[gnu::noinline]] const std::byte* Gather(std::int64_t row, std::int64_t size, std::byte* buffer) {
+    const std::int64_t position = PositionOf(row);
+    for (std::int64_t done = 0; done < size;) {
+      if (position + done >= end_) Seek(position + done);
+      const std::int64_t piece = Min(size - done, end_ - (position + done));
+      std::memcpy(buffer + done, data_ + (position + done - begin_), static_cast<std::size_t>(piece));
+      done += piece;
+    }
+    return buffer;
+  }
+
  private:
-  // To the segment that holds `position`.
-  void Seek(std::int64_t position) {
+  // In bytes of the tensor; of a tensor in pages, as if the head's parts of them followed each other.
+  std::int64_t PositionOf(std::int64_t row) const { return first_ + row * row_bytes_; }
+
+  // To the segment or page that holds `position`.
+  [[gnu::noinline]] void Seek(std::int64_t position) {
+    if (pages_ != nullptr) {
+      const std::int64_t page_bytes = view_.page_rows * row_bytes_;
+      const std::int64_t page = position / page_bytes;
+      data_ = pages_[page] + in_page_;
+      begin_ = page * page_bytes;
+      end_ = begin_ + page_bytes;
+      return;
+    }
     const std::int64_t next = index_ + 1;
     if (next < view_.segment_count && Holds(next, position)) return Enter(next);
     // The last that begins at or before it: of several that begin there all but the last are empty.
@@ -94,34 +137,28 @@ class RowReader {
   }
   void Enter(std::int64_t index) {
     index_ = index;
+    data_ = view_.segments[index].data;
     begin_ = BeginOf(index);
     end_ = EndOf(index);
   }
 
-  const std::byte* Gather(std::int64_t position, std::int64_t size, std::byte* buffer) {
-    for (std::int64_t done = 0; done < size;) {
-      if (position + done >= end_) Seek(position + done);
-      const std::int64_t piece = Min(size - done, end_ - (position + done));
-      std::memcpy(buffer + done, view_.segments[index_].data + (position + done - begin_),
-                  static_cast<std::size_t>(piece));
-      done += piece;
-    }
-    return buffer;
-  }
-
-  TensorView view_;
-  std::int64_t index_ = -1;
-  std::int64_t begin_ = 0;  // byte positions of the current segment
+  const TensorView& view_;
+  const std::int64_t row_bytes_;
+  std::int64_t first_ = 0;                   // position of row 0
+  const std::byte* const* pages_ = nullptr;  // null: segments
+  std::int64_t in_page_ = 0;                 // bytes before the head's part of a page
+  std::int64_t index_ = -1;                  // the current segment
+  const std::byte* data_ = nullptr;          // of the current segment or page...
+  std::int64_t begin_ = 0;                   // ...which holds these positions
   std::int64_t end_ = 0;
 };
 
-// `dim` numbers from element `position` on as floats, padded with zeros to whole packets. `gather` has room for them.
-ATTND_INLINE void CopyRow(RowReader& reader, tensor::DType dtype, std::int64_t position, std::int64_t dim,
-                          std::byte* gather, float* to) {
+// The first `dim` numbers of a row as floats, padded with zeros to whole packets. `gather` has room for them.
+ATTND_INLINE void CopyRow(RowReader& reader, tensor::DType dtype, std::int64_t row, std::int64_t dim, std::byte* gather,
+                          float* to) {
   const std::int64_t padded = RoundUp(dim, kWidth);
   if (padded != dim) ei::pstore(to + padded - kWidth, ei::pset1<Packet>(0.0f));
-  const std::int64_t size = ElementSize(dtype);
-  Widen(reader.Bytes(position * size, dim * size, gather), dtype, dim, to);
+  Widen(reader.Bytes(row, dim * ElementSize(dtype), gather), dtype, dim, to);
 }
 
 ATTND_INLINE std::byte* OutputRow(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row) {

@@ -57,15 +57,14 @@ inline std::size_t ScratchBytes(const Attention& a) {
 }
 
 // A row of queries as the products take it, in place if it is that already.
-ATTND_INLINE const std::byte* FindQuery(const Attention& a, RowReader& reader, std::int64_t position, float* copy,
+ATTND_INLINE const std::byte* FindQuery(const Attention& a, RowReader& reader, std::int64_t row, float* copy,
                                         const PackScratch& work) {
   auto* bytes = reinterpret_cast<std::byte*>(copy);
   if (ProductOf(a) == Product::kBF16) {
-    return reinterpret_cast<const std::byte*>(FindPairs(reader, position, a.head_dim, copy));
+    return reinterpret_cast<const std::byte*>(FindPairs(reader, row, a.head_dim, copy));
   }
-  if (a.q.dtype == tensor::DType::kF32) return reader.Bytes(4 * position, 4 * a.head_dim, bytes);
-  Widen(reader.Bytes(2 * position, 2 * a.head_dim, reinterpret_cast<std::byte*>(work.rows)), a.q.dtype, a.head_dim,
-        copy);
+  if (a.q.dtype == tensor::DType::kF32) return reader.Bytes(row, 4 * a.head_dim, bytes);
+  Widen(reader.Bytes(row, 2 * a.head_dim, reinterpret_cast<std::byte*>(work.rows)), a.q.dtype, a.head_dim, copy);
   return bytes;
 }
 
@@ -74,13 +73,12 @@ inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memo
   const TileState state = CarveState(a, carver);
   Carver scratch(scratch_memory);
   const PackScratch work = CarvePack(a, scratch);
-  RowReader reader(a.q);
+  RowReader reader(a.q, tile.batch, tile.head);
   const std::int64_t places = Places(ProductOf(a), a.head_dim);
   const bool copy_all = kHasAmx && ProductOf(a) == Product::kBF16;
   for (std::int64_t r = 0; r < tile.rows; ++r) {
-    const std::int64_t position = PlaceOf(a.q, tile.batch, tile.head, tile.first_row + r);
     float* copy = state.copies + r * places;
-    state.queries[r] = FindQuery(a, reader, position, copy, work);
+    state.queries[r] = FindQuery(a, reader, tile.first_row + r, copy, work);
     if (copy_all && state.queries[r] != reinterpret_cast<const std::byte*>(copy)) {
       std::memcpy(copy, state.queries[r], static_cast<std::size_t>(4 * places));
     }

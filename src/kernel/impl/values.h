@@ -95,7 +95,7 @@ ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::in
     Packet column = zero;
     for (std::int64_t j = first; j < last; ++j) {
       const Packet value = ei::ploadu<Packet>(block.values + j * block.value_stride + p * kWidth);
-#if ATTND_AVX512BF16
+#if ATTND_BF16_PRODUCTS
       if constexpr (kProduct == Product::kBF16) {
         column = ei::pmadd(FirstOfPairs(value), zero, ei::pmadd(SecondOfPairs(value), zero, column));
         continue;
@@ -112,7 +112,7 @@ ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::in
 template <bool kFirst>
 ATTND_INLINE void AddOneOfPair([[maybe_unused]] const ValueBlock& block, [[maybe_unused]] std::int64_t place,
                                [[maybe_unused]] std::int64_t packets) {
-#if ATTND_AVX512BF16
+#if ATTND_BF16_PRODUCTS
   const auto one = [](Packet pairs) { return kFirst ? FirstOfPairs(pairs) : SecondOfPairs(pairs); };
   const Packet weight = one(ei::pset1<Packet>(block.weights[place]));
   const float* values = block.values + place * block.value_stride;

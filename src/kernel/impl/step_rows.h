@@ -1,0 +1,162 @@
+// Rows of keys or values that a direct call reads in a step: where each lies, and products with them in their own
+// dtype.
+#pragma once
+
+#include "kernel/impl/values.h"
+
+namespace attnd::kernel::ATTND_KERNEL_TAG {
+
+// Each row has whole packets of numbers of one dtype, at any address.
+struct StepRows {
+  const std::byte* const* rows;
+  tensor::DType dtype;
+};
+
+// Memory for those that cannot be read in place.
+struct StepScratch {
+  const std::byte** rows;  // [kDirectKeys]: where each lies
+  float* copies;           // [kDirectKeys][dim padded to packets]
+  float* gather;           // one row, twice
+};
+
+// The rows [first, first + count) of a head: in place where they are whole packets long and a segment or page holds
+// them, else copied; as floats if they are not whole packets.
+inline StepRows FindStepRows(const TensorView& view, RowReader& reader, std::int64_t first, std::int64_t count,
+                             std::int64_t dim, const StepScratch& scratch) {
+  const std::int64_t stride = RoundUp(dim, kWidth);
+  if (stride != dim) {
+    for (std::int64_t r = 0; r < count; ++r) {
+      float* copy = scratch.copies + r * stride;
+      CopyRow(reader, view.dtype, first + r, dim, reinterpret_cast<std::byte*>(scratch.gather), copy);
+      scratch.rows[r] = reinterpret_cast<const std::byte*>(copy);
+    }
+    return {scratch.rows, tensor::DType::kF32};
+  }
+  const std::int64_t size = dim * ElementSize(view.dtype);
+  for (std::int64_t r = 0; r < count;) {
+    const std::byte* in_place = reader.InPlace(first + r, size);
+    if (in_place == nullptr) {
+      scratch.rows[r] = reader.Gather(first + r, size, reinterpret_cast<std::byte*>(scratch.copies + r * stride));
+      ++r;
+      continue;
+    }
+    const std::int64_t run = reader.RowsInPlace(first + r, count - r, size);
+    for (std::int64_t i = 0; i < run; ++i) scratch.rows[r + i] = in_place + i * reader.row_bytes();
+    r += run;
+  }
+  return {scratch.rows, view.dtype};
+}
+
+// Numbers [at, at + kWidth) of a row.
+template <tensor::DType kDType>
+ATTND_INLINE Packet NumbersAt(const std::byte* row, std::int64_t at) {
+  if constexpr (kDType == tensor::DType::kF32) {
+    return ei::ploadu<Packet>(reinterpret_cast<const float*>(row) + at);
+  } else if constexpr (kDType == tensor::DType::kBF16) {
+    return PacketOfBf16(row + 2 * at);
+  } else {
+    return PacketOfF16(row + 2 * at);
+  }
+}
+
+// Calls step.operator()<dtype>().
+template <typename Step>
+ATTND_INLINE void WithDType(tensor::DType dtype, const Step& step) {
+  switch (dtype) {
+    case tensor::DType::kF32:
+      return step.template operator()<tensor::DType::kF32>();
+    case tensor::DType::kF16:
+      return step.template operator()<tensor::DType::kF16>();
+    case tensor::DType::kBF16:
+      return step.template operator()<tensor::DType::kBF16>();
+  }
+}
+
+// Products of one query with kWidth rows of keys, of which the last ones may repeat.
+template <tensor::DType kDType>
+ATTND_INLINE Packet ScoreKeys(const float* query, const std::byte* const (&keys)[kWidth], std::int64_t padded_dim) {
+  ei::PacketBlock<Packet, kWidth> acc;
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; ++i) {  // row by row, as they lie: the processor then reads ahead by itself
+    acc.packet[i] = ei::pset1<Packet>(0.0f);
+    for (std::int64_t d = 0; d < padded_dim; d += kWidth) {
+      acc.packet[i] = ei::pmadd(ei::pload<Packet>(query + d), NumbersAt<kDType>(keys[i], d), acc.packet[i]);
+    }
+  }
+  ei::ptranspose(acc);
+#pragma GCC unroll 8
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) acc.packet[i] = ei::padd(acc.packet[i], acc.packet[i + half]);
+  }
+  return acc.packet[0];
+}
+
+// Some queries by one chunk of value columns, over `keys` keys.
+struct StepValues {
+  const float* weights;  // row r's at weights + r * weight_stride
+  std::int64_t weight_stride;
+  const std::byte* const* values;  // key j's row
+  std::int64_t first_column;       // of the chunk
+  std::int64_t keys;
+  float* output;  // row r's at output + r * output_stride
+  std::int64_t output_stride;
+};
+
+template <tensor::DType kDType, int kRows, int kCols>
+void AddStepValues(const StepValues& step) {
+  Packet acc[kRows][kCols];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pload<Packet>(step.output + r * step.output_stride + c * kWidth);
+  }
+  const float* weights[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) weights[r] = step.weights + r * step.weight_stride;
+  for (std::int64_t j = 0; j < step.keys; ++j) {
+    const std::byte* row = step.values[j];
+    Packet value[kCols];
+#pragma GCC unroll 4
+    for (int c = 0; c < kCols; ++c) value[c] = NumbersAt<kDType>(row, step.first_column + c * kWidth);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Packet weight = ei::pset1<Packet>(weights[r][j]);
+#pragma GCC unroll 4
+      for (int c = 0; c < kCols; ++c) acc[r][c] = ei::pmadd(weight, value[c], acc[r][c]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kCols; ++c) ei::pstore(step.output + r * step.output_stride + c * kWidth, acc[r][c]);
+  }
+}
+
+template <tensor::DType kDType, int kCols>
+inline void AddStepValues(const StepValues& step, std::int64_t rows) {
+  static_assert(kStepRows == 4);
+  switch (rows) {
+    case 1:
+      return AddStepValues<kDType, 1, kCols>(step);
+    case 2:
+      return AddStepValues<kDType, 2, kCols>(step);
+    case 3:
+      return AddStepValues<kDType, 3, kCols>(step);
+    default:
+      return AddStepValues<kDType, 4, kCols>(step);
+  }
+}
+
+template <tensor::DType kDType>
+inline void AddStepValues(const StepValues& step, std::int64_t rows, std::int64_t packets) {
+  static_assert(kValueCols == 2 || kValueCols == 4);
+  if constexpr (kValueCols == 4) {
+    if (packets == 3) return AddStepValues<kDType, 3>(step, rows);
+    if (packets == 4) return AddStepValues<kDType, 4>(step, rows);
+  }
+  if (packets == 1) return AddStepValues<kDType, 1>(step, rows);
+  AddStepValues<kDType, 2>(step, rows);
+}
+
+}  // namespace attnd::kernel::ATTND_KERNEL_TAG
