@@ -23,7 +23,8 @@ float FmaLoop(std::int64_t rounds) {
   Packet acc[kFmaChains];
 #pragma GCC unroll 24
   for (int i = 0; i < kFmaChains; ++i) acc[i] = ei::pset1<Packet>(static_cast<float>(i));
-  // NEON's instruction adds to its third operand, so that is the chain: any other order would copy a register each time.
+  // NEON's instruction adds to its third operand, so that is the chain: any other order would copy a register each
+  // time.
   const Packet one = ei::pset1<Packet>(0.5f);
   const Packet other = ei::pset1<Packet>(0.25f);
   for (std::int64_t n = 0; n < rounds; ++n) {

@@ -13,8 +13,8 @@ using kernel::Attention;
 using kernel::Kernel;
 
 // In multiply-adds and bytes read. What bits depend on: see "Guarantees".
-constexpr double kLargestLocal = 1 << 24;    // a unit of more is not left to one thread...
-constexpr double kSmallestShared = 1 << 21;  // ...and one of less not given to several
+constexpr double kLargestLocal = 1 << 24;       // a unit of more is not left to one thread...
+constexpr double kSmallestShared = 1 << 21;     // ...and one of less not given to several
 constexpr double kItemsToShare = 64;            // items that a large problem should have at least
 constexpr double kCostPerByteRead = 1;          // what reading and packing costs, in multiply-adds
 constexpr std::int64_t kShortQueries = 192;     // rows that are taken along in one pass over the keys

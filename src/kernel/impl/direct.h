@@ -8,7 +8,7 @@ namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 struct DirectScratch {
   float* queries;   // [kDirectRows][head_dim padded to packets], times scale * log2(e)
-  float* scores;    // [kDirectRows][kDirectKeys]
+  float* scores;    // [2][kDirectRows][kDirectKeys]: of a step, and the weights of the one before
   float* output;    // [kDirectRows][value packets * kWidth]
   float* lane_max;  // [kDirectRows][kWidth]
   float* lane_sum;  // [kDirectRows][kWidth]
@@ -17,26 +17,26 @@ struct DirectScratch {
   float* key_bias;  // [kDirectKeys]
   float* keep;      // [kDirectKeys]
   float* zeros;     // one row
-  StepScratch step;
+  StepScratch keys;
+  StepScratch values;
 };
 
 ATTND_INLINE std::int64_t PaddedDim(const Attention& a) { return RoundUp(a.head_dim, kWidth); }
 
 inline DirectScratch CarveDirect(const Attention& a, Carver& carver) {
   const std::int64_t value_dim = ValuePackets(a) * kWidth;
-  const std::int64_t dim = Max(PaddedDim(a), value_dim);
-  return {
-      carver.Take<float>(kDirectRows * PaddedDim(a)),
-      carver.Take<float>(kDirectRows * kDirectKeys),
-      carver.Take<float>(kDirectRows * value_dim),
-      carver.Take<float>(kDirectRows * kWidth),
-      carver.Take<float>(kDirectRows * kWidth),
-      carver.Take<float>(kDirectRows),
-      carver.Take<float>(BiasScratch(1, kDirectKeys)),
-      carver.Take<float>(kDirectKeys),
-      carver.Take<float>(kDirectKeys),
-      carver.Take<float>(value_dim),
-      {carver.Take<const std::byte*>(kDirectKeys), carver.Take<float>(kDirectKeys * dim), carver.Take<float>(2 * dim)}};
+  return {carver.Take<float>(kDirectRows * PaddedDim(a)),
+          carver.Take<float>(2 * kDirectRows * kDirectKeys),
+          carver.Take<float>(kDirectRows * value_dim),
+          carver.Take<float>(kDirectRows * kWidth),
+          carver.Take<float>(kDirectRows * kWidth),
+          carver.Take<float>(kDirectRows),
+          carver.Take<float>(BiasScratch(1, kDirectKeys)),
+          carver.Take<float>(kDirectKeys),
+          carver.Take<float>(kDirectKeys),
+          carver.Take<float>(value_dim),
+          CarveStep(PaddedDim(a), carver),
+          CarveStep(value_dim, carver)};
 }
 inline std::size_t DirectScratchBytes(const Attention& a) {
   Carver carver(nullptr);
@@ -60,13 +60,24 @@ ATTND_INLINE DirectRow DirectRowAt(const Attention& a, const DirectUnit& unit, s
   return {unit.batch + head / group, unit.kv_head * group + head % group, row % queries};
 }
 
-// The rows of a call with their running softmax.
+// The rows of a call.
 struct DirectCall {
   const Attention& attention;
   const DirectUnit& unit;
   std::int64_t rows;
   DirectRow at[kDirectRows];
   DirectScratch scratch;
+};
+
+// A step over some keys of a call: its scores, which become weights, and how its values are added.
+struct DirectStep {
+  KeyTile range;
+  float* scores;                      // [kDirectRows][kDirectKeys]
+  std::int64_t visible[kDirectRows];  // of each row, as in RowKeys
+  std::int64_t hidden[kDirectRows];
+  std::int64_t group_end[kDirectRows];  // of a row that begins a group of those that take the same keys
+  StepRows keys;
+  StepRows values;
 };
 
 inline void ReadQueries(const DirectCall& call) {
@@ -76,7 +87,7 @@ inline void ReadQueries(const DirectCall& call) {
   for (std::int64_t r = 0; r < call.rows; ++r) {
     const DirectRow& at = call.at[r];
     RowReader reader(a.q, at.batch, at.head);
-    const float* row = reader.Floats(at.query, a.head_dim, call.scratch.step.gather);
+    const float* row = reader.Floats(at.query, a.head_dim, call.scratch.keys.gather);
     float* to = call.scratch.queries + r * padded;
     std::memcpy(to, row, static_cast<std::size_t>(a.head_dim) * sizeof(float));
     std::memset(to + a.head_dim, 0, static_cast<std::size_t>(padded - a.head_dim) * sizeof(float));
@@ -86,37 +97,72 @@ inline void ReadQueries(const DirectCall& call) {
   }
 }
 
-// Scores of every row against the keys of a step.
+// Scores of every row against the keys [first, first + kWidth) of a step.
 template <tensor::DType kDType>
-inline void MultiplyKeys(const DirectCall& call, std::int64_t count, const std::byte* const* keys) {
+inline void MultiplyKeys(const DirectCall& call, const DirectStep& step, std::int64_t first) {
   const std::int64_t dim = PaddedDim(call.attention);
-  for (std::int64_t c = 0; c < count; c += kWidth) {
-    const std::byte* at[kWidth];
-    for (int i = 0; i < kWidth; ++i) at[i] = keys[Min(c + i, count - 1)];
-    for (std::int64_t r = 0; r < call.rows; ++r) {
-      ei::pstore(call.scratch.scores + r * kDirectKeys + c, ScoreKeys<kDType>(call.scratch.queries + r * dim, at, dim));
+  const std::byte* at[kWidth];
+  for (int i = 0; i < kWidth; ++i) {
+    const std::byte* const* key = step.keys.rows + Min(first + i, step.range.keys - 1);
+    at[i] = key[0];
+    AskForBytes(key[kStepAhead], dim * ElementSize(kDType));
+  }
+  const float* query = call.scratch.queries;
+  float* scores = step.scores + first;
+  ei::pstore(scores, ScoreKeys<kDType, true>(query, at, dim));
+  for (std::int64_t r = 1; r < call.rows; ++r) {
+    ei::pstore(scores + r * kDirectKeys, ScoreKeys<kDType, false>(query + r * dim, at, dim));
+  }
+}
+
+// Adds the values of the keys [first, first + kWidth) of a step.
+template <tensor::DType kDType>
+inline void AddValues(const DirectCall& call, const DirectStep& step, std::int64_t first) {
+  const std::int64_t packets = ValuePackets(call.attention);
+  for (std::int64_t r = 0; r < call.rows; r = step.group_end[r]) {
+    const std::int64_t begin = Max(first, step.hidden[r]);
+    const std::int64_t count = Min(first + kWidth, step.visible[r]) - begin;
+    if (count <= 0) continue;
+    for (std::int64_t packet = 0; packet < packets; packet += kValueCols) {
+      AddStepValues<kDType>(
+          {step.scores + r * kDirectKeys + begin, kDirectKeys, step.values.rows + begin, packet * kWidth, count,
+           call.scratch.output + (r * packets + packet) * kWidth, packets * kWidth},
+          step.group_end[r] - r, Min<std::int64_t>(kValueCols, packets - packet));
     }
   }
 }
 
+// Multiplies the keys of one step and adds the values of the one before it, in turns: two streams of memory side by
+// side are read faster than one after the other. Either may be null.
+inline void ReadSteps(const DirectCall& call, const DirectStep* step, const DirectStep* before) {
+  const std::int64_t keys = step == nullptr ? 0 : step->range.keys;
+  const std::int64_t values = before == nullptr ? 0 : before->range.keys;
+  for (std::int64_t c = 0; c < Max(keys, values); c += kWidth) {
+    if (c < keys) WithDType(step->keys.dtype, [&]<tensor::DType kDType>() { MultiplyKeys<kDType>(call, *step, c); });
+    if (c < values)
+      WithDType(before->values.dtype, [&]<tensor::DType kDType>() { AddValues<kDType>(call, *before, c); });
+  }
+}
+
 // Adds biases, masks, and raises the running maxima.
-inline void MaskScores(const DirectCall& call, const KeyTile& range, const RowKeys& seen) {
+inline void MaskScores(const DirectCall& call, const DirectStep& step) {
   const Attention& a = call.attention;
   const DirectScratch& scratch = call.scratch;
+  const KeyTile& range = step.range;
   const std::int64_t columns = RoundUp(range.keys, kWidth);
   const Packet log2e = ei::pset1<Packet>(kLog2E);
   for (std::int64_t r = 0; r < call.rows; ++r) {
     const DirectRow& at = call.at[r];
     const float* bias = BiasSlice(a, at.batch, at.head, at.query, 1, range.key, columns, scratch.bias);
     const float* key_bias = KeyBiasSlice(a, at.head, range.key, range.keys, scratch.key_bias);
-    float* scores = scratch.scores + r * kDirectKeys;
+    float* scores = step.scores + r * kDirectKeys;
     Packet max = ei::pload<Packet>(scratch.lane_max + r * kWidth);
     for (std::int64_t c = 0; c < columns; c += kWidth) {
       Packet score = ei::pload<Packet>(scores + c);
       if (bias != nullptr) score = ei::pmadd(ei::ploadu<Packet>(bias + c), log2e, score);
       if (key_bias != nullptr) score = ei::pmadd(ei::pload<Packet>(key_bias + c), log2e, score);
-      if (seen.visible[r] - c < kWidth) score = MaskScore(score, Max<std::int64_t>(0, seen.visible[r] - c), 0);
-      if (seen.hidden[r] > c) score = HideFirst(score, Min(kWidth, seen.hidden[r] - c), 0);
+      if (step.visible[r] - c < kWidth) score = MaskScore(score, Max<std::int64_t>(0, step.visible[r] - c), 0);
+      if (step.hidden[r] > c) score = HideFirst(score, Min(kWidth, step.hidden[r] - c), 0);
       if (range.keep != nullptr) score = KeepScore(score, range.keep + c);
       ei::pstore(scores + c, score);
       max = ei::pmax(max, score);
@@ -125,61 +171,45 @@ inline void MaskScores(const DirectCall& call, const KeyTile& range, const RowKe
   }
 }
 
-// Adds the step's values. Rows are taken together where they see the same keys.
-template <tensor::DType kDType>
-inline void AddValuesOfStep(const DirectCall& call, const std::byte* const* values, const RowKeys& seen) {
-  const std::int64_t packets = ValuePackets(call.attention);
-  for (std::int64_t r = 0; r < call.rows;) {
-    const auto like_first = [&seen, r](std::int64_t other) {
-      return seen.visible[other] == seen.visible[r] && seen.hidden[other] == seen.hidden[r];
-    };
-    std::int64_t group = 1;
-    while (group < kStepRows && r + group < call.rows && like_first(r + group)) ++group;
-    const std::int64_t hidden = seen.hidden[r];
-    for (std::int64_t c = 0; c < ValueChunks(packets) && hidden < seen.visible[r]; ++c) {
-      const ValueChunk chunk = ChunkAt(packets, c);
-      AddStepValues<kDType>({call.scratch.scores + r * kDirectKeys + hidden, kDirectKeys, values + hidden,
-                             chunk.first_packet * kWidth, seen.visible[r] - hidden,
-                             call.scratch.output + (r * packets + chunk.first_packet) * kWidth, packets * kWidth},
-                            group, chunk.packets);
-    }
-    r += group;
-  }
-}
-
-// Puts zeros in the place of values that key bits hide: their weights are zeros, and zero times NaN is NaN.
-inline void ZeroHidden(const DirectCall& call, const KeyTile& range) {
-  for (std::int64_t r = 0; r < range.keys; ++r) {
-    if (KeyBit(call.attention, call.unit.batch, range.key + r)) continue;
-    call.scratch.step.rows[r] = reinterpret_cast<const std::byte*>(call.scratch.zeros);
-  }
-}
-
-inline void DirectStep(const DirectCall& call, const KeyTile& range, std::int64_t end, RowReader& keys,
-                       RowReader& values) {
-  const Attention& a = call.attention;
+// Turns the scores of a step into weights.
+inline void Weigh(const DirectCall& call, const DirectStep& step) {
   const DirectScratch& scratch = call.scratch;
-  std::int64_t visible[kDirectRows], hidden[kDirectRows];
-  for (std::int64_t r = 0; r < call.rows; ++r) {
-    const DirectRow& at = call.at[r];
-    visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, at.batch, end, at.query) - range.key));
-    hidden[r] = Max<std::int64_t>(0, Min(visible[r], FirstVisible(a, at.batch, at.query) - range.key));
-  }
-  const RowKeys seen{hidden, visible};
-  const StepRows key_rows = FindStepRows(a.k, keys, range.key, range.keys, a.head_dim, scratch.step);
-  WithDType(key_rows.dtype, [&]<tensor::DType kDType>() { MultiplyKeys<kDType>(call, range.keys, key_rows.rows); });
-  MaskScores(call, range, seen);
-  const std::int64_t packets = ValuePackets(a);
+  const std::int64_t packets = ValuePackets(call.attention);
   for (std::int64_t r = 0; r < call.rows; ++r) {
     const SoftmaxRow row{scratch.lane_max + r * kWidth, scratch.lane_sum + r * kWidth, scratch.max + r,
                          scratch.output + r * packets * kWidth, packets};
     RaiseMax(row);
-    WeighTileRow<Product::kF32>(scratch.scores + r * kDirectKeys, {hidden[r], visible[r]},
-                                {hidden[r] / kWidth * kWidth, visible[r]}, row);
+    WeighTileRow<Product::kF32>(step.scores + r * kDirectKeys, {step.hidden[r], step.visible[r]},
+                                {step.hidden[r] / kWidth * kWidth, step.visible[r]}, row);
   }
-  const StepRows value_rows = FindStepRows(a.v, values, range.key, range.keys, a.value_head_dim, scratch.step);
-  if (range.keep != nullptr) ZeroHidden(call, range);
-  WithDType(value_rows.dtype, [&]<tensor::DType kDType>() { AddValuesOfStep<kDType>(call, value_rows.rows, seen); });
+}
+
+// What each row sees of the step's keys, and which rows take them together. `end` is where the call's keys end.
+inline void FindVisible(const DirectCall& call, std::int64_t end, DirectStep& step) {
+  const Attention& a = call.attention;
+  const KeyTile& range = step.range;
+  std::int64_t first = 0;  // of a group
+  for (std::int64_t r = 0; r < call.rows; ++r) {
+    const DirectRow& at = call.at[r];
+    step.visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, at.batch, end, at.query) - range.key));
+    step.hidden[r] = Max<std::int64_t>(0, Min(step.visible[r], FirstVisible(a, at.batch, at.query) - range.key));
+    const bool like_first = step.visible[r] == step.visible[first] && step.hidden[r] == step.hidden[first];
+    if (!like_first || r - first == kStepRows) first = r;
+    step.group_end[first] = r + 1;
+  }
+}
+
+// The rows of values, with zeros in the place of those that key bits hide: their weights are zeros, and zero times NaN
+// is NaN.
+inline StepRows FindValues(const DirectCall& call, const KeyTile& range, std::int64_t end, RowReader& reader) {
+  const Attention& a = call.attention;
+  const StepScratch& scratch = call.scratch.values;
+  const StepRows rows = FindStepRows(a.v, reader, range.key, range.keys, end, a.value_head_dim, scratch);
+  for (std::int64_t r = 0; range.keep != nullptr && r < range.keys; ++r) {
+    if (KeyBit(a, call.unit.batch, range.key + r)) continue;
+    scratch.rows[r] = reinterpret_cast<const std::byte*>(call.scratch.zeros);
+  }
+  return rows;
 }
 
 inline void Direct(const Attention& a, const DirectUnit& unit, std::int64_t first, std::int64_t last, float* partial,
@@ -199,11 +229,22 @@ inline void Direct(const Attention& a, const DirectUnit& unit, std::int64_t firs
   RowReader keys(a.k, unit.batch, unit.kv_head);
   RowReader values(a.v, unit.batch, unit.kv_head);
   const std::int64_t end = VisibleKeys(a, unit.batch, last, QueryLength(a, unit.batch) - 1);
+  DirectStep steps[2];  // this one and the one before
+  DirectStep* before = nullptr;
   for (std::int64_t key = Max(first, FirstVisible(a, unit.batch, 0)); key < end; key += kDirectKeys) {
-    KeyTile range{key, Min(kDirectKeys, end - key), nullptr};
-    if (!FindKept(a, unit.batch, key, range.keys, scratch.keep, range.keep)) continue;
-    DirectStep(call, range, end, keys, values);
+    DirectStep& step = steps[before == steps ? 1 : 0];
+    step.range = {key, Min(kDirectKeys, end - key), nullptr};
+    if (!FindKept(a, unit.batch, key, step.range.keys, scratch.keep, step.range.keep)) continue;
+    step.scores = scratch.scores + (&step - steps) * kDirectRows * kDirectKeys;
+    step.keys = FindStepRows(a.k, keys, key, step.range.keys, end, a.head_dim, scratch.keys);
+    FindVisible(call, end, step);
+    ReadSteps(call, &step, before);
+    MaskScores(call, step);
+    Weigh(call, step);
+    step.values = FindValues(call, step.range, end, values);
+    before = &step;
   }
+  ReadSteps(call, nullptr, before);
   for (std::int64_t r = 0; r < call.rows; ++r) {
     const RowResult result{scratch.max[r], ei::predux(ei::pload<Packet>(scratch.lane_sum + r * kWidth)),
                            scratch.output + r * packets * kWidth};

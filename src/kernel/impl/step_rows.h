@@ -6,37 +6,45 @@
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-// Each row has whole packets of numbers of one dtype, at any address.
+// Rows of keys, and of values, that are asked for ahead of use: the processor's own reading ahead ends with each page
+// of 4 KiB. Farther is slower: what is asked for takes the places of what is waited for.
+inline constexpr std::int64_t kStepAhead = 8;
+
+// Each row has whole packets of numbers of one dtype, at any address. After them come kStepAhead addresses of rows that
+// will be read next, of which the last may repeat.
 struct StepRows {
   const std::byte* const* rows;
   tensor::DType dtype;
 };
 
-// Memory for those that cannot be read in place.
+// Memory of a step's keys, or values.
 struct StepScratch {
-  const std::byte** rows;  // [kDirectKeys]: where each lies
-  float* copies;           // [kDirectKeys][dim padded to packets]
+  const std::byte** rows;  // [kDirectKeys + kStepAhead]: where each lies
+  float* copies;           // [kDirectKeys][dim padded to packets]: of those that cannot be read in place
   float* gather;           // one row, twice
 };
+inline StepScratch CarveStep(std::int64_t padded_dim, Carver& carver) {
+  return {carver.Take<const std::byte*>(kDirectKeys + kStepAhead), carver.Take<float>(kDirectKeys * padded_dim),
+          carver.Take<float>(2 * padded_dim)};
+}
 
-// The rows [first, first + count) of a head: in place where they are whole packets long and a segment or page holds
-// them, else copied; as floats if they are not whole packets.
+// The rows [first, first + count) of a head, whose last is `last` - 1: in place where they are whole packets long and a
+// segment or page holds them, else copied; as floats if they are not whole packets.
 inline StepRows FindStepRows(const TensorView& view, RowReader& reader, std::int64_t first, std::int64_t count,
-                             std::int64_t dim, const StepScratch& scratch) {
+                             std::int64_t last, std::int64_t dim, const StepScratch& scratch) {
   const std::int64_t stride = RoundUp(dim, kWidth);
-  if (stride != dim) {
-    for (std::int64_t r = 0; r < count; ++r) {
-      float* copy = scratch.copies + r * stride;
-      CopyRow(reader, view.dtype, first + r, dim, reinterpret_cast<std::byte*>(scratch.gather), copy);
-      scratch.rows[r] = reinterpret_cast<const std::byte*>(copy);
-    }
-    return {scratch.rows, tensor::DType::kF32};
-  }
   const std::int64_t size = dim * ElementSize(view.dtype);
+  const bool whole_packets = stride == dim;
   for (std::int64_t r = 0; r < count;) {
-    const std::byte* in_place = reader.InPlace(first + r, size);
+    float* copy = scratch.copies + r * stride;
+    const std::byte* in_place = whole_packets ? reader.InPlace(first + r, size) : nullptr;
     if (in_place == nullptr) {
-      scratch.rows[r] = reader.Gather(first + r, size, reinterpret_cast<std::byte*>(scratch.copies + r * stride));
+      if (whole_packets) {
+        scratch.rows[r] = reader.Gather(first + r, size, reinterpret_cast<std::byte*>(copy));
+      } else {
+        CopyRow(reader, view.dtype, first + r, dim, reinterpret_cast<std::byte*>(scratch.gather), copy);
+        scratch.rows[r] = reinterpret_cast<const std::byte*>(copy);
+      }
       ++r;
       continue;
     }
@@ -44,7 +52,16 @@ inline StepRows FindStepRows(const TensorView& view, RowReader& reader, std::int
     for (std::int64_t i = 0; i < run; ++i) scratch.rows[r + i] = in_place + i * reader.row_bytes();
     r += run;
   }
-  return {scratch.rows, view.dtype};
+  for (std::int64_t i = count; i < count + kStepAhead; ++i) {
+    const std::byte* next = whole_packets && first + i < last ? reader.InPlace(first + i, size) : nullptr;
+    scratch.rows[i] = next == nullptr ? scratch.rows[i - 1] : next;
+  }
+  return {scratch.rows, whole_packets ? view.dtype : tensor::DType::kF32};
+}
+
+// Asks for `size` bytes.
+ATTND_INLINE void AskForBytes(const std::byte* from, std::int64_t size) {
+  for (std::int64_t at = 0; at < size; at += 64) __builtin_prefetch(from + at);
 }
 
 // Numbers [at, at + kWidth) of a row.
@@ -72,16 +89,23 @@ ATTND_INLINE void WithDType(tensor::DType dtype, const Step& step) {
   }
 }
 
-// Products of one query with kWidth rows of keys, of which the last ones may repeat.
-template <tensor::DType kDType>
+// Products of one query with kWidth rows of keys, of which the last ones may repeat. Keys that come from memory
+// (`kFromMemory`) are read row by row, as they lie; those that an earlier query has brought into the cache column by
+// column, which loads each part of the query once. The sums are the same.
+template <tensor::DType kDType, bool kFromMemory>
 ATTND_INLINE Packet ScoreKeys(const float* query, const std::byte* const (&keys)[kWidth], std::int64_t padded_dim) {
   ei::PacketBlock<Packet, kWidth> acc;
 #pragma GCC unroll 16
-  for (int i = 0; i < kWidth; ++i) {  // row by row, as they lie: the processor then reads ahead by itself
+  for (int i = 0; i < kWidth; ++i) {
     acc.packet[i] = ei::pset1<Packet>(0.0f);
-    for (std::int64_t d = 0; d < padded_dim; d += kWidth) {
+    for (std::int64_t d = 0; kFromMemory && d < padded_dim; d += kWidth) {
       acc.packet[i] = ei::pmadd(ei::pload<Packet>(query + d), NumbersAt<kDType>(keys[i], d), acc.packet[i]);
     }
+  }
+  for (std::int64_t d = 0; !kFromMemory && d < padded_dim; d += kWidth) {
+    const Packet part = ei::pload<Packet>(query + d);
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) acc.packet[i] = ei::pmadd(part, NumbersAt<kDType>(keys[i], d), acc.packet[i]);
   }
   ei::ptranspose(acc);
 #pragma GCC unroll 8
@@ -96,7 +120,7 @@ ATTND_INLINE Packet ScoreKeys(const float* query, const std::byte* const (&keys)
 struct StepValues {
   const float* weights;  // row r's at weights + r * weight_stride
   std::int64_t weight_stride;
-  const std::byte* const* values;  // key j's row
+  const std::byte* const* values;  // key j's row, and kStepAhead more
   std::int64_t first_column;       // of the chunk
   std::int64_t keys;
   float* output;  // row r's at output + r * output_stride
@@ -116,6 +140,8 @@ void AddStepValues(const StepValues& step) {
   for (int r = 0; r < kRows; ++r) weights[r] = step.weights + r * step.weight_stride;
   for (std::int64_t j = 0; j < step.keys; ++j) {
     const std::byte* row = step.values[j];
+    const std::int64_t size = ElementSize(kDType);
+    AskForBytes(step.values[j + kStepAhead] + step.first_column * size, kCols * kWidth * size);
     Packet value[kCols];
 #pragma GCC unroll 4
     for (int c = 0; c < kCols; ++c) value[c] = NumbersAt<kDType>(row, step.first_column + c * kWidth);
