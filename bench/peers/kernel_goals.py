@@ -162,6 +162,9 @@ def _torch_goals() -> list[Goal]:
         parts = (f"hf_t5 ({worker})", f"hf_t5_bias ({worker})")
         what = "Against Hugging Face's T5 code, making its bias included"
         goals.append(Goal(what, f"n = 2048, malloc {malloc}", _ratio("n2048", parts), bound))
+    parts = ("hf_t5_sdpa (torch-keeps-pages)", "hf_t5_bias (torch-keeps-pages)")
+    what = "Against Hugging Face's `sdpa` (5.15 or newer), making its bias included"
+    goals.append(Goal(what, "n = 2048, malloc keeping its pages", _ratio("n2048", parts), 2.7))
     for n in (32, 64):
         figure = _against_fastest(f"batch64-n{n}", "(torch)")
         goals.append(Goal("Against PyTorch's best with the bias", f"batch 64, n = {n}", figure, 2.0))

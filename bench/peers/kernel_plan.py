@@ -69,7 +69,7 @@ def _lengths() -> list[Contest]:
     hugging_face = tuple(
         entrant
         for worker in ("torch", "torch-as-it-comes", "torch-keeps-pages")
-        for entrant in _peers(_square(2048), worker, "hf_t5", "hf_t5_bias")
+        for entrant in _peers(_square(2048), worker, "hf_t5", "hf_t5_sdpa", "hf_t5_bias")
     )
     return [
         _by_length(128, *torch(128, *sdpa)),

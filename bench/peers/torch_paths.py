@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -159,12 +160,12 @@ def _hugging_face_layer(inputs: Inputs):
     )
     layer = modeling_t5.T5Attention(config, has_relative_attention_bias=True, layer_idx=0).eval()
     layer.relative_attention_bias.weight.data = torch.from_numpy(inputs.table).to(DTYPES[case.dtype])
-    return modeling_t5, layer
+    return layer
 
 
-def hf_t5(inputs: Inputs) -> Path:
-    """Hugging Face's T5 attention function; its bias and its causal mask are ready."""
-    module, layer = _hugging_face_layer(inputs)
+def _hf_attention(inputs: Inputs, attend: Callable) -> Path:
+    """One of Hugging Face's attention functions on a T5 layer; its bias and its causal mask are ready."""
+    layer = _hugging_face_layer(inputs)
     q, k, v = _tensors(inputs)
     case = inputs.case
     past = case.keys - case.queries
@@ -173,15 +174,27 @@ def hf_t5(inputs: Inputs) -> Path:
     future = position[None, :] > position[past:, None]
     zeros = torch.zeros(1, 1, case.queries, case.keys, dtype=q.dtype)
     mask = _placed(inputs, zeros.masked_fill_(future, torch.finfo(q.dtype).min))
-    run = functools.partial(
-        module.eager_attention_forward, layer, q, k, v, mask, scaling=1.0, position_bias=bias
-    )
+    run = functools.partial(attend, layer, q, k, v, mask, scaling=1.0, position_bias=bias)
     return Path(run, lambda result: _numpy(result[0].transpose(1, 2)), _memory(k, v), precision=inputs.case.dtype)
+
+
+def hf_t5(inputs: Inputs) -> Path:
+    """T5's own function, `eager`."""
+    from transformers.models.t5 import modeling_t5
+
+    return _hf_attention(inputs, modeling_t5.eager_attention_forward)
+
+
+def hf_t5_sdpa(inputs: Inputs) -> Path:
+    """`sdpa`, which T5 takes since transformers 5.15: bias and mask are added up in each call."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return _hf_attention(inputs, sdpa_attention_forward)
 
 
 def hf_t5_bias(inputs: Inputs) -> Path:
     """Hugging Face's `compute_bias` alone. Checked by adding it to the products."""
-    _, layer = _hugging_face_layer(inputs)
+    layer = _hugging_face_layer(inputs)
     q, k, v = _tensors(inputs)
     case = inputs.case
     past = case.keys - case.queries
@@ -196,5 +209,5 @@ def hf_t5_bias(inputs: Inputs) -> Path:
 
 PATHS = {
     path.__name__: path
-    for path in (sdpa_mask, sdpa_causal, sdpa_plain, sdpa_view_chunks, compiled, flex_t5, hf_t5, hf_t5_bias)
+    for path in (sdpa_mask, sdpa_causal, sdpa_plain, sdpa_view_chunks, compiled, flex_t5, hf_t5, hf_t5_sdpa, hf_t5_bias)
 }
