@@ -68,7 +68,7 @@ class RowReader {
 
   // They in place, or null if no single segment holds them. May be of several rows.
   ATTND_INLINE const std::byte* InPlace(std::int64_t row, std::int64_t size) {
-    const std::int64_t position = PositionOf(row);
+    const std::int64_t position = BytesBefore(row);
     if (position < begin_ || position >= end_) Seek(position);
     return position + size <= end_ ? data_ + (position - begin_) : nullptr;
   }
@@ -77,7 +77,7 @@ class RowReader {
   // InPlace has just found, and at most `rows`.
   ATTND_INLINE std::int64_t RowsInPlace(std::int64_t row, std::int64_t rows, std::int64_t size) const {
     if (row_bytes_ <= 0) return 1;
-    const std::int64_t room = end_ - PositionOf(row) - size;
+    const std::int64_t room = end_ - BytesBefore(row) - size;
     return room >= (rows - 1) * row_bytes_ ? rows : room / row_bytes_ + 1;
   }
 
@@ -93,7 +93,7 @@ class RowReader {
 
   // As Bytes, of a row that does not lie in place.
   [[gnu::noinline]] const std::byte* Gather(std::int64_t row, std::int64_t size, std::byte* buffer) {
-    const std::int64_t position = PositionOf(row);
+    const std::int64_t position = BytesBefore(row);
     for (std::int64_t done = 0; done < size;) {
       if (position + done >= end_) Seek(position + done);
       const std::int64_t piece = Min(size - done, end_ - (position + done));
@@ -105,7 +105,7 @@ class RowReader {
 
  private:
   // In bytes of the tensor; of a tensor in pages, as if the head's parts of them followed each other.
-  std::int64_t PositionOf(std::int64_t row) const { return first_ + row * row_bytes_; }
+  std::int64_t BytesBefore(std::int64_t row) const { return first_ + row * row_bytes_; }
 
   // To the segment or page that holds `position`.
   [[gnu::noinline]] void Seek(std::int64_t position) {
