@@ -117,7 +117,7 @@ inline void MultiplyKeys(const DirectCall& call, const DirectStep& step, std::in
 
 // Adds the values of the keys [first, first + kWidth) of a step.
 template <tensor::DType kDType>
-inline void AddValues(const DirectCall& call, const DirectStep& step, std::int64_t first) {
+inline void AddValuesOf(const DirectCall& call, const DirectStep& step, std::int64_t first) {
   const std::int64_t packets = ValuePackets(call.attention);
   for (std::int64_t r = 0; r < call.rows; r = step.group_end[r]) {
     const std::int64_t begin = Max(first, step.hidden[r]);
@@ -140,7 +140,7 @@ inline void ReadSteps(const DirectCall& call, const DirectStep* step, const Dire
   for (std::int64_t c = 0; c < Max(keys, values); c += kWidth) {
     if (c < keys) WithDType(step->keys.dtype, [&]<tensor::DType kDType>() { MultiplyKeys<kDType>(call, *step, c); });
     if (c < values)
-      WithDType(before->values.dtype, [&]<tensor::DType kDType>() { AddValues<kDType>(call, *before, c); });
+      WithDType(before->values.dtype, [&]<tensor::DType kDType>() { AddValuesOf<kDType>(call, *before, c); });
   }
 }
 
@@ -185,7 +185,7 @@ inline void Weigh(const DirectCall& call, const DirectStep& step) {
 }
 
 // What each row sees of the step's keys, and which rows take them together. `end` is where the call's keys end.
-inline void FindVisible(const DirectCall& call, std::int64_t end, DirectStep& step) {
+inline void FindSeen(const DirectCall& call, std::int64_t end, DirectStep& step) {
   const Attention& a = call.attention;
   const KeyTile& range = step.range;
   std::int64_t first = 0;  // of a group
@@ -237,7 +237,7 @@ inline void Direct(const Attention& a, const DirectUnit& unit, std::int64_t firs
     if (!FindKept(a, unit.batch, key, step.range.keys, scratch.keep, step.range.keep)) continue;
     step.scores = scratch.scores + (&step - steps) * kDirectRows * kDirectKeys;
     step.keys = FindStepRows(a.k, keys, key, step.range.keys, end, a.head_dim, scratch.keys);
-    FindVisible(call, end, step);
+    FindSeen(call, end, step);
     ReadSteps(call, &step, before);
     MaskScores(call, step);
     Weigh(call, step);

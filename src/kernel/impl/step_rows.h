@@ -2,7 +2,7 @@
 // dtype.
 #pragma once
 
-#include "kernel/impl/values.h"
+#include "kernel/impl/rows.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
