@@ -129,7 +129,7 @@ struct ComputeRequest {
   std::vector<std::int64_t> query_segments;
   std::vector<std::int64_t> key_segments;
   // The sequence of k and v that each sequence of q reads, [batch]; or empty. k and v may then have another batch than
-  // q.
+  // q. Beams of one source should follow each other: their keys are then read once.
   std::vector<std::int64_t> kv_rows;
   std::optional<std::int64_t> first_head;  // the table's head of query head 0; absent: the call has all heads
   ProductPrecision product_precision = ProductPrecision::kOfDtype;
