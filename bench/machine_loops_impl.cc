@@ -23,13 +23,19 @@ float FmaLoop(std::int64_t rounds) {
   Packet acc[kFmaChains];
 #pragma GCC unroll 24
   for (int i = 0; i < kFmaChains; ++i) acc[i] = ei::pset1<Packet>(static_cast<float>(i));
-  // NEON's instruction adds to its third operand, so that is the chain: any other order would copy a register each
-  // time.
-  const Packet one = ei::pset1<Packet>(0.5f);
-  const Packet other = ei::pset1<Packet>(0.25f);
+  const Packet factor = ei::pset1<Packet>(0.5f);
+  const Packet addend = ei::pset1<Packet>(1.0f);
   for (std::int64_t n = 0; n < rounds; ++n) {
 #pragma GCC unroll 24
-    for (int i = 0; i < kFmaChains; ++i) acc[i] = ei::pmadd(one, other, acc[i]);
+    for (int i = 0; i < kFmaChains; ++i) {
+#if ATTND_AARCH64
+      // NEON's instruction adds to its third operand: any other chain would copy a register each time.
+      acc[i] = ei::pmadd(factor, addend, acc[i]);
+#else
+      // Where there is no such instruction, a product of two constants would be made once.
+      acc[i] = ei::pmadd(acc[i], factor, addend);
+#endif
+    }
   }
 #pragma GCC unroll 24
   for (int i = 1; i < kFmaChains; ++i) acc[0] = ei::padd(acc[0], acc[i]);
