@@ -53,7 +53,7 @@ ABSL_FLAG(std::int64_t, prefix, 0, "keys that a causal mask hides from no query"
 ABSL_FLAG(bool, key_bias, false, "a bias of each key, too");
 ABSL_FLAG(std::int64_t, beams, 1, "batch entries that share each source's keys and values; divides the batch");
 ABSL_FLAG(std::int64_t, page_rows, 0,
-          "keys and values in pages of so many rows of all heads, in random order; divides the keys; 0: in one piece");
+          "rows of a page, where keys and values lie in pages in random order; divides the keys; 0: in one piece");
 ABSL_FLAG(int, reps, 20, "timed repetitions");
 ABSL_FLAG(bool, turns, false,
           "read lengths of turns, in seconds, from standard input, and print a line of JSON with the times of each");
@@ -308,8 +308,9 @@ class Problem {
       for (const std::int64_t at : order) {
         lists.pages.push_back(input.bytes.data() + static_cast<std::size_t>(at * elements) * tensor::SizeOf(s.dtype));
       }
-      for (std::int64_t b = 0; b < s.batch; ++b)
+      for (std::int64_t b = 0; b < s.batch; ++b) {
         lists.of_entries.push_back(&lists.pages[static_cast<std::size_t>(b / s.beams * pages)]);
+      }
       view = {};
       view.dtype = s.dtype;
       view.head_stride = s.page_rows * s.dim;

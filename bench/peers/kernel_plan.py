@@ -89,8 +89,8 @@ def _batches() -> list[Contest]:
         entrants = (Entrant("attnd", "attnd", case), *peers, *_peers(case, "onnx", "ort_attention"))
         contests.append(Contest(f"batch64-n{n}", f"batch 64, 8 heads, n = {n}, d = 64, fp32, one thread", entrants))
     entrants = tuple(
-        Entrant(f"attnd, batch {batch}, n = {n}", "attnd", _square(n, batch=batch, heads=heads))
-        for n, batch, heads in ((32, 16, 8), (32, 2048, 8), (64, 8, 8), (64, 1024, 8))
+        Entrant(f"attnd, batch {batch}, n = {n}", "attnd", _square(n, batch=batch))
+        for n, batch in ((32, 16), (32, 2048), (64, 8), (64, 1024))
     )
     title = "8 heads, d = 64, fp32, one thread: tensors that stay in a cache, and tensors from memory"
     contests.append(Contest("short", title, entrants))

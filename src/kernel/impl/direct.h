@@ -138,9 +138,12 @@ inline void ReadSteps(const DirectCall& call, const DirectStep* step, const Dire
   const std::int64_t keys = step == nullptr ? 0 : step->range.keys;
   const std::int64_t values = before == nullptr ? 0 : before->range.keys;
   for (std::int64_t c = 0; c < Max(keys, values); c += kWidth) {
-    if (c < keys) WithDType(step->keys.dtype, [&]<tensor::DType kDType>() { MultiplyKeys<kDType>(call, *step, c); });
-    if (c < values)
+    if (c < keys) {
+      WithDType(step->keys.dtype, [&]<tensor::DType kDType>() { MultiplyKeys<kDType>(call, *step, c); });
+    }
+    if (c < values) {
       WithDType(before->values.dtype, [&]<tensor::DType kDType>() { AddValuesOf<kDType>(call, *before, c); });
+    }
   }
 }
 
