@@ -80,10 +80,11 @@ struct Kernel {
   void (*finish)(const Attention&, const RowTile&, std::byte* state);
   void (*save)(const Attention&, const RowTile&, const std::byte* state, float* partial);
 
-  // Few rows against the keys [first, last), read once for all and in place, as one partial result. What a row gets
-  // does not depend, to the bit, on which others are beside it.
-  void (*direct)(const Attention&, const DirectUnit&, std::int64_t first, std::int64_t last, float* partial,
-                 std::byte* scratch);
+  // Few rows against the keys [first, last), read once for all and in place, as one partial result for each range of
+  // range_keys keys from the first on. What a row gets of a range does not depend, to the bit, on which others are
+  // beside it, nor on which other ranges the call has.
+  void (*direct)(const Attention&, const DirectUnit&, std::int64_t first, std::int64_t last, std::int64_t range_keys,
+                 float* partials, std::byte* scratch);
 
   // Merges the partial results of `splits` key ranges of a unit, in order, into the output. A partial result has
   // PartialFloats per row, rows ordered by entry, head and query; splits follow each other.

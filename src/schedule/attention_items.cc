@@ -10,6 +10,19 @@ namespace {
 
 std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+// Of the `next`-th item of a unit with splits: its keys, counted from the unit's first, and what they cost.
+struct SplitItem {
+  std::int64_t first;
+  std::int64_t last;
+  double cost;
+};
+SplitItem SplitItemAt(const UnitPlan& plan, std::int64_t next) {
+  const std::int64_t keys = plan.split_keys * plan.splits_an_item;
+  const std::int64_t first = next * keys;
+  const std::int64_t last = std::min(plan.keys, first + keys);
+  return {first, last, plan.cost * static_cast<double>(last - first) / static_cast<double>(plan.keys)};
+}
+
 }  // namespace
 
 // Where the arrays lie in the memory.
@@ -97,7 +110,7 @@ std::int64_t AttentionItems::TilesAnItem(const OpenUnit& open) const {
 }
 
 std::int64_t AttentionItems::FirstItems(const UnitPlan& plan, bool packs_values) const {
-  if (plan.way != Way::kShared) return plan.splits;
+  if (plan.way != Way::kShared) return CeilDiv(plan.splits, plan.splits_an_item);
   return CeilDiv(plan.keys, plan_.pack_keys()) * (packs_values ? 2 : 1);
 }
 
@@ -114,7 +127,7 @@ void AttentionItems::PrepareUnopened() {
                                                       plan.first_key, plan.first_key + plan.keys);
     unopened_cost_ = AttentionPlan::PackCost(std::min(plan.keys, plan_.pack_keys()), a.head_dim);
   } else {
-    unopened_cost_ = plan.cost / static_cast<double>(plan.splits);
+    unopened_cost_ = SplitItemAt(plan, 0).cost;
   }
   unopened_items_ = FirstItems(plan, unopened_.values == nullptr);
 }
@@ -149,8 +162,8 @@ Item AttentionItems::ItemAt(std::int32_t slot) const {
   const std::int64_t end = plan.first_key + plan.keys;
   if (plan.way != Way::kShared) {
     if (open.is_last_phase) return item(Step::kMerge, plan_.MergeCost(plan), 0, 0);
-    const std::int64_t key = plan.first_key + open.next * plan.split_keys;
-    return item(Step::kSplit, plan.cost / static_cast<double>(plan.splits), key, std::min(end, key + plan.split_keys));
+    const SplitItem split = SplitItemAt(plan, open.next);
+    return item(Step::kSplit, split.cost, plan.first_key + split.first, plan.first_key + split.last);
   }
   const kernel::Attention& a = plan_.attention();
   if (!open.is_last_phase) {

@@ -6,10 +6,10 @@
 //   kSplit                -> kMerge  when all splits of the unit have run
 //   kPackKeys, kPackValues -> kTile  when all packing of the unit is done
 //
-// A unit with splits, or of kShared, is open from its first item to its last. It holds a slot, and those that wait for
-// a slot are opened as others are closed. The most costly item comes first. So of one unit of kShared the tiles come
-// from the last row, which sees most, to the first; and one that packs the keys of the next unit comes before the
-// small tiles at the end.
+// A unit whose splits are several items, or of kShared, is open from its first item to its last. It holds a slot, and
+// those that wait for a slot are opened as others are closed. The most costly item comes first. So of one unit of
+// kShared the tiles come from the last row, which sees most, to the first; and one that packs the keys of the next unit
+// comes before the small tiles at the end.
 //
 // Every (row, key) pair that the mask and the lengths leave visible is in exactly one item that computes, and every row
 // is written by exactly one unit.
@@ -25,8 +25,8 @@
 namespace attnd::schedule {
 
 enum class Step : std::uint8_t {
-  kUnits,       // compute the units with ordinals [first, last) whole, without splits
-  kSplit,       // compute all rows of the slot's unit over its keys [first, last), as a partial result
+  kUnits,       // compute the units with ordinals [first, last) whole
+  kSplit,       // compute all rows of the slot's unit over its keys [first, last), as partial results of its ranges
   kMerge,       // merge the partial results of the slot's unit into the output
   kPackKeys,    // pack the keys [first, last) of the slot's unit
   kPackValues,  // pack the values of the keys [first, last) of the slot's unit

@@ -16,6 +16,7 @@ using kernel::Kernel;
 constexpr double kLargestLocal = 1 << 24;       // a unit of more is not left to one thread...
 constexpr double kSmallestShared = 1 << 21;     // ...and one of less not given to several
 constexpr double kItemsToShare = 64;            // items that a large problem should have at least
+constexpr double kMostSplitsAnItem = 4;         // so that others wait at most four times 40 us
 constexpr double kCostPerByteRead = 1;          // what reading and packing costs, in multiply-adds
 constexpr std::int64_t kShortQueries = 192;     // rows that are taken along in one pass over the keys
 constexpr std::int64_t kArenaFloats = 1 << 17;  // of keys and values packed at a time
@@ -128,7 +129,8 @@ AttentionPlan::AttentionPlan(const Attention& attention, const Kernel& kernel, s
     total += multiply_adds * static_cast<double>(attention_.kv_heads);
   }
   if (uniform_) total *= static_cast<double>(attention_.batch);
-  small_ = std::clamp(total / kItemsToShare, kSmallestShared, kLargestLocal);
+  an_item_ = total / kItemsToShare;
+  small_ = std::clamp(an_item_, kSmallestShared, kLargestLocal);
   if (uniform_) ChooseWay(unit_, multiply_adds);
   Classify(window_bytes);
 }
@@ -162,6 +164,7 @@ UnitPlan AttentionPlan::Measure(std::int64_t entry, KeyRange true_keys, double& 
   unit.keys = std::max<std::int64_t>(0, end - unit.first_key);
   unit.splits = 1;
   unit.split_keys = unit.keys;
+  unit.splits_an_item = 1;
   const double pairs = VisiblePairs(a, entry, unit.first_key, unit.keys, 0, queries) * static_cast<double>(group_);
   multiply_adds = pairs * CostPerPair(a) + ReadCost(unit.keys, a.head_dim + a.value_head_dim);
   unit.cost = multiply_adds + pairs * kCostPerPair + kCostPerUnit +
@@ -202,6 +205,7 @@ void AttentionPlan::ChooseWay(UnitPlan& unit, double multiply_adds) const {
   if (unit.rows <= kernel_->direct_rows) {
     unit.way = Way::kDirect;
     Split(unit, kernel_->direct_rows);
+    unit.splits_an_item = SplitsAnItem(unit, multiply_adds);
     return;
   }
   const bool fits = TilesOf(unit) <= kMaxStateBytes / state_bytes_;
@@ -223,6 +227,13 @@ void AttentionPlan::Split(UnitPlan& unit, std::int64_t most_rows) const {
   const std::int64_t splits = std::min(CeilDiv(unit.keys, local_keys_), most);
   unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_->key_block);
   unit.splits = CeilDiv(unit.keys, unit.split_keys);
+}
+
+// As many ranges as leave a call kItemsToShare items.
+std::int64_t AttentionPlan::SplitsAnItem(const UnitPlan& unit, double multiply_adds) const {
+  const double split = multiply_adds / static_cast<double>(unit.splits);
+  const double fit = std::clamp(an_item_ / split, 1.0, kMostSplitsAnItem);
+  return std::min(unit.splits, static_cast<std::int64_t>(fit));
 }
 
 int AttentionPlan::ClassIndex(const UnitPlan& unit) {

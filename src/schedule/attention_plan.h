@@ -21,7 +21,9 @@
 //             item of its own. For everything larger.
 //
 // Splitting a unit along its keys (kDirect, kLocal) gives one partial result (maximum, sum, output) per key range, and
-// an item that merges them. The partial results of a unit take at most 4 MiB.
+// an item that merges them. The partial results of a unit take at most 4 MiB. A range is as long as its reading hides
+// what an item costs; in a call of many, one item of kDirect computes up to four that follow each other, and reads on
+// from one to the next.
 //
 // No list. A call may have 40 million units, so nothing is kept for each of them. Where all batch entries are alike,
 // the plan describes one unit. Where lengths, starts or key bits tell them apart (their arrays are within a request's
@@ -87,14 +89,15 @@ struct UnitPlan {
   std::int64_t first_key;
   std::int64_t keys;
 
-  // kDirect, kLocal: the keys are cut into `splits` ranges of `split_keys` keys, the last one shorter. 1 split: results
+  // kDirect, kLocal: the keys are cut into `splits` ranges of `split_keys` keys, the last one shorter. 1 item: results
   // are written straight to the output. kShared, kNothing: 1.
   std::int64_t splits;
   std::int64_t split_keys;
+  std::int64_t splits_an_item;  // that one item computes, one after another
 
   double cost;  // of the whole unit
 
-  bool takes_slot() const { return way == Way::kShared || splits > 1; }
+  bool takes_slot() const { return way == Way::kShared || splits > splits_an_item; }
 };
 
 // Units [first, first + units) in the order of the plan.
@@ -184,6 +187,7 @@ class AttentionPlan {
   std::int64_t PlainUnits() const { return attention_.batch * attention_.kv_heads; }  // if each entry has its own
   void ChooseWay(UnitPlan& unit, double multiply_adds) const;
   void Split(UnitPlan& unit, std::int64_t most_rows) const;
+  std::int64_t SplitsAnItem(const UnitPlan& unit, double multiply_adds) const;
   std::int64_t PartialBytes(std::int64_t rows) const;  // of one split
   double RowsCost(std::int64_t rows, double each) const;
   std::int64_t TilesOf(const UnitPlan& unit) const;
@@ -197,7 +201,8 @@ class AttentionPlan {
   std::int64_t local_keys_;
   std::int64_t pack_keys_;
   std::int64_t state_bytes_;
-  double small_ = 0;  // multiply-adds of a unit that one thread computes
+  double an_item_ = 0;  // multiply-adds, of kItemsToShare in all
+  double small_ = 0;    // multiply-adds of a unit that one thread computes
   bool uniform_;
   UnitPlan unit_{};  // of every entry, if they are alike
   UnitClasses classes_;

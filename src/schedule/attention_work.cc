@@ -195,12 +195,13 @@ class AttentionWork final : public Work {
       case Way::kNothing:
         return Clear(Batch(u), FirstHead(u), 0, Queries(u), pacer);
       case Way::kDirect: {
-        std::byte* scratch = arena.Get(Aligned(PartialBytes(plan)) + kernel_.direct_scratch_bytes(a_));
+        const std::size_t partial_bytes = Aligned(static_cast<std::size_t>(plan.splits) * PartialBytes(plan));
+        std::byte* scratch = arena.Get(partial_bytes + kernel_.direct_scratch_bytes(a_));
         float* partial = reinterpret_cast<float*>(scratch);
         const kernel::DirectUnit unit = DirectUnitOf(u, plan);
-        kernel_.direct(a_, unit, plan.first_key, plan.first_key + plan.keys, partial,
-                       scratch + Aligned(PartialBytes(plan)));
-        kernel_.merge(a_, unit, partial, 1);
+        kernel_.direct(a_, unit, plan.first_key, plan.first_key + plan.keys, plan.split_keys, partial,
+                       scratch + partial_bytes);
+        kernel_.merge(a_, unit, partial, plan.splits);
         return true;
       }
       default: {
@@ -218,7 +219,7 @@ class AttentionWork final : public Work {
     const std::int64_t split = (item.first - plan.first_key) / plan.split_keys;
     float* partial = PartialsIn(item.slot) + split * plan.rows * kernel::PartialFloats(a_);
     if (plan.way == Way::kDirect) {
-      kernel_.direct(a_, DirectUnitOf(open.unit, plan), item.first, item.last, partial,
+      kernel_.direct(a_, DirectUnitOf(open.unit, plan), item.first, item.last, plan.split_keys, partial,
                      arena.Get(kernel_.direct_scratch_bytes(a_)));
     } else {
       RunLocal(open.unit, item.first, item.last, partial, {}, arena, pacer);

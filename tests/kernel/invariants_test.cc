@@ -89,6 +89,55 @@ TEST(Bits, DoNotDependOnTheRestOfTheBatch) {
   }
 }
 
+// Of a short unit with long keys: several ranges of keys one after another, of which one may have no true key, or each
+// as an item.
+TEST(Bits, DoNotDependOnHowManyRangesAnItemComputes) {
+  constexpr std::int64_t kEntries = 96;
+  for (const tensor::DType dtype : {tensor::DType::kF32, tensor::DType::kF16, tensor::DType::kBF16}) {
+    ProblemSpec spec{.heads = 2, .kv_heads = 1, .queries = 2, .keys = 6000, .query_offset = 5998};
+    spec.dtype = dtype;
+    spec.head_dim = spec.value_head_dim = 64;
+    for (std::int64_t key = 0; key < spec.keys; ++key) spec.key_bits.push_back(key < 1100 || key > 2500);
+    Problem problem(spec);
+    // Entries of the same tensors that see other keys.
+    Attention many = problem.attention();
+    many.batch = kEntries;
+    many.q.batch_stride = many.k.batch_stride = many.v.batch_stride = 0;
+    std::vector<std::int64_t> key_lengths;
+    std::vector<std::byte> bits;
+    const auto bit_bytes = static_cast<std::size_t>((spec.keys + 7) / 8);
+    for (std::int64_t entry = 0; entry < kEntries; ++entry) {
+      key_lengths.push_back(spec.keys - 50 * entry);
+      bits.insert(bits.end(), many.key_bits, many.key_bits + bit_bytes);
+    }
+    std::vector<float> log_sum_exp(static_cast<std::size_t>(kEntries * many.heads * spec.queries));
+    std::vector<std::byte> output(static_cast<std::size_t>(kEntries * many.out.batch_stride) * sizeof(float));
+    many.key_lengths = key_lengths.data();
+    many.key_bits = bits.data();
+    many.out.data = output.data();
+    many.log_sum_exp = log_sum_exp.data();
+    for (const Kernel* kernel : TestedKernels()) {
+      EXPECT_EQ(schedule::AttentionPlan(many, *kernel).UnitOf(0).splits_an_item, 4);
+      RunAttention(many, *kernel, 2);
+      const std::vector<std::byte> together = output;
+      const std::vector<float> sums = log_sum_exp;
+      std::fill(output.begin(), output.end(), std::byte{0x5a});
+      std::fill(log_sum_exp.begin(), log_sum_exp.end(), 7.0f);
+      for (std::int64_t entry = 0; entry < kEntries; ++entry) {
+        Attention one = many;
+        one.batch = 1;
+        one.key_lengths += entry;
+        one.out.data += entry * many.out.batch_stride * static_cast<std::int64_t>(tensor::SizeOf(many.out.dtype));
+        one.log_sum_exp += entry * many.heads * spec.queries;
+        EXPECT_EQ(schedule::AttentionPlan(one, *kernel).UnitOf(0).splits_an_item, 1);
+        RunAttention(one, *kernel, 1);
+      }
+      EXPECT_EQ(output, together) << NameOf(*kernel) << " " << spec.Name();
+      EXPECT_EQ(log_sum_exp, sums) << NameOf(*kernel) << " " << spec.Name();
+    }
+  }
+}
+
 TEST(Bits, DoNotDependOnWhatElseRuns) {
   for (const Kernel* kernel : TestedKernels()) {
     std::vector<std::unique_ptr<Problem>> problems;

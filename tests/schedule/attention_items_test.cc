@@ -204,14 +204,16 @@ std::string UnitFault(const Attention& a, const Kernel& kernel, const AttentionP
   if (unit.rows != plan.group() * (a.query_lengths == nullptr ? a.query_length : a.query_lengths[batch])) return "rows";
 
   const bool shared = unit.way == Way::kShared;
-  const bool split = unit.splits > 1;
+  const bool split = unit.splits > unit.splits_an_item;
+  const std::int64_t split_items = (unit.splits + unit.splits_an_item - 1) / unit.splits_an_item;
   if ((unit.way == Way::kNothing) != (unit.rows == 0 || unit.keys == 0)) return "kNothing";
   if (parts.Count(Step::kUnits) != (shared || split ? 0 : 1)) return "not computed whole once";
   if (parts.Count(Step::kMerge) != (split ? 1 : 0)) return "not merged once";
-  if (parts.Count(Step::kSplit) != (split ? static_cast<std::size_t>(unit.splits) : 0)) return "number of splits";
+  if (parts.Count(Step::kSplit) != (split ? static_cast<std::size_t>(split_items) : 0)) return "number of splits";
   if (split && !Covers(parts.Ranges(Step::kSplit), begin, unit.keys)) return "splits do not cover the keys once";
   for (const auto& [first, last] : parts.Ranges(Step::kSplit)) {
-    if ((first - begin) % unit.split_keys != 0 || (first - begin) % kernel.key_block != 0)
+    const std::int64_t keys = unit.split_keys * unit.splits_an_item;
+    if ((first - begin) % keys != 0 || last - first > keys || (first - begin) % kernel.key_block != 0)
       return "a split begins inside a block";
   }
   if (!parts.Follows(Step::kMerge, Step::kSplit)) return "merged before it is computed";
@@ -300,6 +302,29 @@ TEST(AttentionItems, CoverEveryPairOnceInOrder) {
       for (const int running : {1, 4, 50}) {
         EXPECT_EQ(Fault(problem.attention(), *kernel, plan, TakeAll(plan, running, 1)), "")
             << c.name << ", " << kernel->name << ", " << running;
+      }
+    }
+  }
+}
+
+// In a large call several ranges of a unit's keys are one item; where these are all of them, the unit is computed
+// whole.
+TEST(AttentionItems, TakeSeveralRangesInALargeCall) {
+  for (const std::int64_t keys : {9000, 70000}) {
+    ProblemSpec spec{.queries = 1, .keys = keys, .query_offset = keys - 1};
+    spec.head_dim = spec.value_head_dim = 16;
+    Problem problem(spec);
+    for (const std::int64_t batch : {1, 200}) {
+      Attention a = problem.attention();
+      a.batch = batch;
+      a.q.batch_stride = a.k.batch_stride = a.v.batch_stride = 0;
+      for (const Kernel* kernel : AvailableKernels()) {
+        const AttentionPlan plan(a, *kernel);
+        const UnitPlan unit = plan.UnitOf(0);
+        EXPECT_GE(unit.splits, keys == 9000 ? 3 : 17);
+        EXPECT_EQ(unit.splits_an_item, batch == 1 ? 1 : keys == 9000 ? 3 : 4);
+        const std::vector<Part> parts = TakeAll(plan, 4, 1);
+        EXPECT_EQ(Fault(a, *kernel, plan, parts), "") << keys << " keys, " << batch << ", " << kernel->name;
       }
     }
   }

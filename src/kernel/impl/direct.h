@@ -215,44 +215,71 @@ inline StepRows FindValues(const DirectCall& call, const KeyTile& range, std::in
   return rows;
 }
 
-inline void Direct(const Attention& a, const DirectUnit& unit, std::int64_t first, std::int64_t last, float* partial,
-                   std::byte* scratch_memory) {
+// Before a range: nothing is seen.
+inline void BeginRange(const DirectCall& call) {
+  const DirectScratch& scratch = call.scratch;
+  const std::int64_t width = ValuePackets(call.attention) * kWidth;
+  std::memset(scratch.output, 0, static_cast<std::size_t>(call.rows * width) * sizeof(float));
+  std::memset(scratch.lane_sum, 0, static_cast<std::size_t>(call.rows * kWidth) * sizeof(float));
+  for (std::int64_t i = 0; i < call.rows * kWidth; ++i) scratch.lane_max[i] = -kInfinity;
+  for (std::int64_t r = 0; r < call.rows; ++r) scratch.max[r] = -kInfinity;
+}
+
+// Writes a range's partial result.
+inline void SaveRange(const DirectCall& call, float* partial) {
+  const Attention& a = call.attention;
+  const DirectScratch& scratch = call.scratch;
+  for (std::int64_t r = 0; r < call.rows; ++r) {
+    const RowResult result{scratch.max[r], ei::predux(ei::pload<Packet>(scratch.lane_sum + r * kWidth)),
+                           scratch.output + r * ValuePackets(a) * kWidth};
+    SaveRow(a, result, partial + r * PartialFloats(a));
+  }
+}
+
+// The last values of a range are added beside the first keys of the next.
+inline void Direct(const Attention& a, const DirectUnit& unit, std::int64_t first, std::int64_t last,
+                   std::int64_t range_keys, float* partials, std::byte* scratch_memory) {
   Carver carver(scratch_memory);
   DirectCall call{a, unit, DirectRows(a, unit), {}, CarveDirect(a, carver)};
   for (std::int64_t r = 0; r < call.rows; ++r) call.at[r] = DirectRowAt(a, unit, r);
   const DirectScratch& scratch = call.scratch;
-  const std::int64_t packets = ValuePackets(a);
   ReadQueries(call);
-  std::memset(scratch.zeros, 0, static_cast<std::size_t>(packets * kWidth) * sizeof(float));
-  std::memset(scratch.output, 0, static_cast<std::size_t>(call.rows * packets * kWidth) * sizeof(float));
-  std::memset(scratch.lane_sum, 0, static_cast<std::size_t>(call.rows * kWidth) * sizeof(float));
-  for (std::int64_t i = 0; i < call.rows * kWidth; ++i) scratch.lane_max[i] = -kInfinity;
-  for (std::int64_t r = 0; r < call.rows; ++r) scratch.max[r] = -kInfinity;
+  std::memset(scratch.zeros, 0, static_cast<std::size_t>(ValuePackets(a) * kWidth) * sizeof(float));
 
   RowReader keys(a.k, unit.batch, unit.kv_head);
   RowReader values(a.v, unit.batch, unit.kv_head);
   const std::int64_t end = VisibleKeys(a, unit.batch, last, QueryLength(a, unit.batch) - 1);
   DirectStep steps[2];  // this one and the one before
   DirectStep* before = nullptr;
-  for (std::int64_t key = Max(first, FirstVisible(a, unit.batch, 0)); key < end; key += kDirectKeys) {
+  std::int64_t open = first;  // where the range begins whose results are in the scratch memory
+  const auto save_ranges = [&](std::int64_t until) {
+    for (; open + range_keys <= until; open += range_keys) {
+      SaveRange(call, partials);
+      BeginRange(call);
+      partials += call.rows * PartialFloats(a);
+    }
+  };
+  BeginRange(call);
+  std::int64_t next = Max(first, FirstVisible(a, unit.batch, 0));
+  while (next < end) {
+    const std::int64_t key = next;
+    const std::int64_t range_end = key + range_keys - (key - first) % range_keys;
+    next = Min(key + kDirectKeys, Min(range_end, end));
     DirectStep& step = steps[before == steps ? 1 : 0];
-    step.range = {key, Min(kDirectKeys, end - key), nullptr};
+    step.range = {key, next - key, nullptr};
     if (!FindKept(a, unit.batch, key, step.range.keys, scratch.keep, step.range.keep)) continue;
     step.scores = scratch.scores + (&step - steps) * kDirectRows * kDirectKeys;
     step.keys = FindStepRows(a.k, keys, key, step.range.keys, end, a.head_dim, scratch.keys);
     FindSeen(call, end, step);
     ReadSteps(call, &step, before);
+    save_ranges(key);
     MaskScores(call, step);
     Weigh(call, step);
     step.values = FindValues(call, step.range, end, values);
     before = &step;
   }
   ReadSteps(call, nullptr, before);
-  for (std::int64_t r = 0; r < call.rows; ++r) {
-    const RowResult result{scratch.max[r], ei::predux(ei::pload<Packet>(scratch.lane_sum + r * kWidth)),
-                           scratch.output + r * packets * kWidth};
-    SaveRow(a, result, partial + r * PartialFloats(a));
-  }
+  save_ranges(last + range_keys - 1);
 }
 
 }  // namespace attnd::kernel::ATTND_KERNEL_TAG
