@@ -1,0 +1,62 @@
+// Pages of keys and values: some tokens of one sequence, in all layers.
+//
+//   page:   layer 0 | layer 1 | ...                       each from a multiple of 64 bytes on
+//   layer:  head 0  | head 1  | ...
+//   head:   keys [kPageTokens, head_dim] | values [kPageTokens, value_head_dim]
+//
+// A page holds all layers, so that whoever reorders sequences handles one list of pages for all of them. A head's keys
+// and values stand together, since they are read together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernel/attention.h"
+#include "tensor/dtype.h"
+
+namespace attnd::cache {
+
+inline constexpr std::int64_t kPageTokens = 64;
+
+// What is kept of a token in one layer. All >= 1.
+struct LayerShape {
+  std::int64_t kv_heads;
+  std::int64_t head_dim;
+  std::int64_t value_head_dim;
+};
+
+// Immutable, and so thread-safe.
+class PageShape {
+ public:
+  // nullopt if there is no layer, a size is below 1, or a page would have more than 2^40 bytes.
+  static std::optional<PageShape> Make(absl::Span<const LayerShape> layers, tensor::DType dtype);
+
+  tensor::DType dtype() const { return dtype_; }
+  std::int64_t bytes() const { return bytes_; }  // of a page: a multiple of 64
+  std::int64_t layers() const { return static_cast<std::int64_t>(layers_.size()); }
+  const LayerShape& layer(std::int64_t layer) const { return At(layer).shape; }
+
+  // A layer's keys, or values, as kernels take them: [sequences, kv_heads, tokens, dim]. `lists` are the pages of each
+  // sequence.
+  kernel::TensorView Keys(std::int64_t layer, const std::byte* const* const* lists) const;
+  kernel::TensorView Values(std::int64_t layer, const std::byte* const* const* lists) const;
+
+ private:
+  struct Layer {
+    LayerShape shape;
+    std::int64_t begin;  // in elements
+    std::int64_t HeadStride() const { return kPageTokens * (shape.head_dim + shape.value_head_dim); }
+  };
+  PageShape(std::vector<Layer> layers, tensor::DType dtype, std::int64_t bytes)
+      : layers_(std::move(layers)), dtype_(dtype), bytes_(bytes) {}
+  const Layer& At(std::int64_t layer) const { return layers_[static_cast<std::size_t>(layer)]; }
+
+  std::vector<Layer> layers_;
+  tensor::DType dtype_;
+  std::int64_t bytes_;
+};
+
+}  // namespace attnd::cache

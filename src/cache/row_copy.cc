@@ -1,0 +1,59 @@
+#include "cache/row_copy.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/types/span.h"
+#include "tensor/convert.h"
+
+namespace attnd::cache {
+namespace {
+
+std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
+
+}  // namespace
+
+RowCopier::RowCopier(const kernel::TensorView& view, std::int64_t dim, tensor::DType to)
+    : view_(view), dim_(dim), to_(to) {
+  if (view.dtype == to) return;
+  row_.resize(static_cast<std::size_t>(dim * ElementSize(view.dtype)));
+  floats_.resize(static_cast<std::size_t>(dim));
+}
+
+void RowCopier::Copy(std::int64_t batch, std::int64_t head, std::int64_t row, std::int64_t rows, std::byte* to) {
+  const std::int64_t size = ElementSize(view_.dtype);
+  const std::int64_t row_bytes = dim_ * size;
+  std::int64_t begin = kernel::PlaceOf(view_, batch, head, row) * size;
+  if (view_.dtype == to_ && view_.row_stride == dim_) return CopyBytes(begin, rows * row_bytes, to);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    if (view_.dtype == to_) {
+      CopyBytes(begin, row_bytes, to);
+    } else {
+      CopyBytes(begin, row_bytes, row_.data());
+      tensor::ConvertToFloat(view_.dtype, row_, absl::MakeSpan(floats_));
+      tensor::ConvertFromFloat(to_, floats_, {to, static_cast<std::size_t>(dim_ * ElementSize(to_))});
+    }
+    begin += view_.row_stride * size;
+    to += dim_ * ElementSize(to_);
+  }
+}
+
+void RowCopier::CopyBytes(std::int64_t begin, std::int64_t bytes, std::byte* to) {
+  const auto begins_at = [this](std::int64_t segment) {
+    return static_cast<std::int64_t>(view_.segments[segment].begin);
+  };
+  if (begin < begins_at(segment_)) segment_ = 0;
+  while (bytes > 0) {
+    const kernel::Segment* segment = &view_.segments[segment_];
+    while (begin >= begins_at(segment_) + static_cast<std::int64_t>(segment->size))
+      segment = &view_.segments[++segment_];
+    const std::int64_t skipped = begin - begins_at(segment_);
+    const std::int64_t count = std::min(bytes, static_cast<std::int64_t>(segment->size) - skipped);
+    std::memcpy(to, segment->data + skipped, static_cast<std::size_t>(count));
+    begin += count;
+    to += count;
+    bytes -= count;
+  }
+}
+
+}  // namespace attnd::cache

@@ -1,0 +1,35 @@
+// Copying rows of a tensor, as a message brought it, into memory of another element type.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernel/attention.h"
+#include "tensor/dtype.h"
+
+namespace attnd::cache {
+
+// Copies rows of `view`, which has segments, not pages. Keeps its place, so that rows in ascending order cost nothing
+// to find. Not thread-safe; borrows what the view points at.
+class RowCopier {
+ public:
+  // `dim`: elements of a row.
+  RowCopier(const kernel::TensorView& view, std::int64_t dim, tensor::DType to);
+
+  // Copies `rows` rows from `row` on, one behind the other.
+  void Copy(std::int64_t batch, std::int64_t head, std::int64_t row, std::int64_t rows, std::byte* to);
+
+ private:
+  // Bytes of the tensor as they stand, from `begin` on.
+  void CopyBytes(std::int64_t begin, std::int64_t bytes, std::byte* to);
+
+  const kernel::TensorView& view_;
+  const std::int64_t dim_;
+  const tensor::DType to_;
+  std::int64_t segment_ = 0;
+  std::vector<std::byte> row_;  // before its conversion
+  std::vector<float> floats_;
+};
+
+}  // namespace attnd::cache

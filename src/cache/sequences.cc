@@ -1,0 +1,242 @@
+#include "cache/sequences.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "cache/row_copy.h"
+#include "tensor/checked_size.h"
+
+namespace attnd::cache {
+namespace {
+
+std::int64_t PagesFor(std::int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
+
+// Where the row of a head stands in a page, in bytes.
+std::int64_t RowInPage(const kernel::TensorView& view, std::int64_t head, std::int64_t row) {
+  return (view.page_begin + head * view.head_stride + row * view.row_stride) * ElementSize(view.dtype);
+}
+
+}  // namespace
+
+// Writes rows of the tensors of one Append into pages.
+class LayerWriter {
+ public:
+  LayerWriter(const PageShape& shape, std::int64_t layer, const kernel::TensorView& k, const kernel::TensorView& v)
+      : layer_(shape.layer(layer)),
+        keys_(shape.Keys(layer, nullptr)),
+        values_(shape.Values(layer, nullptr)),
+        k_(k, layer_.head_dim, shape.dtype()),
+        v_(v, layer_.value_head_dim, shape.dtype()) {}
+
+  // Rows [row, row + rows) of a sequence's go to the page's rows from `to` on.
+  void Write(std::int64_t sequence, std::int64_t row, std::int64_t rows, std::byte* page, std::int64_t to) {
+    for (std::int64_t head = 0; head < layer_.kv_heads; ++head) {
+      k_.Copy(sequence, head, row, rows, page + RowInPage(keys_, head, to));
+      v_.Copy(sequence, head, row, rows, page + RowInPage(values_, head, to));
+    }
+  }
+
+ private:
+  const LayerShape& layer_;
+  const kernel::TensorView keys_, values_;
+  RowCopier k_, v_;
+};
+
+std::optional<std::int64_t> Sequences::MostPages(std::int64_t sequences, std::int64_t most_tokens) {
+  return tensor::CheckedProduct({sequences, most_tokens / kPageTokens + 2});
+}
+
+std::optional<std::int64_t> Sequences::MostBytes(const PageShape& shape, std::int64_t sequences,
+                                                 std::int64_t most_tokens) {
+  const std::optional<std::int64_t> pages = MostPages(sequences, most_tokens);
+  if (!pages.has_value()) return std::nullopt;
+  return PagePool::MostBytes(shape.bytes(), *pages);
+}
+
+absl::StatusOr<std::unique_ptr<Sequences>> Sequences::Create(PageShape shape, std::int64_t sequences,
+                                                             std::int64_t most_tokens) {
+  const std::optional<std::int64_t> pages = MostPages(sequences, most_tokens);
+  if (!pages.has_value()) {
+    return absl::ResourceExhaustedError(absl::StrCat("no room for ", sequences, " sequences of ", most_tokens));
+  }
+  absl::StatusOr<std::unique_ptr<PagePool>> pool = PagePool::Create(shape.bytes(), *pages);
+  if (!pool.ok()) return std::move(pool).status();
+  return std::unique_ptr<Sequences>(new Sequences(std::move(shape), sequences, most_tokens, *std::move(pool)));
+}
+
+Sequences::Sequences(PageShape shape, std::int64_t sequences, std::int64_t most_tokens, std::unique_ptr<PagePool> pool)
+    : shape_(std::move(shape)),
+      sequences_(sequences),
+      most_tokens_(most_tokens),
+      pool_(std::move(pool)),
+      lists_(static_cast<std::size_t>(sequences)),
+      lengths_(static_cast<std::size_t>(shape_.layers() * sequences)),
+      kept_lengths_(lengths_) {}
+
+absl::Status Sequences::Append(std::int64_t layer, absl::Span<const std::int64_t> counts, const kernel::TensorView& k,
+                               const kernel::TensorView& v) {
+  LayerWriter writer(shape_, layer, k, v);
+  for (std::int64_t s = 0; s < sequences_; ++s) {
+    const absl::Status appended = AppendTo(layer, s, counts[static_cast<std::size_t>(s)], writer);
+    if (!appended.ok()) return appended;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Sequences::AppendTo(std::int64_t layer, std::int64_t sequence, std::int64_t count, LayerWriter& writer) {
+  std::int32_t& length = lengths_[PlaceOf(layer, sequence)];
+  if (count > most_tokens_ - length) {
+    return absl::OutOfRangeError(absl::StrCat("sequence ", sequence, " has ", length, " tokens and would get ", count,
+                                              " more, of at most ", most_tokens_));
+  }
+  for (std::int64_t row = 0; row < count;) {
+    const std::int64_t in_page = length % kPageTokens;
+    const std::int64_t rows = std::min(count - row, kPageTokens - in_page);
+    std::byte* const page = PageToWrite(sequence, length);
+    if (page == nullptr)
+      return absl::ResourceExhaustedError("no page is left beside those of the tokens that the step drops");
+    writer.Write(sequence, row, rows, page, in_page);
+    row += rows;
+    length += static_cast<std::int32_t>(rows);
+  }
+  return absl::OkStatus();
+}
+
+// The page of a sequence's token that is to be written, for that sequence alone and with nothing that has to be kept
+// from there on. Null if there is none left.
+std::byte* Sequences::PageToWrite(std::int64_t sequence, std::int64_t token) {
+  List& list = lists_[static_cast<std::size_t>(sequence)];
+  const std::int64_t page = token / kPageTokens;
+  if (page == static_cast<std::int64_t>(list.size())) {
+    list.push_back(nullptr);
+    list.pop_back();  // there is room for it
+    std::byte* const fresh = pool_->Take();
+    if (fresh != nullptr) list.push_back(fresh);
+    return fresh;
+  }
+  const std::byte*& own = list[static_cast<std::size_t>(page)];
+  if (pool_->readers(own) > 1 || token % kPageTokens < pool_->kept_rows(own)) {
+    std::byte* const copy = pool_->Take();
+    if (copy == nullptr) return nullptr;
+    CopyTokens(sequence, page, own, copy);
+    pool_->RemoveReader(own);
+    own = copy;
+  }
+  return const_cast<std::byte*>(own);
+}
+
+// What a sequence has in a page, of every layer.
+void Sequences::CopyTokens(std::int64_t sequence, std::int64_t page, const std::byte* from, std::byte* to) const {
+  for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
+    const std::int64_t rows = std::min(kPageTokens, length(layer, sequence) - page * kPageTokens);
+    if (rows <= 0) continue;
+    for (const kernel::TensorView& view : {shape_.Keys(layer, nullptr), shape_.Values(layer, nullptr)}) {
+      const std::int64_t bytes = rows * view.row_stride * ElementSize(view.dtype);
+      for (std::int64_t head = 0; head < shape_.layer(layer).kv_heads; ++head) {
+        const std::int64_t at = RowInPage(view, head, 0);
+        std::memcpy(to + at, from + at, static_cast<std::size_t>(bytes));
+      }
+    }
+  }
+}
+
+// Pages that a sequence has by these lengths.
+std::int64_t Sequences::PagesOf(const std::vector<std::int32_t>& lengths, std::int64_t sequence) const {
+  std::int64_t most = 0;
+  for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
+    most = std::max<std::int64_t>(most, lengths[PlaceOf(layer, sequence)]);
+  }
+  return PagesFor(most);
+}
+
+void Sequences::Gather(absl::Span<const std::int32_t> from) {
+  std::vector<List> lists(lists_.size());
+  std::vector<std::int32_t> lengths(lengths_.size());
+  for (std::size_t s = 0; s < lists.size(); ++s) {
+    const auto source = static_cast<std::size_t>(from[s]);
+    lists[s] = lists_[source];
+    for (std::size_t layer = 0; layer < lengths.size(); layer += lists.size()) {
+      lengths[layer + s] = lengths_[layer + source];
+    }
+  }
+  KeepLists();
+  for (const List& list : lists) {
+    for (const std::byte* page : list) pool_->AddReader(page);
+  }
+  for (List& list : lists_) Release(list, 0);
+  lists_ = std::move(lists);
+  lengths_ = std::move(lengths);
+}
+
+void Sequences::Truncate(std::int64_t sequence, std::int64_t tokens) {
+  KeepLists();
+  for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
+    std::int32_t& length = lengths_[PlaceOf(layer, sequence)];
+    length = static_cast<std::int32_t>(std::min<std::int64_t>(length, tokens));
+  }
+  Release(lists_[static_cast<std::size_t>(sequence)], static_cast<std::size_t>(PagesFor(tokens)));
+}
+
+// Before lists change otherwise than by growing. Of what has been appended since the last commit nothing is kept.
+void Sequences::KeepLists() {
+  if (!kept_lists_.empty()) return;
+  std::vector<List> kept = lists_;
+  for (std::int64_t s = 0; s < sequences_; ++s) {
+    List& list = kept[static_cast<std::size_t>(s)];
+    list.resize(static_cast<std::size_t>(PagesOf(kept_lengths_, s)));
+    for (std::size_t page = 0; page < list.size(); ++page) {
+      std::int64_t rows = 0;
+      for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
+        const std::int64_t tokens = kept_lengths_[PlaceOf(layer, s)];
+        rows = std::max(rows, std::min(kPageTokens, tokens - static_cast<std::int64_t>(page) * kPageTokens));
+      }
+      pool_->AddKeeper(list[page], rows);
+    }
+  }
+  kept_lists_ = std::move(kept);
+}
+
+// Leaves a list its first `pages` pages.
+void Sequences::Release(List& list, std::size_t pages) {
+  while (list.size() > pages) {
+    pool_->RemoveReader(list.back());
+    list.pop_back();
+  }
+}
+
+void Sequences::Commit() {
+  ForgetKept();
+  kept_lengths_ = lengths_;
+}
+
+void Sequences::Rollback() {
+  lengths_ = kept_lengths_;
+  if (kept_lists_.empty()) {
+    for (std::int64_t s = 0; s < sequences_; ++s) {
+      Release(lists_[static_cast<std::size_t>(s)], static_cast<std::size_t>(PagesOf(lengths_, s)));
+    }
+    return;
+  }
+  for (const List& list : kept_lists_) {
+    for (const std::byte* page : list) pool_->AddReader(page);
+  }
+  for (List& list : lists_) Release(list, 0);
+  for (std::size_t s = 0; s < lists_.size(); ++s) lists_[s].swap(kept_lists_[s]);  // of which one is empty
+  for (const List& list : lists_) {
+    for (const std::byte* page : list) pool_->RemoveKeeper(page);
+  }
+  kept_lists_.clear();
+}
+
+void Sequences::ForgetKept() {
+  for (const List& list : kept_lists_) {
+    for (const std::byte* page : list) pool_->RemoveKeeper(page);
+  }
+  kept_lists_.clear();
+}
+
+}  // namespace attnd::cache
