@@ -88,12 +88,15 @@ void MachinePeak::MeasureReading() {
     memory_ = PageBuffer(kReadBytes, pages_);
     std::memset(memory_.data(), 1, kReadBytes);  // pages that were never written are all one page of zeros
   }
-  const std::size_t part = memory_.size() / static_cast<std::size_t>(threads_) / 64 * 64;
-  const double seconds = TimeTogether(threads_, [this, part](int t) {
-    return loops_.read_loop(memory_.data() + static_cast<std::size_t>(t) * part, part);
+  gigabytes_per_second_.push_back(MeasureReading(memory_.data(), memory_.size()));
+}
+
+double MachinePeak::MeasureReading(const std::byte* data, std::size_t size) const {
+  const std::size_t part = size / static_cast<std::size_t>(threads_) / 64 * 64;
+  const double seconds = TimeTogether(threads_, [this, data, part](int t) {
+    return loops_.read_loop(data + static_cast<std::size_t>(t) * part, part);
   });
-  const double bytes = static_cast<double>(part) * threads_;
-  gigabytes_per_second_.push_back(bytes / seconds / 1e9);
+  return static_cast<double>(part) * threads_ / seconds / 1e9;
 }
 
 double MachinePeak::best_gigabytes_per_second() const {

@@ -8,6 +8,7 @@
 
 #include "kernel_bench.h"
 #include "ledger_bench.h"
+#include "session_bench.h"
 
 namespace {
 
@@ -25,10 +26,11 @@ int main(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "";
   if (command == "kernel") return attnd::bench::KernelMain(argc - 1, argv + 1);
   if (command == "ledger") return attnd::bench::LedgerBench();
+  if (command == "session") return attnd::bench::SessionMain(argc - 1, argv + 1);
   if (command == "wire") {
     Become("wire", argv + 1);
     return 1;
   }
-  std::fprintf(stderr, "usage: attnd_bench kernel|ledger|wire [--help]\n");
+  std::fprintf(stderr, "usage: attnd_bench kernel|ledger|session|wire [--help]\n");
   return 2;
 }

@@ -81,7 +81,7 @@ absl::Status Sequences::Append(std::int64_t layer, absl::Span<const std::int64_t
                                const kernel::TensorView& v) {
   LayerWriter writer(shape_, layer, k, v);
   for (std::int64_t s = 0; s < sequences_; ++s) {
-    const absl::Status appended = AppendTo(layer, s, counts[static_cast<std::size_t>(s)], writer);
+    absl::Status appended = AppendTo(layer, s, counts[static_cast<std::size_t>(s)], writer);
     if (!appended.ok()) return appended;
   }
   return absl::OkStatus();
