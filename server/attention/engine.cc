@@ -152,14 +152,19 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
     job.result.lease.Add(std::move(lists));
   }
   ATTND_ASSIGN_OR_RETURN(job.valid, validator_.Validate(request, tensors, job.model.get()));
+  return TakeMemory(SizeOf(request, tensors), places, options, max_sent_bytes, job);
+}
+
+absl::Status AttentionEngine::TakeMemory(std::int64_t request_bytes, std::int64_t list_bytes,
+                                         const ComputeOptions& options, std::int64_t max_sent_bytes, Job& job) {
   const ValidAttention& valid = job.valid;
   const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
   const std::int64_t log_sum_exp_bytes = LogSumExpIsShared(valid) ? 0 : valid.log_sum_exp_bytes;
   ATTND_RETURN_IF_ERROR(CheckSent(output_bytes, log_sum_exp_bytes, max_sent_bytes));
   job.plan.emplace(valid.attention, kernel_);
-  job.work_bytes = schedule::AttentionWorkBytes(*job.plan) + places;
-  job.result.request_bytes = SizeOf(request, tensors);
-  const std::int64_t bytes = job.result.request_bytes + output_bytes + log_sum_exp_bytes + job.work_bytes;
+  job.work_bytes = schedule::AttentionWorkBytes(*job.plan) + list_bytes;
+  job.result.request_bytes = request_bytes;
+  const std::int64_t bytes = request_bytes + output_bytes + log_sum_exp_bytes + job.work_bytes;
   const std::int64_t held = job.result.lease.bytes();
   ATTND_ASSIGN_OR_RETURN(memory::Ticket rest, Admit(ledger_, AccountOf(options), bytes - held, held));
   job.result.lease.Add(std::move(rest));
@@ -170,7 +175,19 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
 
 void AttentionEngine::Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                               ComputeOptions options, Done done, std::int64_t max_sent_bytes) {
-  Run(request, tensors, std::move(options), std::move(done), max_sent_bytes, schedule::Clock::now(), {});
+  const auto prepare = [&](const ComputeOptions& kept, Job& job) {
+    return Prepare(request, tensors, kept, max_sent_bytes, job);
+  };
+  Run(prepare, options, std::move(done), schedule::Clock::now(), {});
+}
+
+void AttentionEngine::ComputeValid(ValidAttention valid, std::int64_t request_bytes, ComputeOptions options,
+                                   Done done) {
+  const auto prepare = [&](const ComputeOptions& kept, Job& job) {
+    job.valid = std::move(valid);
+    return TakeMemory(request_bytes, 0, kept, kAnyBytes, job);
+  };
+  Run(prepare, options, std::move(done), schedule::Clock::now(), {});
 }
 
 void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
@@ -190,8 +207,10 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
     waiting = std::make_shared<Waiting>();
     ATTND_ASSIGN_OR_RETURN(waiting->lease, Admit(ledger_, AccountOf(options), SizeOf(request, tensors)));
     auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes, arrival = schedule::Clock::now()] {
-      Run(request, tensors, options, std::exchange(waiting->done, nullptr), max_sent_bytes, arrival,
-          std::move(waiting->lease));
+      const auto prepare_job = [&](const ComputeOptions& kept, Job& job) {
+        return Prepare(request, tensors, kept, max_sent_bytes, job);
+      };
+      Run(prepare_job, options, std::exchange(waiting->done, nullptr), arrival, std::move(waiting->lease));
     };
     preparation = std::make_unique<Preparation>(std::move(prepare));
     ended = [waiting, deadline = options.deadline, max_queue_time = max_queue_time_](const schedule::Outcome& outcome) {
@@ -217,16 +236,15 @@ const std::shared_ptr<memory::Account>& AttentionEngine::AccountOf(const Compute
   return options.account != nullptr ? options.account : nobody_;
 }
 
-void AttentionEngine::Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
-                          ComputeOptions options, Done done, std::int64_t max_sent_bytes,
-                          schedule::Clock::time_point arrival, memory::Ticket lease) {
+void AttentionEngine::Run(absl::FunctionRef<absl::Status(const ComputeOptions&, Job&)> prepare, ComputeOptions options,
+                          Done done, schedule::Clock::time_point arrival, memory::Ticket lease) {
   std::shared_ptr<Job> job;
   std::unique_ptr<schedule::Work> work;
   std::function<void(const schedule::Outcome&)> ended;
   const absl::Status begun = memory::CatchNoMemory([&] {
     job = std::make_shared<Job>();
     job->result.lease = std::move(lease);
-    ATTND_RETURN_IF_ERROR(Prepare(request, tensors, options, max_sent_bytes, *job));
+    ATTND_RETURN_IF_ERROR(prepare(options, *job));
     ATTND_ASSIGN_OR_RETURN(work, MakeWork(*job));
     ended = [job, deadline = options.deadline, max_queue_time = max_queue_time_,
              prepared = absl::FromChrono(schedule::Clock::now() - arrival)](const schedule::Outcome& outcome) mutable {

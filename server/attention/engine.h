@@ -7,6 +7,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernel/registry.h"
 #include "memory/ledger.h"
@@ -78,6 +80,10 @@ class AttentionEngine {
   void Compute(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options,
                Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
+  // The same for a request that is valid, and whose model, if it has one, `valid` borrows from: whatever it points at
+  // stays as it is until `done`. `request_bytes`: what the request's message holds.
+  void ComputeValid(ValidAttention valid, std::int64_t request_bytes, ComputeOptions options, Done done);
+
   // The same for a thread that many callers share: a request that takes long to validate and to cut into items is
   // prepared on a thread of the scheduler too, and refused there.
   void ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options,
@@ -86,12 +92,15 @@ class AttentionEngine {
  private:
   struct Job;
   const std::shared_ptr<memory::Account>& AccountOf(const ComputeOptions& options) const;
-  // `arrival`: when the request came.
-  // `lease`: what has been taken for the request already.
-  void Run(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options, Done done,
-           std::int64_t max_sent_bytes, schedule::Clock::time_point arrival, memory::Ticket lease);
+  // What a request that came at `arrival`, and for which `lease` has been taken already, is made a job by.
+  void Run(absl::FunctionRef<absl::Status(const ComputeOptions&, Job&)> prepare, ComputeOptions options, Done done,
+           schedule::Clock::time_point arrival, memory::Ticket lease);
   absl::Status Prepare(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors,
                        const ComputeOptions& options, std::int64_t max_sent_bytes, Job& job);
+  // Of a job that is valid. `request_bytes`: of its message. `list_bytes`: of what its lease has already, and its work
+  // needs.
+  absl::Status TakeMemory(std::int64_t request_bytes, std::int64_t list_bytes, const ComputeOptions& options,
+                          std::int64_t max_sent_bytes, Job& job);
   absl::StatusOr<std::unique_ptr<schedule::Work>> MakeWork(Job& job) const;
 
   const AttentionValidator validator_;

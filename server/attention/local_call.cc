@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "memory/no_memory.h"
 #include "server/attention/local_answer.h"
+#include "server/rpc/deadline.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 
@@ -15,23 +16,9 @@ namespace {
 // A request that is within a datagram keeps the bound on what is not a tensor.
 static_assert(Limits().max_header_bytes >= static_cast<std::int64_t>(kMaxDatagramBytes));
 
-// As google.protobuf.Duration has it: ten thousand years.
-constexpr std::int64_t kMaxSeconds = 315'576'000'000;
-constexpr std::int32_t kMaxNanos = 999'999'999;
-
 absl::StatusOr<schedule::Clock::time_point> DeadlineOf(const v1::LocalCall& call) {
   if (!call.has_timeout()) return schedule::Clock::time_point::max();
-  const std::int64_t seconds = call.timeout().seconds();
-  const std::int32_t nanos = call.timeout().nanos();
-  if (seconds < 0 || seconds > kMaxSeconds || nanos < 0 || nanos > kMaxNanos) {
-    return InvalidField("timeout",
-                        absl::StrCat("a duration of 0 to ", kMaxSeconds, " seconds, its nanos 0 to ", kMaxNanos),
-                        absl::StrCat(seconds, " seconds and ", nanos, " nanos"));
-  }
-  // Later than the clock's end, in 292 years, is without end.
-  constexpr std::int64_t kFar = std::int64_t{100} * 365 * 24 * 3600;
-  if (seconds > kFar) return schedule::Clock::time_point::max();
-  return schedule::Clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(nanos);
+  return DeadlineAfter(call.timeout());
 }
 
 TensorBytes Whole(const std::string& bytes) {

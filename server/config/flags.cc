@@ -80,6 +80,13 @@ ABSL_FLAG(absl::Duration, max_queue_time, attnd::server::Options().max_queue_tim
 ABSL_FLAG(
     bool, receive_ahead, true,
     "clients may send some MiB of a call before it is let in, not 64 KiB: faster over distances, dearer to refuse");
+ABSL_FLAG(std::int64_t, max_sessions, attnd::server::Options().max_sessions, "most sessions at a time; 0: none");
+ABSL_FLAG(std::int64_t, max_peer_sessions, attnd::server::Options().max_peer_sessions,
+          "most sessions of one peer at a time");
+ABSL_FLAG(absl::Duration, session_idle, attnd::server::Options().session_idle,
+          "when a session without a step is ended; inf: never");
+ABSL_FLAG(absl::Duration, session_life, attnd::server::Options().session_life,
+          "how old a session may become; inf: any age");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
 ABSL_FLAG(bool, shared_memory, true, "take tensors in memory that callers share, at sockets beside unix: ones");
 ABSL_FLAG(bool, local_calls, true, "take calls without gRPC at the same sockets");
@@ -141,6 +148,8 @@ std::string Help() {
            {"keepalive_time", "keepalive_timeout", "min_ping_interval", "handshake_time", "max_connection_idle",
             "max_connection_age", "max_connection_age_grace", "stall_seconds", "min_rate"},
            help);
+  Describe("Sessions (keys and values that the server keeps)",
+           {"max_sessions", "max_peer_sessions", "session_idle", "session_life"}, help);
   Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", NamesOfLimits(), help);
   absl::StrAppend(&help, "\n  --flagfile=FILE  read more flags from a file\n", "  --help, --version\n");
   return help;
@@ -198,6 +207,10 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
   options.max_queue_time = absl::GetFlag(FLAGS_max_queue_time);
   options.receive_ahead = absl::GetFlag(FLAGS_receive_ahead);
+  options.max_sessions = absl::GetFlag(FLAGS_max_sessions);
+  options.max_peer_sessions = absl::GetFlag(FLAGS_max_peer_sessions);
+  options.session_idle = absl::GetFlag(FLAGS_session_idle);
+  options.session_life = absl::GetFlag(FLAGS_session_life);
   options.stall = absl::Seconds(absl::GetFlag(FLAGS_stall_seconds));
   options.min_rate = absl::GetFlag(FLAGS_min_rate).bytes;
   options.log_level = absl::GetFlag(FLAGS_log_level);

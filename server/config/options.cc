@@ -56,7 +56,9 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--handshake_time", options.handshake_time},
                                     {"--max_connection_idle", options.max_connection_idle},
                                     {"--max_connection_age", options.max_connection_age},
-                                    {"--max_connection_age_grace", options.max_connection_age_grace}}) {
+                                    {"--max_connection_age_grace", options.max_connection_age_grace},
+                                    {"--session_idle", options.session_idle},
+                                    {"--session_life", options.session_life}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
   if (options.max_queue_time <= absl::ZeroDuration()) {
@@ -64,6 +66,10 @@ absl::Status CheckOptions(const Options& options) {
   }
   if (options.stall < absl::ZeroDuration()) {
     return InvalidField("--stall_seconds", "a number from 0, or inf", absl::ToDoubleSeconds(options.stall));
+  }
+  if (options.max_sessions < 0) return InvalidField("--max_sessions", "at least 0", options.max_sessions);
+  if (options.max_peer_sessions < 1) {
+    return InvalidField("--max_peer_sessions", "at least 1", options.max_peer_sessions);
   }
   if (options.min_rate < 1) return InvalidField("--min_rate", "at least 1 byte a second", options.min_rate);
   if (std::find(kLogLevels.begin(), kLogLevels.end(), options.log_level) == kLogLevels.end()) {

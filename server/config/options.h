@@ -60,6 +60,12 @@ struct Options {
   std::int64_t min_rate = 64 << 10;
   // A call without a deadline that would wait for longer than this to be computed is refused. Infinite: none is.
   absl::Duration max_queue_time = absl::Seconds(60);
+  // Sessions that are open at a time, in all and of one peer.
+  std::int64_t max_sessions = 1024;
+  std::int64_t max_peer_sessions = 256;
+  // A session without a step for the first, or older than the second, is ended. Infinite: never.
+  absl::Duration session_idle = absl::Minutes(10);
+  absl::Duration session_life = absl::Hours(24);
   // Whether a client may send as much of a call as the connection carries in a round trip (up to some MiB) before the
   // call is let in, or 64 KiB. With it large calls over a distance are faster; without it, calls that are refused cost
   // less.

@@ -1,5 +1,10 @@
 #include "server/rpc/deadline.h"
 
+#include <cstdint>
+
+#include "absl/strings/str_cat.h"
+#include "server/rpc/status.h"
+
 namespace attnd::server {
 
 std::chrono::steady_clock::time_point SteadyDeadline(gpr_timespec deadline) {
@@ -11,6 +16,23 @@ std::chrono::steady_clock::time_point SteadyDeadline(gpr_timespec deadline) {
   constexpr std::chrono::seconds kFar = std::chrono::hours(24 * 365 * 100);
   if (std::chrono::seconds(left.tv_sec) > kFar) return steady_clock::time_point::max();
   return steady_clock::now() + std::chrono::seconds(left.tv_sec) + std::chrono::nanoseconds(left.tv_nsec);
+}
+
+absl::StatusOr<std::chrono::steady_clock::time_point> DeadlineAfter(const google::protobuf::Duration& timeout) {
+  // As google.protobuf.Duration has it: ten thousand years.
+  constexpr std::int64_t kMaxSeconds = 315'576'000'000;
+  constexpr std::int32_t kMaxNanos = 999'999'999;
+  const std::int64_t seconds = timeout.seconds();
+  const std::int32_t nanos = timeout.nanos();
+  if (seconds < 0 || seconds > kMaxSeconds || nanos < 0 || nanos > kMaxNanos) {
+    return InvalidField("timeout",
+                        absl::StrCat("a duration of 0 to ", kMaxSeconds, " seconds, its nanos 0 to ", kMaxNanos),
+                        absl::StrCat(seconds, " seconds and ", nanos, " nanos"));
+  }
+  using std::chrono::steady_clock;
+  constexpr std::int64_t kFar = std::int64_t{100} * 365 * 24 * 3600;
+  if (seconds > kFar) return steady_clock::time_point::max();
+  return steady_clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(nanos);
 }
 
 }  // namespace attnd::server

@@ -3,6 +3,8 @@
 
 #include <chrono>
 
+#include "absl/status/statusor.h"
+#include "google/protobuf/duration.pb.h"
 #include "grpc/support/time.h"
 
 namespace attnd::server {
@@ -11,5 +13,9 @@ namespace attnd::server {
 // remaining time at its arrival and keeps the end by its own monotonic clock. Its deadline() adds the time of day to
 // what is left, and what is made from that moves when the clock is set.
 std::chrono::steady_clock::time_point SteadyDeadline(gpr_timespec deadline);
+
+// Now and `timeout` later; max() where that is later than the clock's end. Errors: INVALID_ARGUMENT, blaming "timeout",
+// for less than no time or what is no duration.
+absl::StatusOr<std::chrono::steady_clock::time_point> DeadlineAfter(const google::protobuf::Duration& timeout);
 
 }  // namespace attnd::server

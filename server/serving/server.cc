@@ -76,6 +76,13 @@ StallLimit StallLimitOf(const Options& options) {
   return limit;
 }
 
+SessionOptions SessionOptionsOf(const Options& options) {
+  return {.most = options.max_sessions,
+          .most_of_peer = options.max_peer_sessions,
+          .idle = options.session_idle,
+          .life = options.session_life};
+}
+
 AttentionServiceOptions AttentionServiceOptionsOf(const Options& options) {
   AttentionServiceOptions service;
   service.proxies = TrustedProxies(options);
@@ -127,14 +134,18 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_,
               options.max_queue_time),
       attention_service_(engine_, gate_, stalls_, AttentionServiceOptionsOf(options)),
+      session_service_(engine_, registry_, gate_, stalls_, SessionOptionsOf(options), TrustedProxies(options)),
       local_service_(engine_, local_gate_, options.local_calls),
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
                     [this](v1::GetServerInfoResponse& info) {
                       AddUse(ledger_, shared_memory_.get(), counters_, registry_, QueueUseNow(), info);
+                      const SessionTable::Use sessions = session_service_.use();
+                      info.mutable_sessions()->set_open(sessions.open);
+                      info.mutable_sessions()->set_evicted(sessions.ended_as_over);
                     }),
-      probes_({v1::AttentionService::service_full_name(), v1::ModelService::service_full_name(),
-               v1::ServerService::service_full_name()}),
+      probes_({v1::AttentionService::service_full_name(), v1::SessionService::service_full_name(),
+               v1::ModelService::service_full_name(), v1::ServerService::service_full_name()}),
       receive_quota_(options.limits.max_inflight_bytes, [this] {
         return ReceiveQuota::Held{ledger_.used_bytes(), AttentionEngine::received_bytes()};
       }) {}
@@ -197,6 +208,7 @@ absl::Status Server::Listen() {
       builder.experimental().AddExternalConnectionAcceptor(
           grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
   builder.RegisterService(&attention_service_);
+  builder.RegisterService(&session_service_);
   builder.RegisterService(&model_service_);
   builder.RegisterService(&info_service_);
   probes_.Register(builder);
@@ -240,6 +252,7 @@ Stopped Server::Stop() {
       SteadyClock::now() + absl::ToChronoNanoseconds(std::min(options_.drain, kYears));
   static_cast<void>(memory::CatchNoMemoryIn([this] { probes_.SetServing(false); }));
   local_gate_.Close();
+  static_cast<void>(memory::CatchNoMemoryIn([this] { session_service_.GoAway(std::min(options_.drain, kYears)); }));
   for (const auto& listener : shared_memory_listeners_) listener->StopAccepting();
   acceptor_->Stop();  // gRPC would neither take nor close what comes after its shutdown
   // Every connection gets a GOAWAY at once. A call that a client had sent before it read that never reaches a service:

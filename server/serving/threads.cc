@@ -33,9 +33,10 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // Six more give memory back, look for stalled calls and for slow senders (of unary calls, of streams), take
-  // connections and close them; two for each address serve the socket beside it and close what that hands over.
-  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 6 +
+  // Seven more give memory back, look for stalled calls, slow senders (of unary calls, of streams) and sessions that
+  // are over, take connections and close them; two for each address serve the socket beside it and close what that
+  // hands over.
+  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 7 +
          2 * static_cast<int>(options.listen.size());
 }
 

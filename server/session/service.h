@@ -1,0 +1,52 @@
+// SessionService on gRPC's callback API and on raw bytes.
+#pragma once
+
+#include <vector>
+
+#include "absl/time/time.h"
+#include "attnd/v1/session.grpc.pb.h"
+#include "model/registry.h"
+#include "server/attention/engine.h"
+#include "server/rpc/call_gate.h"
+#include "server/rpc/peers.h"
+#include "server/rpc/refused_stream.h"
+#include "server/rpc/stall_watch.h"
+#include "server/session/session_stream.h"
+#include "server/session/session_table.h"
+
+namespace attnd::server {
+
+// Thread-safe. Borrows the engine, the registry, the gate, which each session is in until its stream has ended, and the
+// watch over answers that are not read.
+class SessionService final : public v1::SessionService::WithRawCallbackMethod_Attend<v1::SessionService::Service> {
+ public:
+  // `proxies`: those that are trusted to name their callers (server/rpc/peers.h).
+  SessionService(AttentionEngine& engine, const model::Registry& registry, CallGate& gate, StallWatch& stalls,
+                 const SessionOptions& options, std::vector<AddressRange> proxies = {})
+      : engine_(engine),
+        registry_(registry),
+        gate_(gate),
+        stalls_(stalls),
+        peers_(engine.ledger(), std::move(proxies)),
+        table_(options) {}
+
+  RawReactor* Attend(grpc::CallbackServerContext* context) override {
+    return MakeSessionStream(engine_, registry_, gate_, table_, refused_, stalls_, peers_, *context);
+  }
+
+  // For a server that stops: opens no session any more, and tells those that are open.
+  void GoAway(absl::Duration time_left) { table_.GoAway(time_left); }
+
+  SessionTable::Use use() const { return table_.use(); }
+
+ private:
+  AttentionEngine& engine_;
+  const model::Registry& registry_;
+  CallGate& gate_;
+  StallWatch& stalls_;
+  const Peers peers_;
+  RefusedStreams<RawReactor> refused_;
+  SessionTable table_;
+};
+
+}  // namespace attnd::server

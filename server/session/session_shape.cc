@@ -1,0 +1,169 @@
+#include "server/session/session_shape.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "cache/sequences.h"
+#include "contract/request.h"
+#include "server/attention/bias.h"
+#include "server/attention/dtype.h"
+#include "server/attention/numbers.h"
+#include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
+
+namespace attnd::server {
+namespace {
+
+using errors::Under;
+
+// What a session takes beside its pages: the stream, gRPC's state of it, and the small fields of its messages.
+constexpr std::int64_t kSessionOverheadBytes = 32 << 10;
+// More than any machine has.
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 60;
+// In a list of pages: the page, as it was before the step, and who uses it.
+constexpr std::int64_t kPageOverheadBytes = 64;
+
+absl::Status CheckRange(absl::string_view field, std::int64_t value, std::int64_t lowest, std::int64_t highest) {
+  return Refusal(contract::CheckRange(field, value, lowest, highest));
+}
+
+bool HasBias(const v1::SessionLayer& layer) {
+  return layer.kind() == v1::SESSION_LAYER_KIND_SELF && layer.bias() != v1::BIAS_NONE;
+}
+
+// The bias of a self layer, which is causal.
+absl::StatusOr<kernel::BiasView> BiasOf(const v1::SessionLayer& layer, const model::Model& model) {
+  v1::ComputeAttentionRequest named;
+  named.set_table(layer.table());
+  named.set_heads(layer.heads());
+  ATTND_ASSIGN_OR_RETURN(const bias::BiasTable* const table, TableOf(named, model));
+  return ViewOf(table->offset_form(), 0);
+}
+
+absl::StatusOr<SessionLayer> CheckLayer(const v1::SessionLayer& asked, const Limits& limits,
+                                        const model::Model* model) {
+  SessionLayer layer{};
+  if (asked.kind() != v1::SESSION_LAYER_KIND_SELF && asked.kind() != v1::SESSION_LAYER_KIND_CROSS) {
+    return InvalidField("kind", "SESSION_LAYER_KIND_SELF or SESSION_LAYER_KIND_CROSS", static_cast<int>(asked.kind()));
+  }
+  layer.is_self = asked.kind() == v1::SESSION_LAYER_KIND_SELF;
+  layer.heads = asked.heads();
+  layer.kept.kv_heads = asked.kv_heads() == 0 ? asked.heads() : asked.kv_heads();
+  layer.kept.head_dim = asked.head_dim();
+  layer.kept.value_head_dim = asked.value_head_dim() == 0 ? asked.head_dim() : asked.value_head_dim();
+  ATTND_RETURN_IF_ERROR(CheckRange("heads", layer.heads, 1, limits.max_dim));
+  ATTND_RETURN_IF_ERROR(CheckRange("kv_heads", layer.kept.kv_heads, 1, layer.heads));
+  ATTND_RETURN_IF_ERROR(CheckRange("head_dim", layer.kept.head_dim, 1, limits.max_head_dim));
+  ATTND_RETURN_IF_ERROR(CheckRange("value_head_dim", layer.kept.value_head_dim, 1, limits.max_head_dim));
+  ATTND_RETURN_IF_ERROR(Refusal(contract::CheckKeyHeads(layer.heads, layer.kept.kv_heads)));
+  layer.scale = asked.has_scale() ? asked.scale() : 1.0F;
+  ATTND_RETURN_IF_ERROR(Refusal(contract::CheckScale(layer.scale)));
+  if (asked.bias() != v1::BIAS_UNSPECIFIED && asked.bias() != v1::BIAS_NONE) {
+    return InvalidField("bias", contract::kBiases, static_cast<int>(asked.bias()));
+  }
+  if (HasBias(asked)) {
+    ATTND_ASSIGN_OR_RETURN(layer.bias, BiasOf(asked, *model));
+  } else if (!asked.table().empty()) {
+    return InvalidField("table", "none for a layer without a bias", absl::StrCat("\"", asked.table(), "\""));
+  }
+  return layer;
+}
+
+// What is kept of the layers of one kind; nullopt if there is none.
+absl::StatusOr<std::optional<KeptSequences>> CheckKept(const std::vector<SessionLayer>& layers, bool self,
+                                                       tensor::DType dtype, std::int64_t sequences,
+                                                       std::int64_t most_tokens) {
+  std::vector<cache::LayerShape> shapes;
+  for (const SessionLayer& layer : layers) {
+    if (layer.is_self == self) shapes.push_back(layer.kept);
+  }
+  if (shapes.empty()) return std::optional<KeptSequences>();
+  const absl::Status too_much =
+      FieldError(absl::StatusCode::kResourceExhausted, "layers", "keys and values that a machine can hold",
+                 absl::StrCat(sequences, " x ", most_tokens, " tokens of ", shapes.size(), " layers"));
+  std::optional<cache::PageShape> pages = cache::PageShape::Make(shapes, dtype);
+  if (!pages.has_value()) return too_much;
+  const std::optional<std::int64_t> bytes = cache::Sequences::MostBytes(*pages, sequences, most_tokens);
+  const std::optional<std::int64_t> count = cache::Sequences::MostPages(sequences, most_tokens);
+  if (!bytes.has_value() || *bytes > kMostBytes || *count > kMostBytes / kPageOverheadBytes) return too_much;
+  const std::int64_t lengths = static_cast<std::int64_t>(shapes.size()) * sequences * 16;
+  const std::int64_t most_bytes = *bytes + *count * kPageOverheadBytes + lengths;
+  return std::optional(KeptSequences{*std::move(pages), sequences, most_tokens, most_bytes});
+}
+
+absl::StatusOr<std::vector<std::int64_t>> RowSources(const v1::SessionOpen& open) {
+  const std::int64_t rows = open.rows(), sources = open.sources();
+  ATTND_RETURN_IF_ERROR(Refusal(contract::CheckEachSequence("row_sources", SpanOf(open.row_sources()), rows, 0,
+                                                            std::max(sources, INT64_C(1)) - 1)));
+  if (!open.row_sources().empty())
+    return std::vector<std::int64_t>(open.row_sources().begin(), open.row_sources().end());
+  std::vector<std::int64_t> row_sources;
+  if (sources == 0) return row_sources;
+  if (rows % sources != 0) {
+    return InvalidField("sources", absl::StrCat("a divisor of rows, which is ", rows, ", or row_sources"), sources);
+  }
+  for (std::int64_t row = 0; row < rows; ++row) row_sources.push_back(row / (rows / sources));
+  return row_sources;
+}
+
+absl::StatusOr<SessionShape> Check(const v1::SessionOpen& open, const Limits& limits, const model::Registry& registry) {
+  SessionShape shape{};
+  shape.rows = open.rows();
+  shape.sources = open.sources();
+  // Each row costs memory here before any is taken from the ledger.
+  constexpr std::int64_t kMostRows = 1 << 16;
+  ATTND_RETURN_IF_ERROR(CheckRange("rows", shape.rows, 1, std::min(limits.max_dim, kMostRows)));
+  if (open.layers_size() < 1 || open.layers_size() > kMaxSessionLayers) {
+    return InvalidField("layers", absl::StrCat("1 to ", kMaxSessionLayers, " layers"), open.layers_size());
+  }
+  bool self = false, cross = false, biased = false;
+  for (const v1::SessionLayer& layer : open.layers()) {
+    self = self || layer.kind() == v1::SESSION_LAYER_KIND_SELF;
+    cross = cross || layer.kind() == v1::SESSION_LAYER_KIND_CROSS;
+    biased = biased || HasBias(layer);
+  }
+  ATTND_RETURN_IF_ERROR(CheckRange("sources", shape.sources, cross ? 1 : 0, cross ? shape.rows : 0));
+  ATTND_RETURN_IF_ERROR(CheckRange("max_tokens", open.max_tokens(), self ? 1 : 0, self ? limits.max_dim : 0));
+  ATTND_RETURN_IF_ERROR(
+      CheckRange("max_source_tokens", open.max_source_tokens(), cross ? 1 : 0, cross ? limits.max_dim : 0));
+  if (biased) {
+    ATTND_ASSIGN_OR_RETURN(shape.model, registry.Find(open.model(), open.version()));
+  } else {
+    ATTND_RETURN_IF_ERROR(Refusal(contract::CheckNoModel({.model = open.model(), .version = open.version()})));
+  }
+  std::int64_t selves = 0, crosses = 0;
+  for (int i = 0; i < open.layers_size(); ++i) {
+    absl::StatusOr<SessionLayer> layer = CheckLayer(open.layers(i), limits, shape.model.get());
+    if (!layer.ok()) return Under(absl::StrCat("layers[", i, "]."), layer.status());
+    layer->place = layer->is_self ? selves++ : crosses++;
+    shape.layers.push_back(*std::move(layer));
+  }
+  const std::optional<tensor::DType> dtype = EngineDtype(open.dtype());
+  if (!dtype.has_value()) return InvalidField("dtype", contract::kDtypes, static_cast<int>(open.dtype()));
+  ATTND_ASSIGN_OR_RETURN(shape.row_sources, RowSources(open));
+  ATTND_ASSIGN_OR_RETURN(shape.self, CheckKept(shape.layers, true, *dtype, shape.rows, open.max_tokens()));
+  ATTND_ASSIGN_OR_RETURN(shape.cross, CheckKept(shape.layers, false, *dtype, shape.sources, open.max_source_tokens()));
+  return shape;
+}
+
+}  // namespace
+
+std::int64_t SessionShape::reserved_bytes() const {
+  std::int64_t bytes = kSessionOverheadBytes + rows * 64;
+  for (const std::optional<KeptSequences>* kept : {&self, &cross}) {
+    if (kept->has_value()) bytes += (*kept)->most_bytes;
+  }
+  return bytes;
+}
+
+absl::StatusOr<SessionShape> CheckOpen(const v1::SessionOpen& open, const Limits& limits,
+                                       const model::Registry& registry) {
+  absl::StatusOr<SessionShape> shape = Check(open, limits, registry);
+  if (!shape.ok()) return Under("open.", shape.status());
+  return shape;
+}
+
+}  // namespace attnd::server
