@@ -139,10 +139,8 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
                     [this](v1::GetServerInfoResponse& info) {
-                      AddUse(ledger_, shared_memory_.get(), counters_, registry_, QueueUseNow(), info);
-                      const SessionTable::Use sessions = session_service_.use();
-                      info.mutable_sessions()->set_open(sessions.open);
-                      info.mutable_sessions()->set_evicted(sessions.ended_as_over);
+                      AddUse(ledger_, shared_memory_.get(), counters_, registry_, QueueUseNow(), session_service_.use(),
+                             info);
                     }),
       probes_({v1::AttentionService::service_full_name(), v1::SessionService::service_full_name(),
                v1::ModelService::service_full_name(), v1::ServerService::service_full_name()}),

@@ -38,7 +38,10 @@ v1::MemoryUse ToProto(const memory::Ledger::Usage& usage) {
 }  // namespace
 
 void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
-            const model::Registry& models, const schedule::QueueUse& queue, v1::GetServerInfoResponse& info) {
+            const model::Registry& models, const schedule::QueueUse& queue, const SessionTable::Use& sessions,
+            v1::GetServerInfoResponse& info) {
+  info.mutable_sessions()->set_open(sessions.open);
+  info.mutable_sessions()->set_evicted(sessions.evicted);
   *info.mutable_memory() = ToProto(ledger.GetUsage());
   if (shared != nullptr) *info.mutable_shared_memory() = ToProto(shared->GetUsage());
   info.set_model_bytes(models.table_bytes());

@@ -10,6 +10,7 @@
 #include "schedule/scheduler.h"
 #include "server/config/options.h"
 #include "server/rpc/counters.h"
+#include "server/session/session_table.h"
 #include "server/shm/shared_memory.h"
 
 namespace attnd::server {
@@ -21,6 +22,7 @@ v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& k
 
 // What is in use now, as InfoService adds it. `shared` is null where callers cannot share memory.
 void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
-            const model::Registry& models, const schedule::QueueUse& queue, v1::GetServerInfoResponse& info);
+            const model::Registry& models, const schedule::QueueUse& queue, const SessionTable::Use& sessions,
+            v1::GetServerInfoResponse& info);
 
 }  // namespace attnd::server

@@ -18,7 +18,9 @@ namespace attnd::server {
 
 // Thread-safe. Borrows the engine, the registry, the gate, which each session is in until its stream has ended, and the
 // watch over answers that are not read.
-class SessionService final : public v1::SessionService::WithRawCallbackMethod_Attend<v1::SessionService::Service> {
+class SessionService final
+    : public v1::SessionService::WithRawCallbackMethod_Attend<v1::SessionService::WithCallbackMethod_ListSessions<
+          v1::SessionService::WithCallbackMethod_EvictSession<v1::SessionService::Service>>> {
  public:
   // `proxies`: those that are trusted to name their callers (server/rpc/peers.h).
   SessionService(AttentionEngine& engine, const model::Registry& registry, CallGate& gate, StallWatch& stalls,
@@ -33,6 +35,11 @@ class SessionService final : public v1::SessionService::WithRawCallbackMethod_At
   RawReactor* Attend(grpc::CallbackServerContext* context) override {
     return MakeSessionStream(engine_, registry_, gate_, table_, refused_, stalls_, peers_, *context);
   }
+
+  grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext* context, const v1::ListSessionsRequest* request,
+                                         v1::ListSessionsResponse* response) override;
+  grpc::ServerUnaryReactor* EvictSession(grpc::CallbackServerContext* context, const v1::EvictSessionRequest* request,
+                                         v1::EvictSessionResponse* response) override;
 
   // For a server that stops: opens no session any more, and tells those that are open.
   void GoAway(absl::Duration time_left) { table_.GoAway(time_left); }

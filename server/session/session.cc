@@ -14,6 +14,7 @@
 #include "server/attention/shapes.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
+#include "tensor/dtype.h"
 
 namespace attnd::server {
 namespace {

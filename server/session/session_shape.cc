@@ -8,11 +8,13 @@
 #include "absl/strings/string_view.h"
 #include "cache/sequences.h"
 #include "contract/request.h"
+#include "errors/field_error.h"
 #include "server/attention/bias.h"
 #include "server/attention/dtype.h"
 #include "server/attention/numbers.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
+#include "tensor/dtype.h"
 
 namespace attnd::server {
 namespace {

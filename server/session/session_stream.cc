@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "cache/page_shape.h"
 #include "memory/no_memory.h"
+#include "schedule/scheduler.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/deadline.h"
 #include "server/rpc/proto_time.h"
@@ -90,6 +91,21 @@ class Stream final : public RawReactor, public OpenSession {
       }));
     });
     return ended;
+  }
+
+  void Evict() override {
+    const absl::Status evicted = memory::CatchNoMemory([] {
+      return FieldError(absl::StatusCode::kAborted, "session", "none that is evicted", "an operator's EvictSession");
+    });
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { Fail(evicted); });
+  }
+
+  void Describe(Clock::time_point now, v1::SessionInfo& info) override {
+    absl::MutexLock lock(&mutex_);
+    info.MergeFrom(said_);
+    *info.mutable_age() = ToProto(absl::FromChrono(now - begun_at_));
+    const absl::Duration idle = running_ != nullptr ? absl::ZeroDuration() : absl::FromChrono(now - active_at_);
+    *info.mutable_idle() = ToProto(std::max(idle, absl::ZeroDuration()));
   }
 
   void SayGoingAway(absl::Duration time_left) override {
@@ -259,9 +275,18 @@ class Stream final : public RawReactor, public OpenSession {
     if (options.idle < absl::InfiniteDuration()) *opened.mutable_idle_time() = ToProto(options.idle);
     if (options.life < absl::InfiniteDuration()) *opened.mutable_life_time() = ToProto(options.life);
     Answer answer = MakeAnswer(reply);
+    v1::SessionInfo said;
+    said.set_peer(context_.peer());
+    said.set_model(open.model());
+    said.set_version(opened.version());
+    said.set_rows(shape.rows);
+    said.set_sources(shape.sources);
+    said.set_layers(static_cast<std::int64_t>(shape.layers.size()));
+    said.set_reserved_bytes(shape.reserved_bytes());
     ATTND_ASSIGN_OR_RETURN(session_, Session::Create(std::move(shape), engine_.limits()));
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       reading_ = false;
+      said_.Swap(&said);
       active_at_ = Clock::now();
       Queue(std::move(answer));
     });
@@ -332,15 +357,19 @@ class Stream final : public RawReactor, public OpenSession {
   // Never throws: however little memory is left, the step is answered or the stream ended.
   void Leave(const std::shared_ptr<Step>& step, absl::StatusOr<AttentionResult> result) {
     Answer answer;
-    const bool quiet = result.ok() && step->step().quiet();
+    const bool ok = result.ok();
+    const bool quiet = ok && step->step().quiet();
     absl::Status made = absl::OkStatus();
     if (!quiet) made = memory::CatchNoMemoryIn([&] { answer = AnswerTo(step->step(), std::move(result)); });
     if (!made.ok()) {
       made = memory::CatchNoMemoryIn([&] { answer = AnswerTo(step->step(), memory::NoMemoryError()); });
     }
+    const std::int64_t used_bytes = session_->used_bytes();
     step->request = {};  // gives the message's slices back
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       running_.reset();
+      said_.set_used_bytes(used_bytes);
+      if (ok) said_.set_steps(said_.steps() + 1);
       active_at_ = Clock::now();
       if (!made.ok()) Fail(made);
       if (!quiet) Queue(std::move(answer));
@@ -390,6 +419,7 @@ class Stream final : public RawReactor, public OpenSession {
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
   int acting_ ABSL_GUARDED_BY(mutex_) = 0;  // threads that do what was decided
   Clock::time_point active_at_ ABSL_GUARDED_BY(mutex_) = begun_at_;
+  v1::SessionInfo said_ ABSL_GUARDED_BY(mutex_);  // to operators
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -38,7 +38,7 @@ absl::Status SessionTable::Add(const std::shared_ptr<OpenSession>& session, cons
     return TooMany("max_peer_sessions", options_.most_of_peer, "of one peer");
   }
   std::int64_t& count = of_peers_[peer];
-  sessions_.emplace(session.get(), Entry{session, peer});
+  sessions_.emplace(session.get(), Entry{session, peer, next_id_++});
   ++count;
   return absl::OkStatus();
 }
@@ -50,6 +50,39 @@ void SessionTable::Remove(const OpenSession* session) {
   const auto of_peer = of_peers_.find(entry->second.peer);
   if (--of_peer->second == 0) of_peers_.erase(of_peer);
   sessions_.erase(entry);
+}
+
+v1::ListSessionsResponse SessionTable::List() const {
+  std::map<std::uint64_t, std::shared_ptr<OpenSession>> sessions;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, entry] : sessions_) sessions.emplace(entry.id, entry.session.lock());
+  }
+  v1::ListSessionsResponse list;
+  const OpenSession::Clock::time_point now = OpenSession::Clock::now();
+  for (const auto& [id, session] : sessions) {
+    if (session == nullptr) continue;
+    v1::SessionInfo& info = *list.add_sessions();
+    info.set_id(id);
+    session->Describe(now, info);
+  }
+  return list;
+}
+
+absl::Status SessionTable::Evict(std::uint64_t id) {
+  std::shared_ptr<OpenSession> session;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, entry] : sessions_) {
+      if (entry.id == id) session = entry.session.lock();
+    }
+    if (session != nullptr) ++evicted_;
+  }
+  if (session == nullptr) {
+    return FieldError(absl::StatusCode::kNotFound, "id", "that of an open session", absl::StrCat(id));
+  }
+  session->Evict();
+  return absl::OkStatus();
 }
 
 void SessionTable::GoAway(absl::Duration time_left) {
@@ -67,7 +100,7 @@ void SessionTable::GoAway(absl::Duration time_left) {
 
 SessionTable::Use SessionTable::use() const {
   absl::MutexLock lock(&mutex_);
-  return {static_cast<std::int64_t>(sessions_.size()), ended_as_over_};
+  return {static_cast<std::int64_t>(sessions_.size()), evicted_};
 }
 
 void SessionTable::Run() {
@@ -89,7 +122,7 @@ void SessionTable::Run() {
       if (session != nullptr && session->EndIfOver(now)) ++ended;
     }
     absl::MutexLock lock(&mutex_);
-    ended_as_over_ += ended;
+    evicted_ += ended;
   }
 }
 

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "attnd/v1/session.pb.h"
 #include "memory/ledger.h"
 
 namespace attnd::server {
@@ -30,6 +31,10 @@ class OpenSession {
   virtual ~OpenSession() = default;
   // Ends the session with ABORTED if it has been idle, or open, for longer than it may. Whether it has.
   virtual bool EndIfOver(Clock::time_point now) = 0;
+  // Ends it with ABORTED, for an operator.
+  virtual void Evict() = 0;
+  // All of `info` but the id.
+  virtual void Describe(Clock::time_point now, v1::SessionInfo& info) = 0;
   // Tells the client that the server stops.
   virtual void SayGoingAway(absl::Duration time_left) = 0;
 };
@@ -39,7 +44,7 @@ class SessionTable {
  public:
   struct Use {
     std::int64_t open = 0;
-    std::int64_t ended_as_over = 0;  // since the start
+    std::int64_t evicted = 0;  // since the start
   };
 
   explicit SessionTable(const SessionOptions& options);
@@ -53,6 +58,11 @@ class SessionTable {
   absl::Status Add(const std::shared_ptr<OpenSession>& session, const memory::Account* peer);
   void Remove(const OpenSession* session);
 
+  // In the order in which they were added. May throw std::bad_alloc.
+  v1::ListSessionsResponse List() const;
+  // Errors: NOT_FOUND.
+  absl::Status Evict(std::uint64_t id);
+
   // For a server that stops: takes no session any more, and tells those that are open.
   void GoAway(absl::Duration time_left);
 
@@ -62,6 +72,7 @@ class SessionTable {
   struct Entry {
     std::weak_ptr<OpenSession> session;
     const memory::Account* peer;  // only compared
+    std::uint64_t id;
   };
   void Run();
 
@@ -69,7 +80,8 @@ class SessionTable {
   mutable absl::Mutex mutex_;
   std::map<const OpenSession*, Entry> sessions_ ABSL_GUARDED_BY(mutex_);
   std::map<const memory::Account*, std::int64_t> of_peers_ ABSL_GUARDED_BY(mutex_);
-  std::int64_t ended_as_over_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::int64_t evicted_ ABSL_GUARDED_BY(mutex_) = 0;
   bool going_away_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;

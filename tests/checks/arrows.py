@@ -16,7 +16,7 @@ import re
 import sys
 
 PAGE = "docs/architecture.md"
-SERVER_MOST = 20  # arrows within server/
+SERVER_MOST = 25  # arrows within server/
 FLAT_MOST = 3  # C++ files that stand in server/ and in no room
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 

@@ -194,8 +194,8 @@ TEST(ProbesTest, EveryServiceIsDescribed) {
     EXPECT_EQ(file.package() + "." + file.service(0).name(), service.name());
   }
   EXPECT_THAT(names, testing::UnorderedElementsAre("attnd.v1.AttentionService", "attnd.v1.ModelService",
-                                                   "attnd.v1.ServerService", "grpc.health.v1.Health",
-                                                   "grpc.reflection.v1.ServerReflection",
+                                                   "attnd.v1.ServerService", "attnd.v1.SessionService",
+                                                   "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
                                                    "grpc.reflection.v1alpha.ServerReflection"));
 }
 

@@ -672,6 +672,46 @@ TEST(SessionTest, IdleAndOldOnesAreEvicted) {
   EXPECT_TRUE(Becomes([&] { return server.server().inflight_bytes() == 0; }));
 }
 
+TEST(SessionTest, OperatorsSeeAndEvictThem) {
+  TestServer server;
+  const std::unique_ptr<v1::SessionService::Stub> stub = v1::SessionService::NewStub(server.channel());
+  const auto list = [&] {
+    grpc::ClientContext context;
+    v1::ListSessionsResponse listed;
+    EXPECT_TRUE(stub->ListSessions(&context, {}, &listed).ok());
+    return listed;
+  };
+  EXPECT_EQ(list().sessions_size(), 0);
+  Stream first(server.channel(), OpenOf(3, 1, v1::DTYPE_FP32)), second(server.channel(), OpenOf(1, 0, v1::DTYPE_FP32));
+  EXPECT_EQ(first.Ask(TokenStep(1, 3)).code(), 0);
+  EXPECT_EQ(first.Ask(TokenStep(5, 3)).code(), StatusCode::FAILED_PRECONDITION);
+  const v1::ListSessionsResponse listed = list();
+  ASSERT_EQ(listed.sessions_size(), 2);
+  const v1::SessionInfo& info = listed.sessions(0);
+  EXPECT_EQ(info.rows(), 3);
+  EXPECT_EQ(info.sources(), 1);
+  EXPECT_EQ(info.layers(), 3);
+  EXPECT_EQ(info.model(), kModel);
+  EXPECT_EQ(info.steps(), 1u);
+  EXPECT_GT(info.reserved_bytes(), info.used_bytes());
+  EXPECT_GT(info.used_bytes(), 0);
+  EXPECT_THAT(info.peer(), StartsWith("ipv4:127.0.0.1"));
+  EXPECT_EQ(listed.sessions(1).used_bytes(), 0);
+  const auto evict = [&](std::uint64_t id) {
+    grpc::ClientContext context;
+    v1::EvictSessionRequest request;
+    request.set_id(id);
+    v1::EvictSessionResponse evicted;
+    return stub->EvictSession(&context, request, &evicted);
+  };
+  EXPECT_TRUE(evict(info.id()).ok());
+  const grpc::Status status = first.Finish();
+  EXPECT_EQ(status.error_code(), StatusCode::ABORTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("evicted"));
+  EXPECT_TRUE(Becomes([&] { return evict(info.id()).error_code() == StatusCode::NOT_FOUND; }));
+  EXPECT_EQ(second.Ask(TokenStep(1, 1)).code(), 0);
+}
+
 TEST(SessionTest, AStoppingServerSaysSoAndEndsThemAtItsDeadline) {
   server::Options options = TestOptions();
   options.drain = absl::Seconds(2);

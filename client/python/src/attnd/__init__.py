@@ -16,6 +16,8 @@ from attnd._comparison import BiasComparison, ComparedBias, compare_bias
 from attnd._request import ComputeReply, ComputeRequest
 from attnd._retry import Retry
 from attnd._server import LocalServer, local_server
+from attnd._session import CrossLayer, SelfLayer, StepReply
+from attnd._sessions import AsyncSession, Session
 from attnd._version import VERSION as __version__
 from attnd.errors import (
     Aborted,
@@ -58,6 +60,7 @@ __all__ = [
     "AlibiSlopes",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncSession",
     "BiasComparison",
     "BiasWindow",
     "Cancelled",
@@ -65,6 +68,7 @@ __all__ = [
     "ComparedBias",
     "ComputeReply",
     "ComputeRequest",
+    "CrossLayer",
     "DataLoss",
     "DeadlineExceeded",
     "Error",
@@ -82,10 +86,13 @@ __all__ = [
     "QueueUse",
     "ResourceExhausted",
     "Retry",
+    "SelfLayer",
     "ServerInfo",
     "ServingStatus",
+    "Session",
     "Setting",
     "StalledCalls",
+    "StepReply",
     "Svg",
     "T5Buckets",
     "Table",

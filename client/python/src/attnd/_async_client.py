@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
 
 from attnd import _methods, _options, _process
+from attnd._as_method import as_method
 from attnd._awaiting import AwaitingIo
-from attnd._client import ClientBase, as_method
+from attnd._client import ClientBase
 from attnd._core import Core
 from attnd._operation import Io, Operation, run_async
+from attnd._session import State, open_session
+from attnd._sessions import AsyncSession
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec
@@ -25,6 +28,15 @@ def _awaiting(
         return await run_async(operation(self._core, *args, **kwargs))
 
     return as_method(method, operation, "AsyncClient")
+
+
+def _opening(
+    operation: Callable[Concatenate[Core, P], Operation[State]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, AsyncSession]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncSession:
+        return AsyncSession(await run_async(operation(self._core, *args, **kwargs)))
+
+    return as_method(method, operation, "AsyncClient", "session", AsyncSession)
 
 
 class AsyncClient(ClientBase):
@@ -62,6 +74,7 @@ class AsyncClient(ClientBase):
     bias = _awaiting(_methods.bias)
     server_info = _awaiting(_methods.server_info)
     health = _awaiting(_methods.health)
+    session = _opening(open_session)
 
     async def close(self) -> None:
         """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then

@@ -12,6 +12,7 @@ import grpc.aio
 from attnd._channels import Channels
 from attnd._closed import closed_during_the_call, closed_error
 from attnd._deadline import Deadline
+from attnd._duplex import AwaitingDuplex
 from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
 from attnd._options import Options
 from attnd._status import from_rpc_error
@@ -70,6 +71,10 @@ class AwaitingIo(Io):
 
     def _error_of(self, error: grpc.RpcError) -> Error:
         return closed_during_the_call() if self.closed else from_rpc_error(error)
+
+    async def duplex(self, method: str, metadata: Metadata) -> AwaitingDuplex:
+        self._open()
+        return AwaitingDuplex(self._channels.stream(method)(metadata=metadata), self._error_of)
 
     async def exchange(
         self, method: str, stream: MessageStream, in_flight: int, deadline: Deadline, metadata: Metadata

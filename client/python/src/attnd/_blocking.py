@@ -13,6 +13,7 @@ from attnd._channels import Channels
 from attnd._closed import closed_during_the_call, closed_error
 from attnd._connection_watch import ConnectionWatch
 from attnd._deadline import Deadline
+from attnd._duplex import BlockingDuplex
 from attnd._operation import Io, MessageStream, Metadata, Operation, run
 from attnd._options import Options
 from attnd._status import from_rpc_error
@@ -56,6 +57,9 @@ class BlockingIo(Io):
     ) -> None:
         with Sender(stream, in_flight) as sender:
             sender.receive(self, self.stream(method, sender.messages(), deadline, metadata))
+
+    def duplex(self, method: str, metadata: Metadata) -> BlockingDuplex:
+        return BlockingDuplex(self, method, metadata)
 
     def error_of(self, error: grpc.RpcError) -> Error:
         # Of a call on another thread it refers to the error itself, and together they would keep the call's memory.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, TypeVar
 
 from attnd import _empty, _methods, _options, _process
+from attnd._as_method import as_method
 from attnd._blocking import BlockingIo
 from attnd._core import Core
 from attnd._operation import Io, Operation, run
 from attnd._retry import Retry
+from attnd._session import State, open_session
+from attnd._sessions import Session
 from attnd._target import unix_path
 from attnd._transport import Transport
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ClientBase:
@@ -131,27 +131,20 @@ def ways_on_this_host(options: _options.Options, asynchronous: bool) -> List[Tra
     return _host.transports(path, options, asynchronous)
 
 
-def as_method(method: F, operation: Callable[..., Any], owner: str) -> F:
-    """`method` with the name, the signature and the description of the operation that it carries out."""
-    functools.update_wrapper(method, operation)
-    method.__qualname__ = f"{owner}.{operation.__name__}"
-    # Of the operation's, which begins with its core and gives an Operation.
-    signature = inspect.signature(operation)
-    parameters = list(signature.parameters.values())
-    parameters[0] = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    given = str(signature.return_annotation)[len("Operation[") : -1]
-    annotations = {**operation.__annotations__, "return": given}
-    del annotations[next(iter(signature.parameters))]
-    method.__annotations__ = annotations
-    vars(method)["__signature__"] = signature.replace(parameters=parameters, return_annotation=given)
-    return method
-
-
 def _blocking(operation: Callable[Concatenate[Core, P], Operation[T]]) -> Callable[Concatenate[Client, P], T]:
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return run(operation(self._core, *args, **kwargs))
 
     return as_method(method, operation, "Client")
+
+
+def _opening(
+    operation: Callable[Concatenate[Core, P], Operation[State]],
+) -> Callable[Concatenate[Client, P], Session]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Session:
+        return Session(run(operation(self._core, *args, **kwargs)))
+
+    return as_method(method, operation, "Client", "session", Session)
 
 
 class Client(ClientBase):
@@ -217,6 +210,7 @@ class Client(ClientBase):
     bias = _blocking(_methods.bias)
     server_info = _blocking(_methods.server_info)
     health = _blocking(_methods.health)
+    session = _opening(open_session)
 
     def close(self) -> None:
         """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then

@@ -64,6 +64,10 @@ class Io:
         and not answered. Returns when the stream has ended. Raises an Error."""
         raise NotImplementedError
 
+    def duplex(self, method: str, metadata: Metadata) -> Any:
+        """Begins a stream of questions and answers, a `_duplex.Duplex`, without a deadline. Raises an Error."""
+        raise NotImplementedError
+
     def pause(self, seconds: float) -> Any:
         """Waits."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ from attnd._arguments import integer, model_name, one_of, text
 from attnd.errors import InvalidArgument, ResourceExhausted
 from attnd.v1 import attention_pb2
 
-_LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence stands before the heads
+LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence stands before the heads
 MASKS: Dict[Optional[str], int] = {None: 0, "causal": 1, "none": 2}
 _PRECISIONS = {None: 0, _dtypes.FP32: 1, _dtypes.BF16: 2}
 _OTHER_ARRAYS = ("out", "key_mask", "key_bias")
@@ -191,7 +191,7 @@ class Call:
 
     def __init__(self, request: ComputeRequest) -> None:
         self.request = request
-        sequence_first = one_of("layout", _LAYOUTS, request.layout)
+        sequence_first = one_of("layout", LAYOUTS, request.layout)
         q = _tensors.view("q", request.q, sequence_first)
         k = _tensors.view("k", request.k, sequence_first)
         v = _tensors.view("v", request.v, sequence_first)
@@ -387,7 +387,7 @@ def _check_bytes(call: Call) -> None:
         raise ResourceExhausted.of("output", expected, str(call.output_bytes))
 
 
-def _scale(value: Any) -> float:
+def scale_number(value: Any) -> float:
     try:
         scale = float(value)
     except (TypeError, ValueError):
@@ -397,7 +397,7 @@ def _scale(value: Any) -> float:
     return scale
 
 
-def _precision(value: Any) -> int:
+def precision_number(value: Any) -> int:
     if value is None:
         return 0
     number = _PRECISIONS.get(_dtypes.parse("product_precision", value))
@@ -477,7 +477,7 @@ def _small_fields(r: ComputeRequest, call: Call) -> attention_pb2.ComputeAttenti
     shape = call.shape
     optional: Dict[str, Any] = {}
     if r.scale is not None:
-        optional["scale"] = _scale(r.scale)
+        optional["scale"] = scale_number(r.scale)
     return attention_pb2.ComputeAttentionRequest(
         batch=shape.batch,
         heads=shape.heads,
@@ -491,7 +491,7 @@ def _small_fields(r: ComputeRequest, call: Call) -> attention_pb2.ComputeAttenti
         mask=mask_number(r.mask),  # type: ignore[arg-type]
         output_dtype=call.output_code,  # type: ignore[arg-type]
         return_log_sum_exp=bool(r.return_log_sum_exp),
-        product_precision=_precision(r.product_precision),  # type: ignore[arg-type]
+        product_precision=precision_number(r.product_precision),  # type: ignore[arg-type]
         **_model_fields(r),
         **_sequence_fields(r, shape),
         **optional,

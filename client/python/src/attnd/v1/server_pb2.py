@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ttnd/v1/server.proto\x12\x08\x61ttnd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xa8\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06kernel\x18\x02 \x01(\t\x12\x19\n\x11\x61vailable_kernels\x18\x03 \x03(\t\x12\x0f\n\x07threads\x18\x04 \x01(\x03\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x06limits\x18\x06 \x01(\x0b\x32\x10.attnd.v1.Limits\x12#\n\x08settings\x18\x07 \x03(\x0b\x32\x11.attnd.v1.Setting\x12\x13\n\x0blocal_calls\x18\x08 \x01(\x08\x12#\n\x06memory\x18\t \x01(\x0b\x32\x13.attnd.v1.MemoryUse\x12*\n\rshared_memory\x18\n \x01(\x0b\x32\x13.attnd.v1.MemoryUse\x12-\n\rstalled_calls\x18\x0b \x01(\x0b\x32\x16.attnd.v1.StalledCalls\x12\x13\n\x0bmodel_bytes\x18\x0c \x01(\x03\x12!\n\x05queue\x18\r \x01(\x0b\x32\x12.attnd.v1.QueueUse\"=\n\x08QueueUse\x12\x0f\n\x07waiting\x18\x01 \x01(\x03\x12\x0f\n\x07refused\x18\x02 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x03\"\xdd\x01\n\tMemoryUse\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x12\n\npeak_bytes\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\x12\r\n\x05peers\x18\x05 \x01(\x03\x12\x1a\n\x12largest_peer_bytes\x18\x06 \x01(\x03\x12\x18\n\x10refused_by_total\x18\x07 \x01(\x03\x12\x18\n\x10refused_by_share\x18\x08 \x01(\x03\x12 \n\x18refused_as_never_fitting\x18\t \x01(\x03\"-\n\x0cStalledCalls\x12\x0e\n\x06writes\x18\x01 \x01(\x03\x12\r\n\x05reads\x18\x02 \x01(\x03\"N\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.attnd.v1.SettingState\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xd1\x03\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x18\n\x10max_result_bytes\x18\x02 \x01(\x03\x12\x0f\n\x07max_dim\x18\x03 \x01(\x03\x12\x14\n\x0cmax_head_dim\x18\x04 \x01(\x03\x12\x12\n\nmax_models\x18\x05 \x01(\x03\x12\x18\n\x10max_table_values\x18\x06 \x01(\x03\x12\x16\n\x0emax_bias_cells\x18\x07 \x01(\x03\x12\x1c\n\x14max_model_file_bytes\x18\x08 \x01(\x03\x12\x15\n\rmax_page_size\x18\t \x01(\x03\x12\x1a\n\x12max_inflight_bytes\x18\n \x01(\x03\x12\x18\n\x10max_header_bytes\x18\x0b \x01(\x03\x12\x18\n\x10max_shared_bytes\x18\x0c \x01(\x03\x12\x17\n\x0fmax_model_bytes\x18\r \x01(\x03\x12\x1d\n\x15max_total_model_bytes\x18\x0e \x01(\x03\x12\x17\n\x0fmax_connections\x18\x0f \x01(\x03\x12\x1c\n\x14max_peer_connections\x18\x10 \x01(\x03\x12\x1e\n\x16max_connection_streams\x18\x11 \x01(\x03\x12\x11\n\tmax_reads\x18\x12 \x01(\x03*\x86\x01\n\x0cSettingState\x12\x1d\n\x19SETTING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTING_STATE_IN_FORCE\x10\x01\x12\x1e\n\x1aSETTING_STATE_NOT_IN_FORCE\x10\x02\x12\x1b\n\x17SETTING_STATE_REQUESTED\x10\x03\x32\x61\n\rServerService\x12P\n\rGetServerInfo\x12\x1e.attnd.v1.GetServerInfoRequest\x1a\x1f.attnd.v1.GetServerInfoResponseB9\n\x08\x61ttnd.v1B\x0bServerProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ttnd/v1/server.proto\x12\x08\x61ttnd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xd0\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06kernel\x18\x02 \x01(\t\x12\x19\n\x11\x61vailable_kernels\x18\x03 \x03(\t\x12\x0f\n\x07threads\x18\x04 \x01(\x03\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x06limits\x18\x06 \x01(\x0b\x32\x10.attnd.v1.Limits\x12#\n\x08settings\x18\x07 \x03(\x0b\x32\x11.attnd.v1.Setting\x12\x13\n\x0blocal_calls\x18\x08 \x01(\x08\x12#\n\x06memory\x18\t \x01(\x0b\x32\x13.attnd.v1.MemoryUse\x12*\n\rshared_memory\x18\n \x01(\x0b\x32\x13.attnd.v1.MemoryUse\x12-\n\rstalled_calls\x18\x0b \x01(\x0b\x32\x16.attnd.v1.StalledCalls\x12\x13\n\x0bmodel_bytes\x18\x0c \x01(\x03\x12!\n\x05queue\x18\r \x01(\x0b\x32\x12.attnd.v1.QueueUse\x12&\n\x08sessions\x18\x0e \x01(\x0b\x32\x14.attnd.v1.SessionUse\"+\n\nSessionUse\x12\x0c\n\x04open\x18\x01 \x01(\x03\x12\x0f\n\x07\x65victed\x18\x02 \x01(\x03\"=\n\x08QueueUse\x12\x0f\n\x07waiting\x18\x01 \x01(\x03\x12\x0f\n\x07refused\x18\x02 \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x03 \x01(\x03\"\xdd\x01\n\tMemoryUse\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\x12\x12\n\npeak_bytes\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\x12\r\n\x05peers\x18\x05 \x01(\x03\x12\x1a\n\x12largest_peer_bytes\x18\x06 \x01(\x03\x12\x18\n\x10refused_by_total\x18\x07 \x01(\x03\x12\x18\n\x10refused_by_share\x18\x08 \x01(\x03\x12 \n\x18refused_as_never_fitting\x18\t \x01(\x03\"-\n\x0cStalledCalls\x12\x0e\n\x06writes\x18\x01 \x01(\x03\x12\r\n\x05reads\x18\x02 \x01(\x03\"N\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.attnd.v1.SettingState\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xd1\x03\n\x06Limits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x18\n\x10max_result_bytes\x18\x02 \x01(\x03\x12\x0f\n\x07max_dim\x18\x03 \x01(\x03\x12\x14\n\x0cmax_head_dim\x18\x04 \x01(\x03\x12\x12\n\nmax_models\x18\x05 \x01(\x03\x12\x18\n\x10max_table_values\x18\x06 \x01(\x03\x12\x16\n\x0emax_bias_cells\x18\x07 \x01(\x03\x12\x1c\n\x14max_model_file_bytes\x18\x08 \x01(\x03\x12\x15\n\rmax_page_size\x18\t \x01(\x03\x12\x1a\n\x12max_inflight_bytes\x18\n \x01(\x03\x12\x18\n\x10max_header_bytes\x18\x0b \x01(\x03\x12\x18\n\x10max_shared_bytes\x18\x0c \x01(\x03\x12\x17\n\x0fmax_model_bytes\x18\r \x01(\x03\x12\x1d\n\x15max_total_model_bytes\x18\x0e \x01(\x03\x12\x17\n\x0fmax_connections\x18\x0f \x01(\x03\x12\x1c\n\x14max_peer_connections\x18\x10 \x01(\x03\x12\x1e\n\x16max_connection_streams\x18\x11 \x01(\x03\x12\x11\n\tmax_reads\x18\x12 \x01(\x03*\x86\x01\n\x0cSettingState\x12\x1d\n\x19SETTING_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SETTING_STATE_IN_FORCE\x10\x01\x12\x1e\n\x1aSETTING_STATE_NOT_IN_FORCE\x10\x02\x12\x1b\n\x17SETTING_STATE_REQUESTED\x10\x03\x32\x61\n\rServerService\x12P\n\rGetServerInfo\x12\x1e.attnd.v1.GetServerInfoRequest\x1a\x1f.attnd.v1.GetServerInfoResponseB9\n\x08\x61ttnd.v1B\x0bServerProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attnd.v1.server_pb2', globals())
@@ -22,22 +22,24 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'\n\010attnd.v1B\013ServerProtoP\001Z\020attnd/v1;attndv1\370\001\001\252\002\010Attnd.V1'
-  _SETTINGSTATE._serialized_start=1402
-  _SETTINGSTATE._serialized_end=1536
+  _SETTINGSTATE._serialized_start=1487
+  _SETTINGSTATE._serialized_end=1621
   _GETSERVERINFOREQUEST._serialized_start=68
   _GETSERVERINFOREQUEST._serialized_end=90
   _GETSERVERINFORESPONSE._serialized_start=93
-  _GETSERVERINFORESPONSE._serialized_end=517
-  _QUEUEUSE._serialized_start=519
-  _QUEUEUSE._serialized_end=580
-  _MEMORYUSE._serialized_start=583
-  _MEMORYUSE._serialized_end=804
-  _STALLEDCALLS._serialized_start=806
-  _STALLEDCALLS._serialized_end=851
-  _SETTING._serialized_start=853
-  _SETTING._serialized_end=931
-  _LIMITS._serialized_start=934
-  _LIMITS._serialized_end=1399
-  _SERVERSERVICE._serialized_start=1538
-  _SERVERSERVICE._serialized_end=1635
+  _GETSERVERINFORESPONSE._serialized_end=557
+  _SESSIONUSE._serialized_start=559
+  _SESSIONUSE._serialized_end=602
+  _QUEUEUSE._serialized_start=604
+  _QUEUEUSE._serialized_end=665
+  _MEMORYUSE._serialized_start=668
+  _MEMORYUSE._serialized_end=889
+  _STALLEDCALLS._serialized_start=891
+  _STALLEDCALLS._serialized_end=936
+  _SETTING._serialized_start=938
+  _SETTING._serialized_end=1016
+  _LIMITS._serialized_start=1019
+  _LIMITS._serialized_end=1484
+  _SERVERSERVICE._serialized_start=1623
+  _SERVERSERVICE._serialized_end=1720
 # @@protoc_insertion_point(module_scope)

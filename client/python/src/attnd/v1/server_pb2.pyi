@@ -16,7 +16,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ["available_kernels", "kernel", "limits", "local_calls", "memory", "model_bytes", "queue", "settings", "shared_memory", "stalled_calls", "started_at", "threads", "version"]
+    __slots__ = ["available_kernels", "kernel", "limits", "local_calls", "memory", "model_bytes", "queue", "sessions", "settings", "shared_memory", "stalled_calls", "started_at", "threads", "version"]
     AVAILABLE_KERNELS_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class GetServerInfoResponse(_message.Message):
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     STALLED_CALLS_FIELD_NUMBER: _ClassVar[int]
@@ -37,13 +38,14 @@ class GetServerInfoResponse(_message.Message):
     memory: MemoryUse
     model_bytes: int
     queue: QueueUse
+    sessions: SessionUse
     settings: _containers.RepeatedCompositeFieldContainer[Setting]
     shared_memory: MemoryUse
     stalled_calls: StalledCalls
     started_at: _timestamp_pb2.Timestamp
     threads: int
     version: str
-    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., available_kernels: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., local_calls: bool = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., shared_memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., stalled_calls: _Optional[_Union[StalledCalls, _Mapping]] = ..., model_bytes: _Optional[int] = ..., queue: _Optional[_Union[QueueUse, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., kernel: _Optional[str] = ..., available_kernels: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., local_calls: bool = ..., memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., shared_memory: _Optional[_Union[MemoryUse, _Mapping]] = ..., stalled_calls: _Optional[_Union[StalledCalls, _Mapping]] = ..., model_bytes: _Optional[int] = ..., queue: _Optional[_Union[QueueUse, _Mapping]] = ..., sessions: _Optional[_Union[SessionUse, _Mapping]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ["max_bias_cells", "max_connection_streams", "max_connections", "max_dim", "max_head_dim", "max_header_bytes", "max_inflight_bytes", "max_model_bytes", "max_model_file_bytes", "max_models", "max_page_size", "max_peer_connections", "max_reads", "max_request_bytes", "max_result_bytes", "max_shared_bytes", "max_table_values", "max_total_model_bytes"]
@@ -116,6 +118,14 @@ class QueueUse(_message.Message):
     refused: int
     waiting: int
     def __init__(self, waiting: _Optional[int] = ..., refused: _Optional[int] = ..., expired: _Optional[int] = ...) -> None: ...
+
+class SessionUse(_message.Message):
+    __slots__ = ["evicted", "open"]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    evicted: int
+    open: int
+    def __init__(self, open: _Optional[int] = ..., evicted: _Optional[int] = ...) -> None: ...
 
 class Setting(_message.Message):
     __slots__ = ["detail", "name", "state"]

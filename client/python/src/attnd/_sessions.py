@@ -1,0 +1,156 @@
+"""Sessions of both clients: `Session` blocks in its steps, `AsyncSession` awaits them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Optional, Tuple, TypeVar
+
+from attnd import _session
+from attnd._as_method import as_method
+from attnd._operation import Operation, run, run_async
+from attnd._session import Layer, State
+
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec
+
+    P = ParamSpec("P")
+
+T = TypeVar("T")
+
+
+class SessionBase:
+    """What both have."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    @property
+    def layers(self) -> Tuple[Layer, ...]:
+        """As the session was opened with."""
+        return self._state.layers
+
+    @property
+    def rows(self) -> int:
+        """Sequences that grow."""
+        return self._state.rows
+
+    @property
+    def sources(self) -> int:
+        """What rows attend across to."""
+        return self._state.sources
+
+    @property
+    def version(self) -> int:
+        """Of the model; 0 without one."""
+        return self._state.opened.version
+
+    @property
+    def content_hash(self) -> str:
+        """Of that version."""
+        return self._state.opened.content_hash
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What the session holds of the server's memory until it ends."""
+        return self._state.opened.reserved_bytes
+
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of a page. Memory is used page by page."""
+        return self._state.opened.page_tokens
+
+    @property
+    def going_away(self) -> Optional[float]:
+        """Seconds that a server which stops has given its sessions, from when it said so. None if it has not."""
+        return self._state.going_away
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"an attnd.{type(self).__name__} is a connection, and is neither copied nor pickled")
+
+    def __repr__(self) -> str:
+        state = self._state
+        sources = f", {state.sources} sources" if state.sources else ""
+        return f"attnd.{type(self).__name__}({state.rows} rows{sources}, {len(state.layers)} layers)"
+
+
+def _blocking(operation: Callable[Concatenate[State, P], Operation[T]]) -> Callable[Concatenate[Session, P], T]:
+    def method(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run(operation(self._state, *args, **kwargs))
+
+    return as_method(method, operation, "Session")
+
+
+def _awaiting(
+    operation: Callable[Concatenate[State, P], Operation[T]],
+) -> Callable[Concatenate[AsyncSession, P], Coroutine[Any, Any, T]]:
+    async def method(self: AsyncSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_async(operation(self._state, *args, **kwargs))
+
+    return as_method(method, operation, "AsyncSession")
+
+
+class Session(SessionBase):
+    """Keys and values that the server keeps: see :meth:`attnd.Client.session`, which opens one.
+
+    Steps may be made from several threads, and take turns. One that is interrupted (KeyboardInterrupt) ends the
+    session.
+
+    Example:
+        >>> layers = [attnd.SelfLayer(heads=8, head_dim=64), attnd.CrossLayer(heads=8, head_dim=64)]
+        >>> opened = client.session(layers, "t5-tiny", rows=4, sources=1, max_tokens=100, max_source_tokens=20)
+        >>> with opened as session:  # four beams of one source
+        ...     source = np.ones((1, 8, 20, 64), np.float32)
+        ...     _ = session.append(1, source, source)
+        ...     q, k, v = (np.ones((4, 8, 1, 64), np.float32) for _ in range(3))
+        ...     _ = session.attend(0, q, k, v)
+        ...     _ = session.attend(1, q)
+        ...     output = session.attend(0, q, k, v, reorder=[0, 0, 1, 2])
+        ...     session.lengths(0)
+        (2, 2, 2, 2)
+    """
+
+    step = _blocking(_session.step)
+    attend = _blocking(_session.attend)
+    append = _blocking(_session.append)
+    reorder = _blocking(_session.reorder)
+    lengths = _blocking(_session.lengths)
+
+    def close(self) -> None:
+        """Ends the session, and frees what it keeps. A second time does nothing."""
+        self._state.stream.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+class AsyncSession(SessionBase):
+    """The twin of :class:`attnd.Session` for asyncio. Cancelling the task of a step ends the session.
+
+    Example:
+        >>> async def main():
+        ...     async with attnd.AsyncClient() as client:
+        ...         layers = [attnd.SelfLayer(heads=8, head_dim=64)]
+        ...         async with await client.session(layers, "t5-tiny", max_tokens=100) as session:
+        ...             q, k, v = (np.ones((1, 8, 1, 64), np.float32) for _ in range(3))
+        ...             return (await session.attend(0, q, k, v)).shape
+        >>> asyncio.run(main())
+        (1, 8, 1, 64)
+    """
+
+    step = _awaiting(_session.step)
+    attend = _awaiting(_session.attend)
+    append = _awaiting(_session.append)
+    reorder = _awaiting(_session.reorder)
+    lengths = _awaiting(_session.lengths)
+
+    async def close(self) -> None:
+        """Ends the session, and frees what it keeps. A second time does nothing."""
+        await self._state.stream.close()
+
+    async def __aenter__(self) -> AsyncSession:
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self.close()

@@ -1,0 +1,254 @@
+"""Sessions against whole calls: the same bits."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+import attnd
+from conftest import Server
+from inputs import same_bits
+
+HEADS, DIM = 8, 64
+SELF, CROSS = attnd.SelfLayer(HEADS, DIM), attnd.CrossLayer(HEADS, 32, value_head_dim=16)
+
+
+def random(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Any:
+    return (np.random.default_rng(seed).standard_normal(shape) / 4).astype(dtype)
+
+
+def token(rows: int, seed: int, dtype: Any = np.float32, length: int = 1) -> list[Any]:
+    return [random(rows, HEADS, length, DIM, seed=3 * seed + i, dtype=dtype) for i in range(3)]
+
+
+def ask(target: str, asynchronous: bool, work: Callable[..., Any], **options: Any) -> None:
+    """Runs `work(call, client)`, where `call` awaits what the asyncio client's methods give, or takes it as it is."""
+    if not asynchronous:
+        with attnd.Client(target) as client:
+            work(lambda result: result, client, **options)
+        return
+    loop = asyncio.new_event_loop()
+    try:
+        client = attnd.AsyncClient(target)
+        work(loop.run_until_complete, client, **options)
+        loop.run_until_complete(client.close())
+    finally:
+        loop.close()
+
+
+both = pytest.mark.parametrize("asynchronous", [False, True], ids=["Session", "AsyncSession"])
+doors = pytest.mark.parametrize("door", ["unix", "tcp"])
+
+
+@both
+@doors
+def test_decoding_gives_what_whole_calls_give(server: Server, door: str, asynchronous: bool) -> None:
+    def work(call: Any, client: Any) -> None:
+        session = call(client.session([SELF], "t5-tiny", rows=2, max_tokens=100))
+        whole: list[Any] = []
+        for i, length in enumerate([5, 1, 1, 3, 1]):
+            whole.append(token(2, i, length=length))
+            q, k, v = (np.concatenate([arrays[part] for arrays in whole], axis=2) for part in range(3))
+            output, lse = call(
+                session.attend(0, *whole[-1], return_log_sum_exp=True, expected_lengths=k.shape[2] - length)
+            )
+            expected = call(client.attend(q[:, :, -length:], k, v, "t5-tiny", mask="causal", return_log_sum_exp=True))
+            assert same_bits(output, expected[0])
+            assert same_bits(lse, expected[1])
+        assert call(session.lengths(0)) == (11, 11)
+        call(session.close())
+
+    ask(getattr(server, door), asynchronous, work)
+
+
+@both
+def test_beams_share_their_source(server: Server, asynchronous: bool) -> None:
+    def work(call: Any, client: Any) -> None:
+        session = call(
+            client.session(
+                [SELF, CROSS], "t5-tiny", rows=4, sources=2, max_tokens=9, max_source_tokens=50, dtype="bfloat16"
+            )
+        )
+        k, v = random(2, HEADS, 40, 32, seed=1), random(2, HEADS, 40, 16, seed=2)
+        mask = np.arange(40) < np.array([[40], [33]])
+        assert call(session.append(1, k, v, key_mask=mask)) == (40, 40)
+        tokens = token(4, 5)
+        reply = call(session.step(0, *tokens))
+        assert reply.lengths == (1,) * 4
+        assert reply.used_bytes > 0
+        assert reply.log_sum_exp is None
+        call(session.reorder([1, 0, 3, 3]))
+        q = random(4, HEADS, 1, 32, seed=3)
+        output = call(session.attend(1, q))
+
+        def rounded(array: Any) -> Any:
+            torch = pytest.importorskip("torch")
+            return torch.from_numpy(array).bfloat16().float().numpy()
+
+        expected = call(
+            client.attend(q, rounded(k), rounded(v), None, key_mask=mask[[0, 0, 1, 1]], kv_rows=[0, 0, 1, 1])
+        )
+        assert same_bits(output, expected)
+        call(session.close())
+
+    ask(server.unix, asynchronous, work)
+
+
+def test_rows_of_other_lengths(server: Server) -> None:
+    with attnd.Client(server.tcp) as client, client.session([SELF], "t5-tiny", rows=3, max_tokens=20) as session:
+        q, k, v = token(3, 1, length=4)
+        output = session.attend(0, q, k, v, key_lengths=[4, 2, 0], query_lengths=[4, 2, 0], key_starts=[1, 0, 0])
+        assert session.lengths(0) == (4, 2, 0)
+        expected = client.attend(
+            q, k, v, "t5-tiny", query_offset=0, key_lengths=[4, 2, 0], query_lengths=[4, 2, 0], key_starts=[1, 0, 0]
+        )
+        assert same_bits(output, expected)
+        assert session.append(0, k, v, truncate=[2, 2, 2], key_lengths=[1, 1, 1]) == (3, 3, 1)
+        assert session.append(0, k.transpose(0, 2, 1, 3).copy(), v.transpose(0, 2, 1, 3), layout="bshd") == (7, 7, 5)
+
+
+def test_torch(server: Server) -> None:
+    torch = pytest.importorskip("torch")
+    with attnd.Client(server.unix) as client, client.session([SELF], "t5-tiny", rows=2, max_tokens=20) as session:
+        q, k, v = (torch.from_numpy(array).bfloat16() for array in token(2, 1, length=3))
+        output = session.attend(0, q, k, v)
+        assert isinstance(output, torch.Tensor)
+        assert output.dtype is torch.bfloat16
+        assert session.attend(0, q.float(), output_dtype="float16").dtype is torch.float16
+
+
+def test_nothing_is_half_done(server: Server) -> None:
+    with attnd.Client(server.tcp) as client, client.session([SELF], "t5-tiny", rows=2, max_tokens=3) as session:
+        tokens = token(2, 1)
+        session.attend(0, *tokens)
+        with pytest.raises(attnd.OutOfRange) as too_many:
+            session.attend(0, *token(2, 2, length=3), reorder=[1, 1])
+        assert too_many.value.field == "key_length"
+        with pytest.raises(attnd.FailedPrecondition) as other:
+            session.attend(0, *tokens, expected_lengths=[1, 7])
+        assert other.value.field == "expected_lengths[1]"
+        assert other.value.expected.startswith("1 (what row 1 has)")
+        with pytest.raises(attnd.DeadlineExceeded):
+            session.attend(0, *tokens, timeout=0)
+        assert session.lengths(0) == (1, 1)
+        session.attend(0, *tokens)
+        assert session.lengths(0) == (2, 2)
+
+
+def test_mistakes(server: Server) -> None:
+    q, k, v = token(2, 1)
+    with attnd.Client(server.tcp) as client:
+        with client.session([SELF, CROSS], "t5-tiny", rows=2, sources=1, max_tokens=9, max_source_tokens=9) as session:
+            for field, wrong in (
+                ("layer", lambda: session.attend(2, q)),
+                ("q", lambda: session.attend(0, q[:1])),
+                ("q", lambda: session.attend(0, np.ones((2, HEADS, 1), np.float32))),
+                ("k", lambda: session.append(1, k, v)),
+                ("v", lambda: session.append(0, k, v[:, :, :, :3])),
+                ("v", lambda: session.append(0, k, None)),
+                ("k.dtype", lambda: session.attend(0, q, k.astype(np.float16), v)),
+                ("v.sequence", lambda: session.append(0, k, np.concatenate([v, v], axis=2))),
+                ("reorder", lambda: session.reorder([0])),
+                ("reorder[1]", lambda: session.reorder([0, 2])),
+                ("key_mask", lambda: session.attend(1, random(2, HEADS, 1, 32), key_mask=np.ones((2, 3), bool))),
+                ("key_lengths[0]", lambda: session.append(0, k, v, key_lengths=[2, 0])),
+                ("layout", lambda: session.attend(0, q, layout="x")),
+            ):
+                with pytest.raises(attnd.InvalidArgument) as caught:
+                    wrong()
+                assert caught.value.field == field
+            assert session.lengths(0) == (0, 0)
+            assert "2 rows, 1 sources, 2 layers" in repr(session)
+            assert session.reserved_bytes > 0
+            assert session.page_tokens == 64
+        for field, opening in (
+            ("layers[0]", lambda: client.session([None], "t5-tiny", max_tokens=1)),
+            ("sources", lambda: client.session([CROSS], rows=1, sources=2)),
+            ("open.max_tokens", lambda: client.session([SELF], "t5-tiny")),
+            ("open.layers[0].heads", lambda: client.session([attnd.SelfLayer(3, 64)], "t5-tiny", max_tokens=1)),
+        ):
+            with pytest.raises(attnd.InvalidArgument) as caught:
+                opening()
+            assert caught.value.field == field
+        with pytest.raises(attnd.NotFound):
+            client.session([SELF], "nobody", max_tokens=1)
+
+
+@both
+def test_ends(make_server: Callable[..., Server], asynchronous: bool) -> None:
+    """An evicted session, one whose server is killed, and a closed one say what has happened, again and again."""
+    server = make_server("--session_idle=300ms", "--drain_seconds=1")
+
+    def work(call: Any, client: Any) -> None:
+        idle = call(client.session([SELF], "t5-tiny", max_tokens=9))
+        time.sleep(1)
+        for _ in range(2):
+            with pytest.raises(attnd.Aborted, match="session_idle"):
+                call(idle.attend(0, *token(1, 1)))
+        call(idle.close())
+        closed = call(client.session([SELF], "t5-tiny", max_tokens=9))
+        call(closed.close())
+        call(closed.close())
+        with pytest.raises(attnd.FailedPrecondition, match="closed"):
+            call(closed.lengths(0))
+        lost = call(client.session([SELF], "t5-tiny", max_tokens=9))
+        call(lost.attend(0, *token(1, 1)))
+        server.kill()
+        with pytest.raises(attnd.Unavailable):
+            call(lost.attend(0, *token(1, 1)))
+
+    ask(server.tcp, asynchronous, work)
+
+
+def test_a_stopping_server_says_so(make_server: Callable[..., Server]) -> None:
+    server = make_server("--drain_seconds=3")
+    with attnd.Client(server.tcp) as client, client.session([SELF], "t5-tiny", max_tokens=9) as session:
+        assert session.going_away is None
+        server.process.terminate()
+        time.sleep(0.5)
+        session.attend(0, *token(1, 1))
+        assert session.going_away == 3
+
+
+def test_threads_take_turns(server: Server) -> None:
+    with attnd.Client(server.unix) as client, client.session([SELF], "t5-tiny", max_tokens=200) as session:
+
+        def steps() -> None:
+            for _ in range(20):
+                session.attend(0, *token(1, 1))
+
+        threads = [threading.Thread(target=steps) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert session.lengths(0) == (80,)
+
+
+def test_a_cancelled_step_ends_the_session(server: Server) -> None:
+    async def work() -> None:
+        async with attnd.AsyncClient(server.tcp) as client:
+            session = await client.session([SELF], "t5-tiny", rows=64, max_tokens=3000)
+            task = asyncio.ensure_future(session.attend(0, *token(64, 1, length=1000)))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(attnd.Unavailable):
+                await session.lengths(0)
+
+    asyncio.run(work())
+
+
+def test_twins() -> None:
+    names = {name for name in vars(attnd.Session) if not name.startswith("_")}
+    assert names == {name for name in vars(attnd.AsyncSession) if not name.startswith("_")}
+    for name in names:
+        assert inspect.signature(getattr(attnd.Session, name)) == inspect.signature(getattr(attnd.AsyncSession, name))
+        assert inspect.iscoroutinefunction(getattr(attnd.AsyncSession, name))
