@@ -286,3 +286,50 @@ write(
         **{f"kind_{kind}": message((kind,)) + message((0,)) for kind in range(1, 16)},
     },
 )
+
+# Sessions.
+SELF_LAYER = number(1, 1) + block(2, b"decoder") + number(4, 8) + number(6, 4)
+PLAIN_LAYER = number(1, 1) + number(3, 1) + number(4, 2) + number(5, 1) + number(6, 3) + number(7, 5)
+CROSS_LAYER = number(1, 2) + number(4, 2) + number(6, 4)
+
+
+def opening(*layers: bytes, rows: int = 3, sources: int = 0, dtype: int = 1, model: bytes = b"t5-tiny") -> bytes:
+    return framed(
+        block(1, model)
+        + number(3, rows)
+        + number(4, sources)
+        + b"".join(block(5, layer) for layer in layers)
+        + number(6, dtype)
+        + number(7, 70)
+        + number(8, 70 if sources else 0)
+    )
+
+
+def session_step(step: int, layer: int, keys: int = 1, queries: int = 1, rest: bytes = b"", choices: int = 3) -> bytes:
+    fields = number(1, step) + number(2, layer) + rest + number(9, keys) + number(11, queries) + number(13, 1)
+    return bytes([choices]) + framed(fields)
+
+
+GROWS = b"".join(session_step(i + 1, 0) for i in range(5))
+write(
+    "session",
+    {
+        "grows": opening(SELF_LAYER) + GROWS,
+        "beams": opening(SELF_LAYER, CROSS_LAYER, rows=4, sources=2, dtype=3)
+        + session_step(1, 1, 66, 0, block(7, bytes(18)) + number(8, 66))
+        + session_step(2, 0, 64)
+        + session_step(3, 0, 2, 1, packed(4, 1, 1, 0, 3))
+        + session_step(4, 1, 0, 2, packed(4, 3, 2, 1, 0)),
+        "uneven": opening(PLAIN_LAYER, model=b"", dtype=2)
+        + session_step(1, 0, 5, 3, packed(10, 5, 0, 2) + packed(12, 3, 0, 1) + packed(6, 1, 0, 0))
+        + session_step(2, 0, 1, 1, packed(5, 2, 2, 0) + packed(3, 2, 0, 2)),
+        "taken_back": opening(SELF_LAYER)
+        + GROWS
+        + session_step(6, 0, 3, 1, packed(4, 2, 2, 2), choices=1)
+        + session_step(6, 0, 3, 1, packed(5, 0, 0, 0)),
+        "again": opening(SELF_LAYER) + GROWS + session_step(5, 0) + session_step(7, 0),
+        "too_many": opening(SELF_LAYER) + session_step(1, 0, 71) + session_step(1, 0, 70) + session_step(2, 0),
+        "no_rows": opening(SELF_LAYER, rows=0),
+        "huge": opening(SELF_LAYER, rows=65536),
+    },
+)

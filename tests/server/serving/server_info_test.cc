@@ -70,7 +70,10 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
   counters.stalled_writes = 4;
   counters.stalled_reads = 5;
   v1::GetServerInfoResponse info;
-  AddUse(ledger, &shared, counters, models, {.waiting = 5, .refused = 6, .expired = 7}, info);
+  AddUse(ledger, &shared, counters, models, {.waiting = 5, .refused = 6, .expired = 7}, {.open = 8, .evicted = 9},
+         info);
+  EXPECT_EQ(info.sessions().open(), 8);
+  EXPECT_EQ(info.sessions().evicted(), 9);
   EXPECT_EQ(info.queue().waiting(), 5);
   EXPECT_EQ(info.queue().refused(), 6);
   EXPECT_EQ(info.queue().expired(), 7);
@@ -86,7 +89,7 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
     const auto by_total = ledger.Take(ledger.AccountOf("c"), 500);
     const auto never = ledger.Take(ledger.AccountOf("c"), 501);
     v1::GetServerInfoResponse busy;
-    AddUse(ledger, nullptr, counters, models, {}, busy);
+    AddUse(ledger, nullptr, counters, models, {}, {}, busy);
     EXPECT_EQ(busy.memory().used_bytes(), 500);
     EXPECT_EQ(busy.memory().free_bytes(), 500);
     EXPECT_EQ(busy.memory().peers(), 2);
@@ -96,7 +99,7 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
     EXPECT_EQ(busy.memory().refused_as_never_fitting(), 1);
     EXPECT_FALSE(busy.has_shared_memory());
   }
-  AddUse(ledger, nullptr, counters, models, {}, info);
+  AddUse(ledger, nullptr, counters, models, {}, {}, info);
   EXPECT_EQ(info.memory().used_bytes(), 0);
   EXPECT_EQ(info.memory().peak_bytes(), 500);
 }
@@ -106,14 +109,14 @@ TEST(ServerInfoTest, SaysWhatModelsHoldNow) {
   const Counters counters;
   model::Registry models{{}};
   v1::GetServerInfoResponse info;
-  AddUse(ledger, nullptr, counters, models, {}, info);
+  AddUse(ledger, nullptr, counters, models, {}, {}, info);
   EXPECT_EQ(info.model_bytes(), 0);
   ASSERT_TRUE(models.AddEmbedded().ok());
-  AddUse(ledger, nullptr, counters, models, {}, info);
+  AddUse(ledger, nullptr, counters, models, {}, {}, info);
   EXPECT_GT(info.model_bytes(), 0);
   EXPECT_EQ(info.model_bytes(), models.table_bytes());
   for (const auto& model : models.List("", 10)) ASSERT_TRUE(models.Unload(model->name()).ok());
-  AddUse(ledger, nullptr, counters, models, {}, info);
+  AddUse(ledger, nullptr, counters, models, {}, {}, info);
   EXPECT_EQ(info.model_bytes(), 0);
 }
 

@@ -180,6 +180,7 @@ TEST_F(ServerTest, InfoIsWhatGetServerInfoAnswers) {
   info.clear_stalled_calls();
   info.clear_queue();
   info.clear_model_bytes();
+  info.clear_sessions();
   EXPECT_EQ(info.DebugString(), (*server)->info().DebugString());
   EXPECT_EQ(info.threads(), 3);
   EXPECT_EQ(info.limits().max_models(), 77);
