@@ -234,7 +234,8 @@ class Stream final : public RawReactor, public OpenSession {
 
   void Queue(Answer answer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (over_ || !failure_.ok()) return;
-    const absl::Status queued = memory::CatchNoMemoryIn([&] { answers_.push_back(std::move(answer)); });
+    const absl::Status queued =
+        memory::CatchNoMemoryIn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { answers_.push_back(std::move(answer)); });
     if (!queued.ok()) Fail(queued);
   }
 

@@ -149,7 +149,7 @@ class Trial {
 
   const Sequences& sequences() const { return *sequences_; }
   const Contents& expected() const { return now_; }
-  std::int64_t UpTo(std::int64_t most) {
+  std::int64_t AtMost(std::int64_t most) {
     return static_cast<std::int64_t>(random_() % static_cast<unsigned>(most + 1));
   }
 
@@ -157,11 +157,11 @@ class Trial {
   bool Append(std::int64_t layer, std::int64_t most_rows) {
     std::vector<std::int64_t> counts;
     for (std::int64_t s = 0; s < count_; ++s) {
-      counts.push_back(std::min(UpTo(most_rows), most_tokens_ - sequences_->length(layer, s)));
+      counts.push_back(std::min(AtMost(most_rows), most_tokens_ - sequences_->length(layer, s)));
     }
     const std::int64_t tokens = std::max<std::int64_t>(1, *std::max_element(counts.begin(), counts.end()));
     const DType kept = sequences_->shape().dtype();
-    const DType sent = UpTo(3) == 0 ? DType::kF32 : kept;
+    const DType sent = AtMost(3) == 0 ? DType::kF32 : kept;
     const Rows rows(sequences_->shape().layer(layer), count_, tokens, sent, random_);
     const absl::Status appended = sequences_->Append(layer, counts, rows.k(), rows.v());
     if (!appended.ok()) {
@@ -179,7 +179,7 @@ class Trial {
 
   void Gather() {
     std::vector<std::int32_t> from;
-    for (std::int64_t s = 0; s < count_; ++s) from.push_back(static_cast<std::int32_t>(UpTo(count_ - 1)));
+    for (std::int64_t s = 0; s < count_; ++s) from.push_back(static_cast<std::int32_t>(AtMost(count_ - 1)));
     sequences_->Gather(from);
     const Contents before = now_;
     for (std::size_t s = 0; s < from.size(); ++s) now_[s] = before[static_cast<std::size_t>(from[s])];
@@ -187,8 +187,8 @@ class Trial {
   }
 
   void Truncate() {
-    const std::int64_t s = UpTo(count_ - 1);
-    const std::int64_t tokens = UpTo(3) == 0 ? 0 : UpTo(most_tokens_);
+    const std::int64_t s = AtMost(count_ - 1);
+    const std::int64_t tokens = AtMost(3) == 0 ? 0 : AtMost(most_tokens_);
     sequences_->Truncate(s, tokens);
     for (std::vector<Token>& layer : now_[static_cast<std::size_t>(s)]) {
       if (static_cast<std::int64_t>(layer.size()) > tokens) layer.resize(static_cast<std::size_t>(tokens));
@@ -229,7 +229,7 @@ TEST(Sequences, AreWhatWasAppendedWhateverHappens) {
     bool changed = false;
     for (int step = 0; step < 150; ++step) {
       bool failed = false;
-      switch (trial.UpTo(9)) {
+      switch (trial.AtMost(9)) {
         case 0:
         case 1:
           trial.Gather();
@@ -242,14 +242,14 @@ TEST(Sequences, AreWhatWasAppendedWhateverHappens) {
           changed = false;
           break;
         case 4:
-          failed = !trial.Append(trial.UpTo(static_cast<std::int64_t>(layers.size()) - 1), 90);
+          failed = !trial.Append(trial.AtMost(static_cast<std::int64_t>(layers.size()) - 1), 90);
           break;
         default:
-          failed = !trial.Append(trial.UpTo(static_cast<std::int64_t>(layers.size()) - 1), 3);
+          failed = !trial.Append(trial.AtMost(static_cast<std::int64_t>(layers.size()) - 1), 3);
       }
       changed = true;
       if (failed) trial.Rollback();
-      if (!failed && trial.UpTo(2) > 0) {
+      if (!failed && trial.AtMost(2) > 0) {
         trial.Commit();
         changed = false;
         ASSERT_EQ(Fault(trial.sequences(), trial.expected()), "") << "seed " << seed << ", step " << step;
@@ -265,16 +265,16 @@ TEST(Sequences, ChangesTakeEffectAtOnce) {
   for (unsigned seed = 0; seed < 20; ++seed) {
     Trial trial({{2, 4, 4}, {1, 4, 4}}, DType::kF32, 3, 300, seed);
     for (int step = 0; step < 30; ++step) {
-      trial.Append(trial.UpTo(1), 40);
+      trial.Append(trial.AtMost(1), 40);
       trial.Commit();
       trial.Gather();
-      if (trial.UpTo(1) == 0) trial.Truncate();
+      if (trial.AtMost(1) == 0) trial.Truncate();
       const bool appended = trial.Append(0, 2) && trial.Append(1, 2);
       if (appended) {
         const std::string fault = Fault(trial.sequences(), trial.expected());
         EXPECT_TRUE(fault.empty() || fault.find("pages in use") != std::string::npos) << fault;
       }
-      if (appended && trial.UpTo(1) == 0) {
+      if (appended && trial.AtMost(1) == 0) {
         trial.Commit();
       } else {
         trial.Rollback();
