@@ -100,7 +100,7 @@ std::string ForwardedPeer(absl::string_view forwarded, const std::vector<Address
   return "";
 }
 
-std::shared_ptr<memory::Account> Peers::AccountOf(const grpc::ServerContextBase& context) const {
+std::string Peers::NameOf(const grpc::ServerContextBase& context) const {
   std::string name = PeerName(context.peer());
   if (!proxies_.empty() && AnyContains(proxies_, name)) {
     // Of several headers the last one is the last proxy's.
@@ -112,7 +112,7 @@ std::shared_ptr<memory::Account> Peers::AccountOf(const grpc::ServerContextBase&
     }
     if (std::string caller = ForwardedPeer(forwarded, proxies_); !caller.empty()) name = std::move(caller);
   }
-  return ledger_.AccountOf(name);
+  return name;
 }
 
 }  // namespace attnd::server

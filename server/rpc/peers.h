@@ -46,9 +46,18 @@ class Peers {
   explicit Peers(memory::Ledger& ledger, std::vector<AddressRange> proxies = {})
       : ledger_(ledger), proxies_(std::move(proxies)) {}
 
-  std::shared_ptr<memory::Account> AccountOf(const grpc::ServerContextBase& context) const;
+  std::shared_ptr<memory::Account> AccountOf(const grpc::ServerContextBase& context) const {
+    return ledger_.AccountOf(NameOf(context));
+  }
+  // The account of what the caller's sessions hold: apart from that of its calls, so that a session which holds much
+  // does not keep its own steps from what they need.
+  std::shared_ptr<memory::Account> SessionAccountOf(const grpc::ServerContextBase& context) const {
+    return ledger_.AccountOf("sessions of " + NameOf(context));
+  }
 
  private:
+  std::string NameOf(const grpc::ServerContextBase& context) const;
+
   memory::Ledger& ledger_;
   const std::vector<AddressRange> proxies_;
 };

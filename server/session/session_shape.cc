@@ -155,6 +155,8 @@ absl::StatusOr<SessionShape> Check(const v1::SessionOpen& open, const Limits& li
 
 std::int64_t SessionShape::reserved_bytes() const {
   std::int64_t bytes = kSessionOverheadBytes + rows * 64;
+  // The key bits that were given, as they were before a step, and those of each row while it is computed.
+  if (cross.has_value()) bytes += (2 * sources + rows) * ((cross->most_tokens + 7) / 8);
   for (const std::optional<KeptSequences>* kept : {&self, &cross}) {
     if (kept->has_value()) bytes += (*kept)->most_bytes;
   }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -28,10 +29,15 @@
 namespace attnd::server {
 namespace {
 
+// Steps that are read ahead of the one that is computed: one that follows, and one that keeps no cancellation of the
+// other two from being read.
+constexpr std::size_t kStepsAhead = 2;
+
 // A step from its arrival until it is answered.
 struct Step {
+  std::uint64_t number = 0;
+  memory::Ticket message_lease;  // goes after the message
   Decoded<v1::SessionRequest> request;
-  std::int64_t message_bytes = 0;
   ComputeOptions options;
   absl::Status fault;  // of its arrival
 
@@ -51,15 +57,18 @@ Answer MakeAnswer(const v1::SessionReply& reply) { return {{}, EncodeReply(reply
 class Stream final : public RawReactor, public OpenSession {
  public:
   Stream(AttentionEngine& engine, const model::Registry& registry, SessionTable& table, StallWatch& stalls, Pass pass,
-         std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context)
+         const Peers& peers, grpc::CallbackServerContext& context)
       : engine_(engine),
         registry_(registry),
         table_(table),
         stalls_(stalls),
         context_(context),
         pass_(std::move(pass)),
-        account_(std::move(account)),
-        deadline_(SteadyDeadline(context.raw_deadline())) {}
+        account_(peers.AccountOf(context)),
+        session_account_(peers.SessionAccountOf(context)),
+        deadline_(SteadyDeadline(context.raw_deadline())) {
+    said_.set_peer(context.peer());
+  }
 
   // Once, before gRPC has the reactor. The stream lives from then on until gRPC is done with it.
   absl::Status Start(const std::shared_ptr<Stream>& self) {
@@ -73,9 +82,9 @@ class Stream final : public RawReactor, public OpenSession {
     const SessionOptions& options = table_.options();
     bool ended = false;
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      if (over_) return;
+      if (over_ || !failure_.ok()) return;
       const absl::Duration idle = absl::FromChrono(now - active_at_), life = absl::FromChrono(now - begun_at_);
-      const bool busy = running_ != nullptr || waiting_ != nullptr || writing_ || !answers_.empty();
+      const bool busy = running_ != nullptr || !waiting_.empty() || writing_ || !answers_.empty();
       const bool too_old = life > options.life;
       if (!too_old && (busy || idle <= options.idle)) return;
       ended = true;
@@ -115,7 +124,15 @@ class Stream final : public RawReactor, public OpenSession {
       *reply.mutable_going_away()->mutable_time_left() = ToProto(time_left);
       answer = MakeAnswer(reply);
     });
-    if (made.ok()) Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { Queue(std::move(answer)); });
+    if (!made.ok()) return;
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      going_away_ = true;
+      if (opened_) {
+        Queue(std::move(answer));
+      } else {
+        Fail(memory::CatchNoMemory(StoppingError));
+      }
+    });
   }
 
   void OnReadDone(bool ok) override {
@@ -123,6 +140,9 @@ class Stream final : public RawReactor, public OpenSession {
       return Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
         reading_ = false;
         all_read_ = true;
+        if (opened_) return;
+        Fail(
+            memory::CatchNoMemory([] { return InvalidField("kind", "open, in the session's first message", "none"); }));
       });
     }
     const absl::Status taken = memory::CatchNoMemory([this] { return Take(); });
@@ -164,6 +184,7 @@ class Stream final : public RawReactor, public OpenSession {
     bool read = false;
     bool write = false;
     bool finish = false;
+    bool free = false;  // what the session holds, before its end is told: no read, which may use it, is under way
     grpc::Status status;
 
     bool anything() const { return give_up.has_value() || begin != nullptr || read || write || finish; }
@@ -179,7 +200,7 @@ class Stream final : public RawReactor, public OpenSession {
       next = Decide();
     }
     while (next.anything()) {
-      if (next.finish) return Finish(next.status);
+      if (next.finish) return End(next);
       Do(next);
       next = {};
       absl::MutexLock lock(&mutex_);
@@ -194,7 +215,7 @@ class Stream final : public RawReactor, public OpenSession {
     const bool failed = !failure_.ok();
     if (failed && !given_up_) {
       given_up_ = true;
-      waiting_.reset();
+      waiting_.clear();
       answers_.clear();
       if (running_ != nullptr) next.give_up = running_->options.cancel;
     }
@@ -203,15 +224,19 @@ class Stream final : public RawReactor, public OpenSession {
       answers_.pop_front();
       writing_ = next.write = true;
     }
-    if (running_ == nullptr && waiting_ != nullptr && answers_.empty()) next.begin = running_ = std::move(waiting_);
-    if (!failed && !reading_ && !all_read_ && waiting_ == nullptr) reading_ = next.read = true;
+    if (running_ == nullptr && !waiting_.empty() && answers_.empty()) {
+      next.begin = running_ = std::move(waiting_.front());
+      waiting_.pop_front();
+    }
+    if (!failed && !reading_ && !all_read_ && waiting_.size() < kStepsAhead) reading_ = next.read = true;
     if (next.anything()) {
       ++acting_;
       return next;
     }
     const bool idle = running_ == nullptr && !writing_ && acting_ == 0;
-    if (idle && (failed || (all_read_ && waiting_ == nullptr && answers_.empty()))) {
+    if (idle && (failed || (all_read_ && waiting_.empty() && answers_.empty()))) {
       over_ = next.finish = true;
+      next.free = !reading_;
       AddPushback(context_, failure_);
       next.status = ToGrpc(failure_);
     }
@@ -226,6 +251,17 @@ class Stream final : public RawReactor, public OpenSession {
     }
     if (next.begin != nullptr) Begin(next.begin);
     if (next.read) StartRead(&incoming_);
+  }
+
+  void End(const Next& next) {
+    if (next.free) {
+      session_.reset();
+      reserved_ = {};
+      table_.Remove(this);
+      pass_.reset();
+    }
+    stalls_.Begin(write_, context_.c_call(), 0);
+    Finish(next.status);
   }
 
   void Fail(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -263,7 +299,7 @@ class Stream final : public RawReactor, public OpenSession {
   absl::Status Open(const v1::SessionOpen& open) {
     if (session_ != nullptr) return InvalidField("open", "once, in the session's first message", "another one");
     ATTND_ASSIGN_OR_RETURN(SessionShape shape, CheckOpen(open, engine_.limits(), registry_));
-    ATTND_ASSIGN_OR_RETURN(reserved_, Admit(engine_.ledger(), account_, shape.reserved_bytes(), 0, "open"));
+    ATTND_ASSIGN_OR_RETURN(reserved_, Admit(engine_.ledger(), session_account_, shape.reserved_bytes(), 0, "open"));
     v1::SessionReply reply;
     v1::SessionOpened& opened = *reply.mutable_opened();
     if (shape.model != nullptr) {
@@ -277,7 +313,6 @@ class Stream final : public RawReactor, public OpenSession {
     if (options.life < absl::InfiniteDuration()) *opened.mutable_life_time() = ToProto(options.life);
     Answer answer = MakeAnswer(reply);
     v1::SessionInfo said;
-    said.set_peer(context_.peer());
     said.set_model(open.model());
     said.set_version(opened.version());
     said.set_rows(shape.rows);
@@ -287,7 +322,10 @@ class Stream final : public RawReactor, public OpenSession {
     ATTND_ASSIGN_OR_RETURN(session_, Session::Create(std::move(shape), engine_.limits()));
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       reading_ = false;
+      said.set_peer(said_.peer());
       said_.Swap(&said);
+      opened_ = true;
+      if (going_away_) Fail(memory::CatchNoMemory(StoppingError));
       active_at_ = Clock::now();
       Queue(std::move(answer));
     });
@@ -297,7 +335,7 @@ class Stream final : public RawReactor, public OpenSession {
   absl::Status TakeStep(Decoded<v1::SessionRequest> request, std::int64_t bytes) {
     auto step = std::make_shared<Step>();
     step->request = std::move(request);
-    step->message_bytes = bytes;
+    step->number = step->step().step();
     step->options.account = account_;
     step->options.deadline = deadline_;
     if (step->step().has_timeout()) {
@@ -305,10 +343,16 @@ class Stream final : public RawReactor, public OpenSession {
       step->fault = due.status();
       if (due.ok()) step->options.deadline = std::min(deadline_, *due);
     }
+    if (absl::StatusOr<memory::Ticket> lease = Admit(engine_.ledger(), account_, bytes); lease.ok()) {
+      step->message_lease = *std::move(lease);
+    } else {
+      step->fault = lease.status();
+      step->request.split = {};
+    }
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       reading_ = false;
       active_at_ = Clock::now();
-      if (failure_.ok()) waiting_ = std::move(step);
+      if (failure_.ok()) waiting_.push_back(std::move(step));
     });
     return absl::OkStatus();
   }
@@ -317,8 +361,10 @@ class Stream final : public RawReactor, public OpenSession {
     std::shared_ptr<Step> step;
     {
       absl::MutexLock lock(&mutex_);
-      for (const std::shared_ptr<Step>& candidate : {running_, waiting_}) {
-        if (candidate != nullptr && candidate->step().step() == number) step = candidate;
+      std::vector<std::shared_ptr<Step>> candidates(waiting_.begin(), waiting_.end());
+      candidates.push_back(running_);
+      for (const std::shared_ptr<Step>& candidate : candidates) {
+        if (candidate != nullptr && candidate->number == number) step = candidate;
       }
     }
     if (step != nullptr) step->options.cancel.Cancel();
@@ -352,7 +398,7 @@ class Stream final : public RawReactor, public OpenSession {
       session_->End(false);
       return Leave(step, ready);
     }
-    engine_.ComputeValid(**std::move(begun), step->message_bytes, step->options, std::move(done));
+    engine_.ComputeValid(**std::move(begun), 0, step->options, std::move(done));
   }
 
   // Never throws: however little memory is left, the step is answered or the stream ended.
@@ -362,11 +408,13 @@ class Stream final : public RawReactor, public OpenSession {
     const bool quiet = ok && step->step().quiet();
     absl::Status made = absl::OkStatus();
     if (!quiet) made = memory::CatchNoMemoryIn([&] { answer = AnswerTo(step->step(), std::move(result)); });
-    if (!made.ok()) {
+    // A step that is done must not be called failed: without memory to say so the session ends.
+    if (!made.ok() && !ok) {
       made = memory::CatchNoMemoryIn([&] { answer = AnswerTo(step->step(), memory::NoMemoryError()); });
     }
     const std::int64_t used_bytes = session_->used_bytes();
     step->request = {};  // gives the message's slices back
+    step->message_lease = {};
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       running_.reset();
       said_.set_used_bytes(used_bytes);
@@ -398,8 +446,9 @@ class Stream final : public RawReactor, public OpenSession {
   SessionTable& table_;
   StallWatch& stalls_;
   grpc::CallbackServerContext& context_;  // until OnDone
-  const Pass pass_;
-  const std::shared_ptr<memory::Account> account_;
+  Pass pass_;
+  const std::shared_ptr<memory::Account> account_;          // of the peer's steps
+  const std::shared_ptr<memory::Account> session_account_;  // of what its sessions keep
   const Clock::time_point deadline_;
   const Clock::time_point begun_at_ = Clock::now();
   std::shared_ptr<Stream> self_;      // until gRPC is done with the reactor
@@ -411,8 +460,10 @@ class Stream final : public RawReactor, public OpenSession {
 
   absl::Mutex mutex_;
   std::shared_ptr<Step> running_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<Step> waiting_ ABSL_GUARDED_BY(mutex_);  // for the running one
-  std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);     // that wait for their write
+  std::deque<std::shared_ptr<Step>> waiting_ ABSL_GUARDED_BY(mutex_);  // for the running one
+  std::deque<Answer> answers_ ABSL_GUARDED_BY(mutex_);                 // that wait for their write
+  bool opened_ ABSL_GUARDED_BY(mutex_) = false;
+  bool going_away_ ABSL_GUARDED_BY(mutex_) = false;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
@@ -433,8 +484,7 @@ RawReactor* MakeSessionStream(AttentionEngine& engine, const model::Registry& re
   const absl::Status made = memory::CatchNoMemory([&] {
     if (!gate.Enter()) return StoppingError();
     Pass pass(&gate);
-    stream =
-        std::make_shared<Stream>(engine, registry, table, stalls, std::move(pass), peers.AccountOf(context), context);
+    stream = std::make_shared<Stream>(engine, registry, table, stalls, std::move(pass), peers, context);
     return stream->Start(stream);
   });
   if (!made.ok()) return refused.Refuse(ToGrpc(made));

@@ -13,10 +13,10 @@
 
 namespace attnd::server {
 
-// The reactor of one session, which is in `table` until it is over and then gone. It reads one message ahead of the
-// step that is computed, and computes no further while two answers wait for the reader: so it holds two messages and
-// three results at most beside what it has reserved, however slowly its answers are read. Borrows everything but the
-// context.
+// The reactor of one session, which is in `table` until it is over and then gone. It reads two steps ahead of the one
+// that is computed, and computes no further while an answer waits behind the one that is written: so it holds three
+// messages and three results at most beside what it has reserved, all from the ledger, however slowly its answers are
+// read. Borrows everything but the context.
 RawReactor* MakeSessionStream(AttentionEngine& engine, const model::Registry& registry, CallGate& gate,
                               SessionTable& table, RefusedStreams<RawReactor>& refused, StallWatch& stalls,
                               const Peers& peers, grpc::CallbackServerContext& context);

@@ -15,7 +15,7 @@ namespace attnd::cache {
 namespace {
 
 constexpr auto kHuge = static_cast<std::int64_t>(memory::kHugePageBytes);
-constexpr std::int64_t kSmall = 4096;  // at least: the system rounds by itself
+constexpr std::int64_t kSmall = 64 << 10;  // the largest pages that systems have, but for huge ones
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 62;
 
 std::int64_t RoundUp(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }

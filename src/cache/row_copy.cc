@@ -39,21 +39,32 @@ void RowCopier::Copy(std::int64_t batch, std::int64_t head, std::int64_t row, st
 }
 
 void RowCopier::CopyBytes(std::int64_t begin, std::int64_t bytes, std::byte* to) {
-  const auto begins_at = [this](std::int64_t segment) {
-    return static_cast<std::int64_t>(view_.segments[segment].begin);
-  };
-  if (begin < begins_at(segment_)) segment_ = 0;
   while (bytes > 0) {
-    const kernel::Segment* segment = &view_.segments[segment_];
-    while (begin >= begins_at(segment_) + static_cast<std::int64_t>(segment->size))
-      segment = &view_.segments[++segment_];
-    const std::int64_t skipped = begin - begins_at(segment_);
-    const std::int64_t count = std::min(bytes, static_cast<std::int64_t>(segment->size) - skipped);
-    std::memcpy(to, segment->data + skipped, static_cast<std::size_t>(count));
+    const kernel::Segment& segment = SegmentOf(begin);
+    const std::int64_t skipped = begin - static_cast<std::int64_t>(segment.begin);
+    const std::int64_t count = std::min(bytes, static_cast<std::int64_t>(segment.size) - skipped);
+    std::memcpy(to, segment.data + skipped, static_cast<std::size_t>(count));
     begin += count;
     to += count;
     bytes -= count;
   }
+}
+
+// The one that has a byte of the tensor.
+const kernel::Segment& RowCopier::SegmentOf(std::int64_t byte) {
+  const auto holds = [this, byte](std::int64_t segment) {
+    const kernel::Segment& at = view_.segments[segment];
+    const auto begin = static_cast<std::int64_t>(at.begin);
+    return byte >= begin && byte < begin + static_cast<std::int64_t>(at.size);
+  };
+  if (!holds(segment_)) {
+    const kernel::Segment* const end = view_.segments + view_.segment_count;
+    const kernel::Segment* const behind = std::upper_bound(
+        view_.segments, end, byte,
+        [](std::int64_t at, const kernel::Segment& segment) { return at < static_cast<std::int64_t>(segment.begin); });
+    segment_ = behind - view_.segments - 1;
+  }
+  return view_.segments[segment_];
 }
 
 }  // namespace attnd::cache

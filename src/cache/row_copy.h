@@ -11,7 +11,7 @@
 namespace attnd::cache {
 
 // Copies rows of `view`, which has segments, not pages. Keeps its place, so that rows in ascending order cost nothing
-// to find. Not thread-safe; borrows what the view points at.
+// to find, and others the logarithm of the number of segments. Not thread-safe; borrows what the view points at.
 class RowCopier {
  public:
   // `dim`: elements of a row.
@@ -23,6 +23,7 @@ class RowCopier {
  private:
   // Bytes of the tensor as they stand, from `begin` on.
   void CopyBytes(std::int64_t begin, std::int64_t bytes, std::byte* to);
+  const kernel::Segment& SegmentOf(std::int64_t byte);
 
   const kernel::TensorView& view_;
   const std::int64_t dim_;

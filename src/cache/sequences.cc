@@ -173,6 +173,7 @@ void Sequences::Gather(absl::Span<const std::int32_t> from) {
 }
 
 void Sequences::Truncate(std::int64_t sequence, std::int64_t tokens) {
+  tokens = std::min(tokens, most_tokens_);
   KeepLists();
   for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
     std::int32_t& length = lengths_[PlaceOf(layer, sequence)];

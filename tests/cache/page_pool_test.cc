@@ -20,8 +20,8 @@ constexpr std::int64_t kHuge = memory::kHugePageBytes;
 
 TEST(PagePool, CountsWhatItTakes) {
   EXPECT_EQ(PagePool::MostBytes(64, 0), 0);
-  EXPECT_EQ(PagePool::MostBytes(64, 1), 4096);
-  EXPECT_EQ(PagePool::MostBytes(4096, 3), 3 * 4096);
+  EXPECT_EQ(PagePool::MostBytes(64, 1), 64 << 10);
+  EXPECT_EQ(PagePool::MostBytes(4096, 17), 2 * (64 << 10));
   EXPECT_EQ(PagePool::MostBytes(kHuge, 1), kHuge);
   EXPECT_EQ(PagePool::MostBytes(kHuge + 64, 1), 2 * kHuge);
   EXPECT_EQ(PagePool::MostBytes(std::int64_t{1} << 40, std::int64_t{1} << 40), std::nullopt);

@@ -53,7 +53,7 @@ class Rows {
     const auto make = [&](std::int64_t dim, std::vector<float>& values) {
       values.resize(static_cast<std::size_t>(sequences * shape.kv_heads * tokens * dim));
       for (float& value : values) value = Rounded(normal(random), dtype);
-      const std::int64_t segment_bytes = random() % 3 == 0 ? 1 + static_cast<std::int64_t>(random() % 300) : 0;
+      const std::int64_t segment_bytes = random() % 2 == 0 ? 1 + static_cast<std::int64_t>(random() % 300) : 0;
       return SegmentedTensor(values, dtype, segment_bytes, static_cast<std::int64_t>(random() % 4));
     };
     k_ = make(shape.head_dim, k_values_);
@@ -188,7 +188,7 @@ class Trial {
 
   void Truncate() {
     const std::int64_t s = AtMost(count_ - 1);
-    const std::int64_t tokens = AtMost(3) == 0 ? 0 : AtMost(most_tokens_);
+    const std::int64_t tokens = AtMost(3) == 0 ? 0 : AtMost(9) == 0 ? INT64_MAX : AtMost(most_tokens_);
     sequences_->Truncate(s, tokens);
     for (std::vector<Token>& layer : now_[static_cast<std::size_t>(s)]) {
       if (static_cast<std::int64_t>(layer.size()) > tokens) layer.resize(static_cast<std::size_t>(tokens));

@@ -565,6 +565,10 @@ TEST(SessionTest, MessagesOutOfOrderEndTheStream) {
     EXPECT_EQ(stream.Finish().error_code(), StatusCode::INVALID_ARGUMENT);
   }
   {
+    Stream stream(server.channel());
+    EXPECT_EQ(stream.HalfClose().error_code(), StatusCode::INVALID_ARGUMENT);
+  }
+  {
     Stream stream(server.channel(), open);
     stream.Write(v1::SessionRequest());
     EXPECT_EQ(stream.Finish().error_code(), StatusCode::INVALID_ARGUMENT);
@@ -624,6 +628,70 @@ TEST(SessionTest, MemoryIsTakenAtTheOpening) {
   streams[1]->Cancel();
   EXPECT_TRUE(Becomes([&] { return server.server().inflight_bytes() < reserved; }));
   EXPECT_TRUE(Stream(server.channel(), open).opened());
+}
+
+// With shares, too: what sessions hold keeps none of their steps from what those need.
+TEST(SessionTest, StepsDoNotWaitForMemoryThatSessionsHold) {
+  server::Options options = TestOptions();
+  options.limits.max_inflight_bytes = 64 << 20;
+  TestServer server(options);
+  v1::SessionOpen open = OpenOf(4, 0, v1::DTYPE_FP32);
+  open.set_max_tokens(4000);
+  std::vector<std::unique_ptr<Stream>> streams;
+  do {
+    streams.push_back(std::make_unique<Stream>(server.channel(), open));
+    ASSERT_LT(streams.size(), 100u);
+  } while (streams.back()->opened());
+  streams.pop_back();
+  ASSERT_GE(streams.size(), 1u);
+  for (const std::unique_ptr<Stream>& stream : streams) {
+    EXPECT_EQ(stream->Ask(TokenStep(1, 4, 500)).code(), 0) << stream->reply().result().message();
+  }
+}
+
+TEST(SessionTest, MessagesThatFindNoMemoryAreRefused) {
+  server::Options options = TestOptions();
+  options.limits.max_inflight_bytes = 16 << 20;
+  options.limits.max_request_bytes = 64 << 20;
+  TestServer server(options);
+  v1::SessionOpen open = OpenOf(1, 0, v1::DTYPE_FP16);
+  open.set_max_tokens(20000);
+  Stream stream(server.channel(), open);
+  ASSERT_TRUE(stream.opened()) << stream.Finish().error_message();
+  EXPECT_EQ(stream.Ask(TokenStep(1, 1, 18000)).code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(stream.Ask(TokenStep(1, 1)).code(), 0);
+}
+
+TEST(SessionTest, CancelsAreReadBehindAStepThatWaits) {
+  TestServer server;
+  v1::SessionOpen open = OpenOf(64, 0, v1::DTYPE_FP32);
+  open.set_max_tokens(3000);
+  Stream stream(server.channel(), open);
+  stream.Write(TokenStep(1, 64, 1500));  // hundreds of milliseconds
+  stream.Write(TokenStep(2, 64));
+  v1::SessionRequest cancel;
+  for (const std::uint64_t step : {2, 1}) {
+    cancel.mutable_cancel()->set_step(step);
+    stream.Write(cancel);
+  }
+  for (const std::uint64_t step : {1, 2}) {
+    ASSERT_TRUE(stream.Read());
+    EXPECT_EQ(stream.reply().result().step(), step);
+    EXPECT_EQ(stream.reply().result().code(), StatusCode::CANCELLED);
+  }
+  EXPECT_EQ(stream.Ask(TokenStep(1, 64)).lengths(63), 1);
+}
+
+// Whoever has seen a session's end may have its memory.
+TEST(SessionTest, MemoryIsFreeWhenTheEndIsSeen) {
+  TestServer server;
+  for (int i = 0; i < 50; ++i) {
+    Stream stream(server.channel(), OpenOf(3, 1, v1::DTYPE_FP32));
+    EXPECT_EQ(stream.Ask(TokenStep(1, 3)).code(), 0);
+    EXPECT_TRUE(stream.HalfClose().ok());
+    EXPECT_EQ(server.server().inflight_bytes(), 0);
+    EXPECT_EQ(server.server().calls_in_flight(), 0);
+  }
 }
 
 TEST(SessionTest, ThereAreSoManyAndNoMore) {
@@ -717,7 +785,8 @@ TEST(SessionTest, AStoppingServerSaysSoAndEndsThemAtItsDeadline) {
   options.drain = absl::Seconds(2);
   TestServer server(options);
   const v1::SessionOpen open = OpenOf(1, 0, v1::DTYPE_FP32);
-  Stream left(server.channel(), open), finished(server.channel(), open);
+  Stream left(server.channel(), open), finished(server.channel(), open), unopened(server.channel());
+  ASSERT_TRUE(Becomes([&] { return server.server().calls_in_flight() == 3; }));
   std::thread stop([&] { server.server().Stop(); });
   for (Stream* stream : {&left, &finished}) {
     ASSERT_TRUE(stream->Read());
@@ -725,6 +794,7 @@ TEST(SessionTest, AStoppingServerSaysSoAndEndsThemAtItsDeadline) {
     EXPECT_EQ(stream->reply().going_away().time_left().seconds(), 2);
     EXPECT_EQ(stream->Ask(TokenStep(1, 1)).code(), 0);
   }
+  EXPECT_EQ(unopened.Finish().error_code(), StatusCode::UNAVAILABLE);
   EXPECT_TRUE(finished.HalfClose().ok());
   EXPECT_FALSE(left.Finish().ok());
   stop.join();
