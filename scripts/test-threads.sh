@@ -25,7 +25,7 @@ tests=(
   # both
   e2e_cancel_test e2e_frozen_server_test e2e_intake_test e2e_ledger_test e2e_limits_test e2e_load_test e2e_local_calls_test
   e2e_local_client_test e2e_local_futures_test e2e_models_test e2e_probes_test e2e_queue_test e2e_restart_test
-  e2e_session_test e2e_shared_memory_test e2e_stall_test e2e_stop_test
+  e2e_session_client_test e2e_session_test e2e_shared_memory_test e2e_stall_test e2e_stop_test
   e2e_stream_test
 )
 checks=(tsan_locks tsan_locks_unseen) # that ThreadSanitizer works: tests/checks/tsan

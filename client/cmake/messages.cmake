@@ -12,7 +12,7 @@ endif()
 find_path(ATTND_GOOGLE_PROTOS google/protobuf/any.proto HINTS ${package_of_google} REQUIRED)
 
 set(sources)
-foreach(name types attention local model server)
+foreach(name types attention local model server session)
   list(APPEND sources ${PROJECT_SOURCE_DIR}/proto/attnd/v1/${name}.proto)
 endforeach()
 foreach(name any duration timestamp)

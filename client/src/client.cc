@@ -27,6 +27,19 @@ void Client::ComputeAsync(ComputeRequest request, CallOptions options, ComputeCa
   connection_->ComputeAsync(std::move(request), std::move(options), std::move(done));
 }
 
+absl::StatusOr<std::unique_ptr<Session>> Client::OpenSession(const SessionRequest& request,
+                                                             const CallOptions& options) {
+  return connection_->OpenSession(request, options);
+}
+
+absl::StatusOr<std::vector<OpenSessionInfo>> Client::ListSessions(const CallOptions& options) {
+  return connection_->ListSessions(options);
+}
+
+absl::Status Client::EvictSession(std::uint64_t id, const CallOptions& options) {
+  return connection_->EvictSession(id, options);
+}
+
 absl::StatusOr<SharedBuffer> Client::AllocateBuffer(std::size_t bytes) { return connection_->AllocateBuffer(bytes); }
 
 absl::StatusOr<std::vector<Model>> Client::ListModels(const CallOptions& options) {

@@ -146,4 +146,21 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   return info;
 }
 
+OpenSessionInfo FromProto(const v1::SessionInfo& m) {
+  OpenSessionInfo info;
+  info.id = m.id();
+  info.peer = m.peer();
+  info.model = m.model();
+  info.version = m.version();
+  info.rows = m.rows();
+  info.sources = m.sources();
+  info.layers = m.layers();
+  info.reserved_bytes = m.reserved_bytes();
+  info.used_bytes = m.used_bytes();
+  info.steps = m.steps();
+  info.age = absl::Seconds(m.age().seconds()) + absl::Nanoseconds(m.age().nanos());
+  info.idle = absl::Seconds(m.idle().seconds()) + absl::Nanoseconds(m.idle().nanos());
+  return info;
+}
+
 }  // namespace attnd::client

@@ -47,16 +47,6 @@ bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {
   return input.Skip(static_cast<int>(size));
 }
 
-absl::StatusOr<SplitReply> Split(grpc::ByteBuffer& bytes) {
-  SplitReply split;
-  split.slices = std::make_shared<std::vector<grpc::Slice>>();
-  grpc::ProtoBufferReader source(&bytes);
-  CodedInputStream input(&source);
-  if (!SplitFields(input, split)) return NotAReply("it is no protobuf message");
-  if (!bytes.Dump(split.slices.get()).ok()) return NotAReply("its bytes cannot be read");
-  return split;
-}
-
 // The pieces that a range of the message lies in.
 std::vector<Tensor::Segment> Cut(const std::vector<grpc::Slice>& slices, const SplitReply::Range& range) {
   std::vector<Tensor::Segment> segments;
@@ -68,14 +58,6 @@ std::vector<Tensor::Segment> Cut(const std::vector<grpc::Slice>& slices, const S
     start += slice.size();
   }
   return segments;
-}
-
-void Gather(const SplitReply& split, const SplitReply::Range& range, void* to) {
-  auto* at = static_cast<unsigned char*>(to);
-  for (const Tensor::Segment& segment : Cut(*split.slices, range)) {
-    std::memcpy(at, segment.data(), segment.size());
-    at += segment.size();
-  }
 }
 
 absl::Status CheckSize(const char* field, std::int64_t expected, std::size_t got) {
@@ -135,6 +117,24 @@ absl::Status FillSmallFields(const std::string& bytes, const Shape& shape, Compu
 }
 
 }  // namespace
+
+absl::StatusOr<SplitReply> Split(grpc::ByteBuffer& bytes) {
+  SplitReply split;
+  split.slices = std::make_shared<std::vector<grpc::Slice>>();
+  grpc::ProtoBufferReader source(&bytes);
+  CodedInputStream input(&source);
+  if (!SplitFields(input, split)) return NotAReply("it is no protobuf message");
+  if (!bytes.Dump(split.slices.get()).ok()) return NotAReply("its bytes cannot be read");
+  return split;
+}
+
+void Gather(const SplitReply& split, const SplitReply::Range& range, void* to) {
+  auto* at = static_cast<unsigned char*>(to);
+  for (const Tensor::Segment& segment : Cut(*split.slices, range)) {
+    std::memcpy(at, segment.data(), segment.size());
+    at += segment.size();
+  }
+}
 
 bool SplitFields(CodedInputStream& input, SplitReply& split) {
   StringOutputStream small_stream(&split.small_fields);

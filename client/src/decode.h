@@ -41,6 +41,12 @@ struct SplitReply {
 // input's end or limit. False if that is no protobuf message.
 bool SplitFields(google::protobuf::io::CodedInputStream& input, SplitReply& split);
 
+// A message that has arrived. Errors: INTERNAL for bytes that are no protobuf message.
+absl::StatusOr<SplitReply> Split(grpc::ByteBuffer& bytes);
+
+// Copies the bytes of a range to `to`.
+void Gather(const SplitReply& split, const SplitReply::Range& range, void* to);
+
 // A split ComputeAttentionResponse as DecodeReply gives it.
 absl::StatusOr<ComputeReply> Fill(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
                                   const WireFields& fields, bool in_segments);

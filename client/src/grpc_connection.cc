@@ -4,10 +4,12 @@
 
 #include "client/messages/model.pb.h"
 #include "client/messages/server.pb.h"
+#include "client/messages/session.pb.h"
 #include "client/src/convert.h"
 #include "client/src/message_call.h"
 #include "client/src/methods.h"
 #include "client/src/process.h"
+#include "client/src/session.h"
 
 namespace attnd::client {
 namespace {
@@ -25,6 +27,26 @@ class GrpcConnection : public Connection {
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) override {
     if (auto s = CheckProcess(); !s.ok()) return done(s);
     attention_->ComputeAsync(std::move(request), std::move(options), std::move(done));
+  }
+
+  absl::StatusOr<std::unique_ptr<Session>> OpenSession(const SessionRequest& request,
+                                                       const CallOptions& options) override {
+    return Repeated<std::unique_ptr<Session>>(options,
+                                              [&] { return client::OpenSession(retry_->channel, request, options); });
+  }
+
+  absl::StatusOr<std::vector<OpenSessionInfo>> ListSessions(const CallOptions& options) override {
+    const auto list = Call<v1::ListSessionsResponse>(method::kListSessions, v1::ListSessionsRequest(), options);
+    if (!list.ok()) return list.status();
+    std::vector<OpenSessionInfo> sessions;
+    for (const v1::SessionInfo& info : list->sessions()) sessions.push_back(FromProto(info));
+    return sessions;
+  }
+
+  absl::Status EvictSession(std::uint64_t id, const CallOptions& options) override {
+    v1::EvictSessionRequest request;
+    request.set_id(id);
+    return CallOnce<v1::EvictSessionResponse>(method::kEvictSession, request, options).status();
   }
 
   absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes) override {
@@ -119,15 +141,20 @@ class GrpcConnection : public Connection {
   template <typename Response>
   absl::StatusOr<Response> Call(const char* method, const google::protobuf::MessageLite& request,
                                 const CallOptions& options) const {
+    return Repeated<Response>(options, [&] { return Attempt<Response>(method, request, options); });
+  }
+
+  template <typename Result, typename AttemptOnce>
+  absl::StatusOr<Result> Repeated(const CallOptions& options, const AttemptOnce& attempt) const {
     if (auto s = CheckProcess(); !s.ok()) return s;
     Tries tries(retry_, options);
     while (true) {
-      absl::StatusOr<Response> response = Attempt<Response>(method, request, options);
-      if (response.ok()) {
+      absl::StatusOr<Result> result = attempt();
+      if (result.ok()) {
         tries.Answered();
-        return response;
+        return result;
       }
-      if (auto end = tries.AwaitNext(response.status())) return *std::move(end);
+      if (auto end = tries.AwaitNext(result.status())) return *std::move(end);
     }
   }
 

@@ -17,6 +17,7 @@
 #include "attnd/error_detail.h"
 #include "attnd/models.h"
 #include "attnd/options.h"
+#include "attnd/session.h"
 #include "attnd/shared_buffer.h"
 
 namespace attnd {
@@ -76,6 +77,16 @@ class Client {
   // one before this returns. The memory that `request` names must stay valid until then. `done` must not block nor
   // make blocking calls: it holds up other calls.
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
+
+  // Opens a session: the server keeps keys and values (attnd/session.h). The deadline is that of the opening. Errors:
+  // INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (no memory for all that it may keep, or too many sessions).
+  absl::StatusOr<std::unique_ptr<Session>> OpenSession(const SessionRequest& request, const CallOptions& options = {});
+
+  // The sessions that are open on the server, for operators; those that were opened first come first.
+  absl::StatusOr<std::vector<OpenSessionInfo>> ListSessions(const CallOptions& options = {});
+
+  // Ends a session, whose steps are ABORTED then. Errors: NOT_FOUND.
+  absl::Status EvictSession(std::uint64_t id, const CallOptions& options = {});
 
   // Memory for tensors and results that a server on the same host reads and writes in place; see SharedBuffer. Errors:
   // RESOURCE_EXHAUSTED.

@@ -13,6 +13,7 @@
 #include "attnd/attention.h"
 #include "attnd/models.h"
 #include "attnd/options.h"
+#include "attnd/session.h"
 #include "attnd/shared_buffer.h"
 
 namespace attnd {
@@ -27,6 +28,11 @@ class Connection {
 
   virtual absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) = 0;
   virtual void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done) = 0;
+
+  virtual absl::StatusOr<std::unique_ptr<Session>> OpenSession(const SessionRequest& request,
+                                                               const CallOptions& options) = 0;
+  virtual absl::StatusOr<std::vector<OpenSessionInfo>> ListSessions(const CallOptions& options) = 0;
+  virtual absl::Status EvictSession(std::uint64_t id, const CallOptions& options) = 0;
 
   virtual absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes) = 0;
 

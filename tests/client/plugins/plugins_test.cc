@@ -10,6 +10,7 @@
 #include "attnd/v1/attention.grpc.pb.h"
 #include "attnd/v1/model.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "attnd/v1/session.pb.h"
 #include "client/src/methods.h"
 #include "fake_server.h"
 #include "gtest/gtest.h"
@@ -80,7 +81,7 @@ TEST_F(PluginsTest, InAProgramWithTheLibraryAndTheMessages) {
 TEST(MethodsTest, AreThoseOfTheContract) {
   std::set<std::string> contract;
   for (const auto* file : {v1::ComputeAttentionRequest::descriptor()->file(), v1::Model::descriptor()->file(),
-                           v1::GetServerInfoRequest::descriptor()->file()}) {
+                           v1::SessionOpen::descriptor()->file(), v1::GetServerInfoRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       const auto* service = file->service(s);
       for (int m = 0; m < service->method_count(); ++m) {

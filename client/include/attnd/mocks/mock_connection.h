@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<ComputeReply>, Compute, (const ComputeRequest& request, const CallOptions& options),
               (override));
   MOCK_METHOD(void, ComputeAsync, (ComputeRequest request, CallOptions options, ComputeCallback done), (override));
+  MOCK_METHOD(absl::StatusOr<std::unique_ptr<Session>>, OpenSession,
+              (const SessionRequest& request, const CallOptions& options), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<OpenSessionInfo>>, ListSessions, (const CallOptions& options), (override));
+  MOCK_METHOD(absl::Status, EvictSession, (std::uint64_t id, const CallOptions& options), (override));
   MOCK_METHOD(absl::StatusOr<SharedBuffer>, AllocateBuffer, (std::size_t bytes), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Model>>, ListModels, (const CallOptions& options), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<FailedModel>>, ListFailedModels, (const CallOptions& options), (override));
