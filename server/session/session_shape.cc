@@ -38,19 +38,19 @@ bool HasBias(const v1::SessionLayer& layer) {
 
 // The bias of a self layer, which is causal.
 absl::StatusOr<kernel::BiasView> BiasOf(const v1::SessionLayer& layer, const model::Model& model) {
-  v1::ComputeAttentionRequest named;
-  named.set_table(layer.table());
-  named.set_heads(layer.heads());
-  ATTND_ASSIGN_OR_RETURN(const bias::BiasTable* const table, TableOf(named, model));
-  return ViewOf(table->offset_form(), 0);
+  ATTND_ASSIGN_OR_RETURN(const model::Model::Found found, model.FindTable(layer.table()));
+  if (found.table->heads() != layer.heads()) {
+    return InvalidField("heads",
+                        absl::StrCat(found.table->heads(), " (the heads of table \"", std::string(found.name),
+                                     "\" of model \"", model.name(), "\")"),
+                        layer.heads());
+  }
+  return ViewOf(found.table->offset_form(), 0);
 }
 
 absl::StatusOr<SessionLayer> CheckLayer(const v1::SessionLayer& asked, const Limits& limits,
                                         const model::Model* model) {
   SessionLayer layer{};
-  if (asked.kind() != v1::SESSION_LAYER_KIND_SELF && asked.kind() != v1::SESSION_LAYER_KIND_CROSS) {
-    return InvalidField("kind", "SESSION_LAYER_KIND_SELF or SESSION_LAYER_KIND_CROSS", static_cast<int>(asked.kind()));
-  }
   layer.is_self = asked.kind() == v1::SESSION_LAYER_KIND_SELF;
   layer.heads = asked.heads();
   layer.kept.kv_heads = asked.kv_heads() == 0 ? asked.heads() : asked.kv_heads();
@@ -122,7 +122,12 @@ absl::StatusOr<SessionShape> Check(const v1::SessionOpen& open, const Limits& li
     return InvalidField("layers", absl::StrCat("1 to ", kMaxSessionLayers, " layers"), open.layers_size());
   }
   bool self = false, cross = false, biased = false;
-  for (const v1::SessionLayer& layer : open.layers()) {
+  for (int i = 0; i < open.layers_size(); ++i) {
+    const v1::SessionLayer& layer = open.layers(i);
+    if (layer.kind() != v1::SESSION_LAYER_KIND_SELF && layer.kind() != v1::SESSION_LAYER_KIND_CROSS) {
+      return InvalidField(absl::StrCat("layers[", i, "].kind"), "SESSION_LAYER_KIND_SELF or SESSION_LAYER_KIND_CROSS",
+                          static_cast<int>(layer.kind()));
+    }
     self = self || layer.kind() == v1::SESSION_LAYER_KIND_SELF;
     cross = cross || layer.kind() == v1::SESSION_LAYER_KIND_CROSS;
     biased = biased || HasBias(layer);
@@ -134,7 +139,10 @@ absl::StatusOr<SessionShape> Check(const v1::SessionOpen& open, const Limits& li
   if (biased) {
     ATTND_ASSIGN_OR_RETURN(shape.model, registry.Find(open.model(), open.version()));
   } else {
-    ATTND_RETURN_IF_ERROR(Refusal(contract::CheckNoModel({.model = open.model(), .version = open.version()})));
+    if (!open.model().empty()) {
+      return InvalidField("model", "none, as no layer has a bias", absl::StrCat("\"", open.model(), "\""));
+    }
+    if (open.version() != 0) return InvalidField("version", "none, as no layer has a bias", open.version());
   }
   std::int64_t selves = 0, crosses = 0;
   for (int i = 0; i < open.layers_size(); ++i) {

@@ -96,9 +96,10 @@ absl::Status Sequences::AppendTo(std::int64_t layer, std::int64_t sequence, std:
   for (std::int64_t row = 0; row < count;) {
     const std::int64_t in_page = length % kPageTokens;
     const std::int64_t rows = std::min(count - row, kPageTokens - in_page);
-    std::byte* const page = PageToWrite(sequence, length);
+    std::byte* const page = PageToWrite(layer, sequence, length);
     if (page == nullptr)
-      return absl::ResourceExhaustedError("no page is left beside those of the tokens that the step drops");
+      return absl::ResourceExhaustedError(
+          "no page is left beside those that are kept in case that the step fails; in two steps there is");
     writer.Write(sequence, row, rows, page, in_page);
     row += rows;
     length += static_cast<std::int32_t>(rows);
@@ -106,9 +107,22 @@ absl::Status Sequences::AppendTo(std::int64_t layer, std::int64_t sequence, std:
   return absl::OkStatus();
 }
 
-// The page of a sequence's token that is to be written, for that sequence alone and with nothing that has to be kept
-// from there on. Null if there is none left.
-std::byte* Sequences::PageToWrite(std::int64_t sequence, std::int64_t token) {
+// Whether somebody had tokens of a layer in a page as of the last commit, from a row of the page on. A page has one
+// number in all lists.
+bool Sequences::IsKeptFrom(std::int64_t layer, const std::byte* page, std::int64_t number, std::int64_t row) const {
+  if (row >= pool_->kept_rows(page)) return false;  // of any layer
+  for (std::size_t s = 0; s < kept_lists_.size(); ++s) {
+    const List& list = kept_lists_[s];
+    if (static_cast<std::size_t>(number) >= list.size() || list[static_cast<std::size_t>(number)] != page) continue;
+    const std::int64_t tokens = kept_lengths_[PlaceOf(layer, static_cast<std::int64_t>(s))];
+    if (tokens > number * kPageTokens + row) return true;
+  }
+  return false;
+}
+
+// The page of a sequence's token that is to be written in a layer, for that sequence alone and with nothing that has to
+// be kept from there on. Null if there is none left.
+std::byte* Sequences::PageToWrite(std::int64_t layer, std::int64_t sequence, std::int64_t token) {
   List& list = lists_[static_cast<std::size_t>(sequence)];
   const std::int64_t page = token / kPageTokens;
   if (page == static_cast<std::int64_t>(list.size())) {
@@ -119,7 +133,7 @@ std::byte* Sequences::PageToWrite(std::int64_t sequence, std::int64_t token) {
     return fresh;
   }
   const std::byte*& own = list[static_cast<std::size_t>(page)];
-  if (pool_->readers(own) > 1 || token % kPageTokens < pool_->kept_rows(own)) {
+  if (pool_->readers(own) > 1 || IsKeptFrom(layer, own, page, token % kPageTokens)) {
     std::byte* const copy = pool_->Take();
     if (copy == nullptr) return nullptr;
     CopyTokens(sequence, page, own, copy);

@@ -40,8 +40,8 @@ class Sequences {
   // Writes tokens behind those that sequences have in a layer: `counts[s]` >= 0 for sequence s, the first rows of
   // k [sequences, kv_heads, tokens, head_dim] and v [sequences, kv_heads, tokens, value_head_dim], which have segments
   // and may have any dtype. Errors: OUT_OF_RANGE, naming the sequence, if it would have more than most_tokens;
-  // RESOURCE_EXHAUSTED if there is no page left, which cannot be unless the same change has dropped tokens, whose pages
-  // are kept for Rollback.
+  // RESOURCE_EXHAUSTED if there is no page left, which cannot be unless the same change has dropped or gathered, and
+  // appends more than a page: what was there before is kept for Rollback.
   absl::Status Append(std::int64_t layer, absl::Span<const std::int64_t> counts, const kernel::TensorView& k,
                       const kernel::TensorView& v);
 
@@ -76,7 +76,8 @@ class Sequences {
   const List& ListOf(std::int64_t sequence) const { return lists_[static_cast<std::size_t>(sequence)]; }
   std::int64_t PagesOf(const std::vector<std::int32_t>& lengths, std::int64_t sequence) const;
   absl::Status AppendTo(std::int64_t layer, std::int64_t sequence, std::int64_t count, LayerWriter& writer);
-  std::byte* PageToWrite(std::int64_t sequence, std::int64_t token);
+  bool IsKeptFrom(std::int64_t layer, const std::byte* page, std::int64_t number, std::int64_t row) const;
+  std::byte* PageToWrite(std::int64_t layer, std::int64_t sequence, std::int64_t token);
   void CopyTokens(std::int64_t sequence, std::int64_t page, const std::byte* from, std::byte* to) const;
   void KeepLists();
   void ForgetKept();

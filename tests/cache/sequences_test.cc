@@ -48,7 +48,7 @@ using Contents = std::vector<std::vector<std::vector<Token>>>;
 class Rows {
  public:
   Rows(const LayerShape& shape, std::int64_t sequences, std::int64_t tokens, DType dtype, std::mt19937& random)
-      : shape_(shape), tokens_(tokens), dtype_(dtype), rows_before_heads_(random() % 2 == 0) {
+      : shape_(shape), tokens_(tokens), rows_before_heads_(random() % 2 == 0) {
     std::normal_distribution<float> normal;
     const auto make = [&](std::int64_t dim, std::vector<float>& values) {
       values.resize(static_cast<std::size_t>(sequences * shape.kv_heads * tokens * dim));
@@ -89,7 +89,6 @@ class Rows {
 
   const LayerShape shape_;
   const std::int64_t tokens_;
-  const DType dtype_;
   const bool rows_before_heads_;
   std::vector<float> k_values_, v_values_;
   SegmentedTensor k_, v_;
@@ -349,6 +348,21 @@ TEST(Sequences, WhatOthersHaveBehindOnesEndIsKept) {
   for (std::int64_t row = 0; row < 30; ++row) {
     EXPECT_EQ(kernel::ElementAt(keys, 0, 0, row, 2), rows.At(0, row, DType::kF32).k[2]) << row;
   }
+}
+
+// Layers of other lengths, as between the steps of one token.
+TEST(Sequences, AShortLayerIsAppendedToInPlace) {
+  std::mt19937 random(1);
+  auto sequences = *Sequences::Create(*PageShape::Make({{{1, 4, 4}, {1, 4, 4}}}, DType::kF32), 1, 65);
+  const Rows rows = RowsOf(*sequences, 65, random);
+  ASSERT_TRUE(sequences->Append(1, {65}, rows.k(), rows.v()).ok());
+  sequences->Commit();
+  sequences->Gather({0});
+  ASSERT_TRUE(sequences->Append(0, {65}, rows.k(), rows.v()).ok());
+  EXPECT_EQ(sequences->pages_in_use(), 2);
+  sequences->Rollback();
+  EXPECT_EQ(sequences->length(0, 0), 0);
+  EXPECT_EQ(sequences->length(1, 0), 65);
 }
 
 TEST(Sequences, EndAtTheirMost) {

@@ -508,6 +508,14 @@ TEST(SessionTest, WhatIsWrongWithAnOpeningIsSaid) {
       {"open.layers", StatusCode::INVALID_ARGUMENT, [](v1::SessionOpen& o) { o.clear_layers(), o.set_sources(0); }},
       {"open.layers[1].kind", StatusCode::INVALID_ARGUMENT,
        [](v1::SessionOpen& o) { o.mutable_layers(1)->clear_kind(); }},
+      {"open.model", StatusCode::INVALID_ARGUMENT,
+       [](v1::SessionOpen& o) {
+         for (v1::SessionLayer& layer : *o.mutable_layers()) layer.clear_table(), layer.set_bias(v1::BIAS_NONE);
+       }},
+      {"open.layers[0].kind", StatusCode::INVALID_ARGUMENT,
+       [](v1::SessionOpen& o) {
+         for (v1::SessionLayer& layer : *o.mutable_layers()) layer.clear_kind();
+       }},
       {"open.layers[0].heads", StatusCode::INVALID_ARGUMENT,
        [](v1::SessionOpen& o) { o.mutable_layers(0)->set_heads(3); }},
       {"open.layers[2].kv_heads", StatusCode::INVALID_ARGUMENT,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any, Callable
@@ -159,6 +164,8 @@ def test_mistakes(server: Server) -> None:
                 ("key_mask", lambda: session.attend(1, random(2, HEADS, 1, 32), key_mask=np.ones((2, 3), bool))),
                 ("key_lengths[0]", lambda: session.append(0, k, v, key_lengths=[2, 0])),
                 ("layout", lambda: session.attend(0, q, layout="x")),
+                ("expected_lengths", lambda: session.attend(0, q, expected_lengths=-1)),
+                ("timeout", lambda: session.attend(0, q, timeout="soon")),
             ):
                 with pytest.raises(attnd.InvalidArgument) as caught:
                     wrong()
@@ -169,6 +176,9 @@ def test_mistakes(server: Server) -> None:
             assert session.page_tokens == 64
         for field, opening in (
             ("layers[0]", lambda: client.session([None], "t5-tiny", max_tokens=1)),
+            ("layers", lambda: client.session(SELF, "t5-tiny", max_tokens=1)),
+            ("layers[0].scale", lambda: client.session([attnd.SelfLayer(8, 64, scale=float("nan"))], "t5-tiny")),
+            ("row_sources", lambda: client.session([SELF], "t5-tiny", max_tokens=1, row_sources=[0])),
             ("sources", lambda: client.session([CROSS], rows=1, sources=2)),
             ("open.max_tokens", lambda: client.session([SELF], "t5-tiny")),
             ("open.layers[0].heads", lambda: client.session([attnd.SelfLayer(3, 64)], "t5-tiny", max_tokens=1)),
@@ -214,6 +224,74 @@ def test_a_stopping_server_says_so(make_server: Callable[..., Server]) -> None:
         time.sleep(0.5)
         session.attend(0, *token(1, 1))
         assert session.going_away == 3
+
+
+@both
+def test_a_server_that_answers_nothing(
+    make_server: Callable[..., Server], asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnd._session._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("attnd._duplex._CLOSE_SECONDS", 0.2)
+    server = make_server()
+
+    def work(call: Any, client: Any) -> None:
+        first, second = (call(client.session([SELF], "t5-tiny", max_tokens=9)) for _ in range(2))
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            for _ in range(2):
+                with pytest.raises(attnd.DeadlineExceeded, match="given up"):
+                    call(first.attend(0, *token(1, 1), timeout=0.2))
+            call(first.close())
+            call(second.close())
+            with pytest.raises(attnd.DeadlineExceeded):
+                call(client.session([SELF], "t5-tiny", max_tokens=9, timeout=0.2))
+            assert time.monotonic() - begun < 10
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+    ask(server.tcp, asynchronous, work)
+
+
+def test_dropped_sessions_leave_nothing(server: Server) -> None:
+    with attnd.Client(server.tcp) as client:
+        client.session([SELF], "t5-tiny", max_tokens=9)
+        before = threading.active_count()
+        for _ in range(20):
+            client.session([SELF], "t5-tiny", max_tokens=9)
+        gc.collect()
+        deadline = time.monotonic() + 20
+        while threading.active_count() > before + 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threading.active_count() <= before + 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_leaves_the_parents_session_alone(server: Server) -> None:
+    code = f"""
+import os, sys, numpy as np, attnd
+client = attnd.Client({server.tcp!r})
+session = client.session([attnd.SelfLayer(8, 64)], "t5-tiny", max_tokens=9)
+one = np.ones((1, 8, 1, 64), np.float32)
+session.attend(0, one, one, one)
+for way in ("close", "drop", "exit"):
+    pid = os.fork()
+    if pid == 0:
+        if way == "close":
+            session.close()
+        if way == "drop":
+            del session
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, way
+    session.attend(0, one, one, one)
+print(session.lengths(0))
+os._exit(0)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code], env=environment, capture_output=True, timeout=60, check=False
+    )
+    assert done.stdout.decode() == "(4,)\n", done.stderr.decode()
 
 
 def test_threads_take_turns(server: Server) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
+import os
 import queue
 import threading
-from typing import Any, Callable, Iterator, Optional, TypeVar
+import time
+import weakref
+from typing import Any, Callable, Iterator, NoReturn, Optional, TypeVar
 
 import grpc
 import grpc.aio
 
+from attnd import _process
 from attnd._deadline import Deadline
 from attnd._operation import Metadata
-from attnd.errors import Error, FailedPrecondition, Internal, Unavailable
+from attnd._watch import WATCH
+from attnd.errors import DeadlineExceeded, Error, FailedPrecondition, Internal, Unavailable
 
 T = TypeVar("T")
 
@@ -24,20 +30,31 @@ Accept = Callable[[bytes], Optional[T]]
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 (the stubs lack it)
 _CLOSED = "the session is closed"
 _ENDED = "the server ended the stream before it had answered"
+_INTERRUPTED = "the session was interrupted"
+_LATE = "the server did not answer in time, and the session was given up"
+# How long a server may take to end a stream.
+_CLOSE_SECONDS = 5.0
 
 
 class Duplex:
     """One stream. After an error it is over, and every question raises that error. In the asyncio client the methods
     are coroutine functions. Thread-safe: questions take turns."""
 
-    def ask(self, make: Make, accept: Accept[T]) -> Any:
-        """Asks one question and returns its answer. What `make` raises changes nothing; any other error, and an
-        interruption, ends the stream."""
+    _failure: Optional[Error] = None
+
+    def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> Any:
+        """Asks one question and returns its answer. What `make` raises changes nothing; any other error, an
+        interruption, and an answer that has not come after `seconds`, end the stream."""
         raise NotImplementedError
 
     def close(self) -> Any:
-        """Ends the stream from this side and waits for the server's end. A second time does nothing."""
+        """Ends the stream from this side and waits for the server's end, but not for long. A second time does
+        nothing."""
         raise NotImplementedError
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
 
 
 class BlockingDuplex(Duplex):
@@ -48,16 +65,19 @@ class BlockingDuplex(Duplex):
         self._io = io
         self._questions: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._failure: Optional[Error] = None
-        self._closed = False
+        self._late = False
         messages: Iterator[Any] = iter(self._questions.get, None)
         self._call = io.stream(method, messages, Deadline(math.inf), metadata)
+        _open_streams.add(self)
 
-    def ask(self, make: Make, accept: Accept[T]) -> T:
+    def __del__(self) -> None:
+        self._questions.put(None)  # grpcio's thread waits for it
+
+    def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> T:
         with self._lock:
-            if self._failure is not None:
-                raise self._failure
+            self._check()
             question = make()
+            entry = None if seconds == math.inf else WATCH.add(time.monotonic() + seconds, self._give_up)
             try:
                 self._questions.put(question)
                 while True:
@@ -65,18 +85,23 @@ class BlockingDuplex(Duplex):
                     if answer is not None:
                         return answer
             except grpc.RpcError as error:
-                self._fail(self._io.error_of(error))
+                self._fail(DeadlineExceeded(_LATE) if self._late else self._io.error_of(error))
             except StopIteration:
                 self._fail(Internal(_ENDED))
             except BaseException as error:
-                self._end(error if isinstance(error, Error) else Unavailable("the session was interrupted"))
+                self._end(error if isinstance(error, Error) else Unavailable(_INTERRUPTED))
                 raise
-            assert self._failure is not None
-            raise self._failure
+            finally:
+                if entry is not None:
+                    WATCH.remove(entry)
 
-    def _fail(self, error: Error) -> None:
-        error.__traceback__ = None
+    def _give_up(self) -> None:
+        self._late = True
+        self._call.cancel()
+
+    def _fail(self, error: Error) -> NoReturn:
         self._end(error)
+        raise error.with_traceback(None) from None
 
     def _end(self, error: Error) -> None:
         self._failure = error
@@ -84,19 +109,22 @@ class BlockingDuplex(Duplex):
         self._call.cancel()
 
     def close(self) -> None:
+        if _process.forked():
+            return  # the stream is the parent's
         with self._lock:
-            if self._closed:
+            if self._failure is not None:
                 return
-            self._closed = True
-            if self._failure is None:
-                self._questions.put(None)
-                try:
-                    for _ in self._call:
-                        continue
-                except grpc.RpcError:
-                    pass
-                self._failure = FailedPrecondition(_CLOSED)
-            self._call.cancel()
+            self._failure = FailedPrecondition(_CLOSED)
+            self._questions.put(None)
+            entry = WATCH.add(time.monotonic() + _CLOSE_SECONDS, self._give_up)
+            try:
+                for _ in self._call:
+                    continue
+            except grpc.RpcError:
+                pass
+            finally:
+                WATCH.remove(entry)
+                self._call.cancel()
 
 
 class AwaitingDuplex(Duplex):
@@ -106,33 +134,33 @@ class AwaitingDuplex(Duplex):
         self._call = call
         self._error_of = error_of
         self._lock = asyncio.Lock()
-        self._failure: Optional[Error] = None
-        self._closed = False
+        _open_streams.add(self)
 
-    async def ask(self, make: Make, accept: Accept[T]) -> T:
+    async def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> T:
         async with self._lock:
-            if self._failure is not None:
-                raise self._failure
+            self._check()
             question = make()
             try:
-                await self._write(question)
-                while True:
-                    message = await self._call.read()
-                    if message is _EOF:
-                        raise await self._ended()
-                    answer = accept(message)
-                    if answer is not None:
-                        return answer
+                return await asyncio.wait_for(self._ask(question, accept), None if seconds == math.inf else seconds)
+            except asyncio.TimeoutError:
+                self._fail(DeadlineExceeded(_LATE))
             except grpc.RpcError as error:
-                failure = self._failure = self._error_of(error)
+                self._fail(self._error_of(error))
             except Error as error:
-                self._end(error)
-                raise
+                self._fail(error)
             except BaseException:
-                self._end(Unavailable("the session was interrupted"))
+                self._end(Unavailable(_INTERRUPTED))
                 raise
-            self._call.cancel()
-            raise failure from None
+
+    async def _ask(self, question: bytes, accept: Accept[T]) -> T:
+        await self._write(question)
+        while True:
+            message = await self._call.read()
+            if message is _EOF:
+                raise await self._ended()
+            answer = accept(message)
+            if answer is not None:
+                return answer
 
     async def _write(self, question: bytes) -> None:
         try:
@@ -157,21 +185,44 @@ class AwaitingDuplex(Duplex):
         )
         return self._error_of(details)
 
+    def _fail(self, error: Error) -> NoReturn:
+        self._end(error)
+        raise error.with_traceback(None) from None
+
     def _end(self, error: Error) -> None:
         self._failure = error
         self._call.cancel()
 
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        if _process.forked():
+            return  # the stream is the parent's
         async with self._lock:
-            if self._failure is None:
-                try:
-                    await self._call.done_writing()
-                    while await self._call.read() is not _EOF:
-                        continue
-                except (grpc.RpcError, asyncio.InvalidStateError):
-                    pass
-                self._failure = FailedPrecondition(_CLOSED)
-            self._call.cancel()
+            if self._failure is not None:
+                return
+            self._failure = FailedPrecondition(_CLOSED)
+            try:
+                await asyncio.wait_for(self._drain(), _CLOSE_SECONDS)
+            except (grpc.RpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
+                pass
+            finally:
+                self._call.cancel()
+
+    async def _drain(self) -> None:
+        await self._call.done_writing()
+        while await self._call.read() is not _EOF:
+            continue
+
+
+_open_streams: weakref.WeakSet[Duplex] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """What a child would do to end its copy of a stream, when it drops it or ends itself, would end the parent's: their
+    connection is one. So the copies are never dropped."""
+    for stream in list(_open_streams):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(stream)["_call"]))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

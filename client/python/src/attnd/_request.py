@@ -387,13 +387,13 @@ def _check_bytes(call: Call) -> None:
         raise ResourceExhausted.of("output", expected, str(call.output_bytes))
 
 
-def scale_number(value: Any) -> float:
+def scale_number(value: Any, name: str = "scale") -> float:
     try:
         scale = float(value)
     except (TypeError, ValueError):
-        raise InvalidArgument.of("scale", "a finite number", repr(value)[:80]) from None
+        raise InvalidArgument.of(name, "a finite number", repr(value)[:80]) from None
     if not abs(scale) <= _MAX_FLOAT:
-        raise InvalidArgument.of("scale", "a finite number", str(scale))
+        raise InvalidArgument.of(name, "a finite number", str(scale))
     return scale
 
 

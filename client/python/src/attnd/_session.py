@@ -23,6 +23,10 @@ from attnd.v1 import session_pb2
 METHOD = "/attnd.v1.SessionService/Attend"
 
 _MAX_POSITION = 2**31 - 1
+# Beyond a step's time until its session is given up.
+_GRACE_SECONDS = 5.0
+# A timeout beyond it, three thousand years, is none.
+_MOST_SECONDS = 1e11
 _TABLE = 'the name of a table: "decoder", "decoder.N"'
 _SELF, _CROSS = 1, 2  # attnd.v1.SessionLayerKind
 
@@ -180,8 +184,12 @@ def _opening(
     version: Any,
     row_sources: Any,
 ) -> Tuple[session_pb2.SessionRequest, State]:
+    if not isinstance(layers, (list, tuple)):
+        raise InvalidArgument.of("layers", "a list of layers", f"a {type(layers).__qualname__}")
     rows = integer("rows", rows, 1)
     sources = integer("sources", sources, 0, rows)
+    if row_sources is not None and sources == 0:
+        raise InvalidArgument.of("row_sources", "none without sources", repr(row_sources)[:80])
     found = [_layer_message(i, layer) for i, layer in enumerate(layers)]
     open_ = session_pb2.SessionOpen(
         model="" if model is None else model_name(model),
@@ -215,7 +223,7 @@ def _layer_message(index: int, layer: Any) -> session_pb2.SessionLayer:
         message.table = text(f"{name}.table", layer.table, _TABLE)
         message.bias = 0 if layer.bias else 1  # type: ignore[assignment]
     if layer.scale is not None:
-        message.scale = scale_number(layer.scale)
+        message.scale = scale_number(layer.scale, f"{name}.scale")
     return message
 
 
@@ -225,7 +233,8 @@ def _attempt(
     state.stream = yield lambda: core.io.duplex(METHOD, metadata)
     data = message.SerializeToString()
     try:
-        reply, _ = yield lambda: state.stream.ask(lambda: data, state.answer)
+        seconds = deadline.left()
+        reply, _ = yield lambda: state.stream.ask(lambda: data, state.answer, math.inf if seconds is None else seconds)
     except Error:
         yield state.stream.close
         raise
@@ -257,7 +266,9 @@ def step(
 ) -> Operation[StepReply]:
     """One step of one layer: rows change places, keys and values are appended, queries are answered, in this order.
 
-    All of it is optional, and nothing is half done: after an error the session is as it was before, and goes on.
+    All of it is optional, and nothing is half done: after an error the session is as it was before, and goes on. Only a
+    step larger than the server's ``max_request_bytes`` (:meth:`Client.server_info`) ends the session: append a long
+    prompt in several steps.
 
     Args:
         layer: its place in the session's layers.
@@ -284,12 +295,17 @@ def step(
         InvalidArgument: an argument is out of range; ``error.field`` names it.
         OutOfRange: a row or source would have more tokens than the session was opened for.
         FailedPrecondition: other lengths than were expected; or the client is closed.
-        DeadlineExceeded: not done within the timeout; nothing has been appended.
+        ResourceExhausted: no memory for the step's message or result now; or a step that changes rows and appends many
+            tokens (which two steps can).
+        DeadlineExceeded: not done within the timeout; nothing has been appended. A server that answers nothing for five
+            seconds more is given up, and the session with it.
         Aborted: the session was idle for too long, or too old, and is gone.
         Unavailable: the connection was lost, and the session with it.
     """
     state.core.check_open()
     timeout = checked_timeout(timeout, state.core.options.timeout)
+    if timeout > _MOST_SECONDS:
+        timeout = math.inf
     plan = _Step(
         state,
         layer,
@@ -300,7 +316,9 @@ def step(
         return_log_sum_exp,
     )
     plan.say(reorder, truncate, expected_lengths, key_starts, key_mask, key_lengths, query_lengths, timeout)
-    reply, tensors = yield lambda: state.stream.ask(plan.message, state.answer)
+    # The server keeps the step's time; this is for one that answers nothing any more.
+    seconds = max(timeout, 0) + _GRACE_SECONDS
+    reply, tensors = yield lambda: state.stream.ask(plan.message, state.answer, seconds)
     return plan.reply(reply, tensors)
 
 
@@ -474,7 +492,7 @@ class _Step:
         header.reorder.extend(_masks.each_sequence("reorder", reorder, rows, 0, rows - 1))
         header.truncate.extend(_masks.each_sequence("truncate", truncate, rows, 0, 2**63 - 1))
         header.key_starts.extend(_masks.each_sequence("key_starts", key_starts, rows, 0, _MAX_POSITION))
-        if isinstance(expected_lengths, int):
+        if hasattr(expected_lengths, "__index__") and not np.ndim(expected_lengths):
             header.expected_lengths.append(integer("expected_lengths", expected_lengths))
         else:
             header.expected_lengths.extend(
