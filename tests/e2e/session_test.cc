@@ -458,8 +458,8 @@ TEST(SessionTest, GivesTheBitsOfWholeCalls) {
   for (unsigned seed = 0; seed < 6; ++seed) {
     std::vector<std::unique_ptr<Twin>> twins;
     const v1::Dtype dtypes[] = {v1::DTYPE_FP32, v1::DTYPE_FP16, v1::DTYPE_BF16};
-    for (int i = 0; i < 3; ++i) {
-      twins.push_back(std::make_unique<Twin>(server, OpenOf(4, i == 0 ? 0 : i, dtypes[(seed + i) % 3]), 10 * seed + i));
+    for (unsigned i = 0; i < 3; ++i) {
+      twins.push_back(std::make_unique<Twin>(server, OpenOf(4, i, dtypes[(seed + i) % 3]), 10 * seed + i));
     }
     std::mt19937 random(seed);
     for (int step = 0; step < 120; ++step) {
@@ -678,11 +678,11 @@ TEST(SessionTest, CancelsAreReadBehindAStepThatWaits) {
   stream.Write(TokenStep(1, 64, 1500));  // hundreds of milliseconds
   stream.Write(TokenStep(2, 64));
   v1::SessionRequest cancel;
-  for (const std::uint64_t step : {2, 1}) {
+  for (const std::uint64_t step : {2U, 1U}) {
     cancel.mutable_cancel()->set_step(step);
     stream.Write(cancel);
   }
-  for (const std::uint64_t step : {1, 2}) {
+  for (const std::uint64_t step : {1U, 2U}) {
     ASSERT_TRUE(stream.Read());
     EXPECT_EQ(stream.reply().result().step(), step);
     EXPECT_EQ(stream.reply().result().code(), StatusCode::CANCELLED);
