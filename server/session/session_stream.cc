@@ -102,11 +102,16 @@ class Stream final : public RawReactor, public OpenSession {
     return ended;
   }
 
-  void Evict() override {
+  bool Evict() override {
     const absl::Status evicted = memory::CatchNoMemory([] {
       return FieldError(absl::StatusCode::kAborted, "session", "none that is evicted", "an operator's EvictSession");
     });
-    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { Fail(evicted); });
+    bool ended = false;
+    Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      ended = !over_ && failure_.ok();
+      Fail(evicted);
+    });
+    return ended;
   }
 
   void Describe(Clock::time_point now, v1::SessionInfo& info) override {

@@ -76,12 +76,12 @@ absl::Status SessionTable::Evict(std::uint64_t id) {
     for (const auto& [key, entry] : sessions_) {
       if (entry.id == id) session = entry.session.lock();
     }
-    if (session != nullptr) ++evicted_;
   }
-  if (session == nullptr) {
+  if (session == nullptr || !session->Evict()) {
     return FieldError(absl::StatusCode::kNotFound, "id", "that of an open session", absl::StrCat(id));
   }
-  session->Evict();
+  absl::MutexLock lock(&mutex_);
+  ++evicted_;
   return absl::OkStatus();
 }
 

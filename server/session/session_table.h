@@ -31,8 +31,8 @@ class OpenSession {
   virtual ~OpenSession() = default;
   // Ends the session with ABORTED if it has been idle, or open, for longer than it may. Whether it has.
   virtual bool EndIfOver(Clock::time_point now) = 0;
-  // Ends it with ABORTED, for an operator.
-  virtual void Evict() = 0;
+  // Ends it with ABORTED, for an operator. False if it is ending already.
+  virtual bool Evict() = 0;
   // All of `info` but the id.
   virtual void Describe(Clock::time_point now, v1::SessionInfo& info) = 0;
   // Tells the client that the server stops.

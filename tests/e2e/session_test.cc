@@ -784,7 +784,7 @@ TEST(SessionTest, OperatorsSeeAndEvictThem) {
   const grpc::Status status = first.Finish();
   EXPECT_EQ(status.error_code(), StatusCode::ABORTED);
   EXPECT_THAT(status.error_message(), HasSubstr("evicted"));
-  EXPECT_TRUE(Becomes([&] { return evict(info.id()).error_code() == StatusCode::NOT_FOUND; }));
+  EXPECT_EQ(evict(info.id()).error_code(), StatusCode::NOT_FOUND);
   EXPECT_EQ(second.Ask(TokenStep(1, 1)).code(), 0);
 }
 
