@@ -2,6 +2,8 @@
 
 #include <variant>
 
+#include "client/src/proto_time.h"
+
 namespace attnd::client {
 namespace {
 
@@ -158,8 +160,8 @@ OpenSessionInfo FromProto(const v1::SessionInfo& m) {
   info.reserved_bytes = m.reserved_bytes();
   info.used_bytes = m.used_bytes();
   info.steps = m.steps();
-  info.age = absl::Seconds(m.age().seconds()) + absl::Nanoseconds(m.age().nanos());
-  info.idle = absl::Seconds(m.idle().seconds()) + absl::Nanoseconds(m.idle().nanos());
+  info.age = ToDuration(m.age());
+  info.idle = ToDuration(m.idle());
   return info;
 }
 

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "client/messages/attention.pb.h"
+#include "client/src/proto_time.h"
 #include "client/src/protobuf_wire.h"
 #include "client/src/status.h"
 
@@ -36,8 +37,6 @@ static_assert(kOutputTag == BytesTag(v1::StreamAttentionResponse::kOutputFieldNu
 absl::Status NotAReply(absl::string_view why) {
   return absl::InternalError(absl::StrCat("the server's reply is not an answer to the request: ", why));
 }
-
-absl::Duration ToDuration(const v1::Duration& d) { return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos()); }
 
 // The length of a bytes field, whose bytes are skipped.
 bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {

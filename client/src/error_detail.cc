@@ -5,6 +5,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "client/messages/types.pb.h"
+#include "client/src/proto_time.h"
 
 namespace attnd {
 
@@ -14,7 +15,7 @@ std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status) {
   if (!payload.has_value() || !detail.ParseFromString(std::string(*payload))) return std::nullopt;
   ErrorDetail found{detail.field(), detail.expected(), detail.got()};
   if (detail.has_retry_delay()) {
-    found.retry_delay = absl::Seconds(detail.retry_delay().seconds()) + absl::Nanoseconds(detail.retry_delay().nanos());
+    found.retry_delay = client::ToDuration(detail.retry_delay());
   }
   return found;
 }

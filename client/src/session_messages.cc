@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <new>
 #include <tuple>
@@ -15,21 +14,18 @@
 #include "attnd/error_detail.h"
 #include "client/messages/session.pb.h"
 #include "client/src/decode.h"
+#include "client/src/proto_time.h"
 #include "client/src/protobuf_wire.h"
+#include "client/src/shape.h"
 #include "client/src/status.h"
 #include "tensor/checked_size.h"
 
 namespace attnd::client {
 namespace {
 
-// What protobuf allows a message; a little is left for the small fields.
-constexpr std::int64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::max() - (std::int64_t{1} << 20);
-
 absl::Status NotAnAnswer(absl::string_view why) {
   return absl::InternalError(absl::StrCat("the server's reply is not an answer to the step: ", why));
 }
-
-absl::Duration ToDuration(const v1::Duration& d) { return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos()); }
 
 // nullopt if they do not fit 63 bits.
 std::optional<std::int64_t> BytesOf(const std::array<std::int64_t, 4>& sizes, DType dtype) {

@@ -1,6 +1,5 @@
 #include "client/src/shape.h"
 
-#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,9 +12,6 @@
 
 namespace attnd::client {
 namespace {
-
-// What protobuf allows a message; a little is left for the small fields.
-constexpr std::int64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::max() - (1 << 20);
 
 // A tensor's axes by name, whatever the layout.
 struct Axes {

@@ -3,11 +3,15 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 
 #include "absl/status/statusor.h"
 #include "attnd/attention.h"
 
 namespace attnd::client {
+
+// What protobuf allows a message; a little is left for the small fields.
+inline constexpr std::int64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::max() - (1 << 20);
 
 // Counts of elements, and bytes of each tensor.
 struct Shape {

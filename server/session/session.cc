@@ -85,7 +85,7 @@ absl::StatusOr<std::optional<ValidAttention>> Session::Prepare(const v1::Session
   step_ = step.step();  // from here on there is something to take back
   const bool again = step.step() == last_step_;
   if (!again) {
-    ATTND_RETURN_IF_ERROR(Change(step));
+    Change(step);
     ATTND_RETURN_IF_ERROR(CheckLengths(step));
     ATTND_RETURN_IF_ERROR(Append(step, tensors));
   }
@@ -140,7 +140,7 @@ absl::Status Session::CheckStep(const v1::SessionStep& step) const {
 }
 
 // Rows change places and are cut, and what is said of their keys.
-absl::Status Session::Change(const v1::SessionStep& step) {
+void Session::Change(const v1::SessionStep& step) {
   if (!step.reorder().empty()) {
     std::vector<std::int32_t> from(step.reorder().begin(), step.reorder().end());
     if (self_ != nullptr) self_->Gather(from);
@@ -157,7 +157,6 @@ absl::Status Session::Change(const v1::SessionStep& step) {
     marks_.key_bits.assign(bits, bits + step.key_bits().size());
     marks_.key_bits_length = step.key_bits_length();
   }
-  return absl::OkStatus();
 }
 
 absl::Status Session::CheckLengths(const v1::SessionStep& step) const {

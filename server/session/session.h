@@ -55,7 +55,7 @@ class Session {
 
   absl::StatusOr<std::optional<ValidAttention>> Prepare(const v1::SessionStep& step, const RequestTensors& tensors);
   absl::Status CheckStep(const v1::SessionStep& step) const;
-  absl::Status Change(const v1::SessionStep& step);
+  void Change(const v1::SessionStep& step);
   absl::Status CheckLengths(const v1::SessionStep& step) const;
   absl::Status Append(const v1::SessionStep& step, const RequestTensors& tensors);
   absl::StatusOr<ValidAttention> Attend(const v1::SessionStep& step, const RequestTensors& tensors);

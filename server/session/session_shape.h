@@ -46,7 +46,7 @@ struct SessionShape {
   std::optional<KeptSequences> self;      // of the rows
   std::optional<KeptSequences> cross;     // of the sources
 
-  // What is to be taken from the ledger before the session is made.
+  // Taken from the ledger before the session is made.
   std::int64_t reserved_bytes() const;
 };
 

@@ -159,7 +159,7 @@ void Sequences::CopyTokens(std::int64_t sequence, std::int64_t page, const std::
 }
 
 // Pages that a sequence has by these lengths.
-std::int64_t Sequences::PagesOf(const std::vector<std::int32_t>& lengths, std::int64_t sequence) const {
+std::int64_t Sequences::PageCount(const std::vector<std::int32_t>& lengths, std::int64_t sequence) const {
   std::int64_t most = 0;
   for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
     most = std::max<std::int64_t>(most, lengths[PlaceOf(layer, sequence)]);
@@ -202,7 +202,7 @@ void Sequences::KeepLists() {
   std::vector<List> kept = lists_;
   for (std::int64_t s = 0; s < sequences_; ++s) {
     List& list = kept[static_cast<std::size_t>(s)];
-    list.resize(static_cast<std::size_t>(PagesOf(kept_lengths_, s)));
+    list.resize(static_cast<std::size_t>(PageCount(kept_lengths_, s)));
     for (std::size_t page = 0; page < list.size(); ++page) {
       std::int64_t rows = 0;
       for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
@@ -232,7 +232,7 @@ void Sequences::Rollback() {
   lengths_ = kept_lengths_;
   if (kept_lists_.empty()) {
     for (std::int64_t s = 0; s < sequences_; ++s) {
-      Release(lists_[static_cast<std::size_t>(s)], static_cast<std::size_t>(PagesOf(lengths_, s)));
+      Release(lists_[static_cast<std::size_t>(s)], static_cast<std::size_t>(PageCount(lengths_, s)));
     }
     return;
   }

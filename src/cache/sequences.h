@@ -74,7 +74,7 @@ class Sequences {
     return static_cast<std::size_t>(layer * sequences_ + sequence);
   }
   const List& ListOf(std::int64_t sequence) const { return lists_[static_cast<std::size_t>(sequence)]; }
-  std::int64_t PagesOf(const std::vector<std::int32_t>& lengths, std::int64_t sequence) const;
+  std::int64_t PageCount(const std::vector<std::int32_t>& lengths, std::int64_t sequence) const;
   absl::Status AppendTo(std::int64_t layer, std::int64_t sequence, std::int64_t count, LayerWriter& writer);
   bool IsKeptFrom(std::int64_t layer, const std::byte* page, std::int64_t number, std::int64_t row) const;
   std::byte* PageToWrite(std::int64_t layer, std::int64_t sequence, std::int64_t token);

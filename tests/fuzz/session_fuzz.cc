@@ -1,6 +1,6 @@
 // A session's opening and its steps. The input: a SessionOpen, and steps, each a byte and a SessionStep; every message
-// after two bytes of its size. Of the byte the lowest bit says whether the tensors have the sizes that the step comes
-// to (otherwise there are none), the next one whether the step is kept.
+// after two bytes of its size. Of the byte the lowest bit says whether there are tensors, of the sizes that the step
+// comes to, and the next bit whether the step is kept.
 #include "server/session/session.h"
 
 #include <algorithm>
