@@ -23,6 +23,7 @@
 #include "check.h"
 #include "input.h"
 #include "server/shm/connection.h"
+#include "wait.h"
 
 namespace attnd::server {
 namespace {
@@ -85,10 +86,16 @@ class NoCalls final : public LocalConnection {
   void Close() override {}
 };
 
+int LowestFree(const Kinds& kinds) {
+  const shm::UniqueFd copy(fcntl(kinds.fds.front(), F_DUPFD_CLOEXEC, 0));
+  return copy.get();
+}
+
 struct World {
+  Kinds kinds;
+  int lowest = LowestFree(kinds);  // before there are threads, whose start opens files for a moment
   SharedMemory memory{SharedMemoryLimits{kMaxTotal, 4 * kRegion, 3, /*peer_shares=*/false}};
   Closer closer, unmapper;
-  Kinds kinds;
   SharedMemory::Owner owner = 0;
 };
 
@@ -138,11 +145,7 @@ void Run(World& world, fuzz::Input input) {
   while (world.memory.mapped_bytes() > 0 || world.closer.waiting() > 0 || world.unmapper.waiting() > 0) {
     std::this_thread::yield();  // a hang is found by the fuzzer's time limit
   }
-  static int lowest = -1;
-  const int free_number = fcntl(world.kinds.fds.front(), F_DUPFD_CLOEXEC, 0);
-  close(free_number);
-  if (lowest < 0) lowest = free_number;
-  Check(free_number == lowest, "every descriptor is closed");
+  Check(test::Becomes([&] { return LowestFree(world.kinds) == world.lowest; }), "every descriptor is closed");
 }
 
 }  // namespace

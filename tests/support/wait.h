@@ -20,7 +20,8 @@ bool Becomes(const Condition& condition) {
   return true;
 }
 
-// Descriptors that this process has open, with the one that counts them.
+// Descriptors that this process has open, with the one that counts them. A thread that starts opens a file for a moment
+// (glibc counts the processors), so a count before is to be compared with <=, in Becomes.
 inline std::size_t OpenDescriptors() {
   std::size_t count = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
 #include "wait.h"
@@ -137,6 +138,10 @@ TEST_F(ConnectionTest, WhatWasReleasedLeavesRoomAtOnce) {
   limits.peer_shares = false;
   SharedMemory memory(limits);
   Connect(&memory);
+  const absl::Cleanup before_its_memory = [&] {
+    connection_.reset();
+    unmapper_.Drain();
+  };
   for (int i = 0; i < 100; ++i) {
     ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
     const shm::Reply region = TakeReply();
@@ -150,9 +155,8 @@ TEST_F(ConnectionTest, WhatWasReleasedLeavesRoomAtOnce) {
     ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRelease, region.handle), {}).ok());
     EXPECT_EQ(TakeReply().code, 0);
     later.join();
+    closer_.Drain();  // of the refused one: only so many may wait
   }
-  connection_.reset();  // before its memory
-  unmapper_.Drain();
 }
 
 // Which callers ask for as a sign of life.
