@@ -135,7 +135,8 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
               options.max_queue_time),
       attention_service_(engine_, gate_, stalls_, AttentionServiceOptionsOf(options)),
       session_service_(engine_, registry_, gate_, stalls_, SessionOptionsOf(options), TrustedProxies(options)),
-      local_service_(engine_, local_gate_, options.local_calls),
+      local_sessions_(session_service_.host(), local_gate_),
+      local_service_(engine_, local_gate_, options.local_calls, &local_sessions_),
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
                     [this](v1::GetServerInfoResponse& info) {

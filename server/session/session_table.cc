@@ -23,6 +23,7 @@ SessionTable::~SessionTable() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
+    mutex_.Await(absl::Condition(&sessions_, &decltype(sessions_)::empty));
   }
   thread_.join();
 }

@@ -39,7 +39,8 @@ class OpenSession {
   virtual void SayGoingAway(absl::Duration time_left) = 0;
 };
 
-// Looks for sessions that are over on a thread of its own. Thread-safe; outlives the sessions.
+// Looks for sessions that are over on a thread of its own. Thread-safe. Its destructor waits until each has been
+// removed.
 class SessionTable {
  public:
   struct Use {

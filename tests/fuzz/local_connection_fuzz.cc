@@ -52,6 +52,8 @@ Limits SmallLimits() {
 // Holds what is sent against what was asked.
 class Peer final : public DatagramSink {
  public:
+  void Pause() override {}
+  void Resume() override {}
   // Before a datagram is taken: what it may be answered with.
   void Ask(absl::string_view datagram) {
     v1::LocalRequest request;
