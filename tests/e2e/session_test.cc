@@ -7,6 +7,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -233,6 +234,44 @@ TEST_P(SessionTest, MessagesThatFindNoMemoryAreRefused) {
   ASSERT_TRUE(stream.opened()) << stream.Finish().message;
   EXPECT_EQ(stream.Ask(TokenStep(1, 1, 18000)).code(), StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(stream.Ask(TokenStep(1, 1)).code(), 0);
+}
+
+// What is long to copy is copied aside.
+TEST_P(SessionTest, ALongAppendIsTheSameAsManyShortOnes) {
+  SessionServer server;
+  v1::SessionOpen open = OpenOf(8, 0, v1::DTYPE_BF16);
+  open.set_max_tokens(2000);
+  constexpr std::int64_t kTokens = 1800, kPiece = 100, kHeadDim = 16;
+  const auto step = [](std::uint64_t number, std::int64_t tokens) {
+    v1::SessionRequest request = TokenStep(number, 8, tokens);
+    request.mutable_step()->set_layout(v1::LAYOUT_BATCH_SEQUENCE_HEAD_DIM);
+    request.mutable_step()->set_query_length(1);
+    request.set_q(RandomFloats(8 * kHeads * kHeadDim, 1));
+    return request;
+  };
+  const v1::SessionRequest whole = step(1, kTokens);
+  Stream once(server, door(), open), often(server, door(), open);
+  ASSERT_EQ(once.Ask(whole).code(), 0) << once.reply().result().message();
+  const std::size_t token = kHeads * kHeadDim * sizeof(float);
+  for (std::int64_t begin = 0; begin < kTokens; begin += kPiece) {
+    v1::SessionRequest piece = step(static_cast<std::uint64_t>(begin / kPiece + 1), kPiece);
+    for (const auto& [from, to] :
+         {std::pair{&whole.k(), piece.mutable_k()}, std::pair{&whole.v(), piece.mutable_v()}}) {
+      to->clear();
+      for (std::size_t row = 0; row < 8; ++row) {
+        to->append(*from, (row * kTokens + static_cast<std::size_t>(begin)) * token, kPiece * token);
+      }
+    }
+    ASSERT_EQ(often.Ask(piece).code(), 0) << often.reply().result().message();
+  }
+  EXPECT_EQ(once.reply().result().lengths(7), kTokens);
+  EXPECT_EQ(often.reply().result().lengths(7), kTokens);
+  EXPECT_TRUE(once.reply().output() == often.reply().output());
+  // One that is too late before it has its turn changes nothing.
+  v1::SessionRequest late = step(2, 150);
+  late.mutable_step()->mutable_timeout()->set_nanos(1);
+  EXPECT_EQ(once.Ask(late).code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(once.Ask(step(2, 1)).lengths(0), kTokens + 1);
 }
 
 TEST_P(SessionTest, CancelsAreReadBehindAStepThatWaits) {
