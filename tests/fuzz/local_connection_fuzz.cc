@@ -83,14 +83,15 @@ class Peer final : public DatagramSink {
   void Send(std::string datagram, std::shared_ptr<const void>) override {
     Check(datagram.size() <= kMaxDatagramBytes, "an answer is within a datagram");
     absl::MutexLock lock(&mutex_);
-    ++answered_;
+    v1::LocalReply reply;
+    const bool parsed = reply.ParseFromString(datagram);
+    if (!reply.has_session_end()) ++answered_;  // it comes by itself
     Check(answered_ <= asked_, "each datagram has one answer at most");
     if (datagram.size() == sizeof(shm::Reply) && datagram.compare(0, 8, "attndshm") == 0) {
       if (datagram.compare(12, 4, std::string(4, '\0')) == 0) handle_ = datagram.substr(16, kMarker.size());
       return;
     }
-    v1::LocalReply reply;
-    Check(reply.ParseFromString(datagram), "an answer is a LocalReply");
+    Check(parsed, "an answer is a LocalReply");
     if (reply.has_welcome()) {
       Check(!std::exchange(welcomed_, true), "one welcome");
       return;
@@ -114,7 +115,6 @@ class Peer final : public DatagramSink {
     Check(!session_ended_, "nothing comes after a session's end");
     if (reply.has_session_end()) {
       session_ended_ = true;
-      ++asked_;  // it comes by itself
       const v1::LocalSessionEnd& end = reply.session_end();
       Check((end.code() == 0) == end.message().empty(), "an error has words");
       Check(end.code() >= 0 && end.code() <= 16, "a gRPC status code");
