@@ -57,6 +57,7 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--max_connection_idle", options.max_connection_idle},
                                     {"--max_connection_age", options.max_connection_age},
                                     {"--max_connection_age_grace", options.max_connection_age_grace},
+                                    {"--session_lease", options.session_lease},
                                     {"--session_idle", options.session_idle},
                                     {"--session_life", options.session_life}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));

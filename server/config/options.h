@@ -63,6 +63,8 @@ struct Options {
   // Sessions that are open at a time, in all and of one peer.
   std::int64_t max_sessions = 1024;
   std::int64_t max_peer_sessions = 256;
+  // A session without a step for longer than this may be ended where another one finds no room.
+  absl::Duration session_lease = absl::Minutes(1);
   // A session without a step for the first, or older than the second, is ended. Infinite: never.
   absl::Duration session_idle = absl::Minutes(10);
   absl::Duration session_life = absl::Hours(24);

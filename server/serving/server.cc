@@ -79,6 +79,7 @@ StallLimit StallLimitOf(const Options& options) {
 SessionOptions SessionOptionsOf(const Options& options) {
   return {.most = options.max_sessions,
           .most_of_peer = options.max_peer_sessions,
+          .lease = options.session_lease,
           .idle = options.session_idle,
           .life = options.session_life};
 }

@@ -49,9 +49,8 @@ bool SessionDriver::EndIfOver(Clock::time_point now) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (over_ || !failure_.ok()) return;
     const absl::Duration idle = absl::FromChrono(now - active_at_), life = absl::FromChrono(now - begun_at_);
-    const bool busy = running_ != nullptr || !waiting_.empty() || sending_ || !answers_.empty();
     const bool too_old = life > options.life;
-    if (!too_old && (busy || idle <= options.idle)) return;
+    if (!too_old && (Busy() || idle <= options.idle)) return;
     ended = true;
     FailLocked(memory::CatchNoMemory([&] {
       return too_old ? FieldError(absl::StatusCode::kAborted, "session",
@@ -62,6 +61,29 @@ bool SessionDriver::EndIfOver(Clock::time_point now) {
                                   absl::StrCat("a step at least every ", absl::FormatDuration(options.idle),
                                                " (--session_idle): the session was evicted"),
                                   absl::StrCat("none for ", absl::FormatDuration(idle)));
+    }));
+  });
+  return ended;
+}
+
+std::optional<absl::Duration> SessionDriver::IdleFor(Clock::time_point now) {
+  absl::MutexLock lock(&mutex_);
+  if (!opened_ || over_ || !failure_.ok() || Busy()) return std::nullopt;
+  return absl::FromChrono(now - active_at_);
+}
+
+bool SessionDriver::EndIfLeaseIsOver(Clock::time_point now) {
+  const absl::Duration lease = host_.table.options().lease;
+  bool ended = false;
+  Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const absl::Duration idle = absl::FromChrono(now - active_at_);
+    if (!opened_ || over_ || !failure_.ok() || Busy() || idle <= lease) return;
+    ended = true;
+    FailLocked(memory::CatchNoMemory([&] {
+      return FieldError(absl::StatusCode::kAborted, "session",
+                        absl::StrCat("a step at least every ", absl::FormatDuration(lease),
+                                     " (--session_lease) while others find no room: the session was evicted"),
+                        absl::StrCat("none for ", absl::FormatDuration(idle)));
     }));
   });
   return ended;
@@ -257,7 +279,7 @@ absl::Status SessionDriver::Open(const v1::SessionOpen& open) {
                       "so few that an answer holds all their lengths (a session by gRPC has room for more)",
                       absl::StrCat(shape.rows));
   }
-  ATTND_ASSIGN_OR_RETURN(reserved_, Admit(engine.ledger(), caller_.session_account, shape.reserved_bytes(), 0, "open"));
+  ATTND_RETURN_IF_ERROR(Reserve(shape.reserved_bytes()));
   v1::SessionReply reply;
   v1::SessionOpened& opened = *reply.mutable_opened();
   if (shape.model != nullptr) {
@@ -268,6 +290,7 @@ absl::Status SessionDriver::Open(const v1::SessionOpen& open) {
   opened.set_page_tokens(cache::kPageTokens);
   opened.set_max_message_bytes(max_message_bytes());
   const SessionOptions& options = host_.table.options();
+  if (options.lease < absl::InfiniteDuration()) *opened.mutable_lease_time() = ToProto(options.lease);
   if (options.idle < absl::InfiniteDuration()) *opened.mutable_idle_time() = ToProto(options.idle);
   if (options.life < absl::InfiniteDuration()) *opened.mutable_life_time() = ToProto(options.life);
   SessionAnswer answer = MakeAnswer(reply);
@@ -289,6 +312,19 @@ absl::Status SessionDriver::Open(const v1::SessionOpen& open) {
     Queue(std::move(answer));
   });
   return absl::OkStatus();
+}
+
+absl::Status SessionDriver::Reserve(std::int64_t bytes) {
+  absl::Status taken;
+  const auto take = [&] {
+    absl::StatusOr<memory::Ticket> ticket = Admit(host_.engine.ledger(), caller_.session_account, bytes, 0, "open");
+    taken = ticket.status();
+    if (ticket.ok()) reserved_ = *std::move(ticket);
+    return taken.ok();
+  };
+  // Where waiting would help, so may those whose lease is over.
+  if (!take() && RetryDelayOf(taken).has_value()) host_.table.MakeRoom(take);
+  return taken;
 }
 
 absl::Status SessionDriver::TakeStep(Decoded<v1::SessionRequest> request, std::int64_t bytes) {

@@ -56,6 +56,8 @@ class SessionDriver : public OpenSession {
   SessionDriver(const SessionHost& host, SessionCaller caller, Pass pass);
 
   bool EndIfOver(Clock::time_point now) override;
+  std::optional<absl::Duration> IdleFor(Clock::time_point now) override;
+  bool EndIfLeaseIsOver(Clock::time_point now) override;
   bool Evict() override;
   void Describe(Clock::time_point now, v1::SessionInfo& info) override;
   void SayGoingAway(absl::Duration time_left) override;
@@ -122,6 +124,11 @@ class SessionDriver : public OpenSession {
   void End(const absl::Status& status);
   void EndNow(const absl::Status& status);
 
+  bool Busy() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return running_ != nullptr || !waiting_.empty() || sending_ || !answers_.empty();
+  }
+  // Takes what the session keeps from the budget.
+  absl::Status Reserve(std::int64_t bytes);
   void FailLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Queue(SessionAnswer answer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -1,6 +1,8 @@
 #include "server/session/session_table.h"
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +16,9 @@ absl::Status TooMany(absl::string_view field, std::int64_t most, absl::string_vi
   return FieldError(absl::StatusCode::kResourceExhausted, "open",
                     absl::StrCat("at most ", most, " sessions ", whose, " at a time (--", field, ")"), "one more");
 }
+
+// When to come back: sessions end as their callers like.
+constexpr absl::Duration kComeBack = absl::Seconds(1);
 
 }  // namespace
 
@@ -29,6 +34,40 @@ SessionTable::~SessionTable() {
 }
 
 absl::Status SessionTable::Add(const std::shared_ptr<OpenSession>& session, const memory::Account* peer) {
+  absl::Status added = TryAdd(session, peer);
+  if (!absl::IsResourceExhausted(added)) return added;
+  MakeRoom([&] {
+    added = TryAdd(session, peer);
+    return !absl::IsResourceExhausted(added);
+  });
+  if (absl::IsResourceExhausted(added)) SetRetryDelay(kComeBack, added);
+  return added;
+}
+
+void SessionTable::MakeRoom(absl::FunctionRef<bool()> enough) {
+  const OpenSession::Clock::time_point now = OpenSession::Clock::now();
+  std::vector<std::shared_ptr<OpenSession>> all;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, entry] : sessions_) all.push_back(entry.session.lock());
+  }
+  std::vector<std::pair<absl::Duration, OpenSession*>> over;
+  for (const std::shared_ptr<OpenSession>& session : all) {
+    const std::optional<absl::Duration> idle = session == nullptr ? std::nullopt : session->IdleFor(now);
+    if (idle.has_value() && *idle > options_.lease) over.emplace_back(*idle, session.get());
+  }
+  std::sort(over.begin(), over.end(), std::greater<>());
+  std::int64_t ended = 0;
+  for (const auto& [idle, session] : over) {
+    if (!session->EndIfLeaseIsOver(now)) continue;
+    ++ended;
+    if (enough()) break;
+  }
+  absl::MutexLock lock(&mutex_);
+  evicted_ += ended;
+}
+
+absl::Status SessionTable::TryAdd(const std::shared_ptr<OpenSession>& session, const memory::Account* peer) {
   absl::MutexLock lock(&mutex_);
   if (going_away_) return StoppingError();
   const auto of_peer = of_peers_.find(peer);

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -19,6 +21,7 @@ namespace attnd::server {
 struct SessionOptions {
   std::int64_t most = 1024;                 // sessions at a time
   std::int64_t most_of_peer = 256;          // of one peer
+  absl::Duration lease = absl::Minutes(1);  // without a step, after which another's opening may end it; infinite: never
   absl::Duration idle = absl::Minutes(10);  // without a step; infinite: any time
   absl::Duration life = absl::Hours(24);    // likewise
 };
@@ -31,6 +34,10 @@ class OpenSession {
   virtual ~OpenSession() = default;
   // Ends the session with ABORTED if it has been idle, or open, for longer than it may. Whether it has.
   virtual bool EndIfOver(Clock::time_point now) = 0;
+  // For how long it has been without a step; nullopt if it has one, or is not opened yet, or is ending.
+  virtual std::optional<absl::Duration> IdleFor(Clock::time_point now) = 0;
+  // Ends it with ABORTED, for another one's opening, if it is idle still for longer than its lease. Whether it has.
+  virtual bool EndIfLeaseIsOver(Clock::time_point now) = 0;
   // Ends it with ABORTED, for an operator. False if it is ending already.
   virtual bool Evict() = 0;
   // All of `info` but the id.
@@ -55,8 +62,12 @@ class SessionTable {
 
   const SessionOptions& options() const { return options_; }
 
-  // Errors: UNAVAILABLE (the server is stopping), RESOURCE_EXHAUSTED (too many of the peer's, or in all).
+  // Errors: UNAVAILABLE (the server is stopping), RESOURCE_EXHAUSTED (too many of the peer's, or in all, though those
+  // whose lease is over were ended).
   absl::Status Add(const std::shared_ptr<OpenSession>& session, const memory::Account* peer);
+  // Ends sessions whose lease is over, those that were idle for longest first, until there is `enough`. Call it without
+  // a lock. May throw std::bad_alloc.
+  void MakeRoom(absl::FunctionRef<bool()> enough);
   void Remove(const OpenSession* session);
 
   // In the order in which they were added. May throw std::bad_alloc.
@@ -76,6 +87,7 @@ class SessionTable {
     std::uint64_t id;
   };
   void Run();
+  absl::Status TryAdd(const std::shared_ptr<OpenSession>& session, const memory::Account* peer);
 
   const SessionOptions options_;
   mutable absl::Mutex mutex_;

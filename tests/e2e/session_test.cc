@@ -352,6 +352,50 @@ TEST_P(SessionTest, IdleAndOldOnesAreEvicted) {
   EXPECT_TRUE(Becomes([&] { return server.server().inflight_bytes() == 0; }));
 }
 
+// Where one that opens finds no room, the one that has been idle for longest goes, once its lease is over.
+TEST_P(SessionTest, ALeaseEndsWhereAnotherFindsNoRoom) {
+  for (const bool by_number : {true, false}) {
+    server::Options options = TestOptions();
+    options.session_lease = absl::Milliseconds(400);
+    if (by_number) {
+      options.max_sessions = 3;
+    } else {
+      options.limits.max_inflight_bytes = 64 << 20;
+      options.peer_shares = false;
+    }
+    SessionServer server(options);
+    v1::SessionOpen open = OpenOf(4, 0, v1::DTYPE_FP32);
+    if (!by_number) open.set_max_tokens(15000);
+    std::vector<std::unique_ptr<Stream>> streams;
+    for (int i = 0; i < 3; ++i) {
+      streams.push_back(std::make_unique<Stream>(server, door(), open));
+      if (!streams.back()->opened()) streams.pop_back();
+    }
+    ASSERT_GE(streams.size(), 2U);
+    {
+      Stream early(server, door(), open);
+      ASSERT_FALSE(early.opened());
+      EXPECT_EQ(early.Finish().code, StatusCode::RESOURCE_EXHAUSTED);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));
+    EXPECT_EQ(streams[0]->Ask(TokenStep(1, 4)).code(), 0);
+    Stream late(server, door(), open);
+    ASSERT_TRUE(late.opened());
+    EXPECT_EQ(streams[0]->Ask(TokenStep(2, 4)).code(), 0) << "it was at work";
+    const SessionEnd end = streams[1]->Finish();
+    EXPECT_EQ(end.code, StatusCode::ABORTED);
+    EXPECT_THAT(end.message, HasSubstr("--session_lease"));
+    EXPECT_EQ(end.detail.field(), "session");
+    if (streams.size() > 2) {
+      EXPECT_EQ(streams[2]->Ask(TokenStep(1, 4)).code(), 0) << "one was enough";
+    }
+    v1::GetServerInfoResponse info;
+    grpc::ClientContext context;
+    ASSERT_TRUE(server.info().GetServerInfo(&context, {}, &info).ok());
+    EXPECT_EQ(info.sessions().evicted(), 1);
+  }
+}
+
 TEST_P(SessionTest, OperatorsSeeAndEvictThem) {
   SessionServer server;
   const std::unique_ptr<v1::SessionService::Stub> stub = v1::SessionService::NewStub(server.channel());

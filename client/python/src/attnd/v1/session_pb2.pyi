@@ -115,9 +115,10 @@ class SessionOpen(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., sources: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[SessionLayer, _Mapping]]] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., max_tokens: _Optional[int] = ..., max_source_tokens: _Optional[int] = ..., row_sources: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SessionOpened(_message.Message):
-    __slots__ = ["content_hash", "idle_time", "life_time", "max_message_bytes", "page_tokens", "reserved_bytes", "version"]
+    __slots__ = ["content_hash", "idle_time", "lease_time", "life_time", "max_message_bytes", "page_tokens", "reserved_bytes", "version"]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TIME_FIELD_NUMBER: _ClassVar[int]
     LIFE_TIME_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -125,12 +126,13 @@ class SessionOpened(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     content_hash: str
     idle_time: _duration_pb2.Duration
+    lease_time: _duration_pb2.Duration
     life_time: _duration_pb2.Duration
     max_message_bytes: int
     page_tokens: int
     reserved_bytes: int
     version: int
-    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., reserved_bytes: _Optional[int] = ..., page_tokens: _Optional[int] = ..., idle_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., life_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., reserved_bytes: _Optional[int] = ..., page_tokens: _Optional[int] = ..., idle_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., life_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_message_bytes: _Optional[int] = ..., lease_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class SessionReply(_message.Message):
     __slots__ = ["going_away", "log_sum_exp", "opened", "output", "result"]
