@@ -72,7 +72,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
       calls.swap(calls_);
     }
     for (const auto& [id, call] : calls) call->Cancel();
-    if (session_ != nullptr) session_->Close();
+    if (session_ != nullptr) session_->Drop();
   }
 
  private:
@@ -87,7 +87,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
   absl::Status CloseSession() {
     if (!had_session_ || session_closed_) return absl::InvalidArgumentError("a close without a session");
     session_closed_ = true;
-    if (session_ != nullptr) session_->NoMore();
+    if (session_ != nullptr) session_->Close();
     return absl::OkStatus();
   }
 

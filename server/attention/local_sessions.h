@@ -14,10 +14,10 @@ class LocalSession {
   virtual ~LocalSession() = default;
   // Takes a SessionRequest.
   virtual void Take(absl::string_view message) = 0;
-  // No more of them come (LocalSessionClose).
-  virtual void NoMore() = 0;
-  // The connection has ended.
+  // No more of them come, and the session is to end (LocalSessionClose).
   virtual void Close() = 0;
+  // The connection has ended.
+  virtual void Drop() = 0;
 };
 
 // Thread-safe.

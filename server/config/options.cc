@@ -62,6 +62,9 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--session_life", options.session_life}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
   }
+  if (options.session_grace < absl::ZeroDuration() || options.session_grace > absl::Hours(24)) {
+    return InvalidField("--session_grace", "0 to 24h", absl::FormatDuration(options.session_grace));
+  }
   if (options.max_queue_time <= absl::ZeroDuration()) {
     return InvalidField("--max_queue_time", "a time above 0, or inf", absl::FormatDuration(options.max_queue_time));
   }

@@ -68,6 +68,8 @@ struct Options {
   // A session without a step for the first, or older than the second, is ended. Infinite: never.
   absl::Duration session_idle = absl::Minutes(10);
   absl::Duration session_life = absl::Hours(24);
+  // For how long a session may be kept whose connection is lost, if its client asks for that.
+  absl::Duration session_grace = absl::Seconds(30);
   // Whether a client may send as much of a call as the connection carries in a round trip (up to some MiB) before the
   // call is let in, or 64 KiB. With it large calls over a distance are faster; without it, calls that are refused cost
   // less.

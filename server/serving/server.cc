@@ -81,7 +81,8 @@ SessionOptions SessionOptionsOf(const Options& options) {
           .most_of_peer = options.max_peer_sessions,
           .lease = options.session_lease,
           .idle = options.session_idle,
-          .life = options.session_life};
+          .life = options.session_life,
+          .grace = options.session_grace};
 }
 
 AttentionServiceOptions AttentionServiceOptionsOf(const Options& options) {

@@ -95,10 +95,10 @@ class Driver final : public SessionDriver, public LocalSession {
     sink_->Pause();
   }
 
-  void NoMore() override { SessionDriver::NoMore(); }
+  void Close() override { SessionDriver::Close(); }
 
-  void Close() override {
-    Fail(memory::CatchNoMemory([] { return absl::CancelledError("the caller closed the connection"); }));
+  void Drop() override {
+    Lose(memory::CatchNoMemory([] { return absl::CancelledError("the caller closed the connection"); }));
   }
 
  private:

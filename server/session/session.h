@@ -43,6 +43,9 @@ class Session {
   // Sets the lengths of the layer of the step that was ended last, and the bytes in use. May throw std::bad_alloc.
   void Describe(v1::SessionStepResult& result) const;
 
+  // Between steps: another connection's.
+  void SetMaxSentBytes(std::int64_t bytes) { max_sent_bytes_ = bytes; }
+
   std::uint64_t last_step() const { return last_step_; }  // that succeeded; 0: none yet
   std::int64_t used_bytes() const;
   const SessionShape& shape() const { return shape_; }
@@ -74,7 +77,7 @@ class Session {
   const SessionShape shape_;
   const Limits limits_;
   const SharedMemory* const memory_;
-  const std::int64_t max_sent_bytes_;
+  std::int64_t max_sent_bytes_;
   const std::unique_ptr<cache::Sequences> self_, cross_;  // null without such layers
   Marks marks_;
   std::uint64_t last_step_ = 0;

@@ -1,5 +1,7 @@
 #include "server/session/session_driver.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -24,6 +26,23 @@ constexpr std::size_t kStepsAhead = 2;
 // for.
 constexpr std::int64_t kLongToCopy = 1 << 20;
 constexpr std::int64_t kLongToFree = 16 << 20;
+
+constexpr std::size_t kTokenBytes = 16;
+
+absl::StatusOr<std::string> RandomToken() {
+  std::string token(kTokenBytes, '\0');
+  if (getrandom(token.data(), token.size(), 0) != static_cast<ssize_t>(token.size())) {
+    return absl::InternalError("the system gave no random numbers");
+  }
+  return token;
+}
+
+// For how long the session is to be kept without a connection.
+absl::StatusOr<absl::Duration> GraceOf(const v1::SessionOpen& open, absl::Duration most) {
+  if (!open.has_grace()) return absl::ZeroDuration();
+  ATTND_ASSIGN_OR_RETURN(const absl::Duration grace, CheckedDuration("open.grace", open.grace()));
+  return std::min(grace, most);
+}
 
 SessionAnswer MakeAnswer(const v1::SessionReply& reply) { return {{}, EncodeReply(reply, {}, {})}; }
 
@@ -127,6 +146,14 @@ void SessionDriver::SayGoingAway(absl::Duration time_left) {
   });
 }
 
+std::optional<SessionState> SessionDriver::Yield() {
+  const absl::Status resumed = memory::CatchNoMemory([] {
+    return FieldError(absl::StatusCode::kAborted, "session", "one connection", "another one, which resumes it");
+  });
+  Lose(resumed);
+  return std::nullopt;
+}
+
 void SessionDriver::Take(grpc::ByteBuffer& message) {
   bool wanted = false;
   {
@@ -141,13 +168,18 @@ void SessionDriver::Take(grpc::ByteBuffer& message) {
   });
 }
 
-void SessionDriver::NoMore() {
+void SessionDriver::NoMore() { EndReads(!token_.empty()); }
+
+void SessionDriver::Close() { EndReads(false); }
+
+void SessionDriver::EndReads(bool lost) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     asking_ = false;
-    all_read_ = true;
+    if (std::exchange(all_read_, true)) return;  // after a close
+    lost_ = lost && failure_.ok();
     if (opened_) return;
-    FailLocked(
-        memory::CatchNoMemory([] { return InvalidField("kind", "open, in the session's first message", "none"); }));
+    FailLocked(memory::CatchNoMemory(
+        [] { return InvalidField("kind", "open or resume, in the session's first message", "none"); }));
   });
 }
 
@@ -155,12 +187,21 @@ void SessionDriver::Sent(bool ok) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     sending_ = false;
     active_at_ = Clock::now();
-    if (!ok) FailLocked(memory::CatchNoMemory([] { return absl::CancelledError("the caller is gone"); }));
+    if (ok || !failure_.ok()) return;
+    lost_ = true;
+    FailLocked(memory::CatchNoMemory([] { return absl::CancelledError("the caller is gone"); }));
   });
 }
 
 void SessionDriver::Fail(const absl::Status& status) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { FailLocked(status); });
+}
+
+void SessionDriver::Lose(const absl::Status& status) {
+  Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (failure_.ok()) lost_ = true;
+    FailLocked(status);
+  });
 }
 
 template <typename Change>
@@ -231,11 +272,28 @@ void SessionDriver::End(const absl::Status& status) {
 
 // What it keeps is free before its end is told.
 void SessionDriver::EndNow(const absl::Status& status) {
+  ParkIfLost();
   session_.reset();
   reserved_ = {};
   host_.table.Remove(this);
   pass_.reset();
   SayEnd(status);
+}
+
+void SessionDriver::ParkIfLost() {
+  if (session_ == nullptr || token_.empty()) return;
+  SessionState state;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!lost_) return;
+    state.begun_at = begun_at_;
+    state.said.Swap(&said_);
+  }
+  state.reserved = std::move(reserved_);
+  state.session = std::move(session_);
+  state.token.swap(token_);
+  state.grace = grace_;
+  static_cast<void>(memory::CatchNoMemoryIn([&] { host_.table.Park(this, state); }));
 }
 
 void SessionDriver::FailLocked(const absl::Status& status) {
@@ -257,15 +315,20 @@ absl::Status SessionDriver::Dispatch(grpc::ByteBuffer& message) {
   if (!decoded.ok()) return decoded.status();
   const v1::SessionRequest& header = decoded->header;
   if (header.kind_case() == v1::SessionRequest::kOpen) return Open(header.open());
-  if (session_ == nullptr) return InvalidField("kind", "open, in the session's first message", "something else");
+  if (header.kind_case() == v1::SessionRequest::kResume) return Resume(header.resume());
+  if (session_ == nullptr)
+    return InvalidField("kind", "open or resume, in the session's first message", "something else");
   switch (header.kind_case()) {
     case v1::SessionRequest::kStep:
       return TakeStep(*std::move(decoded), bytes);
     case v1::SessionRequest::kCancel:
       Cancel(header.cancel().step());
       return absl::OkStatus();
+    case v1::SessionRequest::kClose:
+      Close();
+      return absl::OkStatus();
     default:
-      return InvalidField("kind", "step or cancel", "none");
+      return InvalidField("kind", "step, cancel or close", "none");
   }
 }
 
@@ -279,9 +342,43 @@ absl::Status SessionDriver::Open(const v1::SessionOpen& open) {
                       "so few that an answer holds all their lengths (a session by gRPC has room for more)",
                       absl::StrCat(shape.rows));
   }
+  v1::SessionInfo said;
+  said.set_model(open.model());
+  if (shape.model != nullptr) said.set_version(shape.model->version());
+  said.set_rows(shape.rows);
+  said.set_sources(shape.sources);
+  said.set_layers(static_cast<std::int64_t>(shape.layers.size()));
+  said.set_reserved_bytes(shape.reserved_bytes());
+  ATTND_ASSIGN_OR_RETURN(grace_, GraceOf(open, host_.table.options().grace));
+  if (grace_ > absl::ZeroDuration()) {
+    ATTND_ASSIGN_OR_RETURN(token_, RandomToken());
+    host_.table.SetToken(this, token_);
+  }
   ATTND_RETURN_IF_ERROR(Reserve(shape.reserved_bytes()));
+  ATTND_ASSIGN_OR_RETURN(session_,
+                         Session::Create(std::move(shape), engine.limits(), engine.shared_memory(), max_sent_bytes));
+  return Welcome(std::move(said));
+}
+
+absl::Status SessionDriver::Resume(const v1::SessionResume& resume) {
+  if (session_ != nullptr) return InvalidField("resume", "once, in the session's first message", "another one");
+  ATTND_ASSIGN_OR_RETURN(SessionState state, host_.table.Resume(resume.token(), this));
+  reserved_ = std::move(state.reserved);
+  session_ = std::move(state.session);
+  token_ = std::move(state.token);
+  grace_ = state.grace;
+  {
+    absl::MutexLock lock(&mutex_);
+    begun_at_ = state.begun_at;
+  }
+  session_->SetMaxSentBytes(MaxSentBytes(session_->shape()));
+  return Welcome(std::move(state.said));
+}
+
+absl::Status SessionDriver::Welcome(v1::SessionInfo said) {
   v1::SessionReply reply;
   v1::SessionOpened& opened = *reply.mutable_opened();
+  const SessionShape& shape = session_->shape();
   if (shape.model != nullptr) {
     opened.set_version(shape.model->version());
     opened.set_content_hash(shape.model->content_hash());
@@ -293,16 +390,12 @@ absl::Status SessionDriver::Open(const v1::SessionOpen& open) {
   if (options.lease < absl::InfiniteDuration()) *opened.mutable_lease_time() = ToProto(options.lease);
   if (options.idle < absl::InfiniteDuration()) *opened.mutable_idle_time() = ToProto(options.idle);
   if (options.life < absl::InfiniteDuration()) *opened.mutable_life_time() = ToProto(options.life);
+  if (!token_.empty()) {
+    opened.set_resume_token(token_);
+    *opened.mutable_grace_time() = ToProto(grace_);
+  }
+  opened.set_last_step(session_->last_step());
   SessionAnswer answer = MakeAnswer(reply);
-  v1::SessionInfo said;
-  said.set_model(open.model());
-  said.set_version(opened.version());
-  said.set_rows(shape.rows);
-  said.set_sources(shape.sources);
-  said.set_layers(static_cast<std::int64_t>(shape.layers.size()));
-  said.set_reserved_bytes(shape.reserved_bytes());
-  ATTND_ASSIGN_OR_RETURN(session_,
-                         Session::Create(std::move(shape), engine.limits(), engine.shared_memory(), max_sent_bytes));
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     said.set_peer(said_.peer());
     said_.Swap(&said);

@@ -61,6 +61,7 @@ class SessionDriver : public OpenSession {
   bool Evict() override;
   void Describe(Clock::time_point now, v1::SessionInfo& info) override;
   void SayGoingAway(absl::Duration time_left) override;
+  std::optional<SessionState> Yield() override;
 
  protected:
   // What a transport does, on any thread and without waiting for another event. Each is followed by what is told below,
@@ -85,10 +86,15 @@ class SessionDriver : public OpenSession {
   absl::Status Start(const std::shared_ptr<SessionDriver>& self);
   // A SessionRequest, which is cleared.
   void Take(grpc::ByteBuffer& message);
+  // None comes any more, which of a session that can be resumed is a loss.
   void NoMore();
+  // None comes any more, and the session is to end.
+  void Close();
   void Sent(bool ok);
   // Ends the session for this reason; one that came first stands.
   void Fail(const absl::Status& status);
+  // The same where the connection is lost, after which the session may be resumed by another.
+  void Lose(const absl::Status& status);
   // Nothing will be told any more.
   void Release();
 
@@ -123,6 +129,8 @@ class SessionDriver : public OpenSession {
   void Do(Next next);
   void End(const absl::Status& status);
   void EndNow(const absl::Status& status);
+  // Hands what the session keeps to the table, if it is to be kept without a connection.
+  void ParkIfLost();
 
   bool Busy() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return running_ != nullptr || !waiting_.empty() || sending_ || !answers_.empty();
@@ -135,8 +143,12 @@ class SessionDriver : public OpenSession {
   // What a message asks for. An error says why the session is to end.
   absl::Status Dispatch(grpc::ByteBuffer& message);
   absl::Status Open(const v1::SessionOpen& open);
+  absl::Status Resume(const v1::SessionResume& resume);
+  // Says what the session is, and that it is open.
+  absl::Status Welcome(v1::SessionInfo said);
   absl::Status TakeStep(Decoded<v1::SessionRequest> request, std::int64_t bytes);
   void Cancel(std::uint64_t number);
+  void EndReads(bool lost);
 
   // Of the step that is running_, which nobody else touches. The session has one step at a time.
   void Begin(const std::shared_ptr<Step>& step);
@@ -146,10 +158,11 @@ class SessionDriver : public OpenSession {
 
   const SessionHost host_;
   const SessionCaller caller_;
-  const Clock::time_point begun_at_ = Clock::now();
   Pass pass_;
   memory::Ticket reserved_;              // goes after the session
   std::unique_ptr<Session> session_;     // made by a message; the running step's
+  std::string token_;                    // set with the session; empty if it cannot be resumed
+  absl::Duration grace_;                 // likewise
   std::shared_ptr<SessionDriver> self_;  // from Start to Release
 
   absl::Mutex mutex_;
@@ -164,7 +177,9 @@ class SessionDriver : public OpenSession {
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
   bool given_up_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
-  int acting_ ABSL_GUARDED_BY(mutex_) = 0;  // threads that do what was decided
+  int acting_ ABSL_GUARDED_BY(mutex_) = 0;     // threads that do what was decided
+  bool lost_ ABSL_GUARDED_BY(mutex_) = false;  // the connection: that is why it ends
+  Clock::time_point begun_at_ ABSL_GUARDED_BY(mutex_) = Clock::now();
   Clock::time_point active_at_ ABSL_GUARDED_BY(mutex_) = begun_at_;
   v1::SessionInfo said_ ABSL_GUARDED_BY(mutex_);  // to operators
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);

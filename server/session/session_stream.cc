@@ -41,7 +41,7 @@ class Stream final : public RawReactor, public SessionDriver {
   }
 
   void OnCancel() override {
-    Fail(memory::CatchNoMemory([] { return absl::CancelledError("the caller cancelled the session"); }));
+    Lose(memory::CatchNoMemory([] { return absl::CancelledError("the caller cancelled the session"); }));
   }
 
   void OnDone() override {

@@ -6,15 +6,19 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "attnd/v1/session.pb.h"
 #include "memory/ledger.h"
+#include "server/session/session_state.h"
 
 namespace attnd::server {
 
@@ -24,6 +28,7 @@ struct SessionOptions {
   absl::Duration lease = absl::Minutes(1);  // without a step, after which another's opening may end it; infinite: never
   absl::Duration idle = absl::Minutes(10);  // without a step; infinite: any time
   absl::Duration life = absl::Hours(24);    // likewise
+  absl::Duration grace = absl::Seconds(30);  // without a connection
 };
 
 // A session that is open, from its stream's start on.
@@ -44,6 +49,8 @@ class OpenSession {
   virtual void Describe(Clock::time_point now, v1::SessionInfo& info) = 0;
   // Tells the client that the server stops.
   virtual void SayGoingAway(absl::Duration time_left) = 0;
+  // What it keeps, for a connection that resumes it. Nullopt while another connection has it: that one is told to end.
+  virtual std::optional<SessionState> Yield() = 0;
 };
 
 // Looks for sessions that are over on a thread of its own. Thread-safe. Its destructor waits until each has been
@@ -70,6 +77,16 @@ class SessionTable {
   void MakeRoom(absl::FunctionRef<bool()> enough);
   void Remove(const OpenSession* session);
 
+  // Of a session that can be resumed. May throw std::bad_alloc.
+  void SetToken(const OpenSession* session, const std::string& token);
+  // Takes the place of `session`, whose connection is lost, and keeps its state for as long as that says, or until it
+  // is resumed. False if it does not: the server stops, or as many are kept as may be open. `state` is taken only if it
+  // does. May throw std::bad_alloc.
+  bool Park(const OpenSession* session, SessionState& state);
+  // The state of the session with this token, whose place `by`, which is in the table, takes. Errors: NOT_FOUND;
+  // UNAVAILABLE, with when to come back, while another connection has it. May throw std::bad_alloc.
+  absl::StatusOr<SessionState> Resume(const std::string& token, const OpenSession* by);
+
   // In the order in which they were added. May throw std::bad_alloc.
   v1::ListSessionsResponse List() const;
   // Errors: NOT_FOUND.
@@ -85,14 +102,19 @@ class SessionTable {
     std::weak_ptr<OpenSession> session;
     const memory::Account* peer;  // only compared
     std::uint64_t id;
+    std::string token;                         // empty: none
+    std::shared_ptr<OpenSession> parked = {};  // what keeps itself no longer
   };
   void Run();
+  std::vector<std::shared_ptr<OpenSession>> All() const;
+  void CountOut(const Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TryAdd(const std::shared_ptr<OpenSession>& session, const memory::Account* peer);
 
   const SessionOptions options_;
   mutable absl::Mutex mutex_;
   std::map<const OpenSession*, Entry> sessions_ ABSL_GUARDED_BY(mutex_);
-  std::map<const memory::Account*, std::int64_t> of_peers_ ABSL_GUARDED_BY(mutex_);
+  std::map<const memory::Account*, std::int64_t> of_peers_ ABSL_GUARDED_BY(mutex_);  // parked ones left out
+  std::int64_t parked_ ABSL_GUARDED_BY(mutex_) = 0;
   std::uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::int64_t evicted_ ABSL_GUARDED_BY(mutex_) = 0;
   bool going_away_ ABSL_GUARDED_BY(mutex_) = false;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "wait.h"
+
 namespace attnd::e2e {
 namespace {
 
@@ -40,7 +42,26 @@ Stream::Stream(const SessionServer& server, Door door, const v1::SessionOpen& op
   open_ = open;
   v1::SessionRequest request;
   *request.mutable_open() = open;
+  Open(request);
+}
+
+void Stream::Open(const v1::SessionRequest& request) {
   opened_ = Write(request) && Read() && reply_.has_opened();
+  facts_ = reply_.opened();
+}
+
+std::unique_ptr<Stream> Stream::Resumed(const SessionServer& server, Door door, const Stream& lost) {
+  v1::SessionRequest request;
+  request.mutable_resume()->set_token(lost.facts_.resume_token());
+  std::unique_ptr<Stream> stream;
+  const bool answered = test::Becomes([&] {
+    stream = std::make_unique<Stream>(server, door);
+    stream->open_ = lost.open_;
+    stream->Open(request);
+    return stream->opened() || stream->Finish().code != grpc::StatusCode::UNAVAILABLE;
+  });
+  EXPECT_TRUE(answered);
+  return stream;
 }
 
 Stream::~Stream() {
@@ -129,6 +150,9 @@ const v1::SessionStepResult& Stream::Ask(const v1::SessionRequest& request, bool
 
 SessionEnd Stream::HalfClose() {
   if (stream_ != nullptr) {
+    v1::SessionRequest close;
+    close.mutable_close();
+    if (!facts_.resume_token().empty()) stream_->Write(close);
     stream_->WritesDone();
   } else if (caller_ != nullptr) {
     v1::LocalRequest close;
@@ -144,8 +168,10 @@ SessionEnd Stream::Finish() {
   if (stream_ == nullptr) {
     return told_.has_value() ? *told_ : SessionEnd{grpc::StatusCode::UNAVAILABLE, "the connection is gone", {}};
   }
+  if (told_.has_value()) return *told_;
   const grpc::Status status = stream_->Finish();
-  return {status.error_code(), status.error_message(), DetailOf(status)};
+  told_ = {status.error_code(), status.error_message(), DetailOf(status)};
+  return *told_;
 }
 
 void Stream::Cancel() {

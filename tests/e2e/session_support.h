@@ -45,8 +45,12 @@ class Stream {
   Stream(const SessionServer& server, Door door, const std::shared_ptr<grpc::Channel>& channel = nullptr);
   Stream(const SessionServer& server, Door door, const v1::SessionOpen& open,
          const std::shared_ptr<grpc::Channel>& channel = nullptr);
+  // Goes on with the session of `lost`, as soon as that has ended.
+  static std::unique_ptr<Stream> Resumed(const SessionServer& server, Door door, const Stream& lost);
   ~Stream();
 
+  // As the server said when it was opened.
+  const v1::SessionOpened& facts() const { return facts_; }
   bool opened() const { return opened_; }
   const v1::SessionReply& reply() const { return reply_; }
   // By the local door, tensors that find no room in the message, and those of every third step unless `sent`, are put
@@ -56,6 +60,7 @@ class Stream {
   // The answer to a step, which is kept in reply().
   const v1::SessionStepResult& Ask(const v1::SessionRequest& request, bool sent = false);
   SessionEnd HalfClose();
+  // The end, once it comes; the same again.
   SessionEnd Finish();
   void Cancel();
 
@@ -64,6 +69,8 @@ class Stream {
     v1::SharedTensor output, log_sum_exp;
     std::size_t output_bytes = 0, log_sum_exp_bytes = 0;
   };
+  // Sends what is to open it.
+  void Open(const v1::SessionRequest& request);
   v1::SessionRequest Share(const v1::SessionRequest& request, bool unless_it_fits);
 
   grpc::ClientContext context_;
@@ -75,6 +82,7 @@ class Stream {
   std::optional<Shared> shared_;  // of the step that was written last
   std::optional<SessionEnd> told_;
   v1::SessionOpen open_;
+  v1::SessionOpened facts_;
   int steps_ = 0;
   v1::SessionReply reply_;
   bool opened_ = false;

@@ -39,7 +39,9 @@ TEST_P(SessionTest, GivesTheBitsOfWholeCalls) {
     std::vector<std::unique_ptr<Twin>> twins;
     const v1::Dtype dtypes[] = {v1::DTYPE_FP32, v1::DTYPE_FP16, v1::DTYPE_BF16};
     for (unsigned i = 0; i < 3; ++i) {
-      twins.push_back(std::make_unique<Twin>(server, door(), OpenOf(4, i, dtypes[(seed + i) % 3]), 10 * seed + i));
+      v1::SessionOpen open = OpenOf(4, i, dtypes[(seed + i) % 3]);
+      if (seed % 2 == 0) open.mutable_grace()->set_seconds(20);
+      twins.push_back(std::make_unique<Twin>(server, door(), open, 10 * seed + i));
     }
     std::mt19937 random(seed);
     for (int step = 0; step < 120; ++step) {
@@ -128,7 +130,7 @@ TEST_P(SessionTest, MessagesOutOfOrderEndTheStream) {
     stream.Write(TokenStep(1, 1));
     const SessionEnd status = stream.Finish();
     EXPECT_EQ(status.code, StatusCode::INVALID_ARGUMENT);
-    EXPECT_THAT(status.message, StartsWith("kind: expected open, in the session's first message"));
+    EXPECT_THAT(status.message, StartsWith("kind: expected open or resume, in the session's first message"));
   }
   {
     Stream stream(server, door(), open);
@@ -394,6 +396,118 @@ TEST_P(SessionTest, ALeaseEndsWhereAnotherFindsNoRoom) {
     ASSERT_TRUE(server.info().GetServerInfo(&context, {}, &info).ok());
     EXPECT_EQ(info.sessions().evicted(), 1);
   }
+}
+
+class LostSessionTest : public SessionTest {
+ protected:
+  LostSessionTest() { options_.session_grace = absl::Seconds(20); }
+
+  void Start() { server_ = std::make_unique<SessionServer>(options_); }
+  // A session with a step, which is kept for at most `grace`.
+  std::unique_ptr<Stream> Open(absl::Duration grace = absl::Seconds(60)) {
+    v1::SessionOpen open = OpenOf(2, 0, v1::DTYPE_FP32);
+    open.mutable_grace()->set_seconds(absl::IDivDuration(grace, absl::Seconds(1), &grace));
+    open.mutable_grace()->set_nanos(static_cast<std::int32_t>(absl::ToInt64Nanoseconds(grace)));
+    auto stream = std::make_unique<Stream>(*server_, door(), open);
+    EXPECT_EQ(stream->Ask(TokenStep(1, 2)).code(), 0);
+    return stream;
+  }
+  std::int64_t InUse() const { return server_->server().inflight_bytes(); }
+  void ExpectIsGone(const Stream& lost) {
+    const std::unique_ptr<Stream> resumed = Stream::Resumed(*server_, door(), lost);
+    ASSERT_FALSE(resumed->opened());
+    const SessionEnd end = resumed->Finish();
+    EXPECT_EQ(end.code, StatusCode::NOT_FOUND);
+    EXPECT_EQ(end.detail.field(), "resume.token");
+  }
+
+  server::Options options_ = TestOptions();
+  std::unique_ptr<SessionServer> server_;
+};
+INSTANTIATE_TEST_SUITE_P(, LostSessionTest, testing::Values(Door::kGrpc, Door::kLocal),
+                         [](const auto& info) { return info.param == Door::kGrpc ? "Grpc" : "Local"; });
+
+TEST_P(LostSessionTest, IsKeptForItsGraceAndNoLonger) {
+  options_.session_grace = absl::Milliseconds(500);
+  Start();
+  const std::unique_ptr<Stream> lost = Open();
+  EXPECT_EQ(lost->facts().resume_token().size(), 16U);
+  EXPECT_EQ(lost->facts().grace_time().nanos(), 500'000'000) << "the server's, which is shorter";
+  lost->Cancel();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_GT(InUse(), 0);
+  {
+    const std::unique_ptr<Stream> resumed = Stream::Resumed(*server_, door(), *lost);
+    ASSERT_TRUE(resumed->opened());
+    EXPECT_EQ(resumed->facts().last_step(), 1U);
+    EXPECT_EQ(resumed->Ask(TokenStep(2, 2)).lengths(0), 2);
+    resumed->Cancel();
+  }
+  EXPECT_TRUE(Becomes([&] { return InUse() == 0; }));
+  ExpectIsGone(*lost);
+}
+
+TEST_P(LostSessionTest, IsNotKeptUnlessThatIsWanted) {
+  Start();
+  Stream plain(*server_, door(), OpenOf(2, 0, v1::DTYPE_FP32));
+  EXPECT_EQ(plain.facts().resume_token(), "");
+  plain.Cancel();
+  EXPECT_TRUE(Becomes([&] { return InUse() == 0; }));
+  const std::unique_ptr<Stream> closed = Open();
+  EXPECT_TRUE(closed->HalfClose().ok());
+  EXPECT_EQ(InUse(), 0);
+  ExpectIsGone(*closed);
+  v1::SessionOpen open = OpenOf(2, 0, v1::DTYPE_FP32);
+  open.mutable_grace()->set_seconds(-1);
+  Stream wrong(*server_, door(), open);
+  EXPECT_FALSE(wrong.opened());
+  options_.session_grace = absl::ZeroDuration();
+  Start();
+  EXPECT_EQ(Open()->facts().resume_token(), "");
+}
+
+TEST_P(LostSessionTest, IsTakenFromAConnectionThatHasItStill) {
+  Start();
+  const std::unique_ptr<Stream> first = Open();
+  const std::unique_ptr<Stream> second = Stream::Resumed(*server_, door(), *first);
+  ASSERT_TRUE(second->opened());
+  EXPECT_EQ(second->Ask(TokenStep(2, 2)).lengths(1), 2);
+  const SessionEnd end = first->Finish();
+  EXPECT_EQ(end.code, StatusCode::ABORTED);
+  EXPECT_THAT(end.message, HasSubstr("resumes it"));
+  EXPECT_TRUE(second->HalfClose().ok());
+  EXPECT_EQ(InUse(), 0);
+}
+
+TEST_P(LostSessionTest, IsSeenAndEvictedByOperatorsAndAStopFreesIt) {
+  Start();
+  const std::unique_ptr<v1::SessionService::Stub> stub = v1::SessionService::NewStub(server_->channel());
+  const std::unique_ptr<Stream> first = Open(), second = Open();
+  first->Cancel();
+  second->Cancel();
+  EXPECT_TRUE(Becomes([&] { return server_->server().calls_in_flight() == 0; })) << "it holds no stop up";
+  v1::ListSessionsResponse listed;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(stub->ListSessions(&context, {}, &listed).ok());
+  }
+  ASSERT_EQ(listed.sessions_size(), 2);
+  EXPECT_EQ(listed.sessions(0).steps(), 1U);
+  EXPECT_GT(listed.sessions(0).used_bytes(), 0);
+  v1::EvictSessionRequest request;
+  request.set_id(listed.sessions(0).id());
+  {
+    grpc::ClientContext context;
+    v1::EvictSessionResponse evicted;
+    ASSERT_TRUE(stub->EvictSession(&context, request, &evicted).ok());
+  }
+  const std::unique_ptr<Stream> resumed = Stream::Resumed(*server_, door(), *second);
+  EXPECT_TRUE(resumed->opened());
+  resumed->Cancel();
+  EXPECT_TRUE(Becomes([&] { return server_->server().calls_in_flight() == 0; }));
+  EXPECT_GT(InUse(), 0);
+  server_->server().Stop();
+  EXPECT_EQ(InUse(), 0);
 }
 
 TEST_P(SessionTest, OperatorsSeeAndEvictThem) {

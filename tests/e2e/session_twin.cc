@@ -44,9 +44,9 @@ using Tokens = std::vector<Token>;
 class Twin::Impl {
  public:
   Impl(SessionServer& server, Door door, const v1::SessionOpen& open, unsigned seed)
-      : server_(server), open_(open), random_(seed), stream_(server, door, open) {
-    EXPECT_TRUE(stream_.opened());
-    EXPECT_GT(stream_.reply().opened().reserved_bytes(), 0);
+      : server_(server), open_(open), random_(seed), stream_(std::make_unique<Stream>(server, door, open)) {
+    EXPECT_TRUE(stream_->opened());
+    EXPECT_GT(stream_->facts().reserved_bytes(), 0);
     for (const v1::SessionLayer& layer : open.layers()) {
       const bool self = layer.kind() == v1::SESSION_LAYER_KIND_SELF;
       state_.tokens.emplace_back(static_cast<std::size_t>(self ? open.rows() : open.sources()));
@@ -57,7 +57,7 @@ class Twin::Impl {
     }
   }
 
-  Stream& stream() { return stream_; }
+  Stream& stream() { return *stream_; }
 
   // A step that is right, and what it is to give.
   void TakeStep() {
@@ -77,23 +77,30 @@ class Twin::Impl {
       state_ = before;
       return;
     }
-    if (fate == 1) {
+    if (fate == 3 && !stream_->facts().resume_token().empty()) {
+      Lose(request);
+      if (stream_->facts().last_step() != next_) {
+        state_ = before;
+        return;
+      }
+      stream_->Ask(request);  // for its answer
+    } else if (fate == 1) {
       v1::SessionRequest cancel;
       cancel.mutable_cancel()->set_step(next_);
-      ASSERT_TRUE(stream_.Write(request));
-      ASSERT_TRUE(stream_.Write(cancel));
-      ASSERT_TRUE(stream_.Read());
-      if (stream_.reply().result().code() == StatusCode::CANCELLED) {
+      ASSERT_TRUE(stream_->Write(request));
+      ASSERT_TRUE(stream_->Write(cancel));
+      ASSERT_TRUE(stream_->Read());
+      if (stream_->reply().result().code() == StatusCode::CANCELLED) {
         state_ = before;
         return;
       }
     } else {
-      stream_.Ask(request);
+      stream_->Ask(request);
     }
     Check(request);
     ++next_;
     if (fate == 2) {  // once more, as after a lost answer
-      stream_.Ask(request);
+      stream_->Ask(request);
       Check(request);
     }
   }
@@ -105,6 +112,21 @@ class Twin::Impl {
     std::string key_bits;
     std::int64_t key_bits_length = 0;
   };
+
+  // The connection, with a step under way or none, and goes on by either door.
+  void Lose(const v1::SessionRequest& request) {
+    if (Below(4) > 0) {
+      EXPECT_TRUE(stream_->Write(request));
+      if (Below(2) == 0) stream_->Read();
+    }
+    if (Below(3) > 0) stream_->Cancel();  // otherwise the server ends it
+    const std::string token = stream_->facts().resume_token();
+    stream_ = Stream::Resumed(server_, Below(2) == 0 ? Door::kGrpc : Door::kLocal, *stream_);
+    ASSERT_TRUE(stream_->opened());
+    EXPECT_EQ(stream_->facts().resume_token(), token);
+    EXPECT_GE(stream_->facts().last_step() + 1, next_);
+    EXPECT_LE(stream_->facts().last_step(), next_);
+  }
 
   int Below(std::int64_t most) { return static_cast<int>(random_() % static_cast<unsigned>(most)); }
   const v1::SessionLayer& LayerOf(const v1::SessionStep& step) const {
@@ -254,7 +276,7 @@ class Twin::Impl {
       default:
         step.add_reorder(-1);
     }
-    const v1::SessionStepResult& result = stream_.Ask(request, /*sent=*/true);
+    const v1::SessionStepResult& result = stream_->Ask(request, /*sent=*/true);
     EXPECT_EQ(result.code(), expected) << result.message();
     EXPECT_FALSE(result.detail().field().empty());
   }
@@ -262,7 +284,7 @@ class Twin::Impl {
   // Compares the answer with ComputeAttention's over the same tokens.
   void Check(const v1::SessionRequest& request) {
     const v1::SessionStep& step = request.step();
-    const v1::SessionReply& reply = stream_.reply();
+    const v1::SessionReply& reply = stream_->reply();
     const v1::SessionStepResult& result = reply.result();
     ASSERT_EQ(result.code(), 0) << result.message() << "\n" << step.DebugString();
     EXPECT_EQ(result.step(), step.step());
@@ -360,7 +382,7 @@ class Twin::Impl {
   SessionServer& server_;
   const v1::SessionOpen open_;
   std::mt19937 random_;
-  Stream stream_;
+  std::unique_ptr<Stream> stream_;
   State state_;
   std::vector<float> queries_;
   std::uint64_t next_ = 1;
