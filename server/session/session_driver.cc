@@ -176,7 +176,7 @@ void SessionDriver::EndReads(bool lost) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     asking_ = false;
     if (std::exchange(all_read_, true)) return;  // after a close
-    lost_ = lost && failure_.ok();
+    if (failure_.ok()) lost_ = lost;
     if (opened_) return;
     FailLocked(memory::CatchNoMemory(
         [] { return InvalidField("kind", "open or resume, in the session's first message", "none"); }));
@@ -282,18 +282,20 @@ void SessionDriver::EndNow(const absl::Status& status) {
 
 void SessionDriver::ParkIfLost() {
   if (session_ == nullptr || token_.empty()) return;
-  SessionState state;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!lost_) return;
-    state.begun_at = begun_at_;
-    state.said.Swap(&said_);
-  }
-  state.reserved = std::move(reserved_);
-  state.session = std::move(session_);
-  state.token.swap(token_);
-  state.grace = grace_;
-  static_cast<void>(memory::CatchNoMemoryIn([&] { host_.table.Park(this, state); }));
+  static_cast<void>(memory::CatchNoMemoryIn([&] {
+    SessionState state;
+    state.token = token_;
+    state.grace = grace_;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!lost_) return;
+      state.begun_at = begun_at_;
+      state.said.Swap(&said_);
+    }
+    state.reserved = std::move(reserved_);
+    state.session = std::move(session_);
+    host_.table.Park(this, state);
+  }));
 }
 
 void SessionDriver::FailLocked(const absl::Status& status) {

@@ -122,7 +122,7 @@ class Twin::Impl {
     if (Below(3) > 0) stream_->Cancel();  // otherwise the server ends it
     const std::string token = stream_->facts().resume_token();
     stream_ = Stream::Resumed(server_, Below(2) == 0 ? Door::kGrpc : Door::kLocal, *stream_);
-    ASSERT_TRUE(stream_->opened());
+    ASSERT_TRUE(stream_->opened()) << stream_->Finish().message;
     EXPECT_EQ(stream_->facts().resume_token(), token);
     EXPECT_GE(stream_->facts().last_step() + 1, next_);
     EXPECT_LE(stream_->facts().last_step(), next_);
