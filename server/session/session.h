@@ -14,10 +14,11 @@
 #include "server/attention/validation.h"
 #include "server/config/limits.h"
 #include "server/session/session_shape.h"
-#include "server/shm/shared_memory.h"
 #include "server/wire/codec.h"
 
 namespace attnd::server {
+
+class SharedMemory;
 
 // A step is begun, which makes its changes for the time being, then computed by whoever drives the session, and ended,
 // which keeps its changes or takes them back. A step that cannot begin has changed nothing. Thread-compatible.
