@@ -211,7 +211,8 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
 }
 
 void AttentionEngine::RunAside(std::function<void(const absl::Status&)> work, ComputeOptions options) {
-  Submit(MakeAside(std::move(work), options), std::move(options));
+  Aside aside = MakeAside(std::move(work), options);
+  Submit(std::move(aside), std::move(options));
 }
 
 AttentionEngine::Aside AttentionEngine::MakeAside(std::function<void(const absl::Status&)> work,
