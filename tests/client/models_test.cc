@@ -126,6 +126,12 @@ class FakeInfo : public v1::ServerService::Service {
 #define ATTND_LIMIT(name, ...) limits.set_##name(next++);
 #define ATTND_FIXED_LIMIT(name, value) limits.set_##name(next++);
 #include "attnd/limits.inc"
+    response->mutable_memory()->set_max_peer_bytes(500);
+    v1::SessionUse& sessions = *response->mutable_sessions();
+    sessions.set_open(1);
+    sessions.set_evicted(2);
+    sessions.set_max_sessions(3);
+    sessions.set_max_peer_sessions(4);
     return grpc::Status::OK;
   }
 };
@@ -236,6 +242,8 @@ TEST_F(ModelsTest, TellsTheServersFacts) {
 #define ATTND_FIXED_LIMIT(name, value) EXPECT_EQ(info->limits.name, next++);
 #include "attnd/limits.inc"
   EXPECT_EQ(info->limits.max_head_dim, 4) << "the numbers of attnd.v1.Limits";
+  EXPECT_EQ(info->memory->max_peer_bytes, 500);
+  EXPECT_THAT(info->sessions, testing::Optional(testing::FieldsAre(1, 2, 3, 4)));
 }
 
 }  // namespace
