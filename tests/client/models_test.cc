@@ -160,6 +160,14 @@ TEST_F(ModelsTest, ListsWhatTheServerCouldNotLoad) {
   EXPECT_THAT(*failed, ElementsAre(testing::FieldsAre("org/name", "models--org--name", "why")));
 }
 
+TEST_F(ModelsTest, ListsBothInOneWalk) {
+  const auto list = client_.ListAllModels();
+  ASSERT_TRUE(list.ok()) << list.status();
+  EXPECT_THAT(models_.tokens, ElementsAre("", "1", "2"));
+  EXPECT_EQ(list->models.size(), 3U);
+  EXPECT_THAT(list->failed, ElementsAre(testing::FieldsAre("org/name", "models--org--name", "why")));
+}
+
 TEST_F(ModelsTest, DescribesAModel) {
   const auto model = client_.GetModel("t5", 2, true);
   ASSERT_TRUE(model.ok()) << model.status();

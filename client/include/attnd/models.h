@@ -59,6 +59,12 @@ struct FailedModel {
   std::string reason;  // of one line
 };
 
+// What a server has.
+struct ModelList {
+  std::vector<Model> models;        // in order of name, without values
+  std::vector<FailedModel> failed;  // by path; the first 1000
+};
+
 // Asks for the bias of a window of queries and keys.
 struct BiasRequest {
   std::string model;
