@@ -154,9 +154,10 @@ std::optional<SessionBudget> BudgetOf(const ServerInfo& server) {
 }
 
 // Each byte that a caller takes is one more that it holds and one less that is free.
+std::int64_t MostOfOneCaller(const SessionBudget& budget) { return budget.shares ? Free(budget) / 2 : Free(budget); }
+
 Fit FitOfOneCaller(std::int64_t bytes, const SessionBudget& budget) {
-  const std::int64_t may_take = budget.shares ? Free(budget) / 2 : Free(budget);
-  Fit fit{may_take / bytes, Bound::kMemory};
+  Fit fit{MostOfOneCaller(budget) / bytes, Bound::kMemory};
   if (!budget.sessions.has_value()) return fit;
   fit = Least(fit, LeftInAll(*budget.sessions));
   return Least(fit, {budget.sessions->max_peer_sessions, Bound::kMaxPeerSessions});

@@ -41,6 +41,9 @@ SessionBudget BudgetOf(std::int64_t bytes);
 // nullopt of a server that says nothing of its memory.
 std::optional<SessionBudget> BudgetOf(const ServerInfo& server);
 
+// What one caller can take that holds nothing yet.
+std::int64_t MostOfOneCaller(const SessionBudget& budget);
+
 // What ends a count.
 enum class Bound { kMemory, kMaxSessions, kMaxPeerSessions };
 

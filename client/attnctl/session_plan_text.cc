@@ -56,8 +56,8 @@ std::string SessionText(const SessionPlan& plan) {
   if (bytes.self.has_value()) parts.push_back(PoolPart("rows", "row", *bytes.self));
   if (bytes.cross.has_value()) parts.push_back(PoolPart("sources", "source", *bytes.cross));
   parts.push_back(Part("lists", lists,
-                       absl::StrCat(pages, " pages x ", reservation::kListBytesOfPage, " + ", lengths, " lengths x ",
-                                    reservation::kLengthBytes)));
+                       absl::StrCat(Count(pages, "page"), " x ", reservation::kListBytesOfPage, " + ",
+                                    Count(lengths, "length"), " x ", reservation::kLengthBytes)));
   if (bytes.cross.has_value()) {
     parts.push_back(Part("key masks", bytes.key_masks,
                          absl::StrCat("(2 x ", Count(plan.sources, "source"), " + ", Count(plan.rows, "row"), ") x ",
@@ -75,7 +75,8 @@ std::string SessionText(const SessionPlan& plan) {
   return text;
 }
 
-std::string Why(const Fit& fit, const char* memory) {
+// What ends the count; `memory` if that is the memory.
+std::string Why(const Fit& fit, const std::string& memory) {
   switch (fit.bound) {
     case Bound::kMaxSessions:
       return "no more may be open (attnd's --max_sessions)";
@@ -87,6 +88,13 @@ std::string Why(const Fit& fit, const char* memory) {
   return memory;
 }
 
+std::string WhyOfOneCaller(const Fit& fit, const SessionBudget& budget) {
+  const std::string most = BytesText(MostOfOneCaller(budget));
+  if (fit.sessions == 0) return Why(fit, absl::StrCat("one takes more than the ", most, " that a caller can have"));
+  return Why(fit, budget.shares ? absl::StrCat("which has none yet, and may hold no more than stays free: ", most)
+                                : absl::StrCat("which may hold all that is free: ", most));
+}
+
 std::string BudgetText(const SessionPlan& plan, const SessionBudget& budget, const std::string& server) {
   const std::int64_t bytes = plan.bytes.total();
   const Fit one = FitOfOneCaller(bytes, budget), all = FitOfAllCallers(bytes, budget);
@@ -95,8 +103,7 @@ std::string BudgetText(const SessionPlan& plan, const SessionBudget& budget, con
                      : absl::StrCat("how many more fit at ", server, ", where ", BytesText(budget.used), " of ",
                                     BytesText(budget.total), " are in use (attnd's --max_inflight_bytes):\n");
   absl::StrAppend(&text,
-                  Columns({{"  one caller", absl::StrCat(one.sessions),
-                            Why(one, budget.shares ? "which has none yet, and may hold no more than stays free" : "")},
+                  Columns({{"  one caller", absl::StrCat(one.sessions), WhyOfOneCaller(one, budget)},
                            {"  all callers", absl::StrCat(all.sessions), Why(all, "at best, where each has few")}}));
   if (budget.sessions.has_value()) {
     absl::StrAppend(&text, "open there: ", Count(budget.sessions->open, "session"), ", of at most ",

@@ -192,7 +192,8 @@ TEST(SessionPlan, TextShowsTheFormula) {
   EXPECT_THAT(text, HasSubstr("4 sources x (512 / 64 + 2 = 10) pages x 786432 bytes\n"));
   EXPECT_THAT(text, HasSubstr("136 pages x 64 + 120 lengths x 16\n"));
   EXPECT_THAT(text, HasSubstr("64 tokens x 6 layers x 8 key heads x (64 + 64) x 2 bytes = 786432 bytes\n"));
-  EXPECT_THAT(text, HasSubstr("  one caller   20 "));
+  EXPECT_THAT(text,
+              HasSubstr("  one caller   20  which has none yet, and may hold no more than stays free: 2.0 GiB\n"));
   EXPECT_THAT(text, HasSubstr("  all callers  39 "));
   EXPECT_THAT(text, HasSubstr("one caller gets 40 with attnd's --nopeer_shares"));
   EXPECT_THAT(text, Not(HasSubstr("rounded up")));
@@ -211,6 +212,17 @@ TEST(SessionPlan, TextOfASmallOneSaysWhatIsRounded) {
   EXPECT_THAT(text, HasSubstr("1023  no more may be open (attnd's --max_sessions)"));
   EXPECT_THAT(text, HasSubstr("open there: 1 session, of at most 1024 (256 of one caller)\n"));
   EXPECT_THAT(text, Not(HasSubstr("key masks")));
+}
+
+TEST(SessionPlan, TextSaysWhyNoneFits) {
+  const absl::StatusOr<SessionPlan> plan = PlanOfLine(T5Small());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(TextOfPlan(*plan, BudgetOf(200 << 20), ""),
+              HasSubstr("  one caller   0  one takes more than the 100.0 MiB that a caller can have\n"));
+  SessionBudget budget = BudgetOf(200 << 20);
+  budget.shares = false;
+  EXPECT_THAT(TextOfPlan(*plan, budget, ""),
+              HasSubstr("  one caller   1  which may hold all that is free: 200.0 MiB\n"));
 }
 
 TEST(SessionPlan, JsonHasTheSameNumbers) {

@@ -152,3 +152,12 @@ def test_plan_for_a_server_that_would_refuse(tmp_path: Path) -> None:
         run = Attnctl(tmp_path, at).run("sessions", "plan", *PLAN)
         said = "--head_dim: expected at most 32 \\(attnd's --max_head_dim there\\), got 64"
         assert not faults(run, [1], said=said), run
+
+
+def test_the_page_shows_what_is_printed(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text()
+    block = page[page.index("    $ attnctl sessions plan") :].split("\n\nWithout")[0]
+    lines = [line[4:] for line in block.splitlines()]
+    command, shown = f"{lines[0]}{lines[1]}".replace("\\", ""), lines[2:]
+    run = Attnctl(tmp_path, f"unix:{tmp_path}/nobody").run(*command.split()[2:])
+    assert run.out.decode().splitlines() == shown
