@@ -30,10 +30,6 @@ Words Subcommands(const std::string& group) {
 
 // The commands that `arguments` were perhaps meant to begin with.
 Words MeantCommands(const Words& arguments) {
-  if (arguments.size() > 1 && IsGroup(arguments[0])) {
-    const std::string meant = Nearest(arguments[1], Subcommands(arguments[0]));
-    if (!meant.empty()) return {absl::StrCat(arguments[0], " ", meant)};
-  }
   Words of_one, of_two, groups;
   for (const Command& command : Commands()) {
     const Words parts = absl::StrSplit(command.name, ' ');
@@ -41,7 +37,10 @@ Words MeantCommands(const Words& arguments) {
     if (parts.size() == 2) groups.push_back(parts[0]);
   }
   if (arguments.size() > 1) {
+    // Of a group the second word alone is mistyped.
     const bool of_group = IsGroup(arguments[0]);
+    const std::string second = of_group ? Nearest(arguments[1], Subcommands(arguments[0])) : "";
+    if (!second.empty()) return {absl::StrCat(arguments[0], " ", second)};
     const std::string pair = of_group ? "" : Nearest(absl::StrCat(arguments[0], " ", arguments[1]), of_two);
     if (!pair.empty()) return {pair};
     const std::string swapped = Nearest(absl::StrCat(arguments[1], " ", arguments[0]), of_two);
