@@ -1,6 +1,7 @@
 #include "client/attnctl/session_plan_text.h"
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -61,7 +62,7 @@ std::string SessionText(const SessionPlan& plan) {
   if (bytes.cross.has_value()) {
     parts.push_back(Part("key masks", bytes.key_masks,
                          absl::StrCat("(2 x ", Count(plan.sources, "source"), " + ", Count(plan.rows, "row"), ") x ",
-                                      bytes.cross->most_tokens, " bits")));
+                                      (bytes.cross->most_tokens + 7) / 8, " bytes")));
   }
   parts.push_back(
       Part("of each row", bytes.rows, absl::StrCat(Count(plan.rows, "row"), " x ", reservation::kRowBytes)));

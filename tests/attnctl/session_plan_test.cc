@@ -191,6 +191,7 @@ TEST(SessionPlan, TextShowsTheFormula) {
   EXPECT_THAT(text, HasSubstr("16 rows x (256 / 64 + 2 = 6) pages x 786432 bytes\n"));
   EXPECT_THAT(text, HasSubstr("4 sources x (512 / 64 + 2 = 10) pages x 786432 bytes\n"));
   EXPECT_THAT(text, HasSubstr("136 pages x 64 + 120 lengths x 16\n"));
+  EXPECT_THAT(text, HasSubstr("1536      1.5 KiB   (2 x 4 sources + 16 rows) x 64 bytes\n"));
   EXPECT_THAT(text, HasSubstr("64 tokens x 6 layers x 8 key heads x (64 + 64) x 2 bytes = 786432 bytes\n"));
   EXPECT_THAT(text,
               HasSubstr("  one caller   20  which has none yet, and may hold no more than stays free: 2.0 GiB\n"));
