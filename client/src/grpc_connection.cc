@@ -54,28 +54,34 @@ class GrpcConnection : public Connection {
     return attention_->AllocateBuffer(bytes);
   }
 
-  absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) override {
-    std::vector<Model> models;
+  absl::StatusOr<ModelList> ListAllModels(const CallOptions& options) override {
+    ModelList list;
     v1::ListModelsRequest request;
     do {
       const auto page = Call<v1::ListModelsResponse>(method::kListModels, request, options);
       if (!page.ok()) return page.status();
-      for (const v1::Model& model : page->models()) models.push_back(FromProto(model));
+      for (const v1::Model& model : page->models()) list.models.push_back(FromProto(model));
+      AddFailed(*page, list.failed);
       request.set_page_token(page->next_page_token());
     } while (!request.page_token().empty());
-    return models;
+    return list;
   }
 
+  absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) override {
+    absl::StatusOr<ModelList> list = ListAllModels(options);
+    if (!list.ok()) return list.status();
+    return std::move(list->models);
+  }
+
+  // They come with the first page.
   absl::StatusOr<std::vector<FailedModel>> ListFailedModels(const CallOptions& options) override {
     v1::ListModelsRequest request;
     request.set_page_size(1);
     const auto page = Call<v1::ListModelsResponse>(method::kListModels, request, options);
     if (!page.ok()) return page.status();
-    std::vector<FailedModel> models;
-    for (const v1::FailedModel& model : page->failed_models()) {
-      models.push_back({model.name(), model.path(), model.reason()});
-    }
-    return models;
+    std::vector<FailedModel> failed;
+    AddFailed(*page, failed);
+    return failed;
   }
 
   absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version, bool include_values,
@@ -169,6 +175,12 @@ class GrpcConnection : public Connection {
     CallOptions waiting = options;
     if (connected && options.deadline != absl::InfiniteFuture()) waiting.wait_for_ready = true;
     return Attempt<Response>(method, request, waiting);
+  }
+
+  static void AddFailed(const v1::ListModelsResponse& page, std::vector<FailedModel>& failed) {
+    for (const v1::FailedModel& model : page.failed_models()) {
+      failed.push_back({model.name(), model.path(), model.reason()});
+    }
   }
 
   template <typename Response>

@@ -250,7 +250,7 @@ void SessionTable::GoAway(absl::Duration time_left) {
 
 SessionTable::Use SessionTable::use() const {
   absl::MutexLock lock(&mutex_);
-  return {static_cast<std::int64_t>(sessions_.size()), evicted_};
+  return {static_cast<std::int64_t>(sessions_.size()), evicted_, options_.most, options_.most_of_peer};
 }
 
 void SessionTable::Run() {

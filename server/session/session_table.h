@@ -60,6 +60,8 @@ class SessionTable {
   struct Use {
     std::int64_t open = 0;
     std::int64_t evicted = 0;  // since the start
+    std::int64_t most = 0;     // that may be open
+    std::int64_t most_of_peer = 0;
   };
 
   explicit SessionTable(const SessionOptions& options);

@@ -20,6 +20,7 @@ from attnd.models import (
     QueueUse,
     Rule,
     ServerInfo,
+    SessionUse,
     Setting,
     StalledCalls,
     T5Buckets,
@@ -152,7 +153,12 @@ def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
         stalled_calls=StalledCalls(message.stalled_calls.writes, message.stalled_calls.reads),
         model_bytes=message.model_bytes,
         queue=QueueUse(message.queue.waiting, message.queue.refused, message.queue.expired),
+        sessions=_sessions_of(message.sessions) if message.HasField("sessions") else None,
     )
+
+
+def _sessions_of(use: server_pb2.SessionUse) -> SessionUse:
+    return SessionUse(use.open, use.evicted, use.max_sessions, use.max_peer_sessions)
 
 
 def _use_of(message: server_pb2.MemoryUse) -> MemoryUse:

@@ -22,6 +22,7 @@ __all__ = [
     "QueueUse",
     "ServerInfo",
     "ServingStatus",
+    "SessionUse",
     "Setting",
     "StalledCalls",
     "Svg",
@@ -343,6 +344,7 @@ class MemoryUse:
         refused_by_total: requests refused because less was free than they need.
         refused_by_share: requests refused because their peer would hold more than stays free.
         refused_as_never_fitting: requests refused because they need more than one peer can ever have.
+        max_peer_bytes: what one peer can have; 0 from a server that is older than this field.
     """
 
     total_bytes: int = 0
@@ -354,6 +356,7 @@ class MemoryUse:
     refused_by_total: int = 0
     refused_by_share: int = 0
     refused_as_never_fitting: int = 0
+    max_peer_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -386,6 +389,23 @@ class QueueUse:
 
 
 @dataclass(frozen=True)
+class SessionUse:
+    """Sessions of a server.
+
+    Attributes:
+        open: that are open now.
+        evicted: that the server, or an operator, has ended since its start.
+        max_sessions: how many may be open.
+        max_peer_sessions: how many of one peer.
+    """
+
+    open: int = 0
+    evicted: int = 0
+    max_sessions: int = 0
+    max_peer_sessions: int = 0
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """A server's facts.
 
@@ -403,6 +423,7 @@ class ServerInfo:
         stalled_calls: how many calls the server has ended because their other end stood still.
         model_bytes: memory that the tables of all models hold now.
         queue: calls that wait to be computed.
+        sessions: how many there are, and may be; None from a server that has none.
     """
 
     version: str
@@ -418,6 +439,7 @@ class ServerInfo:
     stalled_calls: StalledCalls = field(default_factory=StalledCalls)
     model_bytes: int = 0
     queue: QueueUse = field(default_factory=QueueUse)
+    sessions: Optional[SessionUse] = None
 
     def __repr__(self) -> str:
         calls = ", local calls" if self.local_calls else ""
