@@ -2,7 +2,8 @@
 //
 // A decoding step of one layer (a row, 8 heads of 64, fp32) through the C++ client: by gRPC over a Unix socket and over
 // the local socket, in turns with what they are compared with: a gRPC stream that echoes the same bytes, and the kernel
-// alone. The binary that ships and the echo are on one CPU and this client on another.
+// alone. The binary that ships
+// and the echo are processes of their own.
 #include <signal.h>
 #include <unistd.h>
 
@@ -35,8 +36,8 @@ ABSL_FLAG(std::int64_t, keys, 1000, "that a step attends to, give or take 8");
 ABSL_FLAG(std::string, attnd, "", "the server's binary; empty: the one of this build");
 ABSL_FLAG(int, rounds, 20, "turns of each measurement");
 ABSL_FLAG(double, turn_seconds, 0.1, "length of a turn");
-ABSL_FLAG(int, client_cpu, 0, "CPU of the client; -1: not pinned");
-ABSL_FLAG(int, server_cpu, 1, "CPU of the servers; -1: not pinned");
+ABSL_FLAG(int, client_cpu, -1, "CPU of the client; -1: not pinned");
+ABSL_FLAG(int, server_cpu, -1, "CPU of the servers and of the kernel alone; -1: not pinned");
 
 namespace attnd::bench {
 namespace {

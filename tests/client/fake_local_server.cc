@@ -46,10 +46,15 @@ FakeLocalServer::FakeLocalServer(const std::string& path)
   thread_ = std::thread([this] { Serve(); });
 }
 
-FakeLocalServer::~FakeLocalServer() {
+void FakeLocalServer::Stop() {
+  if (!thread_.joinable()) return;
   close(stop_[1]);
   thread_.join();
   close(stop_[0]);
+}
+
+FakeLocalServer::~FakeLocalServer() {
+  Stop();
   for (const auto& [handle, region] : regions_) munmap(region.data, region.size);
 }
 
@@ -98,13 +103,13 @@ bool FakeLocalServer::TakeFixed(const Peer& peer, const shm::Request& request, c
   reply.magic = shm::kMagic;
   reply.version = shm::kVersion;
   reply.code = 5;
+  FixedHandler before;
+  {
+    absl::MutexLock lock(&mutex_);
+    before = fixed_;
+  }
+  if (before != nullptr) before(peer, request.operation);
   if (request.operation == shm::Operation::kRegister && shares_memory) {
-    std::function<void(const Peer&)> before;
-    {
-      absl::MutexLock lock(&mutex_);
-      before = register_;
-    }
-    if (before != nullptr) before(peer);
     void* const data = mmap(nullptr, request.size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
     EXPECT_NE(data, MAP_FAILED);
     reply.code = 0;

@@ -33,6 +33,9 @@ class FakeLocalServer {
   FakeLocalServer(const FakeLocalServer&) = delete;
   FakeLocalServer& operator=(const FakeLocalServer&) = delete;
 
+  // Serves no more: no handler runs after this.
+  void Stop();
+
   // What to do with a hello, a call, a cancellation, a session's message and its close; by default Greet, Answer and
   // three times nothing.
   void OnHello(Handler handler) { Set(hello_, std::move(handler)); }
@@ -40,10 +43,11 @@ class FakeLocalServer {
   void OnCancel(Handler handler) { Set(cancel_, std::move(handler)); }
   void OnSession(Handler handler) { Set(session_, std::move(handler)); }
   void OnSessionClose(Handler handler) { Set(session_close_, std::move(handler)); }
-  // What to do before a registration is answered; nothing by default.
-  void OnRegister(std::function<void(const Peer& peer)> handler) ABSL_LOCKS_EXCLUDED(mutex_) {
+  // What to do before a fixed message is answered; nothing by default.
+  using FixedHandler = std::function<void(const Peer& peer, shm::Operation operation)>;
+  void OnFixed(FixedHandler handler) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
-    register_ = std::move(handler);
+    fixed_ = std::move(handler);
   }
 
   static bool Greet(const Peer& peer, const v1::LocalRequest&) { return Welcome(peer, {}); }
@@ -81,7 +85,7 @@ class FakeLocalServer {
 
   absl::Mutex mutex_;
   Handler hello_, call_, cancel_, session_, session_close_;
-  std::function<void(const Peer& peer)> register_;
+  FixedHandler fixed_ ABSL_GUARDED_BY(mutex_);
   struct Region {
     unsigned char* data;
     std::size_t size;

@@ -87,6 +87,10 @@ v1::SessionReply FakeLocalSessions::AnswerOf(const v1::LocalRequest& request) {
 }
 
 bool FakeLocalSessions::Answer(const FakeLocalServer::Peer& peer, const v1::LocalRequest& request) {
+  if (request.session().has_open()) {
+    absl::MutexLock lock(&mutex_);
+    opener_ = peer;
+  }
   return SendReply(peer, AnswerOf(request));
 }
 

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,8 @@ class FakeSessions : public v1::SessionService::Service {
 class FakeLocalSessions {
  public:
   explicit FakeLocalSessions(FakeLocalServer& server);
+  ~FakeLocalSessions() { server_.Stop(); }
+  FakeLocalSessions(const FakeLocalSessions&) = delete;
 
   // The answer to a message, with what it reads and writes in shared memory.
   v1::SessionReply AnswerOf(const v1::LocalRequest& request);
@@ -45,12 +48,18 @@ class FakeLocalSessions {
     absl::MutexLock lock(&mutex_);
     return steps_;
   }
+  // Who has opened a session last; null if it is gone.
+  FakeLocalServer::Peer opener() ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return opener_.lock();
+  }
   std::atomic<int> opened{0}, closed{0};
 
  private:
   FakeLocalServer& server_;
   absl::Mutex mutex_;
   std::vector<v1::SessionStep> steps_ ABSL_GUARDED_BY(mutex_);
+  std::weak_ptr<const shm::UniqueFd> opener_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace attnd::client

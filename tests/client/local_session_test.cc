@@ -294,22 +294,16 @@ TEST_F(LocalSessionTest, CloseDoesNotWaitForEver) {
 }
 
 TEST_F(LocalSessionTest, AnEndInTheMiddleIsTheErrorOfEveryStep) {
-  enum class When { kBeforeAStep, kInAStep };
-  for (const When when : {When::kBeforeAStep, When::kInAStep}) {
+  for (const bool in_a_step : {false, true}) {
     for (const bool closes : {false, true}) {
-      Peer peer;
-      const auto end = [&] {
+      const auto end = [closes](const Peer& peer) {
         EXPECT_TRUE(FakeLocalSessions::SendEnd(peer, 10, "evicted"));
         if (closes) shutdown(peer->get(), SHUT_RDWR);
-      };
-      local_.OnSession([&](const Peer& from, const v1::LocalRequest& request) {
-        peer = from;
-        if (request.session().has_open()) return sessions_.Answer(from, request);
-        if (when == When::kInAStep) end();
         return true;
-      });
+      };
+      OnStep([end, in_a_step](const Peer& peer, const v1::LocalRequest&) { return !in_a_step || end(peer); });
       const std::unique_ptr<Session> session = Open();
-      if (when == When::kBeforeAStep) end();
+      if (!in_a_step) end(sessions_.opener());
       const Floats q(1), kv(2), large(5000);
       for (int i = 0; i < 2; ++i) {
         // The second one would have memory registered.
@@ -319,26 +313,26 @@ TEST_F(LocalSessionTest, AnEndInTheMiddleIsTheErrorOfEveryStep) {
         EXPECT_TRUE(AnsweredByServer(ended));
       }
       EXPECT_TRUE(session->Close().ok());
-      local_.OnSession([](const Peer&, const v1::LocalRequest&) { return false; });
     }
   }
 }
 
 TEST_F(LocalSessionTest, WhatIsSaidWhileMemoryIsRegisteredIsNotLost) {
   const Floats q(1), large(5000);
-  const auto going_away = [](const Peer& peer) {
+  const auto going_away = [](const Peer& peer, shm::Operation) {
     v1::SessionReply reply;
     reply.mutable_going_away()->mutable_time_left()->set_seconds(7);
     EXPECT_TRUE(FakeLocalSessions::SendReply(peer, reply));
   };
   std::unique_ptr<Session> session = Open();
-  local_.OnRegister(going_away);
+  local_.OnFixed(going_away);
   ExpectEcho(session->Step(StepOf(q, large)), q, large);
   EXPECT_EQ(session->going_away(), absl::Seconds(7));
-  local_.OnRegister(nullptr);
+  local_.OnFixed(nullptr);
   session = Open();
   EXPECT_FALSE(session->going_away().has_value());
-  local_.OnRegister([](const Peer& peer) { EXPECT_TRUE(FakeLocalSessions::SendEnd(peer, 10, "evicted")); });
+  local_.OnFixed(
+      [](const Peer& peer, shm::Operation) { EXPECT_TRUE(FakeLocalSessions::SendEnd(peer, 10, "evicted")); });
   EXPECT_EQ(session->Step(StepOf(q, large)).status().code(), absl::StatusCode::kAborted);
 }
 
@@ -356,10 +350,10 @@ TEST_F(LocalSessionTest, AServerThatDiesIsUnavailable) {
   EXPECT_EQ(session->Close().code(), absl::StatusCode::kUnavailable);
   // While memory is registered.
   session = Open();
-  local_.OnRegister([](const Peer& peer) { shutdown(peer->get(), SHUT_RDWR); });
+  local_.OnFixed([](const Peer& peer, shm::Operation) { shutdown(peer->get(), SHUT_RDWR); });
   const Floats large(5000);
   EXPECT_EQ(session->Step(StepOf(q, large)).status().code(), absl::StatusCode::kUnavailable);
-  local_.OnRegister(nullptr);
+  local_.OnFixed(nullptr);
   // In an opening.
   local_.OnSession([](const Peer&, const v1::LocalRequest&) { return false; });
   EXPECT_EQ(TryOpen().status().code(), absl::StatusCode::kUnavailable);
@@ -469,6 +463,25 @@ TEST_F(LocalSessionTest, ABusyServerIsWaitedForAndItsSignsAreNoAnswers) {
     ExpectEcho(session->Step(StepOf(q, *kv)), q, *kv);
     answer.join();
   }
+}
+
+TEST_F(LocalSessionTest, ASignThatComesLateIsNotTheAnswerToARegistration) {
+  options_.keepalive_time = absl::Milliseconds(50);
+  std::optional<v1::LocalRequest> waiting;
+  OnStep([&](const Peer& peer, const v1::LocalRequest& request) {
+    if (local_.signs.load() > 0) return sessions_.Answer(peer, request);
+    waiting = request;
+    return true;
+  });
+  const std::unique_ptr<Session> session = Open();
+  // The answer comes between the question for a sign and the sign.
+  local_.OnFixed([&](const Peer& peer, shm::Operation) {
+    if (waiting.has_value()) sessions_.Answer(peer, *std::exchange(waiting, std::nullopt));
+  });
+  const Floats q(1), kv(2), large(5000);
+  ExpectEcho(session->Step(StepOf(q, kv)), q, kv);
+  EXPECT_TRUE(Becomes([&] { return local_.signs.load() == 1; }));
+  ExpectEcho(session->Step(StepOf(q, large)), q, large);
 }
 
 TEST_F(LocalSessionTest, AStepEndsSomeTimeAfterItsOwn) {

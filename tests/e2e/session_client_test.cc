@@ -303,6 +303,31 @@ TEST_P(SessionClientTest, TheMostSequencesAndTheMostAreDecided) {
   EXPECT_EQ((*client_->OpenSession(opening))->facts().transport, Transport::kGrpc);
 }
 
+// Around the most that an answer has room for.
+TEST_P(SessionClientTest, ResultsOfAnySizeComeBack) {
+  SessionRequest opening = Opening(1);
+  opening.max_tokens = 600;
+  const std::unique_ptr<Session> session = Open(opening);
+  const Numbers k(1, 600, 2), v(1, 600, 3);
+  StepRequest append;
+  append.k = k.view;
+  append.v = v.view;
+  ASSERT_TRUE(session->Step(append).ok());
+  for (const bool log_sum_exp : {false, true}) {
+    const std::int64_t most = log_sum_exp ? 482 : 512;  // a whole datagram
+    for (std::int64_t queries = most - 12; queries <= most + 2; ++queries) {
+      const Numbers q(1, queries, 1);
+      StepRequest step;
+      step.q = q.view;
+      step.return_log_sum_exp = log_sum_exp;
+      const absl::StatusOr<StepReply> reply = session->Step(step);
+      ASSERT_TRUE(reply.ok()) << queries << ": " << reply.status();
+      EXPECT_EQ(reply->output.size_bytes(), q.bytes.size());
+      EXPECT_EQ(reply->log_sum_exp.size(), log_sum_exp ? static_cast<std::size_t>(kHeads * queries) : 0U);
+    }
+  }
+}
+
 TEST_P(SessionClientTest, AnEndFreesTheServersMemory) {
   const Numbers q(1, 700, 1), k(1, 700, 2), v(1, 700, 3);
   SessionRequest opening = Opening(1);
