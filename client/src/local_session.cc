@@ -195,7 +195,7 @@ absl::Status LocalSession::Grow(std::size_t bytes) {
   if (!reply.ok()) return Lose(reply.status());
   if (reply->code != 0) return refused({reply->message, strnlen(reply->message, sizeof(reply->message))});
   region.handle = reply->handle;
-  region_ = std::move(region);
+  std::swap(region_, region);
   if (region.data != nullptr) socket_->Release(region.handle);  // the one before
   return absl::OkStatus();
 }

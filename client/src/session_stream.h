@@ -19,7 +19,7 @@ class SessionStream {
 
   virtual Transport transport() const = 0;
 
-  // Why it is over; OK while it is not. After that nothing but Close may be called.
+  // Why it is over; OK while it is not. Nothing is sent or received after that.
   virtual const absl::Status& ended() const = 0;
 
   // What is not done by then ends the stream with DEADLINE_EXCEEDED.

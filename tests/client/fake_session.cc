@@ -1,6 +1,6 @@
 #include "fake_session.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "gtest/gtest.h"
 
@@ -76,9 +76,7 @@ v1::SessionReply FakeLocalSessions::AnswerOf(const v1::LocalRequest& request) {
   if (step.has_v_shared()) read(step.v_shared(), step.key_length(), session.mutable_v());
   v1::SessionReply reply = FakeSessionAnswer(session);
   const auto write = [&](const v1::SharedTensor& shared, std::string& bytes) {
-    if (unsigned char* const to = server_.SharedData(shared, bytes.size())) {
-      std::memcpy(to, bytes.data(), bytes.size());
-    }
+    if (unsigned char* const to = server_.SharedData(shared, bytes.size())) std::copy(bytes.begin(), bytes.end(), to);
     bytes.clear();
   };
   if (step.has_output_shared()) write(step.output_shared(), *reply.mutable_output());

@@ -2,6 +2,7 @@
 // answer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -317,9 +318,27 @@ TEST_F(LocalSessionTest, AnEndInTheMiddleIsTheErrorOfEveryStep) {
   }
 }
 
+TEST_F(LocalSessionTest, AnEndIsReadWhereTheConnectionIsClosedWithBytesUnread) {
+  options_.keepalive_time = absl::Milliseconds(50);
+  OnStep([this](const Peer& peer, const v1::LocalRequest& request) {
+    // The question for a sign of life, which is not read.
+    pollfd polled{peer->get(), POLLIN, 0};
+    EXPECT_EQ(poll(&polled, 1, 20'000), 1);
+    sessions_.Answer(peer, request);
+    EXPECT_TRUE(FakeLocalSessions::SendEnd(peer, 10, "evicted"));
+    return false;
+  });
+  const std::unique_ptr<Session> session = Open();
+  const Floats q(1), kv(2);
+  ExpectEcho(session->Step(StepOf(q, kv)), q, kv);
+  EXPECT_TRUE(Becomes([&] { return local_.standing.load() == 0; }));
+  EXPECT_EQ(session->Step(StepOf(q, kv)).status().code(), absl::StatusCode::kAborted);
+}
+
 TEST_F(LocalSessionTest, WhatIsSaidWhileMemoryIsRegisteredIsNotLost) {
   const Floats q(1), large(5000);
-  const auto going_away = [](const Peer& peer, shm::Operation) {
+  const auto going_away = [](const Peer& peer, shm::Operation operation) {
+    if (operation != shm::Operation::kRegister) return;
     v1::SessionReply reply;
     reply.mutable_going_away()->mutable_time_left()->set_seconds(7);
     EXPECT_TRUE(FakeLocalSessions::SendReply(peer, reply));
