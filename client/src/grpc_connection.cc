@@ -6,6 +6,8 @@
 #include "client/messages/server.pb.h"
 #include "client/messages/session.pb.h"
 #include "client/src/convert.h"
+#include "client/src/grpc_session.h"
+#include "client/src/local_session.h"
 #include "client/src/message_call.h"
 #include "client/src/methods.h"
 #include "client/src/process.h"
@@ -16,8 +18,9 @@ namespace {
 
 class GrpcConnection : public Connection {
  public:
-  GrpcConnection(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<AttentionCaller> attention)
-      : retry_(std::move(retry)), attention_(std::move(attention)) {}
+  GrpcConnection(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<AttentionCaller> attention,
+                 std::shared_ptr<LocalCalls> local)
+      : retry_(std::move(retry)), attention_(std::move(attention)), local_(std::move(local)) {}
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) override {
     if (auto s = CheckProcess(); !s.ok()) return s;
@@ -31,8 +34,11 @@ class GrpcConnection : public Connection {
 
   absl::StatusOr<std::unique_ptr<Session>> OpenSession(const SessionRequest& request,
                                                        const CallOptions& options) override {
-    return Repeated<std::unique_ptr<Session>>(options,
-                                              [&] { return client::OpenSession(retry_->channel, request, options); });
+    return Repeated<std::unique_ptr<Session>>(options, [&]() -> absl::StatusOr<std::unique_ptr<Session>> {
+      const absl::StatusOr<std::shared_ptr<SessionStream>> stream = StreamFor(request, options);
+      if (!stream.ok()) return stream.status();
+      return client::OpenSession(*stream, request, options.deadline);
+    });
   }
 
   absl::StatusOr<std::vector<OpenSessionInfo>> ListSessions(const CallOptions& options) override {
@@ -135,6 +141,18 @@ class GrpcConnection : public Connection {
   }
 
  private:
+  absl::StatusOr<std::shared_ptr<SessionStream>> StreamFor(const SessionRequest& request,
+                                                           const CallOptions& options) const {
+    // A datagram has no metadata.
+    if (local_ != nullptr && options.metadata.empty()) {
+      if (std::shared_ptr<SessionStream> stream = ConnectLocalSession(*local_, request, options)) {
+        retry_->NoteConnected();
+        return stream;
+      }
+    }
+    return StartGrpcSession(retry_->channel, options);
+  }
+
   template <typename Response>
   absl::StatusOr<Response> Attempt(const char* method, const google::protobuf::MessageLite& request,
                                    const CallOptions& options) const {
@@ -191,14 +209,16 @@ class GrpcConnection : public Connection {
 
   const std::shared_ptr<RetryPolicy> retry_;
   const std::shared_ptr<AttentionCaller> attention_;
+  const std::shared_ptr<LocalCalls> local_;
 };
 
 }  // namespace
 
 std::shared_ptr<Connection> MakeGrpcConnection(std::shared_ptr<RetryPolicy> retry,
-                                               std::shared_ptr<AttentionCaller> attention) {
+                                               std::shared_ptr<AttentionCaller> attention,
+                                               std::shared_ptr<LocalCalls> local) {
   // In a forked child it stays: to destroy a channel shuts down the parent's sockets.
-  return std::shared_ptr<Connection>(new GrpcConnection(std::move(retry), std::move(attention)),
+  return std::shared_ptr<Connection>(new GrpcConnection(std::move(retry), std::move(attention), std::move(local)),
                                      [](GrpcConnection* connection) {
                                        if (!Forked()) delete connection;
                                      });
