@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, TypeVar
 
-from attnd import _empty, _methods, _options, _process
+from attnd import _empty, _methods, _open_sessions, _options, _process
 from attnd._as_method import as_method
 from attnd._blocking import BlockingIo
 from attnd._core import Core
@@ -211,6 +211,8 @@ class Client(ClientBase):
     server_info = _blocking(_methods.server_info)
     health = _blocking(_methods.health)
     session = _opening(open_session)
+    list_sessions = _blocking(_open_sessions.list_sessions)
+    evict_session = _blocking(_open_sessions.evict_session)
 
     def close(self) -> None:
         """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then
