@@ -12,7 +12,7 @@ import grpc.aio
 from attnd._channels import Channels
 from attnd._closed import closed_during_the_call, closed_error
 from attnd._deadline import Deadline
-from attnd._duplex import AwaitingDuplex
+from attnd._grpc_duplex import AwaitingDuplex
 from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
 from attnd._options import Options
 from attnd._status import from_rpc_error
