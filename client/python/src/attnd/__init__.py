@@ -18,7 +18,7 @@ from attnd._retry import Retry
 from attnd._server import LocalServer, local_server
 from attnd._session import CrossLayer, SelfLayer
 from attnd._sessions import AsyncSession, Session
-from attnd._step import StepReply
+from attnd._step_message import StepReply
 from attnd._version import VERSION as __version__
 from attnd.errors import (
     Aborted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from attnd import _dtypes, _masks
 from attnd._answer import not_an_answer
@@ -73,6 +73,7 @@ class State:
         self.opened = session_pb2.SessionOpened()
         self.going_away: Optional[float] = None
         self.next_step = 1
+        self.forms: Dict[Any, Any] = {}  # of its steps, by what they are found by: _step_message.py
         self.stream: Duplex = Duplex()
 
     def answers(self, reply: session_pb2.SessionReply) -> bool:
