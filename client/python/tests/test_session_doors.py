@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import threading
@@ -152,6 +153,29 @@ def test_an_interrupt_ends_the_session_at_the_server(client: attnd.Client, door:
 
 
 @doors
+def test_a_long_step_needs_no_more_than_signs_of_life(make_server: Callable[..., Server], door: str) -> None:
+    options = {"keepalive_time": 0.02, "keepalive_timeout": 2.0, "timeout": math.inf}
+    server = make_server("--threads=1")
+    with attnd.Client(server.unix, **OPTIONS[door], **options) as client, opened(client, door, rows=8) as session:
+        reply = session.step(0, *tokens(8, 1500, 1))
+        assert reply.compute_time > 0.1
+        assert session.lengths(0) == (1500,) * 8
+
+
+@doors
+def test_a_server_that_stops_ends_its_sessions(make_server: Callable[..., Server], door: str) -> None:
+    server = make_server("--drain_seconds=1")
+    with attnd.Client(server.unix, **OPTIONS[door]) as client:
+        session = opened(client, door)
+        session.attend(0, *tokens(1, 1, 1))
+        assert server.stop() == 0
+        for _ in range(2):
+            with pytest.raises(attnd.Unavailable):
+                session.attend(0, *tokens(1, 1, 1))
+        session.close()
+
+
+@doors
 def test_operators(make_server: Callable[..., Server], door: str) -> None:
     with attnd.Client(make_server().unix, **OPTIONS[door]) as client:
         assert client.list_sessions() == []
@@ -177,7 +201,9 @@ def test_operators(make_server: Callable[..., Server], door: str) -> None:
                 sessions[0].lengths(0)
             assert caught.value.field == "session"
         assert [info.id for info in client.list_sessions()] == [second.id]
-        assert client.server_info().sessions == attnd.SessionUse(open=1, evicted=1)
+        use = client.server_info().sessions
+        assert use is not None
+        assert (use.open, use.evicted) == (1, 1)
         with pytest.raises(attnd.NotFound) as missing:
             client.evict_session(first.id)
         assert missing.value.field == "id"

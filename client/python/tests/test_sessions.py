@@ -324,6 +324,35 @@ os._exit(0)
     assert done.stdout.decode() == "(4,)\n", done.stderr.decode()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_keep_the_parents_session(make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    code = f"""
+import os, sys, time, attnd
+client = attnd.Client({server.unix!r})
+session = client.session([attnd.SelfLayer(8, 64)], "t5-tiny", max_tokens=9)
+assert session.transport == "local"
+pid = os.fork()
+if pid == 0:
+    sys.stdin.read()
+    os._exit(0)
+print(pid, flush=True)
+os._exit(0)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-B", "-c", code]
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert parent.wait(60) == 0
+        with attnd.Client(server.tcp) as client:
+            deadline = time.monotonic() + 20
+            while client.list_sessions() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert client.list_sessions() == []
+        os.kill(child, 0)  # it lives
+
+
 @doors
 def test_threads_take_turns(server: Server, door: str) -> None:
     with connected(server, door) as client, one_self_layer(door, client, max_tokens=200) as session:

@@ -23,7 +23,6 @@ from attnd._options import Options
 from attnd._regions import RegionKeeper
 from attnd._request import Call
 from attnd._session_door import SessionDoor
-from attnd._session_wire import BESIDE
 from attnd._shm import SharedMemory
 from attnd._staging import Staged, Stager
 from attnd._status import error_in
@@ -46,8 +45,8 @@ _MAX_UNKNOWN = 3
 _MAX_LOOP_COPY = 1 << 20
 # Sessions of more rows or sources go by gRPC: what steps say of each of them would fill a datagram.
 _MAX_SEQUENCES = 1024
-# What an opening, and the mask of a session's sources, may have of a datagram.
-_MAX_FIELDS = (64 << 10) // 2
+# What an opening, and the mask of a session's sources, may have of a datagram. The lists of so many rows take the rest.
+_MAX_FIELDS = 24 << 10
 
 _hosts: WeakSet[Host] = WeakSet()
 
@@ -208,7 +207,7 @@ def _fits_datagrams(opening: session_pb2.SessionOpen) -> bool:
     """Whether what is said beside tensors in such a session has room in datagrams."""
     mask_bytes = opening.sources * -(-opening.max_source_tokens // 8)
     largest = max(opening.ByteSize(), mask_bytes)
-    return max(opening.rows, opening.sources) <= _MAX_SEQUENCES and largest <= _MAX_FIELDS - BESIDE
+    return max(opening.rows, opening.sources) <= _MAX_SEQUENCES and largest <= _MAX_FIELDS
 
 
 class _SharedTransport(_HostTransport):

@@ -1,4 +1,4 @@
-"""A session over a connection of its own to the local socket (docs/shared-memory.md, "Sessions").
+"""A session over a connection of its own to the local socket (attnd/v1/local.proto).
 
 What is said when is written once, in generators that yield what to wait for: `Waits`. `BlockingLocalSession` waits on
 the caller's thread, `AwaitingLocalSession` (`_local_session_async.py`) in the event loop.
@@ -135,7 +135,10 @@ class LocalSession(Duplex):
 
     def _hear(self, at: float) -> Waits[None]:
         """Takes the next datagram. Raises an Error if there is none."""
-        if not (yield Wait(select.POLLIN, min(at - time.monotonic(), self._keepalive.time))):
+        left = at - time.monotonic()
+        if not (yield Wait(select.POLLIN, min(left, self._keepalive.time))):
+            if left <= self._keepalive.time:
+                raise DeadlineExceeded(LATE)
             with contextlib.suppress(OSError):  # what is wrong shows in what follows
                 self._socket.send(SIGN_REQUEST, socket.MSG_NOSIGNAL)
                 self._wire.sign_requested()
@@ -152,10 +155,9 @@ class LocalSession(Duplex):
 
     def _wait(self, events: int, seconds: float, at: float) -> Waits[None]:
         """Raises the error of a server that is silent for so long, or until the question's time is over."""
-        if not (yield Wait(events, min(at - time.monotonic(), seconds))):
-            if time.monotonic() >= at:
-                raise DeadlineExceeded(LATE)
-            raise Unavailable(SILENT)
+        left = at - time.monotonic()
+        if not (yield Wait(events, min(left, seconds))):
+            raise DeadlineExceeded(LATE) if left <= seconds else Unavailable(SILENT)
 
     def _last_words(self) -> Error:
         """After an error of the socket: why the session has ended, if the server said so before it closed."""

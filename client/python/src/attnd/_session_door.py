@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Optional, Type
 from weakref import WeakSet
@@ -28,6 +29,7 @@ class SessionDoor:
         self._keepalive = keepalive
         self._kind = kind
         self._begun: WeakSet[LocalSession] = WeakSet()
+        self._lock = threading.Lock()
         self._rest_until = 0.0
         self._closed = False
 
@@ -42,7 +44,8 @@ class SessionDoor:
             self._rest_until = now + REST
             return None
         session = self._kind(sock, self._keepalive)
-        self._begun.add(session)
+        with self._lock:
+            self._begun.add(session)
         if self._closed:
             session.cut()
         seconds = max(1e-3, min(at - now, PATIENCE))
@@ -56,7 +59,9 @@ class SessionDoor:
     def close(self) -> None:
         """Ends all sessions. Does not block."""
         self._closed = True
-        for session in list(self._begun):
+        with self._lock:
+            begun = list(self._begun)
+        for session in begun:
             session.cut()
 
     def abandon(self) -> None:

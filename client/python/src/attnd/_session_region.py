@@ -17,7 +17,7 @@ class SessionRegion:
 
     Attributes:
         array: its bytes.
-        fd: its memfd.
+        fd: its memfd, until close_fd().
         handle: the server's name for it; None until that is known.
     """
 
@@ -26,7 +26,8 @@ class SessionRegion:
         self.handle: Optional[bytes] = None
         self.fd = make_memfd(size)
         # The process's end frees everything.
-        weakref.finalize(self, os.close, self.fd).atexit = False
+        self.close_fd = weakref.finalize(self, os.close, self.fd)
+        self.close_fd.atexit = False
         address = map_memfd(self.fd, size, huge=False)
         memory = Memory(address, size)
         weakref.finalize(memory, unmap, address, size).atexit = False

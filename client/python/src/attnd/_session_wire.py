@@ -168,6 +168,7 @@ class SessionWire:
             code, handle = parse_answer(data)
             if code == 0:
                 self._region.handle = handle
+                self._region.close_fd()  # the server has its own, and the mapping needs none
             else:
                 self._region = None
 

@@ -376,7 +376,7 @@ OTHERS: Any = {
     "shared_memory=False": ({"shared_memory": False}, {}),
     "metadata": ({}, {"metadata": {"a": "b"}}),
     "many rows": ({}, {"rows": 1025}),
-    "large masks": ({}, {"rows": 100, "sources": 100, "max_source_tokens": 3000}),
+    "large masks": ({}, {"rows": 100, "sources": 100, "max_source_tokens": 2000}),
 }
 
 
