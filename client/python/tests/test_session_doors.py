@@ -50,6 +50,9 @@ def steps(dtype: Any) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     source = [random(2, 2, 60, dim, seed=dim, dtype=dtype) for dim in (32, 16)]
     swapped = [np.ascontiguousarray(array.transpose(0, 2, 1, 3)) for array in tokens(3, 20, 9, dtype)]
     strided = [np.concatenate([array, array], axis=2)[:, :, ::2] for array in tokens(3, 30, 10, dtype)]
+    apart = [
+        np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for array in tokens(3, 1, 11, dtype)
+    ]
     mask = np.arange(60) < np.array([[60], [41]])
     return [
         ("append", (1, *source), {"key_mask": mask}),
@@ -62,6 +65,7 @@ def steps(dtype: Any) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         ("step", (1, random(3, HEADS, 50, 32, dtype=dtype)), {"query_lengths": [50, 0, 7]}),
         ("append", (0, *tokens(3, 400, 4, dtype)[1:]), {}),
         ("step", (0, tokens(3, 100, 5, dtype)[0]), {"return_log_sum_exp": True}),
+        ("step", (0, *apart), {"return_log_sum_exp": True}),
         ("step", (0,), {}),
     ]
 

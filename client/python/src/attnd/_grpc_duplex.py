@@ -25,6 +25,8 @@ from attnd.v1 import session_pb2
 
 T = TypeVar("T")
 
+# What grpc.aio makes of a stream that ended, however, while it was writing: the server's status is lost.
+WRITE_FAILED = "Internal error from Core"
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 (the stubs lack it)
 
 
@@ -156,7 +158,9 @@ class AwaitingDuplex(Duplex):
         except (grpc.RpcError, asyncio.InvalidStateError):
             # What grpc.aio says of it hides what the server said, if that has come.
             if self._call.done():
-                raise await self._ended() from None
+                ended = await self._ended()
+                if not ended.message.startswith(WRITE_FAILED):
+                    raise ended from None
             raise Unavailable("the session's stream broke while a step was sent") from None
 
     async def _ended(self) -> Error:

@@ -106,7 +106,7 @@ def too_short(server: FakeServer, request: local_pb2.LocalRequest) -> Said:
 
 FAULTS: Any = {
     "garbage": (lambda server, request: [b"\xff\xff\xff"], attnd.Internal, "no attnd.v1.LocalReply"),
-    "a datagram of zeros": (lambda server, request: [bytes(256)], attnd.Internal, ""),
+    "a datagram of zeros": (lambda server, request: [bytes(256)], attnd.Internal, "no attnd.v1.LocalReply"),
     "another welcome": (
         lambda server, request: [local_pb2.LocalReply(welcome=local_pb2.LocalWelcome())],
         attnd.Internal,
