@@ -60,7 +60,7 @@ class SessionBase:
 
     @property
     def transport(self) -> str:
-        """The way that steps go. "local" is over the socket beside the server's Unix socket, "grpc" is a gRPC stream."""
+        """The way that steps go. "local" is over the socket beside the server's Unix socket, "grpc" a gRPC stream."""
         return self._state.stream.name
 
     @property

@@ -261,6 +261,10 @@ def test_the_region(fake: FakeServer, asynchronous: bool) -> None:
         small = call(session.attend(0, *tensors()))
         assert np.array_equal(small, tensors()[0])
         assert len(fake.regions) == 1
+        for length, shared in ((2, False), (3, True)):  # q, k, v and the output have 16 KiB together, or more
+            q = tensors(length)[0]
+            assert np.array_equal(call(session.attend(0, *tensors(length))), q)
+            assert fake.sessions[-1].session.step.HasField("q_shared") == shared
         for length in (100, 500, 1000, 100):
             q, k, v = tensors(length)
             output, log_sum_exp = call(
@@ -564,6 +568,7 @@ def test_nothing_is_left(fake: FakeServer, asynchronous: bool) -> None:
         for way in ("close", "drop", "fail"):
             session = opened(call, client)
             call(session.attend(0, *tensors(500)))
+            assert all("memfd" not in link for _, link in descriptors())  # the mapping needs none
             if way == "close":
                 call(session.close())
             if way == "fail":
