@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -89,6 +90,35 @@ def test_both_doors_give_the_same_bits(server: Server, dtype: Any, kept: str) ->
                 left, right = getattr(got, part), getattr(expected, part)
                 assert (left is None) == (right is None)
                 assert left is None or same_bits(left, right)
+
+
+def test_steps_of_the_same_shapes_are_told_apart(server: Server) -> None:
+    """What they have in common is remembered. Here all else differs, and a session that remembers nothing says what is
+    right. As many tokens as heads have the same shape in both layouts."""
+    layers = [SELF, attnd.SelfLayer(HEADS, DIM, bias=False), attnd.SelfLayer(HEADS, DIM, scale=0.5)]
+    q, k, v = tokens(2, HEADS, 1)
+    with attnd.Client(server.unix) as client, contextlib.ExitStack() as stack:
+        one, other = (stack.enter_context(opened(client, "local", *layers, rows=2)) for _ in range(2))
+        for session, layer in itertools.product((one, other), range(3)):
+            session.append(layer, k, v)
+        choices: Any = (
+            (np.float32, np.float16),
+            ("bhsd", "bshd"),
+            (None, "float32", "float16"),
+            (None, "bfloat16"),
+            (False, True),
+            range(3),
+        )
+        for dtype, layout, output_dtype, precision, log_sum_exp, layer in itertools.product(*choices):
+            options = {"layout": layout, "output_dtype": output_dtype, "product_precision": precision}
+            other._state.forms.clear()
+            got, expected = (
+                session.step(layer, q.astype(dtype), return_log_sum_exp=log_sum_exp, **options)
+                for session in (one, other)
+            )
+            assert same_bits(got.output, expected.output)
+            assert (got.log_sum_exp is None) == (expected.log_sum_exp is None) == (not log_sum_exp)
+            assert not log_sum_exp or same_bits(got.log_sum_exp, expected.log_sum_exp)
 
 
 @doors
