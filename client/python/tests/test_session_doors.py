@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import math
 import os
+import pathlib
 import signal
 import threading
 import time
@@ -209,6 +210,32 @@ def test_a_server_that_stops_ends_its_sessions(make_server: Callable[..., Server
             with pytest.raises(attnd.Unavailable):
                 session.attend(0, *tokens(1, 1, 1))
         session.close()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_session_after_a_restart_is_local_again(attnd_binary: str, tmp_path: pathlib.Path, stopped: bool) -> None:
+    """Also one that is opened while there is no server."""
+    servers = [Server(attnd_binary, tmp_path / "server", ())]
+
+    def start() -> None:
+        servers.append(Server(attnd_binary, tmp_path / "server", ()))
+
+    try:
+        with attnd.Client(servers[0].unix) as client:
+            client.server_info()
+            session = opened(client, "local")
+            servers[0].kill()
+            later = threading.Timer(0.5 if stopped else 0.0, start)
+            later.start()
+            if not stopped:
+                later.join()
+            assert opened(client, "local").lengths(0) == (0,)
+            later.join()
+            with pytest.raises(attnd.Unavailable):
+                session.lengths(0)
+    finally:
+        for server in servers:
+            server.kill()
 
 
 @doors

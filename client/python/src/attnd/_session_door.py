@@ -41,8 +41,7 @@ class SessionDoor:
             return None
         sock = connect(self._path)
         if sock is None:
-            self._rest_until = now + REST
-            return None
+            return None  # which took no time: the next session may try again
         session = self._kind(sock, self._keepalive)
         with self._lock:
             self._begun.add(session)
