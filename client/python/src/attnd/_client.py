@@ -175,7 +175,7 @@ class Client(ClientBase):
         timeout: of calls that name none, in seconds.
         retry: how calls are repeated; None: not at all.
         shared_memory: hand tensors over in shared memory where the target is a Unix socket and the server offers it.
-        local_calls: make calls over the socket beside a Unix socket where the server offers it.
+        local_calls: make calls, and open sessions, over the socket beside a Unix socket where the server offers it.
         load_balancing: how a name with several addresses is used, "pick_first" or "round_robin".
         channels: number of gRPC channels that calls take in turns, each with a connection of its own, 1 to 64.
         keepalive_time: seconds. While calls wait, a connection on which nothing has arrived for this long is asked for
