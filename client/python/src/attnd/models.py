@@ -22,6 +22,7 @@ __all__ = [
     "QueueUse",
     "ServerInfo",
     "ServingStatus",
+    "SessionInfo",
     "SessionUse",
     "Setting",
     "StalledCalls",
@@ -394,7 +395,7 @@ class SessionUse:
 
     Attributes:
         open: that are open now.
-        evicted: that the server, or an operator, has ended since its start.
+        evicted: that the server has ended since its start, as they were idle for too long or too old, or an operator.
         max_sessions: how many may be open.
         max_peer_sessions: how many of one peer.
     """
@@ -403,6 +404,39 @@ class SessionUse:
     evicted: int = 0
     max_sessions: int = 0
     max_peer_sessions: int = 0
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session that is open at the server.
+
+    Attributes:
+        id: its number, which no other session of this server has or will have.
+        peer: the address at the other end, as gRPC writes it ("ipv4:10.0.0.1:4242", "unix:").
+        model: the name of its model; "" without one, and before it is opened.
+        version: of the model.
+        rows: sequences that grow; 0 before it is opened.
+        sources: what rows attend across to.
+        layers: number of layers.
+        reserved_bytes: what it holds of the server's memory.
+        used_bytes: bytes of pages that it uses now.
+        steps: that were answered without an error.
+        age: seconds since it began.
+        idle: seconds since its last message or answer; 0 while a step is computed.
+    """
+
+    id: int
+    peer: str
+    model: str
+    version: int
+    rows: int
+    sources: int
+    layers: int
+    reserved_bytes: int
+    used_bytes: int
+    steps: int
+    age: float
+    idle: float
 
 
 @dataclass(frozen=True)
