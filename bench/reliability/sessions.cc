@@ -2,10 +2,10 @@
 //
 //   attnd_sessions --target TARGET [--local] [--sessions N] [--ends]
 //
-// Opens N sessions over both self and cross layers, each with some tokens unless `idle`, prints "holding", and keeps them
-// until SIGTERM. With `ends` it opens, uses and ends them one after the other instead: closed, dropped, cancelled amid a
-// step, and evicted in turn; then it prints one line of JSON: "ended" (how many), "failed" (what went otherwise than it
-// should), "open" (sessions that the server still lists), and "seconds".
+// Opens N sessions over both self and cross layers, each with some tokens unless `idle`, prints "holding", and keeps
+// them until SIGTERM. With `ends` it opens, uses and ends them one after the other instead: closed, dropped, cancelled
+// amid a step, and evicted in turn; then it prints one line of JSON: "ended" (how many), "failed" (what went otherwise
+// than it should), "open" (sessions that the server still lists), and "seconds".
 
 #include <pthread.h>
 #include <signal.h>

@@ -306,6 +306,7 @@ std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
     if (at_work) last_busy = now;
     if (now >= deadline || now - last_busy >= kLastWord) {
       const std::int64_t left = at_work ? std::max<std::int64_t>(calls_in_flight(), 1) : 0;
+      static_cast<void>(memory::CatchNoMemoryIn([this] { session_service_.EndAll(); }));
       grpc_server_cancel_all_calls(grpc_server_->c_server());
       return left;
     }

@@ -45,6 +45,8 @@ class SessionService final
 
   // For a server that stops: opens no session any more, and tells those that are open.
   void GoAway(absl::Duration time_left) { table_.GoAway(time_left); }
+  // And ends those that are open still. May throw std::bad_alloc.
+  void EndAll() { table_.EndAll(); }
 
   SessionTable::Use use() const { return table_.use(); }
 

@@ -146,6 +146,8 @@ void SessionDriver::SayGoingAway(absl::Duration time_left) {
   });
 }
 
+void SessionDriver::EndForStop() { Fail(memory::CatchNoMemory(StoppingError)); }
+
 std::optional<SessionState> SessionDriver::Yield() {
   const absl::Status resumed = memory::CatchNoMemory([] {
     return FieldError(absl::StatusCode::kAborted, "session", "one connection", "another one, which resumes it");

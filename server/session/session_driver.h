@@ -61,6 +61,7 @@ class SessionDriver : public OpenSession {
   bool Evict() override;
   void Describe(Clock::time_point now, v1::SessionInfo& info) override;
   void SayGoingAway(absl::Duration time_left) override;
+  void EndForStop() override;
   std::optional<SessionState> Yield() override;
 
  protected:

@@ -60,6 +60,7 @@ class ParkedSession final : public OpenSession {
 
   // Nobody can resume it there.
   void SayGoingAway(absl::Duration) override { Evict(); }
+  void EndForStop() override { Evict(); }
 
   std::optional<SessionState> Yield() override {
     absl::MutexLock lock(&mutex_);
@@ -246,6 +247,10 @@ void SessionTable::GoAway(absl::Duration time_left) {
     if (std::exchange(going_away_, true)) return;
   }
   for (const std::shared_ptr<OpenSession>& session : All()) session->SayGoingAway(time_left);
+}
+
+void SessionTable::EndAll() {
+  for (const std::shared_ptr<OpenSession>& session : All()) session->EndForStop();
 }
 
 SessionTable::Use SessionTable::use() const {

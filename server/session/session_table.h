@@ -49,6 +49,8 @@ class OpenSession {
   virtual void Describe(Clock::time_point now, v1::SessionInfo& info) = 0;
   // Tells the client that the server stops.
   virtual void SayGoingAway(absl::Duration time_left) = 0;
+  // Ends it with UNAVAILABLE, as the server has stopped.
+  virtual void EndForStop() = 0;
   // What it keeps, for a connection that resumes it. Nullopt while another connection has it: that one is told to end.
   virtual std::optional<SessionState> Yield() = 0;
 };
@@ -96,6 +98,8 @@ class SessionTable {
 
   // For a server that stops: takes no session any more, and tells those that are open.
   void GoAway(absl::Duration time_left);
+  // And ends those that are open still. May throw std::bad_alloc.
+  void EndAll();
 
   Use use() const;
 

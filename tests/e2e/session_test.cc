@@ -572,7 +572,12 @@ TEST_P(SessionTest, AStoppingServerSaysSoAndEndsThemAtItsDeadline) {
   }
   EXPECT_EQ(unopened.Finish().code, StatusCode::UNAVAILABLE);
   EXPECT_TRUE(finished.HalfClose().ok());
-  EXPECT_FALSE(left.Finish().ok());
+  const SessionEnd cut_off = left.Finish();
+  // gRPC's cancellation of all calls may overtake the status.
+  EXPECT_TRUE(cut_off.code == StatusCode::UNAVAILABLE || (door() == Door::kGrpc && !cut_off.ok())) << cut_off.message;
+  if (door() == Door::kLocal) {
+    EXPECT_THAT(cut_off.message, HasSubstr("stopping"));
+  }
   stop.join();
   EXPECT_EQ(server.server().inflight_bytes(), 0);
 }
