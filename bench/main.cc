@@ -27,10 +27,10 @@ int main(int argc, char** argv) {
   if (command == "kernel") return attnd::bench::KernelMain(argc - 1, argv + 1);
   if (command == "ledger") return attnd::bench::LedgerBench();
   if (command == "session") return attnd::bench::SessionMain(argc - 1, argv + 1);
-  if (command == "wire") {
-    Become("wire", argv + 1);
+  if (command == "steps" || command == "wire") {
+    Become(argv[1], argv + 1);
     return 1;
   }
-  std::fprintf(stderr, "usage: attnd_bench kernel|ledger|session|wire [--help]\n");
+  std::fprintf(stderr, "usage: attnd_bench kernel|ledger|session|steps|wire [--help]\n");
   return 2;
 }

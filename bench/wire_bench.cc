@@ -47,6 +47,7 @@
 #include "memory/huge_pages.h"
 #include "pages.h"
 #include "socket_floor.h"
+#include "turns.h"
 #include "wire_server.h"
 
 ABSL_FLAG(std::string, shape, "1,8,2048,64", "batch,heads,length,head_dim");
@@ -98,38 +99,6 @@ double CpuMilliseconds() {
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
 }
-
-double MillisecondsOf(const std::function<void()>& body) {
-  const auto start = std::chrono::steady_clock::now();
-  body();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-[[noreturn]] void Die(const absl::Status& status) {
-  std::cerr << "attnd_bench wire: " << status << std::endl;
-  std::exit(1);
-}
-
-// Times of one thing, collected in turns.
-class Series {
- public:
-  void Turn(double seconds, const std::function<void()>& body) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-    do {
-      times_.push_back(MillisecondsOf(body));
-    } while (std::chrono::steady_clock::now() < end);
-  }
-  void Add(double milliseconds) { times_.push_back(milliseconds); }
-  void Add(const Series& other) { times_.insert(times_.end(), other.times_.begin(), other.times_.end()); }
-  double At(double fraction) {
-    std::sort(times_.begin(), times_.end());
-    return times_[static_cast<std::size_t>(fraction * static_cast<double>(times_.size() - 1))];
-  }
-  std::size_t count() const { return times_.size(); }
-
- private:
-  std::vector<double> times_;
-};
 
 Table MakeTable(std::int64_t heads) {
   std::mt19937 random(1);
@@ -237,33 +206,6 @@ class Caller {
   ComputeRequest request_;
 };
 
-// The same problem without a wire: attnd_bench kernel, which has attnd's allocator, on the server's CPU.
-class KernelAlone {
- public:
-  explicit KernelAlone(const std::string& binary) {
-    absl::StatusOr<std::unique_ptr<ChildProcess>> process = ChildProcess::Start(
-        {binary, "kernel", "--turns", absl::StrCat("--shape=", absl::GetFlag(FLAGS_shape)),
-         absl::StrCat("--dtype=", absl::GetFlag(FLAGS_dtype)), absl::StrCat("--pages=", absl::GetFlag(FLAGS_pages))},
-        absl::GetFlag(FLAGS_server_cpu));
-    if (!process.ok()) Die(process.status());
-    process_ = *std::move(process);
-  }
-
-  // Adds a turn's times to `times`; returns the CPU time that it took, in milliseconds.
-  double Turn(double seconds, Series& times) {
-    process_->WriteLine(absl::StrCat(seconds));
-    const absl::StatusOr<std::string> line = process_->ReadLine();
-    if (!line.ok()) Die(line.status());
-    const nlohmann::json turn = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
-    if (turn.is_discarded()) Die(absl::InternalError(*line));
-    for (const double milliseconds : turn["ms"]) times.Add(milliseconds);
-    return turn["cpu_ms"];
-  }
-
- private:
-  std::unique_ptr<ChildProcess> process_;
-};
-
 Shape ParseShape() {
   std::vector<std::int64_t> sizes;
   for (const auto part : absl::StrSplit(absl::GetFlag(FLAGS_shape), ',')) {
@@ -358,7 +300,12 @@ int WireMain(int argc, char** argv) {
   // What a local call is compared with: gRPC over the Unix socket, to the same server.
   const auto by_grpc = transport == "local" ? std::make_unique<Caller>(addresses.attnd, shape, dtype, "uds") : nullptr;
   if (by_grpc != nullptr) by_grpc->Call();
-  const auto kernel = echo ? nullptr : std::make_unique<KernelAlone>((Folder() / "attnd_bench").string());
+  const std::vector<std::string> problem = {absl::StrCat("--shape=", absl::GetFlag(FLAGS_shape)),
+                                            absl::StrCat("--dtype=", absl::GetFlag(FLAGS_dtype)),
+                                            absl::StrCat("--pages=", absl::GetFlag(FLAGS_pages))};
+  const auto kernel = echo ? nullptr
+                           : std::make_unique<KernelAlone>((Folder() / "attnd_bench").string(), problem,
+                                                           absl::GetFlag(FLAGS_server_cpu));
   const std::int64_t tensor_bytes = static_cast<std::int64_t>(callers[0]->request().output.size_bytes);
   auto floor = SocketEcho::Create(FloorOptions(tensor_bytes));
   if (!floor.ok()) Die(floor.status());

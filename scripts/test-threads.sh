@@ -20,8 +20,8 @@ tests=(
   server_shm_closer_test server_shm_connection_test server_shm_listener_test server_shm_peer_socket_test
   server_shm_shared_memory_test server_wire_buffer_test
   # the client
-  client_compute_test client_lifetime_test client_local_calls_test client_local_futures_test client_retry_test
-  client_shared_memory_test client_staging_test client_stream_test
+  client_compute_test client_lifetime_test client_local_calls_test client_local_futures_test client_local_session_test
+  client_retry_test client_shared_memory_test client_staging_test client_stream_test
   # both
   e2e_cancel_test e2e_frozen_server_test e2e_intake_test e2e_ledger_test e2e_limits_test e2e_load_test e2e_local_calls_test
   e2e_local_client_test e2e_local_futures_test e2e_models_test e2e_probes_test e2e_queue_test e2e_restart_test

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import runs
-from attnd_server import Server, knows
+from attnd_server import Server, background, knows
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -269,6 +269,53 @@ def largest_of(kind: str, door: str, **arguments: Any) -> Callable[[Server], Seq
 
 def uploads_of(kind: str, **arguments: Any) -> Callable[[Server], Sequence[str]]:
     return lambda server: runs.script("uploads.py", target=server.tcp, kind=kind, **arguments)
+
+
+# Sessions.
+
+
+def sessions_command(bench: Bench, server: Server, local: bool, sessions: int, *flags: str) -> list[str]:
+    target = server.unix if local else server.tcp
+    command = [str(bench.build / "bench/attnd_sessions"), f"--target={target}", f"--sessions={sessions}"]
+    return [*command, f"--local={str(local).lower()}", *flags]
+
+
+def many_sessions() -> list[str]:
+    return ["--max_sessions=2000", "--max_peer_sessions=2000", "--nopeer_shares", f"--max_inflight_bytes={64 * GIB}"]
+
+
+def idle_sessions(bench: Bench, local: bool) -> Outcome:
+    """What a thousand open sessions take that nobody uses."""
+    count = 1000
+    with bench.server(*many_sessions()) as server:
+        # What the first ones make, the others use too.
+        with background(sessions_command(bench, server, local, 10, "--idle"), ready="holding"):
+            pass
+        base = server.memory("VmRSS")
+        with background(sessions_command(bench, server, local, count, "--idle"), ready="holding"):
+            each = (server.memory("VmRSS") - base) * 1024 / count
+    return Outcome(f"{each:.1f} KiB each", each <= 40)
+
+
+def sessions_ends(bench: Bench, local: bool) -> Outcome:
+    """Ten thousand sessions, a tenth of them of processes that are killed, and a server that stops amid others."""
+    with bench.server(*many_sessions(), "--drain_seconds=2") as server:
+        report = runs.finish(sessions_command(bench, server, local, 1000, "--ends"), 600)
+        base = server.memory("VmRSS")
+        report = runs.finish(sessions_command(bench, server, local, 8000, "--ends"), 600)
+        for _ in range(10):
+            with background(sessions_command(bench, server, local, 100), ready="holding") as holder:
+                holder.kill()
+                holder.wait()
+        last = runs.finish(sessions_command(bench, server, local, 4, "--ends"), 60)
+        grown = server.memory("VmRSS") - base
+        with background(sessions_command(bench, server, local, 100), ready="holding"):
+            took = server.end(30)
+    failed = report["failed"] + last["failed"]
+    text = f"{report['ended'] + 2100} ended, {failed} otherwise than they should, {last['open']} left open; "
+    text += f"memory {grown:+.1f} MiB after the first thousand; "
+    text += "SIGTERM does not end it" if took is None else f"stopped amid 100 others in {took:.1f} s"
+    return Outcome(text, failed == 0 and last["open"] == 0 and grown <= 8 and took is not None)
 
 
 # A budget, an address space and shared memory that are full.

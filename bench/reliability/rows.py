@@ -23,11 +23,13 @@ from measures import (
     full_budget,
     goodput,
     hoarded_memory,
+    idle_sessions,
     largest_of,
     memory_of_everything,
     memory_of_largest,
     memory_of_uploads,
     recovery,
+    sessions_ends,
     slow,
     small_address_space,
     stall,
@@ -107,6 +109,7 @@ def address_space_row(kind: str, door: str, what: str, **arguments: Any) -> Row:
 
 
 ROOMY = [f"--max_inflight_bytes={8 * GIB}"]  # more than there are addresses for
+DOORS = (("grpc", "by gRPC"), ("local", "at a Unix socket"))
 FAR: dict[str, Any] = {"source": runs.ATTACKER}
 ROWS = [
     # A stream's window, which bounds what one takes, cannot be turned off.
@@ -194,6 +197,24 @@ ROWS = [
         fairness,
     ),
     Row("recovery", "2 s after an overload of four times", "100% served, p99 ≤ 1.5×", recovery),
+    *(
+        Row(
+            f"sessions-idle-{door}",
+            f"1,000 open sessions that nobody uses, {what}",
+            "≤ 40 KiB each",
+            functools.partial(idle_sessions, local=door == "local"),
+        )
+        for door, what in DOORS
+    ),
+    *(
+        Row(
+            f"sessions-ends-{door}",
+            f"10,000 sessions that are closed, dropped, cancelled, evicted or killed, {what}",
+            "none left, ≤ 8 MiB",
+            functools.partial(sessions_ends, local=door == "local"),
+        )
+        for door, what in DOORS
+    ),
     Row(
         "budget",
         "16 callers of 12 MiB, 128 MiB in flight",

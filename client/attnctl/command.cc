@@ -17,6 +17,15 @@ bool TakesArguments(const Command& command, std::size_t count) {
   return absl::EndsWith(command.arguments, "...") ? count >= words : count == words;
 }
 
+Flag* FlagOf(const Command& command, const Flags& flags, absl::string_view name) {
+  if (command.instead != nullptr) {
+    for (Flag* flag : flags.*command.instead) {
+      if (flag->name() == name) return flag;
+    }
+  }
+  return flags.Find(name);
+}
+
 bool Takes(const Command& command, const Flags& flags, const Flag& flag) {
   return std::count(flags.common.begin(), flags.common.end(), &flag) > 0 ||
          std::count(command.flags.begin(), command.flags.end(), flag.name()) > 0;

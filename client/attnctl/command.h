@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "client/attnctl/flags.h"
 
 namespace attnd::ctl {
@@ -23,7 +24,14 @@ struct Command {
   std::string request = {};
   // Flags of which it takes fewer choices than there are.
   std::map<std::string, std::vector<std::string>> narrowed = {};
+  // Flags that it takes instead of those of the same names in Flags::own; null: there are none.
+  FlagList Flags::*instead = nullptr;
+  // What to write where no server can be reached; empty if there is nothing.
+  std::string offline = {};
 };
+
+// The flag that the command knows by this name; null if there is no such flag at all.
+Flag* FlagOf(const Command& command, const Flags& flags, absl::string_view name);
 
 // The words of the command's arguments.
 std::vector<std::string> ArgumentsOf(const Command& command);

@@ -13,14 +13,20 @@
 #include "client/attnctl/commands/models_show.h"
 #include "client/attnctl/commands/models_unload.h"
 #include "client/attnctl/commands/models_upload.h"
+#include "client/attnctl/commands/sessions_evict.h"
+#include "client/attnctl/commands/sessions_list.h"
+#include "client/attnctl/commands/sessions_plan.h"
+#include "client/attnctl/commands/sessions_show.h"
 
 namespace attnd::ctl {
 
 const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
-      AttendCommand(),     BiasCommand(),         BiasCompareCommand(),  ModelsListCommand(),   ModelsShowCommand(),
-      ModelsLoadCommand(), ModelsReloadCommand(), ModelsUnloadCommand(), ModelsUploadCommand(), InfoCommand(),
-      HealthCommand(),     CompletionCommand(),   ManualCommand(),
+      AttendCommand(),       BiasCommand(),         BiasCompareCommand(),  ModelsListCommand(),
+      ModelsShowCommand(),   ModelsLoadCommand(),   ModelsReloadCommand(), ModelsUnloadCommand(),
+      ModelsUploadCommand(), SessionsListCommand(), SessionsShowCommand(), SessionsEvictCommand(),
+      SessionsPlanCommand(), InfoCommand(),         HealthCommand(),       CompletionCommand(),
+      ManualCommand(),
   };
   return *commands;
 }

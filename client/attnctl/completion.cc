@@ -46,6 +46,7 @@ _attnctl() {
 _attnctl_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
 _attnctl_files() { compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); }
 _attnctl_models() { _attnctl_words "$* $(attnctl models list --names --timeout 1s 2>/dev/null)"; }
+_attnctl_sessions() { _attnctl_words "$(attnctl sessions list --ids --timeout 1s 2>/dev/null)"; }
 complete -F _attnctl attnctl
 )sh";
 
@@ -54,6 +55,7 @@ constexpr char kZsh[] = R"sh(#compdef attnctl
 _attnctl_words() { compadd -- ${=1} }
 _attnctl_files() { _files }
 _attnctl_models() { compadd -- $@ $(attnctl models list --names --timeout 1s 2>/dev/null) }
+_attnctl_sessions() { compadd -- $(attnctl sessions list --ids --timeout 1s 2>/dev/null) }
 _attnctl() {
   local cur=${words[CURRENT]} command='' flag='' plain='' word i
   for ((i = 2; i < CURRENT; i++)); do
@@ -99,6 +101,9 @@ end
 function __attnctl_models
   attnctl models list --names --timeout 1s 2>/dev/null
 end
+function __attnctl_sessions
+  attnctl sessions list --ids --timeout 1s 2>/dev/null
+end
 complete -c attnctl -f
 )sh";
 
@@ -107,7 +112,7 @@ using Words = std::vector<std::string>;
 // A command's flags, with those of all commands.
 std::vector<const Flag*> FlagsOf(const Command& command, const Flags& flags) {
   std::vector<const Flag*> all;
-  for (const std::string& name : command.flags) all.push_back(flags.Find(name));
+  for (const std::string& name : command.flags) all.push_back(FlagOf(command, flags, name));
   all.insert(all.end(), flags.common.begin(), flags.common.end());
   return all;
 }
@@ -151,7 +156,7 @@ Words AfterName(const std::string& name) {
 
 // How a value of this kind is completed: its words, "" for a file's name, or nothing if that is free text.
 struct Values {
-  enum Kind { kNone, kWords, kFiles, kModels } kind = kNone;
+  enum Kind { kNone, kWords, kFiles, kModels, kSessions } kind = kNone;
   Words words = {};
 };
 
@@ -160,6 +165,7 @@ Values ValuesOf(const std::string& placeholder, const Words& choices) {
   const absl::string_view name = placeholder;
   if (name == "FILE" || name == "PATH") return {Values::kFiles};
   if (name == "MODEL" || name == "SOURCE") return {Values::kModels};
+  if (name == "ID") return {Values::kSessions};
   if (name == "SHELL") return {Values::kWords, CompletedShells()};
   return {};
 }
@@ -172,6 +178,8 @@ std::string Call(const Values& values) {
       return "_attnctl_files";
     case Values::kModels:
       return "_attnctl_models";
+    case Values::kSessions:
+      return "_attnctl_sessions";
     case Values::kNone:
       break;
   }
@@ -255,6 +263,7 @@ std::string Fish(const Flags& flags) {
       const Values values = ValuesOf(argument.substr(0, argument.find('.')), {});
       if (values.kind == Values::kFiles) absl::StrAppend(&text, in, " -F\n");
       if (values.kind == Values::kModels) absl::StrAppend(&text, in, " -a '(__attnctl_models)'\n");
+      if (values.kind == Values::kSessions) absl::StrAppend(&text, in, " -a '(__attnctl_sessions)'\n");
       if (values.kind == Values::kWords) {
         absl::StrAppend(&text, in, " -a ", Quoted(absl::StrJoin(values.words, " ")), "\n");
       }

@@ -11,8 +11,8 @@ namespace attnd::ctl {
 // Shells that there is a script for.
 const std::vector<std::string>& CompletedShells();
 
-// The script for one of them. It completes commands, flags, choices and names of files, and names of models from the
-// server that attnctl would call, for which it waits a second at most.
+// The script for one of them. It completes commands, flags, choices and names of files, and names of models and
+// numbers of sessions from the server that attnctl would call, for which it waits a second at most.
 std::string CompletionScript(const std::string& shell, const Flags& flags);
 
 }  // namespace attnd::ctl

@@ -83,6 +83,8 @@ const std::vector<FieldWords>& AllFieldWords() {
       {"GetBiasRequest", "mask", "--mask"},
       {"GetBiasRequest", "heads", "--head or --heads", false},
 
+      {"EvictSessionRequest", "id", "ID"},
+
       {"ListModelsRequest", "page_size", nullptr},
       {"ListModelsRequest", "page_token", nullptr},
 

@@ -22,6 +22,8 @@ absl::Status WrongValue(const Flag& flag, const std::string& expected, const std
   std::string what = advice;
   if (what.empty() && !flag.default_words().empty()) {
     what = absl::StrCat("without --", flag.name(), " it is: ", flag.default_words());
+  } else if (what.empty()) {
+    what = absl::StrCat("write `--", flag.name(), " ", flag.placeholder(), "`: ", flag.help());
   }
   return UsageError(absl::StrCat("--", flag.name(), ": expected ", expected, ", got ", Shown(text)), what);
 }

@@ -15,8 +15,8 @@ using FlagList = std::vector<Flag*>;
 // What all kinds have in common. Not thread-safe.
 class Flag {
  public:
-  // Adds itself to `list`. The placeholder says what a value is: FILE is completed as the name of a file, and MODEL as
-  // that of a loaded model.
+  // Adds itself to `list`. The placeholder says what a value is: FILE is completed as the name of a file, MODEL as
+  // that of a loaded model, and ID as the number of an open session.
   Flag(FlagList& list, std::string name, std::string placeholder, std::string help, std::string default_words);
   virtual ~Flag() = default;
   Flag(const Flag&) = delete;
@@ -38,7 +38,7 @@ class Flag {
 };
 
 // "--queries: expected a whole number of at least 1, got "many"". `advice` as in UsageError; without it, and for an
-// empty text, it says that the flag can be left out.
+// empty text, it says what holds without the flag, or what the flag does.
 absl::Status WrongValue(const Flag& flag, const std::string& expected, const std::string& text,
                         const std::string& advice = "");
 

@@ -5,6 +5,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "contract/byte_size.h"
 
 namespace attnd::ctl {
 namespace {
@@ -48,6 +49,10 @@ std::optional<absl::Duration> Parsed(const std::string& text, const Range<absl::
   absl::Duration value;
   return absl::ParseDuration(text, &value) ? Within(value, range) : std::nullopt;
 }
+std::optional<ByteCount> Parsed(const std::string& text, const Range<ByteCount>& /*range*/) {
+  const std::optional<std::int64_t> bytes = contract::ParseByteSize(text);
+  return bytes.value_or(0) < 1 ? std::nullopt : std::optional(ByteCount{*bytes});
+}
 std::optional<std::string> Parsed(const std::string& text, const Range<std::string>& /*range*/) {
   return text.empty() ? std::nullopt : std::optional<std::string>(text);
 }
@@ -64,6 +69,7 @@ std::string Expected(const Range<absl::Duration>& range) {
   return absl::StrCat("a duration with its unit (as 500ms, 10s or 1h30m) from ", absl::FormatDuration(range.least),
                       " to ", absl::FormatDuration(range.most));
 }
+std::string Expected(const Range<ByteCount>& /*range*/) { return contract::kByteSizes; }
 std::string Expected(const Range<std::string>& /*range*/) { return "a value"; }
 std::string Expected(const Range<bool>& /*range*/) { return "true or false"; }
 
@@ -72,6 +78,25 @@ std::string Meant(const std::string& text, const Range<absl::Duration>& range) {
   double number = 0;
   if (!absl::SimpleAtod(text, &number) || !Parsed(with_unit, range).has_value()) return "";
   return absl::StrCat("did you mean ", with_unit, "?");
+}
+
+// Units are binary here, whatever the case and the spelling they are given in.
+std::string Meant(const std::string& text, const Range<ByteCount>& range) {
+  std::string number, unit;
+  for (const char c : text) {
+    if (absl::ascii_isdigit(static_cast<unsigned char>(c))) {
+      number += c;
+    } else if (!absl::ascii_isspace(static_cast<unsigned char>(c))) {
+      unit += absl::ascii_toupper(static_cast<unsigned char>(c));
+    }
+  }
+  for (const auto& [suffix, shift] : contract::kByteUnits) {
+    const std::string letter(1, suffix[0]);
+    if (unit != letter && unit != letter + "B" && unit != letter + "IB") continue;
+    const std::string meant = number + suffix;
+    if (Parsed(meant, range).has_value()) return absl::StrCat("did you mean ", meant, "?");
+  }
+  return "";
 }
 
 }  // namespace attnd::ctl

@@ -23,6 +23,12 @@ struct Range<absl::Duration> {
   absl::Duration least = absl::ZeroDuration();
   absl::Duration most = absl::Hours(24 * 365);
 };
+// A number of bytes, written with its unit ("4GiB") or without.
+struct ByteCount {
+  std::int64_t bytes = 0;
+};
+template <>
+struct Range<ByteCount> {};
 template <>
 struct Range<std::string> {};
 template <>
@@ -36,12 +42,13 @@ Range<T> NoLessThan(T least) {
 }
 
 // What `text` says; nullopt if that is no value of this type, or out of range. Numbers are decimal, of a float also
-// with an exponent, and finite. Durations have units. Any text but the empty one is a string.
+// with an exponent, and finite. Durations have units. No number of bytes is 0. Any text but the empty one is a string.
 std::optional<std::int64_t> Parsed(const std::string& text, const Range<std::int64_t>& range);
 std::optional<std::uint64_t> Parsed(const std::string& text, const Range<std::uint64_t>& range);
 std::optional<float> Parsed(const std::string& text, const Range<float>& range);
 std::optional<double> Parsed(const std::string& text, const Range<double>& range);
 std::optional<absl::Duration> Parsed(const std::string& text, const Range<absl::Duration>& range);
+std::optional<ByteCount> Parsed(const std::string& text, const Range<ByteCount>& range);
 std::optional<std::string> Parsed(const std::string& text, const Range<std::string>& range);
 std::optional<bool> Parsed(const std::string& text, const Range<bool>& range);
 
@@ -51,14 +58,16 @@ std::string Expected(const Range<std::uint64_t>& range);
 std::string Expected(const Range<float>& range);
 std::string Expected(const Range<double>& range);
 std::string Expected(const Range<absl::Duration>& range);
+std::string Expected(const Range<ByteCount>& range);
 std::string Expected(const Range<std::string>& range);
 std::string Expected(const Range<bool>& range);
 
-// "did you mean 10s?" for a duration without its unit, else "".
+// "did you mean 10s?" for a duration without its unit, "did you mean 4GiB?" for "4 gb", else "".
 template <typename T>
 std::string Meant(const std::string& /*text*/, const Range<T>& /*range*/) {
   return "";
 }
 std::string Meant(const std::string& text, const Range<absl::Duration>& range);
+std::string Meant(const std::string& text, const Range<ByteCount>& range);
 
 }  // namespace attnd::ctl

@@ -9,6 +9,8 @@
 #include "absl/time/time.h"
 #include "attnd/attention.h"
 #include "client/attnctl/flag_kinds.h"
+#include "reservation/session_bytes.h"
+#include "tensor/dtype.h"
 
 namespace attnd::ctl {
 
@@ -19,14 +21,16 @@ enum class AxisScale { kAuto, kLinear, kLog };
 struct Flags {
   FlagList common;  // taken by every command
   FlagList own;     // taken by the commands that name them
+  FlagList plan;    // taken by `sessions plan` instead of those of the same names (Command::instead)
 
-  // Null if there is no such flag.
+  // Of those of all commands, and of `own`. Null if there is no such flag.
   Flag* Find(absl::string_view name) const;
 
   using Number = ValueFlag<std::int64_t>;
   // Of positions, and of how many there are: no position is larger (contract/request.h).
   static constexpr Range<std::int64_t> kCount{0, std::numeric_limits<std::int32_t>::max()};
   static constexpr Range<std::int64_t> kSize{1, std::numeric_limits<std::int32_t>::max()};
+  static constexpr Range<std::int64_t> kLayers{0, reservation::kMostLayers};
 
   TextFlag server{common, "server", "ADDRESS", "where attnd listens: host:port, unix:/path",
                   "ATTND_SERVER in the environment, else 127.0.0.1:50051"};
@@ -141,6 +145,38 @@ struct Flags {
                              "scale of the picture's offsets",
                              "auto: log beyond 64"};
 
+  // The shape of a session, and what it is to fit into.
+  Number rows{own, "rows", "N", 1, "rows of a session: batch x beams", "1", {1, reservation::kMostRows}};
+  OptionalFlag<std::int64_t> sources{own,
+                                     "sources",
+                                     "N",
+                                     "sources that the rows attend across to: inputs of the batch",
+                                     "1 with cross layers, else 0",
+                                     {0, reservation::kMostRows}};
+  Number self_layers{own, "self_layers", "N", 0, "layers that keep keys and values of each row", "0", kLayers};
+  Number cross_layers{own, "cross_layers", "N", 0, "layers that keep those of each source", "0", kLayers};
+  OptionalFlag<std::int64_t> max_tokens{own, "max_tokens", "N", "most tokens of a row; required with --self_layers",
+                                        "",  kSize};
+  OptionalFlag<std::int64_t> max_source_tokens{
+      own, "max_source_tokens", "N", "most tokens of a source; required with --cross_layers", "", kSize};
+  OptionalFlag<std::int64_t> layer_heads{plan, "heads", "N", "query heads of a layer; --kv_heads may stand for it",
+                                         "",   kSize};
+  OptionalFlag<std::int64_t> kv_heads{
+      own, "kv_heads", "N", "key and value heads of a layer, which divide --heads", "as many as --heads", kSize};
+  OptionalFlag<std::int64_t> head_dim{own, "head_dim", "N", "elements of a head's key; required", "", kSize};
+  OptionalFlag<std::int64_t> value_head_dim{own,  "value_head_dim", "N", "elements of a head's value", "--head_dim",
+                                            kSize};
+  ChoiceFlag<tensor::DType> dtype{
+      own,
+      "dtype",
+      {{"f32", tensor::DType::kF32}, {"f16", tensor::DType::kF16}, {"bf16", tensor::DType::kBF16}},
+      tensor::DType::kF32,
+      "element type in which keys and values are kept",
+      "f32"};
+  OptionalFlag<ByteCount> budget{own, "budget", "SIZE",
+                                 "memory to plan for, as attnd's --max_inflight_bytes, e.g. 4GiB",
+                                 "what the server has, and what is in use there"};
+
   // Models and the server.
   TextFlag name{own, "name", "NAME", "name to give the model", "the folder's name, or the file's without its ending"};
   Switch replace{own, "replace", "replace a table of the same name"};
@@ -148,6 +184,7 @@ struct Flags {
                    "the server as a whole"};
   Switch verbose{own, "verbose", "show more"};
   Switch names{own, "names", "print the names of the loaded models alone, each on its line"};
+  Switch ids{own, "ids", "print the numbers of the open sessions alone, each on its line"};
   Switch json{own, "json", "the same as --format json"};
 
   bool WantsJson() const { return json.value() || format.value() == Format::kJson; }

@@ -65,7 +65,7 @@ std::string ExitCodeHelp() {
          "1  refused or failed\n"
          "2  the command line makes no sense\n"
          "3  the server cannot be reached, or is stopping\n"
-         "4  no such model, table or file\n";
+         "4  no such model, table, session or file\n";
 }
 
 std::string GeneralHelp(const Flags& flags) {
@@ -89,7 +89,7 @@ std::string HelpFor(const Command& command, const Flags& flags) {
   if (!command.details.empty()) absl::StrAppend(&text, "\n", command.details, "\n");
   absl::StrAppend(&text, "\nFlags (defaults in parentheses):\n");
   for (const std::string& name : command.flags) {
-    const Flag& flag = *flags.Find(name);
+    const Flag& flag = *FlagOf(command, flags, name);
     absl::StrAppend(&text, FlagHelp(flag, PlaceholderOf(command, flag)));
   }
   for (const Flag* flag : flags.common) absl::StrAppend(&text, FlagHelp(*flag, flag->placeholder()));
@@ -102,7 +102,8 @@ std::string HelpJson(const Flags& flags) {
     nlohmann::ordered_json json = {
         {"name", command.name}, {"arguments", ArgumentsOf(command)}, {"summary", command.summary}};
     json["flags"] = nlohmann::ordered_json::array();
-    for (const std::string& name : command.flags) json["flags"].push_back(ToJson(command, *flags.Find(name)));
+    for (const std::string& name : command.flags)
+      json["flags"].push_back(ToJson(command, *FlagOf(command, flags, name)));
     for (const Flag* flag : flags.common) json["flags"].push_back(ToJson(command, *flag));
     commands.push_back(std::move(json));
   }

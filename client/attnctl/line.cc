@@ -59,17 +59,19 @@ absl::StatusOr<Given> ReadFlag(const Flags& flags, const Words& words, std::size
   if (flag == nullptr) return NoFlag("--" + parts.first, CommandAmong(words), flags);
   if (has_value) return Given{flag, parts.second};
   if (flag->is_switch()) return Given{flag, "true"};
-  if (at + 1 == words.size()) return NoValue(*flag, "");
-  if (NamesFlag(words[at + 1], flags)) return NoValue(*flag, words[at + 1]);
-  return Given{flag, words[++at]};
+  if (at + 1 < words.size() && !NamesFlag(words[at + 1], flags)) return Given{flag, words[++at]};
+  const Command* const command = CommandAmong(words);
+  return NoValue(command == nullptr ? *flag : *FlagOf(*command, flags, flag->name()),
+                 at + 1 < words.size() ? words[at + 1] : "");
 }
 
-absl::Status SetFlag(const Command& command, const Given& given) {
-  const Words choices = ChoicesOf(command, *given.flag);
+absl::Status SetFlag(const Command& command, const Given& given, const Flags& flags) {
+  Flag& flag = *FlagOf(command, flags, given.flag->name());
+  const Words choices = ChoicesOf(command, flag);
   if (!choices.empty() && std::count(choices.begin(), choices.end(), given.value) == 0) {
-    return NotAChoice(*given.flag, choices, given.value);
+    return NotAChoice(flag, choices, given.value);
   }
-  return given.flag->Set(given.value);
+  return flag.Set(given.value);
 }
 
 // A line's words apart, before it is known which command they are for.
@@ -111,6 +113,9 @@ absl::StatusOr<Line> HelpLine(Line line, const std::vector<Given>& given, const 
     if (g.flag != &flags.json && g.flag != &flags.format) continue;
     if (absl::Status s = g.flag->Set(g.value); !s.ok()) return s;
   }
+  if (line.command != nullptr && !MeantSubcommand(*line.command, line.arguments).empty()) {
+    return NoSubcommand(*line.command, line.arguments);
+  }
   if (line.command != nullptr || line.arguments.empty()) return line;
   if (line.arguments.size() > 1 || !IsGroup(line.arguments[0])) return NoCommand(line.arguments);
   line.group = line.arguments[0];
@@ -129,11 +134,17 @@ absl::StatusOr<Line> ParseLine(const Words& words, Flags& flags) {
   line.command = FindCommand(line.arguments, sorted->before_dashes);
   if (sorted->help) return HelpLine(std::move(line), sorted->given, flags);
   if (line.command == nullptr) return NoCommand(line.arguments);
+  const Command& command = *line.command;
+  const bool mistyped = !MeantSubcommand(command, line.arguments).empty();
   for (const Given& given : sorted->given) {
-    if (!Takes(*line.command, flags, *given.flag)) return NotOfCommand(*given.flag, *line.command, flags);
-    if (absl::Status s = SetFlag(*line.command, given); !s.ok()) return s;
+    if (!Takes(command, flags, *given.flag)) {
+      return mistyped ? NoSubcommand(command, line.arguments) : NotOfCommand(*given.flag, command, flags);
+    }
+    if (absl::Status s = SetFlag(command, given, flags); !s.ok()) return s;
   }
-  if (!TakesArguments(*line.command, line.arguments.size())) return WrongArguments(*line.command, line.arguments);
+  if (!TakesArguments(command, line.arguments.size())) {
+    return mistyped ? NoSubcommand(command, line.arguments) : WrongArguments(command, line.arguments);
+  }
   return line;
 }
 

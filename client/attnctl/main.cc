@@ -4,6 +4,7 @@
 #include "client/attnctl/flags.h"
 #include "client/attnctl/help.h"
 #include "client/attnctl/line.h"
+#include "client/attnctl/mistakes.h"
 #include "client/attnctl/output.h"
 #include "client/attnctl/report.h"
 #include "files/standard_streams.h"
@@ -14,7 +15,7 @@ namespace {
 absl::Status Do(const Line& line, const Flags& flags) {
   if (line.version) return WriteOutput("", VersionText());
   if (line.help) return WriteOutput("", Help(line, flags));
-  return line.command->run(flags, line.arguments);
+  return OrSubcommand(line.command->run(flags, line.arguments), *line.command, line.arguments);
 }
 
 int Run(int argc, char** argv) {

@@ -44,7 +44,8 @@ std::string Section(const Command& command, const Flags& flags) {
   std::string text = absl::StrCat(".SS \"attnctl ", command.name, command.arguments.empty() ? "" : " ",
                                   Plain(command.arguments), "\"\n", Plain(command.summary), ".\n");
   if (!command.details.empty()) absl::StrAppend(&text, ".PP\n", Details(command.details));
-  for (const std::string& name : command.flags) absl::StrAppend(&text, FlagEntry(&command, *flags.Find(name)));
+  for (const std::string& name : command.flags)
+    absl::StrAppend(&text, FlagEntry(&command, *FlagOf(command, flags, name)));
   return text;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -27,8 +28,8 @@ Words Subcommands(const std::string& group) {
   return words;
 }
 
-// The command that `arguments` were perhaps meant to begin with; "" if there is none.
-std::string MeantCommand(const Words& arguments) {
+// The commands that `arguments` were perhaps meant to begin with.
+Words MeantCommands(const Words& arguments) {
   Words of_one, of_two, groups;
   for (const Command& command : Commands()) {
     const Words parts = absl::StrSplit(command.name, ' ');
@@ -36,20 +37,32 @@ std::string MeantCommand(const Words& arguments) {
     if (parts.size() == 2) groups.push_back(parts[0]);
   }
   if (arguments.size() > 1) {
-    const std::string pair = absl::StrCat(arguments[0], " ", arguments[1]);
-    const std::string swapped = absl::StrCat(arguments[1], " ", arguments[0]);
-    for (const std::string& words : {pair, swapped}) {
-      if (std::string meant = Nearest(words, of_two); !meant.empty()) return meant;
-    }
+    // Of a group the second word alone is mistyped.
+    const bool of_group = IsGroup(arguments[0]);
+    const std::string second = of_group ? Nearest(arguments[1], Subcommands(arguments[0])) : "";
+    if (!second.empty()) return {absl::StrCat(arguments[0], " ", second)};
+    const std::string pair = of_group ? "" : Nearest(absl::StrCat(arguments[0], " ", arguments[1]), of_two);
+    if (!pair.empty()) return {pair};
+    const std::string swapped = Nearest(absl::StrCat(arguments[1], " ", arguments[0]), of_two);
+    if (!swapped.empty()) return {swapped};
     // A group's name beside no word of it: which there are is said elsewhere.
-    if (std::count(groups.begin(), groups.end(), arguments[0]) > 0) return "";
+    if (of_group) return {};
   }
+  Words ending;
   for (const std::string& command : of_two) {
-    if (absl::EndsWith(command, absl::StrCat(" ", arguments[0]))) return command;
+    if (absl::EndsWith(command, absl::StrCat(" ", arguments[0]))) ending.push_back(command);
   }
+  if (!ending.empty()) return ending;
   Words all = of_one;
   all.insert(all.end(), groups.begin(), groups.end());
-  return Nearest(arguments[0], all);
+  const std::string meant = Nearest(arguments[0], all);
+  return meant.empty() ? Words() : Words{meant};
+}
+
+// "did you mean `attnctl models list` or `attnctl sessions list`? "; "" of none.
+std::string DidYouMean(Words commands) {
+  for (std::string& command : commands) command = absl::StrCat("`attnctl ", command, "`");
+  return commands.empty() ? "" : absl::StrCat("did you mean ", Or(commands), "? ");
 }
 
 // "`attnctl attend` and `attnctl bias`".
@@ -81,12 +94,27 @@ absl::Status NoCommand(const Words& arguments) {
   }
   const bool of_group = IsGroup(first);
   const std::string said = of_group ? absl::StrCat(first, " ", arguments[1]) : first;
-  const std::string meant = MeantCommand(arguments);
-  std::string advice = meant.empty() ? "" : absl::StrCat("did you mean `attnctl ", meant, "`? ");
-  if (meant.empty() && of_group) {
+  std::string advice = DidYouMean(MeantCommands(arguments));
+  if (advice.empty() && of_group) {
     advice = absl::StrCat("`attnctl ", first, "` takes ", Or(Subcommands(first)), "; ");
   }
   return UsageError(absl::StrCat("there is no command ", Shown(said)), absl::StrCat(advice, SeeHelp(nullptr)));
+}
+
+std::string MeantSubcommand(const Command& command, const Words& arguments) {
+  const std::string meant = arguments.empty() ? "" : Nearest(arguments[0], Subcommands(command.name));
+  return meant.empty() ? "" : absl::StrCat(command.name, " ", meant);
+}
+
+absl::Status NoSubcommand(const Command& command, const Words& arguments) {
+  return UsageError(absl::StrCat("there is no command ", Shown(absl::StrCat(command.name, " ", arguments[0]))),
+                    absl::StrCat(DidYouMean({MeantSubcommand(command, arguments)}), SeeHelp(nullptr)));
+}
+
+absl::Status OrSubcommand(absl::Status status, const Command& command, const Words& arguments) {
+  const std::string meant = absl::IsNotFound(status) ? MeantSubcommand(command, arguments) : "";
+  if (meant.empty()) return status;
+  return WithAdvice(std::move(status), absl::StrCat(DidYouMean({meant}), "`attnctl models list` shows what is loaded"));
 }
 
 absl::Status NoFlag(const std::string& word, const Command* command, const Flags& flags) {

@@ -12,6 +12,16 @@ namespace attnd::ctl {
 // `arguments` begin with no command's name, and may be empty.
 absl::Status NoCommand(const std::vector<std::string>& arguments);
 
+// The command of a group ("bias compare") that the first of `arguments` ("compaer") was perhaps meant to name; "" if
+// none, and if `command` ("bias") is no group. It may be an argument all the same: a model's name.
+std::string MeantSubcommand(const Command& command, const std::vector<std::string>& arguments);
+
+// Says so, of a line that makes no sense otherwise.
+absl::Status NoSubcommand(const Command& command, const std::vector<std::string>& arguments);
+
+// Says so too, of a NOT_FOUND that running `command` gave.
+absl::Status OrSubcommand(absl::Status status, const Command& command, const std::vector<std::string>& arguments);
+
 // `word` begins with a dash and names no flag. `command` is null if the line names none.
 absl::Status NoFlag(const std::string& word, const Command* command, const Flags& flags);
 

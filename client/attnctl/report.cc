@@ -88,7 +88,12 @@ std::string Advice(const absl::Status& status, const Command* command, const Fla
   if (IsOutputError(status)) return OutputAdvice(status.code());
   const std::optional<ErrorDetail> detail = GetErrorDetail(status);
   if (detail.has_value() && command != nullptr && IsAboutAxes(command->request, *detail)) return OtherLayout(flags);
-  if (std::string by_code = CallAdvice(status, flags); !by_code.empty()) return by_code;
+  if (std::string by_code = CallAdvice(status, flags); !by_code.empty()) {
+    if (status.code() == StatusCode::kUnavailable && command != nullptr && !command->offline.empty()) {
+      absl::StrAppend(&by_code, "; ", command->offline);
+    }
+    return by_code;
+  }
   if (detail.has_value()) return absl::StrCat("change that and try again; ", SeeHelp(command));
   return "the server's log may say more; `attnctl health` shows whether it serves";
 }

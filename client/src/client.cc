@@ -42,6 +42,10 @@ absl::Status Client::EvictSession(std::uint64_t id, const CallOptions& options) 
 
 absl::StatusOr<SharedBuffer> Client::AllocateBuffer(std::size_t bytes) { return connection_->AllocateBuffer(bytes); }
 
+absl::StatusOr<ModelList> Client::ListAllModels(const CallOptions& options) {
+  return connection_->ListAllModels(options);
+}
+
 absl::StatusOr<std::vector<Model>> Client::ListModels(const CallOptions& options) {
   return connection_->ListModels(options);
 }

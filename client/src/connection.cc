@@ -119,8 +119,10 @@ absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, c
   const auto local = by_local ? client::LocalCalls::ForTarget(target, UserAgent(options), keepalive) : nullptr;
   const auto mux = by_local ? client::LocalMux::ForTarget(target, UserAgent(options), keepalive) : nullptr;
   const auto retry = std::make_shared<client::RetryPolicy>(options.retry, channel);
+  // A session's long prompts fit into no datagram: without shared memory it goes by gRPC.
+  const auto sessions = memory != nullptr ? local : nullptr;
   return client::MakeGrpcConnection(
-      retry, std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options), local, mux));
+      retry, std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options), local, mux), sessions);
 }
 
 }  // namespace attnd

@@ -125,7 +125,8 @@ MemoryUse FromProto(const v1::MemoryUse& m) {
           m.largest_peer_bytes(),
           m.refused_by_total(),
           m.refused_by_share(),
-          m.refused_as_never_fitting()};
+          m.refused_as_never_fitting(),
+          m.max_peer_bytes()};
 }
 
 ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
@@ -142,6 +143,10 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.stalled_calls = {m.stalled_calls().writes(), m.stalled_calls().reads()};
   info.queue = {m.queue().waiting(), m.queue().refused(), m.queue().expired()};
   info.model_bytes = m.model_bytes();
+  if (m.has_sessions()) {
+    const v1::SessionUse& use = m.sessions();
+    info.sessions = SessionUse{use.open(), use.evicted(), use.max_sessions(), use.max_peer_sessions()};
+  }
   for (const v1::Setting& setting : m.settings()) {
     info.settings.push_back({setting.name(), static_cast<SettingState>(setting.state()), setting.detail()});
   }

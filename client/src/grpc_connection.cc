@@ -6,6 +6,8 @@
 #include "client/messages/server.pb.h"
 #include "client/messages/session.pb.h"
 #include "client/src/convert.h"
+#include "client/src/grpc_session.h"
+#include "client/src/local_session.h"
 #include "client/src/message_call.h"
 #include "client/src/methods.h"
 #include "client/src/process.h"
@@ -16,8 +18,9 @@ namespace {
 
 class GrpcConnection : public Connection {
  public:
-  GrpcConnection(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<AttentionCaller> attention)
-      : retry_(std::move(retry)), attention_(std::move(attention)) {}
+  GrpcConnection(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<AttentionCaller> attention,
+                 std::shared_ptr<LocalCalls> local)
+      : retry_(std::move(retry)), attention_(std::move(attention)), local_(std::move(local)) {}
 
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options) override {
     if (auto s = CheckProcess(); !s.ok()) return s;
@@ -31,8 +34,11 @@ class GrpcConnection : public Connection {
 
   absl::StatusOr<std::unique_ptr<Session>> OpenSession(const SessionRequest& request,
                                                        const CallOptions& options) override {
-    return Repeated<std::unique_ptr<Session>>(options,
-                                              [&] { return client::OpenSession(retry_->channel, request, options); });
+    return Repeated<std::unique_ptr<Session>>(options, [&]() -> absl::StatusOr<std::unique_ptr<Session>> {
+      const absl::StatusOr<std::shared_ptr<SessionStream>> stream = StreamFor(request, options);
+      if (!stream.ok()) return stream.status();
+      return client::OpenSession(*stream, request, options.deadline);
+    });
   }
 
   absl::StatusOr<std::vector<OpenSessionInfo>> ListSessions(const CallOptions& options) override {
@@ -54,28 +60,34 @@ class GrpcConnection : public Connection {
     return attention_->AllocateBuffer(bytes);
   }
 
-  absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) override {
-    std::vector<Model> models;
+  absl::StatusOr<ModelList> ListAllModels(const CallOptions& options) override {
+    ModelList list;
     v1::ListModelsRequest request;
     do {
       const auto page = Call<v1::ListModelsResponse>(method::kListModels, request, options);
       if (!page.ok()) return page.status();
-      for (const v1::Model& model : page->models()) models.push_back(FromProto(model));
+      for (const v1::Model& model : page->models()) list.models.push_back(FromProto(model));
+      AddFailed(*page, list.failed);
       request.set_page_token(page->next_page_token());
     } while (!request.page_token().empty());
-    return models;
+    return list;
   }
 
+  absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) override {
+    absl::StatusOr<ModelList> list = ListAllModels(options);
+    if (!list.ok()) return list.status();
+    return std::move(list->models);
+  }
+
+  // They come with the first page.
   absl::StatusOr<std::vector<FailedModel>> ListFailedModels(const CallOptions& options) override {
     v1::ListModelsRequest request;
     request.set_page_size(1);
     const auto page = Call<v1::ListModelsResponse>(method::kListModels, request, options);
     if (!page.ok()) return page.status();
-    std::vector<FailedModel> models;
-    for (const v1::FailedModel& model : page->failed_models()) {
-      models.push_back({model.name(), model.path(), model.reason()});
-    }
-    return models;
+    std::vector<FailedModel> failed;
+    AddFailed(*page, failed);
+    return failed;
   }
 
   absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version, bool include_values,
@@ -129,6 +141,18 @@ class GrpcConnection : public Connection {
   }
 
  private:
+  absl::StatusOr<std::shared_ptr<SessionStream>> StreamFor(const SessionRequest& request,
+                                                           const CallOptions& options) const {
+    // A datagram has no metadata.
+    if (local_ != nullptr && options.metadata.empty()) {
+      if (std::shared_ptr<SessionStream> stream = ConnectLocalSession(*local_, request, options)) {
+        retry_->NoteConnected();
+        return stream;
+      }
+    }
+    return StartGrpcSession(retry_->channel, options);
+  }
+
   template <typename Response>
   absl::StatusOr<Response> Attempt(const char* method, const google::protobuf::MessageLite& request,
                                    const CallOptions& options) const {
@@ -171,6 +195,12 @@ class GrpcConnection : public Connection {
     return Attempt<Response>(method, request, waiting);
   }
 
+  static void AddFailed(const v1::ListModelsResponse& page, std::vector<FailedModel>& failed) {
+    for (const v1::FailedModel& model : page.failed_models()) {
+      failed.push_back({model.name(), model.path(), model.reason()});
+    }
+  }
+
   template <typename Response>
   static absl::StatusOr<Model> ModelOf(const absl::StatusOr<Response>& response) {
     if (!response.ok()) return response.status();
@@ -179,14 +209,16 @@ class GrpcConnection : public Connection {
 
   const std::shared_ptr<RetryPolicy> retry_;
   const std::shared_ptr<AttentionCaller> attention_;
+  const std::shared_ptr<LocalCalls> local_;
 };
 
 }  // namespace
 
 std::shared_ptr<Connection> MakeGrpcConnection(std::shared_ptr<RetryPolicy> retry,
-                                               std::shared_ptr<AttentionCaller> attention) {
+                                               std::shared_ptr<AttentionCaller> attention,
+                                               std::shared_ptr<LocalCalls> local) {
   // In a forked child it stays: to destroy a channel shuts down the parent's sockets.
-  return std::shared_ptr<Connection>(new GrpcConnection(std::move(retry), std::move(attention)),
+  return std::shared_ptr<Connection>(new GrpcConnection(std::move(retry), std::move(attention), std::move(local)),
                                      [](GrpcConnection* connection) {
                                        if (!Forked()) delete connection;
                                      });

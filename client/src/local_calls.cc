@@ -17,8 +17,23 @@ std::shared_ptr<LocalCalls> LocalCalls::ForTarget(const std::string& target, std
   return std::make_shared<LocalCalls>(*std::move(path), std::move(user_agent), keepalive);
 }
 
+LocalSocket::Made LocalCalls::Make(const CallOptions& options, absl::Duration left) const {
+  return LocalSocket::Make(path_, user_agent_, keepalive_, Clock::now() + absl::ToChronoNanoseconds(left),
+                           options.cancellation.get());
+}
+
+bool LocalCalls::Learn(LocalSocket::Made::Outcome outcome, absl::Duration waited) {
+  using Outcome = LocalSocket::Made::Outcome;
+  known_ = outcome == Outcome::kGreeted;
+  if (known_) return true;
+  // Whoever had less patience than that does not know that the server is silent.
+  const bool refused =
+      outcome == Outcome::kNotOffered || (outcome == Outcome::kSilent && waited >= absl::FromChrono(kPatience));
+  rest_until_ = Clock::now() + (refused ? kRestAfterRefusal : kRest);
+  return false;
+}
+
 std::shared_ptr<LocalConnection> LocalCalls::Take(const CallOptions& options) {
-  using Outcome = LocalConnection::Made::Outcome;
   const absl::Duration left = std::min(options.deadline - absl::Now(), absl::FromChrono(kPatience));
   {
     absl::MutexLock lock(&mutex_);
@@ -34,18 +49,23 @@ std::shared_ptr<LocalConnection> LocalCalls::Take(const CallOptions& options) {
     ++made_;
     ++making_;
   }
-  LocalConnection::Made made = LocalConnection::Make(
-      path_, user_agent_, keepalive_, Clock::now() + absl::ToChronoNanoseconds(left), options.cancellation.get());
+  LocalSocket::Made made = Make(options, left);
   absl::MutexLock lock(&mutex_);
   --making_;
-  known_ = made.outcome == Outcome::kGreeted;
-  if (known_) return std::move(made.connection);
+  if (Learn(made.outcome, left)) return std::make_shared<LocalConnection>(std::move(made.socket));
   --made_;
-  // Whoever had less patience than that does not know that the server is silent.
-  const bool refused =
-      made.outcome == Outcome::kNotOffered || (made.outcome == Outcome::kSilent && left >= absl::FromChrono(kPatience));
-  rest_until_ = Clock::now() + (refused ? kRestAfterRefusal : kRest);
   return nullptr;
+}
+
+std::unique_ptr<LocalSocket> LocalCalls::Connect(const CallOptions& options) {
+  const absl::Duration left = std::min(options.deadline - absl::Now(), absl::FromChrono(kPatience));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (left <= absl::ZeroDuration() || Clock::now() < rest_until_) return nullptr;
+  }
+  LocalSocket::Made made = Make(options, left);
+  absl::MutexLock lock(&mutex_);
+  return Learn(made.outcome, left) ? std::move(made.socket) : nullptr;
 }
 
 void LocalCalls::Put(std::shared_ptr<LocalConnection> connection) {

@@ -1,4 +1,4 @@
-// Calls over the socket PATH.shm: connections for them, and what is known of the server.
+// Calls over the socket PATH.shm: connections for them and for sessions, and what is known of the server.
 #pragma once
 
 #include <cstddef>
@@ -10,16 +10,18 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "attnd/options.h"
 #include "client/src/keepalive.h"
 #include "client/src/local_connection.h"
+#include "client/src/local_socket.h"
 
 namespace attnd::client {
 
 // Thread-safe.
 class LocalCalls {
  public:
-  using Clock = LocalConnection::Clock;
+  using Clock = LocalSocket::Clock;
 
   // The most connections; more calls at once go by gRPC.
   static constexpr std::size_t kMaxConnections = 64;
@@ -43,6 +45,11 @@ class LocalCalls {
   // and waits for the server: for kPatience at most, and until the call's deadline or cancellation.
   std::shared_ptr<LocalConnection> Take(const CallOptions& options) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // A connection for a session, which is not given back, and not one of kMaxConnections; null likewise. Always makes
+  // one: a session stays with the way that it begins with, so it does not go by gRPC because another caller is finding
+  // out.
+  std::unique_ptr<LocalSocket> Connect(const CallOptions& options) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // For each connection that was taken: it may have another call.
   void Put(std::shared_ptr<LocalConnection> connection) ABSL_LOCKS_EXCLUDED(mutex_);
   // Instead: it may not, and is closed.
@@ -57,6 +64,11 @@ class LocalCalls {
     std::shared_ptr<LocalConnection> connection;
     Clock::time_point since;
   };
+
+  // Connects, and waits for `left`.
+  LocalSocket::Made Make(const CallOptions& options, absl::Duration left) const;
+  // Takes note of what became of it. Whether there is a connection.
+  bool Learn(LocalSocket::Made::Outcome outcome, absl::Duration waited) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string path_, user_agent_;
   const Keepalive keepalive_;

@@ -26,28 +26,6 @@ constexpr std::uint32_t kVersion = 1;
 
 constexpr std::uint32_t NumberTag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT); }
 
-iovec Part(const void* data, std::size_t size) { return {const_cast<void*>(data), size}; }
-
-// Calls `each` with the tag of every field until the input's end or limit; false where one is malformed.
-template <typename Each>
-bool ForEachField(CodedInputStream& input, const Each& each) {
-  while (const std::uint32_t tag = input.ReadTag()) {
-    if (!each(tag)) return false;
-  }
-  return input.ConsumedEntireMessage();
-}
-
-// Calls `read` with the input limited to the length that comes first.
-template <typename Read>
-bool Within(CodedInputStream& input, const Read& read) {
-  std::uint32_t size = 0;
-  if (!input.ReadVarint32(&size) || size > static_cast<std::uint32_t>(input.BytesUntilLimit())) return false;
-  const CodedInputStream::Limit limit = input.PushLimit(static_cast<int>(size));
-  if (!read()) return false;
-  input.PopLimit(limit);
-  return true;
-}
-
 }  // namespace
 
 std::string EncodeHello(const std::string& user_agent) {
@@ -67,7 +45,7 @@ std::optional<LocalOffer> ReadWelcome(absl::Span<const unsigned char> datagram) 
   const v1::LocalWelcome& welcome = reply.welcome();
   if (welcome.code() != 0 || welcome.version() != kVersion || welcome.max_calls() == 0) return std::nullopt;
   if (welcome.max_message_bytes() > kMostMessageBytes) return std::nullopt;
-  return LocalOffer{welcome.max_message_bytes(), welcome.max_calls()};
+  return LocalOffer{welcome.max_message_bytes(), welcome.max_calls(), welcome.sessions()};
 }
 
 std::string EncodeCancel(std::uint64_t id) {
@@ -77,26 +55,18 @@ std::string EncodeCancel(std::uint64_t id) {
 }
 
 LocalMessage::LocalMessage(const ComputeRequest& request, const Shape& shape, const WireFields& fields) {
-  SmallFields(request, shape, fields).SerializeToString(&text_);
-  request_bytes_ = text_.size();
-  if (!fields.q) Add(v1::ComputeAttentionRequest::kQFieldNumber, request.q.data, shape.q_bytes);
-  if (!fields.k) Add(v1::ComputeAttentionRequest::kKFieldNumber, request.k.data, shape.k_bytes);
-  if (!fields.v) Add(v1::ComputeAttentionRequest::kVFieldNumber, request.v.data, shape.v_bytes);
-  // What the server reckons beside the results (docs/shared-memory.md, "Calls").
-  constexpr std::size_t kBesideResults = 1024;
+  SmallFields(request, shape, fields).SerializeToString(&request_.text());
+  const auto add = [this](int field, const void* data, std::int64_t bytes) {
+    request_.AddTensor(field, data, static_cast<std::size_t>(bytes));
+  };
+  if (!fields.q) add(v1::ComputeAttentionRequest::kQFieldNumber, request.q.data, shape.q_bytes);
+  if (!fields.k) add(v1::ComputeAttentionRequest::kKFieldNumber, request.k.data, shape.k_bytes);
+  if (!fields.v) add(v1::ComputeAttentionRequest::kVFieldNumber, request.v.data, shape.v_bytes);
   answer_bytes_ = kBesideResults;
   if (!fields.output) answer_bytes_ += static_cast<std::size_t>(shape.output_bytes);
   if (!fields.log_sum_exp && request.return_log_sum_exp) {
     answer_bytes_ += static_cast<std::size_t>(shape.log_sum_exp_bytes);
   }
-}
-
-void LocalMessage::Add(int field, const void* data, std::int64_t bytes) {
-  const std::size_t before = text_.size();
-  AppendVarint(BytesTag(field), text_);
-  AppendVarint(static_cast<std::uint64_t>(bytes), text_);
-  sent_[sent_count_++] = {text_.size(), data, static_cast<std::size_t>(bytes)};
-  request_bytes_ += text_.size() - before + static_cast<std::size_t>(bytes);
 }
 
 void LocalMessage::Address(std::uint64_t id, absl::Duration timeout) {
@@ -113,21 +83,11 @@ void LocalMessage::Address(std::uint64_t id, absl::Duration timeout) {
     duration.AppendToString(&call);
   }
   AppendVarint(BytesTag(v1::LocalCall::kRequestFieldNumber), call);
-  AppendVarint(request_bytes_, call);
+  AppendVarint(request_.size(), call);
   head_.clear();
   AppendVarint(BytesTag(v1::LocalRequest::kCallFieldNumber), head_);
-  AppendVarint(call.size() + request_bytes_, head_);
+  AppendVarint(call.size() + request_.size(), head_);
   head_ += call;
-
-  count_ = 0;
-  parts_[count_++] = Part(head_.data(), head_.size());
-  std::size_t begin = 0;
-  for (std::size_t i = 0; i < sent_count_; ++i) {
-    parts_[count_++] = Part(text_.data() + begin, sent_[i].text_end - begin);
-    parts_[count_++] = Part(sent_[i].data, sent_[i].bytes);
-    begin = sent_[i].text_end;
-  }
-  if (begin < text_.size()) parts_[count_++] = Part(text_.data() + begin, text_.size() - begin);
 }
 
 std::optional<LocalAnswer> LocalAnswer::Read(absl::Span<const unsigned char> datagram) {

@@ -3,7 +3,6 @@
 
 #include <sys/uio.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -14,11 +13,15 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "attnd/attention.h"
+#include "client/src/datagram_parts.h"
 #include "client/src/decode.h"
 #include "client/src/shape.h"
 #include "client/src/wire_fields.h"
 
 namespace attnd::client {
+
+// What the server reckons beside the results of an answer (docs/shared-memory.md, "Calls").
+inline constexpr std::size_t kBesideResults = 1024;
 
 std::string EncodeHello(const std::string& user_agent);
 
@@ -26,6 +29,7 @@ std::string EncodeHello(const std::string& user_agent);
 struct LocalOffer {
   std::size_t max_message_bytes = 0;
   std::size_t max_calls = 0;
+  bool sessions = false;
 };
 
 // The answer to a hello; nullopt if it is none, or the server offers no calls of this version.
@@ -42,27 +46,16 @@ class LocalMessage {
 
   // Gives it an id and the time that it may take (infinite: without end). Before parts().
   void Address(std::uint64_t id, absl::Duration timeout);
-  absl::Span<iovec> parts() { return absl::MakeSpan(parts_.data(), count_); }
+  absl::Span<const iovec> parts() { return request_.Behind(head_); }
   // Of all parts.
-  std::size_t size() const { return head_.size() + request_bytes_; }
+  std::size_t size() const { return head_.size() + request_.size(); }
   // At the most, of any answer without an error.
   std::size_t answer_size() const { return answer_bytes_; }
 
  private:
-  void Add(int field, const void* data, std::int64_t bytes);
-
   std::string head_;  // in front of the request's fields
-  std::string text_;  // these, and each sent tensor's tag and length
-  struct Sent {
-    std::size_t text_end;  // where in text_ the tensor belongs
-    const void* data;
-    std::size_t bytes;
-  };
-  std::array<Sent, 3> sent_{};
-  std::size_t sent_count_ = 0;
-  std::size_t request_bytes_ = 0, answer_bytes_;
-  std::array<iovec, 8> parts_{};
-  std::size_t count_ = 0;
+  DatagramParts request_;
+  std::size_t answer_bytes_;
 };
 
 // A LocalAnswer in the datagram that it came in.

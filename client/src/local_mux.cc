@@ -246,7 +246,7 @@ void LocalMux::Expire(Clock::time_point now) {
 void LocalMux::LookForLife(Clock::time_point now) {
   if (calls_.empty() || state_ != State::kOpen) return;
   if (now < silent_since_ + (asked_for_life_ ? keepalive_.timeout : keepalive_.time)) return;
-  if (asked_for_life_ || !AskForSign(socket_.get())) {
+  if (asked_for_life_ || AskForSign(socket_.get()) == Transfer::kBroken) {
     return Drop(Lost("the server gives no sign of life"), kRest);
   }
   asked_for_life_ = true;
@@ -311,7 +311,7 @@ LocalMux::CallPtr LocalMux::Take(absl::Span<const unsigned char> datagram, std::
     state_ = State::kOpen;
     return nullptr;
   }
-  if (IsSign(datagram)) return nullptr;
+  if (IsFixedReply(datagram)) return nullptr;
   answer = LocalAnswer::Read(datagram);
   const auto found = answer.has_value() ? calls_.find(answer->id()) : calls_.end();
   if (found == calls_.end()) {

@@ -22,4 +22,24 @@ inline void AppendVarint(std::uint64_t value, std::string& to) {
   to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
 }
 
+// Calls `each` with the tag of every field until the input's end or limit; false where one is malformed.
+template <typename Each>
+bool ForEachField(google::protobuf::io::CodedInputStream& input, const Each& each) {
+  while (const std::uint32_t tag = input.ReadTag()) {
+    if (!each(tag)) return false;
+  }
+  return input.ConsumedEntireMessage();
+}
+
+// Calls `read` with the input limited to the length that comes first.
+template <typename Read>
+bool Within(google::protobuf::io::CodedInputStream& input, const Read& read) {
+  std::uint32_t size = 0;
+  if (!input.ReadVarint32(&size) || size > static_cast<std::uint32_t>(input.BytesUntilLimit())) return false;
+  const google::protobuf::io::CodedInputStream::Limit limit = input.PushLimit(static_cast<int>(size));
+  if (!read()) return false;
+  input.PopLimit(limit);
+  return true;
+}
+
 }  // namespace attnd::client

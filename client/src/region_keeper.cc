@@ -14,14 +14,6 @@ namespace {
 
 using State = RegionKeeper::Region::State;
 
-shm::Request MakeRequest(shm::Operation operation) {
-  shm::Request request{};
-  request.magic = shm::kMagic;
-  request.version = shm::kVersion;
-  request.operation = operation;
-  return request;
-}
-
 // Rounded up, so that the time has come when poll returns.
 int MillisecondsUntil(RegionKeeper::Clock::time_point time) {
   if (time == RegionKeeper::Clock::time_point::max()) return -1;
@@ -139,7 +131,7 @@ void RegionKeeper::Step() {
   if (!socket_.valid() && !waiters_.empty() && !Resting()) Connect();
   while (socket_.valid() && !current_.has_value() && !jobs_.empty()) {
     const Job& job = jobs_.front();
-    shm::Request request = MakeRequest(job.operation);
+    shm::Request request = FixedRequest(job.operation);
     request.handle = job.handle;
     if (job.region != nullptr) request.size = job.region->size;
     const Transfer sent = SendRequest(socket_.get(), request, job.region != nullptr ? job.region->fd.get() : -1);

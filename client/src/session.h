@@ -1,4 +1,4 @@
-// A session over gRPC.
+// Opens sessions.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -8,11 +8,12 @@
 #include "absl/status/statusor.h"
 #include "attnd/options.h"
 #include "attnd/session.h"
+#include "client/src/session_stream.h"
 
 namespace attnd::client {
 
-// Opens a session: one attempt. The deadline is that of the opening. Errors: the server's.
-absl::StatusOr<std::unique_ptr<Session>> OpenSession(const std::shared_ptr<grpc::Channel>& channel,
-                                                     const SessionRequest& request, const CallOptions& options);
+// Opens a session: one attempt, over `stream`. The deadline is that of the opening. Errors: the server's.
+absl::StatusOr<std::unique_ptr<Session>> OpenSession(std::shared_ptr<SessionStream> stream,
+                                                     const SessionRequest& request, absl::Time deadline);
 
 }  // namespace attnd::client

@@ -3,17 +3,15 @@
 #include <grpcpp/support/slice.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "attnd/error_detail.h"
-#include "client/messages/session.pb.h"
-#include "client/src/decode.h"
 #include "client/src/proto_time.h"
 #include "client/src/protobuf_wire.h"
 #include "client/src/shape.h"
@@ -36,28 +34,10 @@ std::int64_t RowsOf(const TensorView& tensor, Layout layout) {
   return tensor.sizes[layout == Layout::kBatchSequenceHeadDim ? 1 : 2];
 }
 
-grpc::ByteBuffer OneSlice(const std::string& bytes) {
-  const grpc::Slice slice(bytes);
-  return grpc::ByteBuffer(&slice, 1);
-}
-
-// Appends a tensor's field, unless it is left out.
-absl::Status AppendTensor(const char* name, int field, const TensorView& tensor, DType dtype, std::string& message) {
-  if (tensor.data == nullptr) return absl::OkStatus();
-  const std::optional<std::int64_t> bytes = BytesOf(tensor.sizes, tensor.dtype);
-  if (tensor.dtype != dtype) {
-    return ErrorWithDetail(absl::StatusCode::kInvalidArgument,
-                           {absl::StrCat(name, ".dtype"), "that of the step's other tensors", "another one"});
-  }
-  if (!bytes.has_value() || *bytes > kMaxMessageBytes - static_cast<std::int64_t>(message.size())) {
-    return ErrorWithDetail(absl::StatusCode::kResourceExhausted,
-                           {name, absl::StrCat("at most ", kMaxMessageBytes, " bytes in a message"),
-                            bytes.has_value() ? absl::StrCat(*bytes, " bytes") : "more"});
-  }
-  AppendVarint(BytesTag(field), message);
-  AppendVarint(static_cast<std::uint64_t>(*bytes), message);
-  message.append(static_cast<const char*>(tensor.data), static_cast<std::size_t>(*bytes));
-  return absl::OkStatus();
+absl::Status TooLarge(const char* field, std::int64_t room, std::int64_t max_bytes, const std::string& got) {
+  return ErrorWithDetail(
+      absl::StatusCode::kResourceExhausted,
+      {field, absl::StrCat("at most ", room, " bytes, as a message has ", max_bytes, " at most"), got});
 }
 
 // The dtype of the tensors that a step has; nullopt if it has none.
@@ -76,19 +56,26 @@ SessionFacts FactsOf(const v1::SessionOpened& opened) {
   facts.page_tokens = opened.page_tokens();
   if (opened.has_idle_time()) facts.idle_time = ToDuration(opened.idle_time());
   if (opened.has_life_time()) facts.life_time = ToDuration(opened.life_time());
+  facts.max_message_bytes = opened.max_message_bytes();
   return facts;
 }
 
-// The tensors of a step's answer, copied; their sizes are set by FitReply.
+// A tensor of `size` bytes of its own, which `fill` writes.
+template <typename Fill>
+absl::StatusOr<Tensor> NewOutput(DType dtype, std::size_t size, const Fill& fill) {
+  std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[size]);
+  if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of output"));
+  fill(memory.get());
+  return Tensor(dtype, {}, Tensor::Segment(memory.get(), size), memory);
+}
+
+// The tensors of a step's answer, copied.
 absl::Status TakeTensors(const SplitReply& split, DType dtype, StepReply& reply) {
   if (split.output.has_value()) {
-    const std::size_t size = split.output->size;
-    std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[size]);
-    if (memory == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of output"));
-    }
-    Gather(split, *split.output, memory.get());
-    reply.output = Tensor(dtype, {}, Tensor::Segment(memory.get(), size), memory);
+    absl::StatusOr<Tensor> output =
+        NewOutput(dtype, split.output->size, [&](void* to) { Gather(split, *split.output, to); });
+    if (!output.ok()) return output.status();
+    reply.output = *std::move(output);
   }
   if (split.log_sum_exp.has_value()) {
     if (split.log_sum_exp->size % sizeof(float) != 0) return NotAnAnswer("log_sum_exp: expected whole floats");
@@ -100,7 +87,7 @@ absl::Status TakeTensors(const SplitReply& split, DType dtype, StepReply& reply)
 
 }  // namespace
 
-grpc::ByteBuffer EncodeOpening(const SessionRequest& request) {
+std::string EncodeOpening(const SessionRequest& request) {
   v1::SessionRequest message;
   v1::SessionOpen& open = *message.mutable_open();
   open.set_model(request.model);
@@ -122,12 +109,51 @@ grpc::ByteBuffer EncodeOpening(const SessionRequest& request) {
   open.set_max_tokens(request.max_tokens);
   open.set_max_source_tokens(request.max_source_tokens);
   open.mutable_row_sources()->Add(request.row_sources.begin(), request.row_sources.end());
-  return OneSlice(message.SerializeAsString());
+  return message.SerializeAsString();
 }
 
-absl::StatusOr<grpc::ByteBuffer> EncodeStep(const StepRequest& request, std::uint64_t number) {
-  v1::SessionRequest message;
-  v1::SessionStep& step = *message.mutable_step();
+absl::StatusOr<StepSizes> SizesOf(const StepRequest& request, const SessionLayer& layer) {
+  StepSizes sizes;
+  const DType dtype = DTypeOf(request).value_or(DType::kFp32);
+  for (const auto& [name, tensor, bytes] :
+       {std::tuple{"q", &request.q, &sizes.q}, {"k", &request.k, &sizes.k}, {"v", &request.v, &sizes.v}}) {
+    if (tensor->data == nullptr) continue;
+    if (tensor->dtype != dtype) {
+      return ErrorWithDetail(absl::StatusCode::kInvalidArgument,
+                             {absl::StrCat(name, ".dtype"), "that of the step's other tensors", "another one"});
+    }
+    const std::optional<std::int64_t> size = BytesOf(tensor->sizes, dtype);
+    if (!size.has_value() || *size > kMaxMessageBytes) {
+      return TooLarge(name, kMaxMessageBytes, kMaxMessageBytes,
+                      size.has_value() ? absl::StrCat(*size, " bytes") : "more");
+    }
+    *bytes = *size;
+  }
+  if (request.q.data == nullptr) return sizes;
+  sizes.output_dtype = request.output_dtype.value_or(dtype);
+  sizes.output_sizes = request.q.sizes;
+  sizes.output_sizes[3] = layer.value_head_dim == 0 ? layer.head_dim : layer.value_head_dim;
+  const std::optional<std::int64_t> output = BytesOf(sizes.output_sizes, sizes.output_dtype);
+  const std::optional<std::int64_t> log_sum_exp =
+      tensor::CheckedProduct({request.q.sizes[0], request.q.sizes[1], request.q.sizes[2], std::int64_t{sizeof(float)}});
+  for (const std::optional<std::int64_t>& bytes : {output, log_sum_exp}) {
+    if (!bytes.has_value() || *bytes > kMaxMessageBytes) {
+      return TooLarge("q", kMaxMessageBytes, kMaxMessageBytes, "queries with larger results");
+    }
+  }
+  sizes.output = *output;
+  if (request.return_log_sum_exp) sizes.log_sum_exp = *log_sum_exp;
+  return sizes;
+}
+
+std::array<StepTensor, 3> TensorsOf(const StepRequest& request, const StepSizes& sizes) {
+  return {{{"q", v1::SessionRequest::kQFieldNumber, request.q, sizes.q},
+           {"k", v1::SessionRequest::kKFieldNumber, request.k, sizes.k},
+           {"v", v1::SessionRequest::kVFieldNumber, request.v, sizes.v}}};
+}
+
+v1::SessionStep StepFields(const StepRequest& request, std::uint64_t number) {
+  v1::SessionStep step;
   step.set_step(number);
   step.set_layer(request.layer);
   step.mutable_reorder()->Add(request.reorder.begin(), request.reorder.end());
@@ -151,21 +177,38 @@ absl::StatusOr<grpc::ByteBuffer> EncodeStep(const StepRequest& request, std::uin
     step.mutable_timeout()->set_seconds(absl::IDivDuration(left, absl::Seconds(1), &left));
     step.mutable_timeout()->set_nanos(static_cast<std::int32_t>(absl::ToInt64Nanoseconds(left)));
   }
-  std::string bytes = message.SerializeAsString();
-  const DType same = dtype.value_or(DType::kFp32);
-  for (const auto& [name, field, tensor] : {std::tuple{"q", v1::SessionRequest::kQFieldNumber, &request.q},
-                                            {"k", v1::SessionRequest::kKFieldNumber, &request.k},
-                                            {"v", v1::SessionRequest::kVFieldNumber, &request.v}}) {
-    if (auto s = AppendTensor(name, field, *tensor, same, bytes); !s.ok()) return s;
-  }
-  return OneSlice(bytes);
+  return step;
 }
 
-absl::StatusOr<SessionAnswer> DecodeAnswer(grpc::ByteBuffer& bytes) {
-  const absl::StatusOr<SplitReply> split = Split(bytes);
-  if (!split.ok()) return split.status();
+std::optional<absl::Status> FieldsTooLarge(std::size_t fields, std::int64_t max_bytes) {
+  // Of the others each has a number for each row or source.
+  if (static_cast<std::int64_t>(fields) <= max_bytes) return std::nullopt;
+  return ErrorWithDetail(absl::StatusCode::kResourceExhausted,
+                         {"key_bits", absl::StrCat("at most ", max_bytes, " bytes in a message, with the other fields"),
+                          absl::StrCat(fields, " bytes")});
+}
+
+absl::StatusOr<grpc::ByteBuffer> EncodeStep(const StepRequest& request, const StepSizes& sizes, std::uint64_t number,
+                                            std::int64_t max_bytes) {
+  v1::SessionRequest message;
+  *message.mutable_step() = StepFields(request, number);
+  std::string bytes = message.SerializeAsString();
+  if (auto s = FieldsTooLarge(bytes.size(), max_bytes)) return *std::move(s);
+  for (const StepTensor& tensor : TensorsOf(request, sizes)) {
+    if (tensor.view.data == nullptr) continue;
+    AppendVarint(BytesTag(tensor.field), bytes);
+    AppendVarint(static_cast<std::uint64_t>(tensor.bytes), bytes);
+    const std::int64_t room = std::max<std::int64_t>(max_bytes - static_cast<std::int64_t>(bytes.size()), 0);
+    if (tensor.bytes > room) return TooLarge(tensor.name, room, max_bytes, absl::StrCat(tensor.bytes, " bytes"));
+    bytes.append(static_cast<const char*>(tensor.view.data), static_cast<std::size_t>(tensor.bytes));
+  }
+  const grpc::Slice slice(bytes);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+absl::StatusOr<SessionAnswer> DecodeAnswer(const SplitReply& split) {
   v1::SessionReply message;
-  if (!message.ParseFromString(split->small_fields)) return NotAnAnswer("it is no SessionReply");
+  if (!message.ParseFromString(split.small_fields)) return NotAnAnswer("it is no SessionReply");
   SessionAnswer answer;
   if (message.has_opened()) answer.opened = FactsOf(message.opened());
   if (message.has_going_away()) answer.going_away = ToDuration(message.going_away().time_left());
@@ -177,27 +220,27 @@ absl::StatusOr<SessionAnswer> DecodeAnswer(grpc::ByteBuffer& bytes) {
   answer.reply.used_bytes = result.used_bytes();
   answer.reply.queue_time = ToDuration(result.queue_time());
   answer.reply.compute_time = ToDuration(result.compute_time());
-  if (auto s = TakeTensors(*split, static_cast<DType>(result.dtype()), answer.reply); !s.ok()) return s;
+  if (auto s = TakeTensors(split, static_cast<DType>(result.dtype()), answer.reply); !s.ok()) return s;
   return answer;
 }
 
-absl::Status FitReply(const StepRequest& request, const SessionLayer& layer, StepReply& reply) {
+absl::StatusOr<Tensor> CopyOutput(DType dtype, const void* bytes, std::size_t size) {
+  return NewOutput(dtype, size, [&](void* to) { std::memcpy(to, bytes, size); });
+}
+
+absl::Status FitReply(const StepRequest& request, const StepSizes& sizes, StepReply& reply) {
   if (request.q.data == nullptr) return absl::OkStatus();
-  const DType dtype = request.output_dtype.value_or(request.q.dtype);
-  std::array<std::int64_t, 4> sizes = request.q.sizes;
-  sizes[3] = layer.value_head_dim == 0 ? layer.head_dim : layer.value_head_dim;
-  const std::optional<std::int64_t> bytes = BytesOf(sizes, dtype);
   const auto got = static_cast<std::int64_t>(reply.output.size_bytes());
-  if (reply.output.dtype() != dtype || bytes != got) {
-    return NotAnAnswer(absl::StrCat("output: expected ", bytes.value_or(0), " bytes, got ", got));
+  if (reply.output.dtype() != sizes.output_dtype || got != sizes.output) {
+    return NotAnAnswer(absl::StrCat("output: expected ", sizes.output, " bytes, got ", got));
   }
-  const std::int64_t rows = request.return_log_sum_exp ? sizes[0] * sizes[1] * sizes[2] : 0;
-  if (static_cast<std::int64_t>(reply.log_sum_exp.size()) != rows) {
-    return NotAnAnswer(absl::StrCat("log_sum_exp: expected ", rows, " values, got ", reply.log_sum_exp.size()));
+  const std::size_t values = static_cast<std::size_t>(sizes.log_sum_exp) / sizeof(float);
+  if (reply.log_sum_exp.size() != values) {
+    return NotAnAnswer(absl::StrCat("log_sum_exp: expected ", values, " values, got ", reply.log_sum_exp.size()));
   }
   const std::vector<Tensor::Segment> segments(reply.output.segments().begin(), reply.output.segments().end());
   auto held = std::make_shared<Tensor>(std::move(reply.output));
-  reply.output = Tensor(dtype, sizes, segments, std::move(held));
+  reply.output = Tensor(sizes.output_dtype, sizes.output_sizes, segments, std::move(held));
   return absl::OkStatus();
 }
 

@@ -17,10 +17,8 @@
 #include "client/src/target.h"
 
 namespace attnd::client {
-namespace {
 
-// A memfd of `size` bytes that can never shrink, which is what the server insists on.
-shm::UniqueFd MakeMemory(std::size_t size) {
+shm::UniqueFd MakeSharedMemory(std::size_t size) {
   shm::UniqueFd fd(memfd_create("attnd", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.valid()) return {};
   int truncated;
@@ -31,8 +29,6 @@ shm::UniqueFd MakeMemory(std::size_t size) {
   if (fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) return {};
   return fd;
 }
-
-}  // namespace
 
 SharedMemory::~SharedMemory() {
   // A forked child has no such thread, and another one of its parent's may have held the lock.
@@ -51,7 +47,7 @@ absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size, P
         absl::StrCat("cannot make ", size, " bytes of memory to share: ", std::strerror(errno)));
   };
   if (size == 0) size = 1;
-  shm::UniqueFd fd = MakeMemory(size);
+  shm::UniqueFd fd = MakeSharedMemory(size);
   if (!fd.valid()) return failed();
   // Populated at once: the first call should not pay for the pages.
   void* const data = shm::Map(fd.get(), size, MAP_POPULATE);

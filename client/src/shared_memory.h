@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "attnd/shm/protocol.h"
+#include "attnd/shm/unique_fd.h"
 #include "client/src/region_keeper.h"
 
 namespace attnd::client {
@@ -25,6 +26,10 @@ struct SharedPlace {
   shm::Handle region;
   std::uint64_t offset;
 };
+
+// A memfd of `size` bytes that can never shrink, which is what the server insists on; an invalid one, with errno, if
+// the system has none.
+shm::UniqueFd MakeSharedMemory(std::size_t size);
 
 // The memory that one client shares with the server at one Unix socket. Regions are registered when a call first uses
 // them, and again, by themselves, with a server that was started anew. Thread-safe.

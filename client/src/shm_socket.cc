@@ -43,6 +43,14 @@ shm::UniqueFd ConnectSeqpacket(const std::string& path) {
   return fd;
 }
 
+shm::Request FixedRequest(shm::Operation operation) {
+  shm::Request request{};
+  request.magic = shm::kMagic;
+  request.version = shm::kVersion;
+  request.operation = operation;
+  return request;
+}
+
 Transfer SendRequest(int socket, const shm::Request& request, int fd) {
   shm::Request copy = request;
   iovec data{&copy, sizeof(copy)};
@@ -103,16 +111,12 @@ std::size_t LargestDatagram(int socket) {
   return static_cast<std::size_t>(std::max(size - kBeside, 0));
 }
 
-bool AskForSign(int socket) {
+Transfer AskForSign(int socket) {
   // To release the handle of zeros, which no region has, is answered (docs/shared-memory.md, "The messages").
-  shm::Request request{};
-  request.magic = shm::kMagic;
-  request.version = shm::kVersion;
-  request.operation = shm::Operation::kRelease;
-  return SendRequest(socket, request, -1) != Transfer::kBroken;
+  return SendRequest(socket, FixedRequest(shm::Operation::kRelease), -1);
 }
 
-bool IsSign(absl::Span<const unsigned char> datagram) {
+bool IsFixedReply(absl::Span<const unsigned char> datagram) {
   std::uint64_t magic = 0;
   if (datagram.size() != sizeof(shm::Reply)) return false;
   std::memcpy(&magic, datagram.data(), sizeof(magic));

@@ -20,6 +20,9 @@ shm::UniqueFd ConnectSeqpacket(const std::string& path);
 
 enum class Transfer { kDone, kNotYet, kBroken };
 
+// A fixed message without its operands.
+shm::Request FixedRequest(shm::Operation operation);
+
 // Sends one message, with the descriptor `fd` unless that is -1. kNotYet: poll for POLLOUT.
 Transfer SendRequest(int socket, const shm::Request& request, int fd);
 
@@ -41,11 +44,11 @@ Transfer ReceiveDatagram(int socket, absl::Span<unsigned char> buffer, absl::Spa
 // The largest datagram that the socket takes.
 std::size_t LargestDatagram(int socket);
 
-// Asks a server at PATH.shm for a sign of life, which changes nothing there. Does nothing where there is no room for
-// it: then the server reads nothing. False if the connection has ended.
-bool AskForSign(int socket);
-// Whether a datagram is the sign.
-bool IsSign(absl::Span<const unsigned char> datagram);
+// Asks a server at PATH.shm for a sign of life, which changes nothing there. kNotYet: nothing was sent, as there is no
+// room for it: the server reads nothing.
+Transfer AskForSign(int socket);
+// Whether a datagram answers a fixed message: with the sign, where nothing else was asked.
+bool IsFixedReply(absl::Span<const unsigned char> datagram);
 
 // Ends the connection, also where a forked child has a copy of the socket.
 void EndConnection(int socket);

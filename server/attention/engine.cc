@@ -30,25 +30,6 @@ std::int64_t SizeOf(const v1::ComputeAttentionRequest& request, const RequestTen
                                    key_bias);
 }
 
-bool OutputIsShared(const ValidAttention& valid) {
-  return valid.shared != nullptr && valid.shared->output.region != nullptr;
-}
-
-bool LogSumExpIsShared(const ValidAttention& valid) {
-  return valid.shared != nullptr && valid.shared->log_sum_exp.region != nullptr;
-}
-
-// RESOURCE_EXHAUSTED if the results that are sent with the answer take more than `max_sent_bytes`.
-absl::Status CheckSent(std::int64_t output_bytes, std::int64_t log_sum_exp_bytes, std::int64_t max_sent_bytes) {
-  if (output_bytes + log_sum_exp_bytes <= max_sent_bytes) return absl::OkStatus();
-  const bool output = output_bytes > max_sent_bytes;
-  return FieldError(
-      absl::StatusCode::kResourceExhausted, output ? "output" : "log_sum_exp",
-      absl::StrCat("at most ", max_sent_bytes, " bytes of output and log-sum-exp in a local call's answer (",
-                   "output_shared and log_sum_exp_shared, or a call by gRPC, have room for more)"),
-      absl::StrCat(output_bytes, " and ", log_sum_exp_bytes, " bytes"));
-}
-
 // Whether validating and planning a request takes more than about 0.1 ms: what all its sequences have in common takes
 // no time, what tells them apart some 100 ns each. The fields are not validated yet.
 bool TakesLongToPrepare(const v1::ComputeAttentionRequest& request) {
@@ -158,9 +139,9 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
 absl::Status AttentionEngine::TakeMemory(std::int64_t request_bytes, std::int64_t list_bytes,
                                          const ComputeOptions& options, std::int64_t max_sent_bytes, Job& job) {
   const ValidAttention& valid = job.valid;
-  const std::int64_t output_bytes = OutputIsShared(valid) ? 0 : valid.output_bytes;
-  const std::int64_t log_sum_exp_bytes = LogSumExpIsShared(valid) ? 0 : valid.log_sum_exp_bytes;
-  ATTND_RETURN_IF_ERROR(CheckSent(output_bytes, log_sum_exp_bytes, max_sent_bytes));
+  const std::int64_t output_bytes = valid.sent_output_bytes();
+  const std::int64_t log_sum_exp_bytes = valid.sent_log_sum_exp_bytes();
+  ATTND_RETURN_IF_ERROR(CheckSent(valid, max_sent_bytes));
   job.plan.emplace(valid.attention, kernel_);
   job.work_bytes = schedule::AttentionWorkBytes(*job.plan) + list_bytes;
   job.result.request_bytes = request_bytes;
@@ -197,39 +178,58 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
   }
   // What it holds while it waits.
   struct Waiting {
-    Done done;  // null once it has begun
+    Done done;
     memory::Ticket lease;
   };
   std::shared_ptr<Waiting> waiting;
-  std::unique_ptr<schedule::Work> preparation;
-  std::function<void(const schedule::Outcome&)> ended;
+  Aside aside;
   const absl::Status made = memory::CatchNoMemory([&] {
     waiting = std::make_shared<Waiting>();
     ATTND_ASSIGN_OR_RETURN(waiting->lease, Admit(ledger_, AccountOf(options), SizeOf(request, tensors)));
-    auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes, arrival = schedule::Clock::now()] {
+    auto prepare = [this, &request, &tensors, options, waiting, max_sent_bytes,
+                    arrival = schedule::Clock::now()](const absl::Status& turn) {
+      if (!turn.ok()) {
+        waiting->lease = {};
+        return waiting->done(turn);
+      }
       const auto prepare_job = [&](const ComputeOptions& kept, Job& job) {
         return Prepare(request, tensors, kept, max_sent_bytes, job);
       };
-      Run(prepare_job, options, std::exchange(waiting->done, nullptr), arrival, std::move(waiting->lease));
+      Run(prepare_job, options, std::move(waiting->done), arrival, std::move(waiting->lease));
     };
-    preparation = std::make_unique<Preparation>(std::move(prepare));
-    ended = [waiting, deadline = options.deadline, max_queue_time = max_queue_time_](const schedule::Outcome& outcome) {
-      if (waiting->done == nullptr) return;
-      waiting->lease = {};
-      waiting->done(StatusOf(outcome, deadline, max_queue_time));
-    };
+    aside = MakeAside(std::move(prepare), options);
     return absl::OkStatus();
   });
   if (!made.ok()) {
-    preparation.reset();
-    ended = nullptr;
+    aside = {};
     waiting.reset();  // whoever is told finds nothing held
     return done(made);
   }
   waiting->done = std::move(done);
   waiting.reset();
+  Submit(std::move(aside), std::move(options));
+}
+
+void AttentionEngine::RunAside(std::function<void(const absl::Status&)> work, ComputeOptions options) {
+  Aside aside = MakeAside(std::move(work), options);
+  Submit(std::move(aside), std::move(options));
+}
+
+AttentionEngine::Aside AttentionEngine::MakeAside(std::function<void(const absl::Status&)> work,
+                                                  const ComputeOptions& options) const {
+  const auto left = std::make_shared<std::function<void(const absl::Status&)>>(std::move(work));  // null once called
+  Aside aside;
+  aside.work = std::make_unique<Preparation>([left] { std::exchange(*left, nullptr)(absl::OkStatus()); });
+  aside.ended = [left, deadline = options.deadline,
+                 max_queue_time = max_queue_time_](const schedule::Outcome& outcome) {
+    if (*left != nullptr) std::exchange(*left, nullptr)(StatusOf(outcome, deadline, max_queue_time));
+  };
+  return aside;
+}
+
+void AttentionEngine::Submit(Aside aside, ComputeOptions options) {
   options.caller = AccountOf(options).get();
-  scheduler_.Submit(std::move(preparation), std::move(options), std::move(ended));
+  scheduler_.Submit(std::move(aside.work), std::move(options), std::move(aside.ended));
 }
 
 const std::shared_ptr<memory::Account>& AttentionEngine::AccountOf(const ComputeOptions& options) const {
@@ -273,9 +273,9 @@ void AttentionEngine::Run(absl::FunctionRef<absl::Status(const ComputeOptions&, 
 absl::StatusOr<std::unique_ptr<schedule::Work>> AttentionEngine::MakeWork(Job& job) const {
   kernel::Attention& attention = job.valid.attention;
   job.valid.PointToBias();
-  attention.out.data = OutputIsShared(job.valid) ? job.valid.shared->output.data : job.result.output.data();
-  attention.log_sum_exp = reinterpret_cast<float*>(LogSumExpIsShared(job.valid) ? job.valid.shared->log_sum_exp.data
-                                                                                : job.result.log_sum_exp.data());
+  attention.out.data = job.valid.output_is_shared() ? job.valid.shared->output.data : job.result.output.data();
+  attention.log_sum_exp = reinterpret_cast<float*>(
+      job.valid.log_sum_exp_is_shared() ? job.valid.shared->log_sum_exp.data : job.result.log_sum_exp.data());
   std::unique_ptr<schedule::Work> work = schedule::MakeAttentionWork(attention, *job.plan);
   if (work == nullptr) return absl::ResourceExhaustedError("the server has no memory to pack k and v");
   return work;

@@ -59,6 +59,7 @@ class AttentionEngine {
   static std::int64_t received_bytes() { return ReceivedBytes::Total(); }
   int threads() const { return scheduler_.threads(); }
   const Limits& limits() const { return validator_.limits(); }
+  const SharedMemory* shared_memory() const { return validator_.memory(); }
 
   // The most bytes that calls held at once since this was last called. For one caller.
   std::int64_t TakePeakBytes() { return ledger_.TakePeakBytes(); }
@@ -89,8 +90,20 @@ class AttentionEngine {
   void ComputeAside(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors, ComputeOptions options,
                     Done done, std::int64_t max_sent_bytes = kAnyBytes);
 
+  // Calls `work` once, with OK on a thread of the scheduler, in the caller's turn; or with the error by which it did
+  // not get there: as for what is computed. It must not throw. May throw std::bad_alloc itself, and then does not call
+  // it.
+  void RunAside(std::function<void(const absl::Status&)> work, ComputeOptions options);
+
  private:
   struct Job;
+  // What RunAside gives to the scheduler.
+  struct Aside {
+    std::unique_ptr<schedule::Work> work;
+    std::function<void(const schedule::Outcome&)> ended;
+  };
+  Aside MakeAside(std::function<void(const absl::Status&)> work, const ComputeOptions& options) const;
+  void Submit(Aside aside, ComputeOptions options);
   const std::shared_ptr<memory::Account>& AccountOf(const ComputeOptions& options) const;
   // What a request that came at `arrival`, and for which `lease` has been taken already, is made a job by.
   void Run(absl::FunctionRef<absl::Status(const ComputeOptions&, Job&)> prepare, ComputeOptions options, Done done,

@@ -56,7 +56,7 @@ std::string ResultAnswer(std::uint64_t id, const AttentionResult& result) {
   return reply->SerializeAsString();
 }
 
-std::string Welcome(const absl::Status& status) {
+std::string Welcome(const absl::Status& status, bool sessions) {
   OnArena<v1::LocalReply> reply;
   v1::LocalWelcome& welcome = *reply->mutable_welcome();
   welcome.set_code(static_cast<std::int32_t>(status.code()));
@@ -64,6 +64,7 @@ std::string Welcome(const absl::Status& status) {
   welcome.set_version(kLocalVersion);
   welcome.set_max_message_bytes(kMaxDatagramBytes);
   welcome.set_max_calls(kMaxLocalCalls);
+  welcome.set_sessions(sessions && status.ok());
   return reply->SerializeAsString();
 }
 

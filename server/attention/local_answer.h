@@ -21,7 +21,7 @@ std::string ErrorAnswer(std::uint64_t id, const absl::Status& status);
 // `result` within kMaxAnsweredBytes.
 std::string ResultAnswer(std::uint64_t id, const AttentionResult& result);
 
-// The answer to a hello: whether calls are taken.
-std::string Welcome(const absl::Status& status);
+// The answer to a hello: whether calls are taken, and sessions.
+std::string Welcome(const absl::Status& status, bool sessions);
 
 }  // namespace attnd::server

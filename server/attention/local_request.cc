@@ -3,7 +3,9 @@
 #include <string>
 
 #include "attnd/v1/local.pb.h"
+#include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/unknown_field_set.h"
+#include "google/protobuf/wire_format_lite.h"
 #include "server/wire/codec.h"
 
 namespace attnd::server {
@@ -41,6 +43,19 @@ std::optional<RefusedCall> ParseRefusedCall(absl::string_view datagram, std::int
       Decode<v1::ComputeAttentionRequest>(grpc::ByteBuffer(&bytes, 1), max_header_bytes).status();
   if (status.ok()) return std::nullopt;  // it is the rest that is wrong
   return RefusedCall{id == nullptr ? 0 : id->varint(), status};
+}
+
+std::optional<absl::string_view> SessionMessageIn(absl::string_view datagram) {
+  using google::protobuf::internal::WireFormatLite;
+  google::protobuf::io::CodedInputStream in(reinterpret_cast<const std::uint8_t*>(datagram.data()),
+                                            static_cast<int>(datagram.size()));
+  constexpr std::uint32_t kTag =
+      WireFormatLite::MakeTag(v1::LocalRequest::kSessionFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  std::uint32_t size = 0;
+  if (in.ReadTag() != kTag || !in.ReadVarint32(&size)) return std::nullopt;
+  datagram.remove_prefix(static_cast<std::size_t>(in.CurrentPosition()));
+  if (size != datagram.size()) return std::nullopt;
+  return datagram;
 }
 
 }  // namespace attnd::server

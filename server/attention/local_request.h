@@ -18,4 +18,8 @@ struct RefusedCall {
 // `datagram`, which protobuf's parser has refused, as such a call; nullopt if it is none.
 std::optional<RefusedCall> ParseRefusedCall(absl::string_view datagram, std::int64_t max_header_bytes);
 
+// The SessionRequest of a datagram that is a LocalRequest with nothing else in it, as it is on the wire; nullopt for
+// any other datagram.
+std::optional<absl::string_view> SessionMessageIn(absl::string_view datagram);
+
 }  // namespace attnd::server

@@ -31,14 +31,18 @@ absl::Status CheckHello(const v1::LocalHello& hello, bool enabled) {
 // Datagrams are taken on one thread; calls end on any.
 class Caller final : public LocalConnection, public std::enable_shared_from_this<Caller> {
  public:
-  Caller(AttentionEngine& engine, CallGate& gate, bool enabled, const Peer& peer, std::shared_ptr<DatagramSink> sink)
+  Caller(AttentionEngine& engine, CallGate& gate, bool enabled, LocalSessions* sessions, const Peer& peer,
+         std::shared_ptr<DatagramSink> sink)
       : engine_(engine),
         gate_(gate),
         enabled_(enabled),
+        sessions_(sessions),
+        peer_(peer),
         account_(engine.ledger().AccountOf(UserName(peer))),
         sink_(std::move(sink)) {}
 
   absl::Status Take(absl::string_view datagram) override {
+    if (const std::optional<absl::string_view> message = SessionMessageIn(datagram)) return TakeOfSession(*message);
     auto request = std::make_unique<OnArena<v1::LocalRequest>>();
     if (!(*request)->ParseFromArray(datagram.data(), static_cast<int>(datagram.size()))) {
       return TakeRefused(datagram);
@@ -50,6 +54,10 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
         return Begin(std::move(request));
       case v1::LocalRequest::kCancel:
         return Cancel((*request)->cancel().id());
+      case v1::LocalRequest::kSession:
+        return TakeOfSession((*request)->session().SerializeAsString());
+      case v1::LocalRequest::kSessionClose:
+        return CloseSession();
       case v1::LocalRequest::KIND_NOT_SET:
         break;
     }
@@ -64,9 +72,25 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
       calls.swap(calls_);
     }
     for (const auto& [id, call] : calls) call->Cancel();
+    if (session_ != nullptr) session_->Drop();
   }
 
  private:
+  absl::Status TakeOfSession(absl::string_view message) {
+    if (!takes_calls_ || sessions_ == nullptr) return absl::InvalidArgumentError("a session without a welcome");
+    if (session_closed_) return absl::InvalidArgumentError("a message of a session that was closed");
+    if (!std::exchange(had_session_, true)) session_ = sessions_->Begin(peer_, sink_);
+    if (session_ != nullptr) session_->Take(message);
+    return absl::OkStatus();
+  }
+
+  absl::Status CloseSession() {
+    if (!had_session_ || session_closed_) return absl::InvalidArgumentError("a close without a session");
+    session_closed_ = true;
+    if (session_ != nullptr) session_->Close();
+    return absl::OkStatus();
+  }
+
   absl::Status TakeRefused(absl::string_view datagram) {
     const std::optional<RefusedCall> refused = ParseRefusedCall(datagram, engine_.limits().max_header_bytes);
     if (!refused.has_value()) return absl::InvalidArgumentError("a datagram that is no message of this protocol");
@@ -88,7 +112,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
     greeted_ = true;
     const absl::Status status = CheckHello(hello, enabled_);
     takes_calls_ = status.ok();
-    sink_->Send(Welcome(status), nullptr);
+    sink_->Send(Welcome(status, sessions_ != nullptr), nullptr);
     return absl::OkStatus();
   }
 
@@ -150,11 +174,16 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
   AttentionEngine& engine_;
   CallGate& gate_;
   const bool enabled_;
+  LocalSessions* const sessions_;
+  const Peer peer_;
   const std::shared_ptr<memory::Account> account_;  // one for all connections of a user
   const std::shared_ptr<DatagramSink> sink_;
   // Of the thread that takes datagrams.
   bool greeted_ = false;
   bool takes_calls_ = false;
+  bool had_session_ = false;
+  bool session_closed_ = false;
+  std::shared_ptr<LocalSession> session_;  // null before the first, and if that could not begin
 
   absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
@@ -164,7 +193,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
 }  // namespace
 
 std::shared_ptr<LocalConnection> LocalService::Connect(const Peer& peer, std::shared_ptr<DatagramSink> sink) {
-  return std::make_shared<Caller>(engine_, gate_, enabled_, peer, std::move(sink));
+  return std::make_shared<Caller>(engine_, gate_, enabled_, sessions_, peer, std::move(sink));
 }
 
 }  // namespace attnd::server

@@ -58,104 +58,30 @@ absl::Status SetScale(const Request& request, kernel::Attention& attention) {
   return Refusal(contract::CheckScale(attention.scale));
 }
 
-// Whether this server takes shared memory at all.
-absl::Status CheckShares(const SharedMemory* memory, absl::string_view field) {
-  if (memory != nullptr) return absl::OkStatus();
-  return FieldError(absl::StatusCode::kFailedPrecondition, field,
-                    "none (this server shares no memory: it has no unix: address, or --noshared_memory)",
-                    "a tensor in shared memory");
-}
-
-// Whether `written` has no byte of any of the others.
-bool ApartFrom(std::initializer_list<const SharedBytes*> others, const SharedBytes& written) {
-  return std::all_of(others.begin(), others.end(), [&written](const SharedBytes* other) {
-    return other->region != written.region || written.data + written.size <= other->data ||
-           other->data + other->size <= written.data;
-  });
-}
-
-// Tells where one tensor is: sent, or in shared memory.
-class TensorSetter {
- public:
-  TensorSetter(const Request& request, const SharedMemory* memory, ValidAttention& valid)
-      : layout_(request.layout()), memory_(memory), valid_(valid) {
-    if (request.has_q_shared() || request.has_k_shared() || request.has_v_shared() || request.has_output_shared() ||
-        request.has_log_sum_exp_shared()) {
-      valid.shared = std::make_shared<SharedParts>();
-    }
-  }
-
-  absl::Status Set(absl::string_view field, const TensorBytes& sent, const v1::SharedTensor* shared,
-                   SharedParts::Part SharedParts::*part, const Shape& shape, kernel::TensorView& view) {
-    ATTND_ASSIGN_OR_RETURN(const std::int64_t expected, ExpectedBytes(field, shape, view.dtype));
-    SetStrides(layout_, shape, view);
-    if (shared == nullptr) {
-      view.segments = sent.segments.data();
-      view.segment_count = static_cast<std::int64_t>(sent.segments.size());
-      return CheckBytes(field, expected, shape, view.dtype, sent.size);
-    }
-    const std::string shared_field = absl::StrCat(field, "_shared");
-    ATTND_RETURN_IF_ERROR(CheckShares(memory_, shared_field));
-    if (sent.size != 0) {
-      return InvalidField(field, absl::StrCat("nothing beside ", shared_field), absl::StrCat(sent.size, " bytes"));
-    }
-    SharedParts::Part& place = valid_.shared.get()->*part;
-    ATTND_ASSIGN_OR_RETURN(place.bytes, memory_->Resolve(shared_field, *shared, static_cast<std::size_t>(expected)));
-    place.segment = {place.bytes.data, place.bytes.size};
-    view.segments = &place.segment;
-    view.segment_count = 1;
-    return absl::OkStatus();
-  }
-
-  // Call after q, k and v. An output over them would be written while these are read.
-  absl::Status SetOutput(const v1::SharedTensor& shared) {
-    SharedParts& parts = *valid_.shared;
-    ATTND_RETURN_IF_ERROR(CheckShares(memory_, "output_shared"));
-    ATTND_ASSIGN_OR_RETURN(parts.output,
-                           memory_->Resolve("output_shared", shared, static_cast<std::size_t>(valid_.output_bytes)));
-    if (ApartFrom({&parts.q.bytes, &parts.k.bytes, &parts.v.bytes}, parts.output)) return absl::OkStatus();
-    return InvalidField("output_shared.offset", "bytes apart from q, k and v", shared.offset());
-  }
-
-  // Call last, likewise. The kernel writes floats, each with one store.
-  absl::Status SetLogSumExp(const v1::SharedTensor& shared) {
-    SharedParts& parts = *valid_.shared;
-    ATTND_RETURN_IF_ERROR(CheckShares(memory_, "log_sum_exp_shared"));
-    if (valid_.log_sum_exp_bytes == 0) {
-      return InvalidField("log_sum_exp_shared", "none without return_log_sum_exp", "a place in shared memory");
-    }
-    if (shared.offset() % alignof(float) != 0) {
-      return InvalidField("log_sum_exp_shared.offset", absl::StrCat("a multiple of ", alignof(float)), shared.offset());
-    }
-    ATTND_ASSIGN_OR_RETURN(parts.log_sum_exp, memory_->Resolve("log_sum_exp_shared", shared,
-                                                               static_cast<std::size_t>(valid_.log_sum_exp_bytes)));
-    if (ApartFrom({&parts.q.bytes, &parts.k.bytes, &parts.v.bytes, &parts.output}, parts.log_sum_exp)) {
-      return absl::OkStatus();
-    }
-    return InvalidField("log_sum_exp_shared.offset", "bytes apart from q, k, v and the output", shared.offset());
-  }
-
- private:
-  const v1::Layout layout_;
-  const SharedMemory* const memory_;
-  ValidAttention& valid_;
-};
-
 // q, k and v.
-absl::Status SetTensors(const Request& request, const Limits& limits, const RequestTensors& sent, TensorSetter& setter,
+absl::Status SetTensors(const Request& request, const Limits& limits, const RequestTensors& sent, TensorPlaces& places,
                         kernel::Attention& a) {
   const std::int64_t kv_batch = request.kv_batch() == 0 ? a.batch : request.kv_batch();
   ATTND_RETURN_IF_ERROR(CheckRange("kv_batch", kv_batch, 1, limits.max_dim));
   const auto shared = [](bool has, const v1::SharedTensor& tensor) { return has ? &tensor : nullptr; };
-  ATTND_RETURN_IF_ERROR(setter.Set("q", sent.q, shared(request.has_q_shared(), request.q_shared()), &SharedParts::q,
+  ATTND_RETURN_IF_ERROR(places.Set("q", sent.q, shared(request.has_q_shared(), request.q_shared()), &SharedParts::q,
                                    {a.batch, a.heads, a.query_length, a.head_dim}, a.q));
-  ATTND_RETURN_IF_ERROR(setter.Set("k", sent.k, shared(request.has_k_shared(), request.k_shared()), &SharedParts::k,
+  ATTND_RETURN_IF_ERROR(places.Set("k", sent.k, shared(request.has_k_shared(), request.k_shared()), &SharedParts::k,
                                    {kv_batch, a.kv_heads, a.key_length, a.head_dim}, a.k));
-  return setter.Set("v", sent.v, shared(request.has_v_shared(), request.v_shared()), &SharedParts::v,
+  return places.Set("v", sent.v, shared(request.has_v_shared(), request.v_shared()), &SharedParts::v,
                     {kv_batch, a.kv_heads, a.key_length, a.value_head_dim}, a.v);
 }
 
 }  // namespace
+
+absl::Status CheckSent(const ValidAttention& valid, std::int64_t max_sent_bytes) {
+  const std::int64_t output = valid.sent_output_bytes(), log_sum_exp = valid.sent_log_sum_exp_bytes();
+  if (output + log_sum_exp <= max_sent_bytes) return absl::OkStatus();
+  return FieldError(absl::StatusCode::kResourceExhausted, output > max_sent_bytes ? "output" : "log_sum_exp",
+                    absl::StrCat("at most ", max_sent_bytes, " bytes of output and log-sum-exp in an answer by a local",
+                                 " socket (output_shared and log_sum_exp_shared, or gRPC, have room for more)"),
+                    absl::StrCat(output, " and ", log_sum_exp, " bytes"));
+}
 
 absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& request, const RequestTensors& tensors,
                                                             const model::Model* model) const {
@@ -168,15 +94,16 @@ absl::StatusOr<ValidAttention> AttentionValidator::Validate(const Request& reque
   ATTND_RETURN_IF_ERROR(CheckLayout(request.layout()));
   ATTND_RETURN_IF_ERROR(SetScale(request, a));
   ATTND_RETURN_IF_ERROR(SetSequences(request, a));
-  TensorSetter setter(request, memory_, valid);
-  ATTND_RETURN_IF_ERROR(SetTensors(request, limits_, tensors, setter, a));
+  TensorPlaces places(request.layout(), memory_, valid.shared);
+  ATTND_RETURN_IF_ERROR(SetTensors(request, limits_, tensors, places, a));
   ATTND_ASSIGN_OR_RETURN(const ResultBytes result, SetResult(request.layout(), request.return_log_sum_exp(), limits_,
                                                              {a.batch, a.heads, a.query_length, a.value_head_dim}, a));
   valid.output_bytes = result.output;
   valid.log_sum_exp_bytes = result.log_sum_exp;
   ATTND_RETURN_IF_ERROR(PlaceRows(request, a, valid.places));
-  if (request.has_output_shared()) ATTND_RETURN_IF_ERROR(setter.SetOutput(request.output_shared()));
-  if (request.has_log_sum_exp_shared()) ATTND_RETURN_IF_ERROR(setter.SetLogSumExp(request.log_sum_exp_shared()));
+  if (request.has_output_shared()) ATTND_RETURN_IF_ERROR(places.SetOutput(request.output_shared(), valid.output_bytes));
+  if (request.has_log_sum_exp_shared())
+    ATTND_RETURN_IF_ERROR(places.SetLogSumExp(request.log_sum_exp_shared(), valid.log_sum_exp_bytes));
   return valid;
 }
 

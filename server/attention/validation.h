@@ -10,22 +10,12 @@
 #include "kernel/attention.h"
 #include "model/model.h"
 #include "server/attention/row_places.h"
+#include "server/attention/tensor_places.h"
 #include "server/config/limits.h"
 #include "server/shm/shared_memory.h"
 #include "server/wire/codec.h"
 
 namespace attnd::server {
-
-// What a request has in shared memory. A part without a region is not shared.
-struct SharedParts {
-  struct Part {
-    SharedBytes bytes;
-    kernel::Segment segment;  // the same bytes
-  };
-  Part q, k, v;
-  SharedBytes output;
-  SharedBytes log_sum_exp;
-};
 
 // A request that may run. The output, the log-sum-exp and `attention.bias` are null still: whoever runs it must
 // allocate the former (unless they are in shared memory) and call PointToBias. Everything else borrows from the request
@@ -39,9 +29,18 @@ struct ValidAttention {
   std::shared_ptr<SharedParts> shared;  // null if nothing is
   RowPlaces places;                     // that `attention` points to
 
+  bool output_is_shared() const { return shared != nullptr && shared->output.region != nullptr; }
+  bool log_sum_exp_is_shared() const { return shared != nullptr && shared->log_sum_exp.region != nullptr; }
+  // Of what is sent with the answer.
+  std::int64_t sent_output_bytes() const { return output_is_shared() ? 0 : output_bytes; }
+  std::int64_t sent_log_sum_exp_bytes() const { return log_sum_exp_is_shared() ? 0 : log_sum_exp_bytes; }
+
   // Sets `attention.bias`, which points into this object.
   void PointToBias() { attention.bias = bias.has_value() ? &*bias : nullptr; }
 };
+
+// RESOURCE_EXHAUSTED if the results that are sent with the answer take more than `max_sent_bytes`.
+absl::Status CheckSent(const ValidAttention& valid, std::int64_t max_sent_bytes);
 
 // Thread-safe.
 class AttentionValidator {
@@ -51,6 +50,7 @@ class AttentionValidator {
       : limits_(limits), memory_(memory) {}
 
   const Limits& limits() const { return limits_; }
+  const SharedMemory* memory() const { return memory_; }
 
   // `request` without its tensors, and these. CheckBias (server/attention/bias.h) has passed it, and `model` is null
   // if it is without bias. Errors: INVALID_ARGUMENT and RESOURCE_EXHAUSTED naming the field, what

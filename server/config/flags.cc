@@ -85,6 +85,10 @@ ABSL_FLAG(std::int64_t, max_peer_sessions, attnd::server::Options().max_peer_ses
           "most sessions of one peer at a time");
 ABSL_FLAG(absl::Duration, session_idle, attnd::server::Options().session_idle,
           "when a session without a step is ended; inf: never");
+ABSL_FLAG(absl::Duration, session_lease, attnd::server::Options().session_lease,
+          "idle for longer than this, a session may be ended where another one that opens finds no room; inf: never");
+ABSL_FLAG(absl::Duration, session_grace, attnd::server::Options().session_grace,
+          "for how long a session whose connection is lost may be kept, where its client asks for that; 0: not at all");
 ABSL_FLAG(absl::Duration, session_life, attnd::server::Options().session_life,
           "how old a session may become; inf: any age");
 ABSL_FLAG(std::string, unix_socket_mode, "0660", "permissions of unix: sockets, octal");
@@ -149,7 +153,8 @@ std::string Help() {
             "max_connection_age", "max_connection_age_grace", "stall_seconds", "min_rate"},
            help);
   Describe("Sessions (keys and values that the server keeps)",
-           {"max_sessions", "max_peer_sessions", "session_idle", "session_life"}, help);
+           {"max_sessions", "max_peer_sessions", "session_lease", "session_idle", "session_life", "session_grace"},
+           help);
   Describe("Limits (a call beyond one is refused; GetServerInfo lists them)", NamesOfLimits(), help);
   absl::StrAppend(&help, "\n  --flagfile=FILE  read more flags from a file\n", "  --help, --version\n");
   return help;
@@ -210,6 +215,8 @@ absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv) {
   options.max_sessions = absl::GetFlag(FLAGS_max_sessions);
   options.max_peer_sessions = absl::GetFlag(FLAGS_max_peer_sessions);
   options.session_idle = absl::GetFlag(FLAGS_session_idle);
+  options.session_lease = absl::GetFlag(FLAGS_session_lease);
+  options.session_grace = absl::GetFlag(FLAGS_session_grace);
   options.session_life = absl::GetFlag(FLAGS_session_life);
   options.stall = absl::Seconds(absl::GetFlag(FLAGS_stall_seconds));
   options.min_rate = absl::GetFlag(FLAGS_min_rate).bytes;

@@ -57,9 +57,13 @@ absl::Status CheckOptions(const Options& options) {
                                     {"--max_connection_idle", options.max_connection_idle},
                                     {"--max_connection_age", options.max_connection_age},
                                     {"--max_connection_age_grace", options.max_connection_age_grace},
+                                    {"--session_lease", options.session_lease},
                                     {"--session_idle", options.session_idle},
                                     {"--session_life", options.session_life}}) {
     if (value < absl::Milliseconds(1)) return InvalidField(flag, "at least 1ms", absl::FormatDuration(value));
+  }
+  if (options.session_grace < absl::ZeroDuration() || options.session_grace > absl::Hours(24)) {
+    return InvalidField("--session_grace", "0 to 24h", absl::FormatDuration(options.session_grace));
   }
   if (options.max_queue_time <= absl::ZeroDuration()) {
     return InvalidField("--max_queue_time", "a time above 0, or inf", absl::FormatDuration(options.max_queue_time));

@@ -63,9 +63,13 @@ struct Options {
   // Sessions that are open at a time, in all and of one peer.
   std::int64_t max_sessions = 1024;
   std::int64_t max_peer_sessions = 256;
+  // A session without a step for longer than this may be ended where another one finds no room.
+  absl::Duration session_lease = absl::Minutes(1);
   // A session without a step for the first, or older than the second, is ended. Infinite: never.
   absl::Duration session_idle = absl::Minutes(10);
   absl::Duration session_life = absl::Hours(24);
+  // For how long a session may be kept whose connection is lost, if its client asks for that.
+  absl::Duration session_grace = absl::Seconds(30);
   // Whether a client may send as much of a call as the connection carries in a round trip (up to some MiB) before the
   // call is let in, or 64 KiB. With it large calls over a distance are faster; without it, calls that are refused cost
   // less.

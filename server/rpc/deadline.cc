@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/rpc/status.h"
+#include "server/rpc/status_macros.h"
 
 namespace attnd::server {
 
@@ -18,21 +19,25 @@ std::chrono::steady_clock::time_point SteadyDeadline(gpr_timespec deadline) {
   return steady_clock::now() + std::chrono::seconds(left.tv_sec) + std::chrono::nanoseconds(left.tv_nsec);
 }
 
-absl::StatusOr<std::chrono::steady_clock::time_point> DeadlineAfter(const google::protobuf::Duration& timeout) {
+absl::StatusOr<absl::Duration> CheckedDuration(absl::string_view field, const google::protobuf::Duration& duration) {
   // As google.protobuf.Duration has it: ten thousand years.
   constexpr std::int64_t kMaxSeconds = 315'576'000'000;
   constexpr std::int32_t kMaxNanos = 999'999'999;
-  const std::int64_t seconds = timeout.seconds();
-  const std::int32_t nanos = timeout.nanos();
-  if (seconds < 0 || seconds > kMaxSeconds || nanos < 0 || nanos > kMaxNanos) {
-    return InvalidField("timeout",
-                        absl::StrCat("a duration of 0 to ", kMaxSeconds, " seconds, its nanos 0 to ", kMaxNanos),
-                        absl::StrCat(seconds, " seconds and ", nanos, " nanos"));
+  const std::int64_t seconds = duration.seconds();
+  const std::int32_t nanos = duration.nanos();
+  if (seconds >= 0 && seconds <= kMaxSeconds && nanos >= 0 && nanos <= kMaxNanos) {
+    return absl::Seconds(seconds) + absl::Nanoseconds(nanos);
   }
+  return InvalidField(field, absl::StrCat("a duration of 0 to ", kMaxSeconds, " seconds, its nanos 0 to ", kMaxNanos),
+                      absl::StrCat(seconds, " seconds and ", nanos, " nanos"));
+}
+
+absl::StatusOr<std::chrono::steady_clock::time_point> DeadlineAfter(const google::protobuf::Duration& timeout) {
+  ATTND_ASSIGN_OR_RETURN(const absl::Duration time, CheckedDuration("timeout", timeout));
   using std::chrono::steady_clock;
-  constexpr std::int64_t kFar = std::int64_t{100} * 365 * 24 * 3600;
-  if (seconds > kFar) return steady_clock::time_point::max();
-  return steady_clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(nanos);
+  constexpr absl::Duration kFar = absl::Hours(24 * 365 * 100);
+  if (time > kFar) return steady_clock::time_point::max();
+  return steady_clock::now() + absl::ToChronoNanoseconds(time);
 }
 
 }  // namespace attnd::server

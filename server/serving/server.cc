@@ -79,8 +79,10 @@ StallLimit StallLimitOf(const Options& options) {
 SessionOptions SessionOptionsOf(const Options& options) {
   return {.most = options.max_sessions,
           .most_of_peer = options.max_peer_sessions,
+          .lease = options.session_lease,
           .idle = options.session_idle,
-          .life = options.session_life};
+          .life = options.session_life,
+          .grace = options.session_grace};
 }
 
 AttentionServiceOptions AttentionServiceOptionsOf(const Options& options) {
@@ -135,7 +137,8 @@ Server::Server(const Options& options, const kernel::Kernel& kernel, const std::
               options.max_queue_time),
       attention_service_(engine_, gate_, stalls_, AttentionServiceOptionsOf(options)),
       session_service_(engine_, registry_, gate_, stalls_, SessionOptionsOf(options), TrustedProxies(options)),
-      local_service_(engine_, local_gate_, options.local_calls),
+      local_sessions_(session_service_.host(), local_gate_),
+      local_service_(engine_, local_gate_, options.local_calls, &local_sessions_),
       model_service_(options.limits, registry_, ledger_, stalls_, TrustedProxies(options)),
       info_service_(InfoOf(options, kernel, engine_.threads(), process_settings),
                     [this](v1::GetServerInfoResponse& info) {
@@ -303,6 +306,7 @@ std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
     if (at_work) last_busy = now;
     if (now >= deadline || now - last_busy >= kLastWord) {
       const std::int64_t left = at_work ? std::max<std::int64_t>(calls_in_flight(), 1) : 0;
+      static_cast<void>(memory::CatchNoMemoryIn([this] { session_service_.EndAll(); }));
       grpc_server_cancel_all_calls(grpc_server_->c_server());
       return left;
     }

@@ -24,6 +24,7 @@
 #include "server/serving/grpc_calls.h"
 #include "server/serving/info_service.h"
 #include "server/serving/receive_quota.h"
+#include "server/session/local_session.h"
 #include "server/session/service.h"
 #include "server/shm/listener.h"
 #include "server/shm/shared_memory.h"
@@ -111,6 +112,7 @@ class Server {
   AttentionEngine engine_;
   AttentionService attention_service_;
   SessionService session_service_;
+  LocalSessionService local_sessions_;
   LocalService local_service_;
   ModelService model_service_;
   InfoService info_service_;

@@ -32,6 +32,7 @@ v1::MemoryUse ToProto(const memory::Ledger::Usage& usage) {
   proto.set_refused_by_total(usage.refused_by_total);
   proto.set_refused_by_share(usage.refused_by_share);
   proto.set_refused_as_never_fitting(usage.refused_as_never_fitting);
+  proto.set_max_peer_bytes(usage.most_for_one);
   return proto;
 }
 
@@ -42,6 +43,8 @@ void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Coun
             v1::GetServerInfoResponse& info) {
   info.mutable_sessions()->set_open(sessions.open);
   info.mutable_sessions()->set_evicted(sessions.evicted);
+  info.mutable_sessions()->set_max_sessions(sessions.most);
+  info.mutable_sessions()->set_max_peer_sessions(sessions.most_of_peer);
   *info.mutable_memory() = ToProto(ledger.GetUsage());
   if (shared != nullptr) *info.mutable_shared_memory() = ToProto(shared->GetUsage());
   info.set_model_bytes(models.table_bytes());

@@ -25,15 +25,17 @@ class SessionService final
   // `proxies`: those that are trusted to name their callers (server/rpc/peers.h).
   SessionService(AttentionEngine& engine, const model::Registry& registry, CallGate& gate, StallWatch& stalls,
                  const SessionOptions& options, std::vector<AddressRange> proxies = {})
-      : engine_(engine),
-        registry_(registry),
-        gate_(gate),
+      : gate_(gate),
         stalls_(stalls),
         peers_(engine.ledger(), std::move(proxies)),
-        table_(options) {}
+        table_(options),
+        host_{engine, registry, table_} {}
+
+  // For sessions that come by another way than gRPC, and are in the same table.
+  const SessionHost& host() const { return host_; }
 
   RawReactor* Attend(grpc::CallbackServerContext* context) override {
-    return MakeSessionStream(engine_, registry_, gate_, table_, refused_, stalls_, peers_, *context);
+    return MakeSessionStream(host_, gate_, refused_, stalls_, peers_, *context);
   }
 
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext* context, const v1::ListSessionsRequest* request,
@@ -43,17 +45,18 @@ class SessionService final
 
   // For a server that stops: opens no session any more, and tells those that are open.
   void GoAway(absl::Duration time_left) { table_.GoAway(time_left); }
+  // And ends those that are open still. May throw std::bad_alloc.
+  void EndAll() { table_.EndAll(); }
 
   SessionTable::Use use() const { return table_.use(); }
 
  private:
-  AttentionEngine& engine_;
-  const model::Registry& registry_;
   CallGate& gate_;
   StallWatch& stalls_;
   const Peers peers_;
   RefusedStreams<RawReactor> refused_;
   SessionTable table_;
+  const SessionHost host_;
 };
 
 }  // namespace attnd::server

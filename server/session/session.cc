@@ -12,6 +12,7 @@
 #include "memory/no_memory.h"
 #include "server/attention/numbers.h"
 #include "server/attention/shapes.h"
+#include "server/attention/tensor_places.h"
 #include "server/rpc/status.h"
 #include "server/rpc/status_macros.h"
 #include "tensor/dtype.h"
@@ -33,35 +34,32 @@ absl::StatusOr<std::unique_ptr<cache::Sequences>> MakeKept(const std::optional<K
   return cache::Sequences::Create(kept->pages, kept->sequences, kept->most_tokens);
 }
 
-// A tensor that came with the message, in the step's layout. Errors: INVALID_ARGUMENT.
-absl::StatusOr<kernel::TensorView> ViewOfSent(absl::string_view field, const TensorBytes& sent, v1::Layout layout,
-                                              const Shape& shape, tensor::DType dtype) {
-  ATTND_ASSIGN_OR_RETURN(const std::int64_t expected, ExpectedBytes(field, shape, dtype));
-  ATTND_RETURN_IF_ERROR(CheckBytes(field, expected, shape, dtype, sent.size));
-  kernel::TensorView view{};
-  view.segments = sent.segments.data();
-  view.segment_count = static_cast<std::int64_t>(sent.segments.size());
-  view.dtype = dtype;
-  SetStrides(layout, shape, view);
-  return view;
+absl::Status CheckNone(absl::string_view field, const TensorBytes& sent, bool shared, absl::string_view without) {
+  if (sent.size == 0 && !shared) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("none without ", without),
+                      shared ? "a place in shared memory" : absl::StrCat(sent.size, " bytes"));
 }
 
-absl::Status CheckNone(absl::string_view field, const TensorBytes& sent, absl::string_view without) {
-  if (sent.size == 0) return absl::OkStatus();
-  return InvalidField(field, absl::StrCat("none without ", without), absl::StrCat(sent.size, " bytes"));
-}
+const v1::SharedTensor* IfShared(bool has, const v1::SharedTensor& tensor) { return has ? &tensor : nullptr; }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Session>> Session::Create(SessionShape shape, const Limits& limits) {
+absl::StatusOr<std::unique_ptr<Session>> Session::Create(SessionShape shape, const Limits& limits,
+                                                         const SharedMemory* memory, std::int64_t max_sent_bytes) {
   ATTND_ASSIGN_OR_RETURN(std::unique_ptr<cache::Sequences> self, MakeKept(shape.self));
   ATTND_ASSIGN_OR_RETURN(std::unique_ptr<cache::Sequences> cross, MakeKept(shape.cross));
-  return std::unique_ptr<Session>(new Session(std::move(shape), limits, std::move(self), std::move(cross)));
+  return std::unique_ptr<Session>(
+      new Session(std::move(shape), limits, memory, max_sent_bytes, std::move(self), std::move(cross)));
 }
 
-Session::Session(SessionShape shape, const Limits& limits, std::unique_ptr<cache::Sequences> self,
-                 std::unique_ptr<cache::Sequences> cross)
-    : shape_(std::move(shape)), limits_(limits), self_(std::move(self)), cross_(std::move(cross)) {
+Session::Session(SessionShape shape, const Limits& limits, const SharedMemory* memory, std::int64_t max_sent_bytes,
+                 std::unique_ptr<cache::Sequences> self, std::unique_ptr<cache::Sequences> cross)
+    : shape_(std::move(shape)),
+      limits_(limits),
+      memory_(memory),
+      max_sent_bytes_(max_sent_bytes),
+      self_(std::move(self)),
+      cross_(std::move(cross)) {
   marks_.row_sources = shape_.row_sources;
   marks_.key_starts.assign(static_cast<std::size_t>(shape_.rows), 0);
 }
@@ -94,7 +92,9 @@ absl::StatusOr<std::optional<ValidAttention>> Session::Prepare(const v1::Session
     ATTND_ASSIGN_OR_RETURN(ValidAttention attention, Attend(step, tensors));
     return std::optional(std::move(attention));
   }
-  ATTND_RETURN_IF_ERROR(CheckNone("q", tensors.q, "query_length"));
+  ATTND_RETURN_IF_ERROR(CheckNone("q", tensors.q, step.has_q_shared(), "query_length"));
+  ATTND_RETURN_IF_ERROR(CheckNone("output_shared", {}, step.has_output_shared(), "query_length"));
+  ATTND_RETURN_IF_ERROR(CheckNone("log_sum_exp_shared", {}, step.has_log_sum_exp_shared(), "query_length"));
   return std::optional<ValidAttention>();
 }
 
@@ -179,8 +179,8 @@ absl::Status Session::Append(const v1::SessionStep& step, const RequestTensors& 
   const SessionLayer& layer = LayerOf(step.layer());
   cache::Sequences& kept = KeptBy(layer);
   if (step.key_length() == 0) {
-    ATTND_RETURN_IF_ERROR(CheckNone("k", tensors.k, "key_length"));
-    return CheckNone("v", tensors.v, "key_length");
+    ATTND_RETURN_IF_ERROR(CheckNone("k", tensors.k, step.has_k_shared(), "key_length"));
+    return CheckNone("v", tensors.v, step.has_v_shared(), "key_length");
   }
   kernel::Attention types{};
   ATTND_RETURN_IF_ERROR(SetDtypes(step.dtype(), step.output_dtype(), step.product_precision(), types).status());
@@ -199,9 +199,13 @@ absl::Status Session::Append(const v1::SessionStep& step, const RequestTensors& 
   }
   const Shape k{sequences, layer.kept.kv_heads, step.key_length(), layer.kept.head_dim};
   const Shape v{sequences, layer.kept.kv_heads, step.key_length(), layer.kept.value_head_dim};
-  ATTND_ASSIGN_OR_RETURN(const kernel::TensorView keys, ViewOfSent("k", tensors.k, step.layout(), k, types.k.dtype));
-  ATTND_ASSIGN_OR_RETURN(const kernel::TensorView values, ViewOfSent("v", tensors.v, step.layout(), v, types.v.dtype));
-  return kept.Append(layer.place, counts, keys, values);
+  std::shared_ptr<SharedParts> shared;  // until they are copied
+  TensorPlaces places(step.layout(), memory_, shared);
+  ATTND_RETURN_IF_ERROR(
+      places.Set("k", tensors.k, IfShared(step.has_k_shared(), step.k_shared()), &SharedParts::k, k, types.k));
+  ATTND_RETURN_IF_ERROR(
+      places.Set("v", tensors.v, IfShared(step.has_v_shared(), step.v_shared()), &SharedParts::v, v, types.v));
+  return kept.Append(layer.place, counts, types.k, types.v);
 }
 
 absl::StatusOr<ValidAttention> Session::Attend(const v1::SessionStep& step, const RequestTensors& tensors) {
@@ -219,12 +223,18 @@ absl::StatusOr<ValidAttention> Session::Attend(const v1::SessionStep& step, cons
   a.mask = layer.is_self ? kernel::Mask::kCausal : kernel::Mask::kNone;
   valid.bias = layer.bias;
   ATTND_ASSIGN_OR_RETURN(valid.output_dtype, SetDtypes(step.dtype(), step.output_dtype(), step.product_precision(), a));
-  ATTND_ASSIGN_OR_RETURN(
-      a.q, ViewOfSent("q", tensors.q, step.layout(), {a.batch, a.heads, a.query_length, a.head_dim}, a.q.dtype));
+  TensorPlaces places(step.layout(), memory_, valid.shared);
+  ATTND_RETURN_IF_ERROR(places.Set("q", tensors.q, IfShared(step.has_q_shared(), step.q_shared()), &SharedParts::q,
+                                   {a.batch, a.heads, a.query_length, a.head_dim}, a.q));
   ATTND_ASSIGN_OR_RETURN(const ResultBytes result, SetResult(step.layout(), step.return_log_sum_exp(), limits_,
                                                              {a.batch, a.heads, a.query_length, a.value_head_dim}, a));
   valid.output_bytes = result.output;
   valid.log_sum_exp_bytes = result.log_sum_exp;
+  if (step.has_output_shared()) ATTND_RETURN_IF_ERROR(places.SetOutput(step.output_shared(), result.output));
+  if (step.has_log_sum_exp_shared()) {
+    ATTND_RETURN_IF_ERROR(places.SetLogSumExp(step.log_sum_exp_shared(), result.log_sum_exp));
+  }
+  ATTND_RETURN_IF_ERROR(CheckSent(valid, max_sent_bytes_));
 
   const auto rows = static_cast<std::size_t>(shape_.rows);
   lists_.resize(rows);
@@ -291,6 +301,16 @@ void Session::Describe(v1::SessionStepResult& result) const {
   const cache::Sequences& kept = KeptBy(layer);
   for (std::int64_t s = 0; s < kept.sequences(); ++s) result.add_lengths(kept.length(layer.place, s));
   result.set_used_bytes(used_bytes());
+}
+
+std::int64_t Session::BytesToCopy(const v1::SessionStep& step) const {
+  if (step.layer() < 0 || step.layer() >= static_cast<std::int64_t>(shape_.layers.size())) return 0;
+  const SessionLayer& layer = LayerOf(step.layer());
+  const double tokens = static_cast<double>(step.key_length()) * static_cast<double>(KeptBy(layer).sequences());
+  const double values = tokens * static_cast<double>(layer.kept.kv_heads) *
+                        static_cast<double>(layer.kept.head_dim + layer.kept.value_head_dim);
+  constexpr double kMost = 1e18;  // fits 63 bits
+  return static_cast<std::int64_t>(std::clamp(values * sizeof(float), 0.0, kMost));
 }
 
 std::int64_t Session::used_bytes() const {

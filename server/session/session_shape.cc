@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "cache/sequences.h"
 #include "contract/request.h"
 #include "errors/field_error.h"
 #include "server/attention/bias.h"
@@ -20,13 +19,6 @@ namespace attnd::server {
 namespace {
 
 using errors::Under;
-
-// What a session takes beside its pages: the stream, gRPC's state of it, and the small fields of its messages.
-constexpr std::int64_t kSessionOverheadBytes = 32 << 10;
-// More than any machine has.
-constexpr std::int64_t kMostBytes = std::int64_t{1} << 60;
-// In a list of pages: the page, as it was before the step, and who uses it.
-constexpr std::int64_t kPageOverheadBytes = 64;
 
 absl::Status CheckRange(absl::string_view field, std::int64_t value, std::int64_t lowest, std::int64_t highest) {
   return Refusal(contract::CheckRange(field, value, lowest, highest));
@@ -87,13 +79,9 @@ absl::StatusOr<std::optional<KeptSequences>> CheckKept(const std::vector<Session
       FieldError(absl::StatusCode::kResourceExhausted, "layers", "keys and values that a machine can hold",
                  absl::StrCat(sequences, " x ", most_tokens, " tokens of ", shapes.size(), " layers"));
   std::optional<cache::PageShape> pages = cache::PageShape::Make(shapes, dtype);
-  if (!pages.has_value()) return too_much;
-  const std::optional<std::int64_t> bytes = cache::Sequences::MostBytes(*pages, sequences, most_tokens);
-  const std::optional<std::int64_t> count = cache::Sequences::MostPages(sequences, most_tokens);
-  if (!bytes.has_value() || *bytes > kMostBytes || *count > kMostBytes / kPageOverheadBytes) return too_much;
-  const std::int64_t lengths = static_cast<std::int64_t>(shapes.size()) * sequences * 16;
-  const std::int64_t most_bytes = *bytes + *count * kPageOverheadBytes + lengths;
-  return std::optional(KeptSequences{*std::move(pages), sequences, most_tokens, most_bytes});
+  const std::optional<reservation::KeptBytes> bytes = reservation::BytesOfKept(shapes, dtype, sequences, most_tokens);
+  if (!pages.has_value() || !bytes.has_value()) return too_much;
+  return std::optional(KeptSequences{*std::move(pages), sequences, most_tokens, *bytes});
 }
 
 absl::StatusOr<std::vector<std::int64_t>> RowSources(const v1::SessionOpen& open) {
@@ -116,10 +104,9 @@ absl::StatusOr<SessionShape> Check(const v1::SessionOpen& open, const Limits& li
   shape.rows = open.rows();
   shape.sources = open.sources();
   // Each row costs memory here before any is taken from the ledger.
-  constexpr std::int64_t kMostRows = 1 << 16;
-  ATTND_RETURN_IF_ERROR(CheckRange("rows", shape.rows, 1, std::min(limits.max_dim, kMostRows)));
-  if (open.layers_size() < 1 || open.layers_size() > kMaxSessionLayers) {
-    return InvalidField("layers", absl::StrCat("1 to ", kMaxSessionLayers, " layers"), open.layers_size());
+  ATTND_RETURN_IF_ERROR(CheckRange("rows", shape.rows, 1, std::min(limits.max_dim, reservation::kMostRows)));
+  if (open.layers_size() < 1 || open.layers_size() > reservation::kMostLayers) {
+    return InvalidField("layers", absl::StrCat("1 to ", reservation::kMostLayers, " layers"), open.layers_size());
   }
   bool self = false, cross = false, biased = false;
   for (int i = 0; i < open.layers_size(); ++i) {
@@ -162,13 +149,10 @@ absl::StatusOr<SessionShape> Check(const v1::SessionOpen& open, const Limits& li
 }  // namespace
 
 std::int64_t SessionShape::reserved_bytes() const {
-  std::int64_t bytes = kSessionOverheadBytes + rows * 64;
-  // The key bits that were given, as they were before a step, and those of each row while it is computed.
-  if (cross.has_value()) bytes += (2 * sources + rows) * ((cross->most_tokens + 7) / 8);
-  for (const std::optional<KeptSequences>* kept : {&self, &cross}) {
-    if (kept->has_value()) bytes += (*kept)->most_bytes;
-  }
-  return bytes;
+  const auto bytes_of = [](const std::optional<KeptSequences>& kept) {
+    return kept.has_value() ? std::optional(kept->bytes) : std::nullopt;
+  };
+  return reservation::SessionBytes(rows, bytes_of(self), bytes_of(cross)).total();
 }
 
 absl::StatusOr<SessionShape> CheckOpen(const v1::SessionOpen& open, const Limits& limits,

@@ -12,12 +12,10 @@
 #include "kernel/attention.h"
 #include "model/model.h"
 #include "model/registry.h"
+#include "reservation/session_bytes.h"
 #include "server/config/limits.h"
 
 namespace attnd::server {
-
-// The most layers of a session: larger models than there are.
-inline constexpr std::int64_t kMaxSessionLayers = 1024;
 
 // A session's layer.
 struct SessionLayer {
@@ -34,7 +32,7 @@ struct KeptSequences {
   cache::PageShape pages;
   std::int64_t sequences;  // rows, or sources
   std::int64_t most_tokens;
-  std::int64_t most_bytes;  // of pages, and of lists of them
+  reservation::KeptBytes bytes;
 };
 
 struct SessionShape {

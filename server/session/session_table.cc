@@ -1,10 +1,13 @@
 #include "server/session/session_table.h"
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "memory/no_memory.h"
+#include "server/rpc/proto_time.h"
 #include "server/rpc/status.h"
 
 namespace attnd::server {
@@ -15,6 +18,62 @@ absl::Status TooMany(absl::string_view field, std::int64_t most, absl::string_vi
                     absl::StrCat("at most ", most, " sessions ", whose, " at a time (--", field, ")"), "one more");
 }
 
+// When to come back: sessions end as their callers like.
+constexpr absl::Duration kComeBack = absl::Seconds(1);
+// And when another connection is to have ended.
+constexpr absl::Duration kYields = absl::Milliseconds(100);
+
+// A session without a connection.
+class ParkedSession final : public OpenSession {
+ public:
+  ParkedSession(SessionTable& table, SessionState& state) : table_(table), state_(std::move(state)) {}
+
+  bool EndIfOver(Clock::time_point now) override {
+    absl::Duration most = absl::ZeroDuration();
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!state_.has_value()) return false;
+      most = std::min(state_->grace, table_.options().life - absl::FromChrono(parked_at_ - state_->begun_at));
+    }
+    return absl::FromChrono(now - parked_at_) > most && Evict();
+  }
+
+  std::optional<absl::Duration> IdleFor(Clock::time_point now) override { return absl::FromChrono(now - parked_at_); }
+
+  bool EndIfLeaseIsOver(Clock::time_point now) override {
+    return absl::FromChrono(now - parked_at_) > table_.options().lease && Evict();
+  }
+
+  bool Evict() override {
+    if (!Yield().has_value()) return false;  // and frees it
+    table_.Remove(this);
+    return true;
+  }
+
+  void Describe(Clock::time_point now, v1::SessionInfo& info) override {
+    absl::MutexLock lock(&mutex_);
+    if (!state_.has_value()) return;
+    info.MergeFrom(state_->said);
+    *info.mutable_age() = ToProto(absl::FromChrono(now - state_->begun_at));
+    *info.mutable_idle() = ToProto(absl::FromChrono(now - parked_at_));
+  }
+
+  // Nobody can resume it there.
+  void SayGoingAway(absl::Duration) override { Evict(); }
+  void EndForStop() override { Evict(); }
+
+  std::optional<SessionState> Yield() override {
+    absl::MutexLock lock(&mutex_);
+    return std::exchange(state_, std::nullopt);
+  }
+
+ private:
+  SessionTable& table_;
+  const Clock::time_point parked_at_ = Clock::now();
+  absl::Mutex mutex_;
+  std::optional<SessionState> state_ ABSL_GUARDED_BY(mutex_);  // nullopt once it is resumed, or ended
+};
+
 }  // namespace
 
 SessionTable::SessionTable(const SessionOptions& options) : options_(options), thread_([this] { Run(); }) {}
@@ -22,34 +81,131 @@ SessionTable::SessionTable(const SessionOptions& options) : options_(options), t
 SessionTable::~SessionTable() {
   {
     absl::MutexLock lock(&mutex_);
-    stopping_ = true;
+    stopping_ = going_away_ = true;
+    std::erase_if(sessions_, [](const auto& entry) { return entry.second.parked != nullptr; });
+    mutex_.Await(absl::Condition(&sessions_, &decltype(sessions_)::empty));
   }
   thread_.join();
 }
 
 absl::Status SessionTable::Add(const std::shared_ptr<OpenSession>& session, const memory::Account* peer) {
+  absl::Status added = TryAdd(session, peer);
+  if (!absl::IsResourceExhausted(added)) return added;
+  MakeRoom([&] {
+    added = TryAdd(session, peer);
+    return !absl::IsResourceExhausted(added);
+  });
+  if (absl::IsResourceExhausted(added)) SetRetryDelay(kComeBack, added);
+  return added;
+}
+
+void SessionTable::MakeRoom(absl::FunctionRef<bool()> enough) {
+  const OpenSession::Clock::time_point now = OpenSession::Clock::now();
+  const std::vector<std::shared_ptr<OpenSession>> all = All();
+  std::vector<std::pair<absl::Duration, OpenSession*>> over;
+  for (const std::shared_ptr<OpenSession>& session : all) {
+    const std::optional<absl::Duration> idle = session->IdleFor(now);
+    if (idle.has_value() && *idle > options_.lease) over.emplace_back(*idle, session.get());
+  }
+  std::sort(over.begin(), over.end(), std::greater<>());
+  std::int64_t ended = 0;
+  for (const auto& [idle, session] : over) {
+    if (!session->EndIfLeaseIsOver(now)) continue;
+    ++ended;
+    if (enough()) break;
+  }
+  absl::MutexLock lock(&mutex_);
+  evicted_ += ended;
+}
+
+std::vector<std::shared_ptr<OpenSession>> SessionTable::All() const {
+  std::vector<std::shared_ptr<OpenSession>> all;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [key, entry] : sessions_) {
+    if (std::shared_ptr<OpenSession> session = entry.session.lock()) all.push_back(std::move(session));
+  }
+  return all;
+}
+
+absl::Status SessionTable::TryAdd(const std::shared_ptr<OpenSession>& session, const memory::Account* peer) {
   absl::MutexLock lock(&mutex_);
   if (going_away_) return StoppingError();
   const auto of_peer = of_peers_.find(peer);
-  if (static_cast<std::int64_t>(sessions_.size()) >= options_.most) {
+  if (static_cast<std::int64_t>(sessions_.size()) - parked_ >= options_.most) {
     return TooMany("max_sessions", options_.most, "in all");
   }
   if (of_peer != of_peers_.end() && of_peer->second >= options_.most_of_peer) {
     return TooMany("max_peer_sessions", options_.most_of_peer, "of one peer");
   }
   std::int64_t& count = of_peers_[peer];
-  sessions_.emplace(session.get(), Entry{session, peer, next_id_++});
+  sessions_.emplace(session.get(), Entry{session, peer, next_id_++, {}});
   ++count;
   return absl::OkStatus();
 }
 
 void SessionTable::Remove(const OpenSession* session) {
   absl::MutexLock lock(&mutex_);
-  const auto entry = sessions_.find(session);
-  if (entry == sessions_.end()) return;
-  const auto of_peer = of_peers_.find(entry->second.peer);
+  const auto found = sessions_.find(session);
+  if (found == sessions_.end()) return;
+  CountOut(found->second);
+  sessions_.erase(found);
+}
+
+void SessionTable::CountOut(const Entry& entry) {
+  if (entry.parked != nullptr) {
+    --parked_;
+    return;
+  }
+  const auto of_peer = of_peers_.find(entry.peer);
   if (--of_peer->second == 0) of_peers_.erase(of_peer);
-  sessions_.erase(entry);
+}
+
+void SessionTable::SetToken(const OpenSession* session, const std::string& token) {
+  absl::MutexLock lock(&mutex_);
+  sessions_.at(session).token = token;
+}
+
+bool SessionTable::Park(const OpenSession* session, SessionState& state) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = sessions_.find(session);
+  if (going_away_ || parked_ >= options_.most || found == sessions_.end()) return false;
+  Entry entry = found->second;
+  SessionState kept;
+  std::swap(kept, state);
+  entry.session = entry.parked = std::make_shared<ParkedSession>(*this, kept);
+  sessions_.emplace(entry.parked.get(), entry);
+  CountOut(found->second);
+  sessions_.erase(found);
+  ++parked_;
+  return true;
+}
+
+absl::StatusOr<SessionState> SessionTable::Resume(const std::string& token, const OpenSession* by) {
+  std::shared_ptr<OpenSession> before;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, entry] : sessions_) {
+      if (!token.empty() && entry.token == token) before = entry.session.lock();
+    }
+  }
+  if (before == nullptr) {
+    return FieldError(absl::StatusCode::kNotFound, "resume.token",
+                      "that of a session whose connection was lost less than its grace time ago", "another one");
+  }
+  std::optional<SessionState> state = before->Yield();
+  if (!state.has_value()) {
+    absl::Status busy = absl::UnavailableError("another connection has the session still, and was told to end");
+    SetRetryDelay(kYields, busy);
+    return busy;
+  }
+  absl::MutexLock lock(&mutex_);
+  const auto found = sessions_.find(before.get());
+  Entry& entry = sessions_.at(by);
+  entry.id = found->second.id;
+  entry.token = token;
+  CountOut(found->second);
+  sessions_.erase(found);
+  return *std::move(state);
 }
 
 v1::ListSessionsResponse SessionTable::List() const {
@@ -86,40 +242,39 @@ absl::Status SessionTable::Evict(std::uint64_t id) {
 }
 
 void SessionTable::GoAway(absl::Duration time_left) {
-  std::vector<std::shared_ptr<OpenSession>> sessions;
   {
     absl::MutexLock lock(&mutex_);
-    if (going_away_) return;
-    going_away_ = true;
-    for (const auto& [key, entry] : sessions_) sessions.push_back(entry.session.lock());
+    if (std::exchange(going_away_, true)) return;
   }
-  for (const std::shared_ptr<OpenSession>& session : sessions) {
-    if (session != nullptr) session->SayGoingAway(time_left);
-  }
+  for (const std::shared_ptr<OpenSession>& session : All()) session->SayGoingAway(time_left);
+}
+
+void SessionTable::EndAll() {
+  for (const std::shared_ptr<OpenSession>& session : All()) session->EndForStop();
 }
 
 SessionTable::Use SessionTable::use() const {
   absl::MutexLock lock(&mutex_);
-  return {static_cast<std::int64_t>(sessions_.size()), evicted_};
+  return {static_cast<std::int64_t>(sessions_.size()), evicted_, options_.most, options_.most_of_peer};
 }
 
 void SessionTable::Run() {
-  const absl::Duration look =
-      std::clamp(std::min(options_.idle, options_.life) / 4, absl::Milliseconds(10), absl::Seconds(1));
+  const absl::Duration shortest_grace =
+      options_.grace > absl::ZeroDuration() ? options_.grace : absl::InfiniteDuration();
+  const absl::Duration look = std::clamp(std::min({options_.idle, options_.life, shortest_grace}) / 4,
+                                         absl::Milliseconds(10), absl::Seconds(1));
   for (;;) {
-    // Asked without the lock, since an end may remove the session at once.
-    std::vector<std::shared_ptr<OpenSession>> sessions;
     {
       absl::MutexLock lock(&mutex_);
       if (mutex_.AwaitWithTimeout(absl::Condition(&stopping_), look)) return;
-      static_cast<void>(memory::CatchNoMemoryIn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        for (const auto& [key, entry] : sessions_) sessions.push_back(entry.session.lock());
-      }));
     }
+    // Asked without the lock, since an end may remove the session at once.
+    std::vector<std::shared_ptr<OpenSession>> sessions;
+    static_cast<void>(memory::CatchNoMemoryIn([&] { sessions = All(); }));
     std::int64_t ended = 0;
     const OpenSession::Clock::time_point now = OpenSession::Clock::now();
     for (const std::shared_ptr<OpenSession>& session : sessions) {
-      if (session != nullptr && session->EndIfOver(now)) ++ended;
+      if (session->EndIfOver(now)) ++ended;
     }
     absl::MutexLock lock(&mutex_);
     evicted_ += ended;

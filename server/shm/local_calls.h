@@ -33,6 +33,10 @@ class DatagramSink {
   // Sends a datagram of at most kMaxDatagramBytes, or keeps it until the socket has room. Nothing happens once the
   // connection is closed. `held` goes once the datagram is sent, or lost. Never waits. Thread-safe.
   virtual void Send(std::string datagram, std::shared_ptr<const void> held) = 0;
+  // Takes no more datagrams from the peer, beside one that is being taken, until Resume. Both at most once in turn.
+  // Thread-safe.
+  virtual void Pause() = 0;
+  virtual void Resume() = 0;
 };
 
 // What one connection asks for by its datagrams. Both functions are called on the listener's thread, and must not

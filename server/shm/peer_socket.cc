@@ -43,12 +43,16 @@ bool TakeDescriptors(msghdr& message, std::vector<shm::UniqueFd>& descriptors) {
 
 bool PeerSocket::Begin() {
   absl::MutexLock lock(&mutex_);
-  return WatchFor(EPOLLIN, EPOLL_CTL_ADD);
+  return WatchNow(EPOLL_CTL_ADD);
 }
 
-bool PeerSocket::WatchFor(std::uint32_t events, int operation) {
+bool PeerSocket::WatchNow(int operation) {
   epoll_event event{};
-  event.events = events;
+  if (!kept_.empty()) {
+    event.events = EPOLLOUT;
+  } else if (!paused_) {
+    event.events = EPOLLIN;
+  }
   event.data.fd = fd_.get();
   return epoll_ctl(watch_->epoll, operation, fd_.get(), &event) == 0;
 }
@@ -83,8 +87,20 @@ void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
   if (!first) return;
   stuck_since_ = Clock::now();
   watch_->stuck.fetch_add(1);
-  WatchFor(EPOLLOUT, EPOLL_CTL_MOD);
+  WatchNow(EPOLL_CTL_MOD);
   eventfd_write(watch_->wake, 1);
+}
+
+void PeerSocket::Pause() {
+  absl::MutexLock lock(&mutex_);
+  paused_ = true;
+  if (fd_.valid()) WatchNow(EPOLL_CTL_MOD);
+}
+
+void PeerSocket::Resume() {
+  absl::MutexLock lock(&mutex_);
+  paused_ = false;
+  if (fd_.valid()) WatchNow(EPOLL_CTL_MOD);
 }
 
 void PeerSocket::Flush() {
@@ -99,7 +115,7 @@ void PeerSocket::Flush() {
     stuck_since_ = Clock::now();
   }
   watch_->stuck.fetch_sub(1);
-  WatchFor(EPOLLIN, EPOLL_CTL_MOD);
+  WatchNow(EPOLL_CTL_MOD);
 }
 
 void PeerSocket::Break() {
@@ -112,7 +128,7 @@ std::optional<Datagram> PeerSocket::Receive(absl::Span<char> buffer, bool& ended
   int fd = -1;
   {
     absl::MutexLock lock(&mutex_);
-    if (!fd_.valid() || !kept_.empty()) return std::nullopt;
+    if (!fd_.valid() || !kept_.empty() || paused_) return std::nullopt;
     fd = fd_.get();  // closed by this thread alone
   }
   iovec data{buffer.data(), buffer.size()};

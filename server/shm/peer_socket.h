@@ -28,8 +28,8 @@ struct Datagram {
 };
 
 // Sends from any thread without waiting; what finds no room is kept, and the listener is asked for a Flush. While
-// something is kept nothing is to be received, so that at most what the calls under way make is ever kept. Where there
-// is no memory to keep an answer, its connection ends. Nothing here throws.
+// something is kept, and in a pause, nothing is to be received, so that at most what the calls under way make is ever
+// kept. Where there is no memory to keep an answer, its connection ends. Nothing here throws.
 class PeerSocket final : public DatagramSink {
  public:
   using Clock = std::chrono::steady_clock;
@@ -46,6 +46,8 @@ class PeerSocket final : public DatagramSink {
   PeerSocket(shm::UniqueFd fd, std::shared_ptr<Watch> watch) : watch_(std::move(watch)), fd_(std::move(fd)) {}
 
   void Send(std::string datagram, std::shared_ptr<const void> held) override ABSL_LOCKS_EXCLUDED(mutex_);
+  void Pause() override ABSL_LOCKS_EXCLUDED(mutex_);
+  void Resume() override ABSL_LOCKS_EXCLUDED(mutex_);
 
   // What follows is for the listener's thread.
 
@@ -71,8 +73,9 @@ class PeerSocket final : public DatagramSink {
 
   enum class Sent : std::uint8_t { kYes, kNoRoom, kBroken };
   Sent TrySend(absl::string_view datagram) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // False if the system cannot. `operation`: EPOLL_CTL_ADD or EPOLL_CTL_MOD.
-  bool WatchFor(std::uint32_t events, int operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Watches for what it can go on with, and for the connection's end; false if the system cannot. `operation`:
+  // EPOLL_CTL_ADD or EPOLL_CTL_MOD.
+  bool WatchNow(int operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The peer takes nothing any more: the listener is told to end the connection.
   void Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -80,6 +83,7 @@ class PeerSocket final : public DatagramSink {
   mutable absl::Mutex mutex_;
   shm::UniqueFd fd_ ABSL_GUARDED_BY(mutex_);  // none once closed
   std::list<Kept> kept_ ABSL_GUARDED_BY(mutex_);
+  bool paused_ ABSL_GUARDED_BY(mutex_) = false;
   Clock::time_point stuck_since_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -5,20 +5,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "memory/huge_pages.h"
-#include "tensor/checked_size.h"
+#include "reservation/page_bytes.h"
 
 namespace attnd::cache {
 namespace {
-
-constexpr auto kHuge = static_cast<std::int64_t>(memory::kHugePageBytes);
-constexpr std::int64_t kSmall = 64 << 10;  // the largest pages that systems have, but for huge ones
-constexpr std::int64_t kMostBytes = std::int64_t{1} << 62;
-
-std::int64_t RoundUp(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 // Address space that begins at a multiple of kHuge; null if there is none.
 std::byte* MapAligned(std::size_t bytes) {
@@ -36,14 +31,8 @@ std::byte* MapAligned(std::size_t bytes) {
 
 }  // namespace
 
-std::optional<std::int64_t> PagePool::MostBytes(std::int64_t page_bytes, std::int64_t pages) {
-  const std::optional<std::int64_t> bytes = tensor::CheckedProduct({page_bytes, pages});
-  if (!bytes.has_value() || *bytes > kMostBytes) return std::nullopt;
-  return RoundUp(*bytes, *bytes < kHuge ? kSmall : kHuge);
-}
-
 absl::StatusOr<std::unique_ptr<PagePool>> PagePool::Create(std::int64_t page_bytes, std::int64_t pages) {
-  const std::optional<std::int64_t> bytes = MostBytes(page_bytes, pages);
+  const std::optional<std::int64_t> bytes = reservation::PoolBytes(page_bytes, pages);
   std::byte* memory = nullptr;
   if (bytes.has_value()) memory = MapAligned(static_cast<std::size_t>(*bytes));
   if (memory == nullptr) {
@@ -51,7 +40,7 @@ absl::StatusOr<std::unique_ptr<PagePool>> PagePool::Create(std::int64_t page_byt
         absl::StrCat("the system has no room for ", pages, " pages of ", page_bytes, " bytes"));
   }
   const auto mapped = static_cast<std::size_t>(*bytes);
-  if (*bytes >= kHuge) madvise(memory, mapped, MADV_HUGEPAGE);
+  if (mapped >= memory::kHugePageBytes) madvise(memory, mapped, MADV_HUGEPAGE);
   std::unique_ptr<PagePool> pool(new (std::nothrow) PagePool(memory, mapped, page_bytes, pages));
   if (pool == nullptr) {
     munmap(memory, mapped);

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -19,10 +18,7 @@ namespace attnd::cache {
 // be taken back. A page with neither is free. Thread-compatible.
 class PagePool {
  public:
-  // The most memory that a pool takes; nullopt if that is more than 2^62 bytes. `page_bytes` >= 1, `pages` >= 0.
-  static std::optional<std::int64_t> MostBytes(std::int64_t page_bytes, std::int64_t pages);
-
-  // Errors: RESOURCE_EXHAUSTED if the system has no room for so much.
+  // Maps reservation::PoolBytes. Errors: RESOURCE_EXHAUSTED if the system has no room for so much.
   static absl::StatusOr<std::unique_ptr<PagePool>> Create(std::int64_t page_bytes, std::int64_t pages);
   ~PagePool();
   PagePool(const PagePool&) = delete;

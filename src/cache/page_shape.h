@@ -15,23 +15,18 @@
 
 #include "absl/types/span.h"
 #include "kernel/attention.h"
+#include "reservation/page_bytes.h"
 #include "tensor/dtype.h"
 
 namespace attnd::cache {
 
-inline constexpr std::int64_t kPageTokens = 64;
-
-// What is kept of a token in one layer. All >= 1.
-struct LayerShape {
-  std::int64_t kv_heads;
-  std::int64_t head_dim;
-  std::int64_t value_head_dim;
-};
+using reservation::kPageTokens;
+using reservation::LayerShape;
 
 // Immutable, and so thread-safe.
 class PageShape {
  public:
-  // nullopt if there is no layer, a size is below 1, or a page would have more than 2^40 bytes.
+  // nullopt if there is no such page (reservation::PageBytes).
   static std::optional<PageShape> Make(absl::Span<const LayerShape> layers, tensor::DType dtype);
 
   tensor::DType dtype() const { return dtype_; }

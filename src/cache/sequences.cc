@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "cache/row_copy.h"
-#include "tensor/checked_size.h"
+#include "reservation/page_bytes.h"
 
 namespace attnd::cache {
 namespace {
@@ -46,20 +47,9 @@ class LayerWriter {
   RowCopier k_, v_;
 };
 
-std::optional<std::int64_t> Sequences::MostPages(std::int64_t sequences, std::int64_t most_tokens) {
-  return tensor::CheckedProduct({sequences, most_tokens / kPageTokens + 2});
-}
-
-std::optional<std::int64_t> Sequences::MostBytes(const PageShape& shape, std::int64_t sequences,
-                                                 std::int64_t most_tokens) {
-  const std::optional<std::int64_t> pages = MostPages(sequences, most_tokens);
-  if (!pages.has_value()) return std::nullopt;
-  return PagePool::MostBytes(shape.bytes(), *pages);
-}
-
 absl::StatusOr<std::unique_ptr<Sequences>> Sequences::Create(PageShape shape, std::int64_t sequences,
                                                              std::int64_t most_tokens) {
-  const std::optional<std::int64_t> pages = MostPages(sequences, most_tokens);
+  const std::optional<std::int64_t> pages = reservation::MostPages(sequences, most_tokens);
   if (!pages.has_value()) {
     return absl::ResourceExhaustedError(absl::StrCat("no room for ", sequences, " sequences of ", most_tokens));
   }

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,14 +25,8 @@ class LayerWriter;
 // nothing may change.
 class Sequences {
  public:
-  // Pages that `sequences` of at most `most_tokens` tokens each may need: those that they have, and for each one more,
-  // for what it has and what it had before a change. nullopt if they are too many to count. All >= 1.
-  static std::optional<std::int64_t> MostPages(std::int64_t sequences, std::int64_t most_tokens);
-  // What their pages take at most: bytes to be taken from a budget before Create.
-  static std::optional<std::int64_t> MostBytes(const PageShape& shape, std::int64_t sequences,
-                                               std::int64_t most_tokens);
-
-  // Empty ones. Errors: RESOURCE_EXHAUSTED if the system has no room for them.
+  // Empty ones. reservation::BytesOfKept says what they take, from a budget before this. Errors: RESOURCE_EXHAUSTED if
+  // the system has no room for them.
   static absl::StatusOr<std::unique_ptr<Sequences>> Create(PageShape shape, std::int64_t sequences,
                                                            std::int64_t most_tokens);
 

@@ -108,6 +108,7 @@ std::int64_t Ledger::TakePeakBytes() {
 Ledger::Usage Ledger::GetUsage() const {
   Usage usage;
   usage.total = options_.total;
+  usage.most_for_one = most_for_one_;
   usage.used = used_bytes();
   usage.peak = std::max(highest_.load(std::memory_order_relaxed), totals_->peak.load(std::memory_order_relaxed));
   usage.refused_by_total = refused_by_total_.load(std::memory_order_relaxed);

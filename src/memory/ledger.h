@@ -110,6 +110,7 @@ class Ledger {
   // What is held now, and what was refused since the start.
   struct Usage {
     std::int64_t total = 0;
+    std::int64_t most_for_one = 0;  // that one peer can have
     std::int64_t used = 0;
     std::int64_t peak = 0;   // the most that was held at once
     std::int64_t peers = 0;  // that hold something

@@ -34,7 +34,12 @@ for command in json.load(sys.stdin)["commands"]:
 fi
 
 mkdir "$work/bin"
-ln -s "$(realpath "$attnctl")" "$work/bin/attnctl"
+# The program, but for two sessions that it says are open.
+cat >"$work/bin/attnctl" <<PROGRAM
+#!/bin/sh
+case "\$*" in 'sessions list --ids '*) echo 12; echo 34 ;; *) exec "$(realpath "$attnctl")" "\$@" ;; esac
+PROGRAM
+chmod +x "$work/bin/attnctl"
 export PATH=$work/bin:$PATH ATTND_SERVER="unix:$work/attnd.sock"
 mkdir "$work/models"
 cp -r "$golden/checkpoints/t5_fp32" "$work/models"
@@ -73,12 +78,21 @@ lacks() {
   for word in "$@"; do ! grep -qxF -- "$word" <<<"$got" || fail "$shell: '$line' offers $word"; done
 }
 
-offers 'attnctl ' attend bias models info health help
+offers 'attnctl ' attend bias models sessions info health help
 lacks 'attnctl ' load --mask
 offers 'attnctl mod' models
 offers 'attnctl models ' list show load reload unload upload
 lacks 'attnctl models ' info models/list
 offers 'attnctl help models ' list upload
+offers 'attnctl sessions ' list show evict plan
+lacks 'attnctl sessions ' load 12
+offers 'attnctl sessions show ' 12 34
+offers 'attnctl sessions evict 12 3' 34
+lacks 'attnctl sessions evict ' book
+lacks 'attnctl sessions list ' 12
+offers 'attnctl sessions plan --' --heads --kv_heads --budget --max_source_tokens
+lacks 'attnctl sessions plan --' --mask --names
+offers 'attnctl sessions plan --dtype ' f32 f16 bf16
 offers 'attnctl bias --mas' --mask
 offers 'attnctl models list --js' --json
 lacks 'attnctl models list --' --mask --lse

@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "attnd/v1/attention.pb.h"
 #include "attnd/v1/model.pb.h"
+#include "attnd/v1/session.pb.h"
 #include "client/attnctl/commands.h"
 
 namespace attnd::ctl {
@@ -39,10 +40,12 @@ void Collect(const Descriptor& message, const std::string& prefix, std::set<std:
 }
 
 const Descriptor* Message(const std::string& name) {
-  // Both files are linked: their messages are used.
-  const Descriptor* any =
-      name == "ComputeAttentionRequest" ? v1::ComputeAttentionRequest::descriptor() : v1::GetBiasRequest::descriptor();
-  return any->file()->FindMessageTypeByName(name);
+  // The files are linked: their messages are used.
+  for (const Descriptor* any : {v1::ComputeAttentionRequest::descriptor(), v1::GetBiasRequest::descriptor(),
+                                v1::EvictSessionRequest::descriptor()}) {
+    if (const Descriptor* found = any->file()->FindMessageTypeByName(name)) return found;
+  }
+  return nullptr;
 }
 
 std::map<std::string, std::string> WordsOf(const std::string& message) {
@@ -89,8 +92,9 @@ TEST(FieldWords, WordsAreFlagsAndArgumentsOfTheCommand) {
           const Flag* flag = flags.Find(word.substr(2));
           EXPECT_TRUE(flag != nullptr && Takes(command, flags, *flag)) << command.name << " " << field << ": " << word;
         }
-        if (word == "MODEL" || word == "PATH") {
-          const std::vector<std::string> arguments = ArgumentsOf(command);
+        if (word == "MODEL" || word == "PATH" || word == "ID") {
+          std::vector<std::string> arguments = ArgumentsOf(command);
+          for (std::string& argument : arguments) argument = argument.substr(0, argument.find('.'));
           EXPECT_EQ(std::count(arguments.begin(), arguments.end(), word), 1) << command.name << " " << field;
         }
         EXPECT_FALSE(absl::StrContains(word, "_") && !absl::StartsWith(word, "--")) << field << ": " << words;

@@ -80,6 +80,26 @@ TEST(Flags, HelpShowsPlaceholderAndDefault) {
   EXPECT_THAT(GeneralHelp(flags), HasSubstr("\n  --timeout DURATION      give up after this long, e.g. 30s (5m)\n"));
 }
 
+// `sessions plan` counts heads, and others name some of them.
+TEST(Flags, ACommandMayHaveAFlagOfItsOwnForAName) {
+  Flags flags;
+  const auto named = [](const std::string& name) {
+    for (const Command& command : Commands()) {
+      if (command.name == name) return command;
+    }
+    return Command();
+  };
+  EXPECT_EQ(FlagOf(named("sessions plan"), flags, "heads"), &flags.layer_heads);
+  EXPECT_EQ(FlagOf(named("bias"), flags, "heads"), &flags.heads);
+  EXPECT_EQ(FlagOf(named("sessions plan"), flags, "rows"), &flags.rows);
+  EXPECT_EQ(FlagOf(named("sessions plan"), flags, "dance"), nullptr);
+  for (const Flag* flag : flags.plan) {
+    EXPECT_FALSE(flag->is_switch()) << "the line is read before it is known which command it is for";
+    EXPECT_NE(flags.Find(flag->name()), nullptr) << flag->name();
+  }
+  EXPECT_THAT(HelpFor(named("sessions plan"), flags), HasSubstr("\n  --heads N               query heads of a layer"));
+}
+
 TEST(Flags, HelpKeepsToItsWidth) {
   const Flags flags;
   for (const Command& command : Commands()) {
@@ -104,7 +124,7 @@ TEST(Flags, ChoicesAreEnforced) {
     EXPECT_TRUE(IsUsageError(refused)) << refused;
     EXPECT_THAT(std::string(refused.message()), HasSubstr(absl::StrCat("--", flag->name(), ": expected ", choices[0])));
   }
-  EXPECT_EQ(with_choices, 6);
+  EXPECT_EQ(with_choices, 7);
 }
 
 TEST(Flags, AChoiceIsAValueOrTheDefault) {
@@ -166,6 +186,10 @@ TEST(Flags, WhatIsNoValueIsRefusedAndChangesNothing) {
       {"timeout", "inf", "a duration with its unit (as 500ms, 10s or 1h30m) from 1ms to 8760h"},
       {"retry_for", "-1s", "a duration with its unit (as 500ms, 10s or 1h30m) from 0 to 8760h"},
       {"json", "maybe", "true or false"},
+      {"rows", "65537", "a whole number from 1 to 65536"},
+      {"self_layers", "1025", "a whole number from 0 to 1024"},
+      {"budget", "0", "a number of bytes such as 1048576, 512KiB, 256MiB or 1GiB"},
+      {"budget", "-1GiB", "a number of bytes such as 1048576, 512KiB, 256MiB or 1GiB"},
   };
   for (const auto& c : kCases) {
     Flags flags;
@@ -193,6 +217,13 @@ TEST(Flags, ANumberWithoutItsUnitIsGivenOne) {
   EXPECT_EQ(AdviceOf(flags.timeout.Set("1.5")), "did you mean 1.5s?");
   EXPECT_EQ(AdviceOf(flags.timeout.Set("-10")), "without --timeout it is: 5m");
   EXPECT_EQ(AdviceOf(flags.mask.Set("cuasal")), "did you mean `--mask causal`?");
+  for (const char* text : {"4g", "4G", "4GB", "4gb", "4 Gb", "4gib"}) {
+    EXPECT_EQ(AdviceOf(flags.budget.Set(text)), "did you mean 4GiB?") << text;
+  }
+  EXPECT_EQ(AdviceOf(flags.budget.Set("512k")), "did you mean 512KiB?");
+  for (const char* text : {"GiB", "4XB", "9999999999TB"}) {
+    EXPECT_THAT(AdviceOf(flags.budget.Set(text)), testing::StartsWith("without --budget it is: ")) << text;
+  }
 }
 
 TEST(Flags, WhatIsShownOfAValueIsPrintableAndShort) {

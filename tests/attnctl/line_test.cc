@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "client/attnctl/mistakes.h"
 #include "client/attnctl/usage.h"
 
 namespace attnd::ctl {
@@ -141,7 +142,29 @@ TEST(Line, RefusesWhatMakesNoSense) {
       {{"modles", "list"}, "there is no command \"modles\"", "did you mean `attnctl models list`?"},
       {{"model", "list"}, "there is no command \"model\"", "did you mean `attnctl models list`?"},
       {{"show", "models"}, "there is no command \"show\"", "did you mean `attnctl models show`?"},
-      {{"show", "book"}, "there is no command \"show\"", "did you mean `attnctl models show`?"},
+      {{"show", "book"},
+       "there is no command \"show\"",
+       "did you mean `attnctl models show` or `attnctl sessions show`?"},
+      {{"sessions", "kill", "3"},
+       "there is no command \"sessions kill\"",
+       "`attnctl sessions` takes list, show, evict"},
+      {{"sessions"}, "`attnctl sessions` needs a command: list, show, evict or plan", "attnctl sessions list"},
+      {{"sessions", "liist"}, "there is no command \"sessions liist\"", "did you mean `attnctl sessions list`?"},
+      {{"session", "evict", "3"}, "there is no command \"session\"", "did you mean `attnctl sessions evict`?"},
+      {{"evict", "3"}, "there is no command \"evict\"", "did you mean `attnctl sessions evict`?"},
+      {{"sessions", "show", "1", "2"}, "`attnctl sessions show` does not take \"2\"", "`attnctl sessions show ID`"},
+      {{"sessions", "plan", "--heads", "all"},
+       "--heads: expected a whole number from 1 to 2147483647, got \"all\"",
+       "write `--heads N`: query heads of a layer"},
+      {{"sessions", "plan", "--heads"}, "--heads needs a value", "write `--heads N`: query heads of a layer"},
+      {{"bias", "book", "--heads"}, "--heads needs a value", "write `--heads all|A,B,C`"},
+      // A model may have the name that one argument is; nothing else makes sense of these.
+      {{"bias", "compaer", "alibi:8"}, "there is no command \"bias compaer\"", "did you mean `attnctl bias compare`?"},
+      {{"bias", "compaer", "--max_offset", "9"},
+       "there is no command \"bias compaer\"",
+       "did you mean `attnctl bias compare`?"},
+      {{"help", "bias", "compaare"}, "there is no command \"bias compaare\"", "did you mean `attnctl bias compare`?"},
+      {{"bias", "book", "alibi:8"}, "`attnctl bias` does not take \"alibi:8\"", "write `attnctl bias MODEL`"},
       {{"help", "dance"}, "there is no command \"dance\"", "lists the commands"},
       {{"models", "listt", "--help"}, "there is no command \"models listt\"", "did you mean `attnctl models list`?"},
       {{"info", "--dance"}, "there is no flag \"--dance\"", "`attnctl info --help`"},
@@ -178,6 +201,22 @@ TEST(Line, RefusesWhatMakesNoSense) {
     EXPECT_EQ(line.status().message(), c.message);
     EXPECT_THAT(AdviceOf(line.status()), HasSubstr(c.advice)) << c.message;
   }
+}
+
+// What was not found under a name that is nearly a command's.
+TEST(Line, AMistypedSubcommandThatIsAnArgumentIsSuggestedAfterwards) {
+  Flags flags;
+  const absl::StatusOr<Line> line = ParseLine({"bias", "compaer"}, flags);
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->command->name, "bias");
+  const absl::Status absent = absl::NotFoundError("no model \"compaer\"");
+  EXPECT_THAT(AdviceOf(OrSubcommand(absent, *line->command, line->arguments)),
+              HasSubstr("did you mean `attnctl bias compare`?"));
+  EXPECT_EQ(AdviceOf(OrSubcommand(absent, *line->command, {"book"})), "");
+  EXPECT_EQ(AdviceOf(OrSubcommand(absl::UnavailableError("away"), *line->command, line->arguments)), "");
+  const absl::StatusOr<Line> no_group = ParseLine({"models", "show", "liist"}, flags);
+  ASSERT_TRUE(no_group.ok()) << no_group.status();
+  EXPECT_EQ(AdviceOf(OrSubcommand(absent, *no_group->command, no_group->arguments)), "");
 }
 
 TEST(Line, AGroupHasHelp) {

@@ -132,6 +132,20 @@ expect 0 'max_shared_bytes +[1-9][0-9]*$' "$attnctl" info
 expect 0 'models +[1-9][0-9]* bytes of tables$' "$attnctl" info
 expect 0 'refused_by_share +0$' "$attnctl" info
 expect 0 '"largest_peer_bytes": 0' "$attnctl" info --json
+expect 0 'max_peer_sessions +256$' "$attnctl" info
+
+# Sessions; what there is to see of open ones is in test_sessions.py.
+plan() { "$attnctl" sessions plan "$@"; }
+expect 0 '^no session is open$' "$attnctl" sessions list
+expect 4 'ID: expected the number of an open session, got 3' "$attnctl" sessions show 3
+expect 2 'ID: expected the number of a session, got "three"' "$attnctl" sessions evict three
+expect 2 'needs --self_layers or --cross_layers' plan
+expect 2 'needs --max_tokens' plan --self_layers 6
+expect 2 'did you mean 4GiB' plan --budget 4GB
+expect 0 'reserves 107000704 bytes \(102.0 MiB\)' plan --rows 16 --sources 4 --self_layers 6 --cross_layers 6 \
+  --heads 8 --head_dim 64 --max_tokens 256 --max_source_tokens 512 --dtype bf16
+expect 0 '^  one caller +20 ' plan --rows 16 --sources 4 --self_layers 6 --cross_layers 6 --heads 8 --head_dim 64 \
+  --max_tokens 256 --max_source_tokens 512 --dtype bf16 --budget 4GiB --server unix:/nobody
 
 # Health.
 expect 0 '^SERVING$' "$attnctl" health
@@ -301,7 +315,7 @@ for output in "attend --model t5-tiny --input $input --output" "bias book --form
   expect 1 'is the disk full' "$attnctl" $output "$full"
   holds "a full device stays one" test -c "$full"
 done
-for command in --help --version 'help bias' 'models list' 'models show book' 'models show book --json' \
+for command in --help --version 'help bias' 'sessions list' 'models list' 'models show book' 'models show book --json' \
   "models upload full$$ $golden/checkpoints/t5_fp32" info 'info --json' 'bias book' 'bias book --explain 5,2' \
   "attend --model t5-tiny --input $input --compare o_hf" "attend --model t5-tiny --input $input --output -"; do
   # shellcheck disable=SC2086

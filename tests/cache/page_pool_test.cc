@@ -18,16 +18,6 @@ namespace {
 
 constexpr std::int64_t kHuge = memory::kHugePageBytes;
 
-TEST(PagePool, CountsWhatItTakes) {
-  EXPECT_EQ(PagePool::MostBytes(64, 0), 0);
-  EXPECT_EQ(PagePool::MostBytes(64, 1), 64 << 10);
-  EXPECT_EQ(PagePool::MostBytes(4096, 17), 2 * (64 << 10));
-  EXPECT_EQ(PagePool::MostBytes(kHuge, 1), kHuge);
-  EXPECT_EQ(PagePool::MostBytes(kHuge + 64, 1), 2 * kHuge);
-  EXPECT_EQ(PagePool::MostBytes(std::int64_t{1} << 40, std::int64_t{1} << 40), std::nullopt);
-  EXPECT_EQ(PagePool::MostBytes(3, std::numeric_limits<std::int64_t>::max() / 3), std::nullopt);
-}
-
 TEST(PagePool, GivesEachPageOnce) {
   for (const std::int64_t page_bytes : {std::int64_t{64}, std::int64_t{4096}, 3 * kHuge / 4}) {
     auto pool = PagePool::Create(page_bytes, 5);

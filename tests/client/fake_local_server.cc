@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -15,6 +17,8 @@
 
 namespace attnd::client {
 namespace {
+
+bool Ignore(const FakeLocalServer::Peer&, const v1::LocalRequest&) { return true; }
 
 constexpr std::size_t kLargest = std::size_t{1} << 17;
 
@@ -34,16 +38,24 @@ shm::UniqueFd ListenAt(const std::string& path) {
 FakeLocalServer::FakeLocalServer(const std::string& path)
     : hello_(Greet),
       call_(Answer),
-      cancel_([](const Peer&, const v1::LocalRequest&) { return true; }),
+      cancel_(Ignore),
+      session_(Ignore),
+      session_close_(Ignore),
       listener_(ListenAt(path)) {
   EXPECT_EQ(pipe2(stop_, O_CLOEXEC), 0);
   thread_ = std::thread([this] { Serve(); });
 }
 
-FakeLocalServer::~FakeLocalServer() {
+void FakeLocalServer::Stop() {
+  if (!thread_.joinable()) return;
   close(stop_[1]);
   thread_.join();
   close(stop_[0]);
+}
+
+FakeLocalServer::~FakeLocalServer() {
+  Stop();
+  for (const auto& [handle, region] : regions_) munmap(region.data, region.size);
 }
 
 bool FakeLocalServer::Send(const Peer& peer, const std::string& datagram) {
@@ -77,19 +89,67 @@ bool FakeLocalServer::Answer(const Peer& peer, const v1::LocalRequest& request) 
   return Send(peer, ResultOf(request).SerializeAsString());
 }
 
-bool FakeLocalServer::Take(const Peer& peer) {
-  std::string bytes(kLargest, '\0');
-  const ssize_t size = recv(peer->get(), bytes.data(), bytes.size(), 0);
-  if (size <= 0) return false;
-  bytes.resize(static_cast<std::size_t>(size));
-  if (bytes.size() == sizeof(shm::Request) && bytes.compare(0, 8, "attndshm") == 0) {
+unsigned char* FakeLocalServer::SharedData(const v1::SharedTensor& tensor, std::size_t size) {
+  const auto found = regions_.find(tensor.region());
+  if (found == regions_.end() || tensor.offset() + size > found->second.size) {
+    ADD_FAILURE() << "no region has " << size << " bytes at " << tensor.offset();
+    return nullptr;
+  }
+  return found->second.data + tensor.offset();
+}
+
+bool FakeLocalServer::TakeFixed(const Peer& peer, const shm::Request& request, const shm::UniqueFd& memory) {
+  shm::Reply reply{};
+  reply.magic = shm::kMagic;
+  reply.version = shm::kVersion;
+  reply.code = 5;
+  FixedHandler before;
+  {
+    absl::MutexLock lock(&mutex_);
+    before = fixed_;
+  }
+  if (before != nullptr) before(peer, request.operation);
+  if (request.operation == shm::Operation::kRegister && shares_memory) {
+    void* const data = mmap(nullptr, request.size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
+    EXPECT_NE(data, MAP_FAILED);
+    reply.code = 0;
+    reply.handle[0] = static_cast<unsigned char>(++registered);
+    regions_[std::string(reply.handle.begin(), reply.handle.end())] = {static_cast<unsigned char*>(data), request.size};
+  } else if (const auto found = regions_.find(std::string(request.handle.begin(), request.handle.end()));
+             request.operation == shm::Operation::kRelease && found != regions_.end()) {
+    munmap(found->second.data, found->second.size);
+    regions_.erase(found);
+    ++released;
+    reply.code = 0;
+  } else {
     ++signs;
     if (lifeless) return true;
-    shm::Reply reply{};
-    reply.magic = shm::kMagic;
-    reply.version = shm::kVersion;
-    reply.code = 5;
-    return send(peer->get(), &reply, sizeof(reply), MSG_NOSIGNAL) == sizeof(reply);
+  }
+  return send(peer->get(), &reply, sizeof(reply), MSG_NOSIGNAL) == sizeof(reply);
+}
+
+bool FakeLocalServer::Take(const Peer& peer) {
+  std::string bytes(kLargest, '\0');
+  iovec data{bytes.data(), bytes.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t size = recvmsg(peer->get(), &message, MSG_CMSG_CLOEXEC);
+  if (size <= 0) return false;
+  bytes.resize(static_cast<std::size_t>(size));
+  shm::UniqueFd memory;
+  if (const cmsghdr* const part = CMSG_FIRSTHDR(&message); part != nullptr) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(part), sizeof(fd));
+    memory = shm::UniqueFd(fd);
+  }
+  if (bytes.size() == sizeof(shm::Request) && bytes.compare(0, 8, "attndshm") == 0) {
+    shm::Request request;
+    std::memcpy(&request, bytes.data(), sizeof(request));
+    return TakeFixed(peer, request, memory);
   }
   v1::LocalRequest request;
   if (!request.ParseFromString(bytes)) {
@@ -106,6 +166,10 @@ bool FakeLocalServer::Take(const Peer& peer) {
     case v1::LocalRequest::kCancel:
       ++cancels;
       return Get(cancel_)(peer, request);
+    case v1::LocalRequest::kSession:
+      return Get(session_)(peer, request);
+    case v1::LocalRequest::kSessionClose:
+      return Get(session_close_)(peer, request);
     case v1::LocalRequest::KIND_NOT_SET:
       break;
   }

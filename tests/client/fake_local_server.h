@@ -1,9 +1,11 @@
-// A socket PATH.shm in this process that takes calls (attnd/v1/local.proto) as a test tells it to.
+// A socket PATH.shm in this process that takes calls and sessions (attnd/v1/local.proto) as a test tells it to.
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -11,6 +13,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "attnd/shm/protocol.h"
 #include "attnd/shm/unique_fd.h"
 #include "attnd/v1/local.pb.h"
 
@@ -24,16 +27,28 @@ class FakeLocalServer {
   // Takes a datagram; false ends the connection. Sends what it wants by Send.
   using Handler = std::function<bool(const Peer& peer, const v1::LocalRequest& request)>;
 
-  // Listens at `path` at once. Registrations of memory are refused, so that none is shared.
+  // Listens at `path` at once. Registrations of memory are refused, unless `shares_memory`.
   explicit FakeLocalServer(const std::string& path);
   ~FakeLocalServer();
   FakeLocalServer(const FakeLocalServer&) = delete;
   FakeLocalServer& operator=(const FakeLocalServer&) = delete;
 
-  // What to do with a hello, a call and a cancellation; by default Greet, Answer and nothing.
+  // Serves no more: no handler runs after this.
+  void Stop();
+
+  // What to do with a hello, a call, a cancellation, a session's message and its close; by default Greet, Answer and
+  // three times nothing.
   void OnHello(Handler handler) { Set(hello_, std::move(handler)); }
   void OnCall(Handler handler) { Set(call_, std::move(handler)); }
   void OnCancel(Handler handler) { Set(cancel_, std::move(handler)); }
+  void OnSession(Handler handler) { Set(session_, std::move(handler)); }
+  void OnSessionClose(Handler handler) { Set(session_close_, std::move(handler)); }
+  // What to do before a fixed message is answered; nothing by default.
+  using FixedHandler = std::function<void(const Peer& peer, shm::Operation operation)>;
+  void OnFixed(FixedHandler handler) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    fixed_ = std::move(handler);
+  }
 
   static bool Greet(const Peer& peer, const v1::LocalRequest&) { return Welcome(peer, {}); }
   // A welcome; fields that are not set are those of a server that takes calls.
@@ -43,9 +58,15 @@ class FakeLocalServer {
   static v1::LocalReply ResultOf(const v1::LocalRequest& request);
   static bool Send(const Peer& peer, const std::string& datagram);
 
+  // For handlers: where a tensor of `size` bytes is that a caller shares; null, and a failure, if it is in no region.
+  unsigned char* SharedData(const v1::SharedTensor& tensor, std::size_t size);
+
   // A client that asks for a sign of life is left without.
   std::atomic<bool> lifeless{false};
+  std::atomic<bool> shares_memory{false};
   std::atomic<int> connections{0}, hellos{0}, calls{0}, cancels{0}, signs{0};
+  // Registrations of memory, and those released again.
+  std::atomic<int> registered{0}, released{0};
   // Connections that stand now, as far as the server has seen.
   std::atomic<int> standing{0};
 
@@ -60,9 +81,16 @@ class FakeLocalServer {
   }
   void Serve();
   bool Take(const Peer& peer);
+  bool TakeFixed(const Peer& peer, const shm::Request& request, const shm::UniqueFd& memory);
 
   absl::Mutex mutex_;
-  Handler hello_, call_, cancel_;
+  Handler hello_, call_, cancel_, session_, session_close_;
+  FixedHandler fixed_ ABSL_GUARDED_BY(mutex_);
+  struct Region {
+    unsigned char* data;
+    std::size_t size;
+  };
+  std::map<std::string, Region> regions_;  // by handle; of the thread
   const shm::UniqueFd listener_;
   int stop_[2];
   std::thread thread_;

@@ -126,6 +126,12 @@ class FakeInfo : public v1::ServerService::Service {
 #define ATTND_LIMIT(name, ...) limits.set_##name(next++);
 #define ATTND_FIXED_LIMIT(name, value) limits.set_##name(next++);
 #include "attnd/limits.inc"
+    response->mutable_memory()->set_max_peer_bytes(500);
+    v1::SessionUse& sessions = *response->mutable_sessions();
+    sessions.set_open(1);
+    sessions.set_evicted(2);
+    sessions.set_max_sessions(3);
+    sessions.set_max_peer_sessions(4);
     return grpc::Status::OK;
   }
 };
@@ -152,6 +158,14 @@ TEST_F(ModelsTest, ListsWhatTheServerCouldNotLoad) {
   ASSERT_TRUE(failed.ok()) << failed.status();
   EXPECT_THAT(models_.tokens, ElementsAre(""));
   EXPECT_THAT(*failed, ElementsAre(testing::FieldsAre("org/name", "models--org--name", "why")));
+}
+
+TEST_F(ModelsTest, ListsBothInOneWalk) {
+  const auto list = client_.ListAllModels();
+  ASSERT_TRUE(list.ok()) << list.status();
+  EXPECT_THAT(models_.tokens, ElementsAre("", "1", "2"));
+  EXPECT_EQ(list->models.size(), 3U);
+  EXPECT_THAT(list->failed, ElementsAre(testing::FieldsAre("org/name", "models--org--name", "why")));
 }
 
 TEST_F(ModelsTest, DescribesAModel) {
@@ -236,6 +250,8 @@ TEST_F(ModelsTest, TellsTheServersFacts) {
 #define ATTND_FIXED_LIMIT(name, value) EXPECT_EQ(info->limits.name, next++);
 #include "attnd/limits.inc"
   EXPECT_EQ(info->limits.max_head_dim, 4) << "the numbers of attnd.v1.Limits";
+  EXPECT_EQ(info->memory->max_peer_bytes, 500);
+  EXPECT_THAT(info->sessions, testing::Optional(testing::FieldsAre(1, 2, 3, 4)));
 }
 
 }  // namespace

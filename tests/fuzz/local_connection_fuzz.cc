@@ -1,13 +1,14 @@
-// One connection at PATH.shm, with its calls: whatever datagrams it takes, it answers each call once, and leaves
-// nothing behind. The input is a row of datagrams, each after a byte that says how many descriptors come with it (the
-// lowest two bits) and two bytes of its size. Where a datagram has kMarker, the handle of the region that was
-// registered last comes in its place.
+// One connection at PATH.shm, with its calls and its session: whatever datagrams it takes, it answers each call once,
+// each step once at most, and leaves nothing behind. The input is a row of datagrams, each after a byte that says how
+// many descriptors come with it (the lowest two bits) and two bytes of its size. Where a datagram has kMarker, the
+// handle of the region that was registered last comes in its place.
 
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -25,6 +26,8 @@
 #include "check.h"
 #include "kernel/registry.h"
 #include "server/attention/local_service.h"
+#include "server/session/local_session.h"
+#include "server/session/session_table.h"
 #include "server/shm/connection.h"
 #include "wire/codec_check.h"
 
@@ -52,6 +55,10 @@ Limits SmallLimits() {
 // Holds what is sent against what was asked.
 class Peer final : public DatagramSink {
  public:
+  void Pause() override { Check(!paused_.exchange(true), "one pause at a time"); }
+  void Resume() override { Check(paused_.exchange(false), "what is paused goes on"); }
+  bool paused() const { return paused_; }
+
   // Before a datagram is taken: what it may be answered with.
   void Ask(absl::string_view datagram) {
     v1::LocalRequest request;
@@ -76,20 +83,22 @@ class Peer final : public DatagramSink {
   void Send(std::string datagram, std::shared_ptr<const void>) override {
     Check(datagram.size() <= kMaxDatagramBytes, "an answer is within a datagram");
     absl::MutexLock lock(&mutex_);
-    ++answered_;
+    v1::LocalReply reply;
+    const bool parsed = reply.ParseFromString(datagram);
+    if (!reply.has_session_end()) ++answered_;  // it comes by itself
     Check(answered_ <= asked_, "each datagram has one answer at most");
     if (datagram.size() == sizeof(shm::Reply) && datagram.compare(0, 8, "attndshm") == 0) {
       if (datagram.compare(12, 4, std::string(4, '\0')) == 0) handle_ = datagram.substr(16, kMarker.size());
       return;
     }
-    v1::LocalReply reply;
-    Check(reply.ParseFromString(datagram), "an answer is a LocalReply");
+    Check(parsed, "an answer is a LocalReply");
     if (reply.has_welcome()) {
       Check(!std::exchange(welcomed_, true), "one welcome");
       return;
     }
-    Check(reply.has_answer(), "a welcome or an answer");
     Check(welcomed_, "answers come after the welcome");
+    if (reply.has_session() || reply.has_session_end()) return SendOfSession(reply);
+    Check(reply.has_answer(), "a welcome, an answer, or a session's");
     const v1::LocalAnswer& answer = reply.answer();
     Check((answer.code() == 0) == answer.has_result(), "a result, or an error");
     Check((answer.code() == 0) == answer.message().empty(), "an error has words");
@@ -102,7 +111,27 @@ class Peer final : public DatagramSink {
   }
 
  private:
+  void SendOfSession(const v1::LocalReply& reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    Check(!session_ended_, "nothing comes after a session's end");
+    if (reply.has_session_end()) {
+      session_ended_ = true;
+      const v1::LocalSessionEnd& end = reply.session_end();
+      Check((end.code() == 0) == end.message().empty(), "an error has words");
+      Check(end.code() >= 0 && end.code() <= 16, "a gRPC status code");
+      return;
+    }
+    const bool opens = reply.session().has_opened();
+    Check(opens != std::exchange(session_opened_, true), "a session is opened first, and once");
+    if (opens) return;
+    const v1::SessionStepResult& result = reply.session().result();
+    Check((result.code() == 0) == result.message().empty(), "an error has words");
+    Check(result.code() == 0 || reply.session().output().empty(), "an error has no output");
+  }
+
+  std::atomic<bool> paused_{false};
   absl::Mutex mutex_;
+  bool session_opened_ ABSL_GUARDED_BY(mutex_) = false;
+  bool session_ended_ ABSL_GUARDED_BY(mutex_) = false;
   int asked_ ABSL_GUARDED_BY(mutex_) = 0;
   int answered_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string handle_ ABSL_GUARDED_BY(mutex_);
@@ -119,7 +148,9 @@ struct World {
   model::Registry registry{model::RegistryOptions{}};
   CallGate gate;
   AttentionEngine engine{SmallLimits(), registry, **kernel::ChooseKernel(""), 1, &memory};
-  LocalService service{engine, gate, /*enabled=*/true};
+  SessionTable table{SessionOptions()};
+  LocalSessionService sessions{{engine, registry, table}, gate};
+  LocalService service{engine, gate, /*enabled=*/true, &sessions};
   Closer closer, unmapper;
   SharedMemory::Owner owner = 0;
   int region = SealedMemory();
@@ -131,6 +162,10 @@ void Run(World& world, absl::string_view input) {
     Connection connection(++world.owner, "user", &world.memory, world.closer, world.unmapper, peer,
                           world.service.Connect({}, peer));
     while (input.size() >= 3) {
+      if (peer->paused()) {
+        std::this_thread::yield();
+        continue;
+      }
       const auto byte = [&input](std::size_t i) { return static_cast<unsigned char>(input[i]); };
       std::vector<shm::UniqueFd> descriptors;
       for (int i = 0; i < (byte(0) & 3); ++i) descriptors.emplace_back(fcntl(world.region, F_DUPFD_CLOEXEC, 0));

@@ -10,7 +10,7 @@ import sys
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "client" / "python" / "src"))
 
-from attnd.v1 import attention_pb2, local_pb2, types_pb2  # noqa: E402
+from attnd.v1 import attention_pb2, local_pb2, session_pb2, types_pb2  # noqa: E402
 
 MARKER = b"-handle-of-16-b-"
 
@@ -57,6 +57,30 @@ def bytes_of_call(call_id, what):
     return b"\x12" + bytes([len(inner)]) + inner
 
 
+def session(**kind):
+    return local_pb2.LocalRequest(session=session_pb2.SessionRequest(**kind)).SerializeToString()
+
+
+def opening(**fields):
+    layer = session_pb2.SessionLayer
+    layers = [layer(kind=1, heads=2, head_dim=2, table="decoder"), layer(kind=2, heads=2, head_dim=2)]
+    values = dict(model="test", rows=2, sources=1, layers=layers, dtype=types_pb2.DTYPE_FP32, max_tokens=20,
+                  max_source_tokens=20)
+    return session(open=session_pb2.SessionOpen(**{**values, **fields}))
+
+
+def step(number, layer=0, sent=True, **fields):
+    values = dict(step=number, layer=layer, key_length=1, query_length=1, dtype=types_pb2.DTYPE_FP32)
+    count = 2 if layer == 0 else 1
+    tensors = dict(q=b"\0\0\x80?" * 8, k=b"\0\0\0?" * 4 * count, v=b"\0\0\0@" * 4 * count) if sent else {}
+    return session(step=session_pb2.SessionStep(**{**values, **fields}), **tensors)
+
+
+def session_cancel(number):
+    return session(cancel=session_pb2.SessionCancel(step=number))
+
+
+CLOSE = local_pb2.LocalRequest(session_close=local_pb2.LocalSessionClose()).SerializeToString()
 LARGE = dict(query_length=64, key_length=64, head_dim=1, q=b"\0\0\x80?" * 128, k=b"\0" * 512, v=b"\0" * 512)
 TIMEOUT = local_pb2.LocalCall().timeout.__class__
 
@@ -89,6 +113,21 @@ SEEDS = {
                        call(3, in_memory())),
     "descriptor_with_call": framed(hello(), (call(1, request()), 1)),
     "half_fixed": framed((fixed(1)[:20], 1)),
+    "session": framed(hello(), opening(), step(1), step(2, 1), step(3, reorder=[1, 1]), step(3, reorder=[1, 1]), CLOSE),
+    "session_alone": framed(opening(), step(1)),
+    "session_refused": framed(hello(), opening(rows=0), step(1), opening(), CLOSE),
+    "session_dropped": framed(hello(), opening(), step(1), step(2), step(3), step(4), step(5)),
+    "session_steps": framed(hello(), opening(), step(1, truncate=[0, 1]), step(9), step(2, query_length=0, key_length=0,
+                            sent=False, quiet=True), session_cancel(3), step(3, timeout=TIMEOUT(seconds=-1)),
+                            step(3, return_log_sum_exp=True), session_cancel(4), CLOSE, step(4)),
+    "session_shared": framed((fixed(1), 1), hello(), opening(), step(1, sent=False, q_shared=shared(0),
+                             k_shared=shared(64), v_shared=shared(128), output_shared=shared(256)),
+                             step(2, sent=False, q_shared=shared(0), k_shared=shared(64), v_shared=shared(4090)),
+                             step(2, k_shared=shared(0)), fixed(2, handle=MARKER),
+                             step(2, sent=False, q_shared=shared(0), k_shared=shared(64), v_shared=shared(128)), CLOSE),
+    "session_and_calls": framed(hello(), opening(), call(1, request()), step(1), call(2, request()), CLOSE,
+                                call(3, request())),
+    "session_twice": framed(hello(), opening(), opening(), CLOSE, CLOSE),
     "cut": framed(hello(), call(1, request())[:-3]),
 }
 

@@ -20,6 +20,7 @@
 #include "model/registry.h"
 #include "schedule/arena.h"
 #include "schedule/attention_work.h"
+#include "server/attention/engine.h"
 #include "server/rpc/status.h"
 #include "server/session/session_shape.h"
 #include "server/wire/buffer.h"
@@ -121,7 +122,8 @@ void Run(const World& world, fuzz::Input input) {
   absl::StatusOr<SessionShape> shape = CheckOpen(open, Limits{}, world.registry);
   if (!shape.ok()) return CheckRefusal(shape.status());
   if (shape->reserved_bytes() > kMostBytes) return;
-  const absl::StatusOr<std::unique_ptr<Session>> session = Session::Create(*std::move(shape), Limits{});
+  const absl::StatusOr<std::unique_ptr<Session>> session =
+      Session::Create(*std::move(shape), Limits{}, nullptr, AttentionEngine::kAnyBytes);
   Check(session.ok(), "there is room for a small session");
   for (int step = 0; step < 64 && !input.empty(); ++step) TakeStep(world, **session, input);
 }

@@ -66,6 +66,8 @@ struct Kinds {
 
 class Replies final : public DatagramSink {
  public:
+  void Pause() override {}
+  void Resume() override {}
   void Send(std::string datagram, std::shared_ptr<const void>) override {
     Check(datagram.size() == sizeof(shm::Reply), "a reply is a fixed message");
     ++count;

@@ -51,7 +51,15 @@ std::vector<std::pair<const char*, std::int64_t>> Named(const MemoryUse& use) {
           {"largest_peer_bytes", use.largest_peer_bytes},
           {"refused_by_total", use.refused_by_total},
           {"refused_by_share", use.refused_by_share},
-          {"refused_as_never_fitting", use.refused_as_never_fitting}};
+          {"refused_as_never_fitting", use.refused_as_never_fitting},
+          {"max_peer_bytes", use.max_peer_bytes}};
+}
+
+std::vector<std::pair<const char*, std::int64_t>> Named(const SessionUse& use) {
+  return {{"open", use.open},
+          {"evicted", use.evicted},
+          {"max_sessions", use.max_sessions},
+          {"max_peer_sessions", use.max_peer_sessions}};
 }
 
 std::vector<std::pair<const char*, std::int64_t>> Named(const StalledCalls& calls) {
@@ -84,6 +92,7 @@ std::string AsJson(const ServerInfo& info) {
   json["limits"] = AsJson(Named(info.limits));
   if (info.memory.has_value()) json["memory"] = AsJson(Named(*info.memory));
   if (info.shared_memory.has_value()) json["shared_memory"] = AsJson(Named(*info.shared_memory));
+  if (info.sessions.has_value()) json["sessions"] = AsJson(Named(*info.sessions));
   json["queue"] = AsJson(Named(info.queue));
   json["stalled_calls"] = AsJson(Named(info.stalled_calls));
   for (const Setting& setting : info.settings) {
@@ -110,6 +119,7 @@ std::string AsText(const ServerInfo& info, const Flags& flags) {
   for (const auto& [name, limit] : Named(info.limits)) absl::StrAppendFormat(&text, "    %-24s  %d\n", name, limit);
   if (info.memory.has_value()) AppendText("memory of calls", Named(*info.memory), text);
   if (info.shared_memory.has_value()) AppendText("memory that callers share", Named(*info.shared_memory), text);
+  if (info.sessions.has_value()) AppendText("sessions", Named(*info.sessions), text);
   AppendText("calls that wait to be computed", Named(info.queue), text);
   AppendText("calls ended because they stood still", Named(info.stalled_calls), text);
   std::string settings;

@@ -92,6 +92,9 @@ class Client {
   // RESOURCE_EXHAUSTED.
   absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes);
 
+  // What ListModels and ListFailedModels give, in one walk through the server's pages.
+  absl::StatusOr<ModelList> ListAllModels(const CallOptions& options = {});
+
   // All loaded models, in order of name, without values.
   absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options = {});
 

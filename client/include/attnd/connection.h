@@ -36,6 +36,7 @@ class Connection {
 
   virtual absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes) = 0;
 
+  virtual absl::StatusOr<ModelList> ListAllModels(const CallOptions& options) = 0;
   virtual absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options) = 0;
   virtual absl::StatusOr<std::vector<FailedModel>> ListFailedModels(const CallOptions& options) = 0;
   virtual absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version, bool include_values,

@@ -59,6 +59,12 @@ struct FailedModel {
   std::string reason;  // of one line
 };
 
+// What a server has.
+struct ModelList {
+  std::vector<Model> models;        // in order of name, without values
+  std::vector<FailedModel> failed;  // by path; the first 1000
+};
+
 // Asks for the bias of a window of queries and keys.
 struct BiasRequest {
   std::string model;
@@ -138,6 +144,7 @@ struct MemoryUse {
   std::int64_t refused_by_total = 0;
   std::int64_t refused_by_share = 0;
   std::int64_t refused_as_never_fitting = 0;
+  std::int64_t max_peer_bytes = 0;  // that one peer can have; 0 from a server that is older than this field
 };
 
 // Calls that the server has ended because their other end stood still.
@@ -152,6 +159,14 @@ struct QueueUse {
   std::int64_t waiting = 0;  // now
   std::int64_t refused = 0;  // since the server's start, as is
   std::int64_t expired = 0;
+};
+
+// Sessions of a server (attnd/session.h); see SessionUse in attnd/v1/server.proto.
+struct SessionUse {
+  std::int64_t open = 0;               // now
+  std::int64_t evicted = 0;            // since the server's start
+  std::int64_t max_sessions = 0;       // that may be open
+  std::int64_t max_peer_sessions = 0;  // of one peer
 };
 
 // A server's facts.
@@ -169,7 +184,8 @@ struct ServerInfo {
   std::optional<MemoryUse> shared_memory;  // of Limits::max_shared_bytes; nullopt too if it shares no memory
   StalledCalls stalled_calls;
   QueueUse queue;
-  std::int64_t model_bytes = 0;  // memory that the tables of all models hold now
+  std::int64_t model_bytes = 0;        // memory that the tables of all models hold now
+  std::optional<SessionUse> sessions;  // nullopt from a server that has none
 };
 
 }  // namespace attnd

@@ -59,7 +59,9 @@ struct ClientOptions {
   // a Unix socket, the server offers it, and there are no `credentials`: a small call then takes a fraction of the
   // time. Results, errors, deadlines, cancellation and repeats are the same. By gRPC go calls with metadata, calls that
   // fit into no datagram, and those beyond 64 of Compute and beyond what the server takes of ComputeFuture and
-  // ComputeAsync (256) at once. ComputeReply::transport tells which way a call went.
+  // ComputeAsync (256) at once. ComputeReply::transport tells which way a call went. The same holds for sessions, each
+  // of which has a connection of its own; by gRPC go those with metadata, without `shared_memory`, and of more than
+  // 1024 rows. SessionFacts::transport tells.
   bool local_calls = true;
 
   // While calls wait, a connection on which nothing has arrived for keepalive_time is asked for a sign of life, and is

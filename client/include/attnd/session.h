@@ -52,6 +52,10 @@ struct SessionFacts {
   std::int64_t page_tokens = 0;                         // memory is used page by page
   absl::Duration idle_time = absl::InfiniteDuration();  // without a step the session ends after this
   absl::Duration life_time = absl::InfiniteDuration();  // and after this in any case
+  // The largest message that the server takes; 0 if it does not say. By gRPC a larger step is refused; over the local
+  // socket tensors that fit into no message are in shared memory.
+  std::int64_t max_message_bytes = 0;
+  Transport transport = Transport::kGrpc;  // kGrpc or kLocal, for the session's whole life
 };
 
 // One step of one layer: rows change places and are cut, keys and values are appended, queries are answered, in this
@@ -66,7 +70,7 @@ struct StepRequest {
   std::vector<unsigned char> key_bits;         // of a cross layer: PackKeyBits of a mask [sources, key_bits_length]
   std::int64_t key_bits_length = 0;
 
-  // Tensors without data are left out. They are copied once, and have one dtype.
+  // Tensors without data are left out. They are not needed after the step, and have one dtype.
   TensorView q;  // [rows, heads, query_length, head_dim] in `layout`: of each row's last tokens
   TensorView k;  // [rows, of a cross layer sources; kv_heads, key_length, head_dim]: appended
   TensorView v;  // [the same, kv_heads, key_length, value_head_dim]
@@ -101,16 +105,17 @@ class Session {
   virtual const SessionFacts& facts() const = 0;
 
   // Makes a step and waits for its answer. Errors: INVALID_ARGUMENT, OUT_OF_RANGE (more tokens than the session was
-  // opened for), FAILED_PRECONDITION (other lengths than were expected), RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
-  // each of which changes nothing. The session is over after ABORTED (idle for too long, too old, or evicted),
-  // UNAVAILABLE (the connection, or the server, is lost) and whatever else ends its stream: every step gives that error
-  // then.
+  // opened for), FAILED_PRECONDITION (other lengths than were expected), RESOURCE_EXHAUSTED (no memory, or the step is
+  // larger than the server's messages: make several of it), DEADLINE_EXCEEDED, each of which changes nothing. The
+  // session is over after ABORTED (idle for too long, too old, or evicted), UNAVAILABLE (the connection, or the server,
+  // is lost) and whatever else ends its stream: every step gives that error then.
   virtual absl::StatusOr<StepReply> Step(const StepRequest& request) = 0;
 
   // What is left of the session's time, as of when the server said that it stops; nullopt: it has not.
   virtual std::optional<absl::Duration> going_away() const = 0;
 
-  // Ends the session and waits for the server's end; steps are FAILED_PRECONDITION then. A second time does nothing.
+  // Ends the session and waits for the server's end, for some seconds at most (DEADLINE_EXCEEDED); steps are
+  // FAILED_PRECONDITION then. A second time does nothing.
   virtual absl::Status Close() = 0;
 };
 

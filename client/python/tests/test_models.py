@@ -383,7 +383,10 @@ def test_server_info(shared: attnd.Client) -> None:
     assert info.memory.total_bytes == info.limits["max_inflight_bytes"]
     assert info.memory.free_bytes == info.memory.total_bytes - info.memory.used_bytes
     assert info.stalled_calls == attnd.StalledCalls(0, 0)
+    assert info.memory.max_peer_bytes == info.memory.total_bytes // 2
     assert info.queue == attnd.QueueUse(0, 0, 0)
+    assert info.sessions is not None
+    assert (info.sessions.max_sessions, info.sessions.max_peer_sessions) == (1024, 256)
     assert {setting.name for setting in info.settings} >= {"allocator", "kernel"}
     assert all(setting.state in ("in force", "not in force", "requested") for setting in info.settings)
 

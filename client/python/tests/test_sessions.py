@@ -1,4 +1,4 @@
-"""Sessions against whole calls: the same bits."""
+"""Sessions against whole calls: the same bits, over a local socket as by gRPC."""
 
 from __future__ import annotations
 
@@ -32,30 +32,48 @@ def token(rows: int, seed: int, dtype: Any = np.float32, length: int = 1) -> lis
     return [random(rows, HEADS, length, DIM, seed=3 * seed + i, dtype=dtype) for i in range(3)]
 
 
-def ask(target: str, asynchronous: bool, work: Callable[..., Any], **options: Any) -> None:
+# By name: the server's target, the client's options, and Session.transport.
+DOORS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "local": ("unix", {}, "local"),
+    "tcp": ("tcp", {}, "grpc"),
+    "unix": ("unix", {"local_calls": False}, "grpc"),
+}
+both = pytest.mark.parametrize("asynchronous", [False, True], ids=["Session", "AsyncSession"])
+doors = pytest.mark.parametrize("door", ["local", "tcp"])
+
+
+def connected(server: Server, door: str, kind: Any = attnd.Client) -> Any:
+    target, options, _ = DOORS[door]
+    return kind(getattr(server, target), **options)
+
+
+def one_self_layer(door: str, client: Any, call: Any = lambda result: result, **options: Any) -> Any:
+    """A session, by the way that is meant."""
+    session = call(client.session([SELF], "t5-tiny", **options))
+    assert session.transport == DOORS[door][2]
+    return session
+
+
+def ask(server: Server, door: str, asynchronous: bool, work: Callable[..., Any]) -> None:
     """Runs `work(call, client)`, where `call` awaits what the asyncio client's methods give, or takes it as it is."""
     if not asynchronous:
-        with attnd.Client(target) as client:
-            work(lambda result: result, client, **options)
+        with connected(server, door) as client:
+            work(lambda result: result, client)
         return
     loop = asyncio.new_event_loop()
     try:
-        client = attnd.AsyncClient(target)
-        work(loop.run_until_complete, client, **options)
+        client = connected(server, door, attnd.AsyncClient)
+        work(loop.run_until_complete, client)
         loop.run_until_complete(client.close())
     finally:
         loop.close()
 
 
-both = pytest.mark.parametrize("asynchronous", [False, True], ids=["Session", "AsyncSession"])
-doors = pytest.mark.parametrize("door", ["unix", "tcp"])
-
-
 @both
-@doors
+@pytest.mark.parametrize("door", DOORS)
 def test_decoding_gives_what_whole_calls_give(server: Server, door: str, asynchronous: bool) -> None:
     def work(call: Any, client: Any) -> None:
-        session = call(client.session([SELF], "t5-tiny", rows=2, max_tokens=100))
+        session = one_self_layer(door, client, call, rows=2, max_tokens=100)
         whole: list[Any] = []
         for i, length in enumerate([5, 1, 1, 3, 1]):
             whole.append(token(2, i, length=length))
@@ -69,17 +87,16 @@ def test_decoding_gives_what_whole_calls_give(server: Server, door: str, asynchr
         assert call(session.lengths(0)) == (11, 11)
         call(session.close())
 
-    ask(getattr(server, door), asynchronous, work)
+    ask(server, door, asynchronous, work)
 
 
 @both
-def test_beams_share_their_source(server: Server, asynchronous: bool) -> None:
+@doors
+def test_beams_share_their_source(server: Server, door: str, asynchronous: bool) -> None:
     def work(call: Any, client: Any) -> None:
-        session = call(
-            client.session(
-                [SELF, CROSS], "t5-tiny", rows=4, sources=2, max_tokens=9, max_source_tokens=50, dtype="bfloat16"
-            )
-        )
+        sizes = {"rows": 4, "sources": 2, "max_tokens": 9, "max_source_tokens": 50}
+        session = call(client.session([SELF, CROSS], "t5-tiny", dtype="bfloat16", **sizes))
+        assert session.transport == DOORS[door][2]
         k, v = random(2, HEADS, 40, 32, seed=1), random(2, HEADS, 40, 16, seed=2)
         mask = np.arange(40) < np.array([[40], [33]])
         assert call(session.append(1, k, v, key_mask=mask)) == (40, 40)
@@ -102,11 +119,12 @@ def test_beams_share_their_source(server: Server, asynchronous: bool) -> None:
         assert same_bits(output, expected)
         call(session.close())
 
-    ask(server.unix, asynchronous, work)
+    ask(server, door, asynchronous, work)
 
 
-def test_rows_of_other_lengths(server: Server) -> None:
-    with attnd.Client(server.tcp) as client, client.session([SELF], "t5-tiny", rows=3, max_tokens=20) as session:
+@doors
+def test_rows_of_other_lengths(server: Server, door: str) -> None:
+    with connected(server, door) as client, one_self_layer(door, client, rows=3, max_tokens=20) as session:
         q, k, v = token(3, 1, length=4)
         output = session.attend(0, q, k, v, key_lengths=[4, 2, 0], query_lengths=[4, 2, 0], key_starts=[1, 0, 0])
         assert session.lengths(0) == (4, 2, 0)
@@ -118,9 +136,10 @@ def test_rows_of_other_lengths(server: Server) -> None:
         assert session.append(0, k.transpose(0, 2, 1, 3).copy(), v.transpose(0, 2, 1, 3), layout="bshd") == (7, 7, 5)
 
 
-def test_torch(server: Server) -> None:
+@doors
+def test_torch(server: Server, door: str) -> None:
     torch = pytest.importorskip("torch")
-    with attnd.Client(server.unix) as client, client.session([SELF], "t5-tiny", rows=2, max_tokens=20) as session:
+    with connected(server, door) as client, one_self_layer(door, client, rows=2, max_tokens=20) as session:
         q, k, v = (torch.from_numpy(array).bfloat16() for array in token(2, 1, length=3))
         output = session.attend(0, q, k, v)
         assert isinstance(output, torch.Tensor)
@@ -128,8 +147,9 @@ def test_torch(server: Server) -> None:
         assert session.attend(0, q.float(), output_dtype="float16").dtype is torch.float16
 
 
-def test_nothing_is_half_done(server: Server) -> None:
-    with attnd.Client(server.tcp) as client, client.session([SELF], "t5-tiny", rows=2, max_tokens=3) as session:
+@doors
+def test_nothing_is_half_done(server: Server, door: str) -> None:
+    with connected(server, door) as client, one_self_layer(door, client, rows=2, max_tokens=3) as session:
         tokens = token(2, 1)
         session.attend(0, *tokens)
         with pytest.raises(attnd.OutOfRange) as too_many:
@@ -146,9 +166,10 @@ def test_nothing_is_half_done(server: Server) -> None:
         assert session.lengths(0) == (2, 2)
 
 
-def test_mistakes(server: Server) -> None:
+@doors
+def test_mistakes(server: Server, door: str) -> None:
     q, k, v = token(2, 1)
-    with attnd.Client(server.tcp) as client:
+    with connected(server, door) as client:
         with client.session([SELF, CROSS], "t5-tiny", rows=2, sources=1, max_tokens=9, max_source_tokens=9) as session:
             for field, wrong in (
                 ("layer", lambda: session.attend(2, q)),
@@ -191,34 +212,39 @@ def test_mistakes(server: Server) -> None:
 
 
 @both
-def test_ends(make_server: Callable[..., Server], asynchronous: bool) -> None:
+@doors
+def test_ends(make_server: Callable[..., Server], door: str, asynchronous: bool) -> None:
     """An evicted session, one whose server is killed, and a closed one say what has happened, again and again."""
     server = make_server("--session_idle=300ms", "--drain_seconds=1")
 
     def work(call: Any, client: Any) -> None:
-        idle = call(client.session([SELF], "t5-tiny", max_tokens=9))
-        time.sleep(1)
+        idle = one_self_layer(door, client, call, max_tokens=9)
+        if asynchronous:
+            call(asyncio.sleep(1))  # grpc.aio learns of a stream's end in the loop
+        else:
+            time.sleep(1)
         for _ in range(2):
             with pytest.raises(attnd.Aborted, match="session_idle"):
                 call(idle.attend(0, *token(1, 1)))
         call(idle.close())
-        closed = call(client.session([SELF], "t5-tiny", max_tokens=9))
+        closed = one_self_layer(door, client, call, max_tokens=9)
         call(closed.close())
         call(closed.close())
         with pytest.raises(attnd.FailedPrecondition, match="closed"):
             call(closed.lengths(0))
-        lost = call(client.session([SELF], "t5-tiny", max_tokens=9))
+        lost = one_self_layer(door, client, call, max_tokens=9)
         call(lost.attend(0, *token(1, 1)))
         server.kill()
         with pytest.raises(attnd.Unavailable):
             call(lost.attend(0, *token(1, 1)))
 
-    ask(server.tcp, asynchronous, work)
+    ask(server, door, asynchronous, work)
 
 
-def test_a_stopping_server_says_so(make_server: Callable[..., Server]) -> None:
+@doors
+def test_a_stopping_server_says_so(make_server: Callable[..., Server], door: str) -> None:
     server = make_server("--drain_seconds=3")
-    with attnd.Client(server.tcp) as client, client.session([SELF], "t5-tiny", max_tokens=9) as session:
+    with connected(server, door) as client, one_self_layer(door, client, max_tokens=9) as session:
         assert session.going_away is None
         server.process.terminate()
         time.sleep(0.5)
@@ -227,16 +253,18 @@ def test_a_stopping_server_says_so(make_server: Callable[..., Server]) -> None:
 
 
 @both
+@doors
 def test_a_server_that_answers_nothing(
-    make_server: Callable[..., Server], asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+    make_server: Callable[..., Server], door: str, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attnd._session._GRACE_SECONDS", 0.2)
-    monkeypatch.setattr("attnd._duplex._CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("attnd._step._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("attnd._duplex.CLOSE_SECONDS", 0.2)
     server = make_server()
 
     def work(call: Any, client: Any) -> None:
-        first, second = (call(client.session([SELF], "t5-tiny", max_tokens=9)) for _ in range(2))
+        first, second = (one_self_layer(door, client, call, max_tokens=9) for _ in range(2))
         server.process.send_signal(signal.SIGSTOP)
+        os.waitpid(server.process.pid, os.WUNTRACED)  # until all of its threads have stopped
         try:
             begun = time.monotonic()
             for _ in range(2):
@@ -250,11 +278,12 @@ def test_a_server_that_answers_nothing(
         finally:
             server.process.send_signal(signal.SIGCONT)
 
-    ask(server.tcp, asynchronous, work)
+    ask(server, door, asynchronous, work)
 
 
-def test_dropped_sessions_leave_nothing(server: Server) -> None:
-    with attnd.Client(server.tcp) as client:
+@doors
+def test_dropped_sessions_leave_nothing(server: Server, door: str) -> None:
+    with connected(server, door) as client:
         client.session([SELF], "t5-tiny", max_tokens=9)
         before = threading.active_count()
         for _ in range(20):
@@ -266,12 +295,14 @@ def test_dropped_sessions_leave_nothing(server: Server) -> None:
         assert threading.active_count() <= before + 2
 
 
+@doors
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_leaves_the_parents_session_alone(server: Server) -> None:
+def test_a_forked_child_leaves_the_parents_session_alone(server: Server, door: str) -> None:
     code = f"""
 import os, sys, numpy as np, attnd
-client = attnd.Client({server.tcp!r})
+client = attnd.Client({getattr(server, DOORS[door][0])!r})
 session = client.session([attnd.SelfLayer(8, 64)], "t5-tiny", max_tokens=9)
+assert session.transport == {DOORS[door][2]!r}
 one = np.ones((1, 8, 1, 64), np.float32)
 session.attend(0, one, one, one)
 for way in ("close", "drop", "exit"):
@@ -287,15 +318,47 @@ for way in ("close", "drop", "exit"):
 print(session.lengths(0))
 os._exit(0)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GRPC_ENABLE_FORK_SUPPORT": "0"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    if door == "tcp":
+        environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # which waits for the end of streams
     done = subprocess.run(
         [sys.executable, "-B", "-c", code], env=environment, capture_output=True, timeout=60, check=False
     )
     assert done.stdout.decode() == "(4,)\n", done.stderr.decode()
 
 
-def test_threads_take_turns(server: Server) -> None:
-    with attnd.Client(server.unix) as client, client.session([SELF], "t5-tiny", max_tokens=200) as session:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_keep_the_parents_session(make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    code = f"""
+import os, sys, time, attnd
+client = attnd.Client({server.unix!r})
+session = client.session([attnd.SelfLayer(8, 64)], "t5-tiny", max_tokens=9)
+assert session.transport == "local"
+pid = os.fork()
+if pid == 0:
+    sys.stdin.read()
+    os._exit(0)
+print(pid, flush=True)
+os._exit(0)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-B", "-c", code]
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert parent.wait(60) == 0
+        with attnd.Client(server.tcp) as client:
+            deadline = time.monotonic() + 20
+            while client.list_sessions() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert client.list_sessions() == []
+        os.kill(child, 0)  # it lives
+
+
+@doors
+def test_threads_take_turns(server: Server, door: str) -> None:
+    with connected(server, door) as client, one_self_layer(door, client, max_tokens=200) as session:
 
         def steps() -> None:
             for _ in range(20):
@@ -309,11 +372,12 @@ def test_threads_take_turns(server: Server) -> None:
         assert session.lengths(0) == (80,)
 
 
-def test_a_cancelled_step_ends_the_session(server: Server) -> None:
+@doors
+def test_a_cancelled_step_ends_the_session(server: Server, door: str) -> None:
     async def work() -> None:
-        async with attnd.AsyncClient(server.tcp) as client:
+        async with connected(server, door, attnd.AsyncClient) as client:
             session = await client.session([SELF], "t5-tiny", rows=64, max_tokens=3000)
-            task = asyncio.ensure_future(session.attend(0, *token(64, 1, length=1000)))
+            task = asyncio.ensure_future(session.attend(0, *token(64, 1, length=500)))
             await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -83,3 +83,29 @@ def test_a_server_that_is_gone(make_server: Any, way: str) -> None:
                 await client.attend(*tensors(), "t5-tiny", timeout=0.5)
 
     run(main())
+
+
+def test_a_session(server: Server) -> None:
+    layers = [attnd.SelfLayer(8, 64)]
+    steps = [tensors(queries=n, keys=n, seed=n) for n in (1, 200, 1)]
+    with attnd.Client(server.tcp) as plain, plain.session(layers, "t5-tiny", max_tokens=300) as session:
+        expected = [session.attend(0, *step) for step in steps]
+
+    async def main() -> None:
+        async with attnd.AsyncClient(server.unix) as client:
+            async with await client.session(layers, "t5-tiny", max_tokens=300) as session:
+                assert session.transport == "local"
+                for step, output in zip(steps, expected):
+                    assert same_bits(await session.attend(0, *step), output)
+            task = asyncio.ensure_future(lost(client))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    async def lost(client: attnd.AsyncClient) -> None:
+        session = await client.session(layers, "t5-tiny", rows=32, max_tokens=2000)
+        while True:
+            await session.attend(0, *tensors(batch=32, queries=500, keys=500), truncate=[0] * 32)
+
+    run(main())

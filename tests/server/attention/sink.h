@@ -19,6 +19,8 @@ namespace attnd::server {
 // Keeps what is sent, with what is held, until it is taken. Thread-safe.
 class TestSink final : public DatagramSink {
  public:
+  void Pause() override {}
+  void Resume() override {}
   void Send(std::string datagram, std::shared_ptr<const void> held) override {
     v1::LocalReply reply;
     EXPECT_TRUE(reply.ParseFromString(datagram));

@@ -70,14 +70,17 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
   counters.stalled_writes = 4;
   counters.stalled_reads = 5;
   v1::GetServerInfoResponse info;
-  AddUse(ledger, &shared, counters, models, {.waiting = 5, .refused = 6, .expired = 7}, {.open = 8, .evicted = 9},
-         info);
+  AddUse(ledger, &shared, counters, models, {.waiting = 5, .refused = 6, .expired = 7},
+         {.open = 8, .evicted = 9, .most = 10, .most_of_peer = 11}, info);
   EXPECT_EQ(info.sessions().open(), 8);
   EXPECT_EQ(info.sessions().evicted(), 9);
+  EXPECT_EQ(info.sessions().max_sessions(), 10);
+  EXPECT_EQ(info.sessions().max_peer_sessions(), 11);
   EXPECT_EQ(info.queue().waiting(), 5);
   EXPECT_EQ(info.queue().refused(), 6);
   EXPECT_EQ(info.queue().expired(), 7);
   EXPECT_EQ(info.memory().total_bytes(), 1000);
+  EXPECT_EQ(info.memory().max_peer_bytes(), 500);
   EXPECT_EQ(info.memory().used_bytes(), 0);
   EXPECT_EQ(info.shared_memory().total_bytes(), 500);
   EXPECT_EQ(info.stalled_calls().writes(), 4);

@@ -27,6 +27,8 @@ constexpr std::size_t kSize = 1 << 16;
 
 class Sent final : public DatagramSink {
  public:
+  void Pause() override {}
+  void Resume() override {}
   void Send(std::string datagram, std::shared_ptr<const void>) override { datagrams.push_back(std::move(datagram)); }
   std::vector<std::string> datagrams;
 };

@@ -73,6 +73,33 @@ TEST_F(PeerSocketTest, SendsAtOnceAndLetsGo) {
   EXPECT_FALSE(Woken());
 }
 
+TEST_F(PeerSocketTest, ReceivesNothingInAPause) {
+  bool ended = false;
+  ASSERT_EQ(send(peer_.get(), "first", 5, 0), 5);
+  EXPECT_EQ(Events(), EPOLLIN);
+  socket_->Pause();
+  EXPECT_EQ(Events(), 0U) << "the listener is not woken over and over";
+  EXPECT_FALSE(socket_->Receive(absl::MakeSpan(buffer_), ended).has_value());
+  EXPECT_FALSE(ended);
+  socket_->Send("an answer", nullptr);
+  EXPECT_EQ(Read(), "an answer");
+  // What is kept meanwhile is sent, and the pause goes on.
+  const int sent = Fill(std::string(10'000, 'x'));
+  for (int i = 1; i < sent; ++i) Read();
+  EXPECT_EQ(Events(), EPOLLOUT);
+  socket_->Flush();
+  EXPECT_EQ(Events(), 0U);
+  socket_->Resume();
+  EXPECT_EQ(Events(), EPOLLIN);
+  const std::optional<Datagram> datagram = socket_->Receive(absl::MakeSpan(buffer_), ended);
+  ASSERT_TRUE(datagram.has_value());
+  EXPECT_EQ(datagram->bytes, "first");
+  // The peer's end is seen in a pause too.
+  socket_->Pause();
+  peer_ = shm::UniqueFd();
+  EXPECT_NE(Events() & EPOLLHUP, 0U);
+}
+
 TEST_F(PeerSocketTest, KeepsWhatHasNoRoomAndReceivesNothingMeanwhile) {
   const auto held = std::make_shared<const int>(1);
   const auto before = PeerSocket::Clock::now();

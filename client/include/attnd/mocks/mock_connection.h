@@ -28,6 +28,7 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<std::vector<OpenSessionInfo>>, ListSessions, (const CallOptions& options), (override));
   MOCK_METHOD(absl::Status, EvictSession, (std::uint64_t id, const CallOptions& options), (override));
   MOCK_METHOD(absl::StatusOr<SharedBuffer>, AllocateBuffer, (std::size_t bytes), (override));
+  MOCK_METHOD(absl::StatusOr<ModelList>, ListAllModels, (const CallOptions& options), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Model>>, ListModels, (const CallOptions& options), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<FailedModel>>, ListFailedModels, (const CallOptions& options), (override));
   MOCK_METHOD(absl::StatusOr<Model>, GetModel,

@@ -16,8 +16,9 @@ from attnd._comparison import BiasComparison, ComparedBias, compare_bias
 from attnd._request import ComputeReply, ComputeRequest
 from attnd._retry import Retry
 from attnd._server import LocalServer, local_server
-from attnd._session import CrossLayer, SelfLayer, StepReply
+from attnd._session import CrossLayer, SelfLayer
 from attnd._sessions import AsyncSession, Session
+from attnd._step_message import StepReply
 from attnd._version import VERSION as __version__
 from attnd.errors import (
     Aborted,
@@ -48,6 +49,8 @@ from attnd.models import (
     QueueUse,
     ServerInfo,
     ServingStatus,
+    SessionInfo,
+    SessionUse,
     Setting,
     StalledCalls,
     Svg,
@@ -90,6 +93,8 @@ __all__ = [
     "ServerInfo",
     "ServingStatus",
     "Session",
+    "SessionInfo",
+    "SessionUse",
     "Setting",
     "StalledCalls",
     "StepReply",

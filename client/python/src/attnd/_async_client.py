@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
 
-from attnd import _methods, _options, _process
+from attnd import _methods, _open_sessions, _options, _process
 from attnd._as_method import as_method
 from attnd._awaiting import AwaitingIo
 from attnd._client import ClientBase
@@ -75,6 +75,8 @@ class AsyncClient(ClientBase):
     server_info = _awaiting(_methods.server_info)
     health = _awaiting(_methods.health)
     session = _opening(open_session)
+    list_sessions = _awaiting(_open_sessions.list_sessions)
+    evict_session = _awaiting(_open_sessions.evict_session)
 
     async def close(self) -> None:
         """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then

@@ -12,16 +12,13 @@ import grpc.aio
 from attnd._channels import Channels
 from attnd._closed import closed_during_the_call, closed_error
 from attnd._deadline import Deadline
-from attnd._duplex import AwaitingDuplex
+from attnd._grpc_duplex import WRITE_FAILED, AwaitingDuplex
 from attnd._operation import Io, MessageStream, Metadata, Operation, run_async
 from attnd._options import Options
 from attnd._status import from_rpc_error
 from attnd.errors import Error, FailedPrecondition, Unavailable, Unimplemented
 
 T = TypeVar("T")
-
-# What grpc.aio makes of a stream that ended, however, while it was writing: the server's status is lost.
-_WRITE_FAILED = "Internal error from Core"
 
 
 class AwaitingIo(Io):
@@ -100,7 +97,7 @@ class AwaitingIo(Io):
                     free.release()
         except grpc.RpcError as error:
             lost = self._error_of(error)
-            if lost.message.startswith(_WRITE_FAILED):
+            if lost.message.startswith(WRITE_FAILED):
                 if not answered:
                     await self._check_method(method, deadline, metadata)
                 raise Unavailable("the stream broke while a call was sent") from None

@@ -13,7 +13,7 @@ from attnd._channels import Channels
 from attnd._closed import closed_during_the_call, closed_error
 from attnd._connection_watch import ConnectionWatch
 from attnd._deadline import Deadline
-from attnd._duplex import BlockingDuplex
+from attnd._grpc_duplex import BlockingDuplex
 from attnd._operation import Io, MessageStream, Metadata, Operation, run
 from attnd._options import Options
 from attnd._status import from_rpc_error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, TypeVar
 
-from attnd import _empty, _methods, _options, _process
+from attnd import _empty, _methods, _open_sessions, _options, _process
 from attnd._as_method import as_method
 from attnd._blocking import BlockingIo
 from attnd._core import Core
@@ -175,7 +175,7 @@ class Client(ClientBase):
         timeout: of calls that name none, in seconds.
         retry: how calls are repeated; None: not at all.
         shared_memory: hand tensors over in shared memory where the target is a Unix socket and the server offers it.
-        local_calls: make calls over the socket beside a Unix socket where the server offers it.
+        local_calls: make calls, and open sessions, over the socket beside a Unix socket where the server offers it.
         load_balancing: how a name with several addresses is used, "pick_first" or "round_robin".
         channels: number of gRPC channels that calls take in turns, each with a connection of its own, 1 to 64.
         keepalive_time: seconds. While calls wait, a connection on which nothing has arrived for this long is asked for
@@ -211,6 +211,8 @@ class Client(ClientBase):
     server_info = _blocking(_methods.server_info)
     health = _blocking(_methods.health)
     session = _opening(open_session)
+    list_sessions = _blocking(_open_sessions.list_sessions)
+    evict_session = _blocking(_open_sessions.evict_session)
 
     def close(self) -> None:
         """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then

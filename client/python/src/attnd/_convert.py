@@ -20,12 +20,14 @@ from attnd.models import (
     QueueUse,
     Rule,
     ServerInfo,
+    SessionInfo,
+    SessionUse,
     Setting,
     StalledCalls,
     T5Buckets,
     Table,
 )
-from attnd.v1 import model_pb2, server_pb2
+from attnd.v1 import model_pb2, server_pb2, session_pb2
 
 _MASK_NAMES = {0: "unspecified", 1: "causal", 2: "none"}
 _STATE_NAMES = {0: "unspecified", 1: "in force", 2: "not in force", 3: "requested"}
@@ -152,7 +154,29 @@ def server_info_of(message: server_pb2.GetServerInfoResponse) -> ServerInfo:
         stalled_calls=StalledCalls(message.stalled_calls.writes, message.stalled_calls.reads),
         model_bytes=message.model_bytes,
         queue=QueueUse(message.queue.waiting, message.queue.refused, message.queue.expired),
+        sessions=_sessions_of(message.sessions) if message.HasField("sessions") else None,
     )
+
+
+def session_info_of(message: session_pb2.SessionInfo) -> SessionInfo:
+    return SessionInfo(
+        id=message.id,
+        peer=message.peer,
+        model=message.model,
+        version=message.version,
+        rows=message.rows,
+        sources=message.sources,
+        layers=message.layers,
+        reserved_bytes=message.reserved_bytes,
+        used_bytes=message.used_bytes,
+        steps=message.steps,
+        age=message.age.seconds + message.age.nanos / 1e9,
+        idle=message.idle.seconds + message.idle.nanos / 1e9,
+    )
+
+
+def _sessions_of(use: server_pb2.SessionUse) -> SessionUse:
+    return SessionUse(use.open, use.evicted, use.max_sessions, use.max_peer_sessions)
 
 
 def _use_of(message: server_pb2.MemoryUse) -> MemoryUse:

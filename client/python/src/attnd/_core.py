@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, List, Tuple, TypeVar
 
-from attnd import _process
+from attnd import _process, _wire
 from attnd._closed import closed_error
 from attnd._deadline import Deadline, checked_timeout
 from attnd._operation import Io, Metadata, Operation
@@ -90,3 +90,18 @@ class Core:
         result = yield from attempt(connected)
         self.policy.connected = True
         return result
+
+
+def ask_server(
+    core: Core,
+    method: str,
+    request: Any,
+    response: Any,
+    deadline: Deadline,
+    metadata: Metadata,
+    wait_for_ready: bool = False,
+) -> Operation[Any]:
+    """One attempt of a gRPC method with messages."""
+    payload = request.SerializeToString()
+    answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata, wait_for_ready)
+    return _wire.parse(response, answer, f"the server's reply is no {response.DESCRIPTOR.name}")

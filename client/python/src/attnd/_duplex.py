@@ -1,50 +1,91 @@
-"""A stream of questions, each answered before the next is asked: for the blocking and the asyncio client."""
+"""A stream of questions, each answered before the next is asked: a session as its operations see it.
+
+`_grpc_duplex.py` has it over gRPC, `_local_session.py` and `_local_session_async.py` over a local socket.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import math
-import os
-import queue
-import threading
-import time
-import weakref
-from typing import Any, Callable, Iterator, NoReturn, Optional, TypeVar
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
-import grpc
-import grpc.aio
+import numpy as np
 
-from attnd import _process
-from attnd._deadline import Deadline
-from attnd._operation import Metadata
-from attnd._watch import WATCH
-from attnd.errors import DeadlineExceeded, Error, FailedPrecondition, Internal, Unavailable
+from attnd import _wire
+from attnd.errors import Error, FailedPrecondition, ResourceExhausted
+from attnd.v1 import session_pb2
 
 T = TypeVar("T")
 
-# Makes the question, which may be asked at once; and takes what comes until it returns the answer to it.
-Make = Callable[[], bytes]
-Accept = Callable[[bytes], Optional[T]]
+# Fields of SessionRequest.
+OPEN, STEP = 1, 2
 
-_EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 (the stubs lack it)
-_CLOSED = "the session is closed"
-_ENDED = "the server ended the stream before it had answered"
-_INTERRUPTED = "the session was interrupted"
-_LATE = "the server did not answer in time, and the session was given up"
-# How long a server may take to end a stream.
-_CLOSE_SECONDS = 5.0
+ENDED = "the server ended the session before it had answered"
+INTERRUPTED = "the session was interrupted"
+LATE = "the server did not answer in time, and the session was given up"
+# How long a server may take to end a session.
+CLOSE_SECONDS = 5.0
+
+_NAMES = {_wire.Q: "q", _wire.K: "k", _wire.V: "v"}
+
+
+class Question(NamedTuple):
+    """A SessionRequest in parts.
+
+    Attributes:
+        field: OPEN or STEP.
+        body: the serialised message of that field.
+        tensors: field number and array of each tensor.
+        output_bytes: of the output that the answer has.
+        log_sum_exp_bytes: of its log-sum-exp.
+    """
+
+    field: int
+    body: bytes
+    tensors: Sequence[Tuple[int, np.ndarray[Any, Any]]] = ()
+    output_bytes: int = 0
+    log_sum_exp_bytes: int = 0
+
+    def too_large(self, expected: str, got: int) -> ResourceExhausted:
+        """The error of a question that has too many bytes. It names what has most of them."""
+        number, size = max(((n, array.nbytes) for n, array in self.tensors), key=lambda t: t[1], default=(0, 0))
+        return ResourceExhausted.of(_NAMES[number] if size > len(self.body) else "step", expected, f"{got} bytes")
+
+    def no_memory(self) -> ResourceExhausted:
+        """The error of a question for which there is no memory to share with the server."""
+        size = sum(array.nbytes for _, array in self.tensors) + self.output_bytes + self.log_sum_exp_bytes
+        return ResourceExhausted(f"no memory to share with the server for {size} bytes of a step")
+
+
+# Makes the question, which may be asked at once.
+Make = Callable[[], Question]
+# An answer's output and log-sum-exp, by field number. Their memory is used again once Accept has returned.
+Tensors = Dict[int, Union[bytes, memoryview, np.ndarray[Any, Any]]]
+# Takes what comes until it returns the answer.
+Accept = Callable[[session_pb2.SessionReply, Tensors], Optional[T]]
+
+
+def closed_session() -> FailedPrecondition:
+    """Of a step after the session's end."""
+    return FailedPrecondition("the session is closed")
 
 
 class Duplex:
     """One stream. After an error it is over, and every question raises that error. In the asyncio client the methods
-    are coroutine functions. Thread-safe: questions take turns."""
+    are coroutine functions. Thread-safe: questions take turns.
 
+    Attributes:
+        name: how it travels, as `Transport.name`.
+        max_message_bytes: the largest message that the server takes, as it says in its answer to the opening.
+    """
+
+    name = "grpc"
+    max_message_bytes: float = math.inf
     _failure: Optional[Error] = None
 
     def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> Any:
-        """Asks one question and returns its answer. What `make` raises changes nothing; any other error, an
-        interruption, and an answer that has not come after `seconds`, end the stream."""
+        """Asks one question and returns its answer. What `make` raises, and a question that the server would not take
+        (ResourceExhausted), change nothing; any other error, an interruption, and an answer that has not come after
+        `seconds`, end the stream."""
         raise NotImplementedError
 
     def close(self) -> Any:
@@ -55,174 +96,3 @@ class Duplex:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure.with_traceback(None)
-
-
-class BlockingDuplex(Duplex):
-    """Over grpcio."""
-
-    def __init__(self, io: Any, method: str, metadata: Metadata) -> None:
-        """`io` is a BlockingIo."""
-        self._io = io
-        self._questions: queue.SimpleQueue[Optional[bytes]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._late = False
-        messages: Iterator[Any] = iter(self._questions.get, None)
-        self._call = io.stream(method, messages, Deadline(math.inf), metadata)
-        _open_streams.add(self)
-
-    def __del__(self) -> None:
-        self._questions.put(None)  # grpcio's thread waits for it
-
-    def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> T:
-        with self._lock:
-            self._check()
-            question = make()
-            entry = None if seconds == math.inf else WATCH.add(time.monotonic() + seconds, self._give_up)
-            try:
-                self._questions.put(question)
-                while True:
-                    answer = accept(next(self._call))
-                    if answer is not None:
-                        return answer
-            except grpc.RpcError as error:
-                self._fail(DeadlineExceeded(_LATE) if self._late else self._io.error_of(error))
-            except StopIteration:
-                self._fail(Internal(_ENDED))
-            except BaseException as error:
-                self._end(error if isinstance(error, Error) else Unavailable(_INTERRUPTED))
-                raise
-            finally:
-                if entry is not None:
-                    WATCH.remove(entry)
-
-    def _give_up(self) -> None:
-        self._late = True
-        self._call.cancel()
-
-    def _fail(self, error: Error) -> NoReturn:
-        self._end(error)
-        raise error.with_traceback(None) from None
-
-    def _end(self, error: Error) -> None:
-        self._failure = error
-        self._questions.put(None)
-        self._call.cancel()
-
-    def close(self) -> None:
-        if _process.forked():
-            return  # the stream is the parent's
-        with self._lock:
-            if self._failure is not None:
-                return
-            self._failure = FailedPrecondition(_CLOSED)
-            self._questions.put(None)
-            entry = WATCH.add(time.monotonic() + _CLOSE_SECONDS, self._give_up)
-            try:
-                for _ in self._call:
-                    continue
-            except grpc.RpcError:
-                pass
-            finally:
-                WATCH.remove(entry)
-                self._call.cancel()
-
-
-class AwaitingDuplex(Duplex):
-    """Over grpc.aio."""
-
-    def __init__(self, call: Any, error_of: Callable[[grpc.RpcError], Error]) -> None:
-        self._call = call
-        self._error_of = error_of
-        self._lock = asyncio.Lock()
-        _open_streams.add(self)
-
-    async def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> T:
-        async with self._lock:
-            self._check()
-            question = make()
-            try:
-                return await asyncio.wait_for(self._ask(question, accept), None if seconds == math.inf else seconds)
-            except asyncio.TimeoutError:
-                self._fail(DeadlineExceeded(_LATE))
-            except grpc.RpcError as error:
-                self._fail(self._error_of(error))
-            except Error as error:
-                self._fail(error)
-            except BaseException:
-                self._end(Unavailable(_INTERRUPTED))
-                raise
-
-    async def _ask(self, question: bytes, accept: Accept[T]) -> T:
-        await self._write(question)
-        while True:
-            message = await self._call.read()
-            if message is _EOF:
-                raise await self._ended()
-            answer = accept(message)
-            if answer is not None:
-                return answer
-
-    async def _write(self, question: bytes) -> None:
-        try:
-            await self._call.write(question)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            # What grpc.aio says of it hides what the server said, if that has come.
-            if self._call.done():
-                raise await self._ended() from None
-            raise Unavailable("the session's stream broke while a step was sent") from None
-
-    async def _ended(self) -> Error:
-        """After the server's end."""
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
-            return Internal(_ENDED)
-        details = grpc.aio.AioRpcError(
-            code,
-            await self._call.initial_metadata(),
-            await self._call.trailing_metadata(),
-            details=await self._call.details(),
-            debug_error_string=None,
-        )
-        return self._error_of(details)
-
-    def _fail(self, error: Error) -> NoReturn:
-        self._end(error)
-        raise error.with_traceback(None) from None
-
-    def _end(self, error: Error) -> None:
-        self._failure = error
-        self._call.cancel()
-
-    async def close(self) -> None:
-        if _process.forked():
-            return  # the stream is the parent's
-        async with self._lock:
-            if self._failure is not None:
-                return
-            self._failure = FailedPrecondition(_CLOSED)
-            try:
-                await asyncio.wait_for(self._drain(), _CLOSE_SECONDS)
-            except (grpc.RpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
-                pass
-            finally:
-                self._call.cancel()
-
-    async def _drain(self) -> None:
-        await self._call.done_writing()
-        while await self._call.read() is not _EOF:
-            continue
-
-
-_open_streams: weakref.WeakSet[Duplex] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    """What a child would do to end its copy of a stream, when it drops it or ends itself, would end the parent's: their
-    connection is one. So the copies are never dropped."""
-    for stream in list(_open_streams):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(stream)["_call"]))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

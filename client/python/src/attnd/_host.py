@@ -15,17 +15,20 @@ import numpy as np
 from attnd import _dtypes, _wire
 from attnd._answer import check_small, parse_small, placed
 from attnd._deadline import Deadline
+from attnd._duplex import Duplex
 from attnd._local import Keepalive, LocalDoor
+from attnd._local_session import BlockingLocalSession
 from attnd._operation import Io, Metadata, Operation
 from attnd._options import Options
 from attnd._regions import RegionKeeper
 from attnd._request import Call
+from attnd._session_door import SessionDoor
 from attnd._shm import SharedMemory
 from attnd._staging import Staged, Stager
 from attnd._status import error_in
 from attnd._transport import COMPUTE, Answer, NotTaken, Transport
 from attnd.errors import Error, FailedPrecondition
-from attnd.v1 import attention_pb2, local_pb2
+from attnd.v1 import attention_pb2, local_pb2, session_pb2
 
 if TYPE_CHECKING:
     from attnd._local_async import AsyncLocalDoor
@@ -40,6 +43,10 @@ _SUFFIX = ".shm"
 _MAX_UNKNOWN = 3
 # An event loop copies at most this many bytes by itself; more is copied on another thread.
 _MAX_LOOP_COPY = 1 << 20
+# Sessions of more rows or sources go by gRPC: what steps say of each of them would fill a datagram.
+_MAX_SEQUENCES = 1024
+# What an opening, and the mask of a session's sources, may have of a datagram. The lists of so many rows take the rest.
+_MAX_FIELDS = 24 << 10
 
 _hosts: WeakSet[Host] = WeakSet()
 
@@ -51,6 +58,7 @@ class Host:
         memory: the client's shared memory.
         stager: finds tensors in it, and copies others there.
         door: where local calls go; None if they are turned off.
+        sessions: where sessions begin; None if local calls or shared memory are turned off: large steps need both.
     """
 
     def __init__(self, path: str, options: Options, asynchronous: bool) -> None:
@@ -58,8 +66,11 @@ class Host:
         self.memory = SharedMemory(keeper)
         self.stager = Stager(self.memory, enabled=options.shared_memory)
         self.door = _make_door(path, options, asynchronous, keeper) if options.local_calls else None
+        self.sessions = (
+            _make_session_door(path, options, asynchronous) if options.local_calls and options.shared_memory else None
+        )
         # Also if the client is dropped without being closed.
-        self._close = weakref.finalize(self, _close, self.door, self.memory, self.stager)
+        self._close = weakref.finalize(self, _close, self.door, self.sessions, self.memory, self.stager)
         self._close.atexit = False
         _hosts.add(self)
 
@@ -73,6 +84,8 @@ class Host:
         self.memory.keeper.abandon()
         if self.door is not None:
             self.door.abandon()
+        if self.sessions is not None:
+            self.sessions.abandon()
 
 
 def _make_door(
@@ -86,9 +99,25 @@ def _make_door(
     return AsyncLocalDoor(path + _SUFFIX, options.user_agent, keeper.check, keepalive)
 
 
-def _close(door: Union[LocalDoor, AsyncLocalDoor, None], memory: SharedMemory, stager: Stager) -> None:
+def _make_session_door(path: str, options: Options, asynchronous: bool) -> SessionDoor:
+    keepalive = Keepalive(options.keepalive_time, options.keepalive_timeout)
+    if not asynchronous:
+        return SessionDoor(path + _SUFFIX, options.user_agent, keepalive, BlockingLocalSession)
+    from attnd._local_session_async import AwaitingLocalSession  # noqa: PLC0415 - which takes asyncio along
+
+    return SessionDoor(path + _SUFFIX, options.user_agent, keepalive, AwaitingLocalSession)
+
+
+def _close(
+    door: Union[LocalDoor, AsyncLocalDoor, None],
+    sessions: Optional[SessionDoor],
+    memory: SharedMemory,
+    stager: Stager,
+) -> None:
     if door is not None:
         door.close()
+    if sessions is not None:
+        sessions.close()
     stager.pool.close()
     memory.close()
 
@@ -164,6 +193,21 @@ class _LocalTransport(_HostTransport):
                 unknown = _forgotten(self._host, staged, error)
             finally:
                 del error
+
+    def duplex(
+        self, opening: session_pb2.SessionOpen, deadline: Deadline, metadata: Metadata
+    ) -> Operation[Optional[Duplex]]:
+        door = self._host.sessions
+        if metadata or door is None or not _fits_datagrams(opening):
+            return None
+        return (yield from door.begin(deadline.at))
+
+
+def _fits_datagrams(opening: session_pb2.SessionOpen) -> bool:
+    """Whether what is said beside tensors in such a session has room in datagrams."""
+    mask_bytes = opening.sources * -(-opening.max_source_tokens // 8)
+    largest = max(opening.ByteSize(), mask_bytes)
+    return max(opening.rows, opening.sources) <= _MAX_SEQUENCES and largest <= _MAX_FIELDS
 
 
 class _SharedTransport(_HostTransport):

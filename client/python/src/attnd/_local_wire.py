@@ -15,6 +15,10 @@ VERSION = 1
 
 # Fields of LocalRequest (call), LocalCall (id, timeout, request), LocalCancel (id): tags, as protobuf writes them.
 _CALL, _ID, _TIMEOUT, _REQUEST, _CANCEL = b"\x12", b"\x08", b"\x12", b"\x1a", b"\x1a"
+# Of LocalRequest (session).
+_SESSION = b"\x22"
+# The datagram that ends a session: LocalRequest.session_close.
+SESSION_CLOSE = b"\x2a\x00"
 
 # What google.protobuf.Duration can say, in seconds: 10,000 years.
 _LONGEST = 315_576_000_000
@@ -43,15 +47,37 @@ def call(
         sent: field number and array of each tensor that the datagram carries.
     """
     size = len(header) + len(names)
-    if sent:
-        tail: List[Any] = []
-        for number, array in sent:
-            head = bytes_field_head(number, array.nbytes)
-            size += len(head) + array.nbytes
-            tail += (head, array if array.flags.c_contiguous else np.ascontiguousarray(array))
+    tail, tail_bytes = _tensor_parts(sent)
+    size += tail_bytes
     body = _ID + varint(call_id) + _timeout(timeout) + _REQUEST + varint(size)
     head = _CALL + varint(len(body) + size) + body + header + names
-    return [head, *tail] if sent else [head]
+    return [head, *tail]
+
+
+def session(field: int, body: bytes, names: bytes, sent: Sequence[Tuple[int, np.ndarray[Any, Any]]] = ()) -> List[Any]:
+    """The parts of a session's datagram.
+
+    Args:
+        field: of SessionRequest: 1 is open, 2 is step.
+        body: serialised fields of the message of that field.
+        names: more of these.
+        sent: as call's.
+    """
+    size = len(body) + len(names)
+    head = bytes_field_head(field, size)
+    tail, tail_bytes = _tensor_parts(sent)
+    return [_SESSION + varint(len(head) + size + tail_bytes) + head + body + names, *tail]
+
+
+def _tensor_parts(sent: Sequence[Tuple[int, np.ndarray[Any, Any]]]) -> Tuple[List[Any], int]:
+    """The fields of tensors, and their size."""
+    parts: List[Any] = []
+    size = 0
+    for number, array in sent:
+        head = bytes_field_head(number, array.nbytes)
+        size += len(head) + array.nbytes
+        parts += (head, array if array.flags.c_contiguous else np.ascontiguousarray(array))
+    return parts, size
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from typing import Any, Iterable, List, Optional, Sequence, Union
 
 from attnd import _attention, _convert, _wire
 from attnd._arguments import integer, model_name, text
-from attnd._core import Core
+from attnd._core import Core, ask_server
 from attnd._operation import Operation
 from attnd._request import ComputeReply, ComputeRequest
 from attnd.errors import Error, Internal
@@ -213,7 +213,7 @@ def list_models(core: Core, *, timeout: Optional[float] = None, metadata: Any = 
     models: List[Model] = []
     request = model_pb2.ListModelsRequest()
     while True:
-        ask = partial(_ask, core, _MODELS + "ListModels", request, model_pb2.ListModelsResponse, deadline, pairs)
+        ask = partial(ask_server, core, _MODELS + "ListModels", request, model_pb2.ListModelsResponse, deadline, pairs)
         page = yield from core.repeated(core.io, deadline, ask)
         models += map(_convert.model_of, page.models)
         request.page_token = page.next_page_token
@@ -237,7 +237,7 @@ def list_failed_models(
     """
     deadline, pairs = core.begin(timeout, metadata)
     request = model_pb2.ListModelsRequest(page_size=1)
-    ask = partial(_ask, core, _MODELS + "ListModels", request, model_pb2.ListModelsResponse, deadline, pairs)
+    ask = partial(ask_server, core, _MODELS + "ListModels", request, model_pb2.ListModelsResponse, deadline, pairs)
     page = yield from core.repeated(core.io, deadline, ask)
     return [_convert.failed_model_of(model) for model in page.failed_models]
 
@@ -273,7 +273,7 @@ def get_model(
         version=integer("version", version, 0, 2**64 - 1),
         include_values=bool(include_values),
     )
-    ask = partial(_ask, core, _MODELS + "GetModel", request, model_pb2.GetModelResponse, deadline, pairs)
+    ask = partial(ask_server, core, _MODELS + "GetModel", request, model_pb2.GetModelResponse, deadline, pairs)
     return _convert.model_of((yield from core.repeated(core.io, deadline, ask)).model)
 
 
@@ -339,7 +339,7 @@ def unload_model(core: Core, name: str, *, timeout: Optional[float] = None, meta
     """
     request = model_pb2.UnloadModelRequest(name=model_name(name, "name"))
     deadline, pairs = core.begin(timeout, metadata)
-    ask = partial(_ask, core, _MODELS + "UnloadModel", request, model_pb2.UnloadModelResponse, deadline, pairs)
+    ask = partial(ask_server, core, _MODELS + "UnloadModel", request, model_pb2.UnloadModelResponse, deadline, pairs)
     yield from core.once(core.io, deadline, ask)
 
 
@@ -420,7 +420,7 @@ def bias(
     """
     deadline, pairs = core.begin(timeout, metadata)
     request = _convert.bias_request(model, version, table, query_start, queries, key_start, keys, mask, heads)
-    ask = partial(_ask, core, _MODELS + "GetBias", request, model_pb2.GetBiasResponse, deadline, pairs)
+    ask = partial(ask_server, core, _MODELS + "GetBias", request, model_pb2.GetBiasResponse, deadline, pairs)
     return _convert.bias_window_of(request, (yield from core.repeated(core.io, deadline, ask)))
 
 
@@ -433,7 +433,7 @@ def server_info(core: Core, *, timeout: Optional[float] = None, metadata: Any = 
     """
     deadline, pairs = core.begin(timeout, metadata)
     request, response = server_pb2.GetServerInfoRequest(), server_pb2.GetServerInfoResponse
-    ask = partial(_ask, core, _SERVER_INFO, request, response, deadline, pairs)
+    ask = partial(ask_server, core, _SERVER_INFO, request, response, deadline, pairs)
     return _convert.server_info_of((yield from core.repeated(core.io, deadline, ask)))
 
 
@@ -475,23 +475,8 @@ def _result(reply: ComputeReply) -> Any:
     return reply.output if reply.log_sum_exp is None else (reply.output, reply.log_sum_exp)
 
 
-def _ask(
-    core: Core,
-    method: str,
-    request: Any,
-    response: Any,
-    deadline: Any,
-    metadata: Any,
-    wait_for_ready: bool = False,
-) -> Operation[Any]:
-    """One attempt with messages."""
-    payload = request.SerializeToString()
-    answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata, wait_for_ready)
-    return _wire.parse(response, answer, f"the server's reply is no {response.DESCRIPTOR.name}")
-
-
 def _change(core: Core, method: str, request: Any, response: Any, timeout: Any, metadata: Any) -> Operation[Model]:
     """A method with effects that answers with the model."""
     deadline, pairs = core.begin(timeout, metadata)
-    ask = partial(_ask, core, _MODELS + method, request, response, deadline, pairs)
+    ask = partial(ask_server, core, _MODELS + method, request, response, deadline, pairs)
     return _convert.model_of((yield from core.once(core.io, deadline, ask)).model)

@@ -54,8 +54,24 @@ class Region:
 
 
 def is_sign(data: memoryview) -> bool:
-    """Whether a datagram is the answer to SIGN_REQUEST."""
+    """Whether a datagram is the answer to SIGN_REQUEST, or to another of the fixed messages."""
     return len(data) == _REPLY.size and data[:8] == _SIGN_BEGINS
+
+
+def register_request(size: int) -> bytes:
+    """Asks the server to take a region, whose memfd goes along."""
+    return _REQUEST.pack(_MAGIC, _VERSION, _REGISTER, size, _NO_HANDLE)
+
+
+def release_request(handle: bytes) -> bytes:
+    """Lets the server forget a region."""
+    return _REQUEST.pack(_MAGIC, _VERSION, _RELEASE, 0, handle)
+
+
+def parse_answer(data: memoryview) -> Tuple[int, bytes]:
+    """The code and the handle of an answer to a fixed message, which `data` is."""
+    _, _, code, handle, _ = _REPLY.unpack(data)
+    return code, handle
 
 
 class RegionKeeper:
@@ -159,7 +175,7 @@ class RegionKeeper:
         sock = self._connected()
         if sock is None:
             return
-        request = _REQUEST.pack(_MAGIC, _VERSION, _REGISTER, region.size, _NO_HANDLE)
+        request = register_request(region.size)
         try:
             if not self._await_room(sock, deadline):
                 self._drop(rest)
@@ -250,8 +266,7 @@ class RegionKeeper:
                 self._unanswered -= 1
             while self._releases:
                 region, handle = self._releases[0]
-                request = _REQUEST.pack(_MAGIC, _VERSION, _RELEASE, 0, handle)
-                sock.send(request, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                sock.send(release_request(handle), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
                 self._releases.popleft()
                 self._known.discard(region)
                 self._unanswered += 1

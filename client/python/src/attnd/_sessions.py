@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Optional, Tuple, TypeVar
 
-from attnd import _session
+from attnd import _step
 from attnd._as_method import as_method
 from attnd._operation import Operation, run, run_async
 from attnd._session import Layer, State
@@ -59,6 +59,11 @@ class SessionBase:
         return self._state.opened.page_tokens
 
     @property
+    def transport(self) -> str:
+        """The way that steps go. "local" is over the socket beside the server's Unix socket, "grpc" a gRPC stream."""
+        return self._state.stream.name
+
+    @property
     def going_away(self) -> Optional[float]:
         """Seconds that a server which stops has given its sessions, from when it said so. None if it has not."""
         return self._state.going_away
@@ -108,11 +113,11 @@ class Session(SessionBase):
         (2, 2, 2, 2)
     """
 
-    step = _blocking(_session.step)
-    attend = _blocking(_session.attend)
-    append = _blocking(_session.append)
-    reorder = _blocking(_session.reorder)
-    lengths = _blocking(_session.lengths)
+    step = _blocking(_step.step)
+    attend = _blocking(_step.attend)
+    append = _blocking(_step.append)
+    reorder = _blocking(_step.reorder)
+    lengths = _blocking(_step.lengths)
 
     def close(self) -> None:
         """Ends the session, and frees what it keeps. A second time does nothing."""
@@ -139,11 +144,11 @@ class AsyncSession(SessionBase):
         (1, 8, 1, 64)
     """
 
-    step = _awaiting(_session.step)
-    attend = _awaiting(_session.attend)
-    append = _awaiting(_session.append)
-    reorder = _awaiting(_session.reorder)
-    lengths = _awaiting(_session.lengths)
+    step = _awaiting(_step.step)
+    attend = _awaiting(_step.attend)
+    append = _awaiting(_step.append)
+    reorder = _awaiting(_step.reorder)
+    lengths = _awaiting(_step.lengths)
 
     async def close(self) -> None:
         """Ends the session, and frees what it keeps. A second time does nothing."""

@@ -30,6 +30,15 @@ def error_in(answer: Any) -> Error:
     return error_of(answer.code, answer.message, detail, delay)
 
 
+def error_in_end(end: Any) -> Error:
+    """That of a LocalSessionEnd whose code is not 0."""
+    error = error_in(end)
+    if end.HasField("retry_delay"):
+        error.retry_delay = end.retry_delay.seconds + end.retry_delay.nanos / 1e9
+    error.__dict__["_pushback"] = error.retry_delay
+    return error
+
+
 def from_rpc_error(rpc: Any) -> Error:
     """Of a grpc.RpcError of either API. The server's wish for a repeat is in `pushback_of`."""
     metadata = _as_dict(rpc.trailing_metadata())

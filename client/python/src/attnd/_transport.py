@@ -24,9 +24,10 @@ from typing import Any, Callable, NamedTuple, Optional
 import numpy as np
 
 from attnd._deadline import Deadline
+from attnd._duplex import Duplex
 from attnd._operation import Io, Metadata, Operation
 from attnd._request import Call
-from attnd.v1 import attention_pb2
+from attnd.v1 import attention_pb2, session_pb2
 
 # The method that every way by gRPC calls.
 COMPUTE = "/attnd.v1.AttentionService/ComputeAttention"
@@ -67,6 +68,13 @@ class Transport:
     def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
         """Sends the call once. Raises an Error, or NotTaken."""
         raise NotImplementedError
+
+    def duplex(
+        self, opening: session_pb2.SessionOpen, deadline: Deadline, metadata: Metadata
+    ) -> Operation[Optional[Duplex]]:
+        """Begins a stream for a session that is yet to be opened; None if such a session does not go this way."""
+        return None
+        yield
 
     def ready(self) -> bool:
         """Whether calls go this way. In the blocking client asks the server if that is not known yet."""

@@ -143,13 +143,14 @@ class FailedPrecondition(Error):
 
 
 class Aborted(Error):
-    """The model was replaced while the pieces of a large call were computed, several times in a row."""
+    """The model was replaced while the pieces of a large call were computed, several times in a row; or the server has
+    ended a session."""
 
     code = grpc.StatusCode.ABORTED
 
 
 class OutOfRange(Error):
-    """gRPC's code OUT_OF_RANGE, which attnd's server does not use."""
+    """A row or a source of a session would have more tokens than the session was opened for."""
 
     code = grpc.StatusCode.OUT_OF_RANGE
 

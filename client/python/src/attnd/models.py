@@ -22,6 +22,8 @@ __all__ = [
     "QueueUse",
     "ServerInfo",
     "ServingStatus",
+    "SessionInfo",
+    "SessionUse",
     "Setting",
     "StalledCalls",
     "Svg",
@@ -343,6 +345,7 @@ class MemoryUse:
         refused_by_total: requests refused because less was free than they need.
         refused_by_share: requests refused because their peer would hold more than stays free.
         refused_as_never_fitting: requests refused because they need more than one peer can ever have.
+        max_peer_bytes: what one peer can have; 0 from a server that is older than this field.
     """
 
     total_bytes: int = 0
@@ -354,6 +357,7 @@ class MemoryUse:
     refused_by_total: int = 0
     refused_by_share: int = 0
     refused_as_never_fitting: int = 0
+    max_peer_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -386,6 +390,56 @@ class QueueUse:
 
 
 @dataclass(frozen=True)
+class SessionUse:
+    """Sessions of a server.
+
+    Attributes:
+        open: that are open now.
+        evicted: that the server has ended since its start, as they were idle for too long or too old, or an operator.
+        max_sessions: how many may be open.
+        max_peer_sessions: how many of one peer.
+    """
+
+    open: int = 0
+    evicted: int = 0
+    max_sessions: int = 0
+    max_peer_sessions: int = 0
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session that is open at the server.
+
+    Attributes:
+        id: its number, which no other session of this server has or will have.
+        peer: the address at the other end, as gRPC writes it ("ipv4:10.0.0.1:4242", "unix:").
+        model: the name of its model; "" without one, and before it is opened.
+        version: of the model.
+        rows: sequences that grow; 0 before it is opened.
+        sources: what rows attend across to.
+        layers: number of layers.
+        reserved_bytes: what it holds of the server's memory.
+        used_bytes: bytes of pages that it uses now.
+        steps: that were answered without an error.
+        age: seconds since it began.
+        idle: seconds since its last message or answer; 0 while a step is computed.
+    """
+
+    id: int
+    peer: str
+    model: str
+    version: int
+    rows: int
+    sources: int
+    layers: int
+    reserved_bytes: int
+    used_bytes: int
+    steps: int
+    age: float
+    idle: float
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """A server's facts.
 
@@ -403,6 +457,7 @@ class ServerInfo:
         stalled_calls: how many calls the server has ended because their other end stood still.
         model_bytes: memory that the tables of all models hold now.
         queue: calls that wait to be computed.
+        sessions: how many there are, and may be; None from a server that has none.
     """
 
     version: str
@@ -418,6 +473,7 @@ class ServerInfo:
     stalled_calls: StalledCalls = field(default_factory=StalledCalls)
     model_bytes: int = 0
     queue: QueueUse = field(default_factory=QueueUse)
+    sessions: Optional[SessionUse] = None
 
     def __repr__(self) -> str:
         calls = ", local calls" if self.local_calls else ""

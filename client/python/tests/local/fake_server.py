@@ -10,12 +10,14 @@ import socket
 import struct
 import threading
 import time
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from attnd.v1 import attention_pb2, local_pb2
+from attnd.v1 import attention_pb2, local_pb2, session_pb2
 
 MAGIC = 0x6D6873646E747461
 Answer = Optional[local_pb2.LocalAnswer]
+# Datagrams, as messages or bytes; None ends the connection.
+Said = Optional[List[Any]]
 
 
 class FakeServer:
@@ -24,8 +26,10 @@ class FakeServer:
     Attributes:
         on_call: what to do with a call; None: send no answer.
         on_hello: the welcome; None: close the connection, as a server without local calls does.
+        on_session: what to say to a message of a session.
         registers: the code that answers a register.
-        calls, cancels: what came. ends: connections that clients ended. regions: handle to memory, of all connections.
+        calls, cancels, sessions: what came. sizes: of the regions that came. ends: connections that clients ended.
+        regions: handle to memory, of all connections.
         signs: how often it was asked for a sign of life.
     """
 
@@ -33,11 +37,16 @@ class FakeServer:
         self.path = str(path)
         self.on_call: Callable[[FakeServer, local_pb2.LocalCall], Answer] = lambda server, call: server.result(call)
         self.on_hello: Callable[[], Optional[local_pb2.LocalWelcome]] = lambda: local_pb2.LocalWelcome(
-            version=1, max_message_bytes=1 << 16, max_calls=4
+            version=1, max_message_bytes=1 << 16, max_calls=4, sessions=True
+        )
+        self.on_session: Callable[[FakeServer, local_pb2.LocalRequest], Said] = lambda server, request: server.said(
+            request
         )
         self.registers = 0
         self.calls: List[local_pb2.LocalCall] = []
         self.cancels: List[int] = []
+        self.sessions: List[local_pb2.LocalRequest] = []
+        self.sizes: List[int] = []
         self.ends = 0
         self.regions: Dict[bytes, mmap.mmap] = {}
         self.connections: List[socket.socket] = []
@@ -101,11 +110,39 @@ class FakeServer:
         if not request.HasField(f"{name}_shared"):
             sent: bytes = getattr(request, name)
             return sent
-        place = getattr(request, f"{name}_shared")
-        return self.regions[place.region][place.offset : place.offset + size]
+        return self.memory(getattr(request, f"{name}_shared"), size)
 
     def write(self, place: attention_pb2.SharedTensor, data: bytes) -> None:
         self.regions[place.region][place.offset : place.offset + len(data)] = data
+
+    def said(self, request: local_pb2.LocalRequest) -> Said:
+        """Opens a session, and answers each step with its q."""
+        if request.HasField("session_close"):
+            return [local_pb2.LocalReply(session_end=local_pb2.LocalSessionEnd())]
+        if request.session.HasField("open"):
+            opened = session_pb2.SessionOpened(reserved_bytes=1, page_tokens=64, max_message_bytes=1 << 16)
+            return [local_pb2.LocalReply(session=session_pb2.SessionReply(opened=opened))]
+        return [self.stepped(request.session)]
+
+    def stepped(self, request: session_pb2.SessionRequest) -> local_pb2.LocalReply:
+        """A step's answer: its q, which must have a head_dim of 64, and a log-sum-exp of zeros."""
+        step = request.step
+        rows = 8 * step.query_length
+        result = session_pb2.SessionStepResult(step=step.step, dtype=step.output_dtype, lengths=[7])
+        reply = session_pb2.SessionReply(result=result)
+        q = self.memory(step.q_shared, rows * 64 * 4) if step.HasField("q_shared") else request.q
+        if step.HasField("output_shared"):
+            self.write(step.output_shared, q)
+        else:
+            reply.output = q
+        if step.HasField("log_sum_exp_shared"):
+            self.write(step.log_sum_exp_shared, bytes(rows * 4))
+        elif step.return_log_sum_exp:
+            reply.log_sum_exp = bytes(rows * 4)
+        return local_pb2.LocalReply(session=reply)
+
+    def memory(self, place: attention_pb2.SharedTensor, size: int) -> bytes:
+        return self.regions[place.region][place.offset : place.offset + size]
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -135,15 +172,16 @@ class FakeServer:
                 for fd in fds:
                     os.close(fd)
                 continue
-            reply = self._fixed(data, fds, mine) if data[:8] == struct.pack("<Q", MAGIC) else self._message(data)
-            if reply is None:
-                connection.shutdown(socket.SHUT_RDWR)
-                break
-            if reply:
-                try:
-                    connection.send(reply)
-                except OSError:
+            fixed = data[:8] == struct.pack("<Q", MAGIC)
+            said: Said = [self._fixed(data, fds, mine)] if fixed else self._message(data)
+            try:
+                for reply in said or ():
+                    connection.send(reply if isinstance(reply, bytes) else reply.SerializeToString())
+                if said is None:
+                    connection.shutdown(socket.SHUT_RDWR)
                     break
+            except OSError:
+                break
         for handle in mine:
             self.regions.pop(handle, None)
 
@@ -153,6 +191,7 @@ class FakeServer:
         self.signs += operation == 2 and handle == bytes(16)
         if operation == 1:
             handle, code = os.urandom(16), self.registers
+            self.sizes.append(size)
             if code == 0:
                 self.regions[handle] = mmap.mmap(fds[0], size)
                 mine.append(handle)
@@ -161,18 +200,21 @@ class FakeServer:
             code = 5
         return struct.pack("<QIi16s224s", MAGIC, 1, code, handle, b"refused" if code else b"")
 
-    def _message(self, data: bytes) -> Optional[bytes]:
+    def _message(self, data: bytes) -> Said:
         request = local_pb2.LocalRequest.FromString(data)
         kind = request.WhichOneof("kind")
         if kind == "hello":
             welcome = self.on_hello()
-            return None if welcome is None else local_pb2.LocalReply(welcome=welcome).SerializeToString()
+            return None if welcome is None else [local_pb2.LocalReply(welcome=welcome)]
+        if kind in ("session", "session_close"):
+            self.sessions.append(request)
+            return self.on_session(self, request)
         if kind == "cancel":
             self.cancels.append(request.cancel.id)
-            return b""
+            return []
         self.calls.append(request.call)
         answer = self.on_call(self, request.call)
-        return b"" if answer is None else local_pb2.LocalReply(answer=answer).SerializeToString()
+        return [] if answer is None else [local_pb2.LocalReply(answer=answer)]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -12,11 +12,12 @@ _sym_db = _symbol_database.Default()
 
 
 from attnd.v1 import attention_pb2 as attnd_dot_v1_dot_attention__pb2
+from attnd.v1 import session_pb2 as attnd_dot_v1_dot_session__pb2
 from attnd.v1 import types_pb2 as attnd_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ttnd/v1/local.proto\x12\x08\x61ttnd.v1\x1a\x18\x61ttnd/v1/attention.proto\x1a\x14\x61ttnd/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\x91\x01\n\x0cLocalRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.attnd.v1.LocalHelloH\x00\x12#\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x13.attnd.v1.LocalCallH\x00\x12\'\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x15.attnd.v1.LocalCancelH\x00\x42\x06\n\x04kindJ\x04\x08\x0c\x10\r\"h\n\nLocalReply\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.attnd.v1.LocalWelcomeH\x00\x12\'\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x15.attnd.v1.LocalAnswerH\x00\x42\x06\n\x04kind\"1\n\nLocalHello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nuser_agent\x18\x02 \x01(\t\"l\n\x0cLocalWelcome\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\x12\x11\n\tmax_calls\x18\x05 \x01(\r\"w\n\tLocalCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32!.attnd.v1.ComputeAttentionRequest\"\x19\n\x0bLocalCancel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x93\x01\n\x0bLocalAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12%\n\x06\x64\x65tail\x18\x04 \x01(\x0b\x32\x15.attnd.v1.ErrorDetail\x12\x32\n\x06result\x18\x05 \x01(\x0b\x32\".attnd.v1.ComputeAttentionResponseB8\n\x08\x61ttnd.v1B\nLocalProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61ttnd/v1/local.proto\x12\x08\x61ttnd.v1\x1a\x18\x61ttnd/v1/attention.proto\x1a\x16\x61ttnd/v1/session.proto\x1a\x14\x61ttnd/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf4\x01\n\x0cLocalRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.attnd.v1.LocalHelloH\x00\x12#\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x13.attnd.v1.LocalCallH\x00\x12\'\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x15.attnd.v1.LocalCancelH\x00\x12+\n\x07session\x18\x04 \x01(\x0b\x32\x18.attnd.v1.SessionRequestH\x00\x12\x34\n\rsession_close\x18\x05 \x01(\x0b\x32\x1b.attnd.v1.LocalSessionCloseH\x00\x42\x06\n\x04kindJ\x04\x08\x0c\x10\r\"\xc5\x01\n\nLocalReply\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.attnd.v1.LocalWelcomeH\x00\x12\'\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x15.attnd.v1.LocalAnswerH\x00\x12)\n\x07session\x18\x03 \x01(\x0b\x32\x16.attnd.v1.SessionReplyH\x00\x12\x30\n\x0bsession_end\x18\x04 \x01(\x0b\x32\x19.attnd.v1.LocalSessionEndH\x00\x42\x06\n\x04kind\"1\n\nLocalHello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nuser_agent\x18\x02 \x01(\t\"~\n\x0cLocalWelcome\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\x12\x11\n\tmax_calls\x18\x05 \x01(\r\x12\x10\n\x08sessions\x18\x06 \x01(\x08\"w\n\tLocalCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x07request\x18\x03 \x01(\x0b\x32!.attnd.v1.ComputeAttentionRequest\"\x19\n\x0bLocalCancel\x12\n\n\x02id\x18\x01 \x01(\x04\"\x93\x01\n\x0bLocalAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12%\n\x06\x64\x65tail\x18\x04 \x01(\x0b\x32\x15.attnd.v1.ErrorDetail\x12\x32\n\x06result\x18\x05 \x01(\x0b\x32\".attnd.v1.ComputeAttentionResponse\"\x13\n\x11LocalSessionClose\"\x87\x01\n\x0fLocalSessionEnd\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x06\x64\x65tail\x18\x03 \x01(\x0b\x32\x15.attnd.v1.ErrorDetail\x12.\n\x0bretry_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB8\n\x08\x61ttnd.v1B\nLocalProtoP\x01Z\x10\x61ttnd/v1;attndv1\xf8\x01\x01\xaa\x02\x08\x41ttnd.V1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attnd.v1.local_pb2', globals())
@@ -24,18 +25,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'\n\010attnd.v1B\nLocalProtoP\001Z\020attnd/v1;attndv1\370\001\001\252\002\010Attnd.V1'
-  _LOCALREQUEST._serialized_start=115
-  _LOCALREQUEST._serialized_end=260
-  _LOCALREPLY._serialized_start=262
-  _LOCALREPLY._serialized_end=366
-  _LOCALHELLO._serialized_start=368
-  _LOCALHELLO._serialized_end=417
-  _LOCALWELCOME._serialized_start=419
-  _LOCALWELCOME._serialized_end=527
-  _LOCALCALL._serialized_start=529
-  _LOCALCALL._serialized_end=648
-  _LOCALCANCEL._serialized_start=650
-  _LOCALCANCEL._serialized_end=675
-  _LOCALANSWER._serialized_start=678
-  _LOCALANSWER._serialized_end=825
+  _LOCALREQUEST._serialized_start=139
+  _LOCALREQUEST._serialized_end=383
+  _LOCALREPLY._serialized_start=386
+  _LOCALREPLY._serialized_end=583
+  _LOCALHELLO._serialized_start=585
+  _LOCALHELLO._serialized_end=634
+  _LOCALWELCOME._serialized_start=636
+  _LOCALWELCOME._serialized_end=762
+  _LOCALCALL._serialized_start=764
+  _LOCALCALL._serialized_end=883
+  _LOCALCANCEL._serialized_start=885
+  _LOCALCANCEL._serialized_end=910
+  _LOCALANSWER._serialized_start=913
+  _LOCALANSWER._serialized_end=1060
+  _LOCALSESSIONCLOSE._serialized_start=1062
+  _LOCALSESSIONCLOSE._serialized_end=1081
+  _LOCALSESSIONEND._serialized_start=1084
+  _LOCALSESSIONEND._serialized_end=1219
 # @@protoc_insertion_point(module_scope)

@@ -88,9 +88,10 @@ class Limits(_message.Message):
     def __init__(self, max_request_bytes: _Optional[int] = ..., max_result_bytes: _Optional[int] = ..., max_dim: _Optional[int] = ..., max_head_dim: _Optional[int] = ..., max_models: _Optional[int] = ..., max_table_values: _Optional[int] = ..., max_bias_cells: _Optional[int] = ..., max_model_file_bytes: _Optional[int] = ..., max_page_size: _Optional[int] = ..., max_inflight_bytes: _Optional[int] = ..., max_header_bytes: _Optional[int] = ..., max_shared_bytes: _Optional[int] = ..., max_model_bytes: _Optional[int] = ..., max_total_model_bytes: _Optional[int] = ..., max_connections: _Optional[int] = ..., max_peer_connections: _Optional[int] = ..., max_connection_streams: _Optional[int] = ..., max_reads: _Optional[int] = ...) -> None: ...
 
 class MemoryUse(_message.Message):
-    __slots__ = ["free_bytes", "largest_peer_bytes", "peak_bytes", "peers", "refused_as_never_fitting", "refused_by_share", "refused_by_total", "total_bytes", "used_bytes"]
+    __slots__ = ["free_bytes", "largest_peer_bytes", "max_peer_bytes", "peak_bytes", "peers", "refused_as_never_fitting", "refused_by_share", "refused_by_total", "total_bytes", "used_bytes"]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     LARGEST_PEER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_PEER_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_AS_NEVER_FITTING_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +101,7 @@ class MemoryUse(_message.Message):
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     free_bytes: int
     largest_peer_bytes: int
+    max_peer_bytes: int
     peak_bytes: int
     peers: int
     refused_as_never_fitting: int
@@ -107,7 +109,7 @@ class MemoryUse(_message.Message):
     refused_by_total: int
     total_bytes: int
     used_bytes: int
-    def __init__(self, total_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., peers: _Optional[int] = ..., largest_peer_bytes: _Optional[int] = ..., refused_by_total: _Optional[int] = ..., refused_by_share: _Optional[int] = ..., refused_as_never_fitting: _Optional[int] = ...) -> None: ...
+    def __init__(self, total_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., peers: _Optional[int] = ..., largest_peer_bytes: _Optional[int] = ..., refused_by_total: _Optional[int] = ..., refused_by_share: _Optional[int] = ..., refused_as_never_fitting: _Optional[int] = ..., max_peer_bytes: _Optional[int] = ...) -> None: ...
 
 class QueueUse(_message.Message):
     __slots__ = ["expired", "refused", "waiting"]
@@ -120,12 +122,16 @@ class QueueUse(_message.Message):
     def __init__(self, waiting: _Optional[int] = ..., refused: _Optional[int] = ..., expired: _Optional[int] = ...) -> None: ...
 
 class SessionUse(_message.Message):
-    __slots__ = ["evicted", "open"]
+    __slots__ = ["evicted", "max_peer_sessions", "max_sessions", "open"]
     EVICTED_FIELD_NUMBER: _ClassVar[int]
+    MAX_PEER_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     evicted: int
+    max_peer_sessions: int
+    max_sessions: int
     open: int
-    def __init__(self, open: _Optional[int] = ..., evicted: _Optional[int] = ...) -> None: ...
+    def __init__(self, open: _Optional[int] = ..., evicted: _Optional[int] = ..., max_sessions: _Optional[int] = ..., max_peer_sessions: _Optional[int] = ...) -> None: ...
 
 class Setting(_message.Message):
     __slots__ = ["detail", "name", "state"]

@@ -38,6 +38,10 @@ class SessionCancel(_message.Message):
     step: int
     def __init__(self, step: _Optional[int] = ...) -> None: ...
 
+class SessionClose(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
 class SessionGoingAway(_message.Message):
     __slots__ = ["time_left"]
     TIME_LEFT_FIELD_NUMBER: _ClassVar[int]
@@ -93,8 +97,9 @@ class SessionLayer(_message.Message):
     def __init__(self, kind: _Optional[_Union[SessionLayerKind, str]] = ..., table: _Optional[str] = ..., bias: _Optional[_Union[_attention_pb2.Bias, str]] = ..., heads: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., value_head_dim: _Optional[int] = ..., scale: _Optional[float] = ...) -> None: ...
 
 class SessionOpen(_message.Message):
-    __slots__ = ["dtype", "layers", "max_source_tokens", "max_tokens", "model", "row_sources", "rows", "sources", "version"]
+    __slots__ = ["dtype", "grace", "layers", "max_source_tokens", "max_tokens", "model", "row_sources", "rows", "sources", "version"]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    GRACE_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     MAX_SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +109,7 @@ class SessionOpen(_message.Message):
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     dtype: _types_pb2.Dtype
+    grace: _duration_pb2.Duration
     layers: _containers.RepeatedCompositeFieldContainer[SessionLayer]
     max_source_tokens: int
     max_tokens: int
@@ -112,23 +118,33 @@ class SessionOpen(_message.Message):
     rows: int
     sources: int
     version: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., sources: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[SessionLayer, _Mapping]]] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., max_tokens: _Optional[int] = ..., max_source_tokens: _Optional[int] = ..., row_sources: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., sources: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[SessionLayer, _Mapping]]] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., max_tokens: _Optional[int] = ..., max_source_tokens: _Optional[int] = ..., row_sources: _Optional[_Iterable[int]] = ..., grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class SessionOpened(_message.Message):
-    __slots__ = ["content_hash", "idle_time", "life_time", "page_tokens", "reserved_bytes", "version"]
+    __slots__ = ["content_hash", "grace_time", "idle_time", "last_step", "lease_time", "life_time", "max_message_bytes", "page_tokens", "reserved_bytes", "resume_token", "version"]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    GRACE_TIME_FIELD_NUMBER: _ClassVar[int]
     IDLE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TIME_FIELD_NUMBER: _ClassVar[int]
     LIFE_TIME_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RESERVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     content_hash: str
+    grace_time: _duration_pb2.Duration
     idle_time: _duration_pb2.Duration
+    last_step: int
+    lease_time: _duration_pb2.Duration
     life_time: _duration_pb2.Duration
+    max_message_bytes: int
     page_tokens: int
     reserved_bytes: int
+    resume_token: bytes
     version: int
-    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., reserved_bytes: _Optional[int] = ..., page_tokens: _Optional[int] = ..., idle_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., life_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., content_hash: _Optional[str] = ..., reserved_bytes: _Optional[int] = ..., page_tokens: _Optional[int] = ..., idle_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., life_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., max_message_bytes: _Optional[int] = ..., lease_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., resume_token: _Optional[bytes] = ..., grace_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., last_step: _Optional[int] = ...) -> None: ...
 
 class SessionReply(_message.Message):
     __slots__ = ["going_away", "log_sum_exp", "opened", "output", "result"]
@@ -145,23 +161,33 @@ class SessionReply(_message.Message):
     def __init__(self, opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., result: _Optional[_Union[SessionStepResult, _Mapping]] = ..., going_away: _Optional[_Union[SessionGoingAway, _Mapping]] = ..., log_sum_exp: _Optional[bytes] = ..., output: _Optional[bytes] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ["cancel", "k", "open", "q", "step", "v"]
+    __slots__ = ["cancel", "close", "k", "open", "q", "resume", "step", "v"]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     Q_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     V_FIELD_NUMBER: _ClassVar[int]
     cancel: SessionCancel
+    close: SessionClose
     k: bytes
     open: SessionOpen
     q: bytes
+    resume: SessionResume
     step: SessionStep
     v: bytes
-    def __init__(self, open: _Optional[_Union[SessionOpen, _Mapping]] = ..., step: _Optional[_Union[SessionStep, _Mapping]] = ..., cancel: _Optional[_Union[SessionCancel, _Mapping]] = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, open: _Optional[_Union[SessionOpen, _Mapping]] = ..., step: _Optional[_Union[SessionStep, _Mapping]] = ..., cancel: _Optional[_Union[SessionCancel, _Mapping]] = ..., resume: _Optional[_Union[SessionResume, _Mapping]] = ..., close: _Optional[_Union[SessionClose, _Mapping]] = ..., q: _Optional[bytes] = ..., k: _Optional[bytes] = ..., v: _Optional[bytes] = ...) -> None: ...
+
+class SessionResume(_message.Message):
+    __slots__ = ["token"]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    def __init__(self, token: _Optional[bytes] = ...) -> None: ...
 
 class SessionStep(_message.Message):
-    __slots__ = ["dtype", "expected_lengths", "key_bits", "key_bits_length", "key_length", "key_lengths", "key_starts", "layer", "layout", "output_dtype", "product_precision", "query_length", "query_lengths", "quiet", "reorder", "return_log_sum_exp", "step", "timeout", "truncate"]
+    __slots__ = ["dtype", "expected_lengths", "k_shared", "key_bits", "key_bits_length", "key_length", "key_lengths", "key_starts", "layer", "layout", "log_sum_exp_shared", "output_dtype", "output_shared", "product_precision", "q_shared", "query_length", "query_lengths", "quiet", "reorder", "return_log_sum_exp", "step", "timeout", "truncate", "v_shared"]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     KEY_BITS_FIELD_NUMBER: _ClassVar[int]
@@ -169,20 +195,26 @@ class SessionStep(_message.Message):
     KEY_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     KEY_LENGTH_FIELD_NUMBER: _ClassVar[int]
     KEY_STARTS_FIELD_NUMBER: _ClassVar[int]
+    K_SHARED_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    LOG_SUM_EXP_SHARED_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SHARED_FIELD_NUMBER: _ClassVar[int]
     PRODUCT_PRECISION_FIELD_NUMBER: _ClassVar[int]
     QUERY_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     QUERY_LENGTH_FIELD_NUMBER: _ClassVar[int]
     QUIET_FIELD_NUMBER: _ClassVar[int]
+    Q_SHARED_FIELD_NUMBER: _ClassVar[int]
     REORDER_FIELD_NUMBER: _ClassVar[int]
     RETURN_LOG_SUM_EXP_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    V_SHARED_FIELD_NUMBER: _ClassVar[int]
     dtype: _types_pb2.Dtype
     expected_lengths: _containers.RepeatedScalarFieldContainer[int]
+    k_shared: _attention_pb2.SharedTensor
     key_bits: bytes
     key_bits_length: int
     key_length: int
@@ -190,8 +222,11 @@ class SessionStep(_message.Message):
     key_starts: _containers.RepeatedScalarFieldContainer[int]
     layer: int
     layout: _attention_pb2.Layout
+    log_sum_exp_shared: _attention_pb2.SharedTensor
     output_dtype: _types_pb2.Dtype
+    output_shared: _attention_pb2.SharedTensor
     product_precision: _attention_pb2.ProductPrecision
+    q_shared: _attention_pb2.SharedTensor
     query_length: int
     query_lengths: _containers.RepeatedScalarFieldContainer[int]
     quiet: bool
@@ -200,7 +235,8 @@ class SessionStep(_message.Message):
     step: int
     timeout: _duration_pb2.Duration
     truncate: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, step: _Optional[int] = ..., layer: _Optional[int] = ..., expected_lengths: _Optional[_Iterable[int]] = ..., reorder: _Optional[_Iterable[int]] = ..., truncate: _Optional[_Iterable[int]] = ..., key_starts: _Optional[_Iterable[int]] = ..., key_bits: _Optional[bytes] = ..., key_bits_length: _Optional[int] = ..., key_length: _Optional[int] = ..., key_lengths: _Optional[_Iterable[int]] = ..., query_length: _Optional[int] = ..., query_lengths: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., layout: _Optional[_Union[_attention_pb2.Layout, str]] = ..., output_dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., return_log_sum_exp: bool = ..., product_precision: _Optional[_Union[_attention_pb2.ProductPrecision, str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., quiet: bool = ...) -> None: ...
+    v_shared: _attention_pb2.SharedTensor
+    def __init__(self, step: _Optional[int] = ..., layer: _Optional[int] = ..., expected_lengths: _Optional[_Iterable[int]] = ..., reorder: _Optional[_Iterable[int]] = ..., truncate: _Optional[_Iterable[int]] = ..., key_starts: _Optional[_Iterable[int]] = ..., key_bits: _Optional[bytes] = ..., key_bits_length: _Optional[int] = ..., key_length: _Optional[int] = ..., key_lengths: _Optional[_Iterable[int]] = ..., query_length: _Optional[int] = ..., query_lengths: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., layout: _Optional[_Union[_attention_pb2.Layout, str]] = ..., output_dtype: _Optional[_Union[_types_pb2.Dtype, str]] = ..., return_log_sum_exp: bool = ..., product_precision: _Optional[_Union[_attention_pb2.ProductPrecision, str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., quiet: bool = ..., q_shared: _Optional[_Union[_attention_pb2.SharedTensor, _Mapping]] = ..., k_shared: _Optional[_Union[_attention_pb2.SharedTensor, _Mapping]] = ..., v_shared: _Optional[_Union[_attention_pb2.SharedTensor, _Mapping]] = ..., output_shared: _Optional[_Union[_attention_pb2.SharedTensor, _Mapping]] = ..., log_sum_exp_shared: _Optional[_Union[_attention_pb2.SharedTensor, _Mapping]] = ...) -> None: ...
 
 class SessionStepResult(_message.Message):
     __slots__ = ["code", "compute_time", "detail", "dtype", "lengths", "message", "queue_time", "step", "used_bytes"]

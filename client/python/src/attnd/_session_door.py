@@ -1,0 +1,69 @@
+"""Where sessions over the local socket begin."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Optional, Type
+from weakref import WeakSet
+
+from attnd._local import Keepalive
+from attnd._local_session import LocalSession
+from attnd._operation import Operation
+from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, connect
+
+
+class SessionDoor:
+    """Makes the connections of one client's sessions. Thread-safe in the blocking client.
+
+    Args:
+        path: of the socket.
+        user_agent: who calls, for the server.
+        keepalive: of each connection.
+        kind: what the client's sessions are.
+    """
+
+    def __init__(self, path: str, user_agent: str, keepalive: Keepalive, kind: Type[LocalSession]) -> None:
+        self._path = path
+        self._user_agent = user_agent
+        self._keepalive = keepalive
+        self._kind = kind
+        self._begun: WeakSet[LocalSession] = WeakSet()
+        self._lock = threading.Lock()
+        self._rest_until = 0.0
+        self._closed = False
+
+    def begin(self, at: float) -> Operation[Optional[LocalSession]]:
+        """A connection that may have a session; None if the server offers none. Waits until `at`, by the monotonic
+        clock, and for PATIENCE at most."""
+        now = time.monotonic()
+        if self._closed or now < self._rest_until:
+            return None
+        sock = connect(self._path)
+        if sock is None:
+            return None  # which took no time: the next session may try again
+        session = self._kind(sock, self._keepalive)
+        with self._lock:
+            self._begun.add(session)
+        if self._closed:
+            session.cut()
+        seconds = max(1e-3, min(at - now, PATIENCE))
+        offered: bool = yield lambda: session.greet(self._user_agent, seconds)
+        if not offered:
+            # A server in trouble shows by more than the impatience of one caller.
+            self._rest_until = time.monotonic() + (REST_AFTER_SILENCE if seconds >= PATIENCE else REST)
+            return None
+        return session
+
+    def close(self) -> None:
+        """Ends all sessions. Does not block."""
+        self._closed = True
+        with self._lock:
+            begun = list(self._begun)
+        for session in begun:
+            session.cut()
+
+    def abandon(self) -> None:
+        """In a forked child: closes the child's copies of the sockets."""
+        for session in list(self._begun):
+            session.close_copy()

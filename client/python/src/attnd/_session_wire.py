@@ -1,0 +1,192 @@
+"""What a session says and hears on a connection of the local socket (attnd/v1/local.proto), without I/O."""
+
+from __future__ import annotations
+
+import array
+import socket
+from collections import deque
+from typing import Any, Deque, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from attnd import _local_wire, _wire
+from attnd._duplex import ENDED, Question, Tensors
+from attnd._regions import is_sign, parse_answer, register_request, release_request
+from attnd._session_region import SessionRegion
+from attnd._shm import aligned
+from attnd._staging import MAX_SENT
+from attnd._status import error_in_end
+from attnd._wire import varint
+from attnd.errors import Error, Internal
+from attnd.v1 import local_pb2, session_pb2
+
+# What of a datagram is neither a tensor nor a field of the opening or the step takes less than this.
+BESIDE = 1024
+# Of an answer: five bytes for each length of at most 1024 rows or sources come in addition.
+_ANSWER_BESIDE = BESIDE + 5 * 1024
+# Regions are so large, or a multiple of it.
+_GRAIN = 64 << 10
+# A larger region that a step has left is given back when one comes that needs an eighth of it at most.
+_KEPT = 16 << 20
+
+# SessionStep.q_shared to log_sum_exp_shared: tags. Of SharedTensor: the handle's tag and length, and the offset's tag.
+_SHARED = {
+    _wire.Q: b"\xa2\x01",
+    _wire.K: b"\xaa\x01",
+    _wire.V: b"\xb2\x01",
+}
+_OUTPUT_SHARED, _LOG_SUM_EXP_SHARED = b"\xba\x01", b"\xc2\x01"
+_HANDLE_HEAD, _OFFSET_HEAD = b"\x0a\x10", b"\x10"
+
+
+class Datagram(NamedTuple):
+    """What to send: its parts, and control messages of the socket."""
+
+    parts: List[Any]
+    control: Any = ()
+
+
+class SessionWire:
+    """One connection's. Not thread-safe.
+
+    Attributes:
+        welcome: what the server offers; None until it has said so.
+        most_bytes: of a datagram.
+        replies: what the server has said of the session, and nobody has taken yet.
+    """
+
+    def __init__(self) -> None:
+        self.welcome: Optional[local_pb2.LocalWelcome] = None
+        self.most_bytes = 1 << 16
+        self.replies: Deque[Tuple[session_pb2.SessionReply, Tensors]] = deque()
+        self._region: Optional[SessionRegion] = None
+        # The fixed messages that are not answered yet, in order: whether it is the registration of the region. What the
+        # answers to the others say does not matter.
+        self._unanswered: Deque[bool] = deque()
+        self._results: Optional[Tensors] = None  # where the server writes those of the step that is under way
+
+    def shared_bytes(self, question: Question) -> int:
+        """What the question and its answer need of shared memory; 0 if they travel in datagrams. Raises
+        ResourceExhausted for a question that the server would not take."""
+        room = self.most_bytes - len(question.body) - BESIDE
+        if room < 0:
+            raise question.too_large(f"at most {self.most_bytes - BESIDE} bytes beside q, k and v", len(question.body))
+        results = question.output_bytes + question.log_sum_exp_bytes
+        inputs = sum(tensor.nbytes for _, tensor in question.tensors)
+        if inputs + results <= MAX_SENT and inputs <= room and results <= self.most_bytes - _ANSWER_BESIDE:
+            return 0
+        sizes = [tensor.nbytes for _, tensor in question.tensors]
+        return sum(map(aligned, (*sizes, question.output_bytes, question.log_sum_exp_bytes)))
+
+    def has_room(self, size: int) -> bool:
+        """Whether the region is right for a step that needs so many bytes of it."""
+        region = self._region
+        if region is None:
+            return size == 0
+        return size <= region.size and (region.size <= _KEPT or 8 * size > region.size)
+
+    def replace_region(self, size: int) -> List[Datagram]:
+        """Gives the region back, and makes another one if `size` is not 0. The datagrams that tell the server so.
+
+        Raises:
+            OSError, OverflowError: there is no memory.
+        """
+        # A little more than is asked for, as steps that grow come one after another.
+        region = SessionRegion(-(-size * 5 // 4 // _GRAIN) * _GRAIN) if size > 0 else None
+        old, self._region = self._region, region
+        datagrams: List[Datagram] = []
+        if old is not None and old.handle is not None:
+            datagrams.append(Datagram([release_request(old.handle)]))
+            self._unanswered.append(False)
+        if region is not None:
+            descriptor = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [region.fd]))
+            datagrams.append(Datagram([register_request(region.size)], [descriptor]))
+            self._unanswered.append(True)
+        return datagrams
+
+    @property
+    def registering(self) -> bool:
+        """Whether the server has not said yet if it takes the region."""
+        return True in self._unanswered
+
+    def sign_requested(self) -> None:
+        """SIGN_REQUEST was sent."""
+        self._unanswered.append(False)
+
+    def say(self, question: Question, shared_bytes: int) -> Datagram:
+        """A question for which there is room."""
+        self._results = None
+        if shared_bytes == 0:
+            return Datagram(_local_wire.session(question.field, question.body, b"", question.tensors))
+        region = self._region
+        assert region is not None
+        assert region.handle is not None
+        names: List[bytes] = []
+        offset = 0
+        for number, tensor in question.tensors:
+            names.append(_name(_SHARED[number], region.handle, offset))
+            place = region.array[offset : offset + tensor.nbytes]
+            np.copyto(place.view(tensor.dtype).reshape(tensor.shape), tensor)
+            offset += aligned(tensor.nbytes)
+        self._results = {}
+        for tag, field, size in (
+            (_OUTPUT_SHARED, _wire.OUTPUT, question.output_bytes),
+            (_LOG_SUM_EXP_SHARED, _wire.LOG_SUM_EXP, question.log_sum_exp_bytes),
+        ):
+            if size > 0:
+                names.append(_name(tag, region.handle, offset))
+                self._results[field] = region.array[offset : offset + size]
+                offset += aligned(size)
+        return Datagram(_local_wire.session(question.field, question.body, b"".join(names)))
+
+    def hear(self, data: memoryview) -> None:
+        """Takes a datagram. Raises the error with which the server ends the session, or Internal for what is no
+        answer."""
+        if is_sign(data):
+            self._hear_fixed(data)
+            return
+        reply = _local_wire.reply(bytes(data))
+        kind = reply.WhichOneof("kind")
+        if kind == "session":
+            self.replies.append((reply.session, self._tensors(reply.session)))
+        elif kind == "session_end":
+            raise _error_in_end(reply.session_end)
+        elif kind == "welcome" and self.welcome is None:
+            self.welcome = reply.welcome
+        else:
+            raise Internal(f"the server's reply is none to a session: {kind or 'nothing that is known'}")
+
+    def drop(self) -> None:
+        """The connection has ended."""
+        self._region = self._results = None
+        self.replies.clear()
+
+    def _hear_fixed(self, data: memoryview) -> None:
+        if not self._unanswered:
+            raise Internal("the server answered a message that was not sent")
+        if self._unanswered.popleft() and self._region is not None:
+            code, handle = parse_answer(data)
+            if code == 0:
+                self._region.handle = handle
+                self._region.close_fd()  # the server has its own, and the mapping needs none
+            else:
+                self._region = None
+
+    def _tensors(self, reply: session_pb2.SessionReply) -> Tensors:
+        if self._results is not None:
+            return self._results
+        found: Tensors = {}
+        if reply.output:
+            found[_wire.OUTPUT] = reply.output
+        if reply.log_sum_exp:
+            found[_wire.LOG_SUM_EXP] = reply.log_sum_exp
+        return found
+
+
+def _name(tag: bytes, handle: bytes, offset: int) -> bytes:
+    tail = _OFFSET_HEAD + varint(offset)
+    return tag + bytes((18 + len(tail),)) + _HANDLE_HEAD + handle + tail
+
+
+def _error_in_end(end: local_pb2.LocalSessionEnd) -> Error:
+    return Internal(ENDED) if end.code == 0 else error_in_end(end)

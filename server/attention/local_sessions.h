@@ -1,0 +1,31 @@
+// The sessions that callers have over local sockets: what a connection asks of whoever keeps them.
+#pragma once
+
+#include <memory>
+
+#include "absl/strings/string_view.h"
+#include "server/shm/local_calls.h"
+
+namespace attnd::server {
+
+// The session of one connection, on whose thread all of this is called. Nothing throws.
+class LocalSession {
+ public:
+  virtual ~LocalSession() = default;
+  // Takes a SessionRequest.
+  virtual void Take(absl::string_view message) = 0;
+  // No more of them come, and the session is to end (LocalSessionClose).
+  virtual void Close() = 0;
+  // The connection has ended.
+  virtual void Drop() = 0;
+};
+
+// Thread-safe.
+class LocalSessions {
+ public:
+  virtual ~LocalSessions() = default;
+  // Begins a session, whose answers go to `sink`; null if it cannot, which `sink` has been told.
+  virtual std::shared_ptr<LocalSession> Begin(const Peer& peer, const std::shared_ptr<DatagramSink>& sink) = 0;
+};
+
+}  // namespace attnd::server
