@@ -63,6 +63,7 @@ class Preparation final : public schedule::Work {
   std::int64_t ready() const override { return ready_; }
   void Run(const schedule::Item&, schedule::Arena&, schedule::Pause) override { std::exchange(prepare_, nullptr)(); }
   void Finish(const schedule::Item&) override {}
+  bool tells_speed() const override { return false; }
 
  private:
   static constexpr double kCost = 1 << 20;

@@ -307,6 +307,8 @@ std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
     if (now >= deadline || now - last_busy >= kLastWord) {
       const std::int64_t left = at_work ? std::max<std::int64_t>(calls_in_flight(), 1) : 0;
       static_cast<void>(memory::CatchNoMemoryIn([this] { session_service_.EndAll(); }));
+      const SteadyClock::time_point told = SteadyClock::now() + kLastWord;
+      while (session_service_.use().open > 0 && SteadyClock::now() < told) std::this_thread::sleep_for(kLook);
       grpc_server_cancel_all_calls(grpc_server_->c_server());
       return left;
     }

@@ -124,8 +124,9 @@ class Driver final : public SessionDriver, public LocalSession {
     Sent(true);
   }
 
-  void SayEnd(const absl::Status& status) override {
+  void SayEnd(const absl::Status& status, Pass pass) override {
     sink_->Send(EndMessage(status), nullptr);
+    pass.reset();  // a server that stops has its listener until then
     {
       absl::MutexLock lock(&mutex_);
       ended_ = true;

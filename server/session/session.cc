@@ -309,8 +309,17 @@ std::int64_t Session::BytesToCopy(const v1::SessionStep& step) const {
   const double tokens = static_cast<double>(step.key_length()) * static_cast<double>(KeptBy(layer).sequences());
   const double values = tokens * static_cast<double>(layer.kept.kv_heads) *
                         static_cast<double>(layer.kept.head_dim + layer.kept.value_head_dim);
+  double bytes = values * sizeof(float);
+  const auto rows = static_cast<double>(shape_.rows);
+  if (self_ != nullptr && step.key_length() > 0 && layer.is_self) {
+    // Pages that rows have in common are copied, of all layers.
+    const double shared = step.reorder().empty() ? static_cast<double>(self_->SharedLastPages()) : rows;
+    bytes += shared * static_cast<double>(self_->shape().bytes());
+  }
+  // Rows that change places, or are cut, are compared with each other.
+  if (!step.reorder().empty() || !step.truncate().empty()) bytes += rows * rows / 16;
   constexpr double kMost = 1e18;  // fits 63 bits
-  return static_cast<std::int64_t>(std::clamp(values * sizeof(float), 0.0, kMost));
+  return static_cast<std::int64_t>(std::clamp(bytes, 0.0, kMost));
 }
 
 std::int64_t Session::used_bytes() const {

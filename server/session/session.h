@@ -30,7 +30,7 @@ class Session {
   static absl::StatusOr<std::unique_ptr<Session>> Create(SessionShape shape, const Limits& limits,
                                                          const SharedMemory* memory, std::int64_t max_sent_bytes);
 
-  // About how many bytes of keys and values Begin copies for a step. Any step: it need not be valid.
+  // About how many bytes Begin reads and writes for a step. Any step: it need not be valid.
   std::int64_t BytesToCopy(const v1::SessionStep& step) const;
 
   // What a step computes, or nullopt if it has no queries. It borrows from the step's tensors and from the session

@@ -54,8 +54,12 @@ SessionDriver::SessionDriver(const SessionHost& host, SessionCaller caller, Pass
 }
 
 absl::Status SessionDriver::Start(const std::shared_ptr<SessionDriver>& self) {
-  ATTND_RETURN_IF_ERROR(host_.table.Add(self, caller_.account.get()));
-  self_ = self;
+  self_ = self;  // before anybody finds it in the table
+  const absl::Status added = memory::CatchNoMemory([&] { return host_.table.Add(self, caller_.account.get()); });
+  if (!added.ok()) {
+    Release();
+    return added;
+  }
   Update([] {});
   return absl::OkStatus();
 }
@@ -85,10 +89,10 @@ bool SessionDriver::EndIfOver(Clock::time_point now) {
   return ended;
 }
 
-std::optional<absl::Duration> SessionDriver::IdleFor(Clock::time_point now) {
+std::optional<OpenSession::Idle> SessionDriver::IdleFor(Clock::time_point now) {
   absl::MutexLock lock(&mutex_);
   if (!opened_ || over_ || !failure_.ok() || Busy()) return std::nullopt;
-  return absl::FromChrono(now - active_at_);
+  return Idle{absl::FromChrono(now - active_at_), said_.reserved_bytes()};
 }
 
 bool SessionDriver::EndIfLeaseIsOver(Clock::time_point now) {
@@ -152,7 +156,10 @@ std::optional<SessionState> SessionDriver::Yield() {
   const absl::Status resumed = memory::CatchNoMemory([] {
     return FieldError(absl::StatusCode::kAborted, "session", "one connection", "another one, which resumes it");
   });
-  Lose(resumed);
+  Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    LoseLocked(resumed);
+    abandon_ = sending_;  // otherwise it ends by itself, and says why
+  });
   return std::nullopt;
 }
 
@@ -172,7 +179,13 @@ void SessionDriver::Take(grpc::ByteBuffer& message) {
 
 void SessionDriver::NoMore() { EndReads(!token_.empty()); }
 
-void SessionDriver::Close() { EndReads(false); }
+void SessionDriver::Close() {
+  {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+  }
+  EndReads(false);
+}
 
 void SessionDriver::EndReads(bool lost) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -189,9 +202,7 @@ void SessionDriver::Sent(bool ok) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     sending_ = false;
     active_at_ = Clock::now();
-    if (ok || !failure_.ok()) return;
-    lost_ = true;
-    FailLocked(memory::CatchNoMemory([] { return absl::CancelledError("the caller is gone"); }));
+    if (!ok) LoseLocked(memory::CatchNoMemory([] { return absl::CancelledError("the caller is gone"); }));
   });
 }
 
@@ -200,10 +211,13 @@ void SessionDriver::Fail(const absl::Status& status) {
 }
 
 void SessionDriver::Lose(const absl::Status& status) {
-  Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (failure_.ok()) lost_ = true;
-    FailLocked(status);
-  });
+  Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { LoseLocked(status); });
+}
+
+void SessionDriver::LoseLocked(const absl::Status& status) {
+  if (over_ || !failure_.ok()) return;
+  FailLocked(status);
+  lost_ = !closed_;
 }
 
 template <typename Change>
@@ -243,6 +257,7 @@ SessionDriver::Next SessionDriver::Decide() {
     next.begin = running_ = std::move(waiting_.front());
     waiting_.pop_front();
   }
+  next.abandon = std::exchange(abandon_, false);
   if (!failed && !asking_ && !all_read_ && waiting_.size() < kStepsAhead) asking_ = next.ask = true;
   if (next.anything()) {
     ++acting_;
@@ -258,6 +273,7 @@ SessionDriver::Next SessionDriver::Decide() {
 
 void SessionDriver::Do(Next next) {
   if (next.give_up.has_value()) next.give_up->Cancel();
+  if (next.abandon) Abandon();
   if (next.send.has_value()) Send(*std::move(next.send));
   if (next.begin != nullptr) Begin(next.begin);
   if (next.ask) Ask();
@@ -272,14 +288,13 @@ void SessionDriver::End(const absl::Status& status) {
   EndNow(status);
 }
 
-// What it keeps is free before its end is told.
+// What it keeps is free, or parked, before its end is told.
 void SessionDriver::EndNow(const absl::Status& status) {
   ParkIfLost();
   session_.reset();
   reserved_ = {};
   host_.table.Remove(this);
-  pass_.reset();
-  SayEnd(status);
+  SayEnd(status, std::move(pass_));
 }
 
 void SessionDriver::ParkIfLost() {
@@ -294,14 +309,17 @@ void SessionDriver::ParkIfLost() {
       state.begun_at = begun_at_;
       state.said.Swap(&said_);
     }
+    state.account = caller_.account;
     state.reserved = std::move(reserved_);
     state.session = std::move(session_);
-    host_.table.Park(this, state);
+    host_.table.Park(this, std::move(state));
   }));
 }
 
 void SessionDriver::FailLocked(const absl::Status& status) {
-  if (failure_.ok()) failure_ = status;
+  if (!failure_.ok() || status.ok()) return;
+  failure_ = status;
+  lost_ = false;  // it ends for another reason
 }
 
 void SessionDriver::Queue(SessionAnswer answer) {
@@ -340,12 +358,7 @@ absl::Status SessionDriver::Open(const v1::SessionOpen& open) {
   if (session_ != nullptr) return InvalidField("open", "once, in the session's first message", "another one");
   AttentionEngine& engine = host_.engine;
   ATTND_ASSIGN_OR_RETURN(SessionShape shape, CheckOpen(open, engine.limits(), host_.registry));
-  const std::int64_t max_sent_bytes = MaxSentBytes(shape);
-  if (max_sent_bytes <= 0) {
-    return FieldError(absl::StatusCode::kResourceExhausted, "rows",
-                      "so few that an answer holds all their lengths (a session by gRPC has room for more)",
-                      absl::StrCat(shape.rows));
-  }
+  ATTND_ASSIGN_OR_RETURN(const std::int64_t max_sent_bytes, CheckedMaxSentBytes(shape));
   v1::SessionInfo said;
   said.set_model(open.model());
   if (shape.model != nullptr) said.set_version(shape.model->version());
@@ -375,8 +388,21 @@ absl::Status SessionDriver::Resume(const v1::SessionResume& resume) {
     absl::MutexLock lock(&mutex_);
     begun_at_ = state.begun_at;
   }
-  session_->SetMaxSentBytes(MaxSentBytes(session_->shape()));
-  return Welcome(std::move(state.said));
+  const absl::Status welcomed = memory::CatchNoMemory([&] {
+    ATTND_ASSIGN_OR_RETURN(const std::int64_t max_sent_bytes, CheckedMaxSentBytes(session_->shape()));
+    session_->SetMaxSentBytes(max_sent_bytes);
+    return Welcome(std::move(state.said));
+  });
+  if (!welcomed.ok()) Lose(welcomed);  // another connection may do better
+  return welcomed;
+}
+
+absl::StatusOr<std::int64_t> SessionDriver::CheckedMaxSentBytes(const SessionShape& shape) const {
+  const std::int64_t bytes = MaxSentBytes(shape);
+  if (bytes > 0) return bytes;
+  return FieldError(absl::StatusCode::kResourceExhausted, "rows",
+                    "so few that an answer holds all their lengths (a session by gRPC has room for more)",
+                    absl::StrCat(shape.rows));
 }
 
 absl::Status SessionDriver::Welcome(v1::SessionInfo said) {
@@ -420,7 +446,8 @@ absl::Status SessionDriver::Reserve(std::int64_t bytes) {
     return taken.ok();
   };
   // Where waiting would help, so may those whose lease is over.
-  if (!take() && RetryDelayOf(taken).has_value()) host_.table.MakeRoom(take);
+  if (take() || !RetryDelayOf(taken).has_value() || !host_.table.MakeRoom(bytes) || take()) return taken;
+  SetRetryDelay(absl::Milliseconds(100), taken);  // what they gave back is about to be free
   return taken;
 }
 

@@ -56,7 +56,7 @@ class SessionDriver : public OpenSession {
   SessionDriver(const SessionHost& host, SessionCaller caller, Pass pass);
 
   bool EndIfOver(Clock::time_point now) override;
-  std::optional<absl::Duration> IdleFor(Clock::time_point now) override;
+  std::optional<Idle> IdleFor(Clock::time_point now) override;
   bool EndIfLeaseIsOver(Clock::time_point now) override;
   bool Evict() override;
   void Describe(Clock::time_point now, v1::SessionInfo& info) override;
@@ -72,8 +72,11 @@ class SessionDriver : public OpenSession {
   virtual void Ask() = 0;
   // Sends an answer: Sent. One at a time.
   virtual void Send(SessionAnswer answer) = 0;
-  // Says how the session has ended. The last thing that is done with it, after which it may be gone.
-  virtual void SayEnd(const absl::Status& status) = 0;
+  // Says how the session has ended, and then leaves the gate. The last thing that is done with it, after which it may
+  // be gone.
+  virtual void SayEnd(const absl::Status& status, Pass pass) = 0;
+  // Gives the connection up, so that an answer that is being sent is Sent soon. Nothing need follow.
+  virtual void Abandon() {}
 
   // The largest SessionRequest that gets here.
   virtual std::int64_t max_message_bytes() const = 0;
@@ -114,12 +117,15 @@ class SessionDriver : public OpenSession {
   struct Next {
     std::optional<schedule::CancelToken> give_up;  // what is computed
     std::shared_ptr<Step> begin;
+    bool abandon = false;
     bool ask = false;
     std::optional<SessionAnswer> send;
     bool finish = false;
     absl::Status status;  // to finish with
 
-    bool anything() const { return give_up.has_value() || begin != nullptr || ask || send.has_value() || finish; }
+    bool anything() const {
+      return give_up.has_value() || begin != nullptr || abandon || ask || send.has_value() || finish;
+    }
   };
 
   // Whatever happens is told under the lock (Update), and what follows from it (Decide) is done without (Do). It ends
@@ -132,10 +138,13 @@ class SessionDriver : public OpenSession {
   void EndNow(const absl::Status& status);
   // Hands what the session keeps to the table, if it is to be kept without a connection.
   void ParkIfLost();
+  void LoseLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   bool Busy() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return running_ != nullptr || !waiting_.empty() || sending_ || !answers_.empty();
   }
+  // Errors: RESOURCE_EXHAUSTED if not even the lengths of all rows fit into an answer.
+  absl::StatusOr<std::int64_t> CheckedMaxSentBytes(const SessionShape& shape) const;
   // Takes what the session keeps from the budget.
   absl::Status Reserve(std::int64_t bytes);
   void FailLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -178,8 +187,10 @@ class SessionDriver : public OpenSession {
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
   bool given_up_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
-  int acting_ ABSL_GUARDED_BY(mutex_) = 0;     // threads that do what was decided
-  bool lost_ ABSL_GUARDED_BY(mutex_) = false;  // the connection: that is why it ends
+  int acting_ ABSL_GUARDED_BY(mutex_) = 0;        // threads that do what was decided
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;   // by the client: nothing is a loss any more
+  bool lost_ ABSL_GUARDED_BY(mutex_) = false;     // the connection: that is why it ends
+  bool abandon_ ABSL_GUARDED_BY(mutex_) = false;  // the connection is to be
   Clock::time_point begun_at_ ABSL_GUARDED_BY(mutex_) = Clock::now();
   Clock::time_point active_at_ ABSL_GUARDED_BY(mutex_) = begun_at_;
   v1::SessionInfo said_ ABSL_GUARDED_BY(mutex_);  // to operators

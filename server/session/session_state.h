@@ -13,11 +13,12 @@
 namespace attnd::server {
 
 struct SessionState {
-  memory::Ticket reserved;           // goes after the session
-  std::unique_ptr<Session> session;  // without a step under way
-  v1::SessionInfo said;              // to operators, but for its times
-  std::string token;                 // which resumes it; empty: nothing does
-  absl::Duration grace;              // for which it is kept without a connection
+  std::shared_ptr<memory::Account> account;  // of the peer who had it last
+  memory::Ticket reserved;                   // goes after the session
+  std::unique_ptr<Session> session;          // without a step under way
+  v1::SessionInfo said;                      // to operators, but for its times
+  std::string token;                         // which resumes it; empty: nothing does
+  absl::Duration grace;                      // for which it is kept without a connection
   schedule::Clock::time_point begun_at;
 };
 

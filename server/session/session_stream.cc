@@ -58,11 +58,14 @@ class Stream final : public RawReactor, public SessionDriver {
     StartWrite(&outgoing_.message);
   }
 
-  void SayEnd(const absl::Status& status) override {
+  void SayEnd(const absl::Status& status, Pass pass) override {
+    pass.reset();  // gRPC's own shutdown waits for what follows
     AddPushback(context_, status);
     stalls_.Begin(write_, context_.c_call(), 0);
     Finish(ToGrpc(status));
   }
+
+  void Abandon() override { context_.TryCancel(); }
 
   std::int64_t max_message_bytes() const override { return max_request_bytes_; }
   std::int64_t MaxSentBytes(const SessionShape&) const override { return AttentionEngine::kAnyBytes; }

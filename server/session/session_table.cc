@@ -1,7 +1,6 @@
 #include "server/session/session_table.h"
 
 #include <algorithm>
-#include <functional>
 #include <utility>
 #include <vector>
 
@@ -26,7 +25,7 @@ constexpr absl::Duration kYields = absl::Milliseconds(100);
 // A session without a connection.
 class ParkedSession final : public OpenSession {
  public:
-  ParkedSession(SessionTable& table, SessionState& state) : table_(table), state_(std::move(state)) {}
+  ParkedSession(SessionTable& table, SessionState state) : table_(table), state_(std::move(state)) {}
 
   bool EndIfOver(Clock::time_point now) override {
     absl::Duration most = absl::ZeroDuration();
@@ -38,15 +37,21 @@ class ParkedSession final : public OpenSession {
     return absl::FromChrono(now - parked_at_) > most && Evict();
   }
 
-  std::optional<absl::Duration> IdleFor(Clock::time_point now) override { return absl::FromChrono(now - parked_at_); }
+  std::optional<Idle> IdleFor(Clock::time_point now) override {
+    absl::MutexLock lock(&mutex_);
+    if (!state_.has_value()) return std::nullopt;
+    return Idle{absl::FromChrono(now - parked_at_), state_->reserved.bytes()};
+  }
 
   bool EndIfLeaseIsOver(Clock::time_point now) override {
     return absl::FromChrono(now - parked_at_) > table_.options().lease && Evict();
   }
 
   bool Evict() override {
-    if (!Yield().has_value()) return false;  // and frees it
+    std::optional<SessionState> state = Yield();
+    if (!state.has_value()) return false;
     table_.Remove(this);
+    table_.Free(*std::move(state));
     return true;
   }
 
@@ -91,31 +96,59 @@ SessionTable::~SessionTable() {
 absl::Status SessionTable::Add(const std::shared_ptr<OpenSession>& session, const memory::Account* peer) {
   absl::Status added = TryAdd(session, peer);
   if (!absl::IsResourceExhausted(added)) return added;
-  MakeRoom([&] {
-    added = TryAdd(session, peer);
-    return !absl::IsResourceExhausted(added);
-  });
-  if (absl::IsResourceExhausted(added)) SetRetryDelay(kComeBack, added);
+  bool of_peer = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto count = of_peers_.find(peer);
+    of_peer = count != of_peers_.end() && count->second >= options_.most_of_peer;
+  }
+  const bool ended = EndOneOf(of_peer ? peer : nullptr);
+  if (ended) added = TryAdd(session, peer);
+  if (absl::IsResourceExhausted(added)) SetRetryDelay(ended ? kYields : kComeBack, added);
   return added;
 }
 
-void SessionTable::MakeRoom(absl::FunctionRef<bool()> enough) {
-  const OpenSession::Clock::time_point now = OpenSession::Clock::now();
-  const std::vector<std::shared_ptr<OpenSession>> all = All();
-  std::vector<std::pair<absl::Duration, OpenSession*>> over;
-  for (const std::shared_ptr<OpenSession>& session : all) {
-    const std::optional<absl::Duration> idle = session->IdleFor(now);
-    if (idle.has_value() && *idle > options_.lease) over.emplace_back(*idle, session.get());
+bool SessionTable::EndOneOf(const memory::Account* peer) {
+  std::vector<std::shared_ptr<OpenSession>> candidates;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [key, entry] : sessions_) {
+      if (entry.parked != nullptr || (peer != nullptr && entry.peer != peer)) continue;
+      if (std::shared_ptr<OpenSession> session = entry.session.lock()) candidates.push_back(std::move(session));
+    }
   }
-  std::sort(over.begin(), over.end(), std::greater<>());
-  std::int64_t ended = 0;
-  for (const auto& [idle, session] : over) {
-    if (!session->EndIfLeaseIsOver(now)) continue;
+  return EndLongestIdle(candidates, 1);
+}
+
+bool SessionTable::MakeRoom(std::int64_t bytes) { return EndLongestIdle(All(), bytes); }
+
+bool SessionTable::EndLongestIdle(const std::vector<std::shared_ptr<OpenSession>>& candidates, std::int64_t bytes) {
+  struct Over {
+    absl::Duration time;
+    std::int64_t bytes;
+    OpenSession* session;
+  };
+  const OpenSession::Clock::time_point now = OpenSession::Clock::now();
+  std::vector<Over> over;
+  std::int64_t most = 0;
+  for (const std::shared_ptr<OpenSession>& session : candidates) {
+    const std::optional<OpenSession::Idle> idle = session->IdleFor(now);
+    if (!idle.has_value() || idle->time <= options_.lease) continue;
+    over.push_back({idle->time, idle->reserved_bytes, session.get()});
+    most += idle->reserved_bytes;
+  }
+  if (most < bytes) return false;  // nobody is ended in vain
+  std::sort(over.begin(), over.end(), [](const Over& a, const Over& b) { return a.time > b.time; });
+  std::int64_t ended = 0, given_back = 0;
+  for (const Over& one : over) {
+    if (given_back >= bytes) break;
+    if (!one.session->EndIfLeaseIsOver(now)) continue;
     ++ended;
-    if (enough()) break;
+    given_back += one.bytes;
   }
   absl::MutexLock lock(&mutex_);
   evicted_ += ended;
+  return ended > 0;
 }
 
 std::vector<std::shared_ptr<OpenSession>> SessionTable::All() const {
@@ -151,13 +184,14 @@ void SessionTable::Remove(const OpenSession* session) {
   sessions_.erase(found);
 }
 
+void SessionTable::CountOut(Counts& counts, const memory::Account* peer) {
+  const auto count = counts.find(peer);
+  if (--count->second == 0) counts.erase(count);
+}
+
 void SessionTable::CountOut(const Entry& entry) {
-  if (entry.parked != nullptr) {
-    --parked_;
-    return;
-  }
-  const auto of_peer = of_peers_.find(entry.peer);
-  if (--of_peer->second == 0) of_peers_.erase(of_peer);
+  CountOut(entry.parked != nullptr ? parked_of_peers_ : of_peers_, entry.peer);
+  if (entry.parked != nullptr) --parked_;
 }
 
 void SessionTable::SetToken(const OpenSession* session, const std::string& token) {
@@ -165,19 +199,31 @@ void SessionTable::SetToken(const OpenSession* session, const std::string& token
   sessions_.at(session).token = token;
 }
 
-bool SessionTable::Park(const OpenSession* session, SessionState& state) {
+void SessionTable::Park(const OpenSession* session, SessionState state) {
+  const memory::Account* const peer = state.account.get();  // which the state keeps
+  const auto parked = std::make_shared<ParkedSession>(*this, std::move(state));
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = sessions_.find(session);
+    const auto of_peer = parked_of_peers_.find(peer);
+    const std::int64_t has = of_peer == parked_of_peers_.end() ? 0 : of_peer->second;
+    if (!going_away_ && parked_ < options_.most && has < options_.most_of_peer && found != sessions_.end()) {
+      sessions_.emplace(parked.get(), Entry{parked, peer, found->second.id, found->second.token, parked});
+      ++parked_of_peers_[peer];
+      ++parked_;
+      CountOut(found->second);
+      sessions_.erase(found);
+      return;
+    }
+  }
+  if (std::optional<SessionState> refused = parked->Yield()) Free(*std::move(refused));
+}
+
+void SessionTable::Free(SessionState state) {
   absl::MutexLock lock(&mutex_);
-  const auto found = sessions_.find(session);
-  if (going_away_ || parked_ >= options_.most || found == sessions_.end()) return false;
-  Entry entry = found->second;
-  SessionState kept;
-  std::swap(kept, state);
-  entry.session = entry.parked = std::make_shared<ParkedSession>(*this, kept);
-  sessions_.emplace(entry.parked.get(), entry);
-  CountOut(found->second);
-  sessions_.erase(found);
-  ++parked_;
-  return true;
+  // Without memory for that it is freed here.
+  static_cast<void>(
+      memory::CatchNoMemoryIn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { to_free_.push_back(std::move(state)); }));
 }
 
 absl::StatusOr<SessionState> SessionTable::Resume(const std::string& token, const OpenSession* by) {
@@ -202,7 +248,7 @@ absl::StatusOr<SessionState> SessionTable::Resume(const std::string& token, cons
   const auto found = sessions_.find(before.get());
   Entry& entry = sessions_.at(by);
   entry.id = found->second.id;
-  entry.token = token;
+  entry.token = std::move(found->second.token);  // takes no memory
   CountOut(found->second);
   sessions_.erase(found);
   return *std::move(state);
@@ -264,10 +310,14 @@ void SessionTable::Run() {
   const absl::Duration look = std::clamp(std::min({options_.idle, options_.life, shortest_grace}) / 4,
                                          absl::Milliseconds(10), absl::Seconds(1));
   for (;;) {
+    std::vector<SessionState> freed;
     {
       absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(absl::Condition(&stopping_), look)) return;
+      mutex_.AwaitWithTimeout(absl::Condition(this, &SessionTable::HasWork), look);
+      freed.swap(to_free_);
+      if (stopping_) return;
     }
+    freed.clear();
     // Asked without the lock, since an end may remove the session at once.
     std::vector<std::shared_ptr<OpenSession>> sessions;
     static_cast<void>(memory::CatchNoMemoryIn([&] { sessions = All(); }));

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -39,8 +38,13 @@ class OpenSession {
   virtual ~OpenSession() = default;
   // Ends the session with ABORTED if it has been idle, or open, for longer than it may. Whether it has.
   virtual bool EndIfOver(Clock::time_point now) = 0;
-  // For how long it has been without a step; nullopt if it has one, or is not opened yet, or is ending.
-  virtual std::optional<absl::Duration> IdleFor(Clock::time_point now) = 0;
+  struct Idle {
+    absl::Duration time;
+    std::int64_t reserved_bytes;
+  };
+  // For how long it has been without a step, and what its end gives back; nullopt if it has one, or is not opened yet,
+  // or is ending.
+  virtual std::optional<Idle> IdleFor(Clock::time_point now) = 0;
   // Ends it with ABORTED, for another one's opening, if it is idle still for longer than its lease. Whether it has.
   virtual bool EndIfLeaseIsOver(Clock::time_point now) = 0;
   // Ends it with ABORTED, for an operator. False if it is ending already.
@@ -76,17 +80,20 @@ class SessionTable {
   // Errors: UNAVAILABLE (the server is stopping), RESOURCE_EXHAUSTED (too many of the peer's, or in all, though those
   // whose lease is over were ended).
   absl::Status Add(const std::shared_ptr<OpenSession>& session, const memory::Account* peer);
-  // Ends sessions whose lease is over, those that were idle for longest first, until there is `enough`. Call it without
-  // a lock. May throw std::bad_alloc.
-  void MakeRoom(absl::FunctionRef<bool()> enough);
+  // Ends sessions whose lease is over, those that were idle for longest first, until they give back `bytes`, if they do
+  // together: else none. What they give back may be free a moment later. Whether it ended any. Call it without a lock.
+  // May throw std::bad_alloc.
+  bool MakeRoom(std::int64_t bytes);
   void Remove(const OpenSession* session);
 
   // Of a session that can be resumed. May throw std::bad_alloc.
   void SetToken(const OpenSession* session, const std::string& token);
   // Takes the place of `session`, whose connection is lost, and keeps its state for as long as that says, or until it
-  // is resumed. False if it does not: the server stops, or as many are kept as may be open. `state` is taken only if it
-  // does. May throw std::bad_alloc.
-  bool Park(const OpenSession* session, SessionState& state);
+  // is resumed. It does not, and frees the state, where the server stops, or where as many are kept as may be open, in
+  // all or of the peer. May throw std::bad_alloc.
+  void Park(const OpenSession* session, SessionState state);
+  // Frees what a session kept on a thread of the table's, as that may take long.
+  void Free(SessionState state);
   // The state of the session with this token, whose place `by`, which is in the table, takes. Errors: NOT_FOUND;
   // UNAVAILABLE, with when to come back, while another connection has it. May throw std::bad_alloc.
   absl::StatusOr<SessionState> Resume(const std::string& token, const OpenSession* by);
@@ -112,14 +119,23 @@ class SessionTable {
     std::shared_ptr<OpenSession> parked = {};  // what keeps itself no longer
   };
   void Run();
+  using Counts = std::map<const memory::Account*, std::int64_t>;
   std::vector<std::shared_ptr<OpenSession>> All() const;
+  // Ends one, if there is one whose lease is over, of those that count where the peer, or all (null), have too many.
+  // Whether it has.
+  bool EndOneOf(const memory::Account* peer);
+  bool EndLongestIdle(const std::vector<std::shared_ptr<OpenSession>>& candidates, std::int64_t bytes);
+  static void CountOut(Counts& counts, const memory::Account* peer);
   void CountOut(const Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !to_free_.empty(); }
   absl::Status TryAdd(const std::shared_ptr<OpenSession>& session, const memory::Account* peer);
 
   const SessionOptions options_;
   mutable absl::Mutex mutex_;
   std::map<const OpenSession*, Entry> sessions_ ABSL_GUARDED_BY(mutex_);
-  std::map<const memory::Account*, std::int64_t> of_peers_ ABSL_GUARDED_BY(mutex_);  // parked ones left out
+  Counts of_peers_ ABSL_GUARDED_BY(mutex_);  // parked ones left out
+  Counts parked_of_peers_ ABSL_GUARDED_BY(mutex_);
+  std::vector<SessionState> to_free_ ABSL_GUARDED_BY(mutex_);
   std::int64_t parked_ ABSL_GUARDED_BY(mutex_) = 0;
   std::uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::int64_t evicted_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -97,6 +97,11 @@ absl::Status Sequences::AppendTo(std::int64_t layer, std::int64_t sequence, std:
   return absl::OkStatus();
 }
 
+std::int64_t Sequences::SharedLastPages() const {
+  return std::count_if(lists_.begin(), lists_.end(),
+                       [this](const List& list) { return !list.empty() && pool_->readers(list.back()) > 1; });
+}
+
 // Whether somebody had tokens of a layer in a page as of the last commit, from a row of the page on. A page has one
 // number in all lists.
 bool Sequences::IsKeptFrom(std::int64_t layer, const std::byte* page, std::int64_t number, std::int64_t row) const {

@@ -52,6 +52,9 @@ class Sequences {
   // The list of a sequence's pages, as kernels take it. Until the next change; a sequence without tokens may have null.
   const std::byte* const* PagesOf(std::int64_t sequence) const { return ListOf(sequence).data(); }
 
+  // How many sequences have a last page that others have too: so many an append to all of them may copy.
+  std::int64_t SharedLastPages() const;
+
   const PageShape& shape() const { return shape_; }
   std::int64_t sequences() const { return sequences_; }
   std::int64_t most_tokens() const { return most_tokens_; }

@@ -435,7 +435,7 @@ class Scheduler::Impl {
       mutex_.Lock();
       const double seconds = took.count() - (guest_seconds_[thread] - guests);
       guest_seconds_[thread] += seconds;
-      if (job->status.ok() && ran.ok()) rate_.Add(item->cost, seconds);
+      if (job->status.ok() && ran.ok() && job->work->tells_speed()) rate_.Add(item->cost, seconds);
       ReturnItem(job, *item, ran);
     }
     if (TakeIfFinished(job)) {

@@ -48,6 +48,9 @@ class Work {
   // Runs an item that Next has handed out. Never blocks. `arena` is the running thread's.
   virtual void Run(const Item& item, Arena& arena, Pause pause) = 0;
 
+  // Whether the time that its items take tells how fast a thread computes what they cost.
+  virtual bool tells_speed() const { return true; }
+
   // Call once for each item that has run: unlocks those that waited for it.
   virtual void Finish(const Item& item) = 0;
 };

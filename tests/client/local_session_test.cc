@@ -330,7 +330,12 @@ TEST_F(LocalSessionTest, AnEndIsReadWhereTheConnectionIsClosedWithBytesUnread) {
   });
   const std::unique_ptr<Session> session = Open();
   const Floats q(1), kv(2);
-  ExpectEcho(session->Step(StepOf(q, kv)), q, kv);
+  // The close may overtake the answer, but not the end.
+  if (const absl::StatusOr<StepReply> reply = session->Step(StepOf(q, kv)); reply.ok()) {
+    ExpectEcho(reply, q, kv);
+  } else {
+    EXPECT_EQ(reply.status().code(), absl::StatusCode::kAborted);
+  }
   EXPECT_TRUE(Becomes([&] { return local_.standing.load() == 0; }));
   EXPECT_EQ(session->Step(StepOf(q, kv)).status().code(), absl::StatusCode::kAborted);
 }

@@ -148,17 +148,21 @@ const v1::SessionStepResult& Stream::Ask(const v1::SessionRequest& request, bool
   return reply_.result();
 }
 
-SessionEnd Stream::HalfClose() {
+void Stream::SayClose() {
   if (stream_ != nullptr) {
     v1::SessionRequest close;
     close.mutable_close();
-    if (!facts_.resume_token().empty()) stream_->Write(close);
-    stream_->WritesDone();
+    stream_->Write(close);
   } else if (caller_ != nullptr) {
     v1::LocalRequest close;
     close.mutable_session_close();
     EXPECT_TRUE(caller_->Send(close));
   }
+}
+
+SessionEnd Stream::HalfClose() {
+  if (stream_ == nullptr || !facts_.resume_token().empty()) SayClose();
+  if (stream_ != nullptr) stream_->WritesDone();
   return Finish();
 }
 

@@ -59,6 +59,9 @@ class Stream {
   bool Read();
   // The answer to a step, which is kept in reply().
   const v1::SessionStepResult& Ask(const v1::SessionRequest& request, bool sent = false);
+  // What ends a session, and nothing more.
+  void SayClose();
+  void EndWrites() { stream_->WritesDone(); }
   SessionEnd HalfClose();
   // The end, once it comes; the same again.
   SessionEnd Finish();
