@@ -114,7 +114,7 @@ PageKind Pages() { return *ParsePageKind(absl::GetFlag(FLAGS_pages)); }
 // The tensors of one caller, and how it calls.
 class Caller {
  public:
-  Caller(const std::string& target, const Shape& shape, DType dtype, const std::string& transport) : shape_(shape) {
+  Caller(const std::string& target, const Shape& shape, DType dtype, const std::string& transport) {
     const std::string mode = absl::GetFlag(FLAGS_mode);
     client::StreamPlan plan;
     if (absl::GetFlag(FLAGS_piece_bytes) > 0) plan.piece_bytes = absl::GetFlag(FLAGS_piece_bytes);
@@ -199,7 +199,6 @@ class Caller {
     }
   }
 
-  const Shape shape_;
   bool local_ = false;
   std::shared_ptr<client::AttentionCaller> caller_;
   std::array<SharedBuffer, 4> buffers_;
