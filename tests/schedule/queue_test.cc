@@ -28,7 +28,8 @@ constexpr std::int64_t kLong = 50;  // items: more than a small work, and 100 ms
 // Items that take their time; `run` sees each.
 class TimedWork final : public Work {
  public:
-  TimedWork(std::int64_t items, std::function<void()> run) : items_(items), left_(items), run_(std::move(run)) {}
+  TimedWork(std::int64_t items, bool tells_speed, std::function<void()> run)
+      : items_(items), tells_speed_(tells_speed), left_(items), run_(std::move(run)) {}
   double cost() const override { return kItemCost * static_cast<double>(items_); }
   std::optional<Item> Next() override {
     if (left_ == 0) return std::nullopt;
@@ -40,9 +41,11 @@ class TimedWork final : public Work {
     absl::SleepFor(absl::FromChrono(kItemTime));
   }
   void Finish(const Item&) override {}
+  bool tells_speed() const override { return tells_speed_; }
 
  private:
   const std::int64_t items_;
+  const bool tells_speed_;
   std::int64_t left_;
   const std::function<void()> run_;
 };
@@ -57,7 +60,7 @@ class QueueTest : public ::testing::Test {
 
   void Submit(int id, std::int64_t items, SubmitOptions options = {}) {
     ++submitted_;
-    scheduler_->Submit(std::make_unique<TimedWork>(items, [this] { ++items_run_; }), std::move(options),
+    scheduler_->Submit(std::make_unique<TimedWork>(items, tell_speed_, [this] { ++items_run_; }), std::move(options),
                        [this, id](const Outcome& outcome) {
                          absl::MutexLock lock(&mutex_);
                          ended_.push_back({id, outcome});
@@ -98,6 +101,7 @@ class QueueTest : public ::testing::Test {
     return ids;
   }
 
+  bool tell_speed_ = true;
   int submitted_ = 0;
   std::atomic<std::int64_t> items_run_ = 0;
   absl::Mutex mutex_;
@@ -187,6 +191,15 @@ TEST_F(QueueTest, WithoutAnEstimateItExpiresInTheQueue) {
   EXPECT_GE(expired, 1);
   EXPECT_EQ(scheduler_->GetQueueUse().refused, 0);
   EXPECT_EQ(scheduler_->GetQueueUse().expired + items_run_ / kLong, 6) << "of what expires nothing is computed";
+}
+
+TEST_F(QueueTest, WorksThatDoNotTellTheSpeedMakeNoEstimate) {
+  tell_speed_ = false;
+  Learn();
+  for (int id = 0; id < 4; ++id) Submit(id, kLong, Within(milliseconds(1000 + id)));
+  Submit(100, kLong, Within(milliseconds(130)));
+  EXPECT_EQ(scheduler_->GetQueueUse().refused, 0);
+  Wait();
 }
 
 TEST_F(QueueTest, AWorkIsLetInWhereNothingStandsBeforeIt) {
