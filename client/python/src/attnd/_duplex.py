@@ -17,7 +17,7 @@ from attnd.v1 import session_pb2
 T = TypeVar("T")
 
 # Fields of SessionRequest.
-OPEN, STEP = 1, 2
+OPEN, STEP, RESUME, CLOSE = 1, 2, 4, 5
 
 ENDED = "the server ended the session before it had answered"
 INTERRUPTED = "the session was interrupted"
@@ -32,7 +32,7 @@ class Question(NamedTuple):
     """A SessionRequest in parts.
 
     Attributes:
-        field: OPEN or STEP.
+        field: OPEN, STEP or RESUME.
         body: the serialised message of that field.
         tensors: field number and array of each tensor.
         output_bytes: of the output that the answer has.
@@ -76,10 +76,12 @@ class Duplex:
     Attributes:
         name: how it travels, as `Transport.name`.
         max_message_bytes: the largest message that the server takes, as it says in its answer to the opening.
+        resumable: whether the server keeps the session for a while if the stream ends without a word.
     """
 
     name = "grpc"
     max_message_bytes: float = math.inf
+    resumable = False
     _failure: Optional[Error] = None
 
     def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> Any:
