@@ -134,3 +134,5 @@ def test_bfloat16_rounds_to_the_nearest() -> None:
     found = rounded(rounded(values, FP32, BF16), BF16, FP32)
     assert np.array_equal(found, expected, equal_nan=True)
     assert np.array_equal(np.signbit(found), np.signbit(expected))
+    odd = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF800001], "<u4").view("<f4")
+    assert np.isnan(rounded(rounded(odd, FP32, BF16), BF16, FP32)).all()

@@ -16,7 +16,10 @@ import pytest
 
 import attnd
 from attnd import _dtypes
+from attnd._duplex import Question
 from attnd._rounding import rounded
+from attnd._step_message import StepMessage
+from attnd.v1 import session_pb2
 from conftest import Server
 from inputs import same_bits
 
@@ -86,7 +89,9 @@ def cut(session: Any) -> None:
         stream._failure = attnd.Unavailable("cut")
 
 
-def lose_the_answer(session: Any, meanwhile: Callable[[], None] = lambda: None) -> None:
+def lose_the_answer(
+    session: Any, meanwhile: Callable[[], None] = lambda: None, error: attnd.Error | None = None
+) -> None:
     """The next step is done, but what the server answers does not arrive."""
     stream = session._state.stream
     real = stream.ask
@@ -94,7 +99,7 @@ def lose_the_answer(session: Any, meanwhile: Callable[[], None] = lambda: None) 
     def ask(make: Any, accept: Any, seconds: float) -> Any:
         def swallow(*_: Any) -> Any:
             meanwhile()
-            raise attnd.Unavailable("lost")
+            raise error or attnd.Unavailable("lost")
 
         del stream.ask
         return real(make, swallow, seconds)
@@ -373,6 +378,29 @@ def test_when_the_server_stays_away_the_loss_is_the_error(
         assert session.replay_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (attnd.Unavailable("lost"), True),
+        (attnd.errors.Unknown("Stream removed"), True),
+        (attnd.errors.Unknown("no"), False),
+        (attnd.Cancelled("no"), False),
+        (attnd.DeadlineExceeded("no"), False),
+        (attnd.Internal("no"), False),
+    ],
+)
+def test_what_is_a_loss(server: Server, error: attnd.Error, goes_on: bool) -> None:
+    with caller(server, "local") as one, one_row(one, replay_bytes=ENOUGH) as session:
+        lose_the_answer(session, error=error)
+        if goes_on:
+            assert session.append(0, *token(1)[1:]) == (1,)
+            return
+        for _ in range(2):
+            with pytest.raises(type(error), match="no"):
+                session.append(0, *token(1)[1:])
+        assert (session.replays, session.resumes) == (0, 0)
+
+
 def test_other_ends_are_ends(make_server: Callable[..., Server]) -> None:
     """What somebody has decided is not undone."""
     server = make_server("--shared_memory")
@@ -388,6 +416,66 @@ def test_other_ends_are_ends(make_server: Callable[..., Server]) -> None:
             with pytest.raises(attnd.Aborted):
                 session.lengths(0)
             assert (session.replays, session.resumes, session.replay_bytes) == (0, 0, 0)
+
+
+@both
+@doors
+def test_an_interrupted_step_ends_the_session(server: Server, door: str, asynchronous: bool) -> None:
+    def interrupt() -> None:
+        raise GeneratorExit
+
+    with caller(server, door, asynchronous) as one:
+        session = one_row(one, replay_bytes=ENOUGH)
+        one.call(session.append(0, *token(1)[1:]))
+        lose_the_answer(session, interrupt)
+        with pytest.raises(GeneratorExit):
+            one.call(session.append(0, *token(2)[1:]))
+        for _ in range(2):
+            with pytest.raises(attnd.Unavailable, match="interrupted"):
+                one.call(session.lengths(0))
+        assert (session.replays, session.resumes, session.replay_bytes) == (0, 0, 0)
+
+
+def test_closing_a_session_ends_its_recovery(make_server: Callable[..., Server]) -> None:
+    server = make_server("--shared_memory")
+    with caller(server, "local") as one:
+        session = one_row(one, replay_bytes=ENOUGH)
+        closing = threading.Thread(target=session.close)
+
+        def close() -> None:
+            closing.start()
+            while session._state.recovery.over is None:
+                pass
+
+        lose_the_answer(session, close)
+        with pytest.raises(attnd.FailedPrecondition, match="closed"):
+            session.append(0, *token(2)[1:])
+        closing.join()
+
+
+@doors
+def test_a_step_has_what_is_left_of_its_time(
+    make_server: Callable[..., Server], door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[float] = []
+    question = StepMessage.question
+
+    def recorded(self: StepMessage) -> Question:
+        found = question(self)
+        timeout = session_pb2.SessionStep.FromString(found.body).timeout
+        said.append(timeout.seconds + timeout.nanos / 1e9)
+        return found
+
+    monkeypatch.setattr(StepMessage, "question", recorded)
+    server = make_server("--shared_memory")
+    with caller(server, door) as one, one_row(one, replay_bytes=ENOUGH) as session:
+        lose_the_answer(session, server.restart)
+        session.append(0, *token(1)[1:], timeout=50.5)
+        lose_the_answer(session, server.restart)
+        session.append(0, *token(1)[1:], timeout=math.inf)
+        assert said[0] == 50.5
+        assert 0 < said[1] < 50.5
+        assert said[2:] == [0, 0]
 
 
 @doors
@@ -460,23 +548,37 @@ def test_what_is_kept_is_rounded_as_the_server_does(server: Server, kept: str) -
     assert np.array_equal(got, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("kept", ["bfloat16", "float32"])
+def test_torch_tensors(server: Server, kept: str) -> None:
+    torch = pytest.importorskip("torch")
+    with caller(server, "local") as one:
+        options = {"dtype": kept, "rows": 2}
+        with one_row(one, replay_bytes=ENOUGH, **options) as session, one_row(one, **options) as steady:
+            for i, dtype in enumerate((torch.bfloat16, torch.float32, torch.float16)):
+                tokens = [torch.from_numpy(array).to(dtype) for array in token(i, rows=2, length=5)]
+                cut(session)
+                session._state.recovery.token = b""
+                assert torch.equal(session.attend(0, *tokens), steady.attend(0, *tokens))
+            assert session.replays == 3
+
+
 @doors
 def test_a_forked_child_leaves_the_session_alone(make_server: Callable[..., Server], door: str) -> None:
     server = make_server("--shared_memory")
     with caller(server, door) as one, one_row(one, replay_bytes=ENOUGH) as session:
         session.append(0, *token(1)[1:])
-        child = os.fork()
-        if child == 0:
-            code = 1
-            with contextlib.suppress(BaseException):
-                signal.alarm(20)
-                try:
-                    session.lengths(0)
-                except attnd.FailedPrecondition:
+        with session._state.recovery.turn:  # as if a thread made a step
+            child = os.fork()
+            if child == 0:
+                code = 1
+                with contextlib.suppress(BaseException):
+                    signal.alarm(20)
+                    with pytest.raises(attnd.FailedPrecondition):
+                        session.lengths(0)
                     session.close()
                     code = 0
-            os._exit(code)
-        assert os.waitpid(child, 0)[1] == 0
+                os._exit(code)
+            assert os.waitpid(child, 0)[1] == 0
         assert session.lengths(0) == (1,)
         assert session.resumes == 0
         server.restart()

@@ -24,6 +24,8 @@ INTERRUPTED = "the session was interrupted"
 LATE = "the server did not answer in time, and the session was given up"
 # How long a server may take to end a session.
 CLOSE_SECONDS = 5.0
+# Beyond a step's time until its session is given up.
+SPARE_SECONDS = 5.0
 
 _NAMES = {_wire.Q: "q", _wire.K: "k", _wire.V: "v"}
 
@@ -67,6 +69,12 @@ Accept = Callable[[session_pb2.SessionReply, Tensors], Optional[T]]
 def closed_session() -> FailedPrecondition:
     """Of a step after the session's end."""
     return FailedPrecondition("the session is closed")
+
+
+def patience(seconds: Optional[float]) -> float:
+    """How long a step that has so many seconds (None: for ever) waits for its answer. The server keeps the step's time;
+    this is for one that answers nothing any more."""
+    return math.inf if seconds is None else max(seconds, 0) + SPARE_SECONDS
 
 
 class Duplex:

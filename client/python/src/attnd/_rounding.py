@@ -24,6 +24,12 @@ def rounded(array: np.ndarray[Any, Any], code: int, to: int) -> np.ndarray[Any, 
 
 def _to_bfloat16(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     bits = array.view("<u4")
-    nearest = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    # A NaN stays one: its first bit of the fraction is set, which the sum could carry away.
-    return np.where(np.isnan(array), bits >> 16 | 0x40, nearest).astype("<u2")
+    nearest = bits >> 16
+    nearest &= 1
+    nearest += 0x7FFF
+    nearest += bits
+    nearest >>= 16
+    nan = np.isnan(array)
+    if nan.any():  # it stays one: the sum may have carried that away
+        nearest[nan] = bits[nan] >> 16 | 0x40
+    return nearest.astype("<u2")

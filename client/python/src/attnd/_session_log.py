@@ -84,23 +84,21 @@ class _Tokens:
             self.length = length
             del self.chunks[-(-length // CHUNK) :]
 
-    def append(self, k: Array, v: Array, dtype: np.dtype[Any], meter: _Meter) -> None:
-        """`k` and `v`: [kv_heads, tokens, elements]."""
-        heads, tokens, dim = k.shape
-        width = dim + v.shape[2]
+    def append(self, array: Array, meter: _Meter) -> None:
+        """`array`: [kv_heads, tokens, head_dim + value_head_dim]."""
+        heads, tokens, width = array.shape
         done = 0
         while done < tokens:
             place = self.length % CHUNK
             if place == 0:
-                self.chunks.append(_Chunk(heads, width, dtype, meter))
+                self.chunks.append(_Chunk(heads, width, array.dtype, meter))
             elif self.chunks[-1].used != place:  # another row has gone on here
-                chunk = _Chunk(heads, width, dtype, meter)
+                chunk = _Chunk(heads, width, array.dtype, meter)
                 chunk.array[:, :place] = self.chunks[-1].array[:, :place]
                 self.chunks[-1] = chunk
             count = min(CHUNK - place, tokens - done)
             chunk = self.chunks[-1]
-            chunk.array[:, place : place + count, :dim] = k[:, done : done + count]
-            chunk.array[:, place : place + count, dim:] = v[:, done : done + count]
+            chunk.array[:, place : place + count] = array[:, done : done + count]
             chunk.used = place + count
             self.length += count
             done += count
@@ -161,9 +159,8 @@ class SessionLog:
             if step is not None:
                 self._change(step)
             if appended:
-                k, v = (rounded(array, code, self.code) for array in appended)
-                lengths = list(step.key_lengths) if step is not None else []
-                self._append(layer, k, v, lengths)
+                both = rounded(np.concatenate(appended, axis=-1), code, self.code)
+                self._append(layer, both, step.key_lengths if step is not None else ())
         except (_Full, MemoryError):
             self.give_up()
 
@@ -236,11 +233,9 @@ class SessionLog:
         if self._row_sources:
             self._row_sources = [self._row_sources[row] for row in order]
 
-    def _append(self, layer: int, k: Array, v: Array, lengths: List[int]) -> None:
-        tokens = self._tokens[layer]
-        for i, one in enumerate(tokens):
-            count = lengths[i] if lengths else k.shape[2]
-            one.append(k[i, :, :count], v[i, :, :count], self._dtype, self._meter)
+    def _append(self, layer: int, array: Array, lengths: Sequence[int]) -> None:
+        for i, one in enumerate(self._tokens[layer]):
+            one.append(array[i, :, : lengths[i]] if lengths else array[i], self._meter)
 
     def _self_layers(self) -> Iterator[List[_Tokens]]:
         return (tokens for tokens, is_self in zip(self._tokens, self._is_self) if is_self)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence, Tuple, Union
 
 from attnd import _process, _wire
 from attnd._answer import not_an_answer
 from attnd._deadline import Deadline
-from attnd._duplex import INTERRUPTED, OPEN, RESUME, STEP, Duplex, Question, Tensors, closed_session
+from attnd._duplex import INTERRUPTED, OPEN, RESUME, STEP, Duplex, Question, Tensors, closed_session, patience
 from attnd._operation import Metadata, Operation
+from attnd._retry import is_loss
 from attnd._session_connect import connect
 from attnd._session_log import SessionLog
 from attnd._status import error_in
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from attnd._session import State
     from attnd._step_message import StepMessage, StepReply
 
-# Beyond a step's time until its session is given up.
-SPARE_SECONDS = 5.0
 # What is appended at once, and of a message beside that: for all, and for each row or source.
 _PIECE_BYTES = 4 << 20
 _BESIDE, _BESIDE_EACH = 1024, 20
@@ -72,7 +70,9 @@ def ask(state: State, recovery: Recovery, message: StepMessage, timeout: float) 
             raise recovery.over.with_traceback(None)
         try:
             return (yield from _asked(state, message, deadline))
-        except Unavailable as error:
+        except Error as error:
+            if not is_loss(error):
+                raise
             lost = error
         return (yield from _restored(state, recovery, message, deadline, lost))
     except ResourceExhausted:
@@ -99,19 +99,13 @@ def close(state: State, recovery: Recovery) -> Operation[None]:
 
 def _asked(state: State, message: StepMessage, deadline: Deadline) -> Operation[Union[StepReply, Error]]:
     reply: Union[StepReply, Error] = yield lambda: state.stream.ask(
-        message.question, message.accept, _patience(deadline)
+        message.question, message.accept, patience(deadline.left())
     )
     return reply
 
 
-def _patience(deadline: Deadline) -> float:
-    """The server keeps the step's time; this is for one that answers nothing any more."""
-    left = deadline.left()
-    return math.inf if left is None else left + SPARE_SECONDS
-
-
 def _restored(
-    state: State, recovery: Recovery, message: StepMessage, deadline: Deadline, lost: Unavailable
+    state: State, recovery: Recovery, message: StepMessage, deadline: Deadline, lost: Error
 ) -> Operation[Union[StepReply, Error]]:
     def attempt() -> Operation[Union[StepReply, Error]]:
         yield from _restore(state, recovery, deadline)
@@ -127,7 +121,7 @@ def _restored(
         return (yield from state.core.repeated(state.core.io, deadline, attempt))
     except Error as error:
         failure = error
-        if error is not lost and (isinstance(error, Unavailable) or error.field == "resume.token"):
+        if error is not lost and (is_loss(error) or error.field == "resume.token"):
             failure = lost.with_message(f"{lost.message}; then: {error.message}")
         recovery.end(failure)
         yield state.stream.close
@@ -195,7 +189,9 @@ def _say(
             raise not_an_answer("it is none to the step")
         return reply.result
 
-    result: session_pb2.SessionStepResult = yield lambda: stream.ask(lambda: question, accept, _patience(deadline))
+    result: session_pb2.SessionStepResult = yield lambda: stream.ask(
+        lambda: question, accept, patience(deadline.left())
+    )
     if result.code != 0:
         raise error_in(result)
     lengths = [before + more for before, more in zip(step.expected_lengths, step.key_lengths)]

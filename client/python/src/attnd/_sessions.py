@@ -70,8 +70,8 @@ class SessionBase:
 
     @property
     def replayable(self) -> bool:
-        """Whether the client has a copy of what the session keeps: False without ``replay_bytes``, and from when it
-        would have needed more."""
+        """Whether the client has a copy of what the session keeps. False without ``replay_bytes``, and from when that
+        was not enough."""
         return self._state.recovery is not None and self._state.recovery.replayable
 
     @property
@@ -86,7 +86,7 @@ class SessionBase:
 
     @property
     def resumes(self) -> int:
-        """How often it was resumed after its connection was lost: nothing was sent again."""
+        """How often it was resumed after its connection was lost, and nothing of the copy sent."""
         return 0 if self._state.recovery is None else self._state.recovery.resumes
 
     def __reduce__(self) -> Any:

@@ -6,9 +6,10 @@ import math
 from typing import Any, Optional, Sequence, Tuple, Union
 
 from attnd._deadline import checked_timeout
+from attnd._duplex import patience
 from attnd._operation import Operation
 from attnd._session import State
-from attnd._session_recovery import SPARE_SECONDS, ask
+from attnd._session_recovery import ask
 from attnd._step_message import StepMessage, StepReply
 from attnd.errors import Error
 
@@ -87,9 +88,7 @@ def step(
     if state.recovery is not None:
         reply = yield from ask(state, state.recovery, message, timeout)
     else:
-        # The server keeps the step's time; this is for one that answers nothing any more.
-        seconds = max(timeout, 0) + SPARE_SECONDS
-        reply = yield lambda: state.stream.ask(message.question, message.accept, seconds)
+        reply = yield lambda: state.stream.ask(message.question, message.accept, patience(timeout))
     if isinstance(reply, Error):
         raise reply
     return reply
