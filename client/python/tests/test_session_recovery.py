@@ -390,7 +390,7 @@ def test_when_the_server_stays_away_the_loss_is_the_error(
     ],
 )
 def test_what_is_a_loss(server: Server, error: attnd.Error, goes_on: bool) -> None:
-    with caller(server, "local") as one, one_row(one, replay_bytes=ENOUGH) as session:
+    with caller(server, "local") as one, one_row(one, replay_bytes=ENOUGH, grace=0) as session:
         lose_the_answer(session, error=error)
         if goes_on:
             assert session.append(0, *token(1)[1:]) == (1,)
@@ -425,7 +425,7 @@ def test_an_interrupted_step_ends_the_session(server: Server, door: str, asynchr
         raise GeneratorExit
 
     with caller(server, door, asynchronous) as one:
-        session = one_row(one, replay_bytes=ENOUGH)
+        session = one_row(one, replay_bytes=ENOUGH, grace=0)
         one.call(session.append(0, *token(1)[1:]))
         lose_the_answer(session, interrupt)
         with pytest.raises(GeneratorExit):
@@ -480,13 +480,12 @@ def test_a_step_has_what_is_left_of_its_time(
 
 @doors
 def test_a_step_that_is_refused_is_not_logged(server: Server, door: str) -> None:
-    with caller(server, door) as one, one_row(one, replay_bytes=ENOUGH, max_tokens=50) as session:
+    with caller(server, door) as one, one_row(one, replay_bytes=ENOUGH, grace=0, max_tokens=50) as session:
         session.append(0, *token(1, length=40)[1:])
         for options in ({"expected_lengths": 3}, {}):
             with pytest.raises(attnd.Error):
                 session.append(0, *token(2, length=20)[1:], truncate=[40], **options)
         cut(session)
-        session._state.recovery.token = b""
         assert session.lengths(0) == (40,)
         assert session.replays == 1
 
@@ -494,12 +493,11 @@ def test_a_step_that_is_refused_is_not_logged(server: Server, door: str) -> None
 @doors
 def test_pieces_fit_the_server(make_server: Callable[..., Server], door: str) -> None:
     server = make_server("--shared_memory", "--max_request_bytes=100KiB")
-    with caller(server, door) as one, one_row(one, replay_bytes=ENOUGH) as session, one_row(one) as steady:
+    with caller(server, door) as one, one_row(one, replay_bytes=ENOUGH, grace=0) as session, one_row(one) as steady:
         for i in range(20):
             for each in (session, steady):
                 each.append(0, *token(i, length=20)[1:])
         cut(session)
-        session._state.recovery.token = b""
         q = token(30)[0]
         assert same_bits(session.attend(0, q), steady.attend(0, q))
         assert session.replays == 1
@@ -553,11 +551,10 @@ def test_torch_tensors(server: Server, kept: str) -> None:
     torch = pytest.importorskip("torch")
     with caller(server, "local") as one:
         options = {"dtype": kept, "rows": 2}
-        with one_row(one, replay_bytes=ENOUGH, **options) as session, one_row(one, **options) as steady:
+        with one_row(one, replay_bytes=ENOUGH, grace=0, **options) as session, one_row(one, **options) as steady:
             for i, dtype in enumerate((torch.bfloat16, torch.float32, torch.float16)):
                 tokens = [torch.from_numpy(array).to(dtype) for array in token(i, rows=2, length=5)]
                 cut(session)
-                session._state.recovery.token = b""
                 assert torch.equal(session.attend(0, *tokens), steady.attend(0, *tokens))
             assert session.replays == 3
 
