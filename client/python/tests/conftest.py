@@ -56,9 +56,16 @@ class Server:
         self.socket = folder / "s"
         self.unix = f"unix:{self.socket}"
         self.log = folder / "log"
-        with self.log.open("ab") as log:
+        self._binary, self._flags = binary, flags
+        self._start("127.0.0.1:0")
+
+    def _start(self, tcp: str) -> None:
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [binary, f"--listen={self.unix},127.0.0.1:0", *flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [self._binary, f"--listen={self.unix},{tcp}", *self._flags],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         self.tcp = self._await_address()
 
@@ -82,6 +89,11 @@ class Server:
         """Ends it at once, by SIGKILL."""
         self.process.kill()
         self.process.wait()
+
+    def restart(self) -> None:
+        """Kills it and starts another one at the same addresses."""
+        self.kill()
+        self._start(self.tcp)
 
 
 @pytest.fixture(scope="session")

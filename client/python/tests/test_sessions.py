@@ -257,7 +257,7 @@ def test_a_stopping_server_says_so(make_server: Callable[..., Server], door: str
 def test_a_server_that_answers_nothing(
     make_server: Callable[..., Server], door: str, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attnd._step._GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("attnd._duplex.SPARE_SECONDS", 0.2)
     monkeypatch.setattr("attnd._duplex.CLOSE_SECONDS", 0.2)
     server = make_server()
 

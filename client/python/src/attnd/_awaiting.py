@@ -123,6 +123,9 @@ class AwaitingIo(Io):
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
+    def lock(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
     async def reachable(self) -> bool:
         self._open()
         state: grpc.ChannelConnectivity = self._channels.first.get_state()

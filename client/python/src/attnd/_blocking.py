@@ -71,6 +71,9 @@ class BlockingIo(Io):
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def lock(self) -> threading.Lock:
+        return threading.Lock()
+
     def reachable(self) -> bool:
         return self._watch.first_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE
 

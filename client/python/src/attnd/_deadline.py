@@ -33,12 +33,24 @@ class Deadline:
 
 def checked_timeout(timeout: Any, default: float = math.inf) -> float:
     """Seconds; ``default`` for None. A time that has passed (0 or less) is a timeout like any other."""
-    if timeout is None:
+    return _seconds("timeout", "a number of seconds", timeout, default)
+
+
+def checked_seconds(name: str, value: Any, default: float) -> float:
+    """At least 0; ``default`` for None."""
+    seconds = _seconds(name, "at least 0 seconds", value, default)
+    if seconds < 0:
+        raise InvalidArgument.of(name, "at least 0 seconds", f"{seconds:g}")
+    return seconds
+
+
+def _seconds(name: str, expected: str, value: Any, default: float) -> float:
+    if value is None:
         return default
     try:
-        seconds = float(timeout)
+        seconds = float(value)
     except (TypeError, ValueError):
-        raise InvalidArgument.of("timeout", "a number of seconds", repr(timeout)[:80]) from None
+        raise InvalidArgument.of(name, expected, repr(value)[:80]) from None
     if math.isnan(seconds):
-        raise InvalidArgument.of("timeout", "a number of seconds", "nan")
+        raise InvalidArgument.of(name, expected, "nan")
     return seconds

@@ -17,13 +17,15 @@ from attnd.v1 import session_pb2
 T = TypeVar("T")
 
 # Fields of SessionRequest.
-OPEN, STEP = 1, 2
+OPEN, STEP, RESUME, CLOSE = 1, 2, 4, 5
 
 ENDED = "the server ended the session before it had answered"
 INTERRUPTED = "the session was interrupted"
 LATE = "the server did not answer in time, and the session was given up"
 # How long a server may take to end a session.
 CLOSE_SECONDS = 5.0
+# Beyond a step's time until its session is given up.
+SPARE_SECONDS = 5.0
 
 _NAMES = {_wire.Q: "q", _wire.K: "k", _wire.V: "v"}
 
@@ -32,7 +34,7 @@ class Question(NamedTuple):
     """A SessionRequest in parts.
 
     Attributes:
-        field: OPEN or STEP.
+        field: OPEN, STEP or RESUME.
         body: the serialised message of that field.
         tensors: field number and array of each tensor.
         output_bytes: of the output that the answer has.
@@ -69,6 +71,12 @@ def closed_session() -> FailedPrecondition:
     return FailedPrecondition("the session is closed")
 
 
+def patience(seconds: Optional[float]) -> float:
+    """How long a step that has so many seconds (None: for ever) waits for its answer. The server keeps the step's time;
+    this is for one that answers nothing any more."""
+    return math.inf if seconds is None else max(seconds, 0) + SPARE_SECONDS
+
+
 class Duplex:
     """One stream. After an error it is over, and every question raises that error. In the asyncio client the methods
     are coroutine functions. Thread-safe: questions take turns.
@@ -76,10 +84,12 @@ class Duplex:
     Attributes:
         name: how it travels, as `Transport.name`.
         max_message_bytes: the largest message that the server takes, as it says in its answer to the opening.
+        resumable: whether the server keeps the session for a while if the stream ends without a word.
     """
 
     name = "grpc"
     max_message_bytes: float = math.inf
+    resumable = False
     _failure: Optional[Error] = None
 
     def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> Any:

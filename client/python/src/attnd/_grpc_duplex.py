@@ -17,7 +17,7 @@ import grpc.aio
 
 from attnd import _duplex, _process, _wire
 from attnd._deadline import Deadline
-from attnd._duplex import ENDED, INTERRUPTED, LATE, Accept, Duplex, Make, Question, Tensors, closed_session
+from attnd._duplex import CLOSE, ENDED, INTERRUPTED, LATE, Accept, Duplex, Make, Question, Tensors, closed_session
 from attnd._operation import Metadata
 from attnd._watch import WATCH
 from attnd.errors import DeadlineExceeded, Error, Internal, Unavailable
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 # What grpc.aio makes of a stream that ended, however, while it was writing: the server's status is lost.
 WRITE_FAILED = "Internal error from Core"
+_CLOSE = _wire.bytes_field_head(CLOSE, 0)  # SessionRequest{close {}}
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 (the stubs lack it)
 
 
@@ -105,6 +106,8 @@ class BlockingDuplex(Duplex):
             if self._failure is not None:
                 return
             self._failure = closed_session()
+            if self.resumable:
+                self._questions.put(_CLOSE)
             self._questions.put(None)
             entry = WATCH.add(time.monotonic() + _duplex.CLOSE_SECONDS, self._give_up)
             try:
@@ -200,6 +203,8 @@ class AwaitingDuplex(Duplex):
                 self._call.cancel()
 
     async def _drain(self) -> None:
+        if self.resumable:
+            await self._call.write(_CLOSE)
         await self._call.done_writing()
         while await self._call.read() is not _EOF:
             continue

@@ -72,6 +72,10 @@ class Io:
         """Waits."""
         raise NotImplementedError
 
+    def lock(self) -> Any:
+        """A lock, at once: its `acquire` is a step, and its `release` is not."""
+        raise NotImplementedError
+
     def reachable(self) -> Any:
         """Whether the gRPC channel is connected, or may be: False where the last attempt to connect failed."""
         raise NotImplementedError

@@ -99,6 +99,13 @@ class Budget:
             return True
 
 
+def is_loss(error: Error) -> bool:
+    """Whether it says that the connection or the server was lost, or stops."""
+    if isinstance(error, Unknown):
+        return error.message.startswith(_STREAM_REMOVED)
+    return isinstance(error, Unavailable)
+
+
 class Policy:
     """What the calls of one client share. Thread-safe."""
 
@@ -127,9 +134,7 @@ class Tries:
         self._attempts += 1
         if not self._policy.options.enabled:
             return False
-        if isinstance(error, Unknown):
-            return error.message.startswith(_STREAM_REMOVED)
-        return isinstance(error, (Unavailable, Cancelled))
+        return is_loss(error) or isinstance(error, Cancelled)
 
     def wait(self, error: Error) -> float:
         """Seconds before the next attempt. Raises the call's error if there is to be none."""

@@ -3,25 +3,30 @@ is asked."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from attnd import _dtypes, _masks
-from attnd._answer import not_an_answer
 from attnd._arguments import integer, model_name, text
 from attnd._core import Core
-from attnd._deadline import Deadline
-from attnd._duplex import OPEN, Duplex, Question, Tensors
-from attnd._operation import Metadata, Operation
+from attnd._deadline import checked_seconds
+from attnd._duplex import OPEN, Duplex, Question
+from attnd._operation import Operation
+from attnd._options import checked_metadata
 from attnd._request import scale_number
-from attnd.errors import Error, InvalidArgument
+from attnd._session_connect import connect
+from attnd._session_log import SessionLog
+from attnd._session_recovery import Recovery
+from attnd.errors import InvalidArgument
 from attnd.v1 import session_pb2
-
-METHOD = "/attnd.v1.SessionService/Attend"
 
 _TABLE = 'the name of a table: "decoder", "decoder.N"'
 _SELF, _CROSS = 1, 2  # attnd.v1.SessionLayerKind
+
+# For how long a session with a log is to be kept for its client, and any: a server allows less.
+_GRACE_SECONDS = 30.0
+_LONGEST_GRACE = 86400.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,19 @@ class State:
         self.next_step = 1
         self.forms: Dict[Any, Any] = {}  # of its steps, by what they are found by: _step_message.py
         self.stream: Duplex = Duplex()
+        self.recovery: Optional[Recovery] = None  # None: a loss is the end
+
+    @property
+    def log(self) -> Optional[SessionLog]:
+        """Of what steps have changed."""
+        return None if self.recovery is None else self.recovery.log
+
+    def adopt(self, stream: Duplex, opened: session_pb2.SessionOpened, next_step: int) -> None:
+        """The session goes on with this stream."""
+        self.stream, self.opened, self.next_step = stream, opened, next_step
+        self.going_away = None
+        if self.recovery is not None:
+            self.recovery.token = opened.resume_token
 
     def answers(self, reply: session_pb2.SessionReply) -> bool:
         """Takes note of what the server says. Whether it is an answer."""
@@ -97,6 +115,8 @@ def open_session(
     dtype: Any = "float32",
     version: int = 0,
     row_sources: Optional[Sequence[int]] = None,
+    replay_bytes: int = 0,
+    grace: Optional[float] = None,
     timeout: Optional[float] = None,
     metadata: Any = None,
 ) -> Operation[State]:
@@ -112,6 +132,10 @@ def open_session(
         dtype: in which keys and values are kept: float32, float16 or bfloat16.
         version: of the model; 0 is the current one. The session keeps it.
         row_sources: the source of each row, [rows]; None: rows stand together by their sources.
+        replay_bytes: keep a copy of what rows and sources have, of so many bytes at most, and send it again where the
+            connection or the server is lost. 0: none. A session that comes to have more goes on without its copy.
+        grace: seconds for which the server is to keep the session where the connection is lost, for it to be resumed.
+            It allows some 30 s at most. None: that with ``replay_bytes``, 0 without.
         timeout: seconds for the opening; None is the client's, ``float("inf")`` is none.
         metadata: gRPC metadata to send along.
 
@@ -121,7 +145,9 @@ def open_session(
         ResourceExhausted: no memory for all that the session may keep, or too many sessions.
         Unavailable: the server was not reached, or is stopping.
 
-    Close it, or use it in a ``with`` statement: what it keeps is memory of the server. It is lost with its connection.
+    Close it, or use it in a ``with`` statement: what it keeps is memory of the server. It is lost with its connection,
+    unless ``replay_bytes`` or ``grace`` is given: then a step restores it, within its timeout and as the client's
+    :class:`Retry` says, and one that is not closed stays in the server's memory for its grace time.
 
     Example:
         >>> layers = [attnd.SelfLayer(heads=8, head_dim=64)]
@@ -136,8 +162,24 @@ def open_session(
     message, state = _opening(
         core, layers, model, rows, sources, max_tokens, max_source_tokens, dtype, version, row_sources
     )
-    yield from core.repeated(core.io, deadline, lambda: _attempt(core, state, message, deadline, pairs))
+    state.recovery = _recovery(core, message, replay_bytes, grace, metadata)
+    question = Question(OPEN, message.SerializeToString())
+    attempt = partial(connect, state, message, question, deadline, pairs)
+    stream, opened = yield from core.repeated(core.io, deadline, attempt)
+    state.adopt(stream, opened, 1)
     return state
+
+
+def _recovery(
+    core: Core, message: session_pb2.SessionOpen, replay_bytes: Any, grace: Any, metadata: Any
+) -> Optional[Recovery]:
+    most = integer("replay_bytes", replay_bytes)
+    seconds = min(checked_seconds("grace", grace, _GRACE_SECONDS if most > 0 else 0.0), _LONGEST_GRACE)
+    if most == 0 and seconds == 0:
+        return None
+    message.grace.seconds, message.grace.nanos = int(seconds), int(seconds % 1 * 1e9)
+    log = SessionLog(message, most) if most > 0 else None
+    return Recovery(message, checked_metadata(metadata), log, core.io.lock())
 
 
 def _opening(
@@ -193,37 +235,3 @@ def _layer_message(index: int, layer: Any) -> session_pb2.SessionLayer:
     if layer.scale is not None:
         message.scale = scale_number(layer.scale, f"{name}.scale")
     return message
-
-
-def _attempt(
-    core: Core, state: State, message: session_pb2.SessionOpen, deadline: Deadline, metadata: Metadata
-) -> Operation[None]:
-    state.stream = yield from _stream(core, message, deadline, metadata)
-    question = Question(OPEN, message.SerializeToString())
-
-    def accept(reply: session_pb2.SessionReply, _: Tensors) -> Optional[session_pb2.SessionOpened]:
-        if not state.answers(reply):
-            return None
-        if not reply.HasField("opened"):
-            raise not_an_answer("it is none to the opening of a session")
-        return reply.opened
-
-    try:
-        seconds = deadline.left()
-        state.opened = yield lambda: state.stream.ask(
-            lambda: question, accept, math.inf if seconds is None else seconds
-        )
-    except Error:
-        yield state.stream.close
-        raise
-    state.stream.max_message_bytes = state.opened.max_message_bytes or math.inf
-
-
-def _stream(core: Core, message: session_pb2.SessionOpen, deadline: Deadline, metadata: Metadata) -> Operation[Duplex]:
-    """By the first way that takes the session."""
-    for transport in core.transports:
-        stream = yield from transport.duplex(message, deadline, metadata)
-        if stream is not None:
-            return stream
-    found: Duplex = yield lambda: core.io.duplex(METHOD, metadata)
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Optional, Tuple, TypeVar
 
-from attnd import _step
+from attnd import _session_recovery, _step
 from attnd._as_method import as_method
 from attnd._operation import Operation, run, run_async
 from attnd._session import Layer, State
@@ -68,6 +68,27 @@ class SessionBase:
         """Seconds that a server which stops has given its sessions, from when it said so. None if it has not."""
         return self._state.going_away
 
+    @property
+    def replayable(self) -> bool:
+        """Whether the client has a copy of what the session keeps. False without ``replay_bytes``, and from when that
+        was not enough."""
+        return self._state.recovery is not None and self._state.recovery.replayable
+
+    @property
+    def replay_bytes(self) -> int:
+        """What that copy takes now."""
+        return 0 if self._state.log is None else self._state.log.used_bytes
+
+    @property
+    def replays(self) -> int:
+        """How often the session was opened anew and filled from the copy."""
+        return 0 if self._state.recovery is None else self._state.recovery.replays
+
+    @property
+    def resumes(self) -> int:
+        """How often it was resumed after its connection was lost, and nothing of the copy sent."""
+        return 0 if self._state.recovery is None else self._state.recovery.resumes
+
     def __reduce__(self) -> Any:
         raise TypeError(f"an attnd.{type(self).__name__} is a connection, and is neither copied nor pickled")
 
@@ -75,6 +96,13 @@ class SessionBase:
         state = self._state
         sources = f", {state.sources} sources" if state.sources else ""
         return f"attnd.{type(self).__name__}({state.rows} rows{sources}, {len(state.layers)} layers)"
+
+
+def _close(state: State) -> Operation[None]:
+    if state.recovery is None:
+        yield state.stream.close
+    else:
+        yield from _session_recovery.close(state, state.recovery)
 
 
 def _blocking(operation: Callable[Concatenate[State, P], Operation[T]]) -> Callable[Concatenate[Session, P], T]:
@@ -121,7 +149,7 @@ class Session(SessionBase):
 
     def close(self) -> None:
         """Ends the session, and frees what it keeps. A second time does nothing."""
-        self._state.stream.close()
+        run(_close(self._state))
 
     def __enter__(self) -> Session:
         return self
@@ -152,7 +180,7 @@ class AsyncSession(SessionBase):
 
     async def close(self) -> None:
         """Ends the session, and frees what it keeps. A second time does nothing."""
-        await self._state.stream.close()
+        await run_async(_close(self._state))
 
     async def __aenter__(self) -> AsyncSession:
         return self

@@ -6,13 +6,13 @@ import math
 from typing import Any, Optional, Sequence, Tuple, Union
 
 from attnd._deadline import checked_timeout
+from attnd._duplex import patience
 from attnd._operation import Operation
 from attnd._session import State
+from attnd._session_recovery import ask
 from attnd._step_message import StepMessage, StepReply
 from attnd.errors import Error
 
-# Beyond a step's time until its session is given up.
-_GRACE_SECONDS = 5.0
 # A timeout beyond it, three thousand years, is none.
 _MOST_SECONDS = 1e11
 
@@ -73,7 +73,8 @@ def step(
         DeadlineExceeded: not done within the timeout; nothing has been appended. A server that answers nothing for five
             seconds more is given up, and the session with it.
         Aborted: the session was idle for too long, or too old, and is gone.
-        Unavailable: the connection was lost, and the session with it.
+        Unavailable: the connection was lost, and the session with it: it could not be restored by its log or by its
+            grace time, or it has neither.
     """
     state.core.check_open()
     timeout = checked_timeout(timeout, state.core.options.timeout)
@@ -83,9 +84,11 @@ def step(
         state, layer, (q, k, v), layout, output_dtype, product_precision, bool(return_log_sum_exp), timeout
     )
     message.say(reorder, truncate, expected_lengths, key_starts, key_mask, key_lengths, query_lengths)
-    # The server keeps the step's time; this is for one that answers nothing any more.
-    seconds = max(timeout, 0) + _GRACE_SECONDS
-    reply: Union[StepReply, Error] = yield lambda: state.stream.ask(message.question, message.accept, seconds)
+    reply: Union[StepReply, Error]
+    if state.recovery is not None:
+        reply = yield from ask(state, state.recovery, message, timeout)
+    else:
+        reply = yield lambda: state.stream.ask(message.question, message.accept, patience(timeout))
     if isinstance(reply, Error):
         raise reply
     return reply

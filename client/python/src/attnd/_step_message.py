@@ -21,6 +21,8 @@ from attnd.v1 import session_pb2
 _MAX_POSITION = 2**31 - 1
 # The tag of SessionStep.step.
 _NUMBER = b"\x08"
+# That of SessionStep.timeout.
+_TIMEOUT = b"\x92\x01"
 # A session remembers as many forms of steps.
 _MAX_FORMS = 64
 
@@ -127,6 +129,9 @@ class StepMessage:
                 state.forms.clear()
             state.forms[settings] = form
         self._form = form
+        self._layer = index
+        self._appended = [x if not sequence_first else x.transpose(0, 2, 1, 3) for x in (k, v) if x is not None]
+        self._said: Optional[session_pb2.SessionStep] = None
         self._more = b""
         self._number = 0
 
@@ -167,6 +172,7 @@ class StepMessage:
         )
         if key_mask is not None:
             self._say_mask(key_mask, more)
+        self._said = more
         self._more = more.SerializeToString()
 
     def _lengths(self, expected: Any) -> List[int]:
@@ -185,6 +191,13 @@ class StepMessage:
         message.key_bits = _masks.key_bits(key_mask, sources, n) or b"\xff" * (sources * -(-n // 8))
         message.key_bits_length = n
 
+    def shorten(self, seconds: Optional[float]) -> None:
+        """Leaves so much of the step's time; None is all of it."""
+        if seconds is not None:
+            # Zeros too, as they take the place of the form's.
+            value = b"\x08" + _wire.varint(int(seconds)) + b"\x10" + _wire.varint(int(seconds % 1 * 1e9))
+            self._more += _TIMEOUT + bytes((len(value),)) + value
+
     def question(self) -> Question:
         """With the session's next number: called when it is this step's turn."""
         self._number = self._state.next_step
@@ -202,6 +215,8 @@ class StepMessage:
         if result.code != 0:
             return error_in(result)
         self._state.next_step = self._number + 1
+        if self._state.log is not None:
+            self._state.log.note(self._layer, self._said, self._appended, self._code)
         form = self._form
         output = log_sum_exp = None
         try:

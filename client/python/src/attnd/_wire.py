@@ -29,7 +29,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-_TAGS = {number: varint(number << 3 | _BYTES) for number in (1, 2, Q, K, V)}
+_TAGS = {number: varint(number << 3 | _BYTES) for number in (1, 2, 4, 5, Q, K, V)}
 
 
 def bytes_field_head(number: int, size: int) -> bytes:

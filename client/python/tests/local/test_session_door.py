@@ -199,7 +199,7 @@ def test_a_silent_server_is_asked_for_a_sign_of_life(fake: FakeServer, asynchron
         assert time.monotonic() - begun < 5
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attnd._step._GRACE_SECONDS", 0.2)
+        patch.setattr("attnd._duplex.SPARE_SECONDS", 0.2)
         ask(fake, asynchronous, work, keepalive_time=0.05, keepalive_timeout=0.5)
 
 

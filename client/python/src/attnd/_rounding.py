@@ -1,0 +1,35 @@
+"""Other element types of arrays, with the bits that a server rounds to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from attnd._dtypes import BF16, STORAGE
+
+
+def rounded(array: np.ndarray[Any, Any], code: int, to: int) -> np.ndarray[Any, Any]:
+    """`array` with elements of type `to`, to the nearest, ties to even. Both have the dtypes of `_dtypes.STORAGE`; the
+    array itself if there is nothing to do."""
+    if code == to:
+        return array
+    if code == BF16:
+        array = (array.astype("<u4") << 16).view("<f4")
+    if to == BF16:
+        return _to_bfloat16(np.ascontiguousarray(array, "<f4"))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return array.astype(STORAGE[to])
+
+
+def _to_bfloat16(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    bits = array.view("<u4")
+    nearest = bits >> 16
+    nearest &= 1
+    nearest += 0x7FFF
+    nearest += bits
+    nearest >>= 16
+    nan = np.isnan(array)
+    if nan.any():  # it stays one: the sum may have carried that away
+        nearest[nan] = bits[nan] >> 16 | 0x40
+    return nearest.astype("<u2")

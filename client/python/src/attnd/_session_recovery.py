@@ -1,0 +1,220 @@
+"""What a session does when its connection or its server is lost: it is resumed, or opened and filled anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence, Tuple, Union
+
+from attnd import _process, _wire
+from attnd._answer import not_an_answer
+from attnd._deadline import Deadline
+from attnd._duplex import INTERRUPTED, OPEN, RESUME, STEP, Duplex, Question, Tensors, closed_session, patience
+from attnd._operation import Metadata, Operation
+from attnd._retry import is_loss
+from attnd._session_connect import connect
+from attnd._session_log import SessionLog
+from attnd._status import error_in
+from attnd.errors import Error, FailedPrecondition, NotFound, ResourceExhausted, Unavailable
+from attnd.v1 import session_pb2
+
+if TYPE_CHECKING:
+    from attnd._session import State
+    from attnd._step_message import StepMessage, StepReply
+
+# What is appended at once, and of a message beside that: for all, and for each row or source.
+_PIECE_BYTES = 4 << 20
+_BESIDE, _BESIDE_EACH = 1024, 20
+
+_Tensors = Sequence[Tuple[int, Any]]
+
+
+class Recovery:
+    """What a session keeps for it. Its turn has to be taken first.
+
+    Attributes:
+        turn: a lock: in the asyncio client it is awaited.
+        log: None if nothing is to be sent again.
+        over: why the session has ended for good.
+        resumes, replays: how often it was resumed, and filled anew.
+    """
+
+    def __init__(
+        self, opening: session_pb2.SessionOpen, metadata: Metadata, log: Optional[SessionLog], turn: Any
+    ) -> None:
+        self.opening = opening
+        self.metadata = metadata
+        self.log = log
+        self.turn = turn
+        self.token = b""
+        self.over: Optional[Error] = None
+        self.resumes = 0
+        self.replays = 0
+
+    @property
+    def replayable(self) -> bool:
+        """Whether there is a log."""
+        return self.log is not None and self.log.kept
+
+    def end(self, error: Error) -> None:
+        """The session is over."""
+        self.over = error
+        if self.log is not None:
+            self.log.give_up()
+
+
+def ask(state: State, recovery: Recovery, message: StepMessage, timeout: float) -> Operation[Union[StepReply, Error]]:
+    """Asks a step, and if the session is lost by then, another time after it was restored."""
+    deadline = Deadline(timeout)
+    yield recovery.turn.acquire
+    try:
+        if recovery.over is not None:
+            raise recovery.over.with_traceback(None)
+        try:
+            return (yield from _asked(state, message, deadline))
+        except Error as error:
+            if not is_loss(error):
+                raise
+            lost = error
+        return (yield from _restored(state, recovery, message, deadline, lost))
+    except ResourceExhausted:
+        raise  # if it was the step alone, the session goes on
+    except BaseException as error:
+        recovery.end(error if isinstance(error, Error) else Unavailable(INTERRUPTED))
+        raise
+    finally:
+        recovery.turn.release()
+
+
+def close(state: State, recovery: Recovery) -> Operation[None]:
+    """Ends the session. One that is lost is not restored any more."""
+    if _process.forked():
+        return  # the session is the parent's
+    recovery.over = recovery.over or closed_session()
+    yield recovery.turn.acquire
+    try:
+        yield state.stream.close
+        recovery.end(recovery.over)
+    finally:
+        recovery.turn.release()
+
+
+def _asked(state: State, message: StepMessage, deadline: Deadline) -> Operation[Union[StepReply, Error]]:
+    reply: Union[StepReply, Error] = yield lambda: state.stream.ask(
+        message.question, message.accept, patience(deadline.left())
+    )
+    return reply
+
+
+def _restored(
+    state: State, recovery: Recovery, message: StepMessage, deadline: Deadline, lost: Error
+) -> Operation[Union[StepReply, Error]]:
+    def attempt() -> Operation[Union[StepReply, Error]]:
+        yield from _restore(state, recovery, deadline)
+        message.shorten(deadline.left())
+        try:
+            return (yield from _asked(state, message, deadline))
+        except ResourceExhausted as error:  # too large for this way; nothing was sent
+            return error
+
+    try:
+        if not recovery.token and not recovery.replayable:
+            raise lost
+        return (yield from state.core.repeated(state.core.io, deadline, attempt))
+    except Error as error:
+        failure = error
+        if error is not lost and (is_loss(error) or error.field == "resume.token"):
+            failure = lost.with_message(f"{lost.message}; then: {error.message}")
+        recovery.end(failure)
+        yield state.stream.close
+        raise failure from (None if failure is lost else lost)
+
+
+def _restore(state: State, recovery: Recovery, deadline: Deadline) -> Operation[None]:
+    if recovery.over is not None:
+        raise recovery.over.with_traceback(None)
+    metadata = (*recovery.metadata, *state.core.options.authorization())
+    if recovery.token and (yield from _resume(state, recovery, deadline, metadata)):
+        return
+    log = recovery.log
+    assert log is not None
+    opening = log.opening()
+    question = Question(OPEN, opening.SerializeToString())
+    stream, opened = yield from connect(state, opening, question, deadline, metadata)
+    try:
+        if opened.content_hash != state.opened.content_hash:
+            raise FailedPrecondition.of(
+                "model",
+                f"{opening.model} with the content that the session began with ({state.opened.content_hash})",
+                f"version {opened.version} with other content ({opened.content_hash})",
+            )
+        steps = 0
+        for steps, (step, tensors) in enumerate(_steps(state, log, stream), 1):
+            step.step = steps
+            yield from _say(state, stream, step, tensors, deadline)
+    except Error:
+        yield stream.close
+        raise
+    recovery.replays += 1
+    state.adopt(stream, opened, steps + 1)
+
+
+def _resume(state: State, recovery: Recovery, deadline: Deadline, metadata: Metadata) -> Operation[bool]:
+    """Whether the session has outlived its connection. Without a log it is an error if not."""
+    question = Question(RESUME, session_pb2.SessionResume(token=recovery.token).SerializeToString())
+    try:
+        stream, opened = yield from connect(state, recovery.opening, question, deadline, metadata)
+    except NotFound:
+        recovery.token = b""
+        if not recovery.replayable:
+            raise
+        return False
+    # The step that was under way was done, or it was not: the same number is right for both.
+    if state.next_step - opened.last_step not in (0, 1):
+        yield stream.close
+        raise not_an_answer(f"last_step is {opened.last_step} where {state.next_step - 1} were answered")
+    recovery.resumes += 1
+    state.adopt(stream, opened, state.next_step)
+    return True
+
+
+def _say(
+    state: State, stream: Duplex, step: session_pb2.SessionStep, tensors: _Tensors, deadline: Deadline
+) -> Operation[None]:
+    """A step of those that fill a session."""
+    question = Question(STEP, step.SerializeToString(), tensors)
+
+    def accept(reply: session_pb2.SessionReply, _: Tensors) -> Optional[session_pb2.SessionStepResult]:
+        if not state.answers(reply):
+            return None
+        if not reply.HasField("result") or reply.result.step != step.step:
+            raise not_an_answer("it is none to the step")
+        return reply.result
+
+    result: session_pb2.SessionStepResult = yield lambda: stream.ask(
+        lambda: question, accept, patience(deadline.left())
+    )
+    if result.code != 0:
+        raise error_in(result)
+    lengths = [before + more for before, more in zip(step.expected_lengths, step.key_lengths)]
+    if tensors and lengths != list(result.lengths):
+        raise not_an_answer(f"lengths: expected {lengths}, got {list(result.lengths)}")
+
+
+def _steps(state: State, log: SessionLog, stream: Duplex) -> Iterator[Tuple[session_pb2.SessionStep, _Tensors]]:
+    """What gives an empty session what the log has."""
+    for step in log.settings():
+        yield step, ()
+    most = _PIECE_BYTES
+    if stream.name == "grpc":
+        beside = _BESIDE + _BESIDE_EACH * max(state.rows, state.sources)
+        most = min(most, int(min(stream.max_message_bytes, 1 << 40)) - beside)
+    for layer in range(len(state.layers)):
+        for piece in log.pieces(layer, most):
+            step = session_pb2.SessionStep(
+                layer=layer,
+                layout=1,  # type: ignore[arg-type]
+                dtype=log.code,  # type: ignore[arg-type]
+                expected_lengths=piece.before,
+                key_length=piece.k.shape[2],
+                key_lengths=piece.lengths,
+            )
+            yield step, ((_wire.K, piece.k), (_wire.V, piece.v))
