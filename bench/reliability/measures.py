@@ -318,6 +318,23 @@ def sessions_ends(bench: Bench, local: bool) -> Outcome:
     return Outcome(text, failed == 0 and last["open"] == 0 and grown <= 8 and took is not None)
 
 
+def steps_beside_prompts(bench: Bench, local: bool) -> Outcome:
+    """Steps of one session alone, and beside a caller of prompts of 4,096 tokens."""
+    with bench.server() as server:
+        steps = sessions_command(bench, server, local, 1, f"--seconds={bench.seconds}")
+        alone = runs.finish(steps)
+        prompts = bench.callers(server.tcp, "1,8,4096,64").start(3600)
+        time.sleep(1)
+        try:
+            beside = runs.finish(steps)
+        finally:
+            served = runs.ended(prompts)
+    factor = beside["p99_us"] / alone["p99_us"]
+    text = f"p99 {beside['p99_us']:.0f} us ({alone['p99_us']:.0f} alone, {factor:.1f}×), "
+    text += f"p50 {beside['p50_us']:.0f} us ({alone['p50_us']:.0f}); prompts: {share(served)} served"
+    return Outcome(text, factor <= 3)
+
+
 # A budget, an address space and shared memory that are full.
 
 

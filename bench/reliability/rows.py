@@ -33,6 +33,7 @@ from measures import (
     slow,
     small_address_space,
     stall,
+    steps_beside_prompts,
     unread,
     uploads_of,
 )
@@ -212,6 +213,15 @@ ROWS = [
             f"10,000 sessions that are closed, dropped, cancelled, evicted or killed, {what}",
             "none left, ≤ 8 MiB",
             functools.partial(sessions_ends, local=door == "local"),
+        )
+        for door, what in DOORS
+    ),
+    *(
+        Row(
+            f"sessions-beside-{door}",
+            f"steps of a session beside prompts of 4,096 tokens, {what}",
+            "p99 ≤ 3×",
+            functools.partial(steps_beside_prompts, local=door == "local"),
         )
         for door, what in DOORS
     ),

@@ -1,15 +1,17 @@
 // Sessions that are opened, used and left in every way.
 //
-//   attnd_sessions --target TARGET [--local] [--sessions N] [--ends]
+//   attnd_sessions --target TARGET [--local] [--sessions N] [--idle | --ends | --seconds S]
 //
 // Opens N sessions over both self and cross layers, each with some tokens unless `idle`, prints "holding", and keeps
 // them until SIGTERM. With `ends` it opens, uses and ends them one after the other instead: closed, dropped, cancelled
 // amid a step, and evicted in turn; then it prints one line of JSON: "ended" (how many), "failed" (what went otherwise
-// than it should), "open" (sessions that the server still lists), and "seconds".
+// than it should), "open" (sessions that the server still lists), and "seconds". With `seconds` one session makes steps
+// for so long, of one row against 1,000 tokens and one every millisecond; "steps", "p50_us" and "p99_us" are printed.
 
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -33,6 +35,7 @@ ABSL_FLAG(std::string, target, "", "gRPC name of the server");
 ABSL_FLAG(bool, local, false, "at a Unix socket: sessions without gRPC");
 ABSL_FLAG(int, sessions, 1, "how many");
 ABSL_FLAG(bool, idle, false, "open them and do nothing with them");
+ABSL_FLAG(double, seconds, 0, "how long to make steps of one session");
 ABSL_FLAG(bool, ends, false, "one after the other, each ended in another way");
 
 namespace attnd::bench {
@@ -132,6 +135,38 @@ absl::Status EndAll(Client& client) {
   return absl::OkStatus();
 }
 
+absl::Status TimeSteps(Client& client) {
+  constexpr std::int64_t kTokens = 1000;
+  SessionRequest opening = Opening();
+  opening.rows = 1;
+  opening.sources = 0;
+  opening.layers.pop_back();
+  opening.max_tokens = kTokens + 1;
+  opening.max_source_tokens = 0;
+  absl::StatusOr<std::unique_ptr<Session>> session = client.OpenSession(opening);
+  if (!session.ok()) return session.status();
+  const std::vector<float> values(static_cast<std::size_t>(kHeads * kTokens * kDim), 0.5F);
+  StepRequest step;
+  step.k = step.v = {values.data(), DType::kFp32, {1, kHeads, kTokens, kDim}};
+  if (const absl::Status filled = (*session)->Step(step).status(); !filled.ok()) return filled;
+  step.truncate = {kTokens};
+  step.q = step.k = step.v = {values.data(), DType::kFp32, {1, kHeads, 1, kDim}};
+  std::vector<double> times;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(absl::GetFlag(FLAGS_seconds));
+  while (std::chrono::steady_clock::now() < end) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (const absl::Status stepped = (*session)->Step(step).status(); !stepped.ok()) return stepped;
+    times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count());
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  if (times.empty()) return absl::InvalidArgumentError("--seconds: time enough for a step");
+  std::sort(times.begin(), times.end());
+  const nlohmann::json report = {
+      {"steps", times.size()}, {"p50_us", times[times.size() / 2]}, {"p99_us", times[times.size() * 99 / 100]}};
+  std::cout << report << std::endl;
+  return absl::OkStatus();
+}
+
 absl::Status Hold(Client& client, const sigset_t& end) {
   std::vector<std::unique_ptr<Session>> sessions;
   for (int i = 0; i < absl::GetFlag(FLAGS_sessions); ++i) {
@@ -152,6 +187,7 @@ absl::Status Run(const sigset_t& end) {
   options.shared_memory = options.local_calls = absl::GetFlag(FLAGS_local);
   absl::StatusOr<Client> client = Client::Create(absl::GetFlag(FLAGS_target), options);
   if (!client.ok()) return client.status();
+  if (absl::GetFlag(FLAGS_seconds) > 0) return TimeSteps(*client);
   return absl::GetFlag(FLAGS_ends) ? EndAll(*client) : Hold(*client, end);
 }
 
