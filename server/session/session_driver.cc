@@ -55,7 +55,7 @@ SessionDriver::SessionDriver(const SessionHost& host, SessionCaller caller, Pass
 
 absl::Status SessionDriver::Start(const std::shared_ptr<SessionDriver>& self) {
   self_ = self;  // before anybody finds it in the table
-  const absl::Status added = memory::CatchNoMemory([&] { return host_.table.Add(self, caller_.account.get()); });
+  absl::Status added = memory::CatchNoMemory([&] { return host_.table.Add(self, caller_.account.get()); });
   if (!added.ok()) {
     Release();
     return added;
@@ -388,7 +388,7 @@ absl::Status SessionDriver::Resume(const v1::SessionResume& resume) {
     absl::MutexLock lock(&mutex_);
     begun_at_ = state.begun_at;
   }
-  const absl::Status welcomed = memory::CatchNoMemory([&] {
+  absl::Status welcomed = memory::CatchNoMemory([&] {
     ATTND_ASSIGN_OR_RETURN(const std::int64_t max_sent_bytes, CheckedMaxSentBytes(session_->shape()));
     session_->SetMaxSentBytes(max_sent_bytes);
     return Welcome(std::move(state.said));
