@@ -103,6 +103,14 @@ def goodput_rows(load: float, goal: float) -> list[Row]:
     ]
 
 
+def session_rows(name: str, what: str, goal: str, measure: Callable[..., Outcome]) -> list[Row]:
+    """By each door."""
+    return [
+        Row(f"sessions-{name}-{door}", f"{what}, {how}", goal, functools.partial(measure, local=door == "local"))
+        for door, how in (("grpc", "by gRPC"), ("local", "at a Unix socket"))
+    ]
+
+
 def address_space_row(kind: str, door: str, what: str, **arguments: Any) -> Row:
     measure = functools.partial(small_address_space, kind=kind, door=door, **arguments)
     goal = "RESOURCE_EXHAUSTED (8), no growth, SIGTERM ends"
@@ -110,7 +118,6 @@ def address_space_row(kind: str, door: str, what: str, **arguments: Any) -> Row:
 
 
 ROOMY = [f"--max_inflight_bytes={8 * GIB}"]  # more than there are addresses for
-DOORS = (("grpc", "by gRPC"), ("local", "at a Unix socket"))
 FAR: dict[str, Any] = {"source": runs.ATTACKER}
 ROWS = [
     # A stream's window, which bounds what one takes, cannot be turned off.
@@ -198,33 +205,14 @@ ROWS = [
         fairness,
     ),
     Row("recovery", "2 s after an overload of four times", "100% served, p99 ≤ 1.5×", recovery),
-    *(
-        Row(
-            f"sessions-idle-{door}",
-            f"1,000 open sessions that nobody uses, {what}",
-            "≤ 40 KiB each",
-            functools.partial(idle_sessions, local=door == "local"),
-        )
-        for door, what in DOORS
+    *session_rows("idle", "1,000 open sessions that nobody uses", "≤ 40 KiB each", idle_sessions),
+    *session_rows(
+        "ends",
+        "10,000 sessions that are closed, dropped, cancelled, evicted or killed",
+        "none left, ≤ 8 MiB",
+        sessions_ends,
     ),
-    *(
-        Row(
-            f"sessions-ends-{door}",
-            f"10,000 sessions that are closed, dropped, cancelled, evicted or killed, {what}",
-            "none left, ≤ 8 MiB",
-            functools.partial(sessions_ends, local=door == "local"),
-        )
-        for door, what in DOORS
-    ),
-    *(
-        Row(
-            f"sessions-beside-{door}",
-            f"steps of a session beside prompts of 4,096 tokens, {what}",
-            "p99 ≤ 3×",
-            functools.partial(steps_beside_prompts, local=door == "local"),
-        )
-        for door, what in DOORS
-    ),
+    *session_rows("beside", "steps of a session beside prompts of 4,096 tokens", "p99 ≤ 3×", steps_beside_prompts),
     Row(
         "budget",
         "16 callers of 12 MiB, 128 MiB in flight",

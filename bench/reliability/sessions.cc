@@ -6,7 +6,7 @@
 // them until SIGTERM. With `ends` it opens, uses and ends them one after the other instead: closed, dropped, cancelled
 // amid a step, and evicted in turn; then it prints one line of JSON: "ended" (how many), "failed" (what went otherwise
 // than it should), "open" (sessions that the server still lists), and "seconds". With `seconds` one session makes steps
-// for so long, of one row against 1,000 tokens and one every millisecond; "steps", "p50_us" and "p99_us" are printed.
+// for S seconds, of one row against 1,000 tokens and one every millisecond; "steps", "p50_us" and "p99_us" are printed.
 
 #include <pthread.h>
 #include <signal.h>

@@ -177,21 +177,16 @@ void SessionDriver::Take(grpc::ByteBuffer& message) {
   });
 }
 
-void SessionDriver::NoMore() { EndReads(!token_.empty()); }
+void SessionDriver::NoMore() { EndReads(false); }
 
-void SessionDriver::Close() {
-  {
-    absl::MutexLock lock(&mutex_);
-    closed_ = true;
-  }
-  EndReads(false);
-}
+void SessionDriver::Close() { EndReads(true); }
 
-void SessionDriver::EndReads(bool lost) {
+void SessionDriver::EndReads(bool closed) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     asking_ = false;
+    if (closed) closed_ = true;
     if (std::exchange(all_read_, true)) return;  // after a close
-    if (failure_.ok()) lost_ = lost;
+    if (failure_.ok()) lost_ = !closed && !token_.empty();
     if (opened_) return;
     FailLocked(memory::CatchNoMemory(
         [] { return InvalidField("kind", "open or resume, in the session's first message", "none"); }));

@@ -158,7 +158,7 @@ class SessionDriver : public OpenSession {
   absl::Status Welcome(v1::SessionInfo said);
   absl::Status TakeStep(Decoded<v1::SessionRequest> request, std::int64_t bytes);
   void Cancel(std::uint64_t number);
-  void EndReads(bool lost);
+  void EndReads(bool closed);
 
   // Of the step that is running_, which nobody else touches. The session has one step at a time.
   void Begin(const std::shared_ptr<Step>& step);
