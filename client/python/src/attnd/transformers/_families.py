@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 from attnd.transformers._refused import Refused
 
@@ -84,7 +84,7 @@ def local_parts(model: Any, attached: List[str]) -> List[str]:
     return [name for name, module in stacks if name not in attached]
 
 
-def known_class(module: Any, known: Dict[str, str]) -> Any:
+def known_class(module: Any, known: Mapping[str, Any]) -> Any:
     """The name of the first of a module's classes that is transformers' own and in `known`; None if there is none."""
     for base in type(module).__mro__:
         if base.__name__ in known and base.__module__.startswith("transformers.models."):
