@@ -3,7 +3,8 @@ anew."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence, Tuple, Union
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Sequence, Tuple, Union
 
 from attnd import _process, _wire
 from attnd._answer import not_an_answer
@@ -37,7 +38,11 @@ class Recovery:
         replays_evicted: whether eviction is a loss too.
         over: why the session has ended for good.
         resumes, replays: how often it was resumed, and filled anew.
+        restore_model: makes the model available to a server that has lost it, changes what the opening says of it, and
+            returns its content hash. It blocks. None: that is an error.
     """
+
+    restore_model: Optional[Callable[[session_pb2.SessionOpen], str]] = None
 
     def __init__(
         self,
@@ -159,16 +164,8 @@ def _restore(state: State, recovery: Recovery, deadline: Deadline) -> Operation[
         return
     log = recovery.log
     assert log is not None
-    opening = log.opening()
-    question = Question(OPEN, opening.SerializeToString())
-    stream, opened = yield from connect(state, opening, question, deadline, metadata)
+    stream, opened = yield from _reopen(state, recovery, log, deadline, metadata)
     try:
-        if opened.content_hash != state.opened.content_hash:
-            raise FailedPrecondition.of(
-                "model",
-                f"{opening.model} with the content that the session began with ({state.opened.content_hash})",
-                f"version {opened.version} with other content ({opened.content_hash})",
-            )
         steps = 0
         for steps, (step, tensors) in enumerate(_steps(state, log, stream), 1):
             step.step = steps
@@ -178,6 +175,34 @@ def _restore(state: State, recovery: Recovery, deadline: Deadline) -> Operation[
         raise
     recovery.replays += 1
     state.adopt(stream, opened, steps + 1)
+
+
+def _reopen(
+    state: State, recovery: Recovery, log: SessionLog, deadline: Deadline, metadata: Metadata
+) -> Operation[Tuple[Duplex, session_pb2.SessionOpened]]:
+    """Another session, empty, of a model with the content that the lost one had."""
+    content = state.opened.content_hash
+    restore_model = recovery.restore_model
+    while True:
+        opening = log.opening()
+        question = Question(OPEN, opening.SerializeToString())
+        try:
+            stream, opened = yield from connect(state, opening, question, deadline, metadata)
+        except NotFound:
+            if restore_model is None:
+                raise
+        else:
+            if opened.content_hash == content:
+                return stream, opened
+            yield stream.close
+            if restore_model is None:
+                raise FailedPrecondition.of(
+                    "model",
+                    f"{opening.model} with the content that the session began with ({content})",
+                    f"version {opened.version} with other content ({opened.content_hash})",
+                )
+        content = yield partial(restore_model, recovery.opening)
+        restore_model = None
 
 
 def _resume(state: State, recovery: Recovery, deadline: Deadline, metadata: Metadata) -> Operation[bool]:

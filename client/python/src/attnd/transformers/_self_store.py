@@ -65,6 +65,7 @@ class SelfStore:
         self._sessions = sessions
         self._session: Optional[Session] = None
         self._contents: Optional[Contents] = None
+        self._place: Optional[Place] = None
         self._order: Optional[List[int]] = None
         self._cut: Optional[int] = None
         self._key_starts: Tuple[int, ...] = ()  # as the session has them
@@ -232,12 +233,27 @@ class SelfStore:
                     raise
             else:
                 if session.content_hash == place.content_hash:
-                    self._contents, self._session = contents, session
+                    self._contents, self._place, self._session = contents, place, session
                     self._sessions.append(session)
+                    recovery = session._state.recovery
+                    if recovery is not None:
+                        recovery.restore_model = self._restore_model
                     return session
                 session.close()
             handle.forget(contents, place)
         raise handle.replaced_too_often(place)
+
+    def _restore_model(self, opening: Any) -> str:
+        """For a server that has been started anew since, and has lost what was uploaded."""
+        handle, contents = self._handle, self._contents
+        assert contents is not None
+        assert self._place is not None
+        handle.forget(contents, self._place)
+        self._place = handle.place(contents)
+        opening.model = self._place.model
+        for message, layer in zip(opening.layers, self._session_layers(self._place)):
+            message.table = layer.table
+        return self._place.content_hash
 
     def _session_layers(self, place: Place) -> List[SelfLayer]:
         layers = []
