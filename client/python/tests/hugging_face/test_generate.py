@@ -57,7 +57,7 @@ def test_each_family(client: attnd.Client, family: str, way: str, padding: str) 
     assert vary(expected), expected.tolist()
     found, watch = generate_by(model, client, inputs, **settings)
     assert torch.equal(found, expected), (found.tolist(), expected.tolist())
-    assert watch.most == 1
+    assert 1 <= watch.most <= 2
     assert (watch.sources, watch.rows) == (BATCH, BATCH * settings.get("num_beams", 1))
     # Self and cross attention of each layer, of each token but the last one.
     assert watch.steps >= 2 * decoder_layers(model) * (watch.tokens - 1)

@@ -153,9 +153,11 @@ class Decoding:
         self.cache.crop(-count)
 
 
-def only(client: attnd.Client) -> attnd.SessionInfo:
-    (info,) = client.list_sessions()
-    return info
+def steps(client: attnd.Client) -> dict[int, int]:
+    """Of each session that is open, by its id."""
+    found = {info.id: info.steps for info in client.list_sessions()}
+    assert found
+    return found
 
 
 @remote_from
@@ -167,11 +169,10 @@ def test_decoding_by_hand(client: attnd.Client, family: str, tokens: int) -> Non
         decoding = Decoding(model, inputs, handle.cache(max_tokens=100))
         assert torch.equal(decoding.go(20), expected[:, :21])
         assert decoding.cache.get_seq_length() == 20
-        before = only(client)
-        assert (before.rows, before.sources) == (3, 3)
+        before = steps(client)
+        assert {(info.rows, info.sources) for info in client.list_sessions()} <= {(3, 3), (3, 0)}
         assert torch.equal(decoding.go(80), expected)
-        assert only(client).id == before.id
-        assert only(client).steps > before.steps > 0
+        assert all(steps(client)[each] > count > 0 for each, count in before.items())
         del decoding
         await_no_sessions(client)
 
@@ -184,7 +185,6 @@ def test_it_may_be_passed_to_generate(client: attnd.Client, settings: dict[str, 
         watch = Watch(client)
         inputs[CACHE] = handle.cache(max_tokens=30)
         assert torch.equal(generate(model, inputs, **settings, logits_processor=[watch]), expected)
-        assert watch.most == 1
         assert watch.steps > 0
 
 
@@ -198,7 +198,7 @@ def test_several_tokens_at_once(client: attnd.Client, tokens: int) -> None:
         decoding = Decoding(model, inputs, handle.cache(max_tokens=120))
         for piece, wanted in zip(pieces, expected):
             assert largest(decoding.logits(piece) - wanted) <= 1e-4 * largest(wanted)
-        assert only(client).steps > 0
+        assert sum(steps(client).values()) > 0
 
 
 def test_more_tokens_than_it_has_room_for_are_an_error(client: attnd.Client) -> None:
@@ -233,7 +233,7 @@ def test_crop(client: attnd.Client, family: str, tokens: int) -> None:
                 decoding.cache.crop(-fewer)
                 assert decoding.cache.get_seq_length() == decoding.tokens.shape[1] - 1
         assert decoding.tokens.shape[1] == 90
-        assert only(client).steps > 0
+        assert sum(steps(client).values()) > 0
 
 
 @remote_from
@@ -248,7 +248,7 @@ def test_reset(client: attnd.Client, tokens: int) -> None:
         cache = handle.cache(max_tokens=15)
         for inputs, wanted in zip((first, second, first), (*expected, expected[0])):
             assert torch.equal(Decoding(model, inputs, cache).go(15), wanted)
-            assert only(client).steps > 0
+            assert sum(steps(client).values()) > 0
             cache.reset()
             assert cache.get_seq_length() == 0
 
