@@ -30,7 +30,7 @@ CACHE = (
 )
 
 TOKENS: dict[str, Any] = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
-VARIED: dict[str, Any] = {**SIZES, **TOKENS, "initializer_factor": 3.0}
+VARIED: dict[str, Any] = {**SIZES, **TOKENS}
 # Few, so that short sequences meet the last of them too.
 BUCKETS: dict[str, Any] = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20}
 
@@ -54,7 +54,7 @@ def _pop2piano() -> Any:
 
 def _pix2struct() -> Any:
     sizes = {name: SIZES[name] for name in ("d_kv", "d_ff", "num_layers", "num_heads", "vocab_size")}
-    text = {**sizes, **TOKENS, **BUCKETS, "hidden_size": 64, "initializer_factor": 3.0, "use_cache": True}
+    text = {**sizes, **TOKENS, **BUCKETS, "hidden_size": 64, "use_cache": True}
     vision = {
         **{"hidden_size": 64, "patch_embed_hidden_size": 12, "d_ff": 96, "d_kv": 16, "seq_len": 64},
         **{"num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 1.0},

@@ -99,12 +99,17 @@ def test_rows_end_at_different_lengths(client: attnd.Client) -> None:
         check_same(model, client, inputs, **ending, **settings)
 
 
-def test_a_source_without_tokens_leaves_the_others_alone(client: attnd.Client) -> None:
+def test_a_source_without_tokens_is_refused_or_leaves_the_others_alone(client: attnd.Client) -> None:
     model, inputs = make_decoder("T5"), sources("T5", 3, 40, "right")
     inputs["attention_mask"][1] = 0
     expected = generate(model, inputs, **GREEDY)
-    found, _ = generate_by(model, client, inputs, **GREEDY)
-    assert torch.equal(found[::2], expected[::2])
+    try:
+        found, _ = generate_by(model, client, inputs, **GREEDY)
+    except attnd.transformers.Refused as refused:
+        assert "all is masked" in str(refused)  # noqa: PT017
+    else:
+        assert torch.equal(found[::2], expected[::2])
+    await_no_sessions(client)
 
 
 def test_by_tcp(server: Server, client: attnd.Client) -> None:
