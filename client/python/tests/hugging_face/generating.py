@@ -15,10 +15,7 @@ from .libraries import torch, transformers
 from .models import SIZES, padded
 
 # A random model may say one token for ever, since that one leads to itself; so no pair is said twice.
-GREEDY: dict[str, Any] = {
-    **{"do_sample": False, "no_repeat_ngram_size": 2},
-    **{"max_new_tokens": 10, "min_new_tokens": 10},
-}
+GREEDY: dict[str, Any] = {"do_sample": False, "no_repeat_ngram_size": 2, "max_new_tokens": 10, "min_new_tokens": 10}
 BEAMS: dict[str, Any] = {**GREEDY, "num_beams": 4}
 # More tokens than any cache here has: all self attention stays local.
 NEVER = 1 << 40
@@ -41,7 +38,12 @@ def _t5(**options: Any) -> Any:
 
 
 def _switch() -> Any:
-    sizes = {"num_decoder_layers": LAYERS, "num_experts": 4, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    sizes = {
+        "num_decoder_layers": LAYERS,
+        "num_experts": 4,
+        "num_sparse_encoder_layers": 1,
+        "num_sparse_decoder_layers": 1,
+    }
     config = transformers.SwitchTransformersConfig(**{**VARIED, **BUCKETS, **sizes})
     return transformers.SwitchTransformersForConditionalGeneration(config)
 
@@ -56,10 +58,9 @@ def _pop2piano() -> Any:
 def _pix2struct() -> Any:
     sizes = {name: VARIED[name] for name in ("d_kv", "d_ff", "num_layers", "num_heads", "vocab_size")}
     text = {**sizes, **TOKENS, **BUCKETS, "hidden_size": 64, "use_cache": True}
-    vision = {
-        **{"hidden_size": 64, "patch_embed_hidden_size": 12, "d_ff": 96, "d_kv": 16, "seq_len": 64},
-        **{"num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.5},
-    }
+    vision: dict[str, Any] = dict.fromkeys(("hidden_size", "d_ff"), 64)
+    vision.update({"patch_embed_hidden_size": 12, "d_kv": 16, "seq_len": 64, "initializer_range": 0.5})
+    vision.update({"num_hidden_layers": 2, "num_attention_heads": 4})
     config = transformers.Pix2StructConfig(text_config=text, vision_config=vision, initializer_range=0.5)
     return transformers.Pix2StructForConditionalGeneration(config)
 
@@ -76,7 +77,12 @@ def _longt5(kind: str) -> Any:
 
 
 # ByT5 has fewer layers in the decoder, and other sizes than heads times d_kv.
-BYTES: dict[str, Any] = {"num_layers": 4, "num_decoder_layers": LAYERS, "num_heads": 3, "feed_forward_proj": "gated-gelu"}
+BYTES: dict[str, Any] = {
+    "num_layers": 4,
+    "num_decoder_layers": LAYERS,
+    "num_heads": 3,
+    "feed_forward_proj": "gated-gelu",
+}
 
 DECODERS: dict[str, Callable[[], Any]] = {
     "T5": _t5,
@@ -125,7 +131,7 @@ def sources(family: str, batch: int, length: int, padding: str) -> dict[str, Any
     return {"input_ids": ids, **inputs}
 
 
-class Watch(transformers.LogitsProcessor):
+class Watch:
     """Looks at each token what the server says of sessions, and changes nothing."""
 
     def __init__(self, client: attnd.Client) -> None:

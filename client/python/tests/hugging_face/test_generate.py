@@ -85,10 +85,11 @@ def test_longer_than_a_page(client: attnd.Client) -> None:
 
 
 def test_rows_end_at_different_lengths(client: attnd.Client) -> None:
-    ending = {"max_new_tokens": 40, "eos_token_id": list(range(1, 9)), "no_repeat_ngram_size": 2}
+    ending: dict[str, Any] = {"max_new_tokens": 40, "eos_token_id": list(range(1, 9)), "no_repeat_ngram_size": 2}
     model, inputs = make_decoder("T5"), sources("T5", 4, 40, "left")
     assert len({sum(token != 0 for token in row) for row in generate(model, inputs, **ending).tolist()}) == 4
-    for settings in ({}, {"num_beams": 3, "early_stopping": True}, {"num_beams": 3}):
+    ways: list[dict[str, Any]] = [{}, {"num_beams": 3, "early_stopping": True}, {"num_beams": 3}]
+    for settings in ways:
         check_same(model, client, inputs, **ending, **settings)
 
 
@@ -99,7 +100,7 @@ def test_a_source_without_tokens_is_refused_or_leaves_the_others_alone(client: a
     try:
         found, _ = generate_by(model, client, inputs, **GREEDY)
     except attnd.transformers.Refused as refused:
-        assert "all is masked" in str(refused)  # noqa: PT017
+        assert "all is masked" in str(refused)
     else:
         assert torch.equal(found[::2], expected[::2])
     await_no_sessions(client)
@@ -119,7 +120,7 @@ def test_the_whole_context_is_used_in_the_defaults(client: attnd.Client) -> None
         check_same(model, client, inputs, {"min_cached_tokens": None}, **settings)
 
 
-class Force(transformers.LogitsProcessor):
+class Force:
     """Lets greedy search take given tokens."""
 
     def __init__(self, tokens: Any) -> None:
@@ -152,9 +153,7 @@ def check_as_good_as_eager(found: Any, eager: Any, truth: Any) -> None:
 )
 def test_logits(client: attnd.Client, family: str, dtype: str, tokens: int) -> None:
     model, inputs = make_decoder(family).to(getattr(torch, dtype)), sources(family, BATCH, 40, "left")
-    inputs = {
-        name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()
-    }
+    inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     with attnd.transformers.attach(model, client, min_length=0, min_cached_tokens=tokens):
         taken, found = logits(model, inputs, **GREEDY)
     forced = {**GREEDY, "logits_processor": [Force(taken)]}
@@ -266,7 +265,7 @@ def test_no_session_stays(client: attnd.Client) -> None:
 
 
 def test_a_session_goes_with_an_error_in_the_middle(client: attnd.Client) -> None:
-    class Stop(transformers.LogitsProcessor):
+    class Stop:
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             if input_ids.shape[1] > 5:
                 raise KeyError("stop")

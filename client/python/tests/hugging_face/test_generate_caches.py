@@ -98,14 +98,20 @@ def test_a_filled_cache_is_converted(client: attnd.Client, beams: int, tokens: i
 
 
 def static(model: Any) -> Any:
+    """For sources of 40 tokens."""
     config = model.config.get_text_config(decoder=True)
-    return [transformers.StaticCache(config=config, max_cache_len=60) for _ in range(2)]
+    caches = [transformers.StaticCache(config=config, max_cache_len=40) for _ in range(2)]
+    return transformers.EncoderDecoderCache(*caches)
+
+
+def half_static(model: Any) -> Any:
+    return transformers.EncoderDecoderCache(transformers.DynamicCache(), static(model).cross_attention_cache)
 
 
 REFUSED: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "StaticCache": lambda model: {CACHE: transformers.EncoderDecoderCache(*static(model))},
+    "both are a StaticCache": lambda model: {CACHE: static(model)},
+    "one is a StaticCache": lambda model: {CACHE: half_static(model)},
     "static": lambda _: {"cache_implementation": "static"},
-    "offloaded_static": lambda _: {"cache_implementation": "offloaded_static"},
 }
 
 
@@ -114,17 +120,19 @@ def test_other_caches_are_refused_by_name(client: attnd.Client, what: str) -> No
     model, inputs = make_decoder("T5"), sources("T5", 2, 40, "left")
     expected = generate(model, inputs, **GREEDY)
     with attached(model, client):
-        with pytest.raises(Refused, match=what):
+        with pytest.raises(Refused, match=what.rsplit(maxsplit=1)[-1]):
             generate(model, {**inputs, **REFUSED[what](model)}, **GREEDY)
         assert torch.equal(generate(model, inputs, **GREEDY), expected)
     await_no_sessions(client)
 
 
-def test_a_static_cache_is_refused_by_a_forward_pass(client: attnd.Client) -> None:
+def test_a_forward_pass_with_a_static_cache_is_local(client: attnd.Client) -> None:
     model, inputs = make_decoder("T5"), sources("T5", 2, 40, "left")
-    inputs["decoder_input_ids"] = torch.zeros(2, 1, dtype=torch.long)
-    with attached(model, client), torch.inference_mode(), pytest.raises(Refused, match="StaticCache"):
-        model(**inputs, **REFUSED["StaticCache"](model))
+    expected = Decoding(model, inputs, static(model)).go(10)
+    assert torch.equal(expected, Decoding(model, inputs, dynamic(model, "bare")).go(10))
+    with attached(model, client):
+        assert torch.equal(Decoding(model, inputs, static(model)).go(10), expected)
+        assert client.list_sessions() == []
 
 
 class Decoding:
@@ -305,11 +313,11 @@ def test_after_detaching_a_cache_is_of_no_use(client: attnd.Client) -> None:
         decoding.go(3)
     for each in (decoding, Decoding(model, inputs, unused)):
         for _ in range(2):
-            with pytest.raises(attnd.Error, match="detach"):
+            with pytest.raises(attnd.Error, match="attached"):
                 each.go(1)
     await_no_sessions(client)
     with attached(model, client):  # to attach again does not bring it back
-        with pytest.raises(attnd.Error, match="detach"):
+        with pytest.raises(attnd.Error, match="attached"):
             decoding.go(1)
         assert torch.equal(generate(model, inputs, **GREEDY)[:, :1], torch.zeros(3, 1, dtype=torch.long))
 
@@ -322,8 +330,9 @@ def test_the_room_of_a_cache_is_checked(client: attnd.Client, tokens: Any) -> No
 
 @pytest.mark.parametrize("name", ["min_cached_tokens", "replay_bytes"])
 def test_options_are_checked(client: attnd.Client, name: str) -> None:
+    options: dict[str, Any] = {name: -1}
     with pytest.raises(attnd.InvalidArgument, match=name):
-        attnd.transformers.attach(make_decoder("T5"), client, **{name: -1})
+        attnd.transformers.attach(make_decoder("T5"), client, **options)
 
 
 def test_output_attentions_is_refused(client: attnd.Client) -> None:
@@ -337,23 +346,44 @@ def test_output_attentions_is_refused(client: attnd.Client) -> None:
         assert torch.equal(generate(model, inputs, **GREEDY), expected)
 
 
-@remote_from
-def test_training_is_refused(client: attnd.Client, tokens: int) -> None:
-    model, inputs = make_decoder("T5"), sources("T5", 2, 40, "left")
+def given_states(model: Any) -> dict[str, Any]:
+    """Inputs of the decoder alone."""
+    inputs = sources("T5", 2, 40, "left")
     with torch.no_grad():
         states = model.get_encoder()(**inputs)
-    given = {
-        "encoder_outputs": states,
-        "attention_mask": inputs["attention_mask"],
-        "decoder_input_ids": torch.ones(2, 5, dtype=torch.long),
-    }
-    with attached(model, client, tokens):
-        for cached in (True, False):
-            with pytest.raises(Refused, match="gradients"):
-                model(**given, use_cache=cached)
+    ids = torch.randint(2, 128, (2, 5), generator=torch.Generator().manual_seed(3))
+    return {"encoder_outputs": states, "attention_mask": inputs["attention_mask"], "decoder_input_ids": ids}
+
+
+@remote_from
+def test_training_is_refused(client: attnd.Client, tokens: int) -> None:
+    model = make_decoder("T5")
+    given = given_states(model)
+    with attached(model, client, tokens) as handle:
+        with pytest.raises(Refused, match="gradients"):
+            model(**given, **{CACHE: handle.cache(max_tokens=9)})
         model.train()
         with pytest.raises(Refused, match="dropout"), torch.no_grad():
-            model(**given)
+            model(**given, **{CACHE: handle.cache(max_tokens=9)})
+        with pytest.raises(Refused):
+            model(**sources("T5", 2, 40, "left"), labels=given["decoder_input_ids"])
+    await_no_sessions(client)
+
+
+def test_gradients_of_the_decoder_alone_are_what_they_were(client: attnd.Client) -> None:
+    """It computes by itself, without a cache of attnd's."""
+    model = make_decoder("T5")
+    given = given_states(model)
+
+    def gradients() -> list[Any]:
+        model.zero_grad()
+        model(**given, use_cache=False).logits.square().mean().backward()
+        return [parameter.grad.clone() for parameter in model.decoder.parameters()]
+
+    expected = gradients()
+    with attached(model, client):
+        found = gradients()
+    assert all(largest(one - other) <= 1e-4 * largest(other) for one, other in zip(found, expected))
 
 
 def test_a_mask_of_four_dimensions_is_right_or_refused(client: attnd.Client) -> None:
@@ -368,6 +398,6 @@ def test_a_mask_of_four_dimensions_is_right_or_refused(client: attnd.Client) -> 
             try:
                 found = model(**inputs, decoder_attention_mask=mask).logits
             except Refused as refused:
-                assert "mask" in refused.field  # noqa: PT017
+                assert "mask" in refused.field
             else:
                 assert largest(found - expected) <= 1e-4 * largest(expected)

@@ -1,4 +1,4 @@
-"""The server, a connection or a session is lost while tokens are generated: the same tokens, or an error that says so."""
+"""The server, a connection or a session is lost in the middle: the same tokens, or an error that says so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conftest import Server
 from test_session_recovery import Proxy
 
 from .generating import BEAMS, CACHE, GREEDY, NEVER, await_no_sessions, generate, make_decoder, sources
-from .libraries import torch, transformers
+from .libraries import torch
 
 ENOUGH = 1 << 28
 WAYS = {"greedy": GREEDY, "beams": BEAMS}
@@ -24,7 +24,7 @@ doors = pytest.mark.parametrize("door", ["unix", "tcp"])
 remote_from = pytest.mark.parametrize("tokens", [0, 20, NEVER])
 
 
-class At(transformers.LogitsProcessor):
+class At:
     """Does something when the tokens have a length, and changes nothing."""
 
     def __init__(self, lengths: Any, action: Callable[[], Any]) -> None:
@@ -60,7 +60,7 @@ class Case:
 
 
 @pytest.fixture
-def server(make_server: Callable[..., Server]) -> Server:  # type: ignore[override]
+def server(make_server: Callable[..., Server]) -> Server:
     return make_server("--shared_memory")
 
 
@@ -262,7 +262,8 @@ def test_a_connection_is_cut(server: Server, log: int) -> None:
 @pytest.mark.parametrize("log", [ENOUGH, 0])
 def test_a_cache_that_waits_for_its_next_call(server: Server, log: int, lose: str, tokens: int) -> None:
     case = Case(min_cached_tokens=tokens, replay_bytes=log)
-    longer = {**GREEDY, "max_new_tokens": 24, "min_new_tokens": 24}
+    count = 2 * GREEDY["max_new_tokens"]
+    longer = {**GREEDY, "max_new_tokens": count, "min_new_tokens": count}
     expected = generate(case.model, case.inputs, **longer)
     with attnd.Client(server.unix) as client, case.attached(server.unix):
         out = generate(case.model, case.inputs, **GREEDY, return_dict_in_generate=True)

@@ -35,7 +35,8 @@ def jobs(seed: int, count: int) -> list[tuple[int, dict[str, Any], dict[str, Any
 def run_all(models: list[Any], work: list[Any], others: Callable[[], None] = lambda: None) -> list[Any]:
     """What threads generate that take one after another; others is called by the caller's thread meanwhile."""
     found: list[Any] = [None] * len(work)
-    waiting, failures = iter(range(len(work))), []
+    failures: list[BaseException] = []
+    waiting = iter(range(len(work)))
     lock, start = threading.Lock(), threading.Barrier(THREADS)
 
     def take() -> None:

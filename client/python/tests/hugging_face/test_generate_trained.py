@@ -50,7 +50,7 @@ def ids(prompts: list[str]) -> Any:
 @pytest.mark.parametrize("tokens", [0, 60, NEVER, None])
 def test_greedy(client: attnd.Client, model: Any, said: list[dict[str, Any]], tokens: int | None) -> None:
     options = {"min_cached_tokens": tokens}
-    settings = {"max_new_tokens": 200, "do_sample": False}
+    settings: dict[str, Any] = {"max_new_tokens": 200, "do_sample": False}
     for each in said:
         found, watch = generate_by(model, client, {"input_ids": ids([each["prompt"]])}, options, **settings)
         assert watch.steps > 0
@@ -60,13 +60,11 @@ def test_greedy(client: attnd.Client, model: Any, said: list[dict[str, Any]], to
     assert found.tolist() == [each["tokens"] for each in said]
 
 
-def test_beams_of_prompts_of_several_lengths(
-    client: attnd.Client, model: Any, said: list[dict[str, Any]]
-) -> None:
+def test_beams_of_prompts_of_several_lengths(client: attnd.Client, model: Any, said: list[dict[str, Any]]) -> None:
     inputs = {"input_ids": ids([each["prompt"] for each in said])}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     inputs["attention_mask"][1, 50:], inputs["attention_mask"][2, :20] = 0, 0
-    settings = {"max_new_tokens": 100, "num_beams": 4, "do_sample": False}
+    settings: dict[str, Any] = {"max_new_tokens": 100, "num_beams": 4, "do_sample": False}
     with implementation(model, "eager"):
         expected = generate(model, inputs, **settings)
     found, watch = generate_by(model, client, inputs, **settings)
