@@ -274,16 +274,17 @@ def test_continued_generation(client: attnd.Client, masked: bool, tokens: int) -
 
 
 @remote_from
-def test_the_new_tokens_alone_go_on(client: attnd.Client, tokens: int) -> None:
+@pytest.mark.parametrize("count", [9, 60])
+def test_the_new_tokens_alone_go_on(client: attnd.Client, count: int, tokens: int) -> None:
     model, inputs = make_decoder("T5"), sources("T5", 3, 40, "left")
 
     def two_calls(**options: Any) -> Any:
-        settings = {"do_sample": False, "max_new_tokens": 9, "min_new_tokens": 9, "return_dict_in_generate": True}
-        first = generate(model, inputs, **settings, **options)
+        settings = {"do_sample": False, "min_new_tokens": 9, "return_dict_in_generate": True, **options}
+        first = generate(model, inputs, **settings, max_new_tokens=9)
         more = {**inputs, "decoder_input_ids": first.sequences[:, -1:], CACHE: getattr(first, CACHE)}
         # A start that is there is not put before it.
         more["decoder_start_token_id"] = int(first.sequences[0, -1])
-        return generate(model, more, **settings, **options).sequences
+        return generate(model, more, **{**settings, "min_new_tokens": count}, max_new_tokens=count).sequences
 
     with implementation(model, "eager"):
         expected = two_calls()
