@@ -137,15 +137,22 @@ class Watch:
     def __init__(self, client: attnd.Client) -> None:
         self._client = client
         self.found: dict[int, attnd.SessionInfo] = {}
-        self.most = 0
-        self.tokens = 0
+        self.counts: list[int] = []
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         infos = self._client.list_sessions()
         self.found.update((info.id, info) for info in infos)
-        self.most = max(self.most, len(infos))
-        self.tokens += 1
+        self.counts.append(len(infos))
         return scores
+
+    @property
+    def tokens(self) -> int:
+        return len(self.counts)
+
+    @property
+    def most(self) -> int:
+        """Sessions that were open at once."""
+        return max(self.counts)
 
     @property
     def steps(self) -> int:

@@ -65,14 +65,16 @@ def test_each_family(client: attnd.Client, family: str, way: str, padding: str) 
 def test_self_attention_may_stay_local_at_first_or_for_good(client: attnd.Client, family: str, way: str) -> None:
     model, inputs, settings = make_decoder(family), sources(family, BATCH, 40, "holes"), WAYS[way]
     expected = generate(model, inputs, **settings)
-    steps = []
+    counts = []
     for tokens in (5 * BATCH * settings.get("num_beams", 1), NEVER):
         found, watch = generate_by(model, client, inputs, {"min_cached_tokens": tokens}, **settings)
         assert torch.equal(found, expected), (tokens, found.tolist(), expected.tolist())
-        steps.append(watch.steps)
-    switched, local = steps
-    passes = GREEDY["max_new_tokens"] - 1
-    assert 2 * LAYERS * passes > switched > local >= LAYERS * passes
+        assert watch.steps >= LAYERS * (watch.tokens - 1)
+        counts.append(watch.counts)
+    # Sessions after each token: of the cross attention, and later of both.
+    assert set(counts[1]) == {1}
+    assert sorted(set(counts[0])) == [1, 2]
+    assert counts[0] == sorted(counts[0])
 
 
 def test_longer_than_a_page(client: attnd.Client) -> None:
@@ -287,8 +289,7 @@ def test_a_forward_pass_without_a_cache_of_attnd(client: attnd.Client, family: s
     inputs["decoder_input_ids"] = torch.randint(2, 128, (2, 9))
     with torch.inference_mode():
         for more in ({}, {"use_cache": False}):
-            with implementation(model, "eager"):
-                expected = model(**inputs, **more).logits
+            expected = model(**inputs, **more).logits
             with attnd.transformers.attach(model, client, min_length=0, min_cached_tokens=0):
                 found = model(**inputs, **more).logits
             assert largest(found - expected) <= 1e-4 * largest(expected)
