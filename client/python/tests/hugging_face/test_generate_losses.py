@@ -22,6 +22,9 @@ ways = pytest.mark.parametrize("way", WAYS)
 doors = pytest.mark.parametrize("door", ["unix", "tcp"])
 # All attention is remote; the self attention is from the middle on; it is not.
 remote_from = pytest.mark.parametrize("tokens", [0, 20, NEVER])
+remote_from_by_doors = pytest.mark.parametrize(
+    ("door", "tokens"), [("unix", 0), ("unix", 20), ("unix", NEVER), ("tcp", 0)]
+)
 
 
 class At:
@@ -71,9 +74,8 @@ def evict_all(client: attnd.Client) -> None:
         client.evict_session(info.id)
 
 
-@remote_from
+@remote_from_by_doors
 @ways
-@doors
 def test_a_restart_changes_no_token(server: Server, door: str, way: str, tokens: int) -> None:
     case = Case(way=way, min_cached_tokens=tokens, replay_bytes=ENOUGH)
     with case.attached(getattr(server, door)):
@@ -91,9 +93,8 @@ def test_a_restart_with_other_families(server: Server, family: str) -> None:
             case.check(At([2, 9], server.restart))
 
 
-@remote_from
+@remote_from_by_doors
 @ways
-@doors
 def test_without_a_log_a_restart_is_an_error(server: Server, door: str, way: str, tokens: int) -> None:
     case = Case(way=way, min_cached_tokens=tokens)
     with case.attached(getattr(server, door)):
@@ -105,9 +106,8 @@ def test_without_a_log_a_restart_is_an_error(server: Server, door: str, way: str
             await_no_sessions(client)
 
 
-@remote_from
+@remote_from_by_doors
 @ways
-@doors
 def test_eviction_changes_no_token(server: Server, door: str, way: str, tokens: int) -> None:
     case = Case(way=way, min_cached_tokens=tokens, replay_bytes=ENOUGH)
     with attnd.Client(server.unix) as client, case.attached(getattr(server, door)):
@@ -116,9 +116,8 @@ def test_eviction_changes_no_token(server: Server, door: str, way: str, tokens: 
         await_no_sessions(client)
 
 
-@remote_from
+@remote_from_by_doors
 @ways
-@doors
 def test_without_a_log_eviction_is_an_error(server: Server, door: str, way: str, tokens: int) -> None:
     case = Case(way=way, min_cached_tokens=tokens)
     with attnd.Client(server.unix) as client, case.attached(getattr(server, door)):

@@ -58,12 +58,11 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@remote_from
+@pytest.mark.parametrize("tokens", [0, 30])
 @pytest.mark.parametrize("way", WAYS)
 def test_ways(client: attnd.Client, way: str, tokens: int) -> None:
     model, inputs = make_decoder("T5"), sources("T5", 3, 40, "left")
-    for seed in (1, 2) if "sampl" in way else (0,):
-        check_same(model, client, inputs, {"min_cached_tokens": tokens}, seed=seed, **WAYS[way])
+    check_same(model, client, inputs, {"min_cached_tokens": tokens}, seed=1, **WAYS[way])
 
 
 def test_a_sampled_token_depends_on_the_seed() -> None:
@@ -93,13 +92,13 @@ def prompts(padding: str) -> dict[str, Any]:
 
 @remote_from
 @pytest.mark.parametrize("padding", ["none", "left", "right", "holes"])
-@pytest.mark.parametrize("family", ["T5", "umT5", "Switch"])
+@pytest.mark.parametrize("family", ["T5", "umT5"])
 def test_prompts_for_the_decoder(client: attnd.Client, family: str, padding: str, tokens: int) -> None:
     model, inputs = make_decoder(family), {**sources(family, 3, 40, "left"), **prompts(padding)}
     without = {**inputs, "decoder_attention_mask": torch.ones(3, 9, dtype=torch.long)}
     other = generate(model, without, **GREEDY)
     assert padding == "none" or not torch.equal(generate(model, inputs, **GREEDY), other)  # the mask matters
-    for settings in (GREEDY, BEAMS, {**SAMPLING, "num_return_sequences": 2}):
+    for settings in (GREEDY, BEAMS):
         check_same(model, client, inputs, {"min_cached_tokens": tokens}, **settings)
 
 
@@ -204,9 +203,10 @@ class Widths:
 ASSISTED: dict[str, Any] = {"do_sample": False, "max_new_tokens": 40, "min_new_tokens": 40}
 
 
-@remote_from
-@pytest.mark.parametrize("attached", ["both", "the model", "the assistant"])
-@pytest.mark.parametrize("amount", [0.003, 0.2])
+@pytest.mark.parametrize("tokens", [0, 30])
+@pytest.mark.parametrize(
+    ("amount", "attached"), [(0.003, "both"), (0.2, "both"), (0.003, "the model"), (0.003, "the assistant")]
+)
 def test_assisted(client: attnd.Client, amount: float, attached: str, tokens: int) -> None:
     model, inputs = make_decoder("T5"), sources("T5", 1, 40, "none")
     assistant = noisy(model, amount)
@@ -259,7 +259,7 @@ def in_pieces(model: Any, inputs: dict[str, Any], pieces: list[int], masked: boo
 @pytest.mark.parametrize("masked", [True, False])
 def test_continued_generation(client: attnd.Client, masked: bool, tokens: int) -> None:
     model, inputs = make_decoder("T5"), sources("T5", 3, 40, "left")
-    pieces = [5, 1, 70, 9]
+    pieces = [5, 1, 62, 3]
     with torch.inference_mode():
         with implementation(model, "eager"):
             expected = in_pieces(model, inputs, pieces, masked)
