@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 
@@ -94,9 +94,8 @@ def test_a_restart_with_other_families(server: Server, family: str) -> None:
 
 
 @remote_from_by_doors
-@ways
-def test_without_a_log_a_restart_is_an_error(server: Server, door: str, way: str, tokens: int) -> None:
-    case = Case(way=way, min_cached_tokens=tokens)
+def test_without_a_log_a_restart_is_an_error(server: Server, door: str, tokens: int) -> None:
+    case = Case(min_cached_tokens=tokens)
     with case.attached(getattr(server, door)):
         for _ in range(2):
             with pytest.raises(attnd.Unavailable):
@@ -117,9 +116,8 @@ def test_eviction_changes_no_token(server: Server, door: str, way: str, tokens: 
 
 
 @remote_from_by_doors
-@ways
-def test_without_a_log_eviction_is_an_error(server: Server, door: str, way: str, tokens: int) -> None:
-    case = Case(way=way, min_cached_tokens=tokens)
+def test_without_a_log_eviction_is_an_error(server: Server, door: str, tokens: int) -> None:
+    case = Case(way="beams", min_cached_tokens=tokens)
     with attnd.Client(server.unix) as client, case.attached(getattr(server, door)):
         for _ in range(2):
             with pytest.raises(attnd.Aborted) as caught:
@@ -223,25 +221,24 @@ def test_a_server_that_stops_too_early(make_server: Callable[..., Server], log: 
         case.check()
 
 
-def replaced_while_it_goes_on(server: Server) -> Iterator[threading.Thread]:
-    def work() -> None:
-        assert server.stop() == 0
-        server.restart()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield thread
-    thread.join()
-
-
 def test_a_rolling_restart(make_server: Callable[..., Server]) -> None:
-    """The session is told to go, and goes on at the next server."""
+    """The sessions are told to go, while generation goes on, and are opened at the next server."""
     server = make_server("--shared_memory", "--drain_seconds=0.3")
     case = Case(way="beams", replay_bytes=ENOUGH)
-    with contextlib.contextmanager(replaced_while_it_goes_on)(server), case.attached(server.unix):
-        for _ in range(4):
+
+    def work() -> None:
+        codes.append(server.stop())
+        server.restart()
+
+    codes: list[int] = []
+    thread = threading.Thread(target=work)
+    with case.attached(server.unix):
+        case.check(At([2], thread.start))
+        for _ in range(3):
             case.check()
-    assert server.process.poll() is None
+        thread.join()
+        case.check()
+    assert codes == [0]
 
 
 @pytest.mark.parametrize("log", [ENOUGH, 0])
