@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import threading
+import time
 from typing import Any, Callable
 
 import pytest
@@ -91,6 +93,21 @@ def test_a_restart_with_other_families(server: Server, family: str) -> None:
         case = Case(family, way, replay_bytes=ENOUGH)
         with case.attached(server.unix):
             case.check(At([2, 9], server.restart))
+
+
+@remote_from_by_doors
+@ways
+def test_a_restart_of_a_server_that_has_the_model(
+    make_server: Callable[..., Server], tmp_path: pathlib.Path, door: str, way: str, tokens: int
+) -> None:
+    """Its bias tables are there after it, without an upload."""
+    case = Case(way=way, min_cached_tokens=tokens, replay_bytes=ENOUGH)
+    case.model.save_pretrained(tmp_path / "root" / "it")
+    server = make_server("--shared_memory", f"--model_root={tmp_path / 'root'}")
+    with case.attached(getattr(server, door)) as handle:
+        assert all(not place.uploaded for place in handle.tables().values())
+        case.check(At([3], server.restart))
+        case.check(At([2, 7, 8], server.restart))
 
 
 @remote_from_by_doors
@@ -233,7 +250,7 @@ def test_a_rolling_restart(make_server: Callable[..., Server]) -> None:
     codes: list[int] = []
     thread = threading.Thread(target=work)
     with case.attached(server.unix):
-        case.check(At([2], thread.start))
+        case.check(At([2], thread.start), At(range(2, 11), lambda: time.sleep(0.1)))
         for _ in range(3):
             case.check()
         thread.join()
