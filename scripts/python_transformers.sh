@@ -3,7 +3,10 @@
 # network the first time, and some gigabytes (PIP_EXTRA_INDEX_URL may name PyTorch's wheels for CPUs, which are smaller).
 #   scripts/python_transformers.sh [VERSION...]     of transformers, as 5.15 or newest; by default both of these
 # ATTND_BINARY is the server, by default build/server/attnd, which is then built. ATTND_TRAINED_T5 may name the folder of a
-# trained T5 checkpoint, which is tried too. PYTHON is the interpreter; the newest transformers wants 3.11 or newer.
+# trained T5 checkpoint, which is tried too, and with which examples/python/summarise.ipynb is executed; what it
+# shows must be what the file has, which was written with a small byte-level T5. With another checkpoint:
+#   build/transformers-newest/bin/python examples/python/execute.py --write examples/python/summarise.ipynb
+# PYTHON is the interpreter; the newest transformers wants 3.11 or newer.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
