@@ -8,6 +8,7 @@ What cells with the tag "varies" show, times for example, is not compared.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 from typing import Any
@@ -36,6 +37,7 @@ def main() -> int:
     notebook = nbformat.read(path, as_version=4)
     before = texts(notebook)
     resources = {"metadata": {"path": str(path.parent)}}
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's bars are not shown
     # Its kernel listens on loopback, and would warn of that.
     arguments = ["--log-level=ERROR"]
     client = NotebookClient(notebook, timeout=600, record_timing=False, resources=resources, extra_arguments=arguments)

@@ -1,6 +1,7 @@
 """Summarises a long text with a model of the T5 family: by itself, and with its attention computed by attnd.
 
-The tokens must be the same. The server is the one that --server or ATTND_SERVER names, or else a private one.
+The tokens must be the same. The server is the one that --server or ATTND_SERVER names, or else a private one. Needs
+torch and transformers: pip install "./client/python[transformers]".
 
     python3 examples/python/summarise.py                    flan-t5-small, which transformers downloads, on a chapter
     python3 examples/python/summarise.py --model FOLDER     any checkpoint: T5, Flan-T5, mT5, umT5, Switch, LongT5

@@ -38,7 +38,13 @@ def test_the_example_makes_the_same_tokens(tmp_path: pathlib.Path) -> None:
 @pytest.mark.skipif(not SCRIPT.exists(), reason="the example is not beside the package")
 @pytest.mark.parametrize(
     ("files", "vocab_size", "expected"),
-    [([], 260, True), ([], 384, True), ([], 32128, False), (["tokenizer_config.json"], 384, False), (["spiece.model"], 300, False)],
+    [
+        ([], 260, True),
+        ([], 384, True),
+        ([], 32128, False),
+        (["tokenizer_config.json"], 384, False),
+        (["spiece.model"], 300, False),
+    ],
 )
 def test_which_models_take_bytes(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, files: list[str], vocab_size: int, expected: bool
