@@ -86,7 +86,7 @@ def main():
     local_seconds, remote_seconds = (min(seconds for _, seconds in runs) for runs in zip(*rounds))
     same = all(torch.equal(tokens, expected) for runs in rounds for tokens, _ in runs)
 
-    print(f"\n{ids.shape[1]} tokens summarised in {len(expected) - 1}, with {flags.beams} beams")
+    print(f"\n{ids.shape[1]} tokens summarised in {len(expected) - 1} (beams: {flags.beams})")
     print(f"  by itself:  {words.decode(expected.tolist())!r}")
     print(f"  with attnd: {words.decode(found.tolist())!r}")
     print("  all tokens are the same" if same else "  the tokens are not the same")

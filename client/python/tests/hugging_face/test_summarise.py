@@ -30,7 +30,7 @@ def test_the_example_makes_the_same_tokens(tmp_path: pathlib.Path) -> None:
         [sys.executable, "-B", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
-    assert "601 tokens summarised in 12, with 4 beams" in found.stdout
+    assert "601 tokens summarised in 12 (beams: 4)" in found.stdout
     assert "all tokens are the same" in found.stdout
     assert "attention computed by attnd" in found.stdout
 
