@@ -3,14 +3,16 @@
 # network the first time, and some gigabytes (PIP_EXTRA_INDEX_URL may name PyTorch's wheels for CPUs, which are smaller).
 #   scripts/python_transformers.sh [VERSION...]     of transformers, as 5.15 or newest; by default both of these
 # ATTND_BINARY is the server, by default build/server/attnd, which is then built. ATTND_TRAINED_T5 may name the folder of a
-# trained T5 checkpoint, which is tried too. PYTHON is the interpreter; the newest transformers wants 3.11 or newer.
+# trained T5 checkpoint, which is tried too, and with which the examples are run. PYTHON is the interpreter; the newest
+# transformers wants 3.11 or newer.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+[ -z "${ATTND_TRAINED_T5:-}" ] || ATTND_TRAINED_T5=$(realpath -- "$ATTND_TRAINED_T5")
 cd "$root"
 
 [ $# -gt 0 ] || set -- 5.15 newest
-case " $* " in *' -'*) sed -n '2,6p' "$0" >&2; exit 2 ;; esac
+case " $* " in *' -'*) sed -n '2,7p' "$0" >&2; exit 2 ;; esac
 logs=$root/build/logs
 mkdir -p "$logs"
 if [ -z "${ATTND_BINARY:-}" ]; then
@@ -21,16 +23,20 @@ export ATTND_BINARY
 
 # run_tests VERSION  The result is in the last line of the log.
 run_tests() {
-  local requirements=$logs/transformers-$1.txt wanted="transformers==$1.*" venv
+  local requirements=$logs/transformers-$1.txt wanted="transformers==$1.*" venv status=0
   [ "$1" != newest ] || wanted=transformers
-  printf '%s\n' "$wanted" torch numpy grpcio protobuf pytest pytest-timeout >"$requirements"
+  printf '%s\n' "$wanted" torch numpy grpcio protobuf pytest pytest-timeout ipykernel nbclient nbformat >"$requirements"
   venv=$(python_venv "transformers-$1" "$requirements")
   "$venv/bin/python" -W ignore -c '
 import platform, torch, transformers
 print("versions: |", platform.python_version(), "|", torch.__version__, "|", transformers.__version__)'
+  if [ -n "${ATTND_TRAINED_T5:-}" ]; then
+    PYTHONPATH=$root/client/python/src "$venv/bin/python" -B examples/python/execute.py examples/python/summarise.ipynb || status=1
+  fi
   cd client/python
   "$venv/bin/python" -B -m pytest -q -p no:cacheprovider --timeout=600 --show-capture=no \
-    tests/hugging_face tests/test_transformers_missing.py
+    tests/hugging_face tests/test_transformers_missing.py || status=1
+  return "$status"
 }
 
 failed=0

@@ -180,10 +180,21 @@ def test_the_server_stays_away(server: Server, log: int) -> None:
         with pytest.raises(attnd.Unavailable):
             case.generate()
         server.restart()
+        await_answers(client)
         case.check()
     # Without a server, and detached, the model is as it was.
     server.kill()
     case.check()
+
+
+def await_answers(client: attnd.Client) -> None:
+    """gRPC connects anew no sooner than a while after it failed, whoever calls."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with contextlib.suppress(attnd.Unavailable):
+            client.health()
+            return
+        time.sleep(0.05)
 
 
 @ways
