@@ -49,14 +49,21 @@ class Core:
         pairs = (*checked_metadata(metadata), *self.options.authorization())
         return deadline, pairs
 
-    def repeated(self, io: Io, deadline: Deadline, attempt: Callable[[], Operation[T]]) -> Operation[T]:
-        """For calls that change nothing on the server: attempts until one is answered, as `Retry` says."""
+    def repeated(
+        self,
+        io: Io,
+        deadline: Deadline,
+        attempt: Callable[[], Operation[T]],
+        worth_another: Callable[[Error], bool] = lambda _: False,
+    ) -> Operation[T]:
+        """For calls that change nothing on the server: attempts until one is answered, as `Retry` says, and also after
+        errors that are `worth_another` to the call."""
         tries = Tries(self.policy, deadline)
         while True:
             try:
                 result = yield from attempt()
             except Error as error:
-                if not tries.failed(error) or self.closed:
+                if not tries.failed(error, worth_another(error)) or self.closed:
                     raise tries.explain(error) from None
                 yield from self._await_next(io, tries, error)
             else:

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 from attnd._deadline import Deadline
 from attnd._status import pushback_of
-from attnd.errors import Cancelled, Error, InvalidArgument, Unavailable, Unknown
+from attnd.errors import Aborted, Cancelled, Error, InvalidArgument, ResourceExhausted, Unavailable, Unknown
 
 _MAX_EARNED = 1000.0
 _RESERVE_SECONDS = 10.0
@@ -106,6 +106,16 @@ def is_loss(error: Error) -> bool:
     return isinstance(error, Unavailable)
 
 
+def is_eviction(error: Error) -> bool:
+    """Whether it says that the server has ended a session that it could have kept."""
+    return isinstance(error, Aborted) and error.field == "session"
+
+
+def comes_back(error: Error) -> bool:
+    """Whether it says that the server has no room now, and when to come back."""
+    return isinstance(error, ResourceExhausted) and error.retry_delay is not None
+
+
 class Policy:
     """What the calls of one client share. Thread-safe."""
 
@@ -129,12 +139,13 @@ class Tries:
         if policy.options.enabled:
             policy.budget.earn()
 
-    def failed(self, error: Error) -> bool:
-        """An attempt failed. Whether that is worth another one, once a server has been connected."""
+    def failed(self, error: Error, worth_another: bool = False) -> bool:
+        """An attempt failed. Whether there may be another one, once a server has been connected: always if the error is
+        `worth_another` to the call."""
         self._attempts += 1
         if not self._policy.options.enabled:
             return False
-        return is_loss(error) or isinstance(error, Cancelled)
+        return worth_another or is_loss(error) or isinstance(error, Cancelled)
 
     def wait(self, error: Error) -> float:
         """Seconds before the next attempt. Raises the call's error if there is to be none."""

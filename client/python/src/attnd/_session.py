@@ -116,6 +116,7 @@ def open_session(
     version: int = 0,
     row_sources: Optional[Sequence[int]] = None,
     replay_bytes: int = 0,
+    replay_evicted: bool = False,
     grace: Optional[float] = None,
     timeout: Optional[float] = None,
     metadata: Any = None,
@@ -134,6 +135,8 @@ def open_session(
         row_sources: the source of each row, [rows]; None: rows stand together by their sources.
         replay_bytes: keep a copy of what rows and sources have, of so many bytes at most, and send it again where the
             connection or the server is lost. 0: none. A session that comes to have more goes on without its copy.
+        replay_evicted: send it again also where the server has evicted the session: an operator did, or it was idle for
+            too long or too old. Needs ``replay_bytes``. Without it such a session is over.
         grace: seconds for which the server is to keep the session where the connection is lost, for it to be resumed.
             It allows some 30 s at most. None: that with ``replay_bytes``, 0 without.
         timeout: seconds for the opening; None is the client's, ``float("inf")`` is none.
@@ -147,7 +150,8 @@ def open_session(
 
     Close it, or use it in a ``with`` statement: what it keeps is memory of the server. It is lost with its connection,
     unless ``replay_bytes`` or ``grace`` is given: then a step restores it, within its timeout and as the client's
-    :class:`Retry` says, and one that is not closed stays in the server's memory for its grace time.
+    :class:`Retry` says, also where the server has no room for it at first, and one that is not closed stays in the
+    server's memory for its grace time.
 
     Example:
         >>> layers = [attnd.SelfLayer(heads=8, head_dim=64)]
@@ -162,7 +166,7 @@ def open_session(
     message, state = _opening(
         core, layers, model, rows, sources, max_tokens, max_source_tokens, dtype, version, row_sources
     )
-    state.recovery = _recovery(core, message, replay_bytes, grace, metadata)
+    state.recovery = _recovery(core, message, replay_bytes, replay_evicted, grace, metadata)
     question = Question(OPEN, message.SerializeToString())
     attempt = partial(connect, state, message, question, deadline, pairs)
     stream, opened = yield from core.repeated(core.io, deadline, attempt)
@@ -171,15 +175,17 @@ def open_session(
 
 
 def _recovery(
-    core: Core, message: session_pb2.SessionOpen, replay_bytes: Any, grace: Any, metadata: Any
+    core: Core, message: session_pb2.SessionOpen, replay_bytes: Any, replay_evicted: Any, grace: Any, metadata: Any
 ) -> Optional[Recovery]:
     most = integer("replay_bytes", replay_bytes)
+    if replay_evicted and most == 0:
+        raise InvalidArgument.of("replay_evicted", "False without replay_bytes", repr(replay_evicted)[:80])
     seconds = min(checked_seconds("grace", grace, _GRACE_SECONDS if most > 0 else 0.0), _LONGEST_GRACE)
     if most == 0 and seconds == 0:
         return None
     message.grace.seconds, message.grace.nanos = int(seconds), int(seconds % 1 * 1e9)
     log = SessionLog(message, most) if most > 0 else None
-    return Recovery(message, checked_metadata(metadata), log, core.io.lock())
+    return Recovery(message, checked_metadata(metadata), log, bool(replay_evicted), core.io.lock())
 
 
 def _opening(

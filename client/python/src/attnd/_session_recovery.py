@@ -1,4 +1,5 @@
-"""What a session does when its connection or its server is lost: it is resumed, or opened and filled anew."""
+"""What a session does when it is lost with its connection or server, or evicted: it is resumed, or opened and filled
+anew."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from attnd._answer import not_an_answer
 from attnd._deadline import Deadline
 from attnd._duplex import INTERRUPTED, OPEN, RESUME, STEP, Duplex, Question, Tensors, closed_session, patience
 from attnd._operation import Metadata, Operation
-from attnd._retry import is_loss
+from attnd._retry import comes_back, is_eviction, is_loss
 from attnd._session_connect import connect
 from attnd._session_log import SessionLog
 from attnd._status import error_in
@@ -33,16 +34,23 @@ class Recovery:
     Attributes:
         turn: a lock: in the asyncio client it is awaited.
         log: None if nothing is to be sent again.
+        replays_evicted: whether eviction is a loss too.
         over: why the session has ended for good.
         resumes, replays: how often it was resumed, and filled anew.
     """
 
     def __init__(
-        self, opening: session_pb2.SessionOpen, metadata: Metadata, log: Optional[SessionLog], turn: Any
+        self,
+        opening: session_pb2.SessionOpen,
+        metadata: Metadata,
+        log: Optional[SessionLog],
+        replays_evicted: bool,
+        turn: Any,
     ) -> None:
         self.opening = opening
         self.metadata = metadata
         self.log = log
+        self.replays_evicted = replays_evicted
         self.turn = turn
         self.token = b""
         self.over: Optional[Error] = None
@@ -53,6 +61,14 @@ class Recovery:
     def replayable(self) -> bool:
         """Whether there is a log."""
         return self.log is not None and self.log.kept
+
+    def is_loss(self, error: Error) -> bool:
+        """Whether the session is lost, and not over."""
+        return is_loss(error) or (self.replays_evicted and is_eviction(error))
+
+    def is_worth_another(self, error: Error) -> bool:
+        """Whether another attempt to restore it may have more luck."""
+        return self.is_loss(error) or comes_back(error)
 
     def end(self, error: Error) -> None:
         """The session is over."""
@@ -69,9 +85,9 @@ def ask(state: State, recovery: Recovery, message: StepMessage, timeout: float) 
         if recovery.over is not None:
             raise recovery.over.with_traceback(None)
         try:
-            return (yield from _asked(state, message, deadline))
+            return (yield from _asked(state, recovery, message, deadline))
         except Error as error:
-            if not is_loss(error):
+            if not recovery.is_loss(error):
                 raise
             lost = error
         return (yield from _restored(state, recovery, message, deadline, lost))
@@ -97,10 +113,17 @@ def close(state: State, recovery: Recovery) -> Operation[None]:
         recovery.turn.release()
 
 
-def _asked(state: State, message: StepMessage, deadline: Deadline) -> Operation[Union[StepReply, Error]]:
-    reply: Union[StepReply, Error] = yield lambda: state.stream.ask(
-        message.question, message.accept, patience(deadline.left())
-    )
+def _asked(
+    state: State, recovery: Recovery, message: StepMessage, deadline: Deadline
+) -> Operation[Union[StepReply, Error]]:
+    try:
+        reply: Union[StepReply, Error] = yield lambda: state.stream.ask(
+            message.question, message.accept, patience(deadline.left())
+        )
+    except Error as error:
+        if is_eviction(error):
+            recovery.token = b""  # nothing is left to resume
+        raise
     return reply
 
 
@@ -111,17 +134,17 @@ def _restored(
         yield from _restore(state, recovery, deadline)
         message.shorten(deadline.left())
         try:
-            return (yield from _asked(state, message, deadline))
+            return (yield from _asked(state, recovery, message, deadline))
         except ResourceExhausted as error:  # too large for this way; nothing was sent
             return error
 
     try:
         if not recovery.token and not recovery.replayable:
             raise lost
-        return (yield from state.core.repeated(state.core.io, deadline, attempt))
+        return (yield from state.core.repeated(state.core.io, deadline, attempt, recovery.is_worth_another))
     except Error as error:
         failure = error
-        if error is not lost and (is_loss(error) or error.field == "resume.token"):
+        if error is not lost and (recovery.is_worth_another(error) or error.field == "resume.token"):
             failure = lost.with_message(f"{lost.message}; then: {error.message}")
         recovery.end(failure)
         yield state.stream.close

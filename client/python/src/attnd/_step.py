@@ -72,7 +72,8 @@ def step(
             of q, k and v; or a step that changes rows and appends many tokens (which two steps can).
         DeadlineExceeded: not done within the timeout; nothing has been appended. A server that answers nothing for five
             seconds more is given up, and the session with it.
-        Aborted: the session was idle for too long, or too old, and is gone.
+        Aborted: the session was evicted, and is gone: it was idle for too long, or too old, or an operator did so. With
+            ``replay_evicted``: it could not be restored by its log.
         Unavailable: the connection was lost, and the session with it: it could not be restored by its log or by its
             grace time, or it has neither.
     """

@@ -1,10 +1,9 @@
-"""Hugging Face encoders whose self-attention an attnd server computes, in another process and exactly.
+"""Hugging Face models of the T5 family whose attention an attnd server computes, in another process and exactly.
 
 Example:
     >>> import attnd.transformers, torch
     >>> handle = attnd.transformers.attach(model)  # ATTND_SERVER, or else a server of its own
-    >>> with torch.inference_mode():
-    ...     hidden = model(input_ids=ids).last_hidden_state
+    >>> tokens = model.generate(input_ids=ids, num_beams=4, max_new_tokens=8)
     >>> handle.detach()
 
 Needs torch and transformers 5.15 or newer, which are imported by the first call and not with this module.
@@ -23,41 +22,65 @@ if TYPE_CHECKING:
 __all__ = ["Refused", "attach", "check", "detach"]
 
 
-def attach(model: Any, target: Any = None, *, min_length: Optional[int] = None, timeout: float = 60.0) -> Handle:
-    """Lets attnd compute the self-attention of a model's encoders, until the handle is detached.
+def attach(
+    model: Any,
+    target: Any = None,
+    *,
+    min_length: Optional[int] = None,
+    min_cached_tokens: Optional[int] = None,
+    replay_bytes: int = 0,
+    decoder: bool = True,
+    timeout: float = 60.0,
+) -> Handle:
+    """Lets attnd compute a model's attention, until the handle is detached.
 
-    The weights stay as they are; ``state_dict()`` and ``save_pretrained()`` give what they gave before. No tensor of
-    [query_length, key_length] is made any more: neither the bias nor the 4-D mask nor the scores. A deep copy, and what
-    is pickled or saved, is not attached, and computes as the model did before. Weights may change after this (``to``,
-    ``load_state_dict``, in place): each forward pass looks at the bias tables, and uploads those that are new.
+    Of an encoder: its self-attention. No tensor of [query_length, key_length] is made any more: neither the bias nor the
+    4-D mask nor the scores.
+
+    Of a decoder, in ``generate`` (greedy, sampling, beams, assisted) and wherever its forward gets a cache that
+    :meth:`Handle.cache` made: its cross attention, whose keys and values are projected and kept once for each source, not
+    for each beam; and its self-attention, from when the cache has ``min_cached_tokens``. Keys and values are then in
+    sessions of the server. Without such a cache a decoder computes as it did before.
+
+    The weights stay as they are; ``state_dict()`` and ``save_pretrained()`` give what they gave before. A deep copy, and
+    what is pickled or saved, is not attached, and computes as the model did before. Weights may change after this
+    (``to``, ``load_state_dict``, in place), but not in the middle of a generation: the bias tables are looked at, and
+    those that are new are uploaded.
 
     Several models may be attached, to one server or to several, and may run on several threads at once.
 
     Args:
-        model: a T5, mT5, umT5, Switch or Pop2Piano model of transformers, in the CPU's memory, float32, float16 or
-            bfloat16. Of an encoder-decoder model the encoder is attached, and the decoder stays local as it is. Of a
-            model that holds such encoders as parts, all of them are.
+        model: a T5, mT5, umT5, Switch or Pop2Piano model of transformers; of LongT5, UDOP and Pix2Struct the decoder
+            alone. In the CPU's memory, float32, float16 or bfloat16. Of a model that holds such encoders and decoders
+            as parts, all of them are attached.
         target: the server: a gRPC name ("unix:///run/attnd/attnd.sock", "host:50051"), or an :class:`attnd.Client` or
             :class:`attnd.LocalServer`, which stay the caller's to close. None: ATTND_SERVER in the environment, or else
             a private server (:func:`attnd.local_server`) that ends with the handle.
-        min_length: sequences of fewer tokens than this are computed locally (sdpa, with the true bias), since a call
-            would take longer. 0: none are. None: measured now, within about half a second.
-        timeout: of each call, in seconds.
+        min_length: an encoder's sequences of fewer tokens than this are computed locally (sdpa, with the true bias),
+            since a call would take longer. 0: none are. None: measured now, within about half a second.
+        min_cached_tokens: a decoder's self-attention is computed locally until its rows (batch times beams) have so
+            many tokens together, since a step would take longer. 0: never locally. None: measured now, likewise.
+        replay_bytes: if the server, or a session, is lost, go on with another one, and the same tokens: self-attention
+            from a copy of so many bytes at most for each generation, cross attention from the encoder's output. 0: the
+            loss is an error of ``generate``.
+        decoder: False leaves decoders alone.
+        timeout: of each call and step, in seconds.
 
     Returns:
         A context manager that detaches at its end; ``print`` of it says what was done.
 
     Raises:
-        Refused: the model has no encoder that can be attached, is attached already, is not in the CPU's memory, or has
+        Refused: the model has no part that can be attached, is attached already, is not in the CPU's memory, or has
             ``output_attentions`` set; the message says which. Later, from a forward pass: gradients, dropout, 4-D
-            masks, ``output_attentions``.
+            masks, ``output_attentions``; from ``generate`` also caches other than DynamicCache.
         FailedPrecondition: the server has no such bias table and refuses its upload; the message says what to load.
         Unavailable, NotFound: no server was reached, or there is no program to start one from.
+        ResourceExhausted: from ``generate``: the server has no memory for its keys and values.
         ImportError: torch or transformers is missing or too old.
 
     Example:
-        >>> with attnd.transformers.attach(model, min_length=0) as handle, torch.no_grad():
-        ...     _ = model(input_ids=ids)
+        >>> with attnd.transformers.attach(model, min_length=0) as handle:
+        ...     _ = model.generate(input_ids=ids, max_new_tokens=4)
         >>> print(handle)
         detached from ...
     """
@@ -66,7 +89,15 @@ def attach(model: Any, target: Any = None, *, min_length: Optional[int] = None, 
     _libraries.check()
     from attnd.transformers import _attach  # noqa: PLC0415
 
-    return _attach.attach(model, target, min_length=min_length, timeout=timeout)
+    return _attach.attach(
+        model,
+        target,
+        min_length=min_length,
+        min_cached_tokens=min_cached_tokens,
+        replay_bytes=replay_bytes,
+        decoder=decoder,
+        timeout=timeout,
+    )
 
 
 def detach(model: Any) -> None:
@@ -88,35 +119,48 @@ def detach(model: Any) -> None:
 
 
 def check(
-    model: Any, inputs: Mapping[str, Any], target: Any = None, *, repeats: int = 3, quiet: bool = False
+    model: Any,
+    inputs: Mapping[str, Any],
+    target: Any = None,
+    *,
+    repeats: int = 3,
+    new_tokens: int = 16,
+    num_beams: int = 1,
+    quiet: bool = False,
 ) -> Difference:
-    """Runs the model's encoders attached and not, and prints the largest difference and both times.
+    """Runs a model attached and not, and prints what differs and both times: of its encoders' output, and of the tokens
+    and logits that it generates.
 
-    A model that is not attached is attached for the time of this, with ``min_length=0``. Not to be called while other
-    threads run the model.
+    A model that is not attached is attached for the time of this, with ``min_length=0`` and ``min_cached_tokens=0``. Not
+    to be called while other threads run the model.
 
     Args:
         model: as for :func:`attach`.
-        inputs: of the encoder, as a tokenizer gives them: "input_ids" or "inputs_embeds", and "attention_mask" if
-            there is padding. Others, such as "decoder_input_ids", are left out.
+        inputs: as a tokenizer gives them: "input_ids" or "inputs_embeds", and "attention_mask" if there is padding.
+            Others, such as "decoder_input_ids", are for ``generate`` alone.
         target: as for attach, if the model is not attached.
-        repeats: passes of each kind, in turns; the fastest of each counts.
+        repeats: runs of each kind, in turns; the fastest of each counts.
+        new_tokens: the most that ``generate`` makes; 0: it is not called.
+        num_beams: of ``generate``, which does not sample.
         quiet: print nothing.
 
     Returns:
-        The largest difference over all positions that the mask keeps, what it is relative to, and both times.
+        The largest difference over all positions that the mask keeps, what it is relative to, and both times; and the
+        same of ``generate``.
 
     Raises:
         Error: as attach.
 
     Example:
         >>> difference = attnd.transformers.check(model, {"input_ids": ids}, quiet=True)
-        >>> difference.largest < 1e-3
-        True
+        >>> difference.largest < 1e-3, difference.generated.same_tokens
+        (True, True)
     """
     from attnd.transformers import _libraries  # noqa: PLC0415
 
     _libraries.check()
     from attnd.transformers import _check  # noqa: PLC0415
 
-    return _check.check(model, inputs, target, repeats=repeats, quiet=quiet)
+    return _check.check(
+        model, inputs, target, repeats=repeats, new_tokens=new_tokens, num_beams=num_beams, quiet=quiet
+    )

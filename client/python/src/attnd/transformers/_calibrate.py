@@ -29,7 +29,7 @@ def measure(handle: Handle, encoders: List[Encoder]) -> int:
     layer = encoder.layers[0]
     owners = sum(bool(each.has_relative_attention_bias) for each in encoder.layers)
     share = owners / len(encoder.layers)
-    content = handle.layer_tables[0].content()
+    content = handle.contents_of(encoder.path(0))[0]
     dtype = layer.q.weight.dtype if layer.q.weight.is_floating_point() else torch.float32
     until = time.perf_counter() + _BUDGET
     found = _LENGTHS[0]
@@ -47,8 +47,8 @@ def measure(handle: Handle, encoders: List[Encoder]) -> int:
             def make_bias(length: int = length) -> None:
                 layer.compute_bias(length, length)
 
-            before = _Projection(length, layer.q.in_features, dtype) if hasattr(layer.q, "in_features") else None
-            if _seconds(call, before) > _seconds(local, before) + share * _seconds(make_bias, before):
+            before = Projection(length, layer.q.in_features, dtype) if hasattr(layer.q, "in_features") else None
+            if seconds(call, before) > seconds(local, before) + share * seconds(make_bias, before):
                 found = 2 * length
             elif found < length:
                 return found
@@ -57,7 +57,7 @@ def measure(handle: Handle, encoders: List[Encoder]) -> int:
     return found
 
 
-class _Projection:
+class Projection:
     """What runs before an attention in a model, and leaves caches and torch's threads in the state that it meets."""
 
     def __init__(self, length: int, width: int, dtype: Any) -> None:
@@ -77,7 +77,7 @@ def _states(handle: Handle, layer: Any, length: int, dtype: Any) -> Any:
     return states.normal_().transpose(1, 2)
 
 
-def _seconds(function: Callable[[], None], before: Any) -> float:
+def seconds(function: Callable[[], None], before: Any) -> float:
     """The median of some runs."""
     function()
     found: List[float] = []

@@ -16,7 +16,7 @@ _STACKS: Dict[str, str] = {
     "SwitchTransformersStack": "SwitchTransformersAttention",
     "Pop2PianoStack": "Pop2PianoAttention",
 }
-ACCEPTED = "an encoder of the T5 family (T5, mT5, umT5, Switch, Pop2Piano)"
+ACCEPTED = "an encoder or a decoder of the T5 family (T5, mT5, umT5, Switch, Pop2Piano)"
 
 # By the beginning of a class's name.
 _REASONS: Dict[str, str] = {
@@ -46,17 +46,21 @@ class Encoder:
     layers: List[Any]
     before: Any = None
 
+    def path(self, index: int) -> str:
+        """Of a layer, for messages."""
+        return f"{self.name}.block.{index}".lstrip(".")
+
     @property
     def takes_float_mask(self) -> bool:
         """Whether its layers get a [batch, 1, 1, keys] mask of floats that its stack makes of the 2-D one."""
-        return bool(_known_class(self.stack, _STACKS) == "SwitchTransformersStack")
+        return bool(known_class(self.stack, _STACKS) == "SwitchTransformersStack")
 
 
 def find_encoders(model: Any) -> List[Encoder]:
     """All encoders of a model that can be attached.
 
     Raises:
-        Refused: there is none.
+        Refused: it is no model, or a layer's forward is not transformers' own.
     """
     from torch import nn  # noqa: PLC0415
 
@@ -64,25 +68,23 @@ def find_encoders(model: Any) -> List[Encoder]:
         raise Refused.of("model", f"a model of transformers with {ACCEPTED}", f"a {type(model).__qualname__}")
     found: List[Encoder] = []
     for name, module in model.named_modules():
-        stack_class = _known_class(module, _STACKS)
+        stack_class = known_class(module, _STACKS)
         if stack_class is None or module.is_decoder:
             continue
         layers = [block.layer[0].SelfAttention for block in module.block]
         for layer in layers:
-            _check_layer(layer, _STACKS[stack_class])
+            check_layer(layer, _STACKS[stack_class])
         found.append(Encoder(name, module, layers))
-    if not found:
-        raise _none_found(model)
     return found
 
 
-def local_parts(model: Any) -> List[str]:
-    """Paths of the stacks of the same family that stay local: decoders."""
-    stacks = ((name, module) for name, module in model.named_modules() if _known_class(module, _STACKS) is not None)
-    return [name for name, module in stacks if module.is_decoder]
+def local_parts(model: Any, attached: List[str]) -> List[str]:
+    """Paths of the stacks of the same family that stay local."""
+    stacks = ((name, module) for name, module in model.named_modules() if known_class(module, _STACKS) is not None)
+    return [name for name, module in stacks if name not in attached]
 
 
-def _known_class(module: Any, known: Dict[str, str]) -> Any:
+def known_class(module: Any, known: Dict[str, str]) -> Any:
     """The name of the first of a module's classes that is transformers' own and in `known`; None if there is none."""
     for base in type(module).__mro__:
         if base.__name__ in known and base.__module__.startswith("transformers.models."):
@@ -90,19 +92,20 @@ def _known_class(module: Any, known: Dict[str, str]) -> Any:
     return None
 
 
-def _check_layer(layer: Any, expected: str) -> None:
+def check_layer(layer: Any, expected: str) -> None:
     forwards = [vars(base)["forward"] for base in type(layer).__mro__ if base.__name__ == expected]
     if not forwards or type(layer).forward is not forwards[0] or "forward" in vars(layer):
         got = f"a {type(layer).__qualname__} with a forward of its own"
         raise Refused.of("model", f"transformers' {expected} in every layer", got)
 
 
-def _none_found(model: Any) -> Refused:
+def none_found(model: Any) -> Refused:
+    """The error of a model of which no part can be attached."""
     for module in model.modules():
         for base in type(module).__mro__:
             for prefix, reason in _REASONS.items():
                 if base.__module__.startswith("transformers.models.") and base.__name__.startswith(prefix):
                     return Refused.of("model", ACCEPTED, f"a {type(model).__qualname__}: {reason}")
-    if any(_known_class(module, _STACKS) is not None for module in model.modules()):
+    if any(known_class(module, _STACKS) is not None for module in model.modules()):
         return Refused.of("model", ACCEPTED, f"a {type(model).__qualname__}, which has a decoder alone")
     return Refused.of("model", ACCEPTED, f"a {type(model).__qualname__}")

@@ -6,19 +6,24 @@ import contextlib
 import threading
 import weakref
 from types import TracebackType
-from typing import Any, Dict, Iterator, List, Optional, Type
+from typing import Any, Dict, Iterator, List, Optional, Type, Union
 
 import torch
 
 from attnd import ComputeRequest
+from attnd._arguments import integer
 from attnd.errors import Aborted, Error, InvalidArgument, NotFound
+from attnd.transformers import _closing, _decoder_forward
 from attnd.transformers._bias import Bias
+from attnd.transformers._decoder_cache import SessionCache
+from attnd.transformers._decoders import Decoder
 from attnd.transformers._families import Encoder, local_parts
+from attnd.transformers._generation import prepared
 from attnd.transformers._memory import SharedTensors
 from attnd.transformers._projection import projections
 from attnd.transformers._refused import Refused
 from attnd.transformers._server import Connection
-from attnd.transformers._tables import Content, LayerTable, Place, ServerTables
+from attnd.transformers._tables import Content, Contents, LayerTable, Place, ServerTables
 from attnd.transformers._undo import NAME, Implementation, Mark, Method
 
 # How often a call looks for its table again: a server that restarts, or models that are replaced, in a row.
@@ -27,32 +32,50 @@ _patching = threading.Lock()
 
 
 class Handle:
-    """A model whose encoders' attention is computed by a server. A context manager, which detaches.
+    """A model whose attention is computed by a server. A context manager, which detaches.
 
     Attributes:
-        min_length: sequences of fewer tokens than this are computed locally. May be set.
+        min_length: an encoder's sequences of fewer tokens than this are computed locally. May be set.
+        min_cached_tokens: a decoder's self-attention is computed locally until its rows have so many tokens together.
+            May be set.
+        replay_bytes: as :func:`attnd.transformers.attach` was given it.
 
     Example:
-        >>> handle = attnd.transformers.attach(model, min_length=0)
-        >>> handle.layers
-        3
+        >>> handle = attnd.transformers.attach(model, min_length=0, min_cached_tokens=0)
+        >>> handle.layers, handle.decoder_layers
+        (3, 3)
         >>> handle.detach()
     """
 
-    def __init__(self, model: Any, encoders: List[Encoder], connection: Connection, timeout: float) -> None:
+    def __init__(
+        self,
+        model: Any,
+        encoders: List[Encoder],
+        decoders: List[Decoder],
+        connection: Connection,
+        replay_bytes: int,
+        timeout: float,
+    ) -> None:
         self.min_length = 0
+        self.min_cached_tokens = 0
+        self.replay_bytes = replay_bytes
+        self.timeout = timeout
+        self.client = connection.client
         self.memory = SharedTensors(connection.client)
         self._model = weakref.ref(model)
         self._model_name = type(model).__qualname__
         self._encoders = encoders
-        self._local_parts = local_parts(model)
+        self._decoders = decoders
+        self._local_parts = local_parts(model, [part.name for part in [*encoders, *decoders]])
         self._connection = connection
-        self._timeout = timeout
         self._tables = ServerTables(connection.client, _described(model))
-        self.layer_tables: List[LayerTable] = []
+        self._layer_tables: Dict[str, List[LayerTable]] = {}  # by the path of what may share a session or a call
         self._methods: List[Method] = []
+        self._caches: weakref.WeakSet[SessionCache] = weakref.WeakSet()
         for encoder in encoders:
-            self._add(encoder)
+            self._add_encoder(encoder)
+        for decoder in decoders:
+            self._add_decoder(model, decoder)
         self._attached = False
 
     # What the user sees.
@@ -75,12 +98,41 @@ class Handle:
 
     @property
     def layers(self) -> int:
-        """Layers whose attention the server computes."""
+        """Layers of encoders whose self-attention the server computes."""
         return sum(len(encoder.layers) for encoder in self._encoders)
 
+    @property
+    def decoder_layers(self) -> int:
+        """Layers of decoders, each with self and cross attention, that the server computes while they generate."""
+        return sum(len(decoder.self_layers) for decoder in self._decoders)
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a generation goes on after its sessions were lost."""
+        return self.replay_bytes > 0
+
     def tables(self) -> Dict[str, Place]:
-        """Where the server has each layer's bias table, by the layer's path; uploads what is not there."""
-        return {table.name: self._tables.place(table.content()) for table in self.layer_tables}
+        """Where the server has the bias tables, by the path of the layer, or of the first of the layers, that they
+        belong to; uploads what is not there."""
+        return {name: self.place(_contents(tables)) for name, tables in self._layer_tables.items()}
+
+    def cache(self, max_tokens: int) -> SessionCache:
+        """A cache for forward passes of one's own, as ``generate`` makes one for each call.
+
+        Args:
+            max_tokens: the most tokens that a row may get.
+
+        Returns:
+            What the model's forward takes as ``past_key_values`` (since transformers 5.24: ``cache``), for one batch.
+            Close it, or drop it.
+
+        Raises:
+            Refused: the model has no attached decoder, or several.
+        """
+        max_tokens = integer("max_tokens", max_tokens, 1)
+        if len(self._decoders) != 1:
+            raise Refused.of("model", "a model with one attached decoder", f"{len(self._decoders)} of them")
+        return SessionCache(self, self._decoders[0], max_tokens)
 
     def detach(self) -> None:
         """Makes the model compute its attention by itself again, and ends the connection, and the server if it is the
@@ -88,6 +140,8 @@ class Handle:
         if self._attached:
             self.remove()
             self._attached = False
+        for cache in list(self._caches):
+            _closing.close_all(cache.sessions)
         self.memory.close()
         self._connection.close()
 
@@ -101,27 +155,37 @@ class Handle:
 
     def __repr__(self) -> str:
         state = "to" if self._attached else "detached from"
-        return f"<attnd.transformers.Handle {self._model_name}: {self.layers} layers {state} {self.target!r}>"
+        layers = f"{self.layers} encoder and {self.decoder_layers} decoder layers"
+        return f"<attnd.transformers.Handle {self._model_name}: {layers} {state} {self.target!r}>"
 
     def __str__(self) -> str:
         """What was patched, in lines."""
         if not self._attached:
             return f"detached from {self.target}"
-        lines = [f"{self._model_name}: self-attention of {self.layers} layers computed by attnd"]
+        lines = [f"{self._model_name}: attention computed by attnd"]
         for encoder in self._encoders:
-            count = len(encoder.layers)
-            lines.append(f"  {encoder.name or 'the model itself'}: layers 0 to {count - 1}")
+            lines.append(f"  {_part(encoder)}: self-attention of {len(encoder.layers)} layers")
+        for decoder in self._decoders:
+            count = len(decoder.self_layers)
+            lines.append(f"  {_part(decoder)}: self and cross attention of {count} layers, with a cache of attnd's")
         try:
             for name, place in self.tables().items():
                 how = "uploaded" if place.uploaded else "found"
-                lines.append(f"  bias of {name}: {how}, table {place.table} of model {place.model}")
+                which = f"table {place.tables[0]}" if len(place.tables) == 1 else f"{len(place.tables)} tables"
+                lines.append(f"  bias of {name}: {how}, {which} of model {place.model}")
             transport = self.transport
         except Error as error:
             transport = f"no way now: {error}"
         lines.append(f"  server: {self.target} ({self._connection.origin}), by {transport}")
-        lines.append(f"  sequences shorter than {self.min_length} tokens: local, by sdpa")
+        if self._encoders:
+            lines.append(f"  encoder, sequences shorter than {self.min_length} tokens: local, by sdpa")
+        if self._decoders:
+            size = self.min_cached_tokens
+            lines.append(f"  decoder, self-attention to fewer than {size} tokens of all rows together: local")
+            kept = f"survived, by copies of at most {self.replay_bytes} bytes" if self.recovers else "errors"
+            lines.append(f"  decoder, lost servers and sessions: {kept}")
         for name in self._local_parts:
-            lines.append(f"  {name}: stays local, as it was (self and cross attention)")
+            lines.append(f"  {name}: stays local, as it was")
         return "\n".join(lines)
 
     # What the patches use.
@@ -131,46 +195,65 @@ class Handle:
         head_dim]."""
         q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         out = self.memory.make((*q.shape[:3], v.shape[3]), q.dtype)
-        client = self._connection.client
+        contents = (content,)
         for _ in range(_MAX_MOVES):
-            place = self._tables.place(content)
+            place = self.place(contents)
             request = ComputeRequest(
-                q, k, v, place.model, place.table, layout="bshd", mask="none", scale=scale, out=out, **keys
+                q, k, v, place.model, place.tables[0], layout="bshd", mask="none", scale=scale, out=out, **keys
             )
             try:
-                reply = client.compute(request, timeout=self._timeout)
+                reply = self.client.compute(request, timeout=self.timeout)
             except NotFound:
                 pass
             except InvalidArgument:
-                if not self._has_changed(place):
+                if not self._tables.has_changed(place):
                     raise
             else:
                 if reply.content_hash == place.content_hash:
                     return reply.output
-            self._tables.forget(content, place)
-        raise Aborted(f"model {place.model!r} of {self.target} was replaced {_MAX_MOVES} times in a row")
+            self.forget(contents, place)
+        raise self.replaced_too_often(place)
 
-    def _has_changed(self, place: Place) -> bool:
-        try:
-            return bool(self._connection.client.get_model(place.model).content_hash != place.content_hash)
-        except NotFound:
-            return True
-        except Error:
-            return False
+    def contents_of(self, name: str) -> Contents:
+        """The bias tables as the weights are now, by the path that :meth:`tables` has."""
+        return _contents(self._layer_tables[name])
+
+    def place(self, contents: Contents) -> Place:
+        """Where the server has tables."""
+        return self._tables.place(contents)
+
+    def forget(self, contents: Contents, place: Place) -> None:
+        """The server no longer has them there."""
+        self._tables.forget(contents, place)
+
+    def replaced_too_often(self, place: Place) -> Error:
+        """The error of a table that is never there when it is asked for."""
+        return Aborted(f"model {place.model!r} of {self.target} was replaced {_MAX_MOVES} times in a row")
+
+    def note_cache(self, cache: SessionCache) -> None:
+        """Its sessions end when the model is detached."""
+        self._caches.add(cache)
 
     # Patching.
 
-    def _add(self, encoder: Encoder) -> None:
+    def _add_encoder(self, encoder: Encoder) -> None:
         table: Optional[LayerTable] = None
         for index, layer in enumerate(encoder.layers):
             if layer.has_relative_attention_bias:
-                name = f"{encoder.name}.block.{index}".lstrip(".")
-                table = LayerTable(name, layer)
-                self.layer_tables.append(table)
+                name = encoder.path(index)
+                table = LayerTable(name, layer, bidirectional=True)
+                self._layer_tables[name] = [table]
                 self._methods.append(Bias(layer, self, table))
             if table is None:
                 raise Refused.of("model", "a bias table in the first layer", "none")
             self._methods += projections(layer, self)
+
+    def _add_decoder(self, model: Any, decoder: Decoder) -> None:
+        self._layer_tables[decoder.path(0)] = [
+            LayerTable(decoder.path(layer.index), layer.module, bidirectional=False) for layer in decoder.biased
+        ]
+        self._methods += _decoder_forward.forwards(decoder, self)
+        self._methods += prepared(model, decoder, self)
 
     def put(self) -> None:
         """Patches the model."""
@@ -180,6 +263,8 @@ class Handle:
                     vars(layer)[Mark.NAME] = Mark(self, encoder.takes_float_mask)
                 _switch(encoder.stack.config)
                 encoder.before = encoder.stack.config._attn_implementation_internal.before
+            for decoder in self._decoders:
+                vars(decoder.stack)[Mark.NAME] = Mark(self, False)
             for method in self._methods:
                 method.put()
         self._attached = True
@@ -193,6 +278,8 @@ class Handle:
                 _switch_back(encoder)
                 for layer in encoder.layers:
                     vars(layer).pop(Mark.NAME, None)
+            for decoder in self._decoders:
+                vars(decoder.stack).pop(Mark.NAME, None)
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
@@ -233,6 +320,14 @@ def handle_of(model: Any) -> Optional[Handle]:
                 handle: Handle = mark.handle
                 return handle
     return None
+
+
+def _contents(tables: List[LayerTable]) -> Contents:
+    return tuple(table.content() for table in tables)
+
+
+def _part(part: Union[Encoder, Decoder]) -> str:
+    return part.name or "the model itself"
 
 
 def _described(model: Any) -> str:

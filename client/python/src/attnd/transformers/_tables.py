@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 
 from attnd import T5Buckets, Table
 from attnd.errors import (
+    Aborted,
     AlreadyExists,
     Error,
     FailedPrecondition,
@@ -25,7 +26,6 @@ from attnd.errors import (
 )
 from attnd.transformers._refused import Refused
 
-_NAME = "encoder"
 _MAX_UPLOADS = 3
 _T5_RULE = 0  # its number in the server's hash
 # What a server, or a proxy before it, says that takes no uploads, or not this one.
@@ -43,38 +43,61 @@ class Content(NamedTuple):
     """A table by its content.
 
     Attributes:
+        bidirectional: an encoder's, otherwise a decoder's.
         num_buckets, max_distance, heads: sizes.
         values: float32 [num_buckets, heads] as bytes.
     """
 
+    bidirectional: bool
     num_buckets: int
     max_distance: int
     heads: int
     values: bytes
 
+    @property
+    def side(self) -> str:
+        """What the table of a model with this one alone is called."""
+        return "encoder" if self.bidirectional else "decoder"
+
     def array(self) -> np.ndarray[Any, Any]:
         return np.frombuffer(self.values, np.float32).reshape(self.num_buckets, self.heads)
 
-    def hash(self) -> str:
-        """The content hash of a model whose only table is this, an encoder's, as src/model/content_hash.cc has it."""
-        name = _NAME.encode()
-        sizes = (self.heads, _T5_RULE, self.num_buckets, self.max_distance, 1, len(self.values) // 4)
-        table = hashlib.sha256(struct.pack("=6q", *sizes) + self.values).digest()
-        return hashlib.sha256(struct.pack("=q", len(name)) + name + table).hexdigest()
+    def digest(self) -> bytes:
+        """As src/model/content_hash.cc has it."""
+        numbers = (self.heads, _T5_RULE, self.num_buckets, self.max_distance, int(self.bidirectional))
+        return hashlib.sha256(struct.pack("=6q", *numbers, len(self.values) // 4) + self.values).digest()
+
+
+# The tables that one call or session uses: an encoder layer's, or those of all layers of a decoder that have one.
+Contents = Tuple[Content, ...]
+
+
+def _names(contents: Contents) -> List[str]:
+    """What the tables of a model that has just these are called."""
+    side = contents[0].side
+    return [side] if len(contents) == 1 else [f"{side}.{i}" for i in range(len(contents))]
+
+
+def content_hash(contents: Contents) -> str:
+    """The content hash of a model that has just these tables, as src/model/content_hash.cc has it."""
+    hasher = hashlib.sha256()
+    for name, content in sorted(zip(_names(contents), contents)):
+        hasher.update(struct.pack("=q", len(name)) + name.encode() + content.digest())
+    return hasher.hexdigest()
 
 
 class Place(NamedTuple):
-    """Where a server has a table.
+    """Where a server has tables.
 
     Attributes:
         model: the model's name.
-        table: the table's.
+        tables: the tables' names in it.
         content_hash: of the model.
-        uploaded: whether it was put there for this.
+        uploaded: whether they were put there for this.
     """
 
     model: str
-    table: str
+    tables: Tuple[str, ...]
     content_hash: str
     uploaded: bool
 
@@ -85,11 +108,13 @@ class LayerTable:
     Args:
         name: of the layer, for messages.
         module: the attention layer.
+        bidirectional: whether it is an encoder's.
     """
 
-    def __init__(self, name: str, module: Any) -> None:
+    def __init__(self, name: str, module: Any, bidirectional: bool) -> None:
         self.name = name
         self._module = module
+        self._bidirectional = bidirectional
         self._last: Optional[Content] = None
 
     def content(self) -> Content:
@@ -111,6 +136,7 @@ class LayerTable:
         if last is not None and last.values == values:
             return last
         content = Content(
+            self._bidirectional,
             int(module.relative_attention_num_buckets),
             int(module.relative_attention_max_distance),
             int(weight.shape[1]),
@@ -132,89 +158,106 @@ class ServerTables:
         self._client = client
         self._describe = describe
         self._lock = threading.Lock()
-        self._places: Dict[Content, Place] = {}
+        self._places: Dict[Contents, Place] = {}
 
-    def place(self, content: Content) -> Place:
-        """Finds the table, or uploads it.
+    def place(self, contents: Contents) -> Place:
+        """Finds the tables in one model, or uploads them.
 
         Raises:
-            FailedPrecondition: it is not there, and the server refuses the upload.
+            FailedPrecondition: they are not there, and the server refuses the upload.
         """
-        place = self._places.get(content)
+        place = self._places.get(contents)
         if place is not None:
             return place
         with self._lock:
-            place = self._places.get(content)
+            place = self._places.get(contents)
             if place is None:
-                place = self._find(content) or self._upload_patiently(content)
-                self._places = {**self._places, content: place}
+                place = self._find(contents) or self._upload_patiently(contents)
+                self._places = {**self._places, contents: place}
             return place
 
-    def forget(self, content: Content, place: Place) -> None:
-        """The server no longer has the table there."""
+    def forget(self, contents: Contents, place: Place) -> None:
+        """The server no longer has the tables there."""
         with self._lock:
-            if self._places.get(content) == place:
-                self._places = {key: value for key, value in self._places.items() if key != content}
+            if self._places.get(contents) == place:
+                self._places = {key: value for key, value in self._places.items() if key != contents}
 
-    def _find(self, content: Content) -> Optional[Place]:
-        expected = content.hash()
+    def has_changed(self, place: Place) -> bool:
+        """Whether the server has another content there now, as far as it says."""
+        try:
+            return bool(self._client.get_model(place.model).content_hash != place.content_hash)
+        except NotFound:
+            return True
+        except Error:
+            return False
+
+    def _find(self, contents: Contents, uploaded: bool = False) -> Optional[Place]:
+        expected = content_hash(contents)
         models = self._client.list_models()
         for model in models:
             if model.content_hash == expected:
-                return Place(model.name, _NAME, expected, False)
-        # A checkpoint's model has the decoder's tables or all layers' too, so that its hash is another one.
+                return Place(model.name, tuple(_names(contents)), expected, uploaded)
+        # A checkpoint's model has the other side's tables or all layers' too, so that its hash is another one.
         for model in models:
-            candidates = [table for table in model.tables.values() if _alike(table, content)]
-            if candidates:
-                place = self._compare(model.name, candidates, content)
+            if all(any(_alike(table, content) for table in model.tables.values()) for content in contents):
+                place = self._compare(model.name, contents)
                 if place is not None:
                     return place
         return None
 
-    def _compare(self, name: str, candidates: List[Any], content: Content) -> Optional[Place]:
+    def _compare(self, name: str, contents: Contents) -> Optional[Place]:
         try:
             model = self._client.get_model(name, include_values=True)
         except NotFound:
             return None  # unloaded in between
-        for candidate in candidates:
-            table = model.tables.get(candidate.name)
-            if table is not None and _alike(table, content) and table.rule.values.tobytes() == content.values:
-                return Place(name, table.name, model.content_hash, False)
-        return None
+        names = [
+            next((table.name for table in model.tables.values() if _same(table, content)), None) for content in contents
+        ]
+        found = tuple(name for name in names if name is not None)
+        return Place(name, found, model.content_hash, False) if len(found) == len(contents) else None
 
-    def _upload_patiently(self, content: Content) -> Place:
+    def _upload_patiently(self, contents: Contents) -> Place:
         """Asks a server that restarts again, as the client does not; looking for the table waits for it."""
         for _ in range(_MAX_UPLOADS - 1):
             try:
-                return self._upload(content)
+                return self._upload(contents)
             except Unavailable:
                 pass
-        return self._upload(content)
+        return self._upload(contents)
 
-    def _upload(self, content: Content) -> Place:
-        expected = content.hash()
-        name = f"t5-encoder-{expected[:16]}"
-        rule = T5Buckets(content.num_buckets, content.max_distance, content.array())
-        try:
-            model = self._client.upload_table(name, Table(rule, bidirectional=True, name=_NAME))
-        except (AlreadyExists, Unavailable):
-            # Somebody else has uploaded the same in between; or the answer was lost, and the table may be there.
-            found = self._find(content)
-            if found is not None:
-                return found
-            raise
-        except _REFUSALS as error:
-            raise self._not_there(content, error) from error
-        return Place(name, _NAME, model.content_hash, True)
+    def _upload(self, contents: Contents) -> Place:
+        expected = content_hash(contents)
+        model_name = f"t5-{contents[0].side}-{expected[:16]}"
+        failure: Optional[Error] = None
+        for name, content in zip(_names(contents), contents):
+            rule = T5Buckets(content.num_buckets, content.max_distance, content.array())
+            table = Table(rule, bidirectional=content.bidirectional, name=name)
+            try:
+                model = self._client.upload_table(model_name, table)
+            except AlreadyExists as error:
+                failure = error  # somebody else uploads the same at this time
+            except Unavailable as error:
+                failure = error  # the answer was lost, and the table may be there
+                break
+            except _REFUSALS as error:
+                raise self._not_there(contents, error) from error
+        if failure is None and model.content_hash == expected:
+            return Place(model_name, tuple(_names(contents)), expected, True)
+        found = self._find(contents, uploaded=True)
+        if found is not None:
+            return found
+        raise failure or Aborted(f"model {model_name!r} of {self._client.target} was changed while it was uploaded")
 
-    def _not_there(self, content: Content, error: Error) -> Error:
+    def _not_there(self, contents: Contents, error: Error) -> Error:
+        content = contents[0]
         sizes = f"{content.num_buckets} buckets, max distance {content.max_distance}, {content.heads} heads"
+        several = f"{len(contents)} tables" if len(contents) > 1 else "the table"
         return FailedPrecondition.of(
             "table",
-            f"a model on {self._client.target} with the bias table of {self._describe}",
+            f"a model on {self._client.target} with the bias of {self._describe}",
             f"none, and a refused upload of it ({type(error).__name__}: {error}). Load {self._describe} there (attnctl"
-            " models load, or a folder in the server's --model_root), or let it take uploads. The table has"
-            f" {sizes}; content hash {content.hash()}",
+            f" models load, or a folder in the server's --model_root), or let it take uploads. It has {several} of"
+            f" {sizes}; content hash {content_hash(contents)}",
         )
 
 
@@ -222,7 +265,11 @@ def _alike(table: Any, content: Content) -> bool:
     rule = table.rule
     return (
         isinstance(rule, T5Buckets)
-        and table.bidirectional
+        and table.bidirectional == content.bidirectional
         and (rule.num_buckets, rule.max_distance, table.heads)
         == (content.num_buckets, content.max_distance, content.heads)
     )
+
+
+def _same(table: Any, content: Content) -> bool:
+    return _alike(table, content) and bool(table.rule.values.tobytes() == content.values)

@@ -1,0 +1,56 @@
+"""Ends the sessions of caches that nobody refers to any more.
+
+A finalizer may run on any thread and within any call, so it must not wait or take a lock: it leaves the sessions to a
+thread of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from typing import Any, List, Optional
+
+from attnd.errors import Error
+
+_left: queue.SimpleQueue[List[Any]] = queue.SimpleQueue()  # its put() may be called within its own
+_lock = threading.Lock()
+_thread: Optional[threading.Thread] = None
+
+
+def close_all(sessions: List[Any]) -> None:
+    """Closes what the list holds, and empties it."""
+    while sessions:
+        with contextlib.suppress(Error, IndexError):
+            sessions.pop().close()
+
+
+def close_later(sessions: List[Any]) -> None:
+    """The same on another thread, after :func:`start`."""
+    if sessions:
+        _left.put(sessions)
+
+
+def start() -> None:
+    """Starts the thread, if there is none."""
+    global _thread  # noqa: PLW0603
+    if _thread is None:
+        with _lock:
+            if _thread is None:
+                _thread = threading.Thread(target=_run, args=(_left,), name="attnd close", daemon=True)
+                _thread.start()
+
+
+def _run(left: queue.SimpleQueue[List[Any]]) -> None:
+    while True:
+        close_all(left.get())
+
+
+def _forked() -> None:
+    """In a child: its parent's sessions and thread are not its own."""
+    global _left, _lock, _thread  # noqa: PLW0603
+    _left, _lock, _thread = queue.SimpleQueue(), threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forked)

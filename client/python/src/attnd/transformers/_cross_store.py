@@ -1,0 +1,191 @@
+"""Keys and values of a decoder's cross attention, in a session: those of each source once, whatever rows it has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from attnd import CrossLayer
+from attnd.errors import Aborted, Unavailable
+from attnd.transformers._decoder_masks import UNSEEN, Seen, visible_to_all
+from attnd.transformers._pieces import pieces, scale_of
+from attnd.transformers._refused import Refused
+from attnd.transformers._sources import Sources, find_sources
+
+if TYPE_CHECKING:
+    from attnd import Session
+    from attnd.transformers._decoders import AttentionLayer, Decoder
+    from attnd.transformers._handle import Handle
+
+# How often a layer's step is made again on another session.
+_MAX_LOSSES = 4
+_GRACE_SECONDS = 30.0
+
+
+class CrossStore:
+    """Of one cache, used by one thread at a time.
+
+    A session is opened by the first layer that attends. Each layer's keys and values are projected once, for one row of
+    each source, and appended. If the session is lost and the handle recovers, another one is opened, and they are
+    projected again from the encoder's output, which each forward pass has.
+
+    Args:
+        handle: of the model.
+        decoder: of it.
+        sessions: where open sessions are noted, to be closed with the cache.
+    """
+
+    def __init__(self, handle: Handle, decoder: Decoder, sessions: List[Session]) -> None:
+        self.losses = 0
+        self._handle = handle
+        self._decoder = decoder
+        self._sessions = sessions
+        self._session: Optional[Session] = None
+        self._sources: Optional[Sources] = None
+        self._tokens = 0
+        self._filled: List[bool] = [False] * len(decoder.cross_layers)
+        self._given: Dict[int, Tuple[Any, Any]] = {}
+        self._order: Optional[List[int]] = None
+        self._visible: Optional[np.ndarray[Any, Any]] = None  # of each source, as the session has it
+        self._seen: Seen = UNSEEN
+
+    def take(self, layer: int, keys: Any, values: Any) -> None:
+        """Keys and values of a cache of transformers' own, [rows, heads, tokens, head_dim], instead of projected ones."""
+        self._given[layer] = (keys.transpose(1, 2), values.transpose(1, 2))
+
+    def length(self, layer: int) -> int:
+        """Tokens of a source."""
+        if layer in self._given:
+            return int(self._given[layer][0].shape[1])
+        return self._tokens if self._filled[layer] else 0
+
+    def attend(self, layer: AttentionLayer, query: Any, states: Any, mask: Any) -> Any:
+        """The layer's attention.
+
+        Args:
+            layer: of the decoder.
+            query: [rows, queries, heads, head_dim].
+            states: the encoder's output, [rows, tokens, width].
+            mask: as the layer was given it.
+
+        Returns:
+            [rows, queries, heads, head_dim].
+
+        Raises:
+            Unavailable, Aborted: the session is lost, and the handle does not recover.
+        """
+        for _ in range(_MAX_LOSSES):
+            try:
+                return self._attend(layer, query, states, mask)
+            except (Unavailable, Aborted):
+                if not self._handle.recovers:
+                    raise
+                self.losses += 1
+                self._end_session()
+        return self._attend(layer, query, states, mask)
+
+    def reorder(self, order: List[int]) -> None:
+        """Row r becomes what row order[r] was. Beams stay with their source, and then there is nothing to do."""
+        if self._sources is None:
+            return
+        of_rows = [self._sources.of_rows[row] for row in order]
+        if of_rows != self._sources.of_rows:
+            self._order = order if self._order is None else [self._order[row] for row in order]
+            firsts = [of_rows.index(source) if source in of_rows else 0 for source in range(len(self._sources.firsts))]
+            self._sources = Sources(of_rows, firsts)
+            self._seen = UNSEEN
+
+    def close(self) -> None:
+        """Ends the session. The next layer that attends opens another one."""
+        self._end_session()
+        self._given.clear()
+        self._sources, self._order, self._tokens = None, None, 0
+
+    def _attend(self, layer: AttentionLayer, query: Any, states: Any, mask: Any) -> Any:
+        rows = query.shape[0]
+        keys = self._tokens or (self._given[layer.index][0] if self._given else states).shape[1]
+        changed = self._look(mask, rows, keys, states)
+        if not self._filled[layer.index]:
+            self._fill(layer, states)
+        session = self._session
+        assert session is not None
+        key_mask = None
+        if changed and self._visible is not None:
+            key_mask = self._visible
+        reply = session.attend(
+            layer.index, query, reorder=self._order, key_mask=key_mask, layout="bshd", timeout=self._handle.timeout
+        )
+        self._order = None
+        return reply
+
+    def _look(self, mask: Any, rows: int, keys: int, states: Any) -> bool:
+        """Finds the sources, the first time. Whether the session has to be told of a mask."""
+        if mask is self._seen[0] and self._sources is not None:
+            return False
+        visible = visible_to_all(mask, rows, keys)
+        if visible is not None and not visible.any(axis=1).all():
+            raise Refused.of("encoder_attention_mask", "a token of each source", "a source of which all is masked")
+        if self._sources is None:
+            self._sources = find_sources(self._compared(states), visible)
+        sources = self._sources
+        if len(sources.of_rows) != rows:
+            raise Refused.of("cache", f"{len(sources.of_rows)} rows, as it began with", f"{rows} rows")
+        of_sources = None if visible is None else visible[sources.firsts]
+        if of_sources is not None and (visible != of_sources[sources.of_rows]).any():
+            raise Refused.of("encoder_attention_mask", "the same for all rows of a source", "different ones")
+        self._seen = (mask, None)
+        before, self._visible = self._visible, of_sources
+        if self._session is None:
+            return False  # it is told when it is filled
+        if before is not None and of_sources is None:
+            self._visible = np.ones_like(before)
+        return before is not self._visible and not np.array_equal(before, self._visible)
+
+    def _compared(self, states: Any) -> Any:
+        return self._given[min(self._given)][0] if self._given else states
+
+    def _fill(self, layer: AttentionLayer, states: Any) -> None:
+        sources = self._sources
+        assert sources is not None
+        given = self._given.get(layer.index)
+        if given is not None:
+            key, value = (sources.select(one) for one in given)
+        else:
+            states = sources.select(states)
+            key, value = layer.key(states), layer.value(states)
+        first = self._session is None
+        session = self._open(key, sources) if self._session is None else self._session
+        for part in pieces(key, value):
+            key_mask = self._visible if first else None
+            session.append(layer.index, *part, key_mask=key_mask, layout="bshd", timeout=self._handle.timeout)
+            first = False
+        self._filled[layer.index] = True
+        self._given.pop(layer.index, None)
+
+    def _open(self, key: Any, sources: Sources) -> Session:
+        layers = [
+            CrossLayer(layer.heads, layer.head_dim, scale=scale_of(layer)) for layer in self._decoder.cross_layers
+        ]
+        session: Session = self._handle.client.session(
+            layers,
+            rows=len(sources.of_rows),
+            sources=len(sources.firsts),
+            max_source_tokens=key.shape[1],
+            dtype=str(key.dtype).rpartition(".")[2],
+            row_sources=sources.of_rows,
+            grace=_GRACE_SECONDS if self._handle.recovers else None,
+            timeout=self._handle.timeout,
+        )
+        self._tokens = int(key.shape[1])
+        self._sessions.append(session)
+        self._session = session
+        self._order = None  # row_sources say it
+        return session
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            self._sessions.remove(session)
+            session.close()
+        self._filled = [False] * len(self._filled)

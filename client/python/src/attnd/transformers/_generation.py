@@ -1,0 +1,120 @@
+"""How `generate` comes to its cache."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
+
+from transformers import GenerationMixin
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
+
+from attnd.transformers._decoder_cache import SessionCache
+from attnd.transformers._refused import Refused
+from attnd.transformers._undo import Method
+
+if TYPE_CHECKING:
+    from attnd.transformers._decoders import Decoder
+    from attnd.transformers._handle import Handle
+
+_log = logging.getLogger("attnd.transformers")
+
+_ACCEPTED = "none, or an EncoderDecoderCache of two DynamicCaches"
+# An assistant model's cache grows from call to call of generate(), each of which says only its own length.
+_ASSISTANT_TOKENS = 1024
+
+
+class PrepareCache(Method):
+    """`_prepare_cache_for_generation` of a model with an attached decoder."""
+
+    def __init__(self, model: Any, decoder: Decoder, handle: Handle) -> None:
+        super().__init__(model, "_prepare_cache_for_generation")
+        self._decoder = decoder
+        self._handle = handle
+
+    def __call__(
+        self,
+        generation_config: Any,
+        model_kwargs: Dict[str, Any],
+        generation_mode: Any,
+        batch_size: int,
+        max_cache_length: int,
+    ) -> Any:
+        name = "cache" if model_kwargs.get("cache") is not None else "past_key_values"
+        given = model_kwargs.get(name)
+        room = int(max_cache_length) + 1
+        if getattr(generation_config, "is_assistant", False):
+            room = max(room, _ASSISTANT_TOKENS)
+        if given is not None:
+            model_kwargs[name] = self._of_users(given, room)
+        result = self.original(generation_config, model_kwargs, generation_mode, batch_size, max_cache_length)
+        if given is None:
+            name = "cache" if model_kwargs.get("cache") is not None else "past_key_values"
+            made = model_kwargs.get(name)
+            if made is not None:  # otherwise without a cache: as before
+                if not _is_plain(made):
+                    implementation = generation_config.cache_implementation
+                    raise Refused.of("cache_implementation", 'None or "dynamic"', repr(implementation))
+                model_kwargs[name] = SessionCache(self._handle, self._decoder, room)
+        return result
+
+    def _of_users(self, given: Any, room: int) -> Any:
+        if isinstance(given, SessionCache):
+            return self._of_ours(given, room)
+        if not _is_plain(given):
+            raise Refused.of("cache", _ACCEPTED, _described(given))
+        _log.warning(
+            "the cache that was given to generate() is copied to one of attnd's, and not updated: the result's "
+            "past_key_values (cache) has the new one"
+        )
+        return converted(given, self._handle, self._decoder, room)
+
+    def _of_ours(self, given: SessionCache, room: int) -> SessionCache:
+        if given.handle is not self._handle or given.decoder is not self._decoder:
+            raise Refused.of("cache", "one that was made for this model, as it is attached now", "another one's")
+        store = given.self_store
+        if store.max_tokens is None or store.max_tokens >= room:
+            return given
+        if not store.remote:
+            store.max_tokens = room
+            return given
+        # Its session has no room: the new one is filled from the tokens that generate() is given, which are all.
+        return SessionCache(self._handle, self._decoder, room)
+
+
+def prepared(model: Any, decoder: Decoder, handle: Handle) -> List[Method]:
+    """Of the parts of a model that generate with this decoder."""
+    return [
+        PrepareCache(part, decoder, handle)
+        for part in model.modules()
+        if isinstance(part, GenerationMixin)
+        and part.config.is_encoder_decoder
+        and part is not decoder.stack
+        and any(one is decoder.stack for one in part.modules())
+    ]
+
+
+def converted(given: Any, handle: Handle, decoder: Decoder, max_tokens: Optional[int]) -> SessionCache:
+    """A cache of attnd's with the keys and values of one of transformers' own, which stays as it is."""
+    cache = SessionCache(handle, decoder, max_tokens)
+    for ours, theirs in zip(cache.self_store.layers, given.self_attention_cache.layers):
+        if theirs.get_seq_length() > 0:
+            ours.update(theirs.keys, theirs.values)
+    for index, theirs in enumerate(given.cross_attention_cache.layers):
+        if theirs.get_seq_length() > 0:
+            cache.cross_store.take(index, theirs.keys, theirs.values)
+            cache.is_updated[index] = True
+    return cache
+
+
+def _is_plain(cache: Any) -> bool:
+    return isinstance(cache, EncoderDecoderCache) and all(
+        type(one) is DynamicCache and not one.offloading and all(type(layer) is DynamicLayer for layer in one.layers)
+        for one in (cache.self_attention_cache, cache.cross_attention_cache)
+    )
+
+
+def _described(cache: Any) -> str:
+    if isinstance(cache, EncoderDecoderCache):
+        parts = (cache.self_attention_cache, cache.cross_attention_cache)
+        return f"an EncoderDecoderCache of {' and '.join(type(one).__name__ for one in parts)}"
+    return f"a {type(cache).__name__}"

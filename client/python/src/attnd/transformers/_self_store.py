@@ -1,0 +1,256 @@
+"""Keys and values of a decoder's self attention: here, as transformers keeps them, and from some size on in a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+
+from transformers.cache_utils import DynamicLayer
+
+from attnd import SelfLayer
+from attnd.errors import NotFound, OutOfRange
+from attnd.transformers._decoder_masks import UNSEEN, Seen, left_padding, visible_and_causal
+from attnd.transformers._pieces import pieces, scale_of
+from attnd.transformers._refused import Refused
+
+if TYPE_CHECKING:
+    from attnd import Session
+    from attnd.transformers._decoders import AttentionLayer, Decoder
+    from attnd.transformers._handle import Handle
+    from attnd.transformers._tables import Contents, Place
+
+# How often a session looks for its tables: a server that restarts, or models that are replaced, in a row.
+_MAX_MOVES = 4
+# A step that moves rows and appends more tokens than this is made in two.
+_MOST_APPENDED = 32
+
+
+class KeptLayer(DynamicLayer):  # type: ignore[misc]
+    """transformers' own layer of a cache, as long as the store is local."""
+
+    def __init__(self, store: SelfStore, index: int) -> None:
+        super().__init__()
+        self._store = store
+        self._index = index
+
+    def update(self, key_states: Any, value_states: Any, *arguments: Any, **others: Any) -> Any:
+        if self._store.remote:
+            raise not_attached()
+        return super().update(key_states, value_states, *arguments, **others)
+
+    def get_seq_length(self) -> int:
+        return self._store.lengths[self._index] if self._store.remote else int(super().get_seq_length())
+
+
+class SelfStore:
+    """Of one cache, used by one thread at a time.
+
+    It begins locally: the layers are transformers' own, and compute as before. At the beginning of a forward pass in
+    which rows come to have `handle.min_cached_tokens` together, everything goes to a session, and stays there. Rows
+    with masked tokens behind visible ones stay local, since a session masks on the left alone.
+
+    Args:
+        handle: of the model.
+        decoder: of it.
+        sessions: where open sessions are noted, to be closed with the cache.
+        max_tokens: the most tokens that a row may get in a session. None: everything stays local.
+    """
+
+    def __init__(self, handle: Handle, decoder: Decoder, sessions: List[Session], max_tokens: Optional[int]) -> None:
+        self.remote = False
+        self.max_tokens = max_tokens
+        self.lengths = [0] * len(decoder.self_layers)
+        self.layers = [KeptLayer(self, i) for i in range(len(decoder.self_layers))]
+        self._handle = handle
+        self._decoder = decoder
+        self._sessions = sessions
+        self._session: Optional[Session] = None
+        self._contents: Optional[Contents] = None
+        self._order: Optional[List[int]] = None
+        self._cut: Optional[int] = None
+        self._key_starts: Tuple[int, ...] = ()  # as the session has them
+        self._said_starts: Optional[Tuple[int, ...]] = None
+        self._seen: Seen = UNSEEN
+        self._moved = False  # whether rows have changed places
+
+    def begin(self, rows: int, tokens: int, mask: Any) -> None:
+        """A forward pass of [rows, tokens] begins.
+
+        Raises:
+            Refused: the mask says what a session cannot, and the store is remote.
+            OutOfRange: rows would have more tokens than the session has room for.
+        """
+        length = self.length + tokens
+        if self.remote:
+            self._check_room(length)
+            self._look(mask, rows, length)
+            return
+        # Beams that change places cost as much again locally.
+        least = self._handle.min_cached_tokens / (2 if self._moved else 1)
+        if self.max_tokens is None or length > self.max_tokens or rows * length < least:
+            return
+        try:
+            starts = left_padding(visible_and_causal(mask, rows, length))
+        except Refused:
+            return
+        if starts is not None:
+            self._move(starts)
+            self._look(mask, rows, length)
+
+    def attend(self, layer: AttentionLayer, query: Any, key: Any, value: Any) -> Any:
+        """Appends to a layer of a remote store, and attends. All are [rows, tokens, heads, head_dim]."""
+        session = self._session or self._open(query.shape[0], key.dtype)
+        tokens = key.shape[1]
+        self._rearrange(session, tokens)
+        parts = list(pieces(key, value))
+        for part in parts[:-1]:
+            self._append(session, layer.index, *part)
+        output = session.attend(
+            layer.index,
+            query,
+            *parts[-1],
+            reorder=self._order,
+            truncate=None if self._cut is None else [self._cut] * query.shape[0],
+            key_starts=self._said_starts,
+            expected_lengths=self.lengths[layer.index],
+            layout="bshd",
+            timeout=self._handle.timeout,
+        )
+        self._order = self._cut = self._said_starts = None
+        self.lengths[layer.index] += parts[-1][0].shape[1]
+        return output
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row in the first layer."""
+        return self.layers[0].get_seq_length()
+
+    def reorder(self, order: List[int]) -> None:
+        """Row r of a remote store becomes what row order[r] was."""
+        self._key_starts = tuple(self._key_starts[row] for row in order) if self._key_starts else ()
+        self._order = order if self._order is None else [self._order[row] for row in order]
+
+    def note_moved(self) -> None:
+        """Rows of a local store have changed places."""
+        self._moved = True
+
+    def cut(self, length: int) -> None:
+        """Rows of a remote store keep so many tokens."""
+        if length < max(self.lengths):
+            self._cut = length if self._cut is None else min(self._cut, length)
+            self.lengths = [min(length, one) for one in self.lengths]
+            self._seen = UNSEEN
+
+    def close(self) -> None:
+        """Frees everything; the store is local again, and empty."""
+        session, self._session = self._session, None
+        if session is not None:
+            self._sessions.remove(session)
+            session.close()
+        self.remote = False
+        self.lengths = [0] * len(self.lengths)
+        self._order = self._cut = self._said_starts = self._contents = None
+        self._key_starts, self._seen = (), UNSEEN
+
+    def _check_room(self, length: int) -> None:
+        if self.max_tokens is not None and length > self.max_tokens:
+            expected = f"at most {self.max_tokens} tokens, as the cache was made for"
+            raise OutOfRange.of("max_tokens", expected, f"{length} tokens")
+        if self._contents is not None and self._contents != self._handle.contents_of(self._decoder.path(0)):
+            expected = "the bias that the cache began with"
+            raise Refused.of("relative_attention_bias", expected, "weights that were changed since")
+
+    def _look(self, mask: Any, rows: int, keys: int) -> None:
+        if mask is self._seen[0]:
+            return
+        starts = left_padding(visible_and_causal(mask, rows, keys))
+        if starts is None:
+            expected = "padding on the left alone, since keys and values are in a session"
+            raise Refused.of("decoder_attention_mask", expected, "masked tokens behind others")
+        self._seen = (mask, None)
+        if starts != self._key_starts:
+            self._key_starts = starts
+            self._said_starts = starts or (0,) * rows
+
+    def _move(self, starts: Tuple[int, ...]) -> None:
+        """Takes what the local layers have to a session."""
+        kept = [(layer.keys, layer.values) for layer in self.layers]
+        lengths = [layer.get_seq_length() for layer in self.layers]
+        self.remote = True
+        if not any(lengths):
+            return
+        try:
+            session = self._open(kept[0][0].shape[0], kept[0][0].dtype)
+            if starts:
+                self._key_starts = starts
+                session.step(0, key_starts=starts, timeout=self._handle.timeout)
+            for index, (keys, values) in enumerate(kept):
+                for part in pieces(keys.transpose(1, 2), values.transpose(1, 2)):
+                    self._append(session, index, *part)
+        except BaseException:
+            self.close()
+            raise
+        for layer in self.layers:
+            layer.keys = layer.values = None
+            layer.is_initialized = False
+
+    def _append(self, session: Session, index: int, key: Any, value: Any) -> None:
+        session.append(index, key, value, layout="bshd", timeout=self._handle.timeout)
+        self.lengths[index] += key.shape[1]
+
+    def _rearrange(self, session: Session, tokens: int) -> None:
+        """Moves rows in a step of its own, where many tokens are appended."""
+        if tokens <= _MOST_APPENDED or (self._order is None and self._cut is None and self._said_starts is None):
+            return
+        rows = session.rows
+        session.step(
+            0,
+            reorder=self._order,
+            truncate=None if self._cut is None else [self._cut] * rows,
+            key_starts=self._said_starts,
+            timeout=self._handle.timeout,
+        )
+        self._order = self._cut = self._said_starts = None
+
+    def _open(self, rows: int, dtype: Any) -> Session:
+        handle = self._handle
+        for attempt in range(_MAX_MOVES):
+            contents = handle.contents_of(self._decoder.path(0))
+            place = handle.place(contents)
+            try:
+                session: Session = handle.client.session(
+                    self._session_layers(place),
+                    place.model,
+                    rows=rows,
+                    max_tokens=self.max_tokens or 0,
+                    dtype=str(dtype).rpartition(".")[2],
+                    replay_bytes=handle.replay_bytes,
+                    replay_evicted=handle.recovers,
+                    timeout=handle.timeout,
+                )
+            except NotFound:
+                if attempt == _MAX_MOVES - 1:
+                    raise
+            else:
+                if session.content_hash == place.content_hash:
+                    self._contents, self._session = contents, session
+                    self._sessions.append(session)
+                    return session
+                session.close()
+            handle.forget(contents, place)
+        raise handle.replaced_too_often(place)
+
+    def _session_layers(self, place: Place) -> List[SelfLayer]:
+        layers = []
+        biased = -1
+        for layer in self._decoder.self_layers:
+            biased += bool(layer.module.has_relative_attention_bias)
+            layers.append(
+                SelfLayer(layer.heads, layer.head_dim, table=place.tables[biased], scale=scale_of(layer))
+            )
+        return layers
+
+
+def not_attached() -> Refused:
+    """The error of a cache that a layer uses by itself."""
+    expected = "one of transformers' own, or the model that it was made for, attached"
+    return Refused.of("cache", expected, "attnd's cache, whose keys and values are in a session")
