@@ -150,7 +150,11 @@ def held_bytes(cache: Any) -> int:
     """What the tensors of a cache keep in memory, each once."""
     storages = {}
     for layer in cache.layers:
-        for tensor in (layer.keys, layer.values):
+        try:
+            tensors = (layer.keys, layer.values)
+        except attnd.transformers.Refused:  # attnd's has none
+            continue
+        for tensor in tensors:
             if isinstance(tensor, torch.Tensor):
                 storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return sum(storages.values())
