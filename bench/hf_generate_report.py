@@ -59,7 +59,7 @@ def goals(results: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def memory_ratio(results: dict[str, Any]) -> float:
-    """What the server holds of its budget for the sessions, and what the client's cache keeps."""
+    """What the server holds of its budget for the sessions of cross attention, and what the client's cache keeps."""
     held = figure(results, "memory", "local", "reserved_mib") + figure(results, "memory", "local", "cache_mib")
     return held / figure(results, "memory", "eager", "cache_mib")
 
@@ -114,9 +114,10 @@ def section(results: dict[str, Any]) -> str:
         *(case_section(case) for case in results["cases"].values()),
     ]
     if results["memory"]:
-        header = ("", "cross attention's cache in the client", "server's sessions use", "and hold", "client's peak")
+        header = ("", "cache in the client", "server's sessions use", "and reserve", "client's peak")
         parts += [
-            "Memory of the decode alone, 4 beams, 4 × 2048: the peak is the client's process above what it had before.",
+            "Memory for cross attention, 4 beams, 4 × 2048. The peak is that of the client's whole process during the "
+            "decode, above what it had before.",
             page.table(header, memory_rows(results)),
         ]
     return "\n\n".join([*parts, "### Goals of generate", page.table(("what", "goal", "by best", ""), goals(results))])

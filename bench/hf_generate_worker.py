@@ -66,14 +66,14 @@ class Clock(LogitsProcessor):
 
 
 class Watch(LogitsProcessor):
-    """Asks the server at each step what its sessions hold."""
+    """Asks the server at each step what its sessions for cross attention hold, those that have sources."""
 
     def __init__(self, client: attnd.Client) -> None:
         self._client = client
         self.used = self.reserved = 0
 
     def __call__(self, ids: Any, scores: Any) -> Any:
-        sessions = self._client.list_sessions()
+        sessions = [each for each in self._client.list_sessions() if each.sources > 0]
         self.used = max(self.used, sum(each.used_bytes for each in sessions))
         self.reserved = max(self.reserved, sum(each.reserved_bytes for each in sessions))
         return scores
@@ -161,8 +161,8 @@ def held_bytes(cache: Any) -> int:
 
 
 def memory(ways: Ways, way: str, batch: int, tokens: int, beams: int, new: int) -> dict[str, float]:
-    """MiB that decoding takes: in the cache for cross attention, in the server's sessions, and of this process above
-    what it had before. The encoder is left out."""
+    """MiB that decoding takes: for cross attention in the cache and in the server's sessions, and in all of this process
+    above what it had before. The encoder is left out."""
 
     def decode(batch: int, tokens: int, watch: Any) -> Any:
         hidden = torch.randn(batch, tokens, 512, generator=torch.Generator().manual_seed(1))
