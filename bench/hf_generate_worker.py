@@ -161,7 +161,7 @@ def held_bytes(cache: Any) -> int:
 
 
 def memory(ways: Ways, way: str, batch: int, tokens: int, beams: int, new: int) -> dict[str, float]:
-    """MiB that decoding takes: for cross attention in the cache and in the server's sessions, and in all of this process
+    """MiB that decoding takes: for cross attention in the cache and in sessions of the server; and of this process in all
     above what it had before. The encoder is left out."""
 
     def decode(batch: int, tokens: int, watch: Any) -> Any:
