@@ -161,8 +161,8 @@ def held_bytes(cache: Any) -> int:
 
 
 def memory(ways: Ways, way: str, batch: int, tokens: int, beams: int, new: int) -> dict[str, float]:
-    """MiB that decoding takes: for cross attention in the cache and in sessions of the server; and of this process in all
-    above what it had before. The encoder is left out."""
+    """MiB that decoding takes: for cross attention in the cache and in the server's sessions, and of this process in
+    all above what it had before. The encoder is left out."""
 
     def decode(batch: int, tokens: int, watch: Any) -> Any:
         hidden = torch.randn(batch, tokens, 512, generator=torch.Generator().manual_seed(1))
