@@ -28,7 +28,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "mT5": lambda: transformers.MT5EncoderModel(transformers.MT5Config(**SIZES)),
     "umT5": lambda: transformers.UMT5EncoderModel(transformers.UMT5Config(**SIZES)),
     "Switch": lambda: transformers.SwitchTransformersEncoderModel(_switch()),
-    "T5 with decoder": lambda: transformers.T5ForConditionalGeneration(_t5()),
+    "T5 with decoder": lambda: transformers.T5ForConditionalGeneration(_t5(decoder_start_token_id=0)),
     "mT5 with decoder": lambda: transformers.MT5ForConditionalGeneration(transformers.MT5Config(**SIZES)),
     "umT5 with decoder": lambda: transformers.UMT5ForConditionalGeneration(transformers.UMT5Config(**SIZES)),
     "Switch with decoder": lambda: transformers.SwitchTransformersForConditionalGeneration(_switch()),

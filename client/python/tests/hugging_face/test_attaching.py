@@ -55,14 +55,14 @@ def test_what_was_patched_is_said_and_undone(own_client: attnd.Client) -> None:
     inputs = padded(2, 40, "right")
     before = {name: set(vars(module)) for name, module in model.named_modules()}
     expected = run(model, inputs)
-    handle = attnd.transformers.attach(model, own_client, min_length=12)
+    handle = attnd.transformers.attach(model, own_client, min_length=12, decoder=False)
     calls = counted(handle)
     assert handle.attached
     assert handle.layers == 3
     assert handle.transport == "local"
     assert list(handle.tables()) == ["encoder.block.0", "encoder.block.1", "encoder.block.2"]
     said = str(handle)
-    for words in ("3 layers", "encoder: layers 0 to 2", own_client.target, "by local", "12 tokens", "decoder: stays"):
+    for words in ("encoder: self-attention of 3 layers", own_client.target, "by local", "12 tokens", "decoder: stays"):
         assert words in said
     assert own_client.target in repr(handle)
     assert largest(run(model, inputs) - expected) < 1e-4

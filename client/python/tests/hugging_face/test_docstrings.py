@@ -26,7 +26,12 @@ def test_examples_give_what_they_say(name: str) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     reports: list[str] = []
     for example in doctest.DocTestFinder(exclude_empty=True).find(module, name):
-        names: dict[str, Any] = {"attnd": attnd, "torch": torch, "model": make("T5"), "ids": torch.ones(2, 20).long()}
+        names: dict[str, Any] = {
+            "attnd": attnd,
+            "torch": torch,
+            "model": make("T5 with decoder"),
+            "ids": torch.ones(2, 20).long(),
+        }
         example.globs.update(names)
         runner.run(example, out=reports.append)
         if vars(names["model"].encoder.block[0].layer[0].SelfAttention).get("_attnd"):

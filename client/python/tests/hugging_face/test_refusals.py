@@ -189,8 +189,11 @@ def test_other_families(client: attnd.Client, name: str) -> None:
 
 
 def test_a_decoder_alone(client: attnd.Client) -> None:
+    decoder = make("T5 with decoder").decoder
     with pytest.raises(Refused, match="a decoder alone"):
-        attnd.transformers.attach(make("T5 with decoder").decoder, client)
+        attnd.transformers.attach(decoder, client, decoder=False)
+    with attnd.transformers.attach(decoder, client, min_cached_tokens=0) as handle:
+        assert (handle.layers, handle.decoder_layers) == (0, 3)
 
 
 @pytest.mark.parametrize("what", [None, "t5-small", torch.nn.Linear(2, 2)])
@@ -202,7 +205,7 @@ def test_what_is_no_model(client: attnd.Client, what: Any) -> None:
 def test_a_forward_of_the_callers(client: attnd.Client) -> None:
     model = make("T5")
     attention = model.encoder.block[1].layer[0].SelfAttention
-    attention.forward = attention.forward
+    attention.forward = lambda *arguments, **others: type(attention).forward(attention, *arguments, **others)
     with pytest.raises(Refused, match="a forward of its own"):
         attnd.transformers.attach(model, client)
 

@@ -52,14 +52,14 @@ def test_found_under_another_name(make_server: Callable[..., Server]) -> None:
     with attnd.Client(server.unix) as client:
         client.upload_table("mine", attnd.Table(attnd.T5Buckets(32, 128, table), bidirectional=True, name="encoder"))
         (place,) = places(model, client)
-        assert (place.model, place.table, place.uploaded) == ("mine", "encoder", False)
+        assert (place.model, place.tables, place.uploaded) == ("mine", ("encoder",), False)
 
 
 @pytest.mark.parametrize(
     ("kind", "checkpoint", "tables"),
     [
         ("T5EncoderModel", "t5_fp32", ["encoder"]),
-        ("T5ForConditionalGeneration", "t5_bf16", ["encoder"]),
+        ("T5ForConditionalGeneration", "t5_bf16", ["encoder", "decoder"]),
         ("UMT5EncoderModel", "umt5_fp32", ["encoder.0", "encoder.1"]),
     ],
 )
@@ -69,7 +69,7 @@ def test_found_in_a_checkpoint_that_the_server_has_loaded(
     server = make_server(f"--model_root={golden / 'checkpoints'}")
     model = getattr(transformers, kind).from_pretrained(golden / "checkpoints" / checkpoint).eval()
     found = places(model, server.unix)
-    assert [place.table for place in found] == tables
+    assert [name for place in found for name in place.tables] == tables
     assert not any(place.uploaded for place in found)
 
 

@@ -34,16 +34,16 @@ def attach(
 ) -> Handle:
     """Lets attnd compute a model's attention, until the handle is detached.
 
-    Of an encoder: its self-attention. No tensor of [query_length, key_length] is made any more: neither the bias nor the
-    4-D mask nor the scores.
+    Of an encoder: its self-attention. No tensor of [query_length, key_length] is made any more: neither the bias nor
+    the 4-D mask nor the scores.
 
     Of a decoder, in ``generate`` (greedy, sampling, beams, assisted) and wherever its forward gets a cache that
-    :meth:`Handle.cache` made: its cross attention, whose keys and values are projected and kept once for each source, not
-    for each beam; and its self-attention, from when the cache has ``min_cached_tokens``. Keys and values are then in
-    sessions of the server. Without such a cache a decoder computes as it did before.
+    :meth:`Handle.cache` made: its cross attention, whose keys and values are projected and kept once for each source,
+    not for each beam; and its self-attention, from when the cache has ``min_cached_tokens``. Keys and values are then
+    in sessions of the server. Without such a cache a decoder computes as it did before.
 
-    The weights stay as they are; ``state_dict()`` and ``save_pretrained()`` give what they gave before. A deep copy, and
-    what is pickled or saved, is not attached, and computes as the model did before. Weights may change after this
+    The weights stay as they are; ``state_dict()`` and ``save_pretrained()`` give what they gave before. A deep copy,
+    and what is pickled or saved, is not attached, and computes as the model did before. Weights may change after this
     (``to``, ``load_state_dict``, in place), but not in the middle of a generation: the bias tables are looked at, and
     those that are new are uploaded.
 
@@ -131,8 +131,8 @@ def check(
     """Runs a model attached and not, and prints what differs and both times: of its encoders' output, and of the tokens
     and logits that it generates.
 
-    A model that is not attached is attached for the time of this, with ``min_length=0`` and ``min_cached_tokens=0``. Not
-    to be called while other threads run the model.
+    A model that is not attached is attached for the time of this, with ``min_length=0`` and ``min_cached_tokens=0``.
+    Not to be called while other threads run the model.
 
     Args:
         model: as for :func:`attach`.
@@ -161,6 +161,4 @@ def check(
     _libraries.check()
     from attnd.transformers import _check  # noqa: PLC0415
 
-    return _check.check(
-        model, inputs, target, repeats=repeats, new_tokens=new_tokens, num_beams=num_beams, quiet=quiet
-    )
+    return _check.check(model, inputs, target, repeats=repeats, new_tokens=new_tokens, num_beams=num_beams, quiet=quiet)

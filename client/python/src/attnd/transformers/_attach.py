@@ -55,9 +55,7 @@ def attach(
             handle.min_length = _calibrate.measure(handle, encoders) if min_length is None else min_length
         if decoders:
             measure = _calibrate_decoder.measure
-            handle.min_cached_tokens = (
-                measure(handle, decoders[0]) if min_cached_tokens is None else min_cached_tokens
-            )
+            handle.min_cached_tokens = measure(handle, decoders[0]) if min_cached_tokens is None else min_cached_tokens
     except BaseException:
         connection.close()
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypeVar
 
 import torch
@@ -117,7 +117,7 @@ def _compare(
     try:
         found = _encoders(handle, encoders, taken, tokens, repeats)
         if generates:
-            found = Difference(**{**vars(found), "generated": _generate(model, handle, inputs, repeats, new_tokens, num_beams)})
+            found = replace(found, generated=_generate(model, handle, inputs, repeats, new_tokens, num_beams))
     finally:
         for module in training:
             module.training = True

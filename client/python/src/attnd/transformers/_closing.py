@@ -49,7 +49,7 @@ def _run(left: queue.SimpleQueue[List[Any]]) -> None:
 
 def _forked() -> None:
     """In a child: its parent's sessions and thread are not its own."""
-    global _left, _lock, _thread  # noqa: PLW0603
+    global _left, _lock, _thread
     _left, _lock, _thread = queue.SimpleQueue(), threading.Lock(), None
 
 

@@ -47,11 +47,12 @@ class CrossStore:
         self._filled: List[bool] = [False] * len(decoder.cross_layers)
         self._given: Dict[int, Tuple[Any, Any]] = {}
         self._order: Optional[List[int]] = None
-        self._visible: Optional[np.ndarray[Any, Any]] = None  # of each source, as the session has it
+        self._visible: np.ndarray[Any, Any] = np.empty((0, 0), bool)  # of each source
+        self._to_say = False  # whether the session does not know that yet
         self._seen: Seen = UNSEEN
 
     def take(self, layer: int, keys: Any, values: Any) -> None:
-        """Keys and values of a cache of transformers' own, [rows, heads, tokens, head_dim], instead of projected ones."""
+        """Keys and values of transformers' own cache, [rows, heads, tokens, head_dim], instead of projected ones."""
         self._given[layer] = (keys.transpose(1, 2), values.transpose(1, 2))
 
     def length(self, layer: int) -> int:
@@ -105,24 +106,22 @@ class CrossStore:
     def _attend(self, layer: AttentionLayer, query: Any, states: Any, mask: Any) -> Any:
         rows = query.shape[0]
         keys = self._tokens or (self._given[layer.index][0] if self._given else states).shape[1]
-        changed = self._look(mask, rows, keys, states)
+        self._look(mask, rows, keys, states)
         if not self._filled[layer.index]:
             self._fill(layer, states)
         session = self._session
         assert session is not None
-        key_mask = None
-        if changed and self._visible is not None:
-            key_mask = self._visible
+        key_mask = self._visible if self._to_say else None
         reply = session.attend(
             layer.index, query, reorder=self._order, key_mask=key_mask, layout="bshd", timeout=self._handle.timeout
         )
-        self._order = None
+        self._order, self._to_say = None, False
         return reply
 
-    def _look(self, mask: Any, rows: int, keys: int, states: Any) -> bool:
-        """Finds the sources, the first time. Whether the session has to be told of a mask."""
+    def _look(self, mask: Any, rows: int, keys: int, states: Any) -> None:
+        """Finds the sources, the first time, and what is visible of each."""
         if mask is self._seen[0] and self._sources is not None:
-            return False
+            return
         visible = visible_to_all(mask, rows, keys)
         if visible is not None and not visible.any(axis=1).all():
             raise Refused.of("encoder_attention_mask", "a token of each source", "a source of which all is masked")
@@ -131,16 +130,12 @@ class CrossStore:
         sources = self._sources
         if len(sources.of_rows) != rows:
             raise Refused.of("cache", f"{len(sources.of_rows)} rows, as it began with", f"{rows} rows")
-        of_sources = None if visible is None else visible[sources.firsts]
-        if of_sources is not None and (visible != of_sources[sources.of_rows]).any():
+        of_sources = np.ones((len(sources.firsts), keys), bool) if visible is None else visible[sources.firsts]
+        if visible is not None and not np.array_equal(visible, of_sources[sources.of_rows]):
             raise Refused.of("encoder_attention_mask", "the same for all rows of a source", "different ones")
         self._seen = (mask, None)
-        before, self._visible = self._visible, of_sources
-        if self._session is None:
-            return False  # it is told when it is filled
-        if before is not None and of_sources is None:
-            self._visible = np.ones_like(before)
-        return before is not self._visible and not np.array_equal(before, self._visible)
+        if not np.array_equal(of_sources, self._visible):
+            self._visible, self._to_say = of_sources, True
 
     def _compared(self, states: Any) -> Any:
         return self._given[min(self._given)][0] if self._given else states
@@ -154,12 +149,11 @@ class CrossStore:
         else:
             states = sources.select(states)
             key, value = layer.key(states), layer.value(states)
-        first = self._session is None
-        session = self._open(key, sources) if self._session is None else self._session
+        session = self._session or self._open(key, sources)
         for part in pieces(key, value):
-            key_mask = self._visible if first else None
+            key_mask = self._visible if self._to_say else None
             session.append(layer.index, *part, key_mask=key_mask, layout="bshd", timeout=self._handle.timeout)
-            first = False
+            self._to_say = False
         self._filled[layer.index] = True
         self._given.pop(layer.index, None)
 
@@ -181,6 +175,7 @@ class CrossStore:
         self._sessions.append(session)
         self._session = session
         self._order = None  # row_sources say it
+        self._to_say = not bool(self._visible.all())
         return session
 
     def _end_session(self) -> None:

@@ -51,7 +51,7 @@ class SessionCache(EncoderDecoderCache):  # type: ignore[misc]
         for layer in self.self_store.layers:
             layer.keys = layer.values = None
             layer.is_initialized = False
-        self.is_updated = {index: False for index in self.is_updated}
+        self.is_updated.clear()
 
     def __repr__(self) -> str:
         where = "in a session" if self.self_store.remote else "here"

@@ -61,7 +61,8 @@ class SelfForward(_Forward):
     def _attend(self, cache: SessionCache, hidden_states: Any, others: Dict[str, Any]) -> Any:
         layer, store = self._layer, cache.self_store
         if layer.index == 0:
-            store.begin(*hidden_states.shape[:2], others.get(layer.mask))
+            rows, tokens = hidden_states.shape[:2]
+            store.begin(rows, tokens, others.get(layer.mask))
         if not store.remote:
             return self.original(hidden_states, **others)
         query, key, value = layer.query(hidden_states), layer.key(hidden_states), layer.value(hidden_states)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 from attnd.transformers._refused import Refused
 
@@ -84,7 +84,7 @@ def local_parts(model: Any, attached: List[str]) -> List[str]:
     return [name for name, module in stacks if name not in attached]
 
 
-def known_class(module: Any, known: Dict[str, str]) -> Any:
+def known_class(module: Any, known: Mapping[str, Any]) -> Any:
     """The name of the first of a module's classes that is transformers' own and in `known`; None if there is none."""
     for base in type(module).__mro__:
         if base.__name__ in known and base.__module__.startswith("transformers.models."):
@@ -94,7 +94,8 @@ def known_class(module: Any, known: Dict[str, str]) -> Any:
 
 def check_layer(layer: Any, expected: str) -> None:
     forwards = [vars(base)["forward"] for base in type(layer).__mro__ if base.__name__ == expected]
-    if not forwards or type(layer).forward is not forwards[0] or "forward" in vars(layer):
+    own = vars(layer).get("forward", layer.forward)  # in a copy of an attached one the class's stands there
+    if not forwards or getattr(own, "__func__", None) is not forwards[0] or own.__self__ is not layer:
         got = f"a {type(layer).__qualname__} with a forward of its own"
         raise Refused.of("model", f"transformers' {expected} in every layer", got)
 

@@ -66,7 +66,8 @@ class Handle:
         self._model_name = type(model).__qualname__
         self._encoders = encoders
         self._decoders = decoders
-        self._local_parts = local_parts(model, [part.name for part in [*encoders, *decoders]])
+        attached = [encoder.name for encoder in encoders] + [decoder.name for decoder in decoders]
+        self._local_parts = local_parts(model, attached)
         self._connection = connection
         self._tables = ServerTables(connection.client, _described(model))
         self._layer_tables: Dict[str, List[LayerTable]] = {}  # by the path of what may share a session or a call

@@ -1,4 +1,4 @@
-"""Keys and values of a decoder's self attention: here, as transformers keeps them, and from some size on in a session."""
+"""Keys and values of a decoder's self attention: here, as transformers keeps them, later in a session."""
 
 from __future__ import annotations
 
@@ -244,9 +244,7 @@ class SelfStore:
         biased = -1
         for layer in self._decoder.self_layers:
             biased += bool(layer.module.has_relative_attention_bias)
-            layers.append(
-                SelfLayer(layer.heads, layer.head_dim, table=place.tables[biased], scale=scale_of(layer))
-            )
+            layers.append(SelfLayer(layer.heads, layer.head_dim, table=place.tables[biased], scale=scale_of(layer)))
         return layers
 
 
