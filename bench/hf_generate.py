@@ -11,6 +11,7 @@ import argparse
 import os
 import pathlib
 import statistics
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import hf_generate_report as report
@@ -99,8 +100,8 @@ def summary(calls: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def measure_case(options: argparse.Namespace, workers: Workers, case: Case, results: dict[str, Any]) -> None:
-    """Every way in turns, into `results`. A call of two tokens goes before each way's first."""
+def measure_case(options: argparse.Namespace, workers: Workers, case: Case, results: dict[str, Any]) -> Iterator[None]:
+    """Every way in turns, into `results`; yields after each call. A call of two tokens goes before each way's first."""
     calls: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
     expected: list[list[int]] = []
     size = {"batch": case.batch, "tokens": case.tokens, "beams": case.beams}
@@ -123,6 +124,7 @@ def measure_case(options: argparse.Namespace, workers: Workers, case: Case, resu
                 expected = made
             if way != "free" and expected:
                 results[way]["same_tokens"] = sum(one == other for one, other in zip(made, expected))
+            yield
         results["distinct_tokens"] = len({token for row in expected for token in row})
 
 
@@ -155,13 +157,14 @@ def main() -> None:
         workers = Workers(targets, len(cpus))
         if not options.only or "memory" in options.only:
             results["memory"] = measure_memory(options, workers)
+            results_file.write(options.results, results)
         try:
             for name, case in CASES.items():
                 if options.only and name not in options.only:
                     continue
                 results["cases"][name] = {}
-                measure_case(options, workers, case, results["cases"][name])
-                results_file.write(options.results, results)
+                for _ in measure_case(options, workers, case, results["cases"][name]):
+                    results_file.write(options.results, results)
         finally:
             workers.close()
     results["complete"] = True
