@@ -1,10 +1,16 @@
 #!/bin/sh
-# Measures a Hugging Face T5 encoder attached to attnd beside itself and CTranslate2; writes bench/results/hf.json, the
-# table of docs/transformers.md and its curve. Needs the built target attnd, and the Python that bench/setup_peers.sh
-# makes: build/peers/bin/python, or $PYTHON. Takes about four minutes on a machine that does nothing else. Options:
-# bench/hf_table.sh --help.
+# Measures a Hugging Face T5 attached to attnd beside itself and CTranslate2, and writes docs/transformers.md:
+#   bench/hf_table.sh              its encoder: the table, its curve and bench/results/hf.json; about four minutes
+#   bench/hf_table.sh --generate   generate(): the table and bench/results/hf_generate.json; about ten minutes
+# on a machine that does nothing else. Needs the built target attnd, and the Python that bench/setup_peers.sh makes:
+# build/peers/bin/python, or $PYTHON. Further options: bench/hf_table.sh [--generate] --help.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=bench/python.sh
 . "$root/bench/python.sh"
-PYTHONPATH=$root/client/python/src:$root/bench/peers exec "$python" -B "$root/bench/hf_bench.py" "$@"
+script=hf_bench.py
+if [ "${1:-}" = --generate ]; then
+  script=hf_generate.py
+  shift
+fi
+PYTHONPATH=$root/client/python/src:$root/bench/peers exec "$python" -B "$root/bench/$script" "$@"
