@@ -69,6 +69,17 @@ def server(make_server: Callable[..., Server]) -> Server:
     return make_server("--shared_memory")
 
 
+def await_server(client: attnd.Client) -> None:
+    """A channel that has found nobody does not try again at once."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            client.server_info()
+            return
+        except attnd.Unavailable:
+            assert time.monotonic() < deadline
+
+
 def evict_all(client: attnd.Client) -> None:
     infos = client.list_sessions()
     assert infos
@@ -180,21 +191,11 @@ def test_the_server_stays_away(server: Server, log: int) -> None:
         with pytest.raises(attnd.Unavailable):
             case.generate()
         server.restart()
-        await_answers(client)
+        await_server(client)
         case.check()
     # Without a server, and detached, the model is as it was.
     server.kill()
     case.check()
-
-
-def await_answers(client: attnd.Client) -> None:
-    """gRPC connects anew no sooner than a while after it failed, whoever calls."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with contextlib.suppress(attnd.Unavailable):
-            client.health()
-            return
-        time.sleep(0.05)
 
 
 @ways
