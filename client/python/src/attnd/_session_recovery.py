@@ -118,6 +118,26 @@ def close(state: State, recovery: Recovery) -> Operation[None]:
         recovery.turn.release()
 
 
+def grow(state: State, max_tokens: int) -> Operation[None]:
+    """Moves what the session keeps to another one, whose rows may get so many tokens. Of a session with a log."""
+    recovery = state.recovery
+    assert recovery is not None
+    deadline = Deadline(state.core.options.timeout)
+    yield recovery.turn.acquire
+    try:
+        recovery.opening.max_tokens = max_tokens
+        recovery.token = b""
+        yield state.stream.close
+        yield from state.core.repeated(
+            state.core.io, deadline, partial(_restore, state, recovery, deadline), recovery.is_worth_another
+        )
+    except BaseException as error:
+        recovery.end(error if isinstance(error, Error) else Unavailable(INTERRUPTED))
+        raise
+    finally:
+        recovery.turn.release()
+
+
 def _asked(
     state: State, recovery: Recovery, message: StepMessage, deadline: Deadline
 ) -> Operation[Union[StepReply, Error]]:

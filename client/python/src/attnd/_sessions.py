@@ -151,6 +151,9 @@ class Session(SessionBase):
         """Ends the session, and frees what it keeps. A second time does nothing."""
         run(_close(self._state))
 
+    def _grow(self, max_tokens: int) -> None:
+        run(_session_recovery.grow(self._state, max_tokens))
+
     def __enter__(self) -> Session:
         return self
 

@@ -38,7 +38,7 @@ def attach(
     the 4-D mask nor the scores.
 
     Of a decoder, in ``generate`` (greedy, sampling, beams, assisted) and wherever its forward gets a cache that
-    :meth:`Handle.cache` made: its cross attention, whose keys and values are projected and kept once for each source,
+    ``Handle.cache`` made: its cross attention, whose keys and values are projected and kept once for each source,
     not for each beam; and its self-attention, from when the cache has ``min_cached_tokens``. Keys and values are then
     in sessions of the server. Without such a cache a decoder computes as it did before.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, List, Optional
+from typing import TYPE_CHECKING, Any, List
 
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
@@ -27,13 +27,14 @@ class SessionCache(EncoderDecoderCache):  # type: ignore[misc]
         handle: of the model.
         decoder: of it.
         max_tokens: the most tokens that a row may get where its keys and values are in a session.
+        grows: whether it may be asked to take more, for which a copy of them is kept here.
     """
 
-    def __init__(self, handle: Handle, decoder: Decoder, max_tokens: Optional[int]) -> None:
+    def __init__(self, handle: Handle, decoder: Decoder, max_tokens: int, grows: bool = False) -> None:
         sessions: List[Session] = []
         self.handle = handle
         self.decoder = decoder
-        self.self_store = SelfStore(handle, decoder, sessions, max_tokens)
+        self.self_store = SelfStore(handle, decoder, sessions, max_tokens, grows)
         self.cross_store = CrossStore(handle, decoder, sessions)
         super().__init__(_SelfCache(self.self_store), _CrossCache(self.cross_store, len(decoder.cross_layers)))
         _closing.start()
@@ -88,7 +89,8 @@ class _SelfCache(_Fixed):
     def crop(self, tokens: int) -> None:
         """Keeps so many tokens; of a negative number, removes them, which is all that newer versions ask for."""
         if self._store.remote:
-            self._store.cut(tokens if tokens > 0 else self._store.length + tokens)
+            count = int(tokens)  # a tensor in some versions
+            self._store.cut(count if count > 0 else self._store.length + count)
         else:
             super().crop(tokens)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List
 
 from transformers import GenerationMixin
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
@@ -39,46 +39,43 @@ class PrepareCache(Method):
         batch_size: int,
         max_cache_length: int,
     ) -> Any:
-        name = "cache" if model_kwargs.get("cache") is not None else "past_key_values"
+        name = _name(model_kwargs)
         given = model_kwargs.get(name)
+        # As cached tokens may be left out of what is given beside them, they come on top.
         room = int(max_cache_length) + 1
-        if getattr(generation_config, "is_assistant", False):
-            room = max(room, _ASSISTANT_TOKENS)
+        # Such caches are given to further calls.
+        is_assistant = bool(getattr(generation_config, "is_assistant", False))
+        grows = is_assistant or bool(generation_config.return_dict_in_generate)
+        implementation = generation_config.cache_implementation
         if given is not None:
-            model_kwargs[name] = self._of_users(given, room)
+            model_kwargs[name] = self._of_users(given, room, grows)
+        elif implementation not in (None, "dynamic") and generation_config.use_cache is not False:
+            raise Refused.of("cache_implementation", 'None or "dynamic"', repr(implementation))
         result = self.original(generation_config, model_kwargs, generation_mode, batch_size, max_cache_length)
         if given is None:
-            name = "cache" if model_kwargs.get("cache") is not None else "past_key_values"
+            name = _name(model_kwargs)
             made = model_kwargs.get(name)
             if made is not None:  # otherwise without a cache: as before
                 if not _is_plain(made):
-                    implementation = generation_config.cache_implementation
-                    raise Refused.of("cache_implementation", 'None or "dynamic"', repr(implementation))
-                model_kwargs[name] = SessionCache(self._handle, self._decoder, room)
+                    raise Refused.of("cache_implementation", _ACCEPTED, _described(made))
+                if is_assistant:
+                    room = max(room, _ASSISTANT_TOKENS)
+                model_kwargs[name] = SessionCache(self._handle, self._decoder, room, grows)
         return result
 
-    def _of_users(self, given: Any, room: int) -> Any:
+    def _of_users(self, given: Any, room: int, grows: bool) -> Any:
         if isinstance(given, SessionCache):
-            return self._of_ours(given, room)
+            if given.handle is not self._handle or given.decoder is not self._decoder:
+                raise Refused.of("cache", "one that was made for this model, as it is attached now", "another one's")
+            given.self_store.grow(given.self_store.length + room)
+            return given
         if not _is_plain(given):
             raise Refused.of("cache", _ACCEPTED, _described(given))
         _log.warning(
             "the cache that was given to generate() is copied to one of attnd's, and not updated: the result's "
             "past_key_values (cache) has the new one"
         )
-        return converted(given, self._handle, self._decoder, room)
-
-    def _of_ours(self, given: SessionCache, room: int) -> SessionCache:
-        if given.handle is not self._handle or given.decoder is not self._decoder:
-            raise Refused.of("cache", "one that was made for this model, as it is attached now", "another one's")
-        store = given.self_store
-        if store.max_tokens is None or store.max_tokens >= room:
-            return given
-        if not store.remote:
-            store.max_tokens = room
-            return given
-        # Its session has no room: the new one is filled from the tokens that generate() is given, which are all.
-        return SessionCache(self._handle, self._decoder, room)
+        return converted(given, self._handle, self._decoder, given.get_seq_length() + room, grows)
 
 
 def prepared(model: Any, decoder: Decoder, handle: Handle) -> List[Method]:
@@ -93,9 +90,9 @@ def prepared(model: Any, decoder: Decoder, handle: Handle) -> List[Method]:
     ]
 
 
-def converted(given: Any, handle: Handle, decoder: Decoder, max_tokens: Optional[int]) -> SessionCache:
+def converted(given: Any, handle: Handle, decoder: Decoder, max_tokens: int, grows: bool) -> SessionCache:
     """A cache of attnd's with the keys and values of one of transformers' own, which stays as it is."""
-    cache = SessionCache(handle, decoder, max_tokens)
+    cache = SessionCache(handle, decoder, max_tokens, grows)
     for ours, theirs in zip(cache.self_store.layers, given.self_attention_cache.layers):
         if theirs.get_seq_length() > 0:
             ours.update(theirs.keys, theirs.values)
@@ -104,6 +101,11 @@ def converted(given: Any, handle: Handle, decoder: Decoder, max_tokens: Optional
             cache.cross_store.take(index, theirs.keys, theirs.values)
             cache.is_updated[index] = True
     return cache
+
+
+def _name(model_kwargs: Dict[str, Any]) -> str:
+    """Under which the cache goes: until transformers 5.23 the second."""
+    return "cache" if model_kwargs.get("cache") is not None else "past_key_values"
 
 
 def _is_plain(cache: Any) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MAX_MOVES = 4
 # A step that moves rows and appends more tokens than this is made in two.
 _MOST_APPENDED = 32
+# The most that is kept of a cache that may grow, where losses are errors.
+_GROWING_BYTES = 1 << 30
 
 
 class KeptLayer(DynamicLayer):  # type: ignore[misc]
@@ -52,10 +54,13 @@ class SelfStore:
         handle: of the model.
         decoder: of it.
         sessions: where open sessions are noted, to be closed with the cache.
-        max_tokens: the most tokens that a row may get in a session. None: everything stays local.
+        max_tokens: the most tokens that a row may get in a session.
+        grows: whether :meth:`grow` is to work once it is remote.
     """
 
-    def __init__(self, handle: Handle, decoder: Decoder, sessions: List[Session], max_tokens: Optional[int]) -> None:
+    def __init__(
+        self, handle: Handle, decoder: Decoder, sessions: List[Session], max_tokens: int, grows: bool
+    ) -> None:
         self.remote = False
         self.max_tokens = max_tokens
         self.lengths = [0] * len(decoder.self_layers)
@@ -63,6 +68,7 @@ class SelfStore:
         self._handle = handle
         self._decoder = decoder
         self._sessions = sessions
+        self._replay_bytes = handle.replay_bytes or (_GROWING_BYTES if grows else 0)
         self._session: Optional[Session] = None
         self._contents: Optional[Contents] = None
         self._place: Optional[Place] = None
@@ -87,7 +93,7 @@ class SelfStore:
             return
         # Beams that change places cost as much again locally.
         least = self._handle.min_cached_tokens / (2 if self._moved else 1)
-        if self.max_tokens is None or length > self.max_tokens or rows * length < least:
+        if length > self.max_tokens or rows * length < least:
             return
         try:
             starts = left_padding(visible_and_causal(mask, rows, length))
@@ -134,6 +140,20 @@ class SelfStore:
         """Rows of a local store have changed places."""
         self._moved = True
 
+    def grow(self, max_tokens: int) -> None:
+        """Lets rows get so many tokens. What is in a session goes to a larger one.
+
+        Raises:
+            OutOfRange: the session has less room, and there is no copy of what it has.
+        """
+        if max_tokens <= self.max_tokens:
+            return
+        if self._session is not None:
+            if not self._session.replayable:
+                raise self._no_room(max_tokens)
+            self._session._grow(max_tokens)
+        self.max_tokens = max_tokens
+
     def cut(self, length: int) -> None:
         """Rows of a remote store keep so many tokens."""
         if length < max(self.lengths):
@@ -153,12 +173,15 @@ class SelfStore:
         self._key_starts, self._seen = (), UNSEEN
 
     def _check_room(self, length: int) -> None:
-        if self.max_tokens is not None and length > self.max_tokens:
-            expected = f"at most {self.max_tokens} tokens, as the cache was made for"
-            raise OutOfRange.of("max_tokens", expected, f"{length} tokens")
+        if length > self.max_tokens:
+            raise self._no_room(length)
         if self._contents is not None and self._contents != self._handle.contents_of(self._decoder.path(0)):
             expected = "the bias that the cache began with"
             raise Refused.of("relative_attention_bias", expected, "weights that were changed since")
+
+    def _no_room(self, length: int) -> OutOfRange:
+        expected = f"at most {self.max_tokens} tokens, as the cache was made for"
+        return OutOfRange.of("max_tokens", expected, f"{length} tokens")
 
     def _look(self, mask: Any, rows: int, keys: int) -> None:
         if mask is self._seen[0]:
@@ -222,9 +245,9 @@ class SelfStore:
                     self._session_layers(place),
                     place.model,
                     rows=rows,
-                    max_tokens=self.max_tokens or 0,
+                    max_tokens=self.max_tokens,
                     dtype=str(dtype).rpartition(".")[2],
-                    replay_bytes=handle.replay_bytes,
+                    replay_bytes=self._replay_bytes,
                     replay_evicted=handle.recovers,
                     timeout=handle.timeout,
                 )
