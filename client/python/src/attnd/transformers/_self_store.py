@@ -58,9 +58,7 @@ class SelfStore:
         grows: whether :meth:`grow` is to work once it is remote.
     """
 
-    def __init__(
-        self, handle: Handle, decoder: Decoder, sessions: List[Session], max_tokens: int, grows: bool
-    ) -> None:
+    def __init__(self, handle: Handle, decoder: Decoder, sessions: List[Session], max_tokens: int, grows: bool) -> None:
         self.remote = False
         self.max_tokens = max_tokens
         self.lengths = [0] * len(decoder.self_layers)
