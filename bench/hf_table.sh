@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures a Hugging Face T5 attached to attnd beside itself and CTranslate2, and writes docs/transformers.md:
 #   bench/hf_table.sh              its encoder: the table, its curve and bench/results/hf.json; about four minutes
-#   bench/hf_table.sh --generate   generate(): the table and bench/results/hf_generate.json; about ten minutes
+#   bench/hf_table.sh --generate   generate(): the table and bench/results/hf_generate.json; a quarter of an hour
 # on a machine that does nothing else. Needs the built target attnd, and the Python that bench/setup_peers.sh makes:
 # build/peers/bin/python, or $PYTHON. Further options: bench/hf_table.sh [--generate] --help.
 set -eu
