@@ -354,8 +354,8 @@ TEST_F(ServerTest, WhileItDrainsItIsAliveAndTakesNoCalls) {
   EXPECT_THAT(refused, testing::AnyOf(StatusCode::UNAVAILABLE, StatusCode::CANCELLED));
   EXPECT_GT(server->calls_in_flight(), 0);
   EXPECT_TRUE(accepted.Read()) << "what was accepted is answered";
-  // gRPC closes a connection with its last call, and a client that writes just then, its flow control for example, takes
-  // that for the connection's loss before it reads the status.
+  // gRPC closes a connection with its last call, and a client that writes just then, its flow control for example,
+  // takes that for the connection's loss before it reads the status.
   const grpc::Status finished = accepted.Finish();
   EXPECT_THAT(finished.error_code(), testing::AnyOf(StatusCode::OK, StatusCode::UNAVAILABLE))
       << finished.error_message();
