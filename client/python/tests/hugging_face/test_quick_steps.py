@@ -1,4 +1,4 @@
-"""Steps with little Python around them give what the session's own methods give, errors too."""
+"""What makes a generation's steps short gives what the long way gives: steps of a session, errors too, and the bias."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attnd
 from conftest import Server
 
 from .libraries import torch
+from .models import make
 
 SELF, CROSS = 0, 1
 
@@ -118,3 +119,23 @@ def test_the_long_way_where_there_is_no_short_one(server: Server) -> None:
         layers = [attnd.CrossLayer(8, 64)]
         with client.session(layers, rows=1, sources=1, max_source_tokens=4, replay_bytes=1 << 20) as session:
             assert quick_steps(session).attend(0, (q,)) is None
+
+
+def test_the_kept_bias_is_that_of_the_weights_as_they_are() -> None:
+    from attnd.transformers._bias_row import BiasRow  # noqa: PLC0415 - needs torch
+
+    layer = make("T5 with decoder").decoder.block[0].layer[0].SelfAttention
+    row = BiasRow(layer)
+
+    def check() -> None:
+        for keys in (1, 2, 127, 128, 129, 40, 300):
+            assert torch.equal(row.of(keys), layer.compute_bias(1, keys, past_seen_tokens=keys - 1))
+
+    check()
+    with torch.no_grad():
+        layer.relative_attention_bias.weight[3, 1] += 1
+    check()
+    layer.to(torch.bfloat16)
+    check()
+    layer.relative_attention_bias = torch.nn.Sequential(layer.relative_attention_bias)
+    assert row.of(5) is None
