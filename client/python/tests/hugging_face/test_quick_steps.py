@@ -122,7 +122,7 @@ def test_the_long_way_where_there_is_no_short_one(server: Server) -> None:
 
 
 def test_the_kept_bias_is_that_of_the_weights_as_they_are() -> None:
-    from attnd.transformers._bias_row import BiasRow  # noqa: PLC0415 - needs torch
+    from attnd.transformers._bias_row import BiasRow
 
     layer = make("T5 with decoder").decoder.block[0].layer[0].SelfAttention
     row = BiasRow(layer)
