@@ -46,6 +46,20 @@ class Datagram(NamedTuple):
     control: Any = ()
 
 
+class Places(NamedTuple):
+    """Attributes:
+    region: of the session.
+    names: fields of a step that say where its tensors are.
+    inputs: the memory of each, as an array of its shape.
+    results: that of the results, by field number.
+    """
+
+    region: SessionRegion
+    names: bytes
+    inputs: List[np.ndarray[Any, Any]]
+    results: Tensors
+
+
 class SessionWire:
     """One connection's. Not thread-safe.
 
@@ -53,13 +67,14 @@ class SessionWire:
         welcome: what the server offers; None until it has said so.
         most_bytes: of a datagram.
         replies: what the server has said of the session, and nobody has taken yet.
+        region: the session's; None if there is none.
     """
 
     def __init__(self) -> None:
         self.welcome: Optional[local_pb2.LocalWelcome] = None
         self.most_bytes = 1 << 16
         self.replies: Deque[Tuple[session_pb2.SessionReply, Tensors]] = deque()
-        self._region: Optional[SessionRegion] = None
+        self.region: Optional[SessionRegion] = None
         # The fixed messages that are not answered yet, in order: whether it is the registration of the region. What the
         # answers to the others say does not matter.
         self._unanswered: Deque[bool] = deque()
@@ -80,7 +95,7 @@ class SessionWire:
 
     def has_room(self, size: int) -> bool:
         """Whether the region is right for a step that needs so many bytes of it."""
-        region = self._region
+        region = self.region
         if region is None:
             return size == 0
         return size <= region.size and (region.size <= _KEPT or 8 * size > region.size)
@@ -93,7 +108,7 @@ class SessionWire:
         """
         # A little more than is asked for, as steps that grow come one after another.
         region = SessionRegion(-(-size * 5 // 4 // _GRAIN) * _GRAIN) if size > 0 else None
-        old, self._region = self._region, region
+        old, self.region = self.region, region
         datagrams: List[Datagram] = []
         if old is not None and old.handle is not None:
             datagrams.append(Datagram([release_request(old.handle)]))
@@ -115,29 +130,46 @@ class SessionWire:
 
     def say(self, question: Question, shared_bytes: int) -> Datagram:
         """A question for which there is room."""
-        self._results = None
         if shared_bytes == 0:
+            self.expect(None)
             return Datagram(_local_wire.session(question.field, question.body, b"", question.tensors))
-        region = self._region
+        places = self.places(question)
+        for place, (_, tensor) in zip(places.inputs, question.tensors):
+            np.copyto(place, tensor)
+        self.expect(places.results)
+        return Datagram(_local_wire.session(question.field, question.body, places.names))
+
+    def places(self, question: Question) -> Places:
+        """Where in the region the tensors of a question go that has room there."""
+        region = self.region
         assert region is not None
         assert region.handle is not None
         names: List[bytes] = []
+        inputs: List[np.ndarray[Any, Any]] = []
         offset = 0
         for number, tensor in question.tensors:
             names.append(_name(_SHARED[number], region.handle, offset))
-            place = region.array[offset : offset + tensor.nbytes]
-            np.copyto(place.view(tensor.dtype).reshape(tensor.shape), tensor)
+            inputs.append(region.array[offset : offset + tensor.nbytes].view(tensor.dtype).reshape(tensor.shape))
             offset += aligned(tensor.nbytes)
-        self._results = {}
+        results: Tensors = {}
         for tag, field, size in (
             (_OUTPUT_SHARED, _wire.OUTPUT, question.output_bytes),
             (_LOG_SUM_EXP_SHARED, _wire.LOG_SUM_EXP, question.log_sum_exp_bytes),
         ):
             if size > 0:
                 names.append(_name(tag, region.handle, offset))
-                self._results[field] = region.array[offset : offset + size]
+                results[field] = region.array[offset : offset + size]
                 offset += aligned(size)
-        return Datagram(_local_wire.session(question.field, question.body, b"".join(names)))
+        return Places(region, b"".join(names), inputs, results)
+
+    def expect(self, results: Optional[Tensors]) -> None:
+        """Where the server writes the results of the step that is sent next; None: in its answer."""
+        self._results = results
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all that was sent is answered, and all answers are taken."""
+        return not self.replies and not self._unanswered
 
     def hear(self, data: memoryview) -> None:
         """Takes a datagram. Raises the error with which the server ends the session, or Internal for what is no
@@ -158,19 +190,19 @@ class SessionWire:
 
     def drop(self) -> None:
         """The connection has ended."""
-        self._region = self._results = None
+        self.region = self._results = None
         self.replies.clear()
 
     def _hear_fixed(self, data: memoryview) -> None:
         if not self._unanswered:
             raise Internal("the server answered a message that was not sent")
-        if self._unanswered.popleft() and self._region is not None:
+        if self._unanswered.popleft() and self.region is not None:
             code, handle = parse_answer(data)
             if code == 0:
-                self._region.handle = handle
-                self._region.close_fd()  # the server has its own, and the mapping needs none
+                self.region.handle = handle
+                self.region.close_fd()  # the server has its own, and the mapping needs none
             else:
-                self._region = None
+                self.region = None
 
     def _tensors(self, reply: session_pb2.SessionReply) -> Tensors:
         if self._results is not None:

@@ -191,6 +191,15 @@ class StepMessage:
         message.key_bits = _masks.key_bits(key_mask, sources, n) or b"\xff" * (sources * -(-n // 8))
         message.key_bits_length = n
 
+    @property
+    def form(self) -> Form:
+        """What it has in common with other steps of these shapes."""
+        return self._form
+
+    def is_step(self, number: int) -> None:
+        """Its number, if question() was asked by somebody else."""
+        self._number = number
+
     def shorten(self, seconds: Optional[float]) -> None:
         """Leaves so much of the step's time; None is all of it."""
         if seconds is not None:

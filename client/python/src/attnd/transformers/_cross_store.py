@@ -10,6 +10,7 @@ from attnd import CrossLayer
 from attnd.errors import Aborted, Unavailable
 from attnd.transformers._decoder_masks import UNSEEN, Seen, visible_to_all
 from attnd.transformers._pieces import pieces, scale_of
+from attnd.transformers._quick_step import QuickSteps
 from attnd.transformers._refused import Refused
 from attnd.transformers._sources import Sources, find_sources
 
@@ -42,6 +43,7 @@ class CrossStore:
         self._decoder = decoder
         self._sessions = sessions
         self._session: Optional[Session] = None
+        self._quick: Optional[QuickSteps] = None
         self._sources: Optional[Sources] = None
         self._tokens = 0
         self._filled: List[bool] = [False] * len(decoder.cross_layers)
@@ -111,6 +113,10 @@ class CrossStore:
             self._fill(layer, states)
         session = self._session
         assert session is not None
+        if self._order is None and not self._to_say and self._quick is not None:
+            output = self._quick.attend(layer.index, (query,))
+            if output is not None:
+                return output
         key_mask = self._visible if self._to_say else None
         reply = session.attend(
             layer.index, query, reorder=self._order, key_mask=key_mask, layout="bshd", timeout=self._handle.timeout
@@ -174,6 +180,7 @@ class CrossStore:
         self._tokens = int(key.shape[1])
         self._sessions.append(session)
         self._session = session
+        self._quick = QuickSteps(session, self._handle.timeout)
         self._order = None  # row_sources say it
         self._to_say = not bool(self._visible.all())
         return session

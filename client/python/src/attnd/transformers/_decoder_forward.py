@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, List
 
 import torch
 
+from attnd.transformers._bias_row import BiasRow
 from attnd.transformers._compiling import not_compiled
 from attnd.transformers._decoder_cache import SessionCache
 from attnd.transformers._refused import Refused
@@ -50,7 +51,8 @@ class _Forward(Method):
         if hidden_states.requires_grad and torch.is_grad_enabled():
             expected = "no gradients: run the model in torch.inference_mode() or torch.no_grad()"
             raise Refused.of("model", expected, "a forward pass that records gradients")
-        if others.get("output_attentions") or module.config.output_attentions:
+        # The config is asked once for each pass, since that takes as long as everything else here.
+        if others.get("output_attentions") or (self._layer.index == 0 and module.config.output_attentions):
             expected = "False, since the weights of the attention are never made"
             raise Refused.of("output_attentions", expected, "True")
 
@@ -58,12 +60,20 @@ class _Forward(Method):
 class SelfForward(_Forward):
     """Of a self layer. The pass begins with the first one's."""
 
+    def __init__(self, layer: AttentionLayer, decoder: Decoder, handle: Handle) -> None:
+        super().__init__(layer, decoder, handle)
+        # That of umT5 makes its own in any case.
+        has_row = layer.gives_bias and layer.module.has_relative_attention_bias
+        self._bias_row = BiasRow(layer.module) if has_row else None
+
     def _attend(self, cache: SessionCache, hidden_states: Any, others: Dict[str, Any]) -> Any:
         layer, store = self._layer, cache.self_store
         if layer.index == 0:
             rows, tokens = hidden_states.shape[:2]
             store.begin(rows, tokens, others.get(layer.mask))
         if not store.remote:
+            if self._bias_row is not None and others.get("position_bias") is None and hidden_states.shape[1] == 1:
+                others["position_bias"] = self._bias_row.of(store.length + 1)
             return self.original(hidden_states, **others)
         query, key, value = layer.query(hidden_states), layer.key(hidden_states), layer.value(hidden_states)
         return layer.result(layer.output(store.attend(layer, query, key, value)))

@@ -10,7 +10,9 @@ from attnd import SelfLayer
 from attnd.errors import NotFound, OutOfRange
 from attnd.transformers._decoder_masks import UNSEEN, Seen, left_padding, visible_and_causal
 from attnd.transformers._pieces import pieces, scale_of
+from attnd.transformers._quick_step import QuickSteps
 from attnd.transformers._refused import Refused
+from attnd.v1 import session_pb2
 
 if TYPE_CHECKING:
     from attnd import Session
@@ -68,6 +70,7 @@ class SelfStore:
         self._sessions = sessions
         self._replay_bytes = handle.replay_bytes or (_GROWING_BYTES if grows else 0)
         self._session: Optional[Session] = None
+        self._quick: Optional[QuickSteps] = None
         self._contents: Optional[Contents] = None
         self._place: Optional[Place] = None
         self._order: Optional[List[int]] = None
@@ -109,10 +112,25 @@ class SelfStore:
         parts = list(pieces(key, value))
         for part in parts[:-1]:
             self._append(session, layer.index, *part)
-        output = session.attend(
+        output = self._attend_quickly(layer, query, *parts[-1])
+        if output is None:
+            output = self._attend(session, layer, query, *parts[-1])
+        self._order = self._cut = self._said_starts = None
+        self.lengths[layer.index] += parts[-1][0].shape[1]
+        return output
+
+    def _attend_quickly(self, layer: AttentionLayer, query: Any, key: Any, value: Any) -> Optional[Any]:
+        if self._quick is None or self._cut is not None or self._said_starts is not None:
+            return None
+        said = session_pb2.SessionStep(expected_lengths=(self.lengths[layer.index],), reorder=self._order)
+        return self._quick.attend(layer.index, (query, key, value), said.SerializeToString())
+
+    def _attend(self, session: Session, layer: AttentionLayer, query: Any, key: Any, value: Any) -> Any:
+        return session.attend(
             layer.index,
             query,
-            *parts[-1],
+            key,
+            value,
             reorder=self._order,
             truncate=None if self._cut is None else [self._cut] * query.shape[0],
             key_starts=self._said_starts,
@@ -120,9 +138,6 @@ class SelfStore:
             layout="bshd",
             timeout=self._handle.timeout,
         )
-        self._order = self._cut = self._said_starts = None
-        self.lengths[layer.index] += parts[-1][0].shape[1]
-        return output
 
     @property
     def length(self) -> int:
@@ -256,6 +271,7 @@ class SelfStore:
                 if session.content_hash == place.content_hash:
                     self._contents, self._place, self._session = contents, place, session
                     self._sessions.append(session)
+                    self._quick = QuickSteps(session, handle.timeout)
                     recovery = session._state.recovery
                     if recovery is not None:
                         recovery.restore_model = self._restore_model
