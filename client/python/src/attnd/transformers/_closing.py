@@ -26,6 +26,13 @@ def close_all(sessions: List[Any]) -> None:
             sessions.pop().close()
 
 
+def close_one(sessions: List[Any], session: Optional[Any]) -> None:
+    """Closes one of a list, unless that was emptied meanwhile, by a detached model."""
+    if session is not None and session in sessions:
+        sessions.remove(session)
+        session.close()
+
+
 def close_later(sessions: List[Any]) -> None:
     """The same on another thread, after :func:`start`."""
     if sessions:

@@ -8,7 +8,8 @@ import numpy as np
 
 from attnd import CrossLayer
 from attnd.errors import Aborted, Unavailable
-from attnd.transformers._decoder_masks import UNSEEN, Seen, visible_to_all
+from attnd.transformers._closing import close_one
+from attnd.transformers._decoder_masks import UNSEEN, visible_to_all
 from attnd.transformers._pieces import pieces, scale_of
 from attnd.transformers._quick_step import QuickSteps
 from attnd.transformers._refused import Refused
@@ -51,7 +52,7 @@ class CrossStore:
         self._order: Optional[List[int]] = None
         self._visible: np.ndarray[Any, Any] = np.empty((0, 0), bool)  # of each source
         self._to_say = False  # whether the session does not know that yet
-        self._seen: Seen = UNSEEN
+        self._seen = UNSEEN
 
     def take(self, layer: int, keys: Any, values: Any) -> None:
         """Keys and values of transformers' own cache, [rows, heads, tokens, head_dim], instead of projected ones."""
@@ -126,7 +127,7 @@ class CrossStore:
 
     def _look(self, mask: Any, rows: int, keys: int, states: Any) -> None:
         """Finds the sources, the first time, and what is visible of each."""
-        if mask is self._seen[0] and self._sources is not None:
+        if mask is self._seen and self._sources is not None:
             return
         visible = visible_to_all(mask, rows, keys)
         if visible is not None and not visible.any(axis=1).all():
@@ -139,7 +140,7 @@ class CrossStore:
         of_sources = np.ones((len(sources.firsts), keys), bool) if visible is None else visible[sources.firsts]
         if visible is not None and not np.array_equal(visible, of_sources[sources.of_rows]):
             raise Refused.of("encoder_attention_mask", "the same for all rows of a source", "different ones")
-        self._seen = (mask, None)
+        self._seen = mask
         if not np.array_equal(of_sources, self._visible):
             self._visible, self._to_say = of_sources, True
 
@@ -186,8 +187,6 @@ class CrossStore:
         return session
 
     def _end_session(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            self._sessions.remove(session)
-            session.close()
+        session, self._session, self._quick = self._session, None, None
+        close_one(self._sessions, session)
         self._filled = [False] * len(self._filled)

@@ -10,9 +10,8 @@ import torch
 from attnd.transformers._refused import Refused
 
 Visible = np.ndarray[Any, Any]
-# The last mask that was looked at, and what was found: all layers of a forward pass get the same tensor.
-Seen = Tuple[Any, Any]
-UNSEEN: Seen = (object(), None)
+# Stands for the last mask that was looked at, before any was: all layers of a forward pass get the same tensor.
+UNSEEN: Any = object()
 
 
 def visible_to_all(mask: Any, rows: int, keys: int) -> Optional[Visible]:

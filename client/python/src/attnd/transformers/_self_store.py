@@ -8,7 +8,8 @@ from transformers.cache_utils import DynamicLayer
 
 from attnd import SelfLayer
 from attnd.errors import NotFound, OutOfRange
-from attnd.transformers._decoder_masks import UNSEEN, Seen, left_padding, visible_and_causal
+from attnd.transformers._closing import close_one
+from attnd.transformers._decoder_masks import UNSEEN, left_padding, visible_and_causal
 from attnd.transformers._pieces import pieces, scale_of
 from attnd.transformers._quick_step import QuickSteps
 from attnd.transformers._refused import Refused
@@ -77,7 +78,7 @@ class SelfStore:
         self._cut: Optional[int] = None
         self._key_starts: Tuple[int, ...] = ()  # as the session has them
         self._said_starts: Optional[Tuple[int, ...]] = None
-        self._seen: Seen = UNSEEN
+        self._seen = UNSEEN
         self._moved = False  # whether rows have changed places
 
     def begin(self, rows: int, tokens: int, mask: Any) -> None:
@@ -176,10 +177,8 @@ class SelfStore:
 
     def close(self) -> None:
         """Frees everything; the store is local again, and empty."""
-        session, self._session = self._session, None
-        if session is not None:
-            self._sessions.remove(session)
-            session.close()
+        session, self._session, self._quick = self._session, None, None
+        close_one(self._sessions, session)
         self.remote = False
         self.lengths = [0] * len(self.lengths)
         self._order = self._cut = self._said_starts = self._contents = None
@@ -197,13 +196,13 @@ class SelfStore:
         return OutOfRange.of("max_tokens", expected, f"{length} tokens")
 
     def _look(self, mask: Any, rows: int, keys: int) -> None:
-        if mask is self._seen[0]:
+        if mask is self._seen:
             return
         starts = left_padding(visible_and_causal(mask, rows, keys))
         if starts is None:
             expected = "padding on the left alone, since keys and values are in a session"
             raise Refused.of("decoder_attention_mask", expected, "masked tokens behind others")
-        self._seen = (mask, None)
+        self._seen = mask
         if starts != self._key_starts:
             self._key_starts = starts
             self._said_starts = starts or (0,) * rows
