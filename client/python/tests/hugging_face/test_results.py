@@ -19,12 +19,6 @@ GREEDY = {"max_new_tokens": 6, "do_sample": False, "decoder_start_token_id": 0}
 PADDINGS = ("none", "right", "left", "holes")
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
-
-
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family(client: attnd.Client, family: str, padding: str) -> None:
@@ -81,7 +75,7 @@ def test_the_decoder_stays_local_and_the_whole_model_agrees(client: attnd.Client
     inputs = {**padded(3, 60, "left"), "decoder_input_ids": torch.randint(2, 128, (3, 9))}
     with torch.inference_mode():
         before = model(**inputs).logits
-        with attnd.transformers.attach(model, client, min_length=0) as handle:
+        with attnd.transformers.attach(model, client, min_length=0, decoder=False) as handle:
             found = model(**inputs).logits
             assert "decoder: stays local" in str(handle)
             tokens = model.generate(**padded(2, 60, "right"), **GREEDY, num_beams=2)
@@ -95,7 +89,7 @@ def test_a_static_cache_of_the_decoder_is_served_locally(client: attnd.Client) -
     settings = {**GREEDY, "cache_implementation": "static"}
     inputs = padded(2, 60, "right")
     expected = model.generate(**inputs, **settings)
-    with attnd.transformers.attach(model, client, min_length=0):
+    with attnd.transformers.attach(model, client, min_length=0, decoder=False):
         assert torch.equal(model.generate(**inputs, **settings), expected)
 
 
