@@ -241,6 +241,7 @@ class BlockingLocalSession(LocalSession):
             parts = say(self._wire) if self._wire.quiet else None
             if parts is None:
                 return None
+            at = time.monotonic() + seconds
             try:
                 self._socket.sendmsg(parts, (), socket.MSG_NOSIGNAL)
             except OSError:
@@ -251,7 +252,7 @@ class BlockingLocalSession(LocalSession):
                 if answer is None:
                     if data is not None:
                         self._wire.hear(memoryview(data))
-                    answer = self._run(self._answer(accept(), time.monotonic() + seconds))
+                    answer = self._run(self._answer(accept(), at))
             except BaseException as error:
                 raise self._error_of(error) from None
         return answer

@@ -119,7 +119,7 @@ def close(state: State, recovery: Recovery) -> Operation[None]:
 
 
 def grow(state: State, max_tokens: int) -> Operation[None]:
-    """Moves what the session keeps to another one, whose rows may get so many tokens. Of a session with a log."""
+    """Moves what a session with a log keeps to another one, whose rows may get `max_tokens`."""
     recovery = state.recovery
     assert recovery is not None
     deadline = Deadline(state.core.options.timeout)

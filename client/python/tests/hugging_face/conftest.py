@@ -8,6 +8,9 @@ from typing import Any, Iterator
 
 import pytest
 
+import attnd
+from conftest import Server
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -35,3 +38,9 @@ def one_thread() -> Iterator[None]:
 def no_server_in_the_environment(monkeypatch: pytest.MonkeyPatch, attnd_binary: str) -> None:
     monkeypatch.delenv("ATTND_SERVER", raising=False)
     monkeypatch.setenv("ATTND_BINARY", attnd_binary)
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[attnd.Client]:
+    with attnd.Client(server.unix) as found:
+        yield found

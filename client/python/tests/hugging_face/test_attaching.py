@@ -24,12 +24,6 @@ from .libraries import torch, transformers
 from .models import by_eager, check_as_good_as_eager, kept, largest, make, padded, run
 
 
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
-
-
 def counted(handle: Any) -> list[str]:
     """Grows by the model's name on the server with each call."""
     calls: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -33,12 +33,6 @@ from .models import largest, padded, rms
 
 WAYS = {"greedy": GREEDY, "beams": BEAMS}
 BATCH = 3
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
 
 
 @pytest.mark.parametrize("way", WAYS)

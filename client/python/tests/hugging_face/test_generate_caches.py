@@ -10,7 +10,6 @@ import pytest
 import attnd
 import attnd.transformers
 from attnd.transformers import Refused
-from conftest import Server
 
 from .generating import (
     BEAMS,
@@ -28,12 +27,6 @@ from .libraries import torch, transformers
 from .models import largest
 
 remote_from = pytest.mark.parametrize("tokens", [0, 12, NEVER])
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
 
 
 @contextlib.contextmanager
@@ -150,7 +143,7 @@ class Decoding:
             return self._model(**self._fixed, decoder_input_ids=tokens, use_cache=True).logits
 
     def go(self, count: int) -> Any:
-        """So many tokens more; all of them. What is said depends on the position, lest it comes again and again."""
+        """Appends `count` tokens, and returns all. They depend on the position, lest one comes again and again."""
         for _ in range(count):
             best = self.logits(self.tokens[:, -1:])[:, -1].argmax(-1, keepdim=True)
             self.tokens = torch.cat([self.tokens, (best + self.tokens.shape[1]) % 126 + 2], 1)
@@ -166,6 +159,21 @@ def steps(client: attnd.Client) -> dict[int, int]:
     found = {info.id: info.steps for info in client.list_sessions()}
     assert found
     return found
+
+
+def test_several_tokens_in_parts_behind_a_cut(client: attnd.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many rows make parts of few tokens, and rows are cut before the first of them."""
+    model, inputs = make_decoder("T5"), sources("T5", 3, 40, "left")
+    local = Decoding(model, inputs, dynamic(model, "bare"))
+    monkeypatch.setattr("attnd.transformers._pieces._PIECE_BYTES", 1)
+    with attached(model, client) as handle:
+        remote = Decoding(model, inputs, handle.cache(max_tokens=40))
+        for decoding in (local, remote):
+            decoding.go(9)
+            decoding.drop(4)
+        more = torch.randint(2, 120, (3, 5), generator=torch.Generator().manual_seed(3))
+        assert largest(remote.logits(more) - local.logits(more)) < 1e-4
+        assert remote.cache.get_seq_length() == local.cache.get_seq_length() == 10
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
 import attnd
 import attnd.transformers
 from attnd.transformers import Refused
-from conftest import Server
 
 from .generating import CACHE, GREEDY, NEVER, await_no_sessions, generate, make_decoder, sources
 from .libraries import torch
 from .models import largest
 
 remote_from = pytest.mark.parametrize("tokens", [0, NEVER])
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
 
 
 def attached(model: Any, client: attnd.Client, tokens: int = 0) -> Any:

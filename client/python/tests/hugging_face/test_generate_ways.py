@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
 import attnd
 import attnd.transformers
-from conftest import Server
 
 from .generating import (
     BEAMS,
@@ -31,12 +30,6 @@ from .libraries import torch, transformers
 
 # From which number of cached tokens on the self attention is remote.
 remote_from = pytest.mark.parametrize("tokens", [0, 30, NEVER])
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
 
 
 SAMPLING: dict[str, Any] = {"do_sample": True, "max_new_tokens": 12, "temperature": 1.5, "top_k": 30}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
 import attnd
 import attnd.transformers
-from conftest import Server
 
 from .libraries import torch
 from .models import SIZES, make, padded
@@ -36,12 +35,6 @@ class Largest(TorchDispatchMode):
                 self.bytes = each.untyped_storage().nbytes()
                 self.by = f"{function} {list(each.shape)}"
         return result
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
 
 
 def largest(model: Any, inputs: dict[str, Any]) -> Largest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -13,12 +13,6 @@ from .libraries import torch
 from .models import make
 
 SELF, CROSS = 0, 1
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as made:
-        yield made
 
 
 def opened(client: attnd.Client, rows: int, dtype: str = "float32", max_tokens: int = 40) -> attnd.Session:

@@ -12,16 +12,9 @@ import pytest
 import attnd
 import attnd.transformers
 from attnd.transformers import Refused
-from conftest import Server
 
 from .libraries import torch, transformers
 from .models import SIZES, by_eager, largest, make, padded, run
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[attnd.Client]:
-    with attnd.Client(server.unix) as found:
-        yield found
 
 
 @pytest.fixture(params=[0, 1000], ids=["remote", "short"])

@@ -61,8 +61,8 @@ def attach(
         min_cached_tokens: a decoder's self-attention is computed locally until its rows (batch times beams) have so
             many tokens together, since a step would take longer. 0: never locally. None: measured now, likewise.
         replay_bytes: if the server, or a session, is lost, go on with another one, and the same tokens: self-attention
-            from a copy of so many bytes at most for each generation, cross attention from the encoder's output. 0: the
-            loss is an error of ``generate``.
+            from a copy of at most ``replay_bytes`` for each generation, cross attention from the encoder's output. 0:
+            the loss is an error of ``generate``.
         decoder: False leaves decoders alone.
         timeout: of each call and step, in seconds.
 

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 import torch
 
-# Rows are made for a multiple of so many keys.
+# The number of keys of a row that is made is a multiple of this.
 _GRAIN = 128
 
 

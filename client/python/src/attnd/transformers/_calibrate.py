@@ -77,8 +77,8 @@ def _states(handle: Handle, layer: Any, length: int, dtype: Any) -> Any:
     return states.normal_().transpose(1, 2)
 
 
-def seconds(function: Callable[[], None], before: Any) -> float:
-    """The median of some runs."""
+def seconds(function: Callable[[], Any], before: Any, of: Callable[[List[float]], float] = statistics.median) -> float:
+    """The median, or what `of` takes, of some runs."""
     function()
     found: List[float] = []
     for _ in range(_REPEATS):
@@ -87,4 +87,4 @@ def seconds(function: Callable[[], None], before: Any) -> float:
         start = time.perf_counter()
         function()
         found.append(time.perf_counter() - start)
-    return statistics.median(found)
+    return of(found)

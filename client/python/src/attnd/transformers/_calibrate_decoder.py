@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from attnd import SelfLayer
-from attnd.transformers._calibrate import Projection
+from attnd.transformers._calibrate import Projection, seconds
 from attnd.transformers._quick_step import QuickSteps
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from attnd.transformers._handle import Handle
 
 _TOKENS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
-_REPEATS = 9
 _BUDGET = 0.5  # seconds
 
 
@@ -43,6 +42,7 @@ def measure(handle: Handle, decoder: Decoder) -> int:
     ) as session:
         quick = QuickSteps(session, handle.timeout)
         have = 0
+        # The shortest of some runs counts: another process may take the CPUs for most of them.
         for tokens in _TOKENS:
             new = torch.zeros(1, tokens - have, layer.heads, layer.head_dim, dtype=dtype)
             session.append(0, new, new, layout="bshd", timeout=handle.timeout)
@@ -52,8 +52,8 @@ def measure(handle: Handle, decoder: Decoder) -> int:
                 if quick.attend(0, (one, one, one)) is None:
                     session.attend(0, one, one, one, layout="bshd", timeout=handle.timeout)
 
-            remotely = _best(remote, before)
-            locally = _best(_local(layer.heads, layer.head_dim, tokens, dtype), before)
+            remotely = seconds(remote, before, min)
+            locally = seconds(_local(layer.heads, layer.head_dim, tokens, dtype), before, min)
             have = session.lengths(0)[0]
             if remotely >= locally:
                 first = 0
@@ -64,18 +64,6 @@ def measure(handle: Handle, decoder: Decoder) -> int:
             if time.perf_counter() - start > _BUDGET:
                 break
     return first or 2 * tokens
-
-
-def _best(run: Callable[[], Any], before: Callable[[], None]) -> float:
-    """The shortest of some runs: another process may take the CPUs for most of them."""
-    run()
-    times = []
-    for _ in range(_REPEATS):
-        before()
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def _local(heads: int, dim: int, tokens: int, dtype: Any) -> Callable[[], Any]:

@@ -39,7 +39,6 @@ class CrossStore:
     """
 
     def __init__(self, handle: Handle, decoder: Decoder, sessions: List[Session]) -> None:
-        self.losses = 0
         self._handle = handle
         self._decoder = decoder
         self._sessions = sessions
@@ -85,7 +84,6 @@ class CrossStore:
             except (Unavailable, Aborted):
                 if not self._handle.recovers:
                     raise
-                self.losses += 1
                 self._end_session()
         return self._attend(layer, query, states, mask)
 

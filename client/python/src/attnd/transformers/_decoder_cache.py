@@ -42,6 +42,11 @@ class SessionCache(EncoderDecoderCache):  # type: ignore[misc]
         self.sessions = sessions
         handle.note_cache(self)
 
+    def check_is_of(self, handle: Handle, decoder: Decoder) -> None:
+        """Raises Refused if it was made for another model, or before the model was attached anew."""
+        if self.handle is not handle or self.decoder is not decoder:
+            raise Refused.of("cache", "one that was made for this model, as it is attached now", "another one's")
+
     def close(self) -> None:
         """Ends its sessions, and forgets everything: an empty cache."""
         self.reset()
@@ -87,7 +92,7 @@ class _SelfCache(_Fixed):
             self._store.note_moved()
 
     def crop(self, tokens: int) -> None:
-        """Keeps so many tokens; of a negative number, removes them, which is all that newer versions ask for."""
+        """Keeps the first `tokens`; if negative, removes as many from the end. Newer versions only ask for that."""
         if self._store.remote:
             count = int(tokens)  # a tensor in some versions
             self._store.cut(count if count > 0 else self._store.length + count)

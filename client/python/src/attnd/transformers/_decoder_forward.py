@@ -33,8 +33,7 @@ class _Forward(Method):
             cache = others.get("past_key_values")  # before transformers 5.24
         if not isinstance(cache, SessionCache):
             return self.original(hidden_states, *arguments, **others)
-        if cache.handle is not self._handle or cache.decoder is not self._decoder:
-            raise Refused.of("cache", "one that was made for this model, as it is attached now", "another one's")
+        cache.check_is_of(self._handle, self._decoder)
         self._check(hidden_states, others)
         return self._attend(cache, hidden_states, others)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, NamedTuple
 
-from attnd.transformers._families import check_layer, known_class
+from attnd.transformers._families import block_path, check_layer, known_class
 
 
 class _Shape(NamedTuple):
@@ -116,7 +116,7 @@ class Decoder:
 
     def path(self, index: int) -> str:
         """Of a block, for messages."""
-        return f"{self.name}.block.{index}".lstrip(".")
+        return block_path(self.name, index)
 
 
 def find_decoders(model: Any) -> List[Decoder]:

@@ -48,7 +48,7 @@ class Encoder:
 
     def path(self, index: int) -> str:
         """Of a layer, for messages."""
-        return f"{self.name}.block.{index}".lstrip(".")
+        return block_path(self.name, index)
 
     @property
     def takes_float_mask(self) -> bool:
@@ -82,6 +82,11 @@ def local_parts(model: Any, attached: List[str]) -> List[str]:
     """Paths of the stacks of the same family that stay local."""
     stacks = ((name, module) for name, module in model.named_modules() if known_class(module, _STACKS) is not None)
     return [name for name, module in stacks if name not in attached]
+
+
+def block_path(stack: str, index: int) -> str:
+    """Of a block of the stack that has this path."""
+    return f"{stack}.block.{index}".lstrip(".")
 
 
 def known_class(module: Any, known: Mapping[str, Any]) -> Any:

@@ -65,8 +65,7 @@ class PrepareCache(Method):
 
     def _of_users(self, given: Any, room: int, grows: bool) -> Any:
         if isinstance(given, SessionCache):
-            if given.handle is not self._handle or given.decoder is not self._decoder:
-                raise Refused.of("cache", "one that was made for this model, as it is attached now", "another one's")
+            given.check_is_of(self._handle, self._decoder)
             given.self_store.grow(given.self_store.length + room)
             return given
         if not _is_plain(given):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from transformers.cache_utils import DynamicLayer
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # How often a session looks for its tables: a server that restarts, or models that are replaced, in a row.
 _MAX_MOVES = 4
-# A step that moves rows and appends more tokens than this is made in two.
+# A step that changes rows and appends more tokens than this, or in several parts, is made in two.
 _MOST_APPENDED = 32
 # The most that is kept of a cache that may grow, where losses are errors.
 _GROWING_BYTES = 1 << 30
@@ -108,9 +108,9 @@ class SelfStore:
     def attend(self, layer: AttentionLayer, query: Any, key: Any, value: Any) -> Any:
         """Appends to a layer of a remote store, and attends. All are [rows, tokens, heads, head_dim]."""
         session = self._session or self._open(query.shape[0], key.dtype)
-        tokens = key.shape[1]
-        self._rearrange(session, tokens)
         parts = list(pieces(key, value))
+        if len(parts) > 1 or key.shape[1] > _MOST_APPENDED:
+            self._rearrange(session)
         for part in parts[:-1]:
             self._append(session, layer.index, *part)
         output = self._attend_quickly(layer, query, *parts[-1])
@@ -132,9 +132,7 @@ class SelfStore:
             query,
             key,
             value,
-            reorder=self._order,
-            truncate=None if self._cut is None else [self._cut] * query.shape[0],
-            key_starts=self._said_starts,
+            **self._pending(session.rows),
             expected_lengths=self.lengths[layer.index],
             layout="bshd",
             timeout=self._handle.timeout,
@@ -155,7 +153,7 @@ class SelfStore:
         self._moved = True
 
     def grow(self, max_tokens: int) -> None:
-        """Lets rows get so many tokens. What is in a session goes to a larger one.
+        """Lets rows get up to `max_tokens`. What is in a session goes to a larger one.
 
         Raises:
             OutOfRange: the session has less room, and there is no copy of what it has.
@@ -169,7 +167,7 @@ class SelfStore:
         self.max_tokens = max_tokens
 
     def cut(self, length: int) -> None:
-        """Rows of a remote store keep so many tokens."""
+        """Rows of a remote store keep their first `length` tokens."""
         if length < max(self.lengths):
             self._cut = length if self._cut is None else min(self._cut, length)
             self.lengths = [min(length, one) for one in self.lengths]
@@ -233,18 +231,19 @@ class SelfStore:
         session.append(index, key, value, layout="bshd", timeout=self._handle.timeout)
         self.lengths[index] += key.shape[1]
 
-    def _rearrange(self, session: Session, tokens: int) -> None:
-        """Moves rows in a step of its own, where many tokens are appended."""
-        if tokens <= _MOST_APPENDED or (self._order is None and self._cut is None and self._said_starts is None):
+    def _pending(self, rows: int) -> Dict[str, Any]:
+        """The changes of rows that the next step makes before it appends."""
+        return {
+            "reorder": self._order,
+            "truncate": None if self._cut is None else [self._cut] * rows,
+            "key_starts": self._said_starts,
+        }
+
+    def _rearrange(self, session: Session) -> None:
+        """Makes these changes in a step of its own."""
+        if self._order is None and self._cut is None and self._said_starts is None:
             return
-        rows = session.rows
-        session.step(
-            0,
-            reorder=self._order,
-            truncate=None if self._cut is None else [self._cut] * rows,
-            key_starts=self._said_starts,
-            timeout=self._handle.timeout,
-        )
+        session.step(0, **self._pending(session.rows), timeout=self._handle.timeout)
         self._order = self._cut = self._said_starts = None
 
     def _open(self, rows: int, dtype: Any) -> Session:
