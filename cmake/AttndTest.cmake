@@ -9,12 +9,37 @@ function(attnd_test name)
   # these two compute what they compare with. GCC sees uninitialized variables in the standard library with -O1 that are
   # none.
   set(optimize -O1)
-  if(ATTND_SANITIZE AND NOT name MATCHES "^(kernel|schedule)_")
+  if(CMAKE_BUILD_TYPE STREQUAL Debug OR (ATTND_SANITIZE AND NOT name MATCHES "^(kernel|schedule)_"))
     set(optimize -O0)
   endif()
-  target_compile_options(${name} PRIVATE $<$<NOT:$<CONFIG:Debug>>:${optimize}>
-                                         $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+  target_compile_options(${name} PRIVATE ${optimize} $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+  if(ATTND_PRECOMPILED)
+    attnd_precompiled(${ATTND_PRECOMPILED} ${optimize} precompiled)
+    target_precompile_headers(${name} REUSE_FROM ${precompiled})
+    # Nor does GCC see right how long a string of a precompiled header is.
+    target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds>)
+  endif()
   target_compile_definitions(${name} PRIVATE ATTND_GOLDEN_DIR="${PROJECT_SOURCE_DIR}/tests/golden")
   add_test(NAME ${name} COMMAND ${name} ${T_ARGS})
   set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+endfunction()
+
+# attnd_precompiled(HEADERS OPTIMIZE OUT): sets OUT to a target that compiles tests/precompiled/HEADERS.h once for all
+# tests that are compiled with OPTIMIZE. Most of a test's time is its headers': gRPC's alone take some seconds.
+function(attnd_precompiled headers optimize out)
+  set(target attnd_precompiled_${headers}${optimize})
+  set(${out} ${target} PARENT_SCOPE)
+  if(TARGET ${target})
+    return()
+  endif()
+  set(folder ${PROJECT_SOURCE_DIR}/tests/precompiled)
+  add_executable(${target} ${folder}/main.cc) # as the tests are: a library is compiled otherwise
+  target_link_libraries(${target} PRIVATE attnd_warnings GTest::gmock)
+  if(headers STREQUAL calls)
+    target_link_libraries(${target} PRIVATE attnd_proto)
+  endif()
+  target_compile_options(${target} PRIVATE ${optimize} $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
+                                           # ccache compares what a header says, not when it was written
+                                           $<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>)
+  target_precompile_headers(${target} PRIVATE ${folder}/${headers}.h)
 endfunction()

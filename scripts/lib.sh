@@ -60,6 +60,8 @@ build_attnd() {
   [ $# -eq 0 ] || shift
   # Paths below the root are relative for ccache, so that build folders and checkouts share what they compile alike.
   export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
+  # Needed where headers are precompiled (cmake/AttndTest.cmake).
+  export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
   command -v ccache >/dev/null && cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
   step "Configuring ($preset)" "$logs/configure.log" cmake --preset "$preset" -S "$root" -B "$build" "${cache[@]}" "$@"
   step "Building ($preset; some minutes the first time)" "$logs/build.log" cmake --build "$build" "${targets[@]}"

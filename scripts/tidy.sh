@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Runs clang-tidy (the checks in .clang-tidy) over the sources that a build folder knows.
-#   scripts/tidy.sh [BUILD_DIR] [PATH_REGEX]     build, and everything but generated code, unless told
+# Runs clang-tidy (the checks in .clang-tidy) over the sources that a build folder knows, the last changed first.
+#   scripts/tidy.sh [--minutes N] [BUILD_DIR] [PATH_REGEX]     build, and everything but generated code, unless told
+# A file takes it half a minute. --minutes: none is begun when N are over; how many were left out is said.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
+minutes=
+if [ "${1:-}" = --minutes ]; then
+  [[ ${2:-} =~ ^[0-9]+$ ]] || fail "--minutes: expected a whole number, got ${2:-nothing}"
+  minutes=$2
+  shift 2
+fi
 build=${1:-$root/build}
 pattern=${2:-'^(src|server|client|examples)/'}
 [ -f "$build/compile_commands.json" ] || fail "no $build/compile_commands.json: configure first (cmake --preset release)"
@@ -13,5 +20,21 @@ cd "$root"
 mapfile -t sources < <(grep -oE '"file": "[^"]+' "$build/compile_commands.json" | cut -c 10- | sort -u |
   sed -n "s#^$root/##p" | grep -E "$pattern" | grep -v '^build')
 [ ${#sources[@]} -gt 0 ] || fail "nothing in $build/compile_commands.json matches $pattern"
-printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -n 2 clang-tidy -p "$build" --quiet --warnings-as-errors='*' 2>/dev/null
-echo "clang-tidy: ${#sources[@]} files"
+# What is not committed, then what commits changed, the newest first, then the rest.
+mapfile -t sources < <({ git diff --name-only HEAD; git log --format= --name-only; } 2>/dev/null |
+  awk 'NR == FNR { known[$0] = 1; left[NR] = $0; next } $0 in known { print; delete known[$0] }
+       END { for (i = 1; i in left; i++) if (left[i] in known) print left[i] }' <(printf '%s\n' "${sources[@]}") -)
+
+# A file of which a limit of time keeps clang-tidy is a line of $left.
+left=$(mktemp)
+trap 'rm -f "$left"' EXIT
+end=${minutes:+$(($(date +%s) + minutes * 60))}
+export build left end
+one_file() {
+  if [ -n "$end" ] && [ "$(date +%s)" -ge "$end" ]; then echo "$1" >>"$left"; return; fi
+  clang-tidy -p "$build" --quiet --warnings-as-errors='*' "$1" 2>/dev/null
+}
+export -f one_file
+printf '%s\0' "${sources[@]}" | xargs -0 -P "$(nproc)" -I '{}' bash -c 'one_file "$1"' _ '{}'
+skipped=$(wc -l <"$left")
+echo "clang-tidy: $((${#sources[@]} - skipped)) of ${#sources[@]} files${minutes:+, the last changed first, in $minutes minutes}"

@@ -1,0 +1,2 @@
+// What precompiles headers is a program of its own.
+int main() { return 0; }
