@@ -1,7 +1,7 @@
-# The README's example is examples/attend.cc to the letter.
+# The README's example is examples/quick.cc to the letter.
 file(READ ${ROOT}/README.md readme)
-file(READ ${ROOT}/examples/attend.cc example)
+file(READ ${ROOT}/examples/quick.cc example)
 string(FIND "${readme}" "```cpp\n${example}```" at)
 if(at EQUAL -1)
-  message(FATAL_ERROR "README.md does not quote examples/attend.cc as it is")
+  message(FATAL_ERROR "README.md does not quote examples/quick.cc as it is")
 endif()

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What the README shows, against a real server: examples/attend.cc finds that the trained T5's heads look as far back as
-# its table says, and the pictures in docs/images are what attnctl draws.
-#   example_test.sh ATTND ATTNCTL EXAMPLE DECODE IMAGES
+# The examples against a real server: quick runs, attend finds that the trained T5's heads look as far back as its table says, and
+# the pictures in docs/images are what attnctl draws.
+#   example_test.sh ATTND ATTNCTL QUICK ATTEND DECODE IMAGES
 set -euo pipefail
-attnd=$1 attnctl=$2 example=$3 decode=$4 images=$5
+attnd=$1 attnctl=$2 quick=$3 example=$4 decode=$5 images=$6
 folder=$(mktemp -d)
 address=unix:$folder/s
 "$attnd" --listen="$address" 2>"$folder/log" &
@@ -13,6 +13,7 @@ until "$attnctl" info --server="$address" >/dev/null 2>&1; do
   kill -0 "$server" # a server that is gone ends the test
 done
 
+"$quick" "$address" | grep -E '^computed in [0-9.]+(us|ms)$'
 "$example" "$address" | tee "$folder/out"
 [ "$(grep -c '^head [0-7] looks *[0-9.]* tokens back$' "$folder/out")" = 8 ]
 grep -q '^head 0 looks    2.0 tokens back$' "$folder/out"
