@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Runs the commands that a page shows, and compares what they print with what the page says they print.
 
-usage: page_commands.py PAGE ROOT ATTND ATTNCTL PYTHON
+usage: page_commands.py [--commands] PAGE ROOT ATTND ATTNCTL PYTHON
 
 A block that begins with ```console has commands after "$ ", each with the output that follows it. A command goes on after a
 line that ends in a backslash, and up to the end of a here-document. In the output a line "..." stands for any lines. After
 ```console varies the output may differ in its numbers: a measurement. Commands run one after another in one folder, with
 the binaries in PATH, a server behind ATTND_SERVER, and the Python package. Pictures that they write to docs/images must be
-those of the tree. Each number in the page's text, years and code apart, must stand in one of these blocks.
+those of the tree. Each number in the page's text, years and code apart, must stand in one of these blocks; with --commands
+the text is not looked at.
 """
 import os
 import pathlib
@@ -83,10 +84,15 @@ def run(page, environment, folder):
 
 
 def main():
-    page, root, attnd, attnctl, python = map(pathlib.Path, sys.argv[1:])
+    arguments = sys.argv[1:]
+    commands_alone = arguments[0] == "--commands"
+    page, root, attnd, attnctl, python = map(pathlib.Path, arguments[1:] if commands_alone else arguments)
     text = page.read_text(encoding="utf-8")
     failures = 0
-    for number in unfounded(text):
+    if not any(blocks(text)):
+        failures += 1
+        print(f"{page.name}: no block with commands")
+    for number in [] if commands_alone else unfounded(text):
         failures += 1
         print(f"{page.name}: {number} stands in none of its commands")
     with tempfile.TemporaryDirectory() as name:
