@@ -34,7 +34,7 @@ struct Answer {
 // Answers by the ids of their pieces. A node moves from one map to another without an allocation.
 using Answers = std::map<std::uint64_t, Answer>;
 
-// A piece from its arrival until it is computed.
+// A piece from its arrival until its computation ends.
 struct Piece {
   Decoded<v1::StreamAttentionRequest> request;
   Pass pass;
@@ -335,7 +335,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
   ComputeOptions options_;                // constant; all pieces share its cancel token
   grpc::ByteBuffer incoming_;             // owned by gRPC while a read is under way
   Answer outgoing_;                       // owned by gRPC while a write is under way
-  StallWatch::Transfer write_;            // likewise
+  StallWatch::Transfer write_;            // its time limit
   bool asks_ = false;                     // the client waits for kLetInHeader, which has not been sent
   std::atomic<bool> begun_{false};        // a piece has arrived
   std::atomic<bool> more_{false};         // the last piece that arrived announced another

@@ -11,13 +11,14 @@
 
 namespace attnd::server {
 
-// Counted for each piece beside its message and its tensors: the server's bookkeeping and the answer's small fields.
+// Counted for each piece in addition to its message and its result: the server's bookkeeping and the answer's small
+// fields.
 inline constexpr std::int64_t kPieceOverheadBytes = 4096;
 
 // Pieces are read one at a time, computed concurrently, and answered one at a time in the order in which they finish. A
-// piece is computed once its message and its result fit into the window beside those of the other pieces, or alone if
-// it is larger than the window. Until then it waits, and nothing more is read: a stream holds at most its window and
-// one message, however slowly its answers are read. An answer counts until it is written.
+// piece is computed once its message and its result fit into the window together with those of the other pieces, or
+// alone if it is larger than the window. Until then it waits, and nothing more is read: a stream holds at most its
+// window and one message, however slowly its answers are read. An answer counts until it is written.
 //
 // The driver reports each event, asks Next for the step that follows, does it, and calls Done; it repeats this until
 // there is nothing to do. Only Arrived allocates memory: if that fails, it throws std::bad_alloc and has changed

@@ -47,9 +47,9 @@ struct SessionAnswer {
 };
 
 // Drives one session. It reads up to two messages ahead of the step under computation, and begins no step while an
-// answer waits behind the one being written. So beside its reservation it holds at most three messages and three
-// results, all charged to the ledger, however slowly its answers are read. It is in the host's table until its end; by
-// then all it kept is freed or parked. Thread-safe.
+// answer waits behind the one being written. So in addition to its reservation it holds at most three messages and
+// three results, all charged to the ledger, however slowly its answers are read. It is in the host's table until its
+// end; by then all it kept is freed or parked. Thread-safe.
 class SessionDriver : public OpenSession {
  public:
   // In the gate, by `pass`, until it has ended.
@@ -174,7 +174,7 @@ class SessionDriver : public OpenSession {
   memory::Ticket reserved_;              // destroyed after the session
   std::unique_ptr<Session> session_;     // set by open or resume; then used by the running step
   std::string token_;                    // set with the session; empty if it cannot be resumed
-  absl::Duration grace_;                 // likewise
+  absl::Duration grace_;                 // how long the session is kept without a connection
   std::shared_ptr<SessionDriver> self_;  // from Start to Release
 
   absl::Mutex mutex_;

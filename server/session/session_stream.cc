@@ -75,7 +75,7 @@ class Stream final : public RawReactor, public SessionDriver {
   grpc::CallbackServerContext& context_;  // until OnDone
   grpc::ByteBuffer incoming_;             // owned by gRPC while a read is under way
   SessionAnswer outgoing_;                // owned by gRPC while a write is under way
-  StallWatch::Transfer write_;            // likewise
+  StallWatch::Transfer write_;            // its time limit
 };
 
 }  // namespace

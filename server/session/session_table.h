@@ -66,7 +66,7 @@ class OpenSession {
 class SessionTable {
  public:
   struct Use {
-    std::int64_t open = 0;
+    std::int64_t open = 0;     // parked ones included
     std::int64_t evicted = 0;  // since the server's start
     std::int64_t most = 0;     // the most that may be open
     std::int64_t most_of_peer = 0;
@@ -102,7 +102,7 @@ class SessionTable {
 
   // In the order of their ids. May throw std::bad_alloc.
   v1::ListSessionsResponse List() const;
-  // Errors: NOT_FOUND.
+  // Ends the session with this id, for an operator. Errors: NOT_FOUND.
   absl::Status Evict(std::uint64_t id);
 
   // For a stopping server: adds no further session and notifies the open ones.

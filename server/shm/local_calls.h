@@ -1,4 +1,4 @@
-// What the socket PATH.shm offers beside the fixed messages of attnd/shm/protocol.h: calls in datagrams
+// What the socket PATH.shm offers in addition to the fixed messages of attnd/shm/protocol.h: calls in datagrams
 // (attnd/v1/local.proto). The listener moves the datagrams; a LocalCalls handles the calls.
 #pragma once
 
@@ -33,7 +33,7 @@ class DatagramSink {
   // Sends a datagram of at most kMaxDatagramBytes, or keeps it until the socket has room. Does nothing once the
   // connection is closed. `held` is released once the datagram is sent or lost. Never waits. Thread-safe.
   virtual void Send(std::string datagram, std::shared_ptr<const void> held) = 0;
-  // Pause stops receiving from the peer, after the datagram being taken, until Resume. They must alternate.
+  // Pause stops receiving from the peer, after the datagram being taken, until Resume. The two must alternate.
   // Thread-safe.
   virtual void Pause() = 0;
   virtual void Resume() = 0;

@@ -66,7 +66,7 @@ PeerSocket::Sent PeerSocket::TrySend(absl::string_view datagram) {
 }
 
 void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
-  // `held` is destroyed after the lock is released, because that may wait.
+  // `held` is destroyed after the lock is released, because its destructor may wait.
   absl::MutexLock lock(&mutex_);
   if (!fd_.valid()) return;
   const bool first = kept_.empty();

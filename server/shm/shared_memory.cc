@@ -143,7 +143,7 @@ absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, absl::string_vie
 
   absl::MutexLock lock(&mutex_);
   if (const absl::Status allowed = CheckOwnerLimits(owner, size); !allowed.ok()) return allowed;
-  // CheckOwnerLimits has bounded `size` by an std::int64_t.
+  // `size` fits std::int64_t: CheckOwnerLimits has bounded it by max_connection_bytes.
   std::variant<memory::Ticket, memory::LedgerRefusal> taken =
       ledger_.Take(ledger_.AccountOf(user), static_cast<std::int64_t>(size));
   if (const auto* const refusal = std::get_if<memory::LedgerRefusal>(&taken)) return Refusal(*refusal);

@@ -68,8 +68,9 @@ struct Tag {
 };
 
 // These accept exactly what protobuf's own parser accepts: a tag in at most five bytes, its surplus bits dropped, its
-// field number not zero; a length in at most five bytes, below 2 GiB less 16 bytes; a varint in at most ten bytes. They
-// check nothing else, so a caller who lets protobuf parse the fields skipped here gets protobuf's answer.
+// field number not zero and its wire type known; a length in at most five bytes, below 2 GiB less 16 bytes; a varint in
+// at most ten bytes; groups within protobuf's nesting limit. They check nothing else, so a caller who lets protobuf
+// parse the fields skipped here gets protobuf's answer.
 std::optional<Tag> ReadTag(SegmentCursor& cursor);
 std::optional<std::size_t> ReadLength(SegmentCursor& cursor);
 
