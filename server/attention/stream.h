@@ -44,7 +44,8 @@ class JobStreams {
   RawReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
   void Add(const std::shared_ptr<JobStream>& stream);
   void Remove(const JobStream* stream);
-  // For a stopping server: from now on, answers say that it is going away. Returns how many streams are left.
+  // For a stopping server: ends the streams that have been quiet for `quiet`, and returns how many are left. From now
+  // on, answers say that the server is going away.
   std::int64_t EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
   bool going_away() const { return going_away_.load(std::memory_order_relaxed); }
 
