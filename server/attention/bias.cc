@@ -15,11 +15,11 @@ namespace {
 
 using Request = v1::ComputeAttentionRequest;
 
-// Whether the table has the request's heads: all of them, or from first_head on.
+// Checks that the table has the request's heads: all of them, or those from first_head on.
 absl::Status CheckHeads(const Request& request, const bias::BiasTable& table, absl::string_view table_name,
                         absl::string_view model_name) {
   const std::string owner = absl::StrCat("table \"", table_name, "\" of model \"", model_name, "\"");
-  // A piece of a call is told what the call would be.
+  // For a piece, check the heads of the whole call.
   const std::int64_t taken = request.has_first_head() ? request.table_heads() : request.heads();
   if (taken != 0 && taken != table.heads()) {
     return InvalidField("heads", absl::StrCat(table.heads(), " (the heads of ", owner, "), or first_head to be set"),

@@ -1,4 +1,4 @@
-// Which bias a ComputeAttention request asks for: that of a model's table, or none.
+// The bias that a ComputeAttention request asks for: a model's table, or none.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +13,15 @@
 
 namespace attnd::server {
 
-// Whether `bias` is known and goes with what the request names of a model. To be called before the model is looked up:
-// a request with BIAS_NONE has none. Errors: INVALID_ARGUMENT naming the field.
+// Checks that `bias` is a known value, and that a request with BIAS_NONE names no model, version, table or heads. Call
+// it before looking the model up: a request with BIAS_NONE has none. Errors: INVALID_ARGUMENT naming the field.
 absl::Status CheckBias(const v1::ComputeAttentionRequest& request);
 
-// The table that the request names, borrowed from `model`, which has the request's heads. Errors: NOT_FOUND;
-// INVALID_ARGUMENT naming the field.
+// Returns the table that the request names, borrowed from `model`, after checking that it has the request's heads.
+// Errors: NOT_FOUND; INVALID_ARGUMENT naming the field.
 absl::StatusOr<const bias::BiasTable*> TableOf(const v1::ComputeAttentionRequest& request, const model::Model& model);
 
-// The view that kernels take of a table's per-offset form, which must outlive it, from `first_head` on.
+// A kernel's view of a table's per-offset form, starting at `first_head`. `form` must outlive it.
 kernel::BiasView ViewOf(const bias::OffsetForm& form, std::int64_t first_head);
 
 }  // namespace attnd::server

@@ -1,4 +1,4 @@
-// The contract's element types as the engine has them.
+// Converts the protocol's element types to the engine's.
 #pragma once
 
 #include <optional>
@@ -8,7 +8,7 @@
 
 namespace attnd::server {
 
-// nullopt for unset and for what this server does not know.
+// Returns nullopt for unset and unknown types.
 inline std::optional<tensor::DType> EngineDtype(v1::Dtype dtype) {
   switch (dtype) {
     case v1::DTYPE_FP32:

@@ -23,26 +23,26 @@
 namespace attnd::server {
 namespace {
 
-// Of what a request holds: its message, as far as it may be long.
+// Bytes of the request's large fields: tensors, key_bits and key_bias. Lists of a number per sequence are not counted.
 std::int64_t SizeOf(const v1::ComputeAttentionRequest& request, const RequestTensors& tensors) {
   const std::size_t key_bias = static_cast<std::size_t>(request.key_bias_size()) * sizeof(float);
   return static_cast<std::int64_t>(tensors.q.size + tensors.k.size + tensors.v.size + request.key_bits().size() +
                                    key_bias);
 }
 
-// Whether validating and planning a request takes more than about 0.1 ms: what all its sequences have in common takes
-// no time, what tells them apart some 100 ns each. The fields are not validated yet.
+// Whether validating and planning a request takes more than about 0.1 ms: fields shared by all sequences take no time,
+// fields per sequence some 100 ns each. The request is not validated yet.
 bool TakesLongToPrepare(const v1::ComputeAttentionRequest& request) {
   constexpr std::size_t kLong = 1024;
   const auto numbers = static_cast<std::size_t>(
       std::max({request.query_lengths_size(), request.key_lengths_size(), request.key_starts_size(),
                 request.query_offsets_size(), request.prefix_lengths_size(), request.query_segments_size(),
                 request.kv_rows_size()}));
-  constexpr int kManyBiases = 1 << 16;  // of which each is looked at alone
+  constexpr int kManyBiases = 1 << 16;  // validation looks at each value
   return numbers > kLong || request.key_bits().size() > kLong || request.key_bias_size() > kManyBiases;
 }
 
-// Where the queue was too long it says so, and when to come back.
+// The outcome's status; if the queue was too long, an error with a retry delay.
 absl::Status StatusOf(const schedule::Outcome& outcome, schedule::Clock::time_point deadline,
                       absl::Duration max_queue_time) {
   if (outcome.come_back == absl::ZeroDuration()) return outcome.status;
@@ -50,7 +50,8 @@ absl::Status StatusOf(const schedule::Outcome& outcome, schedule::Clock::time_po
   return TooLongError(too_long, deadline, max_queue_time);
 }
 
-// The preparation of a request, as a work of one item. Its cost is such that it is not done on the submitting thread.
+// Prepares a request, as a work of one item. Its cost is above kInlineCost, so that it does not run on the submitting
+// thread.
 class Preparation final : public schedule::Work {
  public:
   explicit Preparation(std::function<void()> prepare) : prepare_(std::move(prepare)) {}
@@ -73,16 +74,16 @@ class Preparation final : public schedule::Work {
 
 }  // namespace
 
-// What a request holds from its admission until its result is handed over.
+// What a request holds from its start until its result is handed over.
 struct AttentionEngine::Job {
   std::shared_ptr<const model::Model> model;  // null with BIAS_NONE
   ValidAttention valid;
   std::optional<schedule::AttentionPlan> plan;
-  std::int64_t work_bytes = 0;  // of the result's lease, for what exists while it is computed
+  std::int64_t work_bytes = 0;  // the part of result.lease for memory that only the computation needs
   AttentionResult result;
-  Done done;  // once nothing can fail any more before the scheduler has the work
+  Done done;  // set last, when nothing can fail before the scheduler takes the work
 
-  // The result of a computation that has succeeded, with what is said of it.
+  // Completes the result of a computation that succeeded: sets its header and gives work_bytes back.
   absl::Status Complete(absl::Duration prepared, const schedule::Outcome& outcome) {
     return memory::CatchNoMemoryIn([&] {
       v1::ComputeAttentionResponse& header = result.header;
@@ -93,7 +94,7 @@ struct AttentionEngine::Job {
       header.set_dtype(valid.output_dtype);
       *header.mutable_queue_time() = ToProto(prepared + outcome.queued);
       *header.mutable_compute_time() = ToProto(outcome.computed);
-      result.lease.GiveBack(work_bytes);  // the work is gone
+      result.lease.GiveBack(work_bytes);  // the work has been destroyed
     });
   }
 };
@@ -127,7 +128,7 @@ absl::Status AttentionEngine::Prepare(const v1::ComputeAttentionRequest& request
   if (request.bias() != v1::BIAS_NONE) {
     ATTND_ASSIGN_OR_RETURN(job.model, registry_.Find(request.model(), request.version()));
   }
-  // For lists that are made before anything else of the call is known.
+  // Reserved first: Validate allocates these lists before the sizes of everything else are known.
   const std::int64_t places = PlacesBytes(request);
   if (places > 0) {
     ATTND_ASSIGN_OR_RETURN(memory::Ticket lists, Admit(ledger_, AccountOf(options), places, job.result.lease.bytes()));
@@ -177,7 +178,7 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
   if (!TakesLongToPrepare(request)) {
     return Compute(request, tensors, std::move(options), std::move(done), max_sent_bytes);
   }
-  // What it holds while it waits.
+  // What the request holds until it is prepared.
   struct Waiting {
     Done done;
     memory::Ticket lease;
@@ -203,7 +204,7 @@ void AttentionEngine::ComputeAside(const v1::ComputeAttentionRequest& request, c
   });
   if (!made.ok()) {
     aside = {};
-    waiting.reset();  // whoever is told finds nothing held
+    waiting.reset();  // so that nothing is held when `done` is called
     return done(made);
   }
   waiting->done = std::move(done);
@@ -254,7 +255,7 @@ void AttentionEngine::Run(absl::FunctionRef<absl::Status(const ComputeOptions&, 
       absl::StatusOr<AttentionResult> result(completed.ok() ? absl::StatusOr<AttentionResult>(std::move(job->result))
                                                             : absl::StatusOr<AttentionResult>(completed));
       const Done told = std::move(job->done);
-      job.reset();  // whoever is told finds nothing held but the result
+      job.reset();  // so that only the result is held when `told` is called
       told(std::move(result));
     };
     return absl::OkStatus();
@@ -266,8 +267,8 @@ void AttentionEngine::Run(absl::FunctionRef<absl::Status(const ComputeOptions&, 
     return done(begun);
   }
   job->done = std::move(done);
-  options.caller = AccountOf(options).get();  // whose ticket the job holds until it is done
-  job.reset();                                // the last to hold it is `ended`
+  options.caller = AccountOf(options).get();  // kept alive by the job's ticket
+  job.reset();                                // only `ended` holds it now
   scheduler_.Submit(std::move(work), std::move(options), std::move(ended));
 }
 

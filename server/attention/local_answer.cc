@@ -18,7 +18,8 @@ void SetBytes(const Buffer& buffer, std::string& bytes) {
   bytes.assign(reinterpret_cast<const char*>(buffer.data()), buffer.size());
 }
 
-// LocalReply{answer: {id, code: RESOURCE_EXHAUSTED}}, which is short enough to lie in the string itself.
+// LocalReply{answer: {id, code: RESOURCE_EXHAUSTED}}; short enough for std::string's inline buffer, so nothing is
+// allocated.
 std::string ShortestAnswer(std::uint64_t id) {
   using google::protobuf::internal::WireFormatLite;
   std::array<std::uint8_t, 15> bytes;

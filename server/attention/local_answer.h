@@ -1,4 +1,4 @@
-// The datagrams that go to a local caller (attnd/v1/local.proto).
+// Datagrams to a local caller (attnd/v1/local.proto).
 #pragma once
 
 #include <cstdint>
@@ -10,18 +10,18 @@
 
 namespace attnd::server {
 
-// What of an answer is neither output nor log-sum-exp takes less than this.
+// Upper bound on an answer's bytes other than output and log-sum-exp.
 inline constexpr std::int64_t kAnswerHeaderBytes = 1024;
-// Room for a result in an answer.
+// The most bytes of output and log-sum-exp in an answer.
 inline constexpr std::int64_t kMaxAnsweredBytes = static_cast<std::int64_t>(kMaxDatagramBytes) - kAnswerHeaderBytes;
 
-// Answers to the call `id`. An error has the words and details that gRPC's callers get; ErrorAnswer never throws, and
-// without memory for that is RESOURCE_EXHAUSTED without words.
+// Answers to the call `id`. An error has the message and details that gRPC's callers get. ErrorAnswer never throws:
+// without memory it returns RESOURCE_EXHAUSTED without a message.
 std::string ErrorAnswer(std::uint64_t id, const absl::Status& status);
-// `result` within kMaxAnsweredBytes.
+// `result` must fit kMaxAnsweredBytes.
 std::string ResultAnswer(std::uint64_t id, const AttentionResult& result);
 
-// The answer to a hello: whether calls are taken, and sessions.
+// The answer to a hello: whether the server takes calls, and sessions.
 std::string Welcome(const absl::Status& status, bool sessions);
 
 }  // namespace attnd::server

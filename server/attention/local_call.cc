@@ -13,7 +13,7 @@
 namespace attnd::server {
 namespace {
 
-// A request that is within a datagram keeps the bound on what is not a tensor.
+// So a request in a datagram cannot exceed the limit on the fields that are not tensors.
 static_assert(Limits().max_header_bytes >= static_cast<std::int64_t>(kMaxDatagramBytes));
 
 absl::StatusOr<schedule::Clock::time_point> DeadlineOf(const v1::LocalCall& call) {
@@ -45,7 +45,7 @@ void LocalCall::Start(AttentionEngine& engine, CallGate& gate, Answered answered
 absl::Status LocalCall::Prepare(const Limits& limits) {
   ATTND_ASSIGN_OR_RETURN(options_.deadline, DeadlineOf((*request_)->call()));
   const v1::ComputeAttentionRequest& request = (*request_)->call().request();
-  // Cheap to rule out for all but a limit that is smaller than a datagram.
+  // ByteSizeLong is needed only if the limit is smaller than a datagram.
   if (limits.max_request_bytes < static_cast<std::int64_t>(kMaxDatagramBytes)) {
     const std::int64_t bytes = static_cast<std::int64_t>(request.ByteSizeLong());
     if (bytes > limits.max_request_bytes) {
@@ -59,14 +59,15 @@ absl::Status LocalCall::Prepare(const Limits& limits) {
 }
 
 void LocalCall::End(absl::StatusOr<AttentionResult> result) {
-  // Nobody needs it any more.
+  // The request is no longer needed.
   tensors_ = {};
   request_ = nullptr;
   std::string answer;
   absl::Status ended = result.status();
   if (ended.ok()) ended = memory::CatchNoMemoryIn([&] { answer = ResultAnswer(id(), *result); });
   if (ended.ok()) {
-    // Held until the result is sent. One in shared memory is with its caller already, who may use the room at once.
+    // Held until the result is sent. A result in shared memory has already reached its caller: its reservation ends
+    // here, so that the caller's next call can use the bytes.
     if (result->output.size() > 0 || result->log_sum_exp.size() > 0) {
       lease_ = std::move(result->lease);
       lease_.GiveBack(result->request_bytes);
@@ -74,8 +75,8 @@ void LocalCall::End(absl::StatusOr<AttentionResult> result) {
   } else {
     answer = ErrorAnswer(id(), ended);
   }
-  result = memory::NoMemoryError();  // lets go of what it holds
-  // What it refers to holds the call; it is not kept in a circle.
+  result = memory::NoMemoryError();  // frees what is left of the result
+  // `answered_` refers to an object that holds this call: clear it to break the cycle.
   const Answered answered = std::exchange(answered_, nullptr);
   answered(std::move(answer), shared_from_this());
 }

@@ -1,4 +1,4 @@
-// One call that came over a local socket.
+// One call over a local socket.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,14 @@
 
 namespace attnd::server {
 
-// The twin of service.cc's Call. In the gate until its answer is sent, or lost: whoever sends the answer holds the call
-// for as long. Borrows the engine and the gate.
+// The counterpart of UnaryCall (unary_call.cc). It stays in the gate until its answer is sent or lost: whoever sends
+// the answer holds the call until then. Borrows the engine and the gate.
 class LocalCall final : public std::enable_shared_from_this<LocalCall> {
  public:
-  // Takes the answer and the call, once, on any thread; it must not block.
+  // Receives the answer and the call, once, on any thread; must not block.
   using Answered = std::function<void(std::string answer, std::shared_ptr<LocalCall> call)>;
 
-  // `account`: the caller's, of the engine's ledger.
-  // `request` has a call.
+  // `request` must have a call. `account`: the caller's, in the engine's ledger.
   LocalCall(std::unique_ptr<OnArena<v1::LocalRequest>> request, std::shared_ptr<memory::Account> account)
       : id_((*request)->call().id()), request_(std::move(request)) {
     options_.account = std::move(account);
@@ -32,10 +31,10 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
 
   std::uint64_t id() const { return id_; }
 
-  // Computes, and calls `answered`, which may be before this returns. Once. Never throws, and `answered` must not.
+  // Computes, and calls `answered` once, possibly before this returns. Never throws, and `answered` must not.
   void Start(AttentionEngine& engine, CallGate& gate, Answered answered);
 
-  // Ends the call early, unless it has ended. Call it without a lock that `answered` takes.
+  // Ends the call early, unless it has ended. Must not be called with a lock held that `answered` takes.
   void Cancel() { options_.cancel.Cancel(); }
 
  private:
@@ -43,11 +42,11 @@ class LocalCall final : public std::enable_shared_from_this<LocalCall> {
   void End(absl::StatusOr<AttentionResult> result);
 
   const std::uint64_t id_;
-  std::unique_ptr<const OnArena<v1::LocalRequest>> request_;  // until the result is there
-  RequestTensors tensors_;                                    // views of the request's
+  std::unique_ptr<const OnArena<v1::LocalRequest>> request_;  // until the result is ready
+  RequestTensors tensors_;                                    // views of the request
   ComputeOptions options_;
   Answered answered_;
-  Pass pass_;  // goes after the lease
+  Pass pass_;  // destroyed after the reservation
   memory::Ticket lease_;
 };
 

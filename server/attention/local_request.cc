@@ -14,7 +14,7 @@ namespace {
 using google::protobuf::UnknownField;
 using google::protobuf::UnknownFieldSet;
 
-// The last field of this number, as protobuf has it for a repeated scalar; null if there is none.
+// The last occurrence of a field, which is the one that counts in protobuf; null if there is none.
 const UnknownField* Last(const UnknownFieldSet& fields, int number, UnknownField::Type type) {
   for (int i = fields.field_count() - 1; i >= 0; --i) {
     const UnknownField& field = fields.field(i);
@@ -41,7 +41,7 @@ std::optional<RefusedCall> ParseRefusedCall(absl::string_view datagram, std::int
   const grpc::Slice bytes(request->length_delimited());
   const absl::Status status =
       Decode<v1::ComputeAttentionRequest>(grpc::ByteBuffer(&bytes, 1), max_header_bytes).status();
-  if (status.ok()) return std::nullopt;  // it is the rest that is wrong
+  if (status.ok()) return std::nullopt;  // the fault is outside the request
   return RefusedCall{id == nullptr ? 0 : id->varint(), status};
 }
 

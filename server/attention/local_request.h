@@ -1,4 +1,4 @@
-// Datagrams of a local caller that protobuf does not take.
+// Local datagrams that are not parsed as a whole LocalRequest: calls that protobuf refuses, and session messages.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,18 @@
 
 namespace attnd::server {
 
-// A call whose request is no ComputeAttentionRequest, with the error that gRPC's callers get for the same bytes.
+// A call whose request is not a valid ComputeAttentionRequest, with the error that gRPC's callers get for the same
+// bytes.
 struct RefusedCall {
   std::uint64_t id = 0;
   absl::Status status;
 };
 
-// `datagram`, which protobuf's parser has refused, as such a call; nullopt if it is none.
+// Reads `datagram`, which protobuf's parser has refused, as such a call; nullopt if it is not one.
 std::optional<RefusedCall> ParseRefusedCall(absl::string_view datagram, std::int64_t max_header_bytes);
 
-// The SessionRequest of a datagram that is a LocalRequest with nothing else in it, as it is on the wire; nullopt for
-// any other datagram.
+// The serialized SessionRequest in a datagram that is a LocalRequest with no other field; nullopt for any other
+// datagram.
 std::optional<absl::string_view> SessionMessageIn(absl::string_view datagram);
 
 }  // namespace attnd::server

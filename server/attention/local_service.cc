@@ -28,7 +28,7 @@ absl::Status CheckHello(const v1::LocalHello& hello, bool enabled) {
   return absl::UnimplementedError(absl::StrCat("version: expected ", kLocalVersion, ", got ", hello.version()));
 }
 
-// Datagrams are taken on one thread; calls end on any.
+// Take and Close are called on the listener's thread; calls end on any thread.
 class Caller final : public LocalConnection, public std::enable_shared_from_this<Caller> {
  public:
   Caller(AttentionEngine& engine, CallGate& gate, bool enabled, LocalSessions* sessions, const Peer& peer,
@@ -99,7 +99,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
     return absl::OkStatus();
   }
 
-  // Whether a call may have this id now. Only this thread adds calls.
+  // Checks that a call may use this id now. Only this thread adds calls.
   absl::Status CheckNewId(std::uint64_t id) {
     if (!takes_calls_) return absl::InvalidArgumentError("a call without a welcome");
     absl::MutexLock lock(&mutex_);
@@ -136,7 +136,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
     return absl::OkStatus();
   }
 
-  // False if as many calls as there may be are under way.
+  // Returns false if kMaxLocalCalls calls are under way.
   bool Add(const std::shared_ptr<LocalCall>& call) {
     absl::MutexLock lock(&mutex_);
     if (calls_.size() >= kMaxLocalCalls) return false;
@@ -163,7 +163,7 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
 
   void Answer(std::string answer, std::shared_ptr<LocalCall> call) {
     {
-      // Before its answer is sent: the caller may use the id again as soon as it has read that.
+      // Removed before its answer is sent: the caller may reuse the id as soon as it has read the answer.
       absl::MutexLock lock(&mutex_);
       if (closed_) return;
       calls_.erase(call->id());
@@ -178,12 +178,12 @@ class Caller final : public LocalConnection, public std::enable_shared_from_this
   const Peer peer_;
   const std::shared_ptr<memory::Account> account_;  // one for all connections of a user
   const std::shared_ptr<DatagramSink> sink_;
-  // Of the thread that takes datagrams.
+  // Used only by the listener's thread.
   bool greeted_ = false;
   bool takes_calls_ = false;
   bool had_session_ = false;
   bool session_closed_ = false;
-  std::shared_ptr<LocalSession> session_;  // null before the first, and if that could not begin
+  std::shared_ptr<LocalSession> session_;  // null before the first session message, and if the session could not begin
 
   absl::Mutex mutex_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;

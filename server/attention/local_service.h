@@ -1,4 +1,4 @@
-// Calls over local sockets: the twin of AttentionService (service.h) for the datagrams of attnd/v1/local.proto.
+// Calls over local sockets: the counterpart of AttentionService (service.h) for the datagrams of attnd/v1/local.proto.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,14 @@ namespace attnd::server {
 
 // The protocol's version.
 inline constexpr std::uint32_t kLocalVersion = 1;
-// Most calls under way on a connection.
+// The most calls under way on one connection.
 inline constexpr std::uint32_t kMaxLocalCalls = 256;
 
-// Thread-safe. Borrows the engine, the gate, through which every call goes, and the sessions.
+// Thread-safe. Borrows the engine, the gate, which every call enters, and the sessions.
 class LocalService final : public LocalCalls {
  public:
-  // `enabled`: whether calls are taken at all; if not, a hello is answered so. `sessions`: null if there are none.
+  // `enabled`: if false, the server takes no calls and answers a hello with UNIMPLEMENTED. `sessions`: null if the
+  // server has none.
   LocalService(AttentionEngine& engine, CallGate& gate, bool enabled, LocalSessions* sessions = nullptr)
       : engine_(engine), gate_(gate), enabled_(enabled), sessions_(sessions) {}
 

@@ -1,4 +1,4 @@
-// The sessions that callers have over local sockets: what a connection asks of whoever keeps them.
+// Sessions over local sockets, as a connection uses them.
 #pragma once
 
 #include <memory>
@@ -8,13 +8,13 @@
 
 namespace attnd::server {
 
-// The session of one connection, on whose thread all of this is called. Nothing throws.
+// The session of one connection. All functions are called on the connection's thread; none throws.
 class LocalSession {
  public:
   virtual ~LocalSession() = default;
   // Takes a SessionRequest.
   virtual void Take(absl::string_view message) = 0;
-  // No more of them come, and the session is to end (LocalSessionClose).
+  // No more requests come, and the session is to end (LocalSessionClose).
   virtual void Close() = 0;
   // The connection has ended.
   virtual void Drop() = 0;
@@ -24,7 +24,8 @@ class LocalSession {
 class LocalSessions {
  public:
   virtual ~LocalSessions() = default;
-  // Begins a session, whose answers go to `sink`; null if it cannot, which `sink` has been told.
+  // Begins a session whose answers go to `sink`. Returns null if it cannot begin; the error has then been sent to
+  // `sink`.
   virtual std::shared_ptr<LocalSession> Begin(const Peer& peer, const std::shared_ptr<DatagramSink>& sink) = 0;
 };
 

@@ -1,4 +1,4 @@
-// Which keys the queries of a ComputeAttention request may see, and where the queries stand.
+// Masks and query positions of a ComputeAttention request.
 #pragma once
 
 #include "absl/status/status.h"
@@ -7,12 +7,13 @@
 
 namespace attnd::server {
 
-// `mask`, which is `of_table` where the request leaves it open. Errors: INVALID_ARGUMENT.
+// Sets attention.mask: the request's, or `of_table` if the request leaves it unset. Errors: INVALID_ARGUMENT.
 absl::Status SetMask(const v1::ComputeAttentionRequest& request, kernel::Mask of_table, kernel::Attention& attention);
 
-// Positions, lengths and what else says which keys are seen: query_offset or query_offsets, query_lengths, key_starts,
-// key_lengths, key_bits, the window and prefix_lengths; and key_bias. Lists are borrowed from `request`. The sizes and
-// the mask of `attention` must be set. Errors: INVALID_ARGUMENT naming the field, what was expected and what it was.
+// Sets positions, lengths and everything else that decides which keys are visible: query_offset or query_offsets,
+// query_lengths, key_starts, key_lengths, key_bits, the window and prefix_lengths; and key_bias. Lists are borrowed
+// from `request`. The sizes and the mask of `attention` must be set. Errors: INVALID_ARGUMENT naming the field, the
+// expected value and the value it had.
 absl::Status SetSequences(const v1::ComputeAttentionRequest& request, kernel::Attention& attention);
 
 }  // namespace attnd::server

@@ -1,4 +1,4 @@
-// The lists of numbers of a request.
+// The int64 lists of a request.
 #pragma once
 
 #include <cstddef>

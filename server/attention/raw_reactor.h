@@ -1,4 +1,4 @@
-// The reactor of the attention calls, on raw bytes.
+// The reactor of attention and session calls, on raw bytes.
 #pragma once
 
 #include "grpcpp/support/byte_buffer.h"
@@ -6,7 +6,7 @@
 
 namespace attnd::server {
 
-// Of streams, and of unary calls whose message the server reads itself.
+// For streams, and for unary calls whose message the server reads itself.
 using RawReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
 }  // namespace attnd::server

@@ -14,7 +14,7 @@ namespace {
 
 using Request = v1::ComputeAttentionRequest;
 
-// Whatever tells keys or positions apart in another way.
+// Checks that no other field that distinguishes keys or positions is set.
 absl::Status CheckAlone(const Request& r) {
   const auto count = [](const auto& list) { return static_cast<std::size_t>(list.size()); };
   return Refusal(contract::CheckBesideSegments({.query_offset = r.has_query_offset() ? 1U : 0U,
@@ -28,7 +28,8 @@ absl::Status CheckAlone(const Request& r) {
                                                 .kv_rows = count(r.kv_rows())}));
 }
 
-// Of sequences that begin at `starts` in rows of `length`, how long each is; the longest of them.
+// Appends the length of each sequence to `to`; the sequences begin at `starts` in rows of `length`. Returns the
+// longest.
 std::int64_t SetLengths(absl::Span<const std::int64_t> starts, std::int64_t length, std::vector<std::int64_t>& to) {
   std::int64_t longest = 0;
   for (std::size_t i = 0; i < starts.size(); ++i) {

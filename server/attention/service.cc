@@ -10,7 +10,7 @@
 namespace attnd::server {
 namespace {
 
-// Its place in the service, as protoc counts: in the order of attention.proto.
+// The method's index in the service, which protoc counts in the order of attention.proto.
 constexpr int kComputeAttention = 0;
 
 }  // namespace
@@ -23,8 +23,8 @@ AttentionService::AttentionService(AttentionEngine& engine, CallGate& gate, Stal
       peers_(engine.ledger(), std::move(options.proxies)),
       unary_intake_(options.intake),
       stream_intake_(options.intake) {
-  // To gRPC the call is a stream of one message each way, which is the same on the wire: for a unary call it would read
-  // the message before anybody is asked.
+  // Register the call as a stream of one message each way, which is the same on the wire: gRPC reads the message of a
+  // unary call before the intake can decide whether it may come.
   MarkMethodStreamed(kComputeAttention, nullptr);
   MarkMethodRawCallback(kComputeAttention,
                         new grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>(

@@ -17,16 +17,15 @@
 
 namespace attnd::server {
 
-// What an attention service is told at its start.
+// Options of the attention service.
 struct AttentionServiceOptions {
-  // Those that are trusted to name their callers (server/rpc/peers.h).
+  // Proxies that are trusted to name their callers (server/rpc/peers.h).
   std::vector<AddressRange> proxies;
-  // How many messages are received at a time, of unary calls and of streams each.
+  // How many messages are received at a time; applies to unary calls and to streams separately.
   schedule::IntakeOptions intake;
 };
 
-// Thread-safe. Borrows the engine, the gate, through which every call goes, and the watch over results that are not
-// read.
+// Thread-safe. Borrows the engine, the gate, which every call enters, and the stall watch.
 class AttentionService final
     : public v1::AttentionService::WithRawCallbackMethod_StreamAttention<v1::AttentionService::Service> {
  public:
@@ -34,13 +33,13 @@ class AttentionService final
 
   RawReactor* StreamAttention(grpc::CallbackServerContext* context) override;
 
-  // For a server that stops: ends streams of which nothing has been under way for `quiet`, and returns how many are
-  // left. From now on answers in streams say that the server goes away.
+  // For a stopping server: ends streams that have been quiet for `quiet`, and returns how many are left. From now on,
+  // answers in streams say that the server is going away.
   std::int64_t EndStreamsQuietFor(std::chrono::steady_clock::duration quiet) {
     return streams_.EndThoseQuietFor(quiet);
   }
 
-  // What waits to be received, and what was refused before it was.
+  // Messages that wait to be received, and those refused before they were.
   schedule::Intake::Use intake_use() const;
 
  private:
@@ -51,8 +50,8 @@ class AttentionService final
   CallGate& gate_;
   StallWatch& stalls_;
   const Peers peers_;
-  // Of unary calls and of streams: the former are small where the client sends large calls in pieces, so that they do
-  // not wait for those.
+  // Unary calls have an intake of their own: they are small where the client sends large calls in pieces, and so do not
+  // wait behind streams.
   schedule::Intake unary_intake_, stream_intake_;
   JobStreams streams_;
 };

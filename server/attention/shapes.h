@@ -1,4 +1,4 @@
-// Sizes, element types and layouts of a request's tensors and its result: what every kind of request checks alike.
+// Sizes, element types and layouts of a request's tensors and its result: the checks that all kinds of requests share.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 
 namespace attnd::server {
 
-// A tensor's shape, named for messages: [batch, heads, rows, dim] whatever the layout.
+// A tensor's shape, with names for error messages: [batch, heads, rows, dim] in either layout.
 struct Shape {
   std::int64_t batch;
   std::int64_t heads;
@@ -23,10 +23,10 @@ struct Shape {
   std::int64_t dim;
 };
 
-// nullopt if they do not fit 63 bits.
+// The size of a tensor in bytes; nullopt if it does not fit 63 bits.
 std::optional<std::int64_t> BytesOf(const Shape& shape, tensor::DType dtype);
 
-// What `field` would have to have, and that it has it. Errors: INVALID_ARGUMENT.
+// The bytes that `field` must have, and the check that it has them. Errors: INVALID_ARGUMENT.
 absl::StatusOr<std::int64_t> ExpectedBytes(absl::string_view field, const Shape& shape, tensor::DType dtype);
 absl::Status CheckBytes(absl::string_view field, std::int64_t expected, const Shape& shape, tensor::DType dtype,
                         std::size_t got);
@@ -34,7 +34,7 @@ absl::Status CheckBytes(absl::string_view field, std::int64_t expected, const Sh
 // Errors: INVALID_ARGUMENT.
 absl::Status CheckLayout(v1::Layout layout);
 
-// Fills in the strides of `view`, a TensorView or an OutputView.
+// Sets the strides of `view`, a TensorView or an OutputView.
 template <typename View>
 void SetStrides(v1::Layout layout, const Shape& shape, View& view) {
   const bool sequence_first = layout == v1::LAYOUT_BATCH_SEQUENCE_HEAD_DIM;
@@ -43,7 +43,7 @@ void SetStrides(v1::Layout layout, const Shape& shape, View& view) {
   view.row_stride = sequence_first ? shape.heads * shape.dim : shape.dim;
 }
 
-// The element types of q, k, v and `out`, and the products' precision. Returns that of the output. Errors:
+// Sets the element types of q, k, v and `out`, and the product precision. Returns the output's element type. Errors:
 // INVALID_ARGUMENT.
 absl::StatusOr<v1::Dtype> SetDtypes(v1::Dtype dtype, v1::Dtype output_dtype, v1::ProductPrecision precision,
                                     kernel::Attention& attention);
@@ -52,8 +52,8 @@ struct ResultBytes {
   std::int64_t output;
   std::int64_t log_sum_exp;  // 0 if not asked for
 };
-// The sizes of what will be allocated, and the strides of `out`, which is `shape`. Errors: RESOURCE_EXHAUSTED where
-// they exceed the limit.
+// Returns the sizes of the result, whose output has `shape`, and sets the strides of attention.out. Errors:
+// RESOURCE_EXHAUSTED if they exceed the limit.
 absl::StatusOr<ResultBytes> SetResult(v1::Layout layout, bool return_log_sum_exp, const Limits& limits,
                                       const Shape& shape, kernel::Attention& attention);
 

@@ -23,22 +23,22 @@
 namespace attnd::server {
 namespace {
 
-// A piece from its computation until its answer is with the transport. The message goes before its lease, and that
-// before the pass.
+// The answer of a piece, from its computation until the answer is with the transport. The message is destroyed before
+// its reservation, and the reservation before the pass.
 struct Answer {
   Pass pass;
   memory::Ticket lease;
   grpc::ByteBuffer message;
 };
 
-// By the ids of their pieces. A node moves from one map to another without taking memory.
+// Answers by the ids of their pieces. A node moves from one map to another without an allocation.
 using Answers = std::map<std::uint64_t, Answer>;
 
-// A piece from its arrival until it is computed.
+// A piece from its arrival until its computation ends.
 struct Piece {
   Decoded<v1::StreamAttentionRequest> request;
   Pass pass;
-  Answers answer;  // the one that it will get
+  Answers answer;  // its answer's node, allocated on arrival
 };
 
 absl::Status CheckCall(const v1::ComputeAttentionRequest& call) {
@@ -59,8 +59,8 @@ Answer MakeAnswer(std::uint64_t id, bool going_away, absl::StatusOr<AttentionRes
   return {{}, std::move(result->lease), EncodeReply(header, std::move(result->log_sum_exp), std::move(result->output))};
 }
 
-// Drives a StreamState: whatever happens is told to it under the lock, and what it decides is then done without. The
-// stream ends when nothing is read, computed or written any more, so nothing of this outlives it.
+// Drives a StreamState: events are reported to it under the lock, and its decisions carried out without the lock. The
+// stream ends once nothing is being read, computed or written, so no callback outlives this.
 class Stream final : public RawReactor, public JobStream, public schedule::Intake::Entry {
  public:
   Stream(AttentionEngine& engine, CallGate& gate, schedule::Intake& intake, JobStreams& streams, StallWatch& stalls,
@@ -71,7 +71,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     asks_ = context.client_metadata().count(contract::kAskHeader) != 0;
   }
 
-  // Once, before gRPC has the reactor. The stream lives from then on until gRPC is done with it.
+  // Call once, before gRPC has the reactor. The stream then lives until OnDone.
   void Start(const std::shared_ptr<Stream>& self) {
     streams_.Add(self);
     self_ = self;
@@ -88,7 +88,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     return ended;
   }
 
-  // Its turn has come to be received.
+  // The intake lets the stream receive its next piece.
   void Begin() override {
     waits_ = false;
     {
@@ -99,7 +99,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     StartRead(&incoming_);
   }
 
-  // Only its first piece is refused: others belong to what has begun.
+  // Only the first piece is refused: later ones belong to a call that has begun.
   void Late(const schedule::TooLong& too_long) override {
     if (begun_) return Begin();
     waits_ = false;
@@ -119,11 +119,13 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
 
   void OnWriteDone(bool ok) override {
     stalls_.End(write_);
-    // Before the stream may end: whoever waits for its end finds nothing held. Nobody else touches it until Written.
+    // Released before the stream can end, so that nothing is held when its end is seen. No other thread touches
+    // outgoing_ until Written.
     outgoing_.message.Clear();
     outgoing_.lease = {};
     outgoing_.pass.reset();
-    // Its answers are with the transport, and no more is said to follow: its caller's next one may be received.
+    // All answers are with the transport and no further piece is announced: another call of this caller may be
+    // received.
     if (--unanswered_ == 0 && !more_) intake_.Leave(*this);
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.Written(ok); });
   }
@@ -141,16 +143,16 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
   }
 
  private:
-  // A step, with what it needs of the members that the lock guards.
+  // A step, with what it needs of the members guarded by the lock.
   struct Next {
     StreamState::Step step;
     std::shared_ptr<Piece> piece;  // to be computed, or dropped
     Answers dropped;
-    grpc::Status status;  // of the end
+    grpc::Status status;  // the stream's final status
   };
 
-  // After this the reactor may be gone, and after the lock already if there is nothing to do: another thread may then
-  // have ended the stream.
+  // The reactor may be gone after this. If there is nothing to do, it may be gone as soon as the lock is released,
+  // because another thread may then end the stream.
   template <typename Change>
   void Update(Change change) {
     Next next;
@@ -191,7 +193,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     return next;
   }
 
-  // A step that does not finish the stream, which keeps the reactor until StreamState::Done.
+  // Carries out a step that does not finish the stream. The reactor lives at least until StreamState::Done.
   void Do(const Next& next) {
     if (next.step.give_up) GiveUp();
     if (next.step.write.has_value()) {
@@ -209,13 +211,15 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { state_.AllRead(); });
   }
 
-  // Tells a client that waits for it to send its first piece. The stream cannot end meanwhile: a read is under way.
+  // Tells a client that waits to be admitted to send its first piece. The stream cannot end meanwhile: a read is under
+  // way.
   void LetIn() {
     static_cast<void>(memory::CatchNoMemoryIn([this] { context_.AddInitialMetadata(contract::kLetInHeader, "1"); }));
     StartSendInitialMetadata();
   }
 
-  // Now if nothing is known to come, or once it is this stream's turn.
+  // Starts a read: at once if the stream has begun and announced no further piece, or still has its place in the
+  // intake; otherwise when its turn comes.
   void Read() {
     if ((begun_ && !more_) || intake_.Receives(*this)) return StartRead(&incoming_);
     intake_.Leave(*this);
@@ -230,7 +234,7 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     }
     if (joined == schedule::IntakeLine::Joined::kBegins) Begin();
     if (joined == schedule::IntakeLine::Joined::kRefused) Late(too_long);
-    // Given up meanwhile, by a thread that did not find it in the line yet.
+    // Given up meanwhile by a thread that did not yet find it in the intake.
     if (joined == schedule::IntakeLine::Joined::kWaits && options_.cancel.cancelled()) GiveUp();
   }
 
@@ -244,11 +248,11 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
     }
   }
 
-  // What is written from now on is to be taken in time.
+  // Starts the time limit for the next write.
   void Watch() { stalls_.Begin(write_, context_.c_call(), static_cast<std::int64_t>(outgoing_.message.Length())); }
 
-  // Takes the message that has arrived, which then waits for its turn. An error, or std::bad_alloc, says why the stream
-  // is to end: the read still counts as under way then.
+  // Takes the message that has arrived; its piece then waits to be computed. On an error, or std::bad_alloc, the stream
+  // is to end with it, and the read still counts as under way.
   absl::Status Take() {
     StreamState::Piece counted;
     counted.message_bytes = static_cast<std::int64_t>(incoming_.Length());
@@ -309,14 +313,14 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
           memory::CatchNoMemoryIn([&] { answer = MakeAnswer(id, streams_.going_away(), memory::NoMemoryError()); });
     }
     answer.pass = std::move(piece.pass);
-    piece.request = {};  // gives the message's slices back
+    piece.request = {};  // frees the message's slices
     Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       if (!answered.ok()) state_.Fail(answered);
       const auto bytes = static_cast<std::int64_t>(answer.message.Length());
       if (state_.Computed(id, bytes)) {
         answers_.insert(std::move(node));
       } else {
-        node = {};  // nobody wants it, and nothing is to be held once the stream has ended
+        node = {};  // dropped here: nothing may be held once the stream has ended
       }
     });
   }
@@ -327,21 +331,21 @@ class Stream final : public RawReactor, public JobStream, public schedule::Intak
   JobStreams& streams_;
   StallWatch& stalls_;
   grpc::CallbackServerContext& context_;  // until OnDone
-  std::shared_ptr<Stream> self_;          // until gRPC is done with the reactor
-  ComputeOptions options_;                // constant; its token is shared by all pieces
-  grpc::ByteBuffer incoming_;             // the read's, while one is under way
-  Answer outgoing_;                       // the write's
-  StallWatch::Transfer write_;            // likewise
-  bool asks_ = false;                     // the client waits to be let in; until it is
-  std::atomic<bool> begun_{false};        // a piece has come
-  std::atomic<bool> more_{false};         // the last piece that came said that another follows
-  std::atomic<bool> waits_{false};        // for its turn to be received
-  std::atomic<int> unanswered_{0};        // pieces that came, and whose answers are not with the transport
+  std::shared_ptr<Stream> self_;          // until OnDone
+  ComputeOptions options_;                // constant; all pieces share its cancel token
+  grpc::ByteBuffer incoming_;             // owned by gRPC while a read is under way
+  Answer outgoing_;                       // owned by gRPC while a write is under way
+  StallWatch::Transfer write_;            // its time limit
+  bool asks_ = false;                     // the client waits for kLetInHeader, which has not been sent
+  std::atomic<bool> begun_{false};        // a piece has arrived
+  std::atomic<bool> more_{false};         // the last piece that arrived announced another
+  std::atomic<bool> waits_{false};        // waits in the intake
+  std::atomic<int> unanswered_{0};        // pieces that arrived and whose answers are not with the transport yet
 
   absl::Mutex mutex_;
   StreamState state_ ABSL_GUARDED_BY(mutex_){kStreamWindowBytes};
-  std::shared_ptr<Piece> waiting_ ABSL_GUARDED_BY(mutex_);  // for room in the window
-  Answers answers_ ABSL_GUARDED_BY(mutex_);                 // that wait for their write
+  std::shared_ptr<Piece> waiting_ ABSL_GUARDED_BY(mutex_);  // the piece that waits for room in the window
+  Answers answers_ ABSL_GUARDED_BY(mutex_);                 // answers that wait for their write
   schedule::Clock::time_point quiet_since_ ABSL_GUARDED_BY(mutex_) = schedule::Clock::now();
 };
 
@@ -359,7 +363,7 @@ void JobStreams::Remove(const JobStream* stream) {
 
 std::int64_t JobStreams::EndThoseQuietFor(std::chrono::steady_clock::duration quiet) {
   going_away_.store(true, std::memory_order_relaxed);
-  // Asked without the lock, since an end may remove the stream at once.
+  // Called without the lock, because a stream that ends may remove itself at once.
   std::vector<std::shared_ptr<JobStream>> streams;
   {
     absl::MutexLock lock(&mutex_);

@@ -1,4 +1,4 @@
-// StreamAttention: the pieces of a job over one stream.
+// StreamAttention: the pieces of a call over one stream.
 #pragma once
 
 #include <atomic>
@@ -21,30 +21,31 @@
 
 namespace attnd::server {
 
-// The pieces of a stream, from the start of their computation until their answers are with gRPC's transport, hold so
-// many bytes at most, their results counted from the start on (StreamState). So a stream holds this and one message at
-// most, however slowly its answers are read; a piece that is larger is computed alone. Room for the pieces that the
-// client library has under way (4 of about 1 MiB) several times over.
+// Limit on the bytes that a stream holds in pieces under computation, their expected results included, and in answers
+// not yet with gRPC's transport (StreamState). Reading pauses when a piece does not fit, so the peak is this plus one
+// message, however slowly answers are read; a piece larger than this is computed alone. Several times what the client
+// library has under way (4 pieces of about 1 MiB).
 inline constexpr std::int64_t kStreamWindowBytes = std::int64_t{16} << 20;
 
-// A stream that is open.
+// An open stream.
 class JobStream {
  public:
   virtual ~JobStream() = default;
-  // Ends the stream with UNAVAILABLE if nothing of it has been read, computed or written for `quiet`, and its client
-  // has not said that more follows: all that it was sent is answered then, and what is on its way is not begun.
-  // Whether it has ended it.
+  // Ends the stream with UNAVAILABLE if it has read, computed and written nothing for `quiet`, is not waiting in the
+  // intake, and its client has not announced another piece. All pieces that were read are then answered; one on its way
+  // is not begun. Returns whether it ended the stream.
   virtual bool EndIfQuietFor(std::chrono::steady_clock::duration quiet) = 0;
 };
 
-// The streams that are open. Thread-safe; outlives them.
+// The open streams. Thread-safe; outlives them.
 class JobStreams {
  public:
-  // The reactor of a stream, or of a unary call, that cannot be opened: see RefusedStreams.
+  // The reactor of a stream or unary call that cannot be opened: see RefusedStreams.
   RawReactor* Refuse(grpc::Status status) { return refused_.Refuse(std::move(status)); }
   void Add(const std::shared_ptr<JobStream>& stream);
   void Remove(const JobStream* stream);
-  // For a server that stops: from now on answers say so. Returns how many streams are left.
+  // For a stopping server: ends the streams that have been quiet for `quiet`, and returns how many are left. From now
+  // on, answers say that the server is going away.
   std::int64_t EndThoseQuietFor(std::chrono::steady_clock::duration quiet);
   bool going_away() const { return going_away_.load(std::memory_order_relaxed); }
 
@@ -55,11 +56,11 @@ class JobStreams {
   std::map<const JobStream*, std::weak_ptr<JobStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The reactor of one stream, which is in `streams` until it is over and then gone. Its first piece waits in `intake`
-// until it may be received, or is refused without it; those that follow at once keep its place. Each piece is in the
-// gate from its arrival until its answer is with the transport; a closed gate lets them through, so that a job that has
-// begun is finished. An answer that its caller does not read in time ends the stream. Borrows the engine, the gate, the
-// intake, the streams and the watch.
+// The reactor of one stream. It is in `streams` until the stream is over, then destroys itself. The first piece waits
+// in `intake` until it may be received, or is refused before it is; pieces announced by `more` keep the stream's place
+// there. Each piece is in the gate from its arrival until its answer is with the transport; a closed gate admits
+// further pieces, so that a stream that has begun is finished. An answer that its caller does not read in time ends the
+// stream. Borrows the engine, the gate, the intake, the streams and the watch.
 RawReactor* MakeAttentionStream(AttentionEngine& engine, CallGate& gate, schedule::Intake& intake, JobStreams& streams,
                                 StallWatch& stalls, const Peers& peers, grpc::CallbackServerContext& context);
 

@@ -49,7 +49,7 @@ StreamState::Step StreamState::Next() {
   if (may_read && !reading_ && !waiting_.has_value() && held_bytes_ < window_bytes_) step.read = reading_ = true;
   const bool nothing_to_come = !may_read && (!reading_ || ending_) && !waiting_.has_value() && computing_ == 0 &&
                                answers_.empty() && steps_ == 0;
-  // Saves the transport a message: the last answer and the status go together.
+  // Finish the stream together with the last write: one transport message fewer.
   if (nothing_to_come && !step.give_up && (step.write.has_value() || !writing_)) step.finish = finished_ = true;
   if (step.anything() && !step.finish) ++steps_;
   return step;
@@ -59,7 +59,7 @@ StreamState::Arrival StreamState::Arrived(const Piece& piece) {
   std::list<Answer> room(1);
   const bool over = finished_ || !failure_.ok();
   const bool is_new = !over && held_.emplace(piece.id, 0).second;
-  reading_ = false;  // from here on nothing takes memory
+  reading_ = false;  // nothing below allocates
   if (over) return Arrival::kOver;
   if (!is_new) return Arrival::kIdInUse;
   rooms_.splice(rooms_.end(), room);
@@ -101,7 +101,7 @@ void StreamState::Written(bool ok) {
 }
 
 void StreamState::Fail(const absl::Status& status) {
-  // What was finished keeps the status that it was finished with.
+  // A finished stream keeps the status that it was finished with.
   if (!finished_) failure_.Update(status);
 }
 

@@ -12,7 +12,7 @@
 namespace attnd::server {
 namespace {
 
-// Whether `written` has no byte of any of the others.
+// Whether `written` overlaps none of the others.
 bool ApartFrom(std::initializer_list<const SharedBytes*> others, const SharedBytes& written) {
   return std::all_of(others.begin(), others.end(), [&written](const SharedBytes* other) {
     return other->region != written.region || written.data + written.size <= other->data ||
@@ -64,7 +64,7 @@ absl::Status TensorPlaces::SetOutput(const v1::SharedTensor& shared, std::int64_
   return InvalidField("output_shared.offset", "bytes apart from q, k and v", shared.offset());
 }
 
-// The kernel writes floats, each with one store.
+// The offset must be aligned: the kernel writes each float with one store.
 absl::Status TensorPlaces::SetLogSumExp(const v1::SharedTensor& shared, std::int64_t bytes) {
   ATTND_RETURN_IF_ERROR(CheckShares("log_sum_exp_shared"));
   if (bytes == 0) {

@@ -1,4 +1,4 @@
-// Where a request's tensors are: in its message, or in memory that the caller shares.
+// The location of a request's tensors: in its message, or in memory that the caller shares.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace attnd::server {
 
-// What a request has in shared memory. A part without a region is not shared.
+// A request's tensors in shared memory. A part whose region is null is not shared.
 struct SharedParts {
   struct Part {
     SharedBytes bytes;
@@ -25,21 +25,22 @@ struct SharedParts {
   SharedBytes log_sum_exp;
 };
 
-// Finds the tensors of one request. Each function's errors name the field, or "<field>_shared": INVALID_ARGUMENT, and
+// Locates the tensors of one request. Each function's errors name the field, or "<field>_shared": INVALID_ARGUMENT, and
 // FAILED_PRECONDITION for shared memory that this server does not know. Thread-compatible.
 class TensorPlaces {
  public:
-  // `memory` is null if callers cannot share any. `parts` is null, and is made where something is shared; the views
-  // point into it. Both are borrowed.
+  // `memory` is null if callers cannot share memory. `parts` starts as null and is created once a tensor is shared;
+  // views then point into it. Both are borrowed.
   TensorPlaces(v1::Layout layout, const SharedMemory* memory, std::shared_ptr<SharedParts>& parts)
       : layout_(layout), memory_(memory), parts_(parts) {}
 
-  // Of q, k or v: `shared` is null where it is sent. Fills in `view` but for its dtype, which is given.
+  // Fills in `view` of q, k or v, except for its dtype, which must be set. `shared` is null if the tensor is in the
+  // message.
   absl::Status Set(absl::string_view field, const TensorBytes& sent, const v1::SharedTensor* shared,
                    SharedParts::Part SharedParts::*part, const Shape& shape, kernel::TensorView& view);
-  // After q, k and v: an output over them would be written while these are read.
+  // Call after Set: the output must not overlap q, k and v, which are read while it is written.
   absl::Status SetOutput(const v1::SharedTensor& shared, std::int64_t bytes);
-  // Last, likewise. `bytes` is 0 where no log-sum-exp was asked for.
+  // Call last: the log-sum-exp must not overlap the output either. `bytes` is 0 if no log-sum-exp was asked for.
   absl::Status SetLogSumExp(const v1::SharedTensor& shared, std::int64_t bytes);
 
  private:

@@ -1,4 +1,4 @@
-// The error of a call that would wait for too long.
+// The error of a call that would wait too long.
 #pragma once
 
 #include "absl/status/status.h"
@@ -7,9 +7,9 @@
 
 namespace attnd::server {
 
-// RESOURCE_EXHAUSTED, with when to come back. With a deadline it blames that: the call would be done in the estimate.
-// Without one (Clock::time_point::max()) it blames the queue: the call would wait for the estimate, and may wait for
-// `max_queue_time`. Never throws: without memory it is "out of memory".
+// RESOURCE_EXHAUSTED with a retry delay. With a deadline, the error names "deadline" and the estimated time until the
+// call would be done. Without one (Clock::time_point::max()), it names "queue", the estimated wait and
+// `max_queue_time`. Never throws: without memory it returns memory::NoMemoryError().
 absl::Status TooLongError(const schedule::TooLong& too_long, schedule::Clock::time_point deadline,
                           absl::Duration max_queue_time);
 

@@ -14,8 +14,7 @@
 namespace attnd::server {
 namespace {
 
-// Lives until gRPC is done with it, which is never before Finish. Each step leads to the next: the intake to the read,
-// that to the computation, and that to the end.
+// Lives until OnDone, which never comes before Finish. The steps follow each other: intake, read, computation, end.
 class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
  public:
   UnaryCall(AttentionEngine& engine, schedule::Intake& intake, StallWatch& stalls, Pass pass,
@@ -25,8 +24,8 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
     options_.account = std::move(account);
   }
 
-  // Once, before gRPC has the reactor, which so cannot be done with it yet. May throw std::bad_alloc, and then nothing
-  // has begun.
+  // Call once, before gRPC has the reactor, so that OnDone cannot come during the call. May throw std::bad_alloc, and
+  // then nothing has begun.
   void Start() {
     schedule::TooLong too_long;
     switch (intake_.Join(*this, options_.account.get(), options_.deadline, too_long)) {
@@ -84,16 +83,15 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
     });
   }
 
-  // Encodes the result.
   void Answer(absl::StatusOr<AttentionResult> result) {
-    request_ = {};  // gives the message's slices back
+    request_ = {};  // frees the message's slices
     if (!result.ok()) return End(result.status());
-    result->HoldInBuffers();  // until gRPC has sent them; what is in shared memory is with its caller already
+    result->HoldInBuffers();  // until gRPC has sent them; results in shared memory have already reached their caller
     End(memory::CatchNoMemoryIn(
         [&] { answer_ = EncodeReply(result->header, std::move(result->log_sum_exp), std::move(result->output)); }));
   }
 
-  // Once. What is left is gRPC's to send; it may end this life at once.
+  // Called once. gRPC sends the rest, and may destroy this at once.
   void End(const absl::Status& status) {
     pass_.reset();
     intake_.Leave(*this);
@@ -115,7 +113,7 @@ class UnaryCall final : public RawReactor, public schedule::Intake::Entry {
   grpc::ByteBuffer message_;
   Decoded<v1::ComputeAttentionRequest> request_;
   grpc::ByteBuffer answer_;
-  StallWatch::Transfer transfer_;  // of the message, and then of the answer
+  StallWatch::Transfer transfer_;  // of the request, then of the answer
 };
 
 }  // namespace
@@ -125,7 +123,7 @@ RawReactor* MakeUnaryCall(AttentionEngine& engine, schedule::Intake& intake, Sta
   auto call = std::make_unique<UnaryCall>(engine, intake, stalls, std::move(pass), std::move(account), context);
   RawReactor* const reactor = call.get();
   call->Start();
-  static_cast<void>(call.release());  // it is its own from now on
+  static_cast<void>(call.release());  // it owns itself from now on
   return reactor;
 }
 

@@ -1,4 +1,4 @@
-// ComputeAttention: one message, one answer.
+// ComputeAttention: one message each way.
 #pragma once
 
 #include <memory>
@@ -12,9 +12,9 @@
 
 namespace attnd::server {
 
-// The reactor of a call that has entered the gate and waits in `intake` until its message may be received, or is
-// refused without it. Its memory and turns are `account`'s. Borrows the engine, the intake and the watch. May throw
-// std::bad_alloc, and then nothing has begun.
+// The reactor of a call that has entered the gate. It waits in `intake` until its message may be received, or is
+// refused before that. `account` is charged for its memory and its turns. Borrows the engine, the intake and the watch.
+// May throw std::bad_alloc, and then nothing has begun.
 RawReactor* MakeUnaryCall(AttentionEngine& engine, schedule::Intake& intake, StallWatch& stalls, Pass pass,
                           std::shared_ptr<memory::Account> account, grpc::CallbackServerContext& context);
 

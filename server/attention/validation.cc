@@ -23,7 +23,7 @@ absl::Status CheckRange(absl::string_view field, std::int64_t value, std::int64_
   return Refusal(contract::CheckRange(field, value, lowest, highest));
 }
 
-// Sizes, with the defaults of those that may be absent.
+// Sets the sizes, with defaults for absent ones.
 absl::Status SetSizes(const Request& request, const Limits& limits, kernel::Attention& attention) {
   attention.batch = request.batch();
   attention.heads = request.heads();
@@ -42,7 +42,7 @@ absl::Status SetSizes(const Request& request, const Limits& limits, kernel::Atte
   return Refusal(contract::CheckKeyHeads(attention.heads, attention.kv_heads));
 }
 
-// The bias, and the mask that follows from its table.
+// Sets the bias and the mask, whose default follows from the table.
 absl::Status SetBias(const Request& request, const model::Model* model, ValidAttention& valid) {
   kernel::Mask of_table = kernel::Mask::kNone;
   if (model != nullptr) {
@@ -58,7 +58,7 @@ absl::Status SetScale(const Request& request, kernel::Attention& attention) {
   return Refusal(contract::CheckScale(attention.scale));
 }
 
-// q, k and v.
+// Locates q, k and v.
 absl::Status SetTensors(const Request& request, const Limits& limits, const RequestTensors& sent, TensorPlaces& places,
                         kernel::Attention& a) {
   const std::int64_t kv_batch = request.kv_batch() == 0 ? a.batch : request.kv_batch();

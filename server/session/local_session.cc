@@ -22,10 +22,10 @@
 namespace attnd::server {
 namespace {
 
-// What of an answer is neither a tensor nor a length takes less than this, and so does a message's wrapping.
+// Upper bounds: an answer's bytes other than tensors and lengths, and the bytes that wrap a message.
 constexpr std::int64_t kHeaderBytes = 1024;
 constexpr std::int64_t kWrappingBytes = 16;
-// A length on the wire: below 2^35.
+// Upper bound on one length on the wire, which is below 2^35.
 constexpr std::int64_t kLengthBytes = 5;
 constexpr auto kDatagram = static_cast<std::int64_t>(kMaxDatagramBytes);
 
@@ -51,7 +51,8 @@ std::string Wrapped(const grpc::ByteBuffer& message) {
 
 // Never throws.
 std::string EndMessage(const absl::Status& status) {
-  // LocalReply{session_end: {code: RESOURCE_EXHAUSTED}}, which is short enough to lie in the string itself.
+  // LocalReply{session_end: {code: RESOURCE_EXHAUSTED}}; short enough for std::string's inline buffer, so nothing is
+  // allocated.
   std::string datagram("\x22\x02\x08\x08", 4);
   static_cast<void>(memory::CatchNoMemoryIn([&] {
     v1::LocalReply reply;
@@ -68,8 +69,8 @@ SessionCaller CallerOf(const Peer& peer, memory::Ledger& ledger) {
   return {absl::StrCat("local:", name), ledger.AccountOf(name), ledger.AccountOf("sessions of " + name)};
 }
 
-// The connection's socket takes the place of gRPC's flow control: it is paused while the driver asks for no message,
-// and by itself while answers wait in it.
+// The connection's socket provides the flow control that gRPC otherwise does: this pauses it while the driver asks for
+// no message, and it pauses itself while answers wait in it.
 class Driver final : public SessionDriver, public LocalSession {
  public:
   Driver(const SessionHost& host, const Peer& peer, Pass pass, std::shared_ptr<DatagramSink> sink)
@@ -126,7 +127,7 @@ class Driver final : public SessionDriver, public LocalSession {
 
   void SayEnd(const absl::Status& status, Pass pass) override {
     sink_->Send(EndMessage(status), nullptr);
-    pass.reset();  // a server that stops has its listener until then
+    pass.reset();  // a stopping server keeps its listener until then
     {
       absl::MutexLock lock(&mutex_);
       ended_ = true;

@@ -1,4 +1,4 @@
-// Sessions over local sockets: the twin of SessionService.Attend for the datagrams of attnd/v1/local.proto.
+// Sessions over local sockets: the counterpart of SessionService.Attend for the datagrams of attnd/v1/local.proto.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace attnd::server {
 
-// Thread-safe. Borrows what the host does, and the gate, which each session is in until it has ended.
+// Thread-safe. Borrows everything in `host`, and the gate; each session is in the gate until it has ended.
 class LocalSessionService final : public LocalSessions {
  public:
   LocalSessionService(const SessionHost& host, CallGate& gate) : host_(host), gate_(gate) {}

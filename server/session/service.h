@@ -16,13 +16,13 @@
 
 namespace attnd::server {
 
-// Thread-safe. Borrows the engine, the registry, the gate, which each session is in until its stream has ended, and the
-// watch over answers that are not read.
+// Thread-safe. Borrows the engine, the registry, the gate and the stall watch; each session is in the gate until its
+// stream has ended.
 class SessionService final
     : public v1::SessionService::WithRawCallbackMethod_Attend<v1::SessionService::WithCallbackMethod_ListSessions<
           v1::SessionService::WithCallbackMethod_EvictSession<v1::SessionService::Service>>> {
  public:
-  // `proxies`: those that are trusted to name their callers (server/rpc/peers.h).
+  // `proxies`: proxies that are trusted to name their callers (server/rpc/peers.h).
   SessionService(AttentionEngine& engine, const model::Registry& registry, CallGate& gate, StallWatch& stalls,
                  const SessionOptions& options, std::vector<AddressRange> proxies = {})
       : gate_(gate),
@@ -31,7 +31,7 @@ class SessionService final
         table_(options),
         host_{engine, registry, table_} {}
 
-  // For sessions that come by another way than gRPC, and are in the same table.
+  // For sessions over local sockets, which are in the same table.
   const SessionHost& host() const { return host_; }
 
   RawReactor* Attend(grpc::CallbackServerContext* context) override {
@@ -43,9 +43,9 @@ class SessionService final
   grpc::ServerUnaryReactor* EvictSession(grpc::CallbackServerContext* context, const v1::EvictSessionRequest* request,
                                          v1::EvictSessionResponse* response) override;
 
-  // For a server that stops: opens no session any more, and tells those that are open.
+  // For a stopping server: opens no further session and notifies the open ones.
   void GoAway(absl::Duration time_left) { table_.GoAway(time_left); }
-  // And ends those that are open still. May throw std::bad_alloc.
+  // Then ends the sessions that are still open. May throw std::bad_alloc.
   void EndAll() { table_.EndAll(); }
 
   SessionTable::Use use() const { return table_.use(); }

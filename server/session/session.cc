@@ -80,7 +80,7 @@ absl::StatusOr<std::optional<ValidAttention>> Session::Begin(const v1::SessionSt
 absl::StatusOr<std::optional<ValidAttention>> Session::Prepare(const v1::SessionStep& step,
                                                                const RequestTensors& tensors) {
   ATTND_RETURN_IF_ERROR(CheckStep(step));
-  step_ = step.step();  // from here on there is something to take back
+  step_ = step.step();  // from here on, a failure rolls back
   const bool again = step.step() == last_step_;
   if (!again) {
     Change(step);
@@ -98,7 +98,7 @@ absl::StatusOr<std::optional<ValidAttention>> Session::Prepare(const v1::Session
   return std::optional<ValidAttention>();
 }
 
-// What can be said of the fields by themselves.
+// Checks the fields against the session's last step and shape.
 absl::Status Session::CheckStep(const v1::SessionStep& step) const {
   if (step.step() != last_step_ + 1 && (step.step() != last_step_ || last_step_ == 0)) {
     return FieldError(
@@ -139,7 +139,7 @@ absl::Status Session::CheckStep(const v1::SessionStep& step) const {
   return CheckLayout(step.layout());
 }
 
-// Rows change places and are cut, and what is said of their keys.
+// Applies reorder, truncate, key_starts and key_bits.
 void Session::Change(const v1::SessionStep& step) {
   if (!step.reorder().empty()) {
     std::vector<std::int32_t> from(step.reorder().begin(), step.reorder().end());
@@ -199,7 +199,7 @@ absl::Status Session::Append(const v1::SessionStep& step, const RequestTensors& 
   }
   const Shape k{sequences, layer.kept.kv_heads, step.key_length(), layer.kept.head_dim};
   const Shape v{sequences, layer.kept.kv_heads, step.key_length(), layer.kept.value_head_dim};
-  std::shared_ptr<SharedParts> shared;  // until they are copied
+  std::shared_ptr<SharedParts> shared;  // keeps the regions until their bytes are copied
   TensorPlaces places(step.layout(), memory_, shared);
   ATTND_RETURN_IF_ERROR(
       places.Set("k", tensors.k, IfShared(step.has_k_shared(), step.k_shared()), &SharedParts::k, k, types.k));
@@ -263,7 +263,7 @@ absl::StatusOr<ValidAttention> Session::Attend(const v1::SessionStep& step, cons
   return valid;
 }
 
-// The bits of each row's source, with ones behind those that were given.
+// Sets the key bits of each row: those of its source, followed by ones for tokens beyond those given.
 void Session::PointToKeyBits(kernel::Attention& attention) {
   const std::size_t row_bytes = BitBytes(attention.key_length);
   const std::size_t given_bytes = BitBytes(marks_.key_bits_length);
@@ -312,11 +312,11 @@ std::int64_t Session::BytesToCopy(const v1::SessionStep& step) const {
   double bytes = values * sizeof(float);
   const auto rows = static_cast<double>(shape_.rows);
   if (self_ != nullptr && step.key_length() > 0 && layer.is_self) {
-    // Pages that rows have in common are copied, of all layers.
+    // Pages that rows share are copied before they are written, for all layers.
     const double shared = step.reorder().empty() ? static_cast<double>(self_->SharedLastPages()) : rows;
     bytes += shared * static_cast<double>(self_->shape().bytes());
   }
-  // Rows that change places, or are cut, are compared with each other.
+  // After a reorder or truncation, an append looks for each row's page in the previous page lists of all rows.
   if (!step.reorder().empty() || !step.truncate().empty()) bytes += rows * rows / 16;
   constexpr double kMost = 1e18;  // fits 63 bits
   return static_cast<std::int64_t>(std::clamp(bytes, 0.0, kMost));

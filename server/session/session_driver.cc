@@ -18,12 +18,12 @@
 namespace attnd::server {
 namespace {
 
-// Steps that are taken ahead of the one that is computed: one that follows, and one that keeps no cancellation of the
-// other two from being read.
+// Steps read ahead of the running one: the next, and one more so that a cancellation of the running or the next step is
+// still read.
 constexpr std::size_t kStepsAhead = 2;
 
-// What takes longer than about 0.2 ms to copy, or to give back to the system, is no work for a thread that others wait
-// for.
+// Copying, or giving back to the system, more than this takes longer than about 0.2 ms, and runs on the scheduler
+// instead of a thread that others wait for.
 constexpr std::int64_t kLongToCopy = 1 << 20;
 constexpr std::int64_t kLongToFree = 16 << 20;
 
@@ -37,7 +37,7 @@ absl::StatusOr<std::string> RandomToken() {
   return token;
 }
 
-// For how long the session is to be kept without a connection.
+// How long the session is to be kept without a connection.
 absl::StatusOr<absl::Duration> GraceOf(const v1::SessionOpen& open, absl::Duration most) {
   if (!open.has_grace()) return absl::ZeroDuration();
   ATTND_ASSIGN_OR_RETURN(const absl::Duration grace, CheckedDuration("open.grace", open.grace()));
@@ -54,7 +54,7 @@ SessionDriver::SessionDriver(const SessionHost& host, SessionCaller caller, Pass
 }
 
 absl::Status SessionDriver::Start(const std::shared_ptr<SessionDriver>& self) {
-  self_ = self;  // before anybody finds it in the table
+  self_ = self;  // before it can be found in the table
   absl::Status added = memory::CatchNoMemory([&] { return host_.table.Add(self, caller_.account.get()); });
   if (!added.ok()) {
     Release();
@@ -158,7 +158,7 @@ std::optional<SessionState> SessionDriver::Yield() {
   });
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     LoseLocked(resumed);
-    abandon_ = sending_;  // otherwise it ends by itself, and says why
+    abandon_ = sending_;  // without an answer under way it ends at once, with its status
   });
   return std::nullopt;
 }
@@ -185,7 +185,7 @@ void SessionDriver::EndReads(bool closed) {
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     asking_ = false;
     if (closed) closed_ = true;
-    if (std::exchange(all_read_, true)) return;  // after a close
+    if (std::exchange(all_read_, true)) return;  // NoMore after Close
     if (failure_.ok()) lost_ = !closed && !token_.empty();
     if (opened_) return;
     FailLocked(memory::CatchNoMemory(
@@ -283,7 +283,7 @@ void SessionDriver::End(const absl::Status& status) {
   EndNow(status);
 }
 
-// What it keeps is free, or parked, before its end is told.
+// What the session keeps is freed or parked before its end is reported.
 void SessionDriver::EndNow(const absl::Status& status) {
   ParkIfLost();
   session_.reset();
@@ -314,7 +314,7 @@ void SessionDriver::ParkIfLost() {
 void SessionDriver::FailLocked(const absl::Status& status) {
   if (!failure_.ok() || status.ok()) return;
   failure_ = status;
-  lost_ = false;  // it ends for another reason
+  lost_ = false;  // it ends with this error; LoseLocked sets it again
 }
 
 void SessionDriver::Queue(SessionAnswer answer) {
@@ -388,7 +388,7 @@ absl::Status SessionDriver::Resume(const v1::SessionResume& resume) {
     session_->SetMaxSentBytes(max_sent_bytes);
     return Welcome(std::move(state.said));
   });
-  if (!welcomed.ok()) Lose(welcomed);  // another connection may do better
+  if (!welcomed.ok()) Lose(welcomed);  // another connection may be able to resume it
   return welcomed;
 }
 
@@ -440,9 +440,9 @@ absl::Status SessionDriver::Reserve(std::int64_t bytes) {
     if (ticket.ok()) reserved_ = *std::move(ticket);
     return taken.ok();
   };
-  // Where waiting would help, so may those whose lease is over.
+  // If a retry could succeed, evicting sessions whose lease is over may make room at once.
   if (take() || !RetryDelayOf(taken).has_value() || !host_.table.MakeRoom(bytes) || take()) return taken;
-  SetRetryDelay(absl::Milliseconds(100), taken);  // what they gave back is about to be free
+  SetRetryDelay(absl::Milliseconds(100), taken);  // the evicted sessions' memory is about to be free
   return taken;
 }
 
@@ -520,19 +520,19 @@ void SessionDriver::BeginNow(const std::shared_ptr<Step>& step) {
   host_.engine.ComputeValid(**std::move(begun), 0, step->options, std::move(done));
 }
 
-// Never throws: however little memory is left, the step is answered or the session ended.
+// Never throws: even without memory, the step is answered or the session ends.
 void SessionDriver::Leave(const std::shared_ptr<Step>& step, absl::StatusOr<AttentionResult> result) {
   SessionAnswer answer;
   const bool ok = result.ok();
   const bool quiet = ok && step->step().quiet();
   absl::Status made = absl::OkStatus();
   if (!quiet) made = memory::CatchNoMemoryIn([&] { answer = AnswerTo(step->step(), std::move(result)); });
-  // A step that is done must not be called failed: without memory to say so the session ends.
+  // A step that succeeded must not be answered with an error: if its answer cannot be made, the session ends.
   if (!made.ok() && !ok) {
     made = memory::CatchNoMemoryIn([&] { answer = AnswerTo(step->step(), memory::NoMemoryError()); });
   }
   const std::int64_t used_bytes = session_->used_bytes();
-  step->request = {};  // gives the message's slices back
+  step->request = {};  // frees the message's slices
   step->message_lease = {};
   Update([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     running_.reset();

@@ -1,4 +1,4 @@
-// A session from its first message to its end, whatever carries its messages.
+// A session from its first message to its end, independent of the transport.
 #pragma once
 
 #include <cstddef>
@@ -25,31 +25,31 @@
 
 namespace attnd::server {
 
-// What all sessions of a server use. Borrowed.
+// What all sessions of a server share. Borrowed.
 struct SessionHost {
   AttentionEngine& engine;
   const model::Registry& registry;
   SessionTable& table;
 };
 
-// Who has a session.
+// The peer that has a session.
 struct SessionCaller {
   std::string address;                               // as in SessionInfo.peer
-  std::shared_ptr<memory::Account> account;          // of the peer's steps
-  std::shared_ptr<memory::Account> session_account;  // of what its sessions keep
+  std::shared_ptr<memory::Account> account;          // for the peer's steps
+  std::shared_ptr<memory::Account> session_account;  // for what its sessions keep
   schedule::Clock::time_point deadline = schedule::Clock::time_point::max();
 };
 
-// An answer until it is with the transport: a SessionReply. The message goes before its lease.
+// A SessionReply until it is with the transport. The message is destroyed before its reservation.
 struct SessionAnswer {
   memory::Ticket lease;
   grpc::ByteBuffer message;
 };
 
-// It asks for two messages ahead of the step that is computed, and computes no further while an answer waits behind the
-// one that is written: so it holds three messages and three results at most beside what it has reserved, all from the
-// ledger, however slowly its answers are read. It is in the host's table until its end, when all it keeps is free.
-// Thread-safe.
+// Drives one session. It reads up to two messages ahead of the step under computation, and begins no step while an
+// answer waits behind the one being written. So in addition to its reservation it holds at most three messages and
+// three results, all charged to the ledger, however slowly its answers are read. It is in the host's table until its
+// end; by then all it kept is freed or parked. Thread-safe.
 class SessionDriver : public OpenSession {
  public:
   // In the gate, by `pass`, until it has ended.
@@ -65,78 +65,80 @@ class SessionDriver : public OpenSession {
   std::optional<SessionState> Yield() override;
 
  protected:
-  // What a transport does, on any thread and without waiting for another event. Each is followed by what is told below,
-  // which may be before it returns.
+  // Implemented by the transport. Each is called on any thread, must not wait for another event, and is followed by the
+  // events named below, possibly before it returns.
 
-  // Asks for the next message: Take, NoMore or Fail.
+  // Asks for the next message. Followed by Take, NoMore, Close, Fail or Lose.
   virtual void Ask() = 0;
-  // Sends an answer: Sent. One at a time.
+  // Sends an answer. Followed by Sent. One at a time.
   virtual void Send(SessionAnswer answer) = 0;
-  // Says how the session has ended, and then leaves the gate. The last thing that is done with it, after which it may
-  // be gone.
+  // Reports how the session has ended, and leaves the gate (`pass`). The last call on the transport; the session may be
+  // gone after it.
   virtual void SayEnd(const absl::Status& status, Pass pass) = 0;
-  // Gives the connection up, so that an answer that is being sent is Sent soon. Nothing need follow.
+  // Abandons the connection, so that Sent follows soon for an answer under way. Needs no event of its own.
   virtual void Abandon() {}
 
-  // The largest SessionRequest that gets here.
+  // The largest SessionRequest that the transport can deliver, in bytes.
   virtual std::int64_t max_message_bytes() const = 0;
-  // Room for output and log-sum-exp in an answer of a session of this shape.
+  // The most bytes of output and log-sum-exp in an answer of a session of this shape.
   virtual std::int64_t MaxSentBytes(const SessionShape& shape) const = 0;
 
-  // What the transport tells. None of it throws, and after each the session may be gone, unless `this` is held.
+  // Events, reported by the transport. None throws. After each the session may be gone, unless the caller holds a
+  // reference to it.
 
-  // Once, before anything else. It holds itself from then on until Release. Errors: as SessionTable::Add; nothing has
-  // begun then.
+  // Called once, before any other event. The session holds a reference to itself from then on until Release. Errors: as
+  // SessionTable::Add, and then nothing has begun.
   absl::Status Start(const std::shared_ptr<SessionDriver>& self);
-  // A SessionRequest, which is cleared.
+  // A SessionRequest has arrived. Clears `message`.
   void Take(grpc::ByteBuffer& message);
-  // None comes any more, which of a session that can be resumed is a loss.
+  // No more messages come. If the session can be resumed, its connection counts as lost.
   void NoMore();
-  // None comes any more, and the session is to end.
+  // The client has closed the session: no more messages come, and it ends, not kept, once its steps are answered.
   void Close();
   void Sent(bool ok);
-  // Ends the session for this reason; one that came first stands.
+  // Ends the session with this error, unless it already has one.
   void Fail(const absl::Status& status);
-  // The same where the connection is lost, after which the session may be resumed by another.
+  // The same for a lost connection: another connection may then resume the session.
   void Lose(const absl::Status& status);
-  // Nothing will be told any more.
+  // No more events come.
   void Release();
 
  private:
   // A step from its arrival until it is answered.
   struct Step {
     std::uint64_t number = 0;
-    memory::Ticket message_lease;  // goes after the message
+    memory::Ticket message_lease;  // destroyed after the message
     Decoded<v1::SessionRequest> request;
     ComputeOptions options;
-    absl::Status fault;  // of its arrival
+    absl::Status fault;  // an error found on arrival, answered in the step's turn
 
     const v1::SessionStep& step() const { return request.header.step(); }
   };
 
   struct Next {
-    std::optional<schedule::CancelToken> give_up;  // what is computed
+    std::optional<schedule::CancelToken> give_up;  // cancels the running step
     std::shared_ptr<Step> begin;
     bool abandon = false;
     bool ask = false;
     std::optional<SessionAnswer> send;
     bool finish = false;
-    absl::Status status;  // to finish with
+    absl::Status status;  // the session's final status
 
     bool anything() const {
       return give_up.has_value() || begin != nullptr || abandon || ask || send.has_value() || finish;
     }
   };
 
-  // Whatever happens is told under the lock (Update), and what follows from it (Decide) is done without (Do). It ends
-  // when nothing is taken, computed or written any more, so nothing of this outlives it. After this it may be gone.
+  // Update applies an event under the lock, Decide determines what follows from it, and Do carries that out without the
+  // lock. The session ends once nothing is being taken, computed or written, so no callback outlives it. It may be gone
+  // after Update.
   template <typename Change>
   void Update(Change change);
   Next Decide() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Do(Next next);
   void End(const absl::Status& status);
   void EndNow(const absl::Status& status);
-  // Hands what the session keeps to the table, if it is to be kept without a connection.
+  // Moves what the session keeps to the table if its connection is lost and it can be resumed.
   void ParkIfLost();
   void LoseLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -145,22 +147,22 @@ class SessionDriver : public OpenSession {
   }
   // Errors: RESOURCE_EXHAUSTED if not even the lengths of all rows fit into an answer.
   absl::StatusOr<std::int64_t> CheckedMaxSentBytes(const SessionShape& shape) const;
-  // Takes what the session keeps from the budget.
+  // Reserves the session's memory in the ledger.
   absl::Status Reserve(std::int64_t bytes);
   void FailLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Queue(SessionAnswer answer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // What a message asks for. An error says why the session is to end.
+  // Carries out a message. An error is the one that the session is to end with.
   absl::Status Dispatch(grpc::ByteBuffer& message);
   absl::Status Open(const v1::SessionOpen& open);
   absl::Status Resume(const v1::SessionResume& resume);
-  // Says what the session is, and that it is open.
+  // Answers that the session is open, with its parameters.
   absl::Status Welcome(v1::SessionInfo said);
   absl::Status TakeStep(Decoded<v1::SessionRequest> request, std::int64_t bytes);
   void Cancel(std::uint64_t number);
   void EndReads(bool closed);
 
-  // Of the step that is running_, which nobody else touches. The session has one step at a time.
+  // These handle the running_ step, which no other thread touches. A session computes one step at a time.
   void Begin(const std::shared_ptr<Step>& step);
   void BeginNow(const std::shared_ptr<Step>& step);
   void Leave(const std::shared_ptr<Step>& step, absl::StatusOr<AttentionResult> result);
@@ -169,31 +171,31 @@ class SessionDriver : public OpenSession {
   const SessionHost host_;
   const SessionCaller caller_;
   Pass pass_;
-  memory::Ticket reserved_;              // goes after the session
-  std::unique_ptr<Session> session_;     // made by a message; the running step's
+  memory::Ticket reserved_;              // destroyed after the session
+  std::unique_ptr<Session> session_;     // set by open or resume; then used by the running step
   std::string token_;                    // set with the session; empty if it cannot be resumed
-  absl::Duration grace_;                 // likewise
+  absl::Duration grace_;                 // how long the session is kept without a connection
   std::shared_ptr<SessionDriver> self_;  // from Start to Release
 
   absl::Mutex mutex_;
   std::shared_ptr<Step> running_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::shared_ptr<Step>> waiting_ ABSL_GUARDED_BY(mutex_);  // for the running one
-  std::deque<SessionAnswer> answers_ ABSL_GUARDED_BY(mutex_);          // that wait for their write
+  std::deque<std::shared_ptr<Step>> waiting_ ABSL_GUARDED_BY(mutex_);  // steps that wait for the running one
+  std::deque<SessionAnswer> answers_ ABSL_GUARDED_BY(mutex_);          // answers that wait for their write
   bool opened_ ABSL_GUARDED_BY(mutex_) = false;
   bool going_away_ ABSL_GUARDED_BY(mutex_) = false;
   bool asking_ ABSL_GUARDED_BY(mutex_) = false;  // from Ask until the message has been taken
-  bool taking_ ABSL_GUARDED_BY(mutex_) = false;  // a message, which may use the session
+  bool taking_ ABSL_GUARDED_BY(mutex_) = false;  // a message is being taken, and may use the session
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   bool all_read_ ABSL_GUARDED_BY(mutex_) = false;
   bool given_up_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
-  int acting_ ABSL_GUARDED_BY(mutex_) = 0;        // threads that do what was decided
-  bool closed_ ABSL_GUARDED_BY(mutex_) = false;   // by the client: nothing is a loss any more
-  bool lost_ ABSL_GUARDED_BY(mutex_) = false;     // the connection: that is why it ends
-  bool abandon_ ABSL_GUARDED_BY(mutex_) = false;  // the connection is to be
+  int acting_ ABSL_GUARDED_BY(mutex_) = 0;        // threads that carry out decisions
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;   // by the client: the connection can no longer be lost
+  bool lost_ ABSL_GUARDED_BY(mutex_) = false;     // the session ends because its connection is lost
+  bool abandon_ ABSL_GUARDED_BY(mutex_) = false;  // the connection is to be abandoned
   Clock::time_point begun_at_ ABSL_GUARDED_BY(mutex_) = Clock::now();
   Clock::time_point active_at_ ABSL_GUARDED_BY(mutex_) = begun_at_;
-  v1::SessionInfo said_ ABSL_GUARDED_BY(mutex_);  // to operators
+  v1::SessionInfo said_ ABSL_GUARDED_BY(mutex_);  // what ListSessions shows
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 

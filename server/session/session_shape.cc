@@ -66,7 +66,7 @@ absl::StatusOr<SessionLayer> CheckLayer(const v1::SessionLayer& asked, const Lim
   return layer;
 }
 
-// What is kept of the layers of one kind; nullopt if there is none.
+// The sequences kept for the self (or cross) layers; nullopt without such layers.
 absl::StatusOr<std::optional<KeptSequences>> CheckKept(const std::vector<SessionLayer>& layers, bool self,
                                                        tensor::DType dtype, std::int64_t sequences,
                                                        std::int64_t most_tokens) {
@@ -103,7 +103,7 @@ absl::StatusOr<SessionShape> Check(const v1::SessionOpen& open, const Limits& li
   SessionShape shape{};
   shape.rows = open.rows();
   shape.sources = open.sources();
-  // Each row costs memory here before any is taken from the ledger.
+  // Checked first: each row takes memory here, before any is reserved in the ledger.
   ATTND_RETURN_IF_ERROR(CheckRange("rows", shape.rows, 1, std::min(limits.max_dim, reservation::kMostRows)));
   if (open.layers_size() < 1 || open.layers_size() > reservation::kMostLayers) {
     return InvalidField("layers", absl::StrCat("1 to ", reservation::kMostLayers, " layers"), open.layers_size());

@@ -1,4 +1,4 @@
-// What a session is asked to keep, checked before any memory is taken for it.
+// A session's shape: what it is asked to keep, checked before any memory is taken for it.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@
 
 namespace attnd::server {
 
-// A session's layer.
+// A layer of a session.
 struct SessionLayer {
   bool is_self;
-  std::int64_t place;  // among the layers of its kind
+  std::int64_t place;  // index among the layers of its kind
   std::int64_t heads;
   cache::LayerShape kept;
   std::optional<kernel::BiasView> bias;  // borrowed from the model
@@ -44,12 +44,12 @@ struct SessionShape {
   std::optional<KeptSequences> self;      // of the rows
   std::optional<KeptSequences> cross;     // of the sources
 
-  // Taken from the ledger before the session is made.
+  // Reserved in the ledger before the session is made.
   std::int64_t reserved_bytes() const;
 };
 
-// Errors: INVALID_ARGUMENT naming the field, as a path from the message ("open.layers[2].heads"); NOT_FOUND;
-// RESOURCE_EXHAUSTED for more than the machine can count.
+// Errors: INVALID_ARGUMENT naming the field by its path in the message ("open.layers[2].heads"); NOT_FOUND;
+// RESOURCE_EXHAUSTED for sizes that overflow.
 absl::StatusOr<SessionShape> CheckOpen(const v1::SessionOpen& open, const Limits& limits,
                                        const model::Registry& registry);
 

@@ -1,4 +1,4 @@
-// What of a session outlives its connection.
+// The part of a session that outlives its connection.
 #pragma once
 
 #include <memory>
@@ -13,12 +13,12 @@
 namespace attnd::server {
 
 struct SessionState {
-  std::shared_ptr<memory::Account> account;  // of the peer who had it last
-  memory::Ticket reserved;                   // goes after the session
+  std::shared_ptr<memory::Account> account;  // of the last peer that had it
+  memory::Ticket reserved;                   // destroyed after the session
   std::unique_ptr<Session> session;          // without a step under way
-  v1::SessionInfo said;                      // to operators, but for its times
-  std::string token;                         // which resumes it; empty: nothing does
-  absl::Duration grace;                      // for which it is kept without a connection
+  v1::SessionInfo said;                      // what ListSessions shows, except for its times
+  std::string token;                         // resumes it; empty: it cannot be resumed
+  absl::Duration grace;                      // how long it is kept without a connection
   schedule::Clock::time_point begun_at;
 };
 

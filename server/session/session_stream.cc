@@ -27,14 +27,14 @@ class Stream final : public RawReactor, public SessionDriver {
         stalls_(stalls),
         context_(context) {}
 
-  // Once, before gRPC has the reactor. The stream lives from then on until gRPC is done with it.
+  // Call once, before gRPC has the reactor. The stream then lives until OnDone.
   using SessionDriver::Start;
 
   void OnReadDone(bool ok) override { ok ? Take(incoming_) : NoMore(); }
 
   void OnWriteDone(bool ok) override {
     stalls_.End(write_);
-    // Before the stream may end: whoever waits for its end finds nothing held.
+    // Released before the stream can end, so that whoever waits for its end finds nothing held.
     outgoing_.message.Clear();
     outgoing_.lease = {};
     Sent(ok);
@@ -59,7 +59,7 @@ class Stream final : public RawReactor, public SessionDriver {
   }
 
   void SayEnd(const absl::Status& status, Pass pass) override {
-    pass.reset();  // gRPC's own shutdown waits for what follows
+    pass.reset();  // gRPC's own shutdown waits for the rest
     AddPushback(context_, status);
     stalls_.Begin(write_, context_.c_call(), 0);
     Finish(ToGrpc(status));
@@ -73,9 +73,9 @@ class Stream final : public RawReactor, public SessionDriver {
   const std::int64_t max_request_bytes_;
   StallWatch& stalls_;
   grpc::CallbackServerContext& context_;  // until OnDone
-  grpc::ByteBuffer incoming_;             // the read's, while one is under way
-  SessionAnswer outgoing_;                // the write's
-  StallWatch::Transfer write_;            // likewise
+  grpc::ByteBuffer incoming_;             // owned by gRPC while a read is under way
+  SessionAnswer outgoing_;                // owned by gRPC while a write is under way
+  StallWatch::Transfer write_;            // its time limit
 };
 
 }  // namespace

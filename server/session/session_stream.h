@@ -11,7 +11,7 @@
 
 namespace attnd::server {
 
-// The reactor of one session (session_driver.h). Borrows everything but the context.
+// The reactor of one session (session_driver.h). Borrows everything; gRPC keeps the context until OnDone.
 RawReactor* MakeSessionStream(const SessionHost& host, CallGate& gate, RefusedStreams<RawReactor>& refused,
                               StallWatch& stalls, const Peers& peers, grpc::CallbackServerContext& context);
 

@@ -17,9 +17,9 @@ absl::Status TooMany(absl::string_view field, std::int64_t most, absl::string_vi
                     absl::StrCat("at most ", most, " sessions ", whose, " at a time (--", field, ")"), "one more");
 }
 
-// When to come back: sessions end as their callers like.
+// Retry delay when the table is full: sessions end whenever their callers end them.
 constexpr absl::Duration kComeBack = absl::Seconds(1);
-// And when another connection is to have ended.
+// Retry delay while another session or connection is ending.
 constexpr absl::Duration kYields = absl::Milliseconds(100);
 
 // A session without a connection.
@@ -63,7 +63,7 @@ class ParkedSession final : public OpenSession {
     *info.mutable_idle() = ToProto(absl::FromChrono(now - parked_at_));
   }
 
-  // Nobody can resume it there.
+  // A stopping server resumes no session.
   void SayGoingAway(absl::Duration) override { Evict(); }
   void EndForStop() override { Evict(); }
 
@@ -76,7 +76,7 @@ class ParkedSession final : public OpenSession {
   SessionTable& table_;
   const Clock::time_point parked_at_ = Clock::now();
   absl::Mutex mutex_;
-  std::optional<SessionState> state_ ABSL_GUARDED_BY(mutex_);  // nullopt once it is resumed, or ended
+  std::optional<SessionState> state_ ABSL_GUARDED_BY(mutex_);  // nullopt once resumed or ended
 };
 
 }  // namespace
@@ -137,7 +137,7 @@ bool SessionTable::EndLongestIdle(const std::vector<std::shared_ptr<OpenSession>
     over.push_back({idle->time, idle->reserved_bytes, session.get()});
     most += idle->reserved_bytes;
   }
-  if (most < bytes) return false;  // nobody is ended in vain
+  if (most < bytes) return false;  // do not evict without making enough room
   std::sort(over.begin(), over.end(), [](const Over& a, const Over& b) { return a.time > b.time; });
   std::int64_t ended = 0, given_back = 0;
   for (const Over& one : over) {
@@ -200,7 +200,7 @@ void SessionTable::SetToken(const OpenSession* session, const std::string& token
 }
 
 void SessionTable::Park(const OpenSession* session, SessionState state) {
-  const memory::Account* const peer = state.account.get();  // which the state keeps
+  const memory::Account* const peer = state.account.get();  // kept alive by the state
   const auto parked = std::make_shared<ParkedSession>(*this, std::move(state));
   {
     absl::MutexLock lock(&mutex_);
@@ -221,7 +221,7 @@ void SessionTable::Park(const OpenSession* session, SessionState state) {
 
 void SessionTable::Free(SessionState state) {
   absl::MutexLock lock(&mutex_);
-  // Without memory for that it is freed here.
+  // Without memory for the list, the state is freed on this thread.
   static_cast<void>(
       memory::CatchNoMemoryIn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { to_free_.push_back(std::move(state)); }));
 }
@@ -248,7 +248,7 @@ absl::StatusOr<SessionState> SessionTable::Resume(const std::string& token, cons
   const auto found = sessions_.find(before.get());
   Entry& entry = sessions_.at(by);
   entry.id = found->second.id;
-  entry.token = std::move(found->second.token);  // takes no memory
+  entry.token = std::move(found->second.token);  // does not allocate
   CountOut(found->second);
   sessions_.erase(found);
   return *std::move(state);
@@ -318,7 +318,7 @@ void SessionTable::Run() {
       if (stopping_) return;
     }
     freed.clear();
-    // Asked without the lock, since an end may remove the session at once.
+    // Called without the lock, because a session that ends may remove itself at once.
     std::vector<std::shared_ptr<OpenSession>> sessions;
     static_cast<void>(memory::CatchNoMemoryIn([&] { sessions = All(); }));
     std::int64_t ended = 0;

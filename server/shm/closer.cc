@@ -23,8 +23,8 @@ struct Item {
 
 struct Closer::State {
   absl::Mutex mutex;
-  std::deque<Item> items ABSL_GUARDED_BY(mutex);       // the first is the one that is being closed
-  std::size_t descriptors ABSL_GUARDED_BY(mutex) = 0;  // of them
+  std::deque<Item> items ABSL_GUARDED_BY(mutex);       // the first is being closed
+  std::size_t descriptors ABSL_GUARDED_BY(mutex) = 0;  // descriptors among the items
   bool stop ABSL_GUARDED_BY(mutex) = false;
   bool ended ABSL_GUARDED_BY(mutex) = false;
 
@@ -34,7 +34,7 @@ struct Closer::State {
   void Add(Item item) {
     const std::size_t added = item.fd.valid() ? 1 : 0;
     absl::MutexLock lock(&mutex);
-    // `item` goes after the lock, if it is not kept.
+    // If it is not queued, `item` is destroyed after the lock is released.
     if (memory::CatchNoMemoryIn([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) { items.push_back(std::move(item)); }).ok())
       descriptors += added;
   }

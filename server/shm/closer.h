@@ -1,4 +1,4 @@
-// Closes what may take long to close, on a thread of its own.
+// Closes descriptors and frees regions on a thread of its own, because either may take long.
 #pragma once
 
 #include <cstddef>
@@ -8,27 +8,29 @@
 
 namespace attnd::server {
 
-// A descriptor that a caller has sent may be of a file system that the caller serves itself (FUSE), or a socket that
-// lingers: closing it takes as long as the caller likes. A region takes a while to unmap, as its pages are freed.
-// Regions have a closer of their own, so that no caller's descriptor holds them up. Thread-safe.
+// A descriptor that a caller has sent may belong to a file system that the caller serves itself (FUSE), or be a socket
+// that lingers: closing it takes as long as the caller chooses. Unmapping a region takes a while because its pages are
+// freed. Regions have a closer of their own, so that no caller's descriptor delays them. Thread-safe.
 class Closer {
  public:
   Closer();
-  // Waits for what is waiting, for a second at most: a descriptor whose close does not end keeps nobody.
+  // Waits at most a second for the queue to empty, so that a descriptor whose close never returns does not block it.
   ~Closer();
   Closer(const Closer&) = delete;
   Closer& operator=(const Closer&) = delete;
 
-  // Both never throw: what there is no memory to keep for the thread is closed, or let go of, on the calling one.
-  // Takes over the descriptor, which may be none.
+  // Neither Close nor Release throws: without memory to queue the object, they close or release it on the calling
+  // thread.
+  //
+  // Takes over the descriptor, which may be invalid.
   void Close(shm::UniqueFd fd);
-  // Lets go of it.
+  // Drops the reference.
   void Release(std::shared_ptr<const void> held);
 
-  // Waits for what is waiting now, which must be nothing that a caller can hold up.
+  // Waits until the queue is empty. No caller may be able to delay what is in it.
   void Drain();
 
-  // How many descriptors are not closed yet.
+  // Descriptors that are not closed yet.
   std::size_t waiting() const;
 
  private:

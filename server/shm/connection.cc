@@ -68,7 +68,8 @@ absl::Status Connection::TakeFixed(absl::string_view datagram, std::vector<shm::
       return result.status();
     });
     if (!performed.ok()) result = performed;
-    // The mapping needs its descriptor no more. A memfd is closed at once, as are no others that a caller sends.
+    // The mapping no longer needs its descriptor. Only a memfd is closed at once: closing any other descriptor may take
+    // long.
     if (result.ok() && request.operation == shm::Operation::kRegister) descriptors.clear();
     if (!descriptors.empty() && closer_.waiting() >= kMaxClosing) {
       broken = absl::ResourceExhaustedError("too many descriptors that take long to close");
@@ -84,7 +85,7 @@ absl::StatusOr<shm::Handle> Connection::Register(int memory, std::uint64_t size)
   if (memory_ == nullptr) return absl::FailedPreconditionError("this server shares no memory (--noshared_memory)");
   absl::StatusOr<shm::Handle> handle = memory_->Register(owner_, user_, memory, size);
   if (handle.ok() || !absl::IsResourceExhausted(handle.status())) return handle;
-  // What was released before this was asked for leaves room once it is unmapped.
+  // Regions that were released earlier may still be mapped; once they are unmapped there may be room.
   unmapper_.Drain();
   return memory_->Register(owner_, user_, memory, size);
 }

@@ -1,4 +1,4 @@
-// What one connection at PATH.shm says, without its socket.
+// The protocol of one connection at PATH.shm, without its socket.
 #pragma once
 
 #include <memory>
@@ -15,24 +15,24 @@
 
 namespace attnd::server {
 
-// More descriptors than these that wait for their close end the connection of whoever sends another one that is
-// refused.
+// While this many descriptors wait to be closed, no connection is accepted, and a client that sends another descriptor
+// which is not mapped loses its connection.
 inline constexpr std::size_t kMaxClosing = 64;
 
-// Answers the fixed messages, which begin with their magic, and hands everything else to the connection's calls.
-// Not thread-safe.
+// Answers the fixed messages, which begin with their magic, and passes all others to the connection's calls. Not
+// thread-safe.
 class Connection {
  public:
-  // `memory` is null on a server that shares none. `closer` is for descriptors and `unmapper` for regions. All outlive
-  // this. `user`: whose connection it is (UserName).
+  // `memory` is null on a server that shares none. `closer` is for descriptors, `unmapper` for regions. All outlive
+  // this. `user`: the connection's user (UserName).
   Connection(SharedMemory::Owner owner, std::string user, SharedMemory* memory, Closer& closer, Closer& unmapper,
              std::shared_ptr<DatagramSink> sink, std::shared_ptr<LocalConnection> calls);
-  // Ends its calls and drops its regions.
+  // Ends the connection's calls and drops its regions.
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  // Takes one whole datagram. An error says why the connection is to be ended.
+  // Takes one whole datagram. An error is the reason to end the connection.
   absl::Status Take(absl::string_view datagram, std::vector<shm::UniqueFd> descriptors);
 
  private:

@@ -17,11 +17,11 @@
 namespace attnd::server {
 namespace {
 
-// Owners are counted over all listeners of the process, which share one SharedMemory.
+// Owner numbers are unique over all listeners of the process, which share one SharedMemory.
 std::atomic<SharedMemory::Owner> next_owner{1};
 
-// How long the socket rests after the system had no descriptor left for a new connection, and how often it is looked
-// whether callers read their answers while some do not.
+// How long accepting is suspended when a connection cannot be accepted, and how often callers that do not read their
+// answers are checked.
 constexpr std::chrono::milliseconds kLook(100);
 
 bool WatchFor(const shm::UniqueFd& epoll, int fd) {
@@ -134,11 +134,11 @@ void SharedMemoryListener::Accept() {
     if (!listener_->fd.valid()) return;
     if (closer_.waiting() >= kMaxClosing) return Rest();
     fd = shm::UniqueFd(accept4(listener_->fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    // Without a rest a waiting connection would wake us again at once, over and over.
+    // Otherwise the waiting connection would wake this thread again and again.
     const bool full = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
     if (!fd.valid() && full) Rest();
   }
-  // Without memory for a connection it is closed, and the socket rests.
+  // Without memory for a connection, it is closed and accepting is suspended.
   if (fd.valid() && !memory::CatchNoMemoryIn([&] { Add(std::move(fd)); }).ok()) Rest();
 }
 
@@ -155,7 +155,7 @@ void SharedMemoryListener::Add(shm::UniqueFd fd) {
     closer_.Close(socket->Close());
     return;
   }
-  // It is watched already: were it not closed here, its events would be for nobody.
+  // The socket is already watched: it must be closed here, or its events would have no client.
   const absl::Status added = memory::CatchNoMemoryIn([&] {
     auto connection = std::make_unique<Connection>(next_owner.fetch_add(1), UserName(peer), memory_.get(), closer_,
                                                    unmapper_, socket, calls_.Connect(peer, socket));
@@ -167,7 +167,7 @@ void SharedMemoryListener::Add(shm::UniqueFd fd) {
 }
 
 void SharedMemoryListener::Handle(Clients::iterator client, std::uint32_t events) {
-  // Nobody is there to read an answer.
+  // The peer is gone and reads no answer.
   if ((events & (EPOLLHUP | EPOLLERR)) != 0) return End(client);
   if ((events & EPOLLOUT) != 0) client->second.socket->Flush();
   if ((events & EPOLLIN) != 0 && Serve(client->second) == Turn::kEnded) End(client);
@@ -175,7 +175,7 @@ void SharedMemoryListener::Handle(Clients::iterator client, std::uint32_t events
 
 SharedMemoryListener::Turn SharedMemoryListener::Serve(Client& client) {
   Turn turn = Turn::kEnded;
-  // What cannot even be refused ends its connection.
+  // If there is not even memory for a refusal, the connection ends.
   const absl::Status served = memory::CatchNoMemoryIn([&] { turn = ServeNext(client); });
   return served.ok() ? turn : Turn::kEnded;
 }
@@ -199,7 +199,7 @@ SharedMemoryListener::Turn SharedMemoryListener::ServeNext(Client& client) {
 }
 
 void SharedMemoryListener::End(Clients::iterator client) {
-  // The caller's calls are cancelled and its memory dropped before it sees the end.
+  // Cancel the caller's calls and drop its memory before it sees the end.
   client->second.connection.reset();
   closer_.Close(client->second.socket->Close());
   clients_.erase(client);
@@ -219,7 +219,7 @@ void SharedMemoryListener::EndStuck() {
 
 void SharedMemoryListener::TakeTheRest() {
   for (auto& [fd, client] : clients_) {
-    // What has arrived is bounded now, and is answered if there is room.
+    // No more can arrive. What has arrived is answered if there is room.
     client.socket->StopReceiving();
     while (Serve(client) == Turn::kTaken) {
     }

@@ -1,4 +1,4 @@
-// The socket at which callers on the same host hand over memory (proto/attnd/shm/protocol.h) and call
+// The socket at which callers on the same host share memory (proto/attnd/shm/protocol.h) and call
 // (attnd/v1/local.proto).
 #pragma once
 
@@ -30,33 +30,33 @@ struct ListeningSocket;
 
 struct ListenerOptions {
   mode_t mode = 0660;
-  // How long a caller may leave its answers unread while its socket is full, before its connection is ended.
+  // How long a caller may leave its answers unread while its socket is full before its connection is ended.
   std::chrono::milliseconds patience{10000};
 };
 
-// Serves one such socket on a thread of its own: takes descriptors, answers with handles, hands datagrams to the calls,
-// and drops what a connection has when the connection goes. It waits for no caller: a connection that says anything
-// else than a whole, well-formed message, or does not read its answers, is ended, and takes one turn in a round of all
-// that have something to say. Thread-safe.
+// Serves one such socket on a thread of its own: takes descriptors, answers with handles, passes datagrams to the
+// calls, and cancels a connection's calls and drops its regions when it ends. It waits for no caller: a connection that
+// sends anything but whole, well-formed messages, or does not read its answers, is ended, and each connection gets one
+// turn per round. Thread-safe.
 class SharedMemoryListener {
  public:
-  // Most connections at once; further ones are closed, and their clients use gRPC alone.
+  // The most connections at once; further ones are closed, and their clients use gRPC alone.
   static constexpr std::size_t kMaxConnections = 1024;
 
-  // Listens at `path`. `memory` is null on a server that shares none. Both are used until this is destroyed; what has
-  // begun of `calls` may answer later still. Errors: as ListenUnix.
+  // Listens at `path`. `memory` is null on a server that shares none. `memory` and `calls` are used until this is
+  // destroyed; calls under way may answer even later. Errors: as ListenUnix.
   static absl::StatusOr<std::unique_ptr<SharedMemoryListener>> Create(const std::string& path,
                                                                       const ListenerOptions& options,
                                                                       std::shared_ptr<SharedMemory> memory,
                                                                       LocalCalls& calls);
 
-  // Takes what has arrived, ends all connections, removes the socket's file, and drops all regions that were handed
-  // over here.
+  // Takes what has arrived, ends all connections, removes the socket's file, and drops all regions that were registered
+  // here.
   ~SharedMemoryListener();
   SharedMemoryListener(const SharedMemoryListener&) = delete;
   SharedMemoryListener& operator=(const SharedMemoryListener&) = delete;
 
-  // Takes no new connections from now on, and removes the socket's file.
+  // Accepts no new connections from now on, and removes the socket's file.
   void StopAccepting() ABSL_LOCKS_EXCLUDED(accepting_mutex_);
 
  private:
@@ -70,12 +70,13 @@ class SharedMemoryListener {
   SharedMemoryListener(std::unique_ptr<ListeningSocket> listener, const ListenerOptions& options, shm::UniqueFd wake,
                        shm::UniqueFd epoll, std::shared_ptr<SharedMemory> memory, LocalCalls& calls);
   void Run();
-  // What follows runs on the listener's thread.
-  // Whether the socket rests or callers do not read.
+  // The functions below run on the listener's thread.
+  //
+  // Whether Look has work: accepting is suspended, or some callers do not read their answers.
   bool Looks() const;
   void WatchListener(bool watch) ABSL_LOCKS_EXCLUDED(accepting_mutex_);
   void Accept() ABSL_LOCKS_EXCLUDED(accepting_mutex_);
-  // Takes no new connection until the next look.
+  // Suspends accepting until the next look.
   void Rest();
   void Add(shm::UniqueFd fd);
   void Handle(Clients::iterator client, std::uint32_t events);
@@ -84,9 +85,9 @@ class SharedMemoryListener {
   Turn Serve(Client& client);
   Turn ServeNext(Client& client);
   void End(Clients::iterator client);
-  // Does something every tenth of a second, for as long as it Looks().
+  // While Looks() holds, resumes accepting and ends stuck connections, at most every tenth of a second.
   void Look();
-  // Ends connections whose callers have not read for too long.
+  // Ends connections whose callers have left answers unread for too long.
   void EndStuck();
   void TakeTheRest();
 
@@ -98,12 +99,12 @@ class SharedMemoryListener {
   const std::shared_ptr<SharedMemory> memory_;
   LocalCalls& calls_;
   const std::shared_ptr<PeerSocket::Watch> watch_;  // shared with the sockets
-  Closer closer_;                                   // of descriptors
-  Closer unmapper_;                                 // of regions
+  Closer closer_;                                   // closes descriptors
+  Closer unmapper_;                                 // unmaps regions
   std::atomic<bool> stop_{false};
-  // Of the thread alone.
+  // Used by the thread alone.
   bool accepting_ = false;
-  bool resting_ = false;  // the system had no descriptor left for a new connection, or too many wait for their close
+  bool resting_ = false;  // accepting is suspended: no descriptor or memory for a connection, or too many closes wait
   PeerSocket::Clock::time_point next_look_;
   Clients clients_;
   std::vector<char> buffer_;

@@ -14,11 +14,11 @@
 namespace attnd::server {
 namespace {
 
-// The most that Linux takes in one message (SCM_MAX_FD). What has no room here is closed by the kernel on the receiving
-// thread, which is not to wait for it.
+// The most descriptors that Linux takes in one message (SCM_MAX_FD). The kernel would close further ones on the
+// receiving thread, which must not wait for that.
 constexpr std::size_t kMaxDescriptors = 253;
 
-// False if there is no memory for them: they are closed then.
+// Returns false without memory for the descriptors, which are then closed.
 bool TakeDescriptors(msghdr& message, std::vector<shm::UniqueFd>& descriptors) {
   if (CMSG_FIRSTHDR(&message) == nullptr) return true;
   std::array<shm::UniqueFd, kMaxDescriptors> taken;
@@ -66,7 +66,7 @@ PeerSocket::Sent PeerSocket::TrySend(absl::string_view datagram) {
 }
 
 void PeerSocket::Send(std::string datagram, std::shared_ptr<const void> held) {
-  // `held` may go only without the lock: its owner may be entitled to wait.
+  // `held` is destroyed after the lock is released, because its destructor may wait.
   absl::MutexLock lock(&mutex_);
   if (!fd_.valid()) return;
   const bool first = kept_.empty();
@@ -119,7 +119,7 @@ void PeerSocket::Flush() {
 }
 
 void PeerSocket::Break() {
-  // Reported as EPOLLHUP, whatever is watched for.
+  // Reported as EPOLLHUP, whatever events are watched.
   shutdown(fd_.get(), SHUT_RDWR);
 }
 
@@ -129,7 +129,7 @@ std::optional<Datagram> PeerSocket::Receive(absl::Span<char> buffer, bool& ended
   {
     absl::MutexLock lock(&mutex_);
     if (!fd_.valid() || !kept_.empty() || paused_) return std::nullopt;
-    fd = fd_.get();  // closed by this thread alone
+    fd = fd_.get();  // only this thread closes it
   }
   iovec data{buffer.data(), buffer.size()};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxDescriptors * sizeof(int))> control;
@@ -145,7 +145,7 @@ std::optional<Datagram> PeerSocket::Receive(absl::Span<char> buffer, bool& ended
   }
   Datagram datagram;
   const bool taken = TakeDescriptors(message, datagram.descriptors);
-  // The end, or an empty datagram, which is no message either.
+  // The end of the connection, or an empty datagram, which is not a message either.
   ended = size == 0;
   datagram.whole = taken && (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
   datagram.bytes = absl::string_view(buffer.data(), static_cast<std::size_t>(size));

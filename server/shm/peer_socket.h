@@ -22,25 +22,24 @@ namespace attnd::server {
 
 // A received datagram.
 struct Datagram {
-  absl::string_view bytes;  // in the buffer that Receive was given
-  bool whole = true;        // it fitted there, and so did its descriptors
+  absl::string_view bytes;  // in Receive's buffer
+  bool whole = true;        // the datagram and its descriptors were not cut
   std::vector<shm::UniqueFd> descriptors;
 };
 
-// Sends from any thread without waiting; what finds no room is kept, and the listener is asked for a Flush. While
-// something is kept, and in a pause, nothing is to be received, so that at most what the calls under way make is ever
-// kept. Where there is no memory to keep an answer, its connection ends. Nothing here throws.
+// Sends from any thread without waiting. A datagram that finds no room is kept, and the listener is woken to Flush it.
+// While datagrams are kept, or in a pause, nothing is received: so at most the answers of the calls under way are kept.
+// Without memory to keep an answer, the connection ends. No function throws.
 class PeerSocket final : public DatagramSink {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // What the sockets of a listener have in common. The descriptors are the listener's; a closed socket uses them no
-  // more.
+  // State that the sockets of a listener share. The listener owns the descriptors; a closed socket no longer uses them.
   struct Watch {
     Watch(int epoll, int wake) : epoll(epoll), wake(wake) {}
     const int epoll;                     // watches each socket, by its descriptor
     const int wake;                      // an eventfd, which wakes the listener
-    std::atomic<std::int64_t> stuck{0};  // sockets that keep something
+    std::atomic<std::int64_t> stuck{0};  // sockets that keep datagrams
   };
 
   PeerSocket(shm::UniqueFd fd, std::shared_ptr<Watch> watch) : watch_(std::move(watch)), fd_(std::move(fd)) {}
@@ -49,19 +48,19 @@ class PeerSocket final : public DatagramSink {
   void Pause() override ABSL_LOCKS_EXCLUDED(mutex_);
   void Resume() override ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // What follows is for the listener's thread.
+  // The functions below are for the listener's thread.
 
-  // Starts to watch for datagrams; false if the system cannot.
+  // Starts watching for datagrams; false if the system cannot.
   bool Begin();
-  // The next datagram. Nullopt if there is none: `ended` then tells whether none will come.
+  // The next datagram. Returns nullopt if there is none; `ended` then says whether none will ever come.
   std::optional<Datagram> Receive(absl::Span<char> buffer, bool& ended) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Sends what is kept, as far as there is room.
+  // Sends kept datagrams as long as there is room.
   void Flush() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Since when nothing could be sent of what is kept; nullopt if nothing is kept.
+  // Since when no kept datagram could be sent; nullopt if none is kept.
   std::optional<Clock::time_point> StuckSince() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // The peer can send no more; what it has sent can be received still.
+  // Stops the peer from sending; what it has sent can still be received.
   void StopReceiving() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Ends the connection for the peer, drops what is kept, and gives the descriptor back, whose close may take long if
+  // Ends the connection for the peer, drops what is kept, and returns the descriptor, whose close may take long if
   // datagrams with descriptors wait in it.
   shm::UniqueFd Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -73,15 +72,15 @@ class PeerSocket final : public DatagramSink {
 
   enum class Sent : std::uint8_t { kYes, kNoRoom, kBroken };
   Sent TrySend(absl::string_view datagram) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Watches for what it can go on with, and for the connection's end; false if the system cannot. `operation`:
-  // EPOLL_CTL_ADD or EPOLL_CTL_MOD.
+  // Watches for the events that it can handle now, and for the connection's end; false if the system cannot.
+  // `operation`: EPOLL_CTL_ADD or EPOLL_CTL_MOD.
   bool WatchNow(int operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The peer takes nothing any more: the listener is told to end the connection.
+  // The peer no longer reads: makes the listener end the connection.
   void Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::shared_ptr<Watch> watch_;
   mutable absl::Mutex mutex_;
-  shm::UniqueFd fd_ ABSL_GUARDED_BY(mutex_);  // none once closed
+  shm::UniqueFd fd_ ABSL_GUARDED_BY(mutex_);  // invalid once closed
   std::list<Kept> kept_ ABSL_GUARDED_BY(mutex_);
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;
   Clock::time_point stuck_since_ ABSL_GUARDED_BY(mutex_);

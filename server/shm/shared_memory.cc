@@ -22,9 +22,9 @@
 namespace attnd::server {
 namespace {
 
-// The only files whose pages can neither vanish nor fail to come under our feet. Anything else would let a caller stop
-// the whole server with a SIGBUS: a file that can be truncated, a file of a full or broken filesystem (only a memfd can
-// carry the seal), or a memfd of huge pages (which may have none left when a hole is touched).
+// Accepts only files whose pages cannot vanish or fail to be allocated while the server uses them. With any other file,
+// a caller could stop the whole server with a SIGBUS: a file that can be truncated, a file of a full or broken
+// filesystem (only a memfd can carry the seal), or a memfd of huge pages (none may be left when a hole is touched).
 absl::Status CheckKind(int fd) {
   constexpr char kExpected[] = "a memfd sealed with F_SEAL_SHRINK";
   const int seals = fcntl(fd, F_GET_SEALS);
@@ -37,7 +37,7 @@ absl::Status CheckKind(int fd) {
   return absl::OkStatus();
 }
 
-// Once sealed, the size that is seen here can only grow.
+// With the seal, the size seen here can only grow.
 absl::Status CheckSize(int fd, std::uint64_t size) {
   struct stat file;
   if (fstat(fd, &file) != 0) return InvalidField("region", "a memfd", std::strerror(errno));
@@ -68,7 +68,7 @@ absl::StatusOr<shm::Handle> RandomHandle() {
 
 class SharedRegion {
  public:
-  // Not mapped yet. Takes over the lease of its bytes.
+  // Not mapped yet. Takes over the reservation of its bytes.
   SharedRegion(std::size_t size, memory::Ticket lease) : size_(size), lease_(std::move(lease)) {}
   ~SharedRegion() {
     if (data_ != nullptr) munmap(data_, size_);
@@ -76,11 +76,11 @@ class SharedRegion {
   SharedRegion(const SharedRegion&) = delete;
   SharedRegion& operator=(const SharedRegion&) = delete;
 
-  // Once, before anyone else has the region.
+  // Call once, before anyone else has the region.
   absl::Status Map(int fd) {
     void* const data = shm::Map(fd, size_, 0);
     if (data == MAP_FAILED) return NotMapped(size_, errno);
-    madvise(data, size_, MADV_DONTDUMP);  // a caller's tensors have no place in our core file
+    madvise(data, size_, MADV_DONTDUMP);  // keeps callers' tensors out of a core file
     data_ = static_cast<std::byte*>(data);
     return absl::OkStatus();
   }
@@ -143,11 +143,11 @@ absl::StatusOr<shm::Handle> SharedMemory::Register(Owner owner, absl::string_vie
 
   absl::MutexLock lock(&mutex_);
   if (const absl::Status allowed = CheckOwnerLimits(owner, size); !allowed.ok()) return allowed;
-  // The connection's limit, an std::int64_t, has bounded it.
+  // `size` fits std::int64_t: CheckOwnerLimits has bounded it by max_connection_bytes.
   std::variant<memory::Ticket, memory::LedgerRefusal> taken =
       ledger_.Take(ledger_.AccountOf(user), static_cast<std::int64_t>(size));
   if (const auto* const refusal = std::get_if<memory::LedgerRefusal>(&taken)) return Refusal(*refusal);
-  // Everything that takes memory of ours before what the system maps: nothing is mapped that nobody owns.
+  // Allocate our own objects before mapping, so that a failed allocation leaves no mapping without an owner.
   auto region = std::make_shared<SharedRegion>(size, std::get<memory::Ticket>(std::move(taken)));
   const auto entry = regions_.emplace(*handle, Entry{owner, region}).first;
   if (const absl::Status mapped = region->Map(fd); !mapped.ok()) {
@@ -173,7 +173,7 @@ SharedMemory::Regions SharedMemory::Drop(Owner owner) {
   absl::MutexLock lock(&mutex_);
   for (auto entry = regions_.begin(); entry != regions_.end();) {
     const auto next = std::next(entry);
-    // Moved as it is, which takes no memory.
+    // The node is moved, which does not allocate.
     if (entry->second.owner == owner) dropped.insert(regions_.extract(entry));
     entry = next;
   }

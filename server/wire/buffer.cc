@@ -29,7 +29,7 @@ grpc::Slice Buffer::ToSlice() && {
   auto owner = std::make_unique<Buffer>(std::move(*this));
   grpc::Slice slice(
       owner->data(), owner->size(), [](void* released) { delete static_cast<Buffer*>(released); }, owner.get());
-  static_cast<void>(owner.release());  // the slice's from now on
+  static_cast<void>(owner.release());  // owned by the slice from now on
   return slice;
 }
 

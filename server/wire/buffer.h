@@ -1,4 +1,4 @@
-// Memory for a result, which gRPC sends from where it was computed.
+// Memory for a result, which gRPC sends without a copy.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,7 @@
 
 namespace attnd::server {
 
-// Bytes of the heap, 64-byte aligned, contents undefined, and the lease that admits them. Empty by default.
-// Thread-compatible.
+// Heap memory, 64-byte aligned, contents undefined, and its reservation. Empty by default. Thread-compatible.
 class Buffer {
  public:
   // A buffer of `size` bytes; size 0 gives an empty one. Errors: RESOURCE_EXHAUSTED if the system has no memory.
@@ -29,13 +28,14 @@ class Buffer {
     return *this;
   }
 
-  // Keeps the lease as long as the bytes, wherever they go. An empty buffer keeps an empty one alone.
+  // Keeps the reservation as long as the bytes, also when these move into a slice. An empty buffer must get an empty
+  // reservation.
   void Hold(memory::Ticket lease) { lease_ = std::move(lease); }
 
   std::byte* data() const { return bytes_.get(); }
   std::size_t size() const { return size_; }
 
-  // A slice of the same bytes that owns them and the lease: gRPC drops it when the bytes are sent, or the call is
+  // A slice of the same bytes that owns them and the reservation: gRPC drops it when the bytes are sent, or the call is
   // lost.
   grpc::Slice ToSlice() &&;
 
@@ -45,7 +45,7 @@ class Buffer {
   };
   Buffer(std::byte* bytes, std::size_t size) : bytes_(bytes), size_(size) {}
 
-  memory::Ticket lease_;  // goes after the bytes
+  memory::Ticket lease_;  // destroyed after the bytes
   std::unique_ptr<std::byte, Free> bytes_;
   std::size_t size_ = 0;
 };

@@ -40,7 +40,7 @@ absl::Status HeaderTooLarge(std::int64_t max_header_bytes) {
                             "more");
 }
 
-// The path of the first string among `fields`, which are those of a `type`, that is no UTF-8; empty if there is none.
+// The path of the first string in `fields`, which are those of a `type`, that is not UTF-8; empty if there is none.
 std::string FieldWithoutUtf8(const google::protobuf::Descriptor& type,
                              const google::protobuf::UnknownFieldSet& fields) {
   for (int i = 0; i < fields.field_count(); ++i) {
@@ -59,7 +59,7 @@ std::string FieldWithoutUtf8(const google::protobuf::Descriptor& type,
   return "";
 }
 
-// Where the field's bytes belong; null if it is no tensor.
+// The tensor that the field's bytes belong to; null if the field is not a tensor.
 TensorBytes* TensorOf(Tag tag, RequestTensors& tensors) {
   if (tag.type != WireType::kBytes) return nullptr;
   switch (tag.number) {
@@ -74,8 +74,8 @@ TensorBytes* TensorOf(Tag tag, RequestTensors& tensors) {
   }
 }
 
-// Reads the length and the bytes of a tensor; what was read of an earlier one with the same number goes, as protobuf
-// has it for repeated scalars.
+// Reads the length and the bytes of a tensor. Replaces an earlier field with the same number, as protobuf does for
+// singular scalars.
 bool ReadTensor(SegmentCursor& cursor, TensorBytes& tensor) {
   const std::optional<std::size_t> length = ReadLength(cursor);
   if (!length.has_value()) return false;
@@ -93,7 +93,7 @@ std::vector<kernel::Segment> SegmentsOf(const std::vector<grpc::Slice>& slices) 
   return segments;
 }
 
-// The tag and length that stand before a bytes field.
+// The tag and length before a bytes field.
 grpc::Slice BytesPrefix(int field_number, std::size_t length) {
   std::array<std::uint8_t, 15> prefix;  // at most: a tag of 5 bytes, a length of 10
   std::uint8_t* end =
@@ -110,7 +110,7 @@ absl::StatusOr<SplitMessage> Split(const grpc::ByteBuffer& message, std::int64_t
   split.received = ReceivedBytes(static_cast<std::int64_t>(message.Length()));
   const std::vector<kernel::Segment> segments = SegmentsOf(split.slices);
   SegmentCursor cursor(segments);
-  SegmentCursor small_from = cursor;  // the first byte that was passed and is neither copied nor a tensor's
+  SegmentCursor small_from = cursor;  // the first byte read that is not copied yet and not part of a tensor
   const auto copy_small = [&](std::size_t end) {
     small_from.Consume(end - small_from.position(), [&split](kernel::Segment piece) {
       split.small_fields.append(reinterpret_cast<const char*>(piece.data), piece.size);

@@ -1,7 +1,8 @@
-// ComputeAttention's messages, without copying their tensors.
+// Messages of attention calls and sessions, without copying their tensors.
 //
 // They are ordinary protobuf. A request's small fields go through protobuf's parser; q, k and v become views of the
-// slices that gRPC received. A reply is a short slice that protobuf wrote, and slices that own the kernel's output.
+// slices that gRPC received. A reply is a short slice that protobuf wrote, followed by slices that own the kernel's
+// results.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +23,9 @@
 
 namespace attnd::server {
 
-// The bytes of one tensor, in pieces.
+// The bytes of one tensor, in segments.
 struct TensorBytes {
-  // Adds a piece behind the others.
+  // Appends a segment, and sets its `begin`.
   void Add(kernel::Segment piece) {
     piece.begin = segments.empty() ? 0 : segments.back().begin + segments.back().size;
     segments.push_back(piece);
@@ -40,17 +41,17 @@ struct RequestTensors {
   TensorBytes v;
 };
 
-// A received message of any type whose top-level fields 100, 101 and 102 are the bytes of q, k and v, cut into these
+// A received message of any type whose top-level fields 100, 101 and 102 are the bytes of q, k and v, split into these
 // and the other fields. Keeps alive the slices that the tensors are views of; moving it leaves the views valid.
 struct SplitMessage {
   std::vector<grpc::Slice> slices;
-  std::string small_fields;  // every other field, in order, as it came
+  std::string small_fields;  // all other fields, in order, as received
   RequestTensors tensors;
   ReceivedBytes received;
 };
 
-// Errors: INVALID_ARGUMENT for bytes that are no protobuf message, RESOURCE_EXHAUSTED where the small fields are larger
-// than `max_header_bytes`. Whether the small fields suit the message's type is for protobuf's parser to say.
+// Errors: INVALID_ARGUMENT for malformed protobuf, RESOURCE_EXHAUSTED if the small fields are larger than
+// `max_header_bytes`. Whether the small fields match the message's type is left to protobuf's parser.
 absl::StatusOr<SplitMessage> Split(const grpc::ByteBuffer& message, std::int64_t max_header_bytes);
 
 // A message with its small fields parsed. `header` holds no tensors.
@@ -61,8 +62,8 @@ struct Decoded {
   const RequestTensors& tensors() const { return split.tensors; }
 };
 
-// Why `small_fields` are no message of `type`, as INVALID_ARGUMENT: a string that is no UTF-8, by its path, or
-// "request".
+// The INVALID_ARGUMENT error for `small_fields` that do not parse as `type`. It names the path of a string that is not
+// UTF-8, otherwise "request".
 absl::Status NotParsed(const google::protobuf::Descriptor& type, const std::string& small_fields);
 
 // Errors: as Split, and INVALID_ARGUMENT where protobuf's own parser would fail.
@@ -78,9 +79,9 @@ absl::StatusOr<Decoded<Message>> Decode(const grpc::ByteBuffer& message, std::in
   return decoded;
 }
 
-// The reply on the wire, fields in order of number: `header` is a ComputeAttentionResponse or StreamAttentionResponse
-// without tensors; an empty buffer is left out, as protobuf does. The buffers travel without a copy, and their
-// memory and leases are released once it is sent.
+// The reply on the wire, fields in order of number. `header` is a ComputeAttentionResponse, StreamAttentionResponse or
+// SessionReply without tensors. An empty buffer is left out, as protobuf does. The buffers are sent without a copy;
+// their memory and reservations are released once they are sent.
 grpc::ByteBuffer EncodeReply(const google::protobuf::MessageLite& header, Buffer log_sum_exp, Buffer output);
 
 }  // namespace attnd::server

@@ -5,7 +5,7 @@
 namespace attnd::server {
 namespace {
 
-// protobuf's limit for groups within groups.
+// protobuf's limit on nested groups.
 constexpr int kMaxDepth = 100;
 
 // A varint of at most `max_bytes` bytes; bits beyond the 64th are dropped.
@@ -20,7 +20,7 @@ std::optional<std::uint64_t> ReadVarint(SegmentCursor& cursor, int max_bytes) {
   return std::nullopt;
 }
 
-// Skips what follows a tag that begins no group.
+// Skips the value of a field that is not a group.
 bool SkipScalar(SegmentCursor& cursor, WireType type) {
   switch (type) {
     case WireType::kVarint:

@@ -23,7 +23,7 @@ class SegmentCursor {
   // The next byte; false at the end.
   bool Next(std::uint8_t& byte);
 
-  // Hands `take` the next `count` bytes as pieces, in order; false, having consumed what there was, if there are fewer.
+  // Passes the next `count` bytes to `take` as segments, in order. If fewer are left, consumes them and returns false.
   template <typename Take>
   bool Consume(std::size_t count, Take take) {
     while (count > 0) {
@@ -41,7 +41,7 @@ class SegmentCursor {
   }
 
  private:
-  // What is left of the current segment; never empty.
+  // The rest of the current segment; never empty.
   kernel::Segment Rest() const { return {segments_[index_].data + offset_, segments_[index_].size - offset_}; }
   void Advance(std::size_t count);
   void SkipEmpty();
@@ -67,13 +67,14 @@ struct Tag {
   WireType type;
 };
 
-// These take exactly what protobuf's own parser takes: a tag in at most five bytes, its surplus bits dropped, its field
-// number not zero; a length in at most five bytes, below 2 GiB less 16 bytes; a varint in at most ten bytes. Nothing
-// else is looked at, so that a caller who lets protobuf parse the fields that are skipped here gets protobuf's answer.
+// These accept exactly what protobuf's own parser accepts: a tag in at most five bytes, its surplus bits dropped, its
+// field number not zero and its wire type known; a length in at most five bytes, below 2 GiB less 16 bytes; a varint in
+// at most ten bytes; groups within protobuf's nesting limit. They check nothing else, so a caller who lets protobuf
+// parse the fields skipped here gets protobuf's answer.
 std::optional<Tag> ReadTag(SegmentCursor& cursor);
 std::optional<std::size_t> ReadLength(SegmentCursor& cursor);
 
-// Skips the rest of a field whose tag was read, whole groups included; false if it is malformed.
+// Skips the value of a field whose tag was read, groups included; false if it is malformed.
 bool SkipField(SegmentCursor& cursor, Tag tag);
 
 }  // namespace attnd::server

@@ -7,10 +7,10 @@
 
 namespace attnd::server {
 
-// Counts as long as it lives. Thread-safe, as far as different objects go.
+// Counts its bytes as long as it lives. Different objects may be used from different threads.
 class ReceivedBytes {
  public:
-  // Of all that live in this process.
+  // Bytes counted by all objects of this process.
   static std::int64_t Total() { return total_.load(std::memory_order_relaxed); }
 
   ReceivedBytes() = default;
