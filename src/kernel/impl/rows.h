@@ -1,4 +1,4 @@
-// Reads tensor rows of any dtype, alignment and cut into segments, and writes output rows.
+// Reads tensor rows of any dtype, alignment and segmentation, and writes output rows.
 #pragma once
 
 #include <bit>
