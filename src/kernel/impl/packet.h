@@ -2,7 +2,7 @@
 //
 // Everything under impl/ is compiled once per instruction set, in a namespace of that build and with Eigen's namespace
 // renamed, so that the linker can never use one build's code for another. For the same reason nothing here uses the
-// standard library's templates.
+// standard library's templates, except std::bit_cast, which is inlined.
 #pragma once
 
 #include <Eigen/Core>
