@@ -15,7 +15,7 @@
 namespace attnd::cache {
 namespace {
 
-// Address space that begins at a multiple of kHuge; null if there is none.
+// Maps address space that begins at a multiple of kHugePageBytes; null if there is none.
 std::byte* MapAligned(std::size_t bytes) {
   const std::size_t more = bytes + memory::kHugePageBytes;
   void* const mapped = mmap(nullptr, more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -1,4 +1,4 @@
-// Memory for the pages of one owner, and who uses each.
+// Memory for the pages of one owner, and the users of each page.
 #pragma once
 
 #include <cstddef>
@@ -10,22 +10,22 @@
 
 namespace attnd::cache {
 
-// Pages of one size in a mapping of their own. The system gives memory for them as they are first written, zeroed, on
-// huge pages where there are 2 MiB of it; all goes back at once with the pool, so that no page can be lost and none
-// shows what another owner wrote.
+// Pages of one size in a memory mapping of their own. The system provides the memory when a page is first written,
+// zeroed, in huge pages if the mapping has at least 2 MiB. The destructor returns the whole mapping at once. So no page
+// can be lost, and no page shows what another owner wrote.
 //
-// A page has users of two kinds. Readers see it as it is now; keepers hold on to what it was before a change that may
-// be taken back. A page with neither is free. Thread-compatible.
+// A page has users of two kinds. Readers see its current contents; keepers hold on to its contents before a change that
+// may be rolled back. A page with neither is free. Thread-compatible.
 class PagePool {
  public:
-  // Maps reservation::PoolBytes. Errors: RESOURCE_EXHAUSTED if the system has no room for so much.
+  // Maps reservation::PoolBytes. Errors: RESOURCE_EXHAUSTED if the system cannot map that much.
   static absl::StatusOr<std::unique_ptr<PagePool>> Create(std::int64_t page_bytes, std::int64_t pages);
   ~PagePool();
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
-  // A free page with one reader, its contents what they were; null if none is free. Throws std::bad_alloc, and has then
-  // taken nothing.
+  // Returns a free page with one reader and with its old contents; null if no page is free. May throw std::bad_alloc,
+  // and has then taken nothing.
   std::byte* Take();
   void AddReader(const std::byte* page) { ++UseOf(page).readers; }
   void RemoveReader(const std::byte* page);
@@ -58,9 +58,9 @@ class PagePool {
   const std::size_t mapped_;
   const std::int64_t page_bytes_;
   const std::int64_t pages_;
-  std::int64_t fresh_ = 0;          // pages from here on have never been used
-  std::vector<Use> uses_;           // of those before
-  std::vector<std::int64_t> free_;  // of those before; has room for all of them
+  std::int64_t fresh_ = 0;          // pages from this index on have never been used
+  std::vector<Use> uses_;           // of the pages below fresh_
+  std::vector<std::int64_t> free_;  // of the pages below fresh_; has room for all of them
 };
 
 }  // namespace attnd::cache

@@ -1,11 +1,11 @@
-// Pages of keys and values: some tokens of one sequence, in all layers.
+// The layout of a page of keys and values: some tokens of one sequence, in all layers.
 //
-//   page:   layer 0 | layer 1 | ...                       each from a multiple of 64 bytes on
+//   page:   layer 0 | layer 1 | ...                       each begins at a multiple of 64 bytes
 //   layer:  head 0  | head 1  | ...
 //   head:   keys [kPageTokens, head_dim] | values [kPageTokens, value_head_dim]
 //
-// A page holds all layers, so that whoever reorders sequences handles one list of pages for all of them. A head's keys
-// and values stand together, since they are read together.
+// A page holds all layers, so that reordering sequences handles one list of pages for all layers. The keys and values
+// of a head are adjacent because they are read together.
 #pragma once
 
 #include <cstddef>
@@ -23,10 +23,10 @@ namespace attnd::cache {
 using reservation::kPageTokens;
 using reservation::LayerShape;
 
-// Immutable, and so thread-safe.
+// Immutable, and therefore thread-safe.
 class PageShape {
  public:
-  // nullopt if there is no such page (reservation::PageBytes).
+  // nullopt if reservation::PageBytes is.
   static std::optional<PageShape> Make(absl::Span<const LayerShape> layers, tensor::DType dtype);
 
   tensor::DType dtype() const { return dtype_; }
@@ -34,8 +34,8 @@ class PageShape {
   std::int64_t layers() const { return static_cast<std::int64_t>(layers_.size()); }
   const LayerShape& layer(std::int64_t layer) const { return At(layer).shape; }
 
-  // A layer's keys, or values, as kernels take them: [sequences, kv_heads, tokens, dim]. `lists` are the pages of each
-  // sequence.
+  // A layer's keys, or values, as kernels take them: [sequences, kv_heads, tokens, dim]. `lists` has each sequence's
+  // list of pages.
   kernel::TensorView Keys(std::int64_t layer, const std::byte* const* const* lists) const;
   kernel::TensorView Values(std::int64_t layer, const std::byte* const* const* lists) const;
 

@@ -50,7 +50,7 @@ void RowCopier::CopyBytes(std::int64_t begin, std::int64_t bytes, std::byte* to)
   }
 }
 
-// The one that has a byte of the tensor.
+// The segment that holds `byte`, a position in the tensor.
 const kernel::Segment& RowCopier::SegmentOf(std::int64_t byte) {
   const auto holds = [this, byte](std::int64_t segment) {
     const kernel::Segment& at = view_.segments[segment];

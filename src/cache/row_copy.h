@@ -1,4 +1,4 @@
-// Copying rows of a tensor, as a message brought it, into memory of another element type.
+// Copies rows of a received tensor into memory of any element type.
 #pragma once
 
 #include <cstddef>
@@ -10,18 +10,18 @@
 
 namespace attnd::cache {
 
-// Copies rows of `view`, which has segments, not pages. Keeps its place, so that rows in ascending order cost nothing
-// to find, and others the logarithm of the number of segments. Not thread-safe; borrows what the view points at.
+// Copies rows of `view`, which must have segments, not pages. Remembers its position: rows in ascending order need no
+// search, others take time logarithmic in the number of segments. Not thread-safe; borrows what the view points at.
 class RowCopier {
  public:
   // `dim`: elements of a row.
   RowCopier(const kernel::TensorView& view, std::int64_t dim, tensor::DType to);
 
-  // Copies `rows` rows from `row` on, one behind the other.
+  // Copies the rows [row, row + rows) to contiguous memory.
   void Copy(std::int64_t batch, std::int64_t head, std::int64_t row, std::int64_t rows, std::byte* to);
 
  private:
-  // Bytes of the tensor as they stand, from `begin` on.
+  // Copies bytes of the tensor, from position `begin` on, unchanged.
   void CopyBytes(std::int64_t begin, std::int64_t bytes, std::byte* to);
   const kernel::Segment& SegmentOf(std::int64_t byte);
 

@@ -16,7 +16,7 @@ std::int64_t PagesFor(std::int64_t tokens) { return (tokens + kPageTokens - 1) /
 
 std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
 
-// Where the row of a head stands in a page, in bytes.
+// Offset of a head's row in a page, in bytes.
 std::int64_t RowInPage(const kernel::TensorView& view, std::int64_t head, std::int64_t row) {
   return (view.page_begin + head * view.head_stride + row * view.row_stride) * ElementSize(view.dtype);
 }
@@ -33,7 +33,7 @@ class LayerWriter {
         k_(k, layer_.head_dim, shape.dtype()),
         v_(v, layer_.value_head_dim, shape.dtype()) {}
 
-  // Rows [row, row + rows) of a sequence's go to the page's rows from `to` on.
+  // Copies rows [row, row + rows) of a sequence to the page's rows from `to` on.
   void Write(std::int64_t sequence, std::int64_t row, std::int64_t rows, std::byte* page, std::int64_t to) {
     for (std::int64_t head = 0; head < layer_.kv_heads; ++head) {
       k_.Copy(sequence, head, row, rows, page + RowInPage(keys_, head, to));
@@ -102,10 +102,10 @@ std::int64_t Sequences::SharedLastPages() const {
                        [this](const List& list) { return !list.empty() && pool_->readers(list.back()) > 1; });
 }
 
-// Whether somebody had tokens of a layer in a page as of the last commit, from a row of the page on. A page has one
-// number in all lists.
+// Whether some sequence had, as of the last Commit, tokens of `layer` in `page` at row `row` or later. A page has the
+// same number in all lists.
 bool Sequences::IsKeptFrom(std::int64_t layer, const std::byte* page, std::int64_t number, std::int64_t row) const {
-  if (row >= pool_->kept_rows(page)) return false;  // of any layer
+  if (row >= pool_->kept_rows(page)) return false;  // in any layer
   for (std::size_t s = 0; s < kept_lists_.size(); ++s) {
     const List& list = kept_lists_[s];
     if (static_cast<std::size_t>(number) >= list.size() || list[static_cast<std::size_t>(number)] != page) continue;
@@ -115,14 +115,14 @@ bool Sequences::IsKeptFrom(std::int64_t layer, const std::byte* page, std::int64
   return false;
 }
 
-// The page of a sequence's token that is to be written in a layer, for that sequence alone and with nothing that has to
-// be kept from there on. Null if there is none left.
+// The page to write a sequence's token of a layer to. It belongs to this sequence alone, and nothing in it from that
+// token on has to be kept. Null if no page is left.
 std::byte* Sequences::PageToWrite(std::int64_t layer, std::int64_t sequence, std::int64_t token) {
   List& list = lists_[static_cast<std::size_t>(sequence)];
   const std::int64_t page = token / kPageTokens;
   if (page == static_cast<std::int64_t>(list.size())) {
     list.push_back(nullptr);
-    list.pop_back();  // there is room for it
+    list.pop_back();  // has reserved room for it
     std::byte* const fresh = pool_->Take();
     if (fresh != nullptr) list.push_back(fresh);
     return fresh;
@@ -138,7 +138,7 @@ std::byte* Sequences::PageToWrite(std::int64_t layer, std::int64_t sequence, std
   return const_cast<std::byte*>(own);
 }
 
-// What a sequence has in a page, of every layer.
+// Copies a sequence's tokens of one page, in all layers.
 void Sequences::CopyTokens(std::int64_t sequence, std::int64_t page, const std::byte* from, std::byte* to) const {
   for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
     const std::int64_t rows = std::min(kPageTokens, length(layer, sequence) - page * kPageTokens);
@@ -153,7 +153,7 @@ void Sequences::CopyTokens(std::int64_t sequence, std::int64_t page, const std::
   }
 }
 
-// Pages that a sequence has by these lengths.
+// Number of pages that a sequence of these lengths has.
 std::int64_t Sequences::PageCount(const std::vector<std::int32_t>& lengths, std::int64_t sequence) const {
   std::int64_t most = 0;
   for (std::int64_t layer = 0; layer < shape_.layers(); ++layer) {
@@ -191,7 +191,8 @@ void Sequences::Truncate(std::int64_t sequence, std::int64_t tokens) {
   Release(lists_[static_cast<std::size_t>(sequence)], static_cast<std::size_t>(PagesFor(tokens)));
 }
 
-// Before lists change otherwise than by growing. Of what has been appended since the last commit nothing is kept.
+// Keeps the lists as of the last Commit. Called before lists change other than by growing. Does not keep what has been
+// appended since the last Commit.
 void Sequences::KeepLists() {
   if (!kept_lists_.empty()) return;
   std::vector<List> kept = lists_;
@@ -210,7 +211,7 @@ void Sequences::KeepLists() {
   kept_lists_ = std::move(kept);
 }
 
-// Leaves a list its first `pages` pages.
+// Removes all but the first `pages` pages of a list.
 void Sequences::Release(List& list, std::size_t pages) {
   while (list.size() > pages) {
     pool_->RemoveReader(list.back());
@@ -235,7 +236,7 @@ void Sequences::Rollback() {
     for (const std::byte* page : list) pool_->AddReader(page);
   }
   for (List& list : lists_) Release(list, 0);
-  for (std::size_t s = 0; s < lists_.size(); ++s) lists_[s].swap(kept_lists_[s]);  // of which one is empty
+  for (std::size_t s = 0; s < lists_.size(); ++s) lists_[s].swap(kept_lists_[s]);  // lists_[s] was empty
   for (const List& list : lists_) {
     for (const std::byte* page : list) pool_->RemoveKeeper(page);
   }

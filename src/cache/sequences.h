@@ -1,4 +1,4 @@
-// Keys and values of some sequences, which grow, are reordered and share what they have in common.
+// The keys and values of some sequences, which grow, are reordered and share pages.
 #pragma once
 
 #include <cstddef>
@@ -17,31 +17,32 @@ namespace attnd::cache {
 
 class LayerWriter;
 
-// Each sequence is a list of pages. Sequences that were one have pages in common; a page that several have is copied
-// before one of them writes to it, as far as it is filled.
+// Each sequence is a list of pages. Sequences that were gathered from the same sequence share pages. Before one of them
+// writes to a shared page, the filled part of the page is copied.
 //
-// Changes take effect at once and are made for good by Commit; Rollback takes back all since the last Commit, to the
-// bit. Where a change fails, or throws std::bad_alloc, Rollback must follow. Thread-compatible: while a kernel reads,
-// nothing may change.
+// Changes take effect at once. Commit makes them permanent; Rollback undoes all changes since the last Commit, to the
+// bit. After a change that fails, or throws std::bad_alloc, call Rollback. Thread-compatible: no change may run while a
+// kernel reads.
 class Sequences {
  public:
-  // Empty ones. reservation::BytesOfKept says what they take, from a budget before this. Errors: RESOURCE_EXHAUSTED if
-  // the system has no room for them.
+  // Creates empty sequences. Reserve reservation::BytesOfKept for them first. Errors: RESOURCE_EXHAUSTED if the system
+  // has no room for them.
   static absl::StatusOr<std::unique_ptr<Sequences>> Create(PageShape shape, std::int64_t sequences,
                                                            std::int64_t most_tokens);
 
-  // Writes tokens behind those that sequences have in a layer: `counts[s]` >= 0 for sequence s, the first rows of
-  // k [sequences, kv_heads, tokens, head_dim] and v [sequences, kv_heads, tokens, value_head_dim], which have segments
-  // and may have any dtype. Errors: OUT_OF_RANGE, naming the sequence, if it would have more than most_tokens;
-  // RESOURCE_EXHAUSTED if there is no page left, which cannot be unless the same change has dropped or gathered, and
-  // appends more than a page: what was there before is kept for Rollback.
+  // Appends tokens to the sequences in one layer: for sequence s the first `counts[s]` >= 0 rows of k [sequences,
+  // kv_heads, tokens, head_dim] and v [sequences, kv_heads, tokens, value_head_dim], which have segments and any dtype.
+  // Errors: OUT_OF_RANGE, naming the sequence, if it would have more than most_tokens; RESOURCE_EXHAUSTED if no page is
+  // left. The latter is possible only if Truncate or Gather was called since the last Commit and more than a page is
+  // appended, because the earlier contents are kept for Rollback.
   absl::Status Append(std::int64_t layer, absl::Span<const std::int64_t> counts, const kernel::TensorView& k,
                       const kernel::TensorView& v);
 
-  // Sequence s becomes what from[s] is, in all layers. One may be named by several or by none.
+  // Sequence s becomes a copy of sequence from[s], in all layers. Several may name the same sequence, and some may be
+  // named by none.
   void Gather(absl::Span<const std::int32_t> from);
 
-  // Leaves a sequence its first `tokens` tokens in all layers; fewer where it has fewer.
+  // Shortens a sequence to its first `tokens` tokens in all layers; shorter layers are unchanged.
   void Truncate(std::int64_t sequence, std::int64_t tokens);
 
   void Commit();
@@ -49,10 +50,10 @@ class Sequences {
 
   std::int64_t length(std::int64_t layer, std::int64_t sequence) const { return lengths_[PlaceOf(layer, sequence)]; }
 
-  // The list of a sequence's pages, as kernels take it. Until the next change; a sequence without tokens may have null.
+  // A sequence's list of pages, as kernels take it. Valid until the next change; may be null for an empty sequence.
   const std::byte* const* PagesOf(std::int64_t sequence) const { return ListOf(sequence).data(); }
 
-  // How many sequences have a last page that others have too: so many an append to all of them may copy.
+  // Number of sequences whose last page is shared: an append to all sequences may have to copy this many pages.
   std::int64_t SharedLastPages() const;
 
   const PageShape& shape() const { return shape_; }
@@ -86,7 +87,7 @@ class Sequences {
   std::vector<List> lists_;            // [sequences]
   std::vector<std::int32_t> lengths_;  // [layers, sequences]
 
-  // As of the last commit. The lists are empty if those above have only grown since.
+  // As of the last Commit. kept_lists_ is empty if lists_ have only grown since.
   std::vector<List> kept_lists_;
   std::vector<std::int32_t> kept_lengths_;
 };

@@ -11,7 +11,7 @@
 namespace attnd::kernel {
 namespace {
 
-// Read by CPUID and XGETBV, as the compilers' own names for AMX are younger than the compilers that build this.
+// Uses CPUID and XGETBV because the compilers that build this may be older than their own names for AMX.
 // Bits: Intel SDM volume 2, CPUID; volume 1, "XSAVE-supported features".
 bool CpuHasAmx() {
   unsigned a = 0, b = 0, c = 0, d = 0;

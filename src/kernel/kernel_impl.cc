@@ -1,5 +1,5 @@
-// One build of the kernel. CMake compiles this file once per instruction set, each time with its own ATTND_KERNEL_TAG
-// (the namespace), ATTND_KERNEL_NAME and name for Eigen's namespace (cmake/AttndIsa.cmake).
+// One build of the kernel. CMake compiles this file once per instruction set, each time with a different
+// ATTND_KERNEL_TAG (the namespace), ATTND_KERNEL_NAME and name for Eigen's namespace (cmake/AttndIsa.cmake).
 #include "kernel/impl/merge.h"
 #include "platform/platform.h"
 

@@ -15,7 +15,7 @@
 
 namespace attnd::kernel {
 
-// Each build's own, in kernel_impl.cc.
+// Each build defines its own kKernel, in kernel_impl.cc.
 #define ATTND_DECLARE_KERNEL(tag, supported) \
   namespace tag {                            \
   extern const Kernel kKernel;               \

@@ -1,8 +1,8 @@
-// Which keys a query row sees: true lengths and starts of ragged batches, the mask, and key bits. For the schedule and
-// the kernels alike.
+// Which keys a query row sees: key starts and lengths of ragged batches, mask, window, prefix and key bits. Used by the
+// schedule and the kernels.
 //
-// The kernel is compiled once per instruction set, and a function that several builds share must not leave a symbol
-// (cmake/AttndIsa.cmake): hence always_inline.
+// Functions are always_inline because the kernel is compiled once per instruction set, and a function that several
+// builds share must not leave a symbol (cmake/AttndIsa.cmake).
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@
 
 namespace attnd::kernel {
 
-// Where the true keys of a batch entry end.
+// End of a batch entry's true (not padding) keys.
 [[gnu::always_inline]] inline std::int64_t KeyLength(const Attention& a, std::int64_t batch) {
   return a.key_lengths == nullptr ? a.key_length : a.key_lengths[batch];
 }
 
-// Where the true keys of a batch entry begin; may lie beyond their end.
+// Begin of a batch entry's true keys; may be after their end.
 [[gnu::always_inline]] inline std::int64_t KeyStart(const Attention& a, std::int64_t batch) {
   return a.key_starts == nullptr ? 0 : a.key_starts[batch];
 }
@@ -36,24 +36,25 @@ namespace attnd::kernel {
   return a.key_bits == nullptr ? nullptr : a.key_bits + batch * ((a.key_length + 7) / 8);
 }
 
-// Whether they leave key `key` visible.
+// Whether the key bits leave `key` visible.
 [[gnu::always_inline]] inline bool KeyBit(const Attention& a, std::int64_t batch, std::int64_t key) {
   const std::byte* bits = KeyBits(a, batch);
   return bits == nullptr || (static_cast<unsigned>(bits[key / 8]) >> (key % 8) & 1u) != 0;
 }
 
-// Whether rows see anything else than all keys or all up to their own, or keys have biases.
+// Whether the problem has a window, a prefix or key biases.
 [[gnu::always_inline]] inline bool HasWindow(const Attention& a) {
   return a.left != kAnyDistance || a.right != kAnyDistance || a.prefix_lengths != nullptr || a.key_bias != nullptr;
 }
 
-// Keys of a batch entry that a causal mask hides from no row: [0, this).
+// The causal mask hides none of a batch entry's keys [0, this).
 [[gnu::always_inline]] inline std::int64_t PrefixLength(const Attention& a, std::int64_t batch) {
   return a.prefix_lengths == nullptr ? 0 : a.prefix_lengths[batch];
 }
 
-// Of the keys [0, keys), mask and window let query row `row` of a batch entry see those from FirstVisible to here. Both
-// grow with the row. Without `kWindow` there is none (HasWindow), and nothing is looked up for it.
+// End of the keys in [0, keys) that mask and window let query row `row` of a batch entry see; they begin at
+// FirstVisible. Neither bound decreases from row to row. `kWindow` = false, for problems without HasWindow, skips
+// window and prefix.
 template <bool kWindow = true>
 [[gnu::always_inline]] inline std::int64_t VisibleKeys(const Attention& a, std::int64_t batch, std::int64_t keys,
                                                        std::int64_t row) {
@@ -71,7 +72,7 @@ template <bool kWindow = true>
   return seen > 0 ? seen : 0;
 }
 
-// May lie beyond VisibleKeys.
+// The first key that the window lets a query row see; may be after VisibleKeys.
 [[gnu::always_inline]] inline std::int64_t FirstVisible(const Attention& a, std::int64_t batch, std::int64_t row) {
   const std::int64_t first = QueryOffset(a, batch) + row - a.left;
   return first > 0 ? first : 0;

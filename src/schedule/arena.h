@@ -6,7 +6,7 @@
 
 namespace attnd::schedule {
 
-// A block of 64-byte-aligned memory that grows to the largest size asked for and stays. Not thread-safe: each worker
+// A block of 64-byte-aligned memory that grows to the largest size requested and keeps it. Not thread-safe: each worker
 // has its own.
 class Arena {
  public:

@@ -10,7 +10,7 @@ namespace {
 
 std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// Of the `next`-th item of a unit with splits: its keys, counted from the unit's first, and what they cost.
+// Item number `next` of a unit with splits: its keys, counted from the unit's first key, and its cost.
 struct SplitItem {
   std::int64_t first;
   std::int64_t last;
@@ -25,7 +25,7 @@ SplitItem SplitItemAt(const UnitPlan& plan, std::int64_t next) {
 
 }  // namespace
 
-// Where the arrays lie in the memory.
+// Offsets of the arrays in the memory.
 struct AttentionItems::Layout {
   explicit Layout(const AttentionPlan& plan) {
     const auto batch = static_cast<std::size_t>(plan.uniform() ? 0 : plan.attention().batch);
@@ -93,7 +93,7 @@ std::int64_t AttentionItems::TilesOf(const OpenUnit& open) const {
   return plan_.group() * CeilDiv(open.plan.rows / plan_.group(), plan_.kernel().query_tile);
 }
 
-// The last rows of all heads, then those before.
+// Tiles are ordered from the last rows of all heads to the first rows.
 Tile AttentionItems::TileAt(const OpenUnit& open, std::int64_t tile) const {
   const std::int64_t group = plan_.group();
   const std::int64_t queries = open.plan.rows / group;
@@ -102,7 +102,8 @@ Tile AttentionItems::TileAt(const OpenUnit& open, std::int64_t tile) const {
   return {open.unit % plan_.attention().kv_heads * group + tile % group, first, std::min(queries, first + rows)};
 }
 
-// Tiles of very few rows or keys are put together. The second tile's rows are as many as any's.
+// Combines tiles of very few rows or keys. The first tiles hold the last rows of the heads, which may be fewer, so the
+// cost is that of a tile of the rows before them.
 std::int64_t AttentionItems::TilesAnItem(const OpenUnit& open) const {
   const Tile tile = TileAt(open, std::min(plan_.group(), TilesOf(open) - 1));
   const double cost = plan_.TileCost(open.unit / plan_.attention().kv_heads, open.plan, tile.first_row, tile.last_row);
@@ -114,7 +115,7 @@ std::int64_t AttentionItems::FirstItems(const UnitPlan& plan, bool packs_values)
   return CeilDiv(plan.keys, plan_.pack_keys()) * (packs_values ? 2 : 1);
 }
 
-// Looks at the next unit to open.
+// Prepares the next unit to open.
 void AttentionItems::PrepareUnopened() {
   if (next_slotted_ >= plan_.slotted_units()) return;
   const kernel::Attention& a = plan_.attention();

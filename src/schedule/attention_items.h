@@ -1,18 +1,18 @@
 // Hands out the items of an attention plan one by one.
 //
-// Steps and what unlocks them. Items run in any order that keeps to this:
+// Steps and what unlocks them. Items run in any order that respects this:
 //
-//   kUnits                   whole units, one after another until they cost kSmallestItem: nothing unlocks them
+//   kUnits                   whole units, combined until they cost kSmallestItem: nothing unlocks them
 //   kSplit                -> kMerge  when all splits of the unit have run
 //   kPackKeys, kPackValues -> kTile  when all packing of the unit is done
 //
-// A unit whose splits are several items, or of kShared, is open from its first item to its last. It holds a slot, and
-// those that wait for a slot are opened as others are closed. The most costly item comes first. So of one unit of
-// kShared the tiles come from the last row, which sees most, to the first; and one that packs the keys of the next unit
-// comes before the small tiles at the end.
+// A kShared unit, or one whose splits are several items, is open from its first item to its last. An open unit holds a
+// slot; units that wait for a slot are opened as others close. The most costly item comes first. So the tiles of a
+// kShared unit come from the last rows, which see most, to the first; and packing the next unit's keys comes before the
+// small tiles at the end.
 //
-// Every (row, key) pair that the mask and the lengths leave visible is in exactly one item that computes, and every row
-// is written by exactly one unit.
+// Every (row, key) pair that the mask and the lengths leave visible is computed in exactly one item, and every row is
+// written by exactly one unit.
 #pragma once
 
 #include <cstddef>
@@ -41,23 +41,23 @@ struct Tile {
   std::int64_t last_row;
 };
 
-// What is kept of a unit while it is open. The items' threads read the first three.
+// State of an open unit. Threads that run its items read the first three members.
 struct OpenUnit {
-  std::int64_t unit;  // batch entry unit / kv_heads (of several the first), key head unit % kv_heads
+  std::int64_t unit;  // batch entry unit / kv_heads (the first of several), key head unit % kv_heads
   UnitPlan plan;
-  const std::byte* values;  // kShared: where the values lie in the form that they are packed in; null: to be packed
+  const std::byte* values;  // kShared: the values, if they lie in memory as they would be packed; null: to be packed
 
   std::int64_t next;   // the next item of this phase to hand out...
-  std::int64_t end;    // ...of these
-  std::int64_t left;   // that are not finished
-  bool is_last_phase;  // tiles, the merge
+  std::int64_t end;    // ...out of this many
+  std::int64_t left;   // items that are not finished
+  bool is_last_phase;  // tiles or merge
 };
 
-// Next, Finish and ready: as Work has them. The others may be called beside them, for items that have been handed out.
+// Next, Finish and ready: as in Work. The others may be called concurrently, for items that have been handed out.
 class AttentionItems {
  public:
-  // Memory that it needs, whose size depends on the plan alone: at most 12 bytes a batch entry, if they are not alike,
-  // and some 200 for each slot.
+  // Bytes of memory needed; depends on the plan alone. At most 12 per batch entry if the entries are not alike, and
+  // about 200 per slot.
   static std::size_t Bytes(const AttentionPlan& plan);
 
   // Borrows both; `memory` has Bytes(plan) bytes, aligned to 64.
@@ -72,16 +72,16 @@ class AttentionItems {
   // The unit in a slot.
   const OpenUnit& At(std::int32_t slot) const { return slots_[slot]; }
 
-  // The unit with an ordinal, and the plan of that.
+  // The unit of an ordinal, and the plan of a unit.
   std::int64_t UnitAt(std::int64_t ordinal) const;
   UnitPlan PlanOf(std::int64_t unit) const;
 
-  // Tiles of an open unit of kShared, and one of them.
+  // Number of tiles of an open kShared unit, and one of them.
   std::int64_t TilesOf(const OpenUnit& open) const;
   Tile TileAt(const OpenUnit& open, std::int64_t tile) const;
 
  private:
-  // The next item of an open unit, in the heap.
+  // The next item of an open unit, as an element of the heap.
   struct Head {
     double cost;
     std::int64_t ordinal;
@@ -109,21 +109,21 @@ class AttentionItems {
   OpenUnit* slots_ = nullptr;            // [slots]
   Head* heads_ = nullptr;                // [slots], a heap
   std::int64_t* ordinals_ = nullptr;     // [slots]: of their units
-  std::int32_t* free_ = nullptr;         // [slots]: those that are used no more
+  std::int32_t* free_ = nullptr;         // [slots]: free slots that were used before
 
-  // What follows changes with each item, and threads that run items read what stands before: not in the same line.
+  // The members below change with each item; threads that run items read those above. They are in separate cache lines.
   alignas(64) std::int64_t head_count_ = 0;
   std::int64_t free_count_ = 0;
   std::int64_t fresh_ = 0;  // slots from here on have never been used
 
   std::int64_t next_slotted_ = 0;  // ordinal of the next unit to open
-  OpenUnit unopened_{};            // this unit
+  OpenUnit unopened_{};            // the unit of that ordinal
   double unopened_cost_ = 0;       // of its first item
   std::int64_t unopened_items_ = 0;
   std::size_t class_;             // of the next whole units
   std::int64_t next_whole_;       // their first ordinal
-  std::int64_t whole_items_ = 0;  // that are left
-  std::int64_t open_items_ = 0;   // that are ready, of open units
+  std::int64_t whole_items_ = 0;  // items of whole units that are left
+  std::int64_t open_items_ = 0;   // ready items of open units
 };
 
 }  // namespace attnd::schedule

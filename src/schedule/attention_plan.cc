@@ -12,20 +12,20 @@ namespace {
 using kernel::Attention;
 using kernel::Kernel;
 
-// In multiply-adds and bytes read. What bits depend on: see "Guarantees".
-constexpr double kLargestLocal = 1 << 24;       // a unit of more is not left to one thread...
-constexpr double kSmallestShared = 1 << 21;     // ...and one of less not given to several
+// In multiply-adds and bytes read. Result bits depend on these: see "Guarantees".
+constexpr double kLargestLocal = 1 << 24;       // a larger unit is not left to one thread...
+constexpr double kSmallestShared = 1 << 21;     // ...and a smaller one is not split among several
 constexpr double kItemsToShare = 64;            // items that a large problem should have at least
 constexpr double kMostSplitsAnItem = 4;         // so that others wait at most four times 40 us
-constexpr double kCostPerByteRead = 1;          // what reading and packing costs, in multiply-adds
-constexpr std::int64_t kShortQueries = 192;     // rows that are taken along in one pass over the keys
+constexpr double kCostPerByteRead = 1;          // of reading and packing, in multiply-adds
+constexpr std::int64_t kShortQueries = 192;     // most rows that one pass over the keys serves
 constexpr std::int64_t kArenaFloats = 1 << 17;  // of keys and values packed at a time
 constexpr std::int64_t kMaxStateBytes = std::int64_t{1} << 21;
 constexpr std::int64_t kMaxPartialBytes = std::int64_t{1} << 22;
 
-// What else takes time, in multiply-adds at 64 a nanosecond; results do not depend on it. Measured on one core
-// (Sapphire Rapids class, head_dim 1): a unit of 1 row and 1 key takes 230 ns, of 8 and 8 1,280 ns (kDirect), of 9 and
-// 9 690 ns, of 32 and 32 1,620 ns (kLocal), and a pair of 4096 rows and keys 0.44 ns.
+// Other costs, in multiply-adds at 64 a nanosecond; results do not depend on them. Measured on one core (Sapphire
+// Rapids class, head_dim 1): a unit of 1 row and 1 key takes 230 ns, of 8 and 8 1,280 ns (kDirect), of 9 and 9 690 ns,
+// of 32 and 32 1,620 ns (kLocal), and a pair of 4096 rows and keys 0.44 ns.
 constexpr double kCostPerUnit = 1 << 13;       // 128 ns
 constexpr double kCostPerDirectRow = 1 << 13;  // 128 ns
 constexpr double kCostPerRow = 2 << 10;        // 32 ns, and its bytes
@@ -36,7 +36,7 @@ std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t RoundUp(std::int64_t a, std::int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
 std::size_t Aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// The sum of `count` numbers that follow each other from `first` on, each raised to `low` and lowered to `high`.
+// The sum of `count` consecutive numbers from `first` on, each clamped to [low, high].
 double SumOfClamped(std::int64_t first, std::int64_t count, std::int64_t low, std::int64_t high) {
   const std::int64_t below = std::clamp<std::int64_t>(low - first, 0, count);
   const std::int64_t above = std::clamp<std::int64_t>(first + count - 1 - high, 0, count - below);
@@ -46,7 +46,7 @@ double SumOfClamped(std::int64_t first, std::int64_t count, std::int64_t low, st
          between * (between - 1) / 2;
 }
 
-// VisiblePairs where there is a window or a prefix: where what rows see ends, less where it begins.
+// VisiblePairs with a window or a prefix: the sum over rows of where the visible keys end, minus where they begin.
 double PairsInWindow(const Attention& a, std::int64_t b, std::int64_t first_key, std::int64_t last_key,
                      std::int64_t first, std::int64_t last) {
   const std::int64_t position = kernel::QueryOffset(a, b) + first;
@@ -54,7 +54,7 @@ double PairsInWindow(const Attention& a, std::int64_t b, std::int64_t first_key,
   const double begins = SumOfClamped(position - a.left, rows, first_key, last_key);
   const std::int64_t window_end = position + 1 + a.right;
   if (a.mask == kernel::Mask::kNone) return SumOfClamped(window_end, rows, first_key, last_key) - begins;
-  // The first rows see to the end of the prefix, as far as the window lets them.
+  // The first rows see keys up to the end of the prefix, within the window.
   const std::int64_t prefix = kernel::PrefixLength(a, b);
   const std::int64_t early = std::clamp<std::int64_t>(prefix - (position + 1), 0, rows);
   const std::int64_t prefix_end = std::clamp(prefix, first_key, last_key);
@@ -62,7 +62,7 @@ double PairsInWindow(const Attention& a, std::int64_t b, std::int64_t first_key,
          SumOfClamped(position + 1 + early, rows - early, first_key, last_key) - begins;
 }
 
-// (query, key) pairs of rows [first, last) of one head with `keys`, less those that mask and window hide.
+// (query, key) pairs of rows [first, last) of one head with `keys` keys, without those that mask and window hide.
 double VisiblePairs(const Attention& a, std::int64_t b, std::int64_t first_key, std::int64_t keys, std::int64_t first,
                     std::int64_t last) {
   if (kernel::HasWindow(a)) {
@@ -90,7 +90,7 @@ bool AnyShareKeys(const Attention& a) {
   return false;
 }
 
-// Whether the rows of two entries see the same of their keys.
+// Whether the rows of two entries see the same keys.
 bool SeesTheSame(const Attention& a, std::int64_t entry, std::int64_t other) {
   if (kernel::QueryLength(a, entry) != kernel::QueryLength(a, other) ||
       kernel::QueryOffset(a, entry) != kernel::QueryOffset(a, other) ||
@@ -120,7 +120,7 @@ AttentionPlan::AttentionPlan(const Attention& attention, const Kernel& kernel, s
       pack_keys_(RoundUp(std::max<std::int64_t>(1, kArenaFloats / (2 * attention.head_dim)), kernel.key_block)),
       state_bytes_(static_cast<std::int64_t>(kernel.state_bytes(attention))),
       uniform_(AllAlike(attention)) {
-  // Sums of whole numbers, exact in any order below 2^53, and beyond that `small_` is at its bound.
+  // Sums of whole numbers: exact in any order below 2^53; above that, `small_` is at its upper bound.
   double total = 0;
   const std::int64_t entries = uniform_ ? 1 : attention_.batch;
   double multiply_adds = 0;
@@ -152,7 +152,7 @@ KeyRange AttentionPlan::TrueKeysOf(std::int64_t entry) const {
   return {static_cast<std::int32_t>(first), static_cast<std::int32_t>(last)};
 }
 
-// Rows, keys and cost, as a unit that is not cut.
+// Rows, keys and cost of a unit that is not split.
 UnitPlan AttentionPlan::Measure(std::int64_t entry, KeyRange true_keys, double& multiply_adds) const {
   const Attention& a = attention_;
   const std::int64_t queries = kernel::QueryLength(a, entry);
@@ -218,18 +218,18 @@ std::int64_t AttentionPlan::PartialBytes(std::int64_t rows) const {
   return rows * kernel::PartialFloats(attention_) * static_cast<std::int64_t>(sizeof(float));
 }
 
-// Cuts a unit's keys into ranges of local_keys, or of more where the partial results of `most_rows` rows would be too
-// large. Other rows of the unit, and the rest of the call, make no difference: bits depend on the ranges.
+// Cuts a unit's keys into ranges of local_keys, or longer ones if the partial results of `most_rows` rows would be too
+// large. The unit's actual rows and the rest of the call make no difference, because bits depend on the ranges.
 void AttentionPlan::Split(UnitPlan& unit, std::int64_t most_rows) const {
   unit.split_keys = RoundUp(unit.keys, kernel_->key_block);
-  if (unit.keys <= local_keys_) return;  // as of a million ragged sequences: divisions would take most of the time
+  if (unit.keys <= local_keys_) return;  // a million ragged sequences: divisions would take most of the time
   const std::int64_t most = std::max<std::int64_t>(1, kMaxPartialBytes / PartialBytes(most_rows));
   const std::int64_t splits = std::min(CeilDiv(unit.keys, local_keys_), most);
   unit.split_keys = RoundUp(CeilDiv(unit.keys, splits), kernel_->key_block);
   unit.splits = CeilDiv(unit.keys, unit.split_keys);
 }
 
-// As many ranges as leave a call kItemsToShare items.
+// As many ranges per item as still leave the call kItemsToShare items.
 std::int64_t AttentionPlan::SplitsAnItem(const UnitPlan& unit, double multiply_adds) const {
   const double split = multiply_adds / static_cast<double>(unit.splits);
   const double fit = std::clamp(an_item_ / split, 1.0, kMostSplitsAnItem);
@@ -251,7 +251,7 @@ std::size_t AttentionPlan::SlotBytesOf(const UnitPlan& unit) const {
   return Aligned(static_cast<std::size_t>(unit.splits * PartialBytes(unit.rows)));
 }
 
-// Whether the values of some unit may have to be packed. Of a tensor in one piece all heads are alike.
+// Whether the values of some unit may have to be packed. In a tensor of one segment all heads are alike.
 bool AttentionPlan::ValuesNeedRoom() const {
   const Attention& a = attention_;
   if (a.v.segment_count != 1) return true;
@@ -317,7 +317,7 @@ double AttentionPlan::TileCost(std::int64_t entry, const UnitPlan& unit, std::in
          RowsCost(last - first, kCostPerRow);
 }
 
-// What rows cost beside their pairs: their queries are read and their outputs written.
+// What rows cost besides their pairs: reading their queries and writing their outputs.
 double AttentionPlan::RowsCost(std::int64_t rows, double each) const {
   return static_cast<double>(rows) * each + ReadCost(rows, attention_.head_dim + attention_.value_head_dim);
 }

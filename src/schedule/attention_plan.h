@@ -1,55 +1,56 @@
-// How an attention problem is cut for threads.
+// How an attention problem is cut into work for threads.
 //
 // The problem. The work of a call ranges from one row against one key to billions of (query, key) pairs. Too few items
-// leave threads idle; too many cost more in hand-over than they compute. Keys and values also need packing before tiles
-// of rows can use them, and where they are packed decides the memory that a call takes.
+// leave threads idle; too many cost more to hand out than they compute. Tiles of rows also need packed keys and values,
+// and where these are packed decides how much memory a call takes.
 //
-// A unit is all queries of all heads that share one (batch entry, key head): they read the same keys and values, and
-// units share nothing with each other. Each unit is computed in one of four ways:
+// A unit is all queries of all heads that share one (batch entry, key head): they read the same keys and values. Units
+// share nothing with each other. Each unit is computed in one of four ways:
 //
 //   kNothing  No query sees a key: the output is zeros.
 //   kDirect   At most Kernel::direct_rows rows (queries times heads; decoding). Each key is used too few times to pay
-//             for packing, so keys and values are read where they lie and memory bandwidth is the bound. Long ones are
-//             split along the keys. Batch entries that follow each other, share their keys and see the same of them
-//             (beams of one source) are one unit, as far as its rows go, so that keys are read once for all.
+//             for packing, so keys and values are read in place and memory bandwidth is the bound. Long units are split
+//             along the keys. Consecutive batch entries that share their keys and see the same of them (beams of one
+//             source) form one unit, up to direct_rows rows in all, so that keys are read once for all of them.
 //   kLocal    One thread packs a block of keys and values in its arena (512 KiB), advances all rows over it, and packs
 //             the next block over it. Nothing is allocated and no thread waits for another. For units that cost at most
 //             1/64 of the call (never below 2^21 multiply-adds, never above 2^24), and for at most 192 rows against at
-//             least four times as many keys, whose one pass over long keys is split. The running softmax of all rows
-//             must fit in 2 MiB.
-//   kShared   All keys and values are packed once into memory of the call, in parallel; then each tile of rows is an
-//             item of its own. For everything larger.
+//             least four times as many keys; the single pass of the latter over long keys is split. The running softmax
+//             of all rows must fit in 2 MiB.
+//   kShared   All keys and values are packed once into memory of the call, in parallel; then tiles of rows are items
+//             of their own. For everything larger.
 //
 // Splitting a unit along its keys (kDirect, kLocal) gives one partial result (maximum, sum, output) per key range, and
-// an item that merges them. The partial results of a unit take at most 4 MiB. A range is as long as its reading hides
-// what an item costs; in a call of many, one item of kDirect computes up to four that follow each other, and reads on
-// from one to the next.
+// an item that merges them. The partial results of a unit take at most 4 MiB. A range is long enough that the time to
+// read it hides the cost of an item. In a call with many ranges, one item of kDirect computes up to four consecutive
+// ranges and reads on from one into the next.
 //
-// No list. A call may have 40 million units, so nothing is kept for each of them. Where all batch entries are alike,
-// the plan describes one unit. Where lengths, starts or key bits tell them apart (their arrays are within a request's
-// header), it describes classes of units: those whose items share state, by cost, and then the others, by cost, so that
-// the large ones run first. All units of a class cost the same within a factor of two. A class is a range of ordinals;
-// which batch entry an ordinal belongs to takes 4 bytes an entry (WriteOrder).
+// No list. A call may have 40 million units, so nothing is kept per unit. If all batch entries are alike, the plan
+// describes one unit. If lengths, starts or key bits differ between entries (their arrays are within a request's
+// header), it describes classes of units: first those whose items share state, by cost, then the others, by cost, so
+// that large units run first. The costs of a class's units are within a factor of two. A class is a range of ordinals;
+// the mapping from ordinals to batch entries takes 4 bytes per entry (WriteOrder).
 //
 // Slots. Units whose items share state (packed keys and values; partial results) take a slot of memory while they are
-// open. There are at least one and at most kMaxSlots slots, and as many as fit kWindowBytes: so a call takes at most
-// max(kWindowBytes, what its largest unit takes). Every unit of kShared is worth several items, so the slots keep
-// hundreds of threads busy; a unit that takes the whole window has hundreds of tiles.
+// open. There are at least one and at most kMaxSlots slots, as many as fit kWindowBytes, so a call takes at most
+// max(kWindowBytes, what its largest unit takes). Every kShared unit has several items, so the slots keep hundreds of
+// threads busy; a unit that takes the whole window has hundreds of tiles.
 //
 // Costs are in multiply-adds, of which a core does some 64 in a nanosecond: head_dim + value_head_dim for each visible
-// pair, one for each byte read when keys and values are counted as fp32, and what a pair, a row and a unit cost beside
-// that (see attention_plan.cc). The scheduler compares costs; only their proportions matter.
+// pair, one for each byte read (keys and values counted as fp32), and an overhead for each pair, row and unit (see
+// attention_plan.cc). The scheduler compares costs; only their proportions matter.
 //
-// Guarantees. The plan is a pure function of the problem and the kernel. It knows neither the number of threads nor
-// what else runs, and a merge adds its parts in a fixed order, so the results are bit-identical for any number of
-// threads. The way of a unit, its splits and its tiles depend on multiply-adds and bytes read alone (not on measured
-// constants, and not on the slots), so bits change only where the arithmetic does. Whether a unit is split, and how,
-// depends on its keys and on whether it is short, and kLocal without splits gives the bits of kShared unless there is a
-// window: so a sequence gets the same bits in any batch, and rows of kDirect also as queries or as heads of one entry.
+// Guarantees. The plan is a pure function of the problem and the kernel. It does not depend on the number of threads or
+// on what else runs, and a merge adds partial results in a fixed order, so results are bit-identical for any number of
+// threads. How a unit is computed, its splits and its tiles depend only on multiply-adds and bytes read (not on
+// measured constants or slots), so bits change only where the arithmetic does. Whether and how a unit is split depends
+// only on its keys and on whether it is short, and kLocal without splits gives the same bits as kShared unless there is
+// a window. So a sequence gets the same bits in any batch, and kDirect rows get the same bits as queries or as heads of
+// one entry.
 //
-// What it does not do: it allocates nothing, starts no thread and reads no tensor data (it asks
-// Kernel::values_in_place for an address only). Making it takes tens of nanoseconds for each batch entry, or in all if
-// they are alike. attention_items.h hands out the items; attention_work.h allocates and runs.
+// What it does not do: it allocates nothing, starts no thread and reads no tensor data (it only asks
+// Kernel::values_in_place for an address). Making a plan takes tens of nanoseconds per batch entry, or in all if the
+// entries are alike. attention_items.h hands out the items; attention_work.h allocates and runs.
 #pragma once
 
 #include <algorithm>
@@ -63,11 +64,11 @@
 
 namespace attnd::schedule {
 
-// Bounds on the units that are open at a time; whichever is reached first. One always fits.
+// Bounds on the units that are open at a time; the tighter one applies. One unit always fits.
 inline constexpr std::int64_t kWindowBytes = std::int64_t{32} << 20;
 inline constexpr std::int64_t kMaxSlots = 1024;
 
-// Units are put together until an item costs this, about 25 us.
+// Units are combined until an item costs this, about 25 us.
 inline constexpr double kSmallestItem = 3 << 19;
 
 enum class Way : std::uint8_t { kNothing, kDirect, kLocal, kShared };
@@ -78,22 +79,22 @@ struct KeyRange {
   std::int32_t last;
 };
 
-// One (batch entry, key head), or (batch entries, key head). All key heads of an entry are alike.
+// One (batch entry, key head), or (several batch entries, key head). All key heads of an entry are alike.
 struct UnitPlan {
   Way way;
 
-  std::int64_t entries;  // kDirect: that are computed together, from the unit's own on; else 1
+  std::int64_t entries;  // kDirect: number of entries computed together, from the unit's own on; else 1
   std::int64_t rows;     // of all entries: query rows that are not padding, times the heads that share the key head
-  // The unit reads the keys [first_key, first_key + keys): from the first that is true and that its first query sees to
-  // the last that its last query sees. Key bits may hide some between.
+  // The unit reads the keys [first_key, first_key + keys): from the first true key that its first query sees to the
+  // last true key that its last query sees. Key bits may hide some of them.
   std::int64_t first_key;
   std::int64_t keys;
 
-  // kDirect, kLocal: the keys are cut into `splits` ranges of `split_keys` keys, the last one shorter. 1 item: results
-  // are written straight to the output. kShared, kNothing: 1.
+  // kDirect, kLocal: the keys are cut into `splits` ranges of `split_keys` keys, the last one shorter. If one item
+  // computes all of them, it writes the output itself. kShared, kNothing: 1.
   std::int64_t splits;
   std::int64_t split_keys;
-  std::int64_t splits_an_item;  // that one item computes, one after another
+  std::int64_t splits_an_item;  // consecutive splits that one item computes
 
   double cost;  // of the whole unit
 
@@ -104,13 +105,13 @@ struct UnitPlan {
 struct UnitClass {
   std::int64_t first;
   std::int64_t units;
-  double unit_cost;            // their mean
-  std::int64_t units_an_item;  // of those that take no slot; else 0
-  int index;                   // the plan's own
+  double unit_cost;            // mean
+  std::int64_t units_an_item;  // for units that take no slot; else 0
+  int index;                   // the plan's number for the class
 };
 
-// At most kCapacity classes. A copy copies those that there are: mostly one, while a call may be so small that copying
-// all would show.
+// At most kCapacity classes. A copy copies only the classes in use, usually one: a call may be so small that copying
+// all would be noticeable.
 class UnitClasses {
  public:
   static constexpr std::size_t kCapacity = 66;
@@ -141,30 +142,30 @@ class AttentionPlan {
   std::int64_t local_keys() const { return local_keys_; }  // most keys that kLocal packs at a time
   std::int64_t units() const { return classes().back().first + classes().back().units; }
 
-  // Whether all batch entries are alike and none are computed together. Then ordinals are units, and no order is
+  // Whether all batch entries are alike and none are computed together. Then an ordinal is a unit, and no order is
   // needed.
   bool uniform() const { return uniform_; }
 
-  // The classes in the order of their ordinals. The units that take a slot come first.
+  // The classes in order of their ordinals. Units that take a slot come first.
   absl::Span<const UnitClass> classes() const { return classes_.all(); }
   std::int64_t slotted_units() const { return slotted_units_; }
 
   std::int64_t slots() const { return slots_; }
-  std::size_t slot_bytes() const { return slot_bytes_; }  // of a slot's packed keys and values or partial results
+  std::size_t slot_bytes() const { return slot_bytes_; }  // packed keys and values, or partial results, of one slot
   bool slots_hold_values() const { return slots_hold_values_; }
 
-  // Writes, for each batch entry in the order of the plan, which it is; of those that are computed together the first.
-  // `order` has room for `batch` entries.
+  // Writes the batch entries in the order of the plan; of entries that are computed together only the first. `order`
+  // has room for `batch` entries.
   void WriteOrder(absl::Span<std::int32_t> order) const;
 
-  // The keys of an entry that may be true: the shortest range that holds all true keys. Looks at the key bits.
+  // The shortest key range that holds all true keys of an entry. Reads the key bits.
   KeyRange TrueKeysOf(std::int64_t entry) const;
-  // The plan of each unit of a batch entry, and of those after it that are computed with it: none of them is the first
-  // of a unit. The second spares a look at key bits.
+  // The plan of each unit that begins at batch entry `entry`. It may include entries after that; no unit begins at
+  // those. Passing the true keys avoids reading the key bits.
   UnitPlan UnitOf(std::int64_t entry) const { return uniform_ ? unit_ : UnitOf(entry, TrueKeysOf(entry)); }
   UnitPlan UnitOf(std::int64_t entry, KeyRange true_keys) const;
 
-  // What computing the query rows [first, last) of one head of a kShared unit costs.
+  // The cost of computing the query rows [first, last) of one head of a kShared unit.
   double TileCost(std::int64_t entry, const UnitPlan& unit, std::int64_t first, std::int64_t last) const;
   // The cost of packing `keys` keys, or values.
   static double PackCost(std::int64_t keys, std::int64_t dim);
@@ -172,7 +173,7 @@ class AttentionPlan {
   double PassCost(std::int64_t rows, std::int64_t keys) const;
   double MergeCost(const UnitPlan& unit) const;
   double ClearCost(std::int64_t rows) const;
-  // Keys of one item that packs: a multiple of Kernel::key_block.
+  // Keys that one packing item packs: a multiple of Kernel::key_block.
   std::int64_t pack_keys() const { return pack_keys_; }
 
   const kernel::Attention& attention() const { return attention_; }
@@ -184,7 +185,7 @@ class AttentionPlan {
 
   UnitPlan Measure(std::int64_t entry, KeyRange true_keys, double& multiply_adds) const;
   void TakeTogether(std::int64_t entry, UnitPlan& unit) const;
-  std::int64_t PlainUnits() const { return attention_.batch * attention_.kv_heads; }  // if each entry has its own
+  std::int64_t PlainUnits() const { return attention_.batch * attention_.kv_heads; }  // if no entries are together
   void ChooseWay(UnitPlan& unit, double multiply_adds) const;
   void Split(UnitPlan& unit, std::int64_t most_rows) const;
   std::int64_t SplitsAnItem(const UnitPlan& unit, double multiply_adds) const;
@@ -201,8 +202,8 @@ class AttentionPlan {
   std::int64_t local_keys_;
   std::int64_t pack_keys_;
   std::int64_t state_bytes_;
-  double an_item_ = 0;  // multiply-adds, of kItemsToShare in all
-  double small_ = 0;    // multiply-adds of a unit that one thread computes
+  double an_item_ = 0;  // multiply-adds per item, if kItemsToShare items share the call
+  double small_ = 0;    // most multiply-adds of a unit that is left to one thread
   bool uniform_;
   UnitPlan unit_{};  // of every entry, if they are alike
   UnitClasses classes_;

@@ -28,12 +28,12 @@ struct FreeAligned {
   void operator()(std::byte* block) const { ::operator delete[](block, std::align_val_t{kAlignment}); }
 };
 
-// Asks to pause whenever items have cost kPauseCost.
+// Calls `pause` each time items have cost kPauseCost.
 class Pacer {
  public:
   explicit Pacer(Pause pause) : pause_(pause) {}
 
-  // False: return without finishing the item.
+  // Returns false if the item was given up: return without finishing it.
   bool Spend(double cost) {
     spent_ += cost;
     if (spent_ < kPauseCost) return true;
@@ -48,7 +48,7 @@ class Pacer {
 
 class AttentionWork final : public Work {
  public:
-  // `block` has AttentionWorkBytes(plan) bytes.
+  // `block` has AttentionWorkBytes(plan) - sizeof(AttentionWork) bytes.
   AttentionWork(const Attention& attention, const AttentionPlan& plan, std::unique_ptr<std::byte[], FreeAligned> block)
       : a_(attention), kernel_(plan.kernel()), plan_(plan), block_(std::move(block)), items_(plan_, block_.get()) {
     slots_ = block_.get() + AttentionItems::Bytes(plan_);
@@ -112,7 +112,7 @@ class AttentionWork final : public Work {
     return {Batch(unit), plan.entries, KvHead(unit)};
   }
 
-  // A slot's memory: packed keys and then values, or partial results.
+  // A slot's memory: packed keys followed by values, or partial results.
   std::byte* MemoryOf(std::int32_t slot) const { return slots_ + static_cast<std::size_t>(slot) * plan_.slot_bytes(); }
   std::byte* ValuesIn(const OpenUnit& open, std::int32_t slot) const {
     return MemoryOf(slot) + Aligned(kernel_.packed_key_bytes(a_, open.plan.keys));
@@ -127,8 +127,8 @@ class AttentionWork final : public Work {
     return static_cast<std::size_t>(plan.rows * kernel::PartialFloats(a_)) * sizeof(float);
   }
 
-  // Writes zeros to the query rows [first, last) of all heads that share a key head, of a batch entry; a few at a time,
-  // as they may be millions.
+  // Writes zeros to the query rows [first, last) of all heads that share a key head, for one batch entry; a few rows at
+  // a time because there may be millions.
   bool Clear(std::int64_t batch, std::int64_t first_head, std::int64_t first, std::int64_t last, Pacer& pacer) const {
     constexpr std::int64_t kRows = 1024;
     for (std::int64_t h = 0; h < plan_.group(); ++h) {
@@ -149,7 +149,7 @@ class AttentionWork final : public Work {
     return true;
   }
 
-  // What this thread will probably read after a unit: the threads that run take the next ones.
+  // What this thread will probably read after a unit: the running threads take the units in between.
   kernel::Ahead AfterUnit(std::int64_t ordinal) const {
     const std::int64_t next = ordinal + running_.load(std::memory_order_relaxed);
     if (next >= plan_.units()) return {};
@@ -160,7 +160,7 @@ class AttentionWork final : public Work {
              RowsOf(a_.v, DataOf(a_.v), Batch(u), KvHead(u), plan.first_key, plan.keys, a_.value_head_dim)}};
   }
 
-  // What it will probably read and write after a tile.
+  // What this thread will probably read and write after a tile.
   kernel::Ahead AfterTile(const OpenUnit& open, std::int64_t tile) const {
     const std::int64_t next = tile + running_.load(std::memory_order_relaxed);
     if (next >= items_.TilesOf(open)) return {};
@@ -175,7 +175,7 @@ class AttentionWork final : public Work {
     return view.segment_count == 1 ? view.segments[0].data : nullptr;
   }
 
-  // The bytes of some rows of a head; none if there is no data, the rows do not lie together or are many.
+  // The bytes of some rows of a head; empty if there is no data, or the rows are not contiguous or too many.
   template <typename View>
   static kernel::Ahead::Range RowsOf(const View& view, const std::byte* data, std::int64_t b, std::int64_t head,
                                      std::int64_t row, std::int64_t rows, std::int64_t dim) {
@@ -186,7 +186,7 @@ class AttentionWork final : public Work {
     return {at, at + rows * dim * size};
   }
 
-  // A whole unit, into the output. Like the others below, returns false if it was given up.
+  // Computes a whole unit into the output. Like the functions below, returns false if the job was given up.
   bool RunUnit(std::int64_t ordinal, Arena& arena, Pacer& pacer) {
     const std::int64_t u = items_.UnitAt(ordinal);
     const UnitPlan plan = items_.PlanOf(u);
@@ -237,7 +237,8 @@ class AttentionWork final : public Work {
     }
   }
 
-  // All rows of a unit over the keys [first, last), packed block by block; into the output if `partial` is null.
+  // Computes all rows of a unit over the keys [first, last), packed block by block; into the output if `partial` is
+  // null.
   bool RunLocal(std::int64_t u, std::int64_t first, std::int64_t last, float* partial, kernel::Ahead ahead,
                 Arena& arena, Pacer& pacer) {
     const std::int64_t block_keys = std::min(plan_.local_keys(), last - first);
@@ -304,7 +305,7 @@ class AttentionWork final : public Work {
     return done;
   }
 
-  // Of a unit's keys those that some row of a tile sees, from a block's begin on.
+  // The keys of a unit that some row of a tile sees, from the beginning of a block on.
   KeyRange KeysOfTile(const RowTile& tile, const PackedHead& packed) const {
     const std::int64_t end =
         kernel::VisibleKeys(a_, tile.batch, packed.first_key + packed.keys, tile.first_row + tile.rows - 1);
@@ -313,7 +314,7 @@ class AttentionWork final : public Work {
     return {static_cast<std::int32_t>(packed.first_key + blocks * kernel_.key_block), static_cast<std::int32_t>(end)};
   }
 
-  // Keys that a tile advances over between two pauses: all of them, unless they are very many.
+  // Keys that a tile advances over between two pauses: all of them unless they are very many.
   std::int64_t StepKeys(std::int64_t rows, std::int64_t keys) const {
     if (plan_.PassCost(rows, keys) <= 2 * kPauseCost) return keys;
     const auto blocks = static_cast<std::int64_t>(kPauseCost / plan_.PassCost(rows, kernel_.key_block));
@@ -331,7 +332,7 @@ class AttentionWork final : public Work {
 
 }  // namespace
 
-// Sizes are below 2^31 each, a slot's bytes below 2^56, and all slots' at most kWindowBytes or one slot's.
+// Sizes are below 2^31 each, a slot's bytes below 2^56, and those of all slots at most kWindowBytes or one slot's.
 std::int64_t AttentionWorkBytes(const AttentionPlan& plan) {
   return static_cast<std::int64_t>(sizeof(AttentionWork) + AttentionItems::Bytes(plan) +
                                    static_cast<std::size_t>(plan.slots()) * plan.slot_bytes());

@@ -1,4 +1,4 @@
-// One attention problem as work for the scheduler.
+// One attention problem as a job for the scheduler.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +11,19 @@
 
 namespace attnd::schedule {
 
-// All memory that a work of this plan takes, to the byte, so that it can be admitted before it is allocated: at most
-// max(kWindowBytes, what the largest unit takes), some 200 bytes for each of at most kMaxSlots open units, and 12 for
-// each batch entry where they differ. Threads' arenas are not in it.
+// All memory that the job of this plan takes, to the byte, so that it can be reserved before it is allocated: at most
+// max(kWindowBytes, what the largest unit takes), about 200 bytes for each of at most kMaxSlots open units, and 12 for
+// each batch entry if they differ. Does not include the threads' arenas.
 std::int64_t AttentionWorkBytes(const AttentionPlan& plan);
 
-// The items of `plan`, which is of `attention` but for outputs and bias, and what they compute. Copies both; what they
-// point at (bias, lengths, segments, tensors) is borrowed until the work is destroyed. Every bit of the result depends
-// on the problem and the kernel alone, not on how many threads run it nor on what else runs.
+// The items of `plan`, and what they compute. The plan must be of `attention`, except for outputs and bias. Copies
+// both; borrows what they point at (bias, lengths, segments, tensors) until the Work is destroyed. Every bit of the
+// result depends on the problem and the kernel alone, not on the number of threads or on what else runs.
 //
 // Allocates AttentionWorkBytes(plan), uninitialised, and nothing later; returns null if that fails.
 std::unique_ptr<Work> MakeAttentionWork(const kernel::Attention& attention, const AttentionPlan& plan);
 
-// The same with a plan made for it.
+// The same with a plan made here.
 std::unique_ptr<Work> MakeAttentionWork(const kernel::Attention& attention, const kernel::Kernel& kernel);
 
 }  // namespace attnd::schedule

@@ -36,7 +36,8 @@ void Intake::Received(Entry& entry) {
   LetIn();
 }
 
-// What was outside makes no room. So one that is found late, and leaves, does not let in others from within LetIn.
+// An entry that is outside frees no place. So an entry that is found late, and leaves, does not call LetIn from within
+// LetIn.
 bool Intake::Leave(Entry& entry) {
   bool waited = false;
   {
@@ -65,7 +66,7 @@ void Intake::LetIn() {
     std::optional<TooLong> late;
     {
       absl::MutexLock lock(&mutex_);
-      entry = static_cast<Entry*>(line_.Take(Clock::now(), late));  // all that wait are of this class
+      entry = static_cast<Entry*>(line_.Take(Clock::now(), late));  // all waiting entries are of this class
       if (entry == nullptr) return;
       if (late.has_value()) ++late_;
     }
@@ -85,7 +86,7 @@ void Intake::Run() {
     LetIn();
     mutex_.Lock();
     if (over_ || line_.waiting() == 0) continue;
-    // Others begin meanwhile, and what is much longer than others take changes: looks again soon.
+    // Other entries begin meanwhile, and the time that counts as too long changes, so look again soon.
     const Clock::time_point now = Clock::now();
     changed_.WaitWithTimeout(&mutex_, absl::FromChrono(std::min(line_.Expire(now) - now, look_)));
   }

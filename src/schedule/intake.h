@@ -1,4 +1,4 @@
-// Lets few messages be received at a time.
+// Limits how many messages are received at a time.
 #pragma once
 
 #include <cstdint>
@@ -11,17 +11,17 @@
 
 namespace attnd::schedule {
 
-// An IntakeLine for many threads, with one of its own that looks after those that are received for too long while
-// others wait. Thread-safe; outlives its entries.
+// A thread-safe IntakeLine with a thread of its own, which takes places away from entries that are received for too
+// long while others wait. Must outlive its entries.
 class Intake {
  public:
-  // One that is received.
+  // An entry with callbacks.
   class Entry : public IntakeEntry {
    public:
-    // It has waited, and may be received now. On any thread, without a lock; must not throw. The entry is not to go
-    // before this returns, unless it leads to that.
+    // The entry has waited and may be received now. Called on any thread, without a lock; must not throw. The entry
+    // must exist until this returns, unless this call itself leads to its end.
     virtual void Begin() = 0;
-    // It has waited, but can hardly be done with in time any more: it has left.
+    // The entry has waited, but can hardly be done in time any more; it has left.
     virtual void Late(const TooLong& too_long) = 0;
 
    protected:
@@ -30,16 +30,16 @@ class Intake {
 
   // Starts the thread. Throws std::system_error if the system has none left.
   explicit Intake(const IntakeOptions& options);
-  // Nothing may be inside.
+  // All entries must have left.
   ~Intake();
   Intake(const Intake&) = delete;
   Intake& operator=(const Intake&) = delete;
 
-  // See IntakeLine. kWaits: Begin or Late follows, perhaps before this returns, unless Leave comes before.
+  // See IntakeLine. If it returns kWaits, Begin or Late follows, perhaps before this returns, unless Leave comes first.
   IntakeLine::Joined Join(Entry& entry, const void* caller, Clock::time_point deadline, TooLong& too_long)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void Received(Entry& entry) ABSL_LOCKS_EXCLUDED(mutex_);
-  // True: it waited, and neither Begin nor Late follows.
+  // Returns true if the entry was waiting; then neither Begin nor Late follows.
   bool Leave(Entry& entry) ABSL_LOCKS_EXCLUDED(mutex_);
   bool Receives(const Entry& entry) const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -54,9 +54,9 @@ class Intake {
   void LetIn() ABSL_LOCKS_EXCLUDED(mutex_);
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  const Clock::duration look_;  // how often, while there is a line
+  const Clock::duration look_;  // how often to look while entries wait
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;  // the line began, or the end has come
+  absl::CondVar changed_;  // an entry waits, or over_ is set
   IntakeLine line_ ABSL_GUARDED_BY(mutex_);
   std::int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;
   std::int64_t late_ ABSL_GUARDED_BY(mutex_) = 0;

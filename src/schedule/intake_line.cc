@@ -9,23 +9,23 @@ namespace {
 
 using Seconds = std::chrono::duration<double>;
 
-// Of the time that is left when an entry comes, when it is to be done with by the estimate: its answer takes time too.
+// Share of the time left at arrival within which an entry must be done with by the estimate: its answer takes time too.
 constexpr double kUsableTime = 0.75;
-// Of that time: an entry is not late because of so little.
+// Share of that time: an entry is not refused for a shorter wait.
 constexpr double kLittle = 0.05;
 
-// Of the time that entries take: one that has less left when it could begin is late.
+// An entry is late if, when it could begin, it has less left than this share of the time that entries take.
 constexpr double kLeastTime = 0.5;
 
-// What an average keeps when another value comes.
+// Share of an average that remains when a value is added.
 constexpr double kKept = 0.9;
 
 // The usual time is one that four entries in five do not exceed; a sender that takes four times as long is slow.
 constexpr double kMost = 0.8, kMuchLonger = 4;
-// By what part of itself the usual time changes with an entry.
+// Relative step of the usual time per entry.
 constexpr double kStep = 0.1;
 
-// Seconds: when one that is refused may come back.
+// Seconds: bounds of TooLong::come_back.
 constexpr double kSoonest = 0.01, kLatest = 30;
 
 }  // namespace
@@ -59,7 +59,7 @@ IntakeLine::Joined IntakeLine::Join(IntakeEntry& entry, const void* caller, Cloc
 
 IntakeLine::Caller& IntakeLine::CallerOf(const void* name) {
   if (const auto found = callers_.find(name); found != callers_.end()) return found->second;
-  // Made whole before it is one of them: each of the two may fail.
+  // Made completely before it is inserted: both steps may fail.
   std::map<const void*, Caller> made;
   Caller& caller = made.try_emplace(name).first->second;
   IntakeEntry::Callers place;
@@ -84,7 +84,7 @@ bool IntakeLine::TooLongFor(const IntakeEntry& entry, Clock::time_point now, Too
   return true;
 }
 
-// How many of those that wait may begin before an entry that does not wait yet; stops counting beyond `enough`.
+// How many waiting entries may begin before an entry that does not wait yet; stops counting beyond `enough`.
 double IntakeLine::Before(const IntakeEntry& entry, double enough) const {
   const auto& waiting = entry.of_->waiting;
   double own = 0;
@@ -93,7 +93,7 @@ double IntakeLine::Before(const IntakeEntry& entry, double enough) const {
   } else {
     for (auto at = waiting.begin(); at != waiting.end() && own <= enough && (*at)->due_ <= entry.due_; ++at) ++own;
   }
-  // Each of the others at most as often as this one's caller.
+  // Each other caller gets at most one entry more than this entry's caller.
   const std::size_t others = lines_ - (waiting.empty() ? 0 : 1);
   return own + std::min(static_cast<double>(waiting_ - waiting.size()), static_cast<double>(others) * (own + 1));
 }
@@ -187,9 +187,9 @@ void IntakeLine::EndReceiving(IntakeEntry& entry, Clock::time_point now) {
   Offer(caller);
 }
 
-// How long an entry took that has been received: a running quantile (Robbins and Monro, 1951), by ratios, so that a few
-// slow senders count as few, however slow. One that is far beyond the longest hold has had a sender with nothing to
-// send: it says nothing of the others.
+// Records how long an entry took to receive: a running quantile (Robbins and Monro, 1951), changed by ratios, so that
+// slow senders count no more than others, however slow. A time far beyond the longest hold means that the sender had
+// nothing to send; it is ignored because it says nothing about others.
 void IntakeLine::Measure(IntakeEntry& entry, Clock::time_point now) {
   if (!entry.unmeasured_) return;
   entry.unmeasured_ = false;
@@ -211,7 +211,7 @@ Clock::duration IntakeLine::Hold() const {
   return std::clamp(hold, options_.least_hold, options_.most_hold);
 }
 
-// If an entry of it may begin once there is a place.
+// If an entry of the caller may begin once there is a place.
 void IntakeLine::Offer(Caller& caller) {
   if (caller.node.empty() || caller.waiting.empty() || caller.inside >= options_.per_caller) return;
   caller.turn = next_turn_++;

@@ -1,4 +1,4 @@
-// Whose turn it is to be received: the line before the few places.
+// The queue of messages that wait for a place: one of the few that are received at a time.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace attnd::schedule {
 
 class IntakeLine;
 
-// One that is received: a call's message, or the pieces of a call that follow each other. Its owner keeps it in place
+// What is received: a call's message, or the pieces of one call in sequence. Its owner keeps it at the same address
 // until it has left.
 class IntakeEntry {
  public:
@@ -30,10 +30,10 @@ class IntakeEntry {
  private:
   friend class IntakeLine;
   enum class Place : std::uint8_t {
-    kOutside,    // not here, or left behind since it took too long
+    kOutside,    // not joined, left, or lost its place because it took too long
     kWaiting,    // for a place
-    kReceiving,  // has one
-    kInside,     // is received, and not done with: counts for its caller alone
+    kReceiving,  // has a place
+    kInside,     // received and not done with: counts only against its caller's limit
   };
   struct Caller;
   struct HasUsedLess {
@@ -51,60 +51,62 @@ class IntakeEntry {
   bool has_deadline_ = false;
   std::uint64_t sequence_ = 0;
   Clock::time_point began_;
-  bool unmeasured_ = false;          // has begun, and is not received
-  IntakeEntry* previous_ = nullptr;  // among those that are received, in the order of their begin
+  bool unmeasured_ = false;          // has begun, and its receive time is not measured yet
+  IntakeEntry* previous_ = nullptr;  // among those being received, in the order in which they began
   IntakeEntry* next_ = nullptr;
 };
 
-// Places that keep this many threads, which receive and compute, busy.
+// Places that keep this many threads busy, which both receive and compute.
 inline int DefaultPlaces(int threads) { return std::max(8, 2 * threads); }
 
 struct IntakeOptions {
-  int places = 16;      // the most that are received at a time
-  int per_caller = 32;  // the most of one caller that are received, or are received and not done with
-  // Who takes much longer to be received than others do has a slow sender, and counts no more: after a time between
-  // these.
+  int places = 16;      // most entries that are received at a time
+  int per_caller = 32;  // most entries of one caller that are being received, or received and not done with
+  // An entry that takes much longer to receive than others (a slow sender) loses its place after a time between these
+  // two.
   Clock::duration least_hold = std::chrono::milliseconds(20);
   Clock::duration most_hold = std::chrono::milliseconds(250);
-  // What one without a deadline may wait.
+  // Longest wait of an entry without a deadline.
   Clock::duration max_wait = Clock::duration::max();
 };
 
 // A wait that would be too long, in seconds.
 struct TooLong {
   double estimate = 0;   // until it would be done with; without a deadline: until it would begin
-  double come_back = 0;  // when the line may be short enough
+  double come_back = 0;  // when the queue may be short enough
 };
 
-// Messages that arrive side by side all arrive late, when there are more than the machine can take. So few are received
-// at a time. The next one is of the caller that has held places for the shortest time (start-time fair queueing: Goyal,
-// Vin and Cheng, 1996), so that slow senders do not hold up the calls of others, and of one caller's the one that is
-// due first. Not thread-safe. O(log n) each, unless said otherwise.
+// If more messages arrive side by side than the machine can take, all of them arrive late. So only a few are received
+// at a time. The next one is from the caller that has held places for the shortest time (start-time fair queueing:
+// Goyal, Vin and Cheng, 1996), so that slow senders do not hold up the calls of others; within a caller, the one that
+// is due first. Not thread-safe. Each operation is O(log n) unless noted.
 class IntakeLine {
  public:
   explicit IntakeLine(const IntakeOptions& options) : options_(options) {}
 
   enum class Joined : std::uint8_t { kBegins, kWaits, kRefused };
-  // An entry that is outside joins. It begins at once, or waits until Take returns it, or is refused since it would
-  // wait for too long: `too_long` is set then. `caller` is only compared. O(those of its caller that are due before
-  // it). May throw std::bad_alloc, and then has changed nothing.
+  // Adds an entry that is outside. It begins at once, waits until Take returns it, or is refused because it would wait
+  // too long; then `too_long` is set. `caller` is only compared. O(entries of its caller that are due before it). May
+  // throw std::bad_alloc, and has then changed nothing.
   Joined Join(IntakeEntry& entry, const void* caller, Clock::time_point deadline, Clock::time_point now,
               TooLong& too_long);
 
-  // The next one that may begin, which has a place from now on; null if there is none. If it can hardly be done with in
-  // time any more, it is outside again instead, and `late` says so.
+  // Returns the next entry that may begin and gives it a place; null if there is none. If the entry can hardly be done
+  // in time any more, it is outside instead, and `late` is set.
   IntakeEntry* Take(Clock::time_point now, std::optional<TooLong>& late);
 
-  // It is received, and its place free. Nothing happens if it has none.
+  // The entry has been received: it frees its place. If it has lost its place already, only its receive time is
+  // measured.
   void Received(IntakeEntry& entry, Clock::time_point now);
-  // It is done with, or will not come. True if it still waited.
+  // The entry is done with, or will not come. Returns true if it was still waiting.
   bool Leave(IntakeEntry& entry, Clock::time_point now);
   // Whether it is outside.
   static bool Outside(const IntakeEntry& entry) { return entry.place_ == IntakeEntry::Place::kOutside; }
   // Whether it has a place.
   static bool Receives(const IntakeEntry& entry) { return entry.place_ == IntakeEntry::Place::kReceiving; }
 
-  // Those that are received for too long give up their places. Returns when the next one will; max(): none does.
+  // Takes their places from entries that are received for too long. Returns when the next one will lose its place;
+  // max(): none.
   Clock::time_point Expire(Clock::time_point now);
 
   std::size_t waiting() const { return waiting_; }
@@ -124,28 +126,28 @@ class IntakeLine {
   void ForgetIfIdle(Caller& caller);
 
   const IntakeOptions options_;
-  std::map<const void*, Caller> callers_;  // that have entries here
-  IntakeEntry::Callers offered_;           // those of them whose next entry may begin once there is a place
-  double clock_ = 0;                       // seconds: `used` of the caller that was last given a place
-  IntakeEntry* oldest_ = nullptr;          // of those that are received
+  std::map<const void*, Caller> callers_;  // those with entries here
+  IntakeEntry::Callers offered_;           // those whose next entry may begin once there is a place
+  double clock_ = 0;                       // seconds: largest `used` of a caller that was given a place
+  IntakeEntry* oldest_ = nullptr;          // of those being received
   IntakeEntry* newest_ = nullptr;
   std::size_t waiting_ = 0;
-  std::size_t lines_ = 0;  // callers of whom some wait
+  std::size_t lines_ = 0;  // callers with waiting entries
   int receiving_ = 0;
   std::uint64_t next_sequence_ = 0, next_turn_ = 0;
-  WorkRate rate_;                   // entries that begin in a second, while there is a line
-  Clock::time_point last_begun_{};  // of those; or when the line began
-  double inside_seconds_ = 0;       // moving average: from an entry's begin until it is done with
-  double usual_seconds_ = 0;        // to receive an entry: most take no longer; 0 while nothing is known
+  WorkRate rate_;                   // entries that begin in a second, while entries wait
+  Clock::time_point last_begun_{};  // of those; or when entries began to wait
+  double inside_seconds_ = 0;       // moving average: from when an entry begins until it is done with
+  double usual_seconds_ = 0;        // to receive an entry: most take no longer; 0 while unknown
 };
 
 struct IntakeEntry::Caller {
   const void* name = nullptr;
   std::set<IntakeEntry*, IsBefore> waiting;
-  int inside = 0;          // are received, or are not done with
-  double used = 0;         // seconds that it has held places, from the clock's value when it last came to the line
+  int inside = 0;          // entries that are being received, or not done with
+  double used = 0;         // seconds that it has held places, plus the clock's value when it last began to wait
   std::uint64_t turn = 0;  // breaks ties: who was offered first
-  // Its place among those that are offered, while it is not there: to come back takes no memory.
+  // The node of `offered_` while the caller is not in it, so that offering it allocates nothing.
   Callers::node_type node;
 };
 

@@ -20,13 +20,13 @@
 namespace attnd::schedule {
 namespace {
 
-// While a long item pauses, others run that cost at most this, and as much in all.
+// While a long item pauses, items of other jobs that each cost at most this run, until together they cost this.
 constexpr double kGuestCost = kPauseCost;
 
-// Of each thread, what a caller's turn costs: some 15 milliseconds.
+// Cost of a caller's turn per thread: some 15 milliseconds.
 constexpr double kTurnCost = 1 << 30;
 
-// Of the time that is left for a work when it comes, when it is to be done by the estimate: its answer takes time too.
+// Share of the time left at submission within which a job must be done by the estimate: its answer takes time too.
 constexpr double kUsableTime = 0.8;
 
 struct Job;
@@ -40,10 +40,10 @@ using JobQueue = std::set<Job*, LeastServed>;
 enum class Place : std::uint8_t {
   kNone,      // not yet with the scheduler, or given up
   kWaiting,   // for its turn
-  kComputed,  // its items are
+  kComputed,  // its items are being computed
 };
 
-// One submitted work. What follows `on_cancel`, and what a Turn is, belongs to the scheduler's lock.
+// One submitted job. The members after `on_cancel`, and those of Turn, are guarded by the scheduler's lock.
 struct Job : Turn {
   std::unique_ptr<Work> work;
   SubmitOptions options;
@@ -52,25 +52,25 @@ struct Job : Turn {
   // Its destructor waits for the callback if another thread runs it.
   std::optional<std::stop_callback<std::function<void()>>> on_cancel;
 
-  bool queued = false;  // the scheduler has it, until whoever sees that it is finished takes it
+  bool queued = false;  // owned by the scheduler, until the thread that sees it finished takes it
   Place place = Place::kNone;
-  bool small = false;        // waits for no turn
-  JobQueue::node_type node;  // its place in the queue, while it is not there: to come back takes no memory
-  std::int64_t counted = 0;  // ready items, as the scheduler's sum has them
+  bool small = false;        // does not wait for a turn
+  JobQueue::node_type node;  // the queue's node while the job is not in it, so that Queue allocates nothing
+  std::int64_t counted = 0;  // ready items, as included in the scheduler's sums
   std::optional<Item> next;  // taken from the work, but not begun
   int running = 0;
-  double served = 0;  // virtual time: cost given so far, from the clock's value when the job came
+  double served = 0;  // virtual time: cost received so far, plus the clock's value when the job came
   std::optional<Clock::time_point> started;
   absl::Status status;
-  double reserve = 0;   // seconds before its deadline that its answer is to have
-  double estimate = 0;  // seconds, as Outcome has them
+  double reserve = 0;   // seconds reserved for its answer before its deadline
+  double estimate = 0;  // seconds, as in Outcome
   double come_back = 0;
-  Job* next_dropped = nullptr;   // of those that are to be finished
-  Job* next_computed = nullptr;  // of those that are computed, small ones excepted
+  Job* next_dropped = nullptr;   // among those that are to be finished
+  Job* next_computed = nullptr;  // among those being computed that are not small
 
   // Items that are known to be ready.
   std::int64_t ready() const { return status.ok() ? work->ready() + (next.has_value() ? 1 : 0) : 0; }
-  // The next item, which stays; null if none is ready.
+  // The next item, without taking it; null if none is ready.
   const Item* Peek() {
     if (!next.has_value()) next = work->Next();
     return next.has_value() ? &*next : nullptr;
@@ -80,12 +80,12 @@ struct Job : Turn {
     next.reset();
     return item;
   }
-  // Begins nothing more. Not for a job that stands in the queue.
+  // Lets no further item begin. The job must not be in the queue.
   void GiveUp(const absl::Status& why) {
     if (status.ok()) status = why;
     next.reset();
   }
-  // Whether nothing of it runs or will run. What runs may unlock more.
+  // Whether nothing of it runs or will run. Running items may unlock others.
   bool finished() const { return running == 0 && ready() == 0; }
 };
 
@@ -93,7 +93,7 @@ bool LeastServed::operator()(const Job* a, const Job* b) const {
   return std::tie(a->served, a->sequence) < std::tie(b->served, b->sequence);
 }
 
-// Takes no memory but for the error, and never fails.
+// Allocates nothing except for the error, and never fails.
 absl::Status Interruption(const SubmitOptions& options) {
   if (options.cancel.cancelled()) {
     return memory::CatchNoMemory([] { return absl::CancelledError("the call was cancelled"); });
@@ -155,8 +155,8 @@ class Scheduler::Impl {
   }
 
  private:
-  // Takes the job over, or returns false if it is refused, or has been cancelled: then Cancelled came too early to see
-  // to it.
+  // Takes ownership of the job. Returns false if the job is refused, there is no memory for it, or it was cancelled so
+  // early that Cancelled could not handle it.
   bool Enqueue(std::unique_ptr<Job>& job) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (job->options.cancel.cancelled()) {
@@ -185,7 +185,7 @@ class Scheduler::Impl {
     return true;
   }
 
-  // Behind all others of its caller that have no deadline, or where its deadline is.
+  // Orders the job within its caller: by its deadline, or, if it has none, behind all others without one.
   void ComeLast(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     job->sequence = next_sequence_++;
     if (job->options.deadline != Clock::time_point::max()) {
@@ -196,11 +196,11 @@ class Scheduler::Impl {
     }
   }
 
-  // What the threads compute in a second; 0 while that is not known.
+  // Cost that the threads compute per second; 0 while unknown.
   double PerSecond() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return rate_.per_second() * threads_; }
 
-  // RESOURCE_EXHAUSTED if a job that comes now would be done too late. Where next to nothing stands before it, it is
-  // let in. Takes no memory but for the error.
+  // RESOURCE_EXHAUSTED if a job that comes now would be done too late. Accepts it if next to nothing is before it.
+  // Allocates nothing except for the error.
   absl::Status Refusal(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const double per_second = PerSecond();
     if (per_second == 0) return absl::OkStatus();
@@ -210,8 +210,8 @@ class Scheduler::Impl {
         has_deadline ? std::chrono::duration<double>(job.options.deadline - Clock::now()) * kUsableTime
                      : std::chrono::duration<double>(max_wait_);
     const double enough = time.count() * per_second;
-    // What is due later than this may have been let in by the same estimate: it is not to be late because of this one.
-    // What is due much later, or has no deadline, can wait.
+    // Jobs that are due later than this one may have been accepted by the same estimate and must not become late
+    // because of it. Jobs that are due much later, or have no deadline, can wait.
     Clock::time_point until = job.due;
     if (has_deadline) {
       job.reserve = time.count() / kUsableTime - time.count();
@@ -227,8 +227,8 @@ class Scheduler::Impl {
     return memory::CatchNoMemory([] { return absl::ResourceExhaustedError("too much stands before the work"); });
   }
 
-  // The cost of what is computed that a job waits for: all of what its caller has that is due until `until`; of the
-  // others what they have until their turns end.
+  // The cost of computed jobs that `job` has to wait for: all that is left of its caller's jobs that are due by
+  // `until`; of each other job, at most the cost of `job` and one turn.
   double ComputedBefore(const Job& job, Clock::time_point until) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     double cost = 0;
     for (const Job* other = computed_; other != nullptr; other = other->next_computed) {
@@ -238,7 +238,7 @@ class Scheduler::Impl {
     return cost;
   }
 
-  // Its items are computed from now on, beside those of others.
+  // Starts computing the job's items, beside those of other jobs.
   void Begin(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     job->place = Place::kComputed;
     job->served = clock_;
@@ -250,19 +250,19 @@ class Scheduler::Impl {
     Queue(job);
   }
 
-  // They are not any more. Takes it out of the queue; its place is the caller's to set.
+  // Stops computing the job's items. Takes the job out of the queue; the caller sets its place.
   void EndComputing(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     Unqueue(job);
     if (job->small) {
       small_left_ -= job->left;
       return;
     }
-    Job** at = &computed_;  // of a few
+    Job** at = &computed_;  // a short list
     while (*at != job) at = &(*at)->next_computed;
     *at = job->next_computed;
   }
 
-  // Begins what is next, as long as too few items are ready.
+  // Begins the next jobs in turn while too few items are ready.
   void BeginTurns() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (turns_ready_ < 2 * threads_) {
       auto* const job = static_cast<Job*>(turns_.Take());
@@ -278,7 +278,7 @@ class Scheduler::Impl {
     }
   }
 
-  // An error if a job cannot be done in time any more, or has waited for too long. Takes no memory but for that.
+  // An error if a job can no longer be done in time, or has waited too long. Allocates nothing except for the error.
   absl::Status Late(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (absl::Status status = Interruption(job.options); !status.ok()) return status;
     if (job.started) return absl::OkStatus();
@@ -291,21 +291,21 @@ class Scheduler::Impl {
     }
     const double per_second = PerSecond();
     const double time = std::chrono::duration<double>(job.options.deadline - now).count() - job.reserve / 2;
-    if (computed_ == nullptr && turns_.empty()) return absl::OkStatus();  // it costs nobody anything
+    if (computed_ == nullptr && turns_.empty()) return absl::OkStatus();  // there is no other job to delay
     if (per_second == 0 || job.left <= time * per_second) return absl::OkStatus();
     return memory::CatchNoMemory([] {
       return absl::DeadlineExceededError("the call waited until it could not be computed before its deadline any more");
     });
   }
 
-  // To be finished as soon as the lock can be given up, if nothing of it runs.
+  // If nothing of the job runs, lets FinishDropped finish it.
   void Drop(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (!TakeIfFinished(job)) return;
     job->next_dropped = dropped_;
     dropped_ = job;
   }
 
-  // Gives the lock up in between.
+  // Releases the lock in between.
   void FinishDropped() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (dropped_ != nullptr) {
       Job* const job = std::exchange(dropped_, dropped_->next_dropped);
@@ -322,15 +322,17 @@ class Scheduler::Impl {
     if (jobs_ == 0 && runners_ == 0) idle_.SignalAll();
   }
 
-  // Gives the job up. It lives until this returns, unless this finishes it; this is the last that its callback does.
+  // Gives the job up, from its cancel callback. The job lives until this returns unless this finishes it, which is the
+  // last thing that the callback does.
   void Cancelled(Job* job) ABSL_LOCKS_EXCLUDED(mutex_) {
     {
       absl::MutexLock lock(&mutex_);
       if (!job->queued || !job->status.ok()) return;
-      // A call's library cancels it when its deadline has passed.
+      // The RPC library cancels a call when its deadline has passed.
       if (!job->started && job->options.deadline <= Clock::now()) ++expired_;
       GiveUp(job, Interruption(job->options));
-      // Who begins the next is a runner: it may find jobs to finish, which waits for their callbacks, and this is one.
+      // A runner has to begin the next job: it may find jobs to finish, and finishing waits for their cancel callbacks,
+      // of which this is one.
       if (!turns_.empty()) WakeRunner();
       if (!TakeIfFinished(job)) return;
     }
@@ -339,7 +341,7 @@ class Scheduler::Impl {
     CountOut();
   }
 
-  // True for the one caller that is to finish the job.
+  // Returns true to the one caller that must finish the job.
   bool TakeIfFinished(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (!job->queued || !job->finished()) return false;
     job->queued = false;
@@ -348,7 +350,7 @@ class Scheduler::Impl {
     return true;
   }
 
-  // Runs the job's items on the calling thread for as long as they are cheap.
+  // Runs the job's items on the calling thread while they are cheap.
   static void RunCheapItems(Job& job) {
     static thread_local Arena arena;
     double spent = 0;
@@ -368,7 +370,7 @@ class Scheduler::Impl {
     }
   }
 
-  // Puts a job in its place, if it has ready items. Takes no memory.
+  // Puts a job into the queue if it has ready items. Allocates nothing.
   void Queue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     job->counted = job->ready();
     if (job->counted == 0) return;
@@ -377,7 +379,7 @@ class Scheduler::Impl {
     if (!job->small) turns_ready_ += job->counted;
   }
 
-  // Takes it out; call it before what decides its place or its ready items changes.
+  // Takes a job out of the queue. Call before changing what decides its place or its ready items.
   void Unqueue(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const auto at = queue_.find(job);
     if (at == queue_.end()) return;
@@ -393,7 +395,7 @@ class Scheduler::Impl {
     job->GiveUp(why);
   }
 
-  // As many threads as there are items for.
+  // Wakes as many threads as there are items for.
   void WakeRunners() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (runners_ < threads_ && idle_claims_ < ready_items_) WakeRunner();
   }
@@ -405,7 +407,7 @@ class Scheduler::Impl {
     pool_.Schedule([this] { RunItems(); });
   }
 
-  // A thread's life while there is anything to run.
+  // What a pool thread runs, as long as there are ready items.
   void RunItems() ABSL_LOCKS_EXCLUDED(mutex_) {
     const auto thread = static_cast<std::size_t>(pool_.CurrentThreadId());
     mutex_.Lock();
@@ -422,7 +424,7 @@ class Scheduler::Impl {
     mutex_.Unlock();
   }
 
-  // Runs the next item of a job that is in the queue, and finishes the job if that was its last. Gives the lock up in
+  // Runs the next item of a job in the queue, and finishes the job if that was its last item. Releases the lock in
   // between. Returns the item's cost.
   double RunItemOf(Job* job, Arena& arena, std::size_t thread, Pause pause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const std::optional<Item> item = TakeItem(job);
@@ -449,8 +451,8 @@ class Scheduler::Impl {
     return item ? item->cost : 0;
   }
 
-  // In the middle of a long item of `job`: sees to its cancellation and deadline, and runs short items of jobs that
-  // have been served less, so that they need not wait for its end.
+  // Called in the middle of a long item of `job`: checks its cancellation and deadline, and runs short items of jobs
+  // that have been served less, so that they need not wait for the end of the long item.
   bool PauseFor(Job* job, std::size_t thread) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (!job->status.ok()) return false;
@@ -461,7 +463,7 @@ class Scheduler::Impl {
     for (double spent = 0; spent < kGuestCost;) {
       Job* const guest = ShortJobBefore(job);
       if (guest == nullptr) break;
-      // A guest's item has no guests of its own: a third arena would be needed, and the stack would grow.
+      // A guest's item has no guests of its own: they would need a third arena, and the stack would grow.
       spent += RunItemOf(guest, guest_arenas_[thread], thread, [this, guest] { return !GivenUp(guest); });
     }
     return job->status.ok();
@@ -482,7 +484,7 @@ class Scheduler::Impl {
     return nullptr;
   }
 
-  // The job's next item; nullopt if the job is to be given up, and then it is no longer queued.
+  // Takes the job's next item; nullopt if the job is given up, and then it is no longer in the queue.
   std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (const absl::Status status = Interruption(job->options); !status.ok()) {
       if (!job->started && !job->options.cancel.cancelled()) ++expired_;
@@ -508,7 +510,7 @@ class Scheduler::Impl {
     return item;
   }
 
-  // False: its turn is over.
+  // Returns false if the turn of the job's caller is over.
   bool Charge(Job* job, double cost) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (!job->small) return turns_.Charge(job, cost);
     const double before = std::exchange(job->left, std::max(0.0, job->left - cost));
@@ -516,7 +518,7 @@ class Scheduler::Impl {
     return true;
   }
 
-  // An item that had no memory ends the job: of the others nothing more is begun.
+  // An item that ran out of memory ends the job: no further item begins.
   void ReturnItem(Job* job, const Item& item, const absl::Status& ran) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     --job->running;
     if (!job->status.ok()) return;
@@ -533,36 +535,36 @@ class Scheduler::Impl {
     WakeRunners();
   }
 
-  // Seconds: when a call that is refused may come back.
+  // Seconds: bounds of Outcome::come_back.
   static constexpr double kSoonest = 0.01, kLatest = 30;
 
-  static constexpr double kNothing = 1;    // of cost: less is what rounding leaves
-  static constexpr double kLittle = 0.05;  // of the time that there is: a work is not late because of that
+  static constexpr double kNothing = 1;    // of cost: less is rounding error
+  static constexpr double kLittle = 0.05;  // share of the time available: a shorter wait makes no job late
 
   const int threads_;
   const Clock::duration max_wait_;
 
   mutable absl::Mutex mutex_;
   absl::CondVar idle_;                                    // no job and no runner is left
-  Turns turns_ ABSL_GUARDED_BY(mutex_);                   // of all but small works: those that are not computed now
-  JobQueue queue_ ABSL_GUARDED_BY(mutex_);                // those that are
-  std::int64_t turns_ready_ ABSL_GUARDED_BY(mutex_) = 0;  // ready items of those among them that are not small
-  Job* computed_ ABSL_GUARDED_BY(mutex_) = nullptr;       // those, ready or not
-  double small_left_ ABSL_GUARDED_BY(mutex_) = 0;         // what is left of the small ones
+  Turns turns_ ABSL_GUARDED_BY(mutex_);                   // waiting jobs; small jobs never wait
+  JobQueue queue_ ABSL_GUARDED_BY(mutex_);                // computed jobs with ready items
+  std::int64_t turns_ready_ ABSL_GUARDED_BY(mutex_) = 0;  // ready items of jobs in queue_ that are not small
+  Job* computed_ ABSL_GUARDED_BY(mutex_) = nullptr;       // computed jobs that are not small, ready or not
+  double small_left_ ABSL_GUARDED_BY(mutex_) = 0;         // cost that is left of small jobs
   WorkRate rate_ ABSL_GUARDED_BY(mutex_);                 // of one thread
   Job* dropped_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::int64_t refused_ ABSL_GUARDED_BY(mutex_) = 0;
   std::int64_t expired_ ABSL_GUARDED_BY(mutex_) = 0;
   std::int64_t ready_items_ ABSL_GUARDED_BY(mutex_) = 0;  // of all queued jobs
-  std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // whose `done` has not returned, those run inline excepted
-  std::int64_t idle_claims_ ABSL_GUARDED_BY(mutex_) = 0;  // runners woken that have not taken an item yet
+  std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // jobs whose `done` has not returned, except those run inline
+  std::int64_t idle_claims_ ABSL_GUARDED_BY(mutex_) = 0;  // woken runners that have not reached their first item
   int runners_ ABSL_GUARDED_BY(mutex_) = 0;               // threads in RunItems or on their way to it
-  double clock_ ABSL_GUARDED_BY(mutex_) = 0;              // `served` of the job that was last given an item
+  double clock_ ABSL_GUARDED_BY(mutex_) = 0;              // the largest `served` at which a job was given an item
   std::uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
 
   std::vector<Arena> arenas_;        // by pool thread
-  std::vector<Arena> guest_arenas_;  // of items that run while another of the same thread pauses
-  std::vector<double> guest_seconds_ ABSL_GUARDED_BY(mutex_);  // by thread: what its items have taken
+  std::vector<Arena> guest_arenas_;  // for items that run while another item of the same thread pauses
+  std::vector<double> guest_seconds_ ABSL_GUARDED_BY(mutex_);  // by thread: time of all its items, guests included
   Eigen::ThreadPool pool_;
 };
 

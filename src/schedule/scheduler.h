@@ -1,4 +1,4 @@
-// Runs many requests' works on one pool of threads, fairly.
+// Runs the work of many requests on one pool of threads, fairly.
 #pragma once
 
 #include <chrono>
@@ -14,42 +14,41 @@
 
 namespace attnd::schedule {
 
-// Threads to use when none are asked for: the CPUs that this process may run on (affinity), but no more than the
-// cgroup's CPU limit (v1 and v2), rounded up; at least 1.
+// The default number of threads: the CPUs that this process may run on (affinity), but at most the cgroup's CPU limit
+// (v1 and v2), rounded up; at least 1.
 int DefaultThreads();
 
-// Work of up to this cost (multiply-adds: some 12 microseconds) runs on the submitting thread: waking another would
-// take as long as the work itself.
+// Work of up to this cost (multiply-adds: about 12 microseconds) runs on the submitting thread, because waking another
+// thread would take as long as the work itself.
 inline constexpr double kInlineCost = 3 << 18;
 
-// Work of up to this cost (half a millisecond) waits for no turn.
+// Jobs of up to this cost (half a millisecond) do not wait for a turn.
 inline constexpr double kSmallWork = kPauseCost;
 
-// A submitted work's outcome.
+// How a submitted job ended.
 struct Outcome {
-  // OK, CANCELLED, DEADLINE_EXCEEDED, or RESOURCE_EXHAUSTED: where there was no memory, or where the queue was too
-  // long.
+  // OK, CANCELLED, DEADLINE_EXCEEDED, or RESOURCE_EXHAUSTED (no memory, or the queue was too long).
   absl::Status status;
   absl::Duration queued;    // from Submit until its first item began
   absl::Duration computed;  // from then until its last item ended
-  // Where the queue was too long, otherwise 0: how long the work would have waited (with a deadline: until it would
-  // have been done), and when the queue may be short enough.
+  // Set if the queue was too long, otherwise 0: how long the job would have waited (with a deadline: until it would
+  // have been done), and in how much time the queue may be short enough.
   absl::Duration estimate = absl::ZeroDuration();
   absl::Duration come_back = absl::ZeroDuration();
 };
 
-// What the queue has done.
+// State and counters of the queue.
 struct QueueUse {
-  std::int64_t waiting = 0;  // works, now
-  std::int64_t refused = 0;  // works, at once: too much stood before them
-  std::int64_t expired = 0;  // works that waited in vain, of which nothing was computed
+  std::int64_t waiting = 0;  // jobs, now
+  std::int64_t refused = 0;  // jobs refused at once: too much work was before them
+  std::int64_t expired = 0;  // jobs that waited until it was too late, with nothing computed
 };
 
-// Lets the submitter take back the works that it was given with. Thread-safe; cheap to copy.
+// Lets the submitter cancel the jobs that were submitted with it. Thread-safe; cheap to copy.
 class CancelToken {
  public:
-  // Works of which nothing runs are destroyed, and their `done` called, before this returns; call it without a lock
-  // that a `done` takes. Of the others nothing more is begun.
+  // Jobs with no running item are destroyed, and their `done` called, before this returns; do not call it while holding
+  // a lock that a `done` takes. For other jobs, no further item begins.
   void Cancel() { source_.request_stop(); }
   bool cancelled() const { return source_.stop_requested(); }
 
@@ -60,27 +59,27 @@ class CancelToken {
 
 struct SubmitOptions {
   Clock::time_point deadline = Clock::time_point::max();  // max(): none
-  const void* caller = nullptr;                           // whose it is; only compared, with works that are not done
+  const void* caller = nullptr;                           // who submits it; only compared with unfinished jobs
   CancelToken cancel;
 };
 
-// Computes few works at a time, so that each is done soon: as many as keep two items a thread ready. The others wait:
-// callers take turns (Turns), and of one caller's works the one with the earliest deadline goes first; a work that is
-// not done at the end of its caller's turn waits for the next. Small works (kSmallWork) wait for no turn. Among the
-// works that are computed the next item comes from the one that has been given least since it began (fair queueing by
-// cost), and within a work the most costly ready item goes first. So a small work beside a huge one waits for no more
-// than one item per thread, and where that is long until it pauses, when short items of others run on its thread.
+// Computes few jobs at a time, so that each is done soon: as many as keep two items per thread ready. The others wait.
+// Callers take turns (Turns), and within a caller the job with the earliest deadline is first; a job that is not done
+// at the end of its caller's turn waits for the next turn. Small jobs (kSmallWork) do not wait for a turn. Among the
+// jobs being computed, the next item comes from the job that has received least since it began (fair queueing by cost);
+// within a job, the most costly ready item is first. So a small job beside a huge one waits for at most one item per
+// thread, and if that item is long, only until it pauses: then short items of other jobs run on its thread.
 //
-// From the cost of all that stands before a work, and the cost that was computed in a second lately, the scheduler
-// knows when that would be done. If its deadline is before then, or, without one, if it would wait for longer than
-// `max_wait`, it is refused when it comes, unless next to nothing stands before it. A work that was not begun when it
-// was too late is never begun.
+// From the cost of everything before a job and the cost computed per second lately, the scheduler estimates when the
+// job would be done. If that is after its deadline (without a deadline: if it would wait longer than `max_wait`), the
+// job is refused on submission, unless next to nothing is before it. A job that has not begun when it is too late never
+// begins.
 //
-// Deadlines and cancellation are seen between items and in pauses, and the cancellation of a work that waits at once.
-// It holds at most one item of a work beside those that run.
+// Deadlines and cancellation are checked between items and in pauses; a waiting job is cancelled at once. The scheduler
+// holds at most one item of a job besides those that run.
 //
-// Thread-safe. No call blocks on a work, and no item ever waits for another inside the pool. The destructor waits for
-// every submitted work.
+// Thread-safe. No call blocks on a job, and no item waits for another inside the pool. The destructor waits for all
+// submitted jobs.
 class Scheduler {
  public:
   // `threads` >= 1.
@@ -92,11 +91,12 @@ class Scheduler {
   int threads() const;
   QueueUse GetQueueUse() const;
 
-  // Runs `work`, destroys it, and then calls `done` exactly once: what `done` gives back or hands over is in no work's
-  // use any more. A work whose cost is below a small threshold may run, and `done` be called, on the calling thread
-  // before Submit returns; otherwise `done` runs on a pool thread, or on the one that cancels, and must not block. It
-  // must not throw. Where an item or the scheduler has no memory (std::bad_alloc), nothing more of the work is begun,
-  // and `done` gets RESOURCE_EXHAUSTED.
+  // Runs `work`, destroys it, and then calls `done` exactly once, so the work no longer uses what `done` releases or
+  // hands over. If the job is cheap (kInlineCost) or fails at once (refused, already cancelled, no memory), `done` runs
+  // on the calling thread before Submit returns. Otherwise it runs on a pool thread, on the thread that cancels, or, if
+  // the job becomes too late while it waits, possibly on a thread that submits another job; it must not block. It must
+  // not throw. If an item or the scheduler runs out of memory (std::bad_alloc), no further item of the job begins, and
+  // `done` gets RESOURCE_EXHAUSTED.
   void Submit(std::unique_ptr<Work> work, SubmitOptions options, std::function<void(const Outcome&)> done);
 
  private:

@@ -7,7 +7,7 @@ namespace attnd::schedule {
 void Turns::Join(Turn* turn) {
   Turn::Set place;
   place.insert(turn);
-  Turn::Caller& caller = callers_[turn->caller];  // the last that may fail
+  Turn::Caller& caller = callers_[turn->caller];  // the last step that may throw
   turn->place = place.extract(place.begin());
   turn->of = &caller;
   ++caller.joined;
@@ -71,12 +71,12 @@ double Turns::CostBefore(const Turn& turn, Clock::time_point until, double enoug
       }
     }
   }
-  // Each of the others has at most a turn more than this one.
+  // Each other caller gets at most one turn more than this one.
   const double rounds = own + turn.left + quantum_;
   return own + std::min(std::max(0.0, others), static_cast<double>(other_callers) * rounds);
 }
 
-// As the last whose turn it will be.
+// Adds a caller at the end of the ring: its turn comes last.
 void Turns::EnterRing(Turn::Caller* caller) {
   ++ring_;
   if (current_ == nullptr) {

@@ -1,11 +1,11 @@
-// How much work gets done in a second.
+// How much work is done per second.
 #pragma once
 
 #include <algorithm>
 
 namespace attnd::schedule {
 
-// A moving average over the last seconds of a thread's time, by time: what took longer counts for more. Not
+// A moving average over the last seconds of thread time, weighted by time: longer work counts for more. Not
 // thread-safe.
 class WorkRate {
  public:
@@ -16,7 +16,7 @@ class WorkRate {
     seconds_ = seconds_ * kept + seconds;
   }
 
-  // Cost that a thread computes in a second; 0 while that is not known.
+  // Cost that a thread computes per second; 0 while unknown.
   double per_second() const { return seconds_ < kEnough ? 0 : cost_ / seconds_; }
 
  private:

@@ -1,5 +1,5 @@
-// Products of bf16 by AMX. Packed keys and values, rows of 16 pairs, are what its second factor wants already; the
-// first are query rows, which Begin copies, and rows of weights as WeighTileRow stores them.
+// bf16 products with AMX. Packed keys and values already have the layout of AMX's second factor, rows of 16 pairs. The
+// first factor is query rows, which Begin copies, or rows of weights as WeighTileRow stores them.
 #pragma once
 
 #include "kernel/impl/amx_instructions.h"
@@ -10,8 +10,8 @@ namespace attnd::kernel::ATTND_KERNEL_TAG {
 static_assert(kWidth == 16, "a row of a tile is a packet");
 static_assert(kQueryTile % kAmxRows == 0 && kKeyTile % (2 * kAmxPairs) == 0);
 
-// The registers: up to four tiles of sums side by side, the factors, and the factors of the last, shorter step. Shapes,
-// not zeros, end a step: nothing is read beyond what is packed.
+// The tile registers: up to four tiles of sums side by side, the two factors, and the factors of the last, shorter
+// step. That step uses smaller tile shapes instead of zero padding, so that loads stay within the packed memory.
 inline constexpr int kTileSums = 4;
 inline constexpr int kTileA = 4;
 inline constexpr int kTileB = 5;
@@ -19,7 +19,7 @@ inline constexpr int kTileLastA = 6;
 inline constexpr int kTileLastB = 7;
 static_assert(kScoreCols <= kTileSums && kValueCols <= kTileSums);
 
-// The registers' shapes while it lives. The configuration takes about 200 cycles, so it outlives key tiles.
+// Keeps the registers configured during its lifetime. Configuring takes about 200 cycles, so this outlives key tiles.
 class TileUnit {
  public:
   TileUnit() { Configure(kAmxPairs); }
@@ -27,7 +27,7 @@ class TileUnit {
   TileUnit(const TileUnit&) = delete;
   TileUnit& operator=(const TileUnit&) = delete;
 
-  // The pairs of the products to come. Zeroes the registers if it changes their shapes.
+  // Sets the number of pairs of the next products. Zeroes the registers if that changes their shapes.
   void SetPairs(std::int64_t pairs) {
     const std::int64_t last = pairs % kAmxPairs;
     if (last != 0 && last != last_) Configure(last);
@@ -78,7 +78,7 @@ ATTND_INLINE void MultiplyStep(const TileProduct& p, std::int64_t pair) {
   });
 }
 
-// Writes the products to `sums`, or adds them.
+// Writes the products to `sums`, or adds them to it.
 template <bool kAdd, int kCols>
 void MultiplyTiles(const TileProduct& p) {
   ForEachColumn<kCols>([&]<int kCol>() {
@@ -109,8 +109,8 @@ inline void MultiplyTiles(const TileProduct& p, std::int64_t packets) {
   }
 }
 
-// Scale, biases, masks and running maximum for a row's products with up to kPanel keys, of which it sees `seen`, less
-// those that `keep` hides.
+// Applies scale, biases and masks to a row's products with up to kPanel keys and raises its running maximum. The row
+// sees the columns `seen`, except those that `keep` hides.
 template <bool kWindow>
 ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale, const float* bias,
                                const float* key_bias, const ColumnRange& seen, const float* keep, float* lane_max) {
@@ -129,7 +129,7 @@ ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale,
   ei::pstore(lane_max, max);
 }
 
-// ScoreBlocks by AMX.
+// ScoreBlocks with AMX.
 template <bool kWindow>
 inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
   const Attention& a = t.attention;
@@ -161,8 +161,8 @@ inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange
   }
 }
 
-// Adds the values of up to kAmxRows rows. Whole steps are read, of keys too that a row does not see: their weights are
-// zeros, and so the values must be finite. False, with nothing done, if one is not.
+// Adds the values of up to kAmxRows rows. Reads whole steps, including keys that a row does not see: their weights are
+// zero, so their values must be finite. Returns false and does nothing if one is not.
 template <bool kWindow>
 inline bool AddValuesByAmx(const RowKeys& keys, std::int64_t rows, std::int64_t packets, std::int64_t packed_pairs,
                            ValueBlock block) {
@@ -176,7 +176,7 @@ inline bool AddValuesByAmx(const RowKeys& keys, std::int64_t rows, std::int64_t 
   return true;
 }
 
-// AddValueBlocks by AMX.
+// AddValueBlocks with AMX.
 template <bool kWindow>
 inline void ValuesByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
   const std::int64_t packets = ValuePackets(t.attention);

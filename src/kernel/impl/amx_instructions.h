@@ -1,5 +1,5 @@
-// AMX's instructions, as functions whose registers are template arguments. Tests put an emulation in their place, as
-// machines that have AMX are few.
+// The AMX instructions as functions with registers as template arguments. Tests substitute an emulation, because few
+// machines have AMX.
 //
 // Written as assembly because GCC 12's intrinsics take literal register numbers only and do not tell the compiler that
 // a tile load reads memory.
@@ -31,7 +31,7 @@ namespace attnd::kernel::ATTND_KERNEL_TAG {
 // Gives the registers their shapes and zeroes them.
 ATTND_INLINE void TileConfigure(const TileConfig& config) { asm volatile("ldtilecfg %0" : : "m"(config)); }
 
-// Back to the initial state, so that the system need not save the registers.
+// Returns to the initial state, so that the system need not save the registers.
 ATTND_INLINE void TileRelease() { asm volatile("tilerelease"); }
 
 template <int kTile>
@@ -49,7 +49,7 @@ ATTND_INLINE void TileStore(float* to, std::int64_t stride) {
   asm volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(kTile), "r"(to), "r"(stride * 4) : "memory");
 }
 
-// kSum += kA kB: rows of bf16 pairs by columns of pairs, summed in fp32.
+// kSum += kA * kB: rows of bf16 pairs times columns of pairs, summed in fp32.
 template <int kSum, int kA, int kB>
 ATTND_INLINE void TileMultiplyAdd() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kA), "i"(kB));

@@ -1,4 +1,4 @@
-// The bias of a block of query rows and keys as one vector: row r's biases over consecutive keys begin at row_zero - r.
+// The biases of a block of query rows and keys as one vector: row r's biases over the keys begin at row_zero - r.
 #pragma once
 
 #include "kernel/impl/packet.h"
@@ -6,12 +6,12 @@
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-// Floats that BiasSlice may write for a block.
+// Most floats that BiasSlice writes for a block.
 ATTND_INLINE constexpr std::int64_t BiasScratch(std::int64_t rows, std::int64_t keys) { return rows + keys; }
 
 ATTND_INLINE float SlopeAt(const float* slopes, std::int64_t head) { return slopes == nullptr ? 0.0f : slopes[head]; }
 
-// `to` gets the biases of the offsets high, high - 1, ..., high - count + 1, minus the head's constant.
+// Writes the biases of the offsets high, high - 1, ..., high - count + 1, without the head's constant, to `to`.
 inline void FillBias(const BiasView& bias, std::int64_t head, std::int64_t high, std::int64_t count, float* to) {
   const float high_slope = SlopeAt(bias.high_slope, head);
   const float low_slope = SlopeAt(bias.low_slope, head);
@@ -28,8 +28,9 @@ inline void FillBias(const BiasView& bias, std::int64_t head, std::int64_t high,
   }
 }
 
-// The biases of rows [row, row + rows) of a batch entry and keys [key, key + keys) of a head. Null where all are the
-// head's constant, which softmax does not see; in the table itself where it holds them all; else in `scratch`.
+// The biases of rows [row, row + rows) of a batch entry and keys [key, key + keys) of a head, as row_zero. Null if all
+// of them are the head's constant, which softmax is invariant to; in the table itself if it holds them all; otherwise
+// in `scratch`.
 inline const float* BiasSlice(const Attention& a, std::int64_t batch, std::int64_t head, std::int64_t row,
                               std::int64_t rows, std::int64_t key, std::int64_t keys, float* scratch) {
   if (a.bias == nullptr) return nullptr;
@@ -45,8 +46,8 @@ inline const float* BiasSlice(const Attention& a, std::int64_t batch, std::int64
   return scratch + (rows - 1);
 }
 
-// The key biases of keys [key, key + keys) of a head, with zeros up to a whole packet, in `scratch`; null if there are
-// none.
+// The key biases of keys [key, key + keys) of a head, padded with zeros to a whole packet, in `scratch`; null if the
+// problem has none.
 inline const float* KeyBiasSlice(const Attention& a, std::int64_t head, std::int64_t key, std::int64_t keys,
                                  float* scratch) {
   if (a.key_bias == nullptr) return nullptr;

@@ -1,4 +1,4 @@
-// Short queries: few rows against many keys, which are read once and in place, so that memory bandwidth is the bound.
+// Short queries: few rows against many keys. Keys are read once and in place, so that memory bandwidth is the bound.
 #pragma once
 
 #include "kernel/impl/step_rows.h"
@@ -8,7 +8,7 @@ namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 struct DirectScratch {
   float* queries;   // [kDirectRows][head_dim padded to packets], times scale * log2(e)
-  float* scores;    // [2][kDirectRows][kDirectKeys]: of a step, and the weights of the one before
+  float* scores;    // [2][kDirectRows][kDirectKeys]: of one step, and the weights of the step before
   float* output;    // [kDirectRows][value packets * kWidth]
   float* lane_max;  // [kDirectRows][kWidth]
   float* lane_sum;  // [kDirectRows][kWidth]
@@ -44,7 +44,7 @@ inline std::size_t DirectScratchBytes(const Attention& a) {
   return carver.used();
 }
 
-// A row of a direct call: a query of one of the heads that share the key head, of one of the entries.
+// A row of a direct call: a query of one of the heads that share the key head, of one batch entry.
 struct DirectRow {
   std::int64_t batch;
   std::int64_t head;
@@ -69,13 +69,13 @@ struct DirectCall {
   DirectScratch scratch;
 };
 
-// A step over some keys of a call: its scores, which become weights, and how its values are added.
+// One step over some keys of a call: its scores, which become weights, and how its values are added.
 struct DirectStep {
   KeyTile range;
   float* scores;                      // [kDirectRows][kDirectKeys]
-  std::int64_t visible[kDirectRows];  // of each row, as in RowKeys
+  std::int64_t visible[kDirectRows];  // per row, as in RowKeys
   std::int64_t hidden[kDirectRows];
-  std::int64_t group_end[kDirectRows];  // of a row that begins a group of those that take the same keys
+  std::int64_t group_end[kDirectRows];  // for the first row of a group that sees the same keys: its end
   StepRows keys;
   StepRows values;
 };
@@ -132,8 +132,8 @@ inline void AddValuesOf(const DirectCall& call, const DirectStep& step, std::int
   }
 }
 
-// Multiplies the keys of one step and adds the values of the one before it, in turns: two streams of memory side by
-// side are read faster than one after the other. Either may be null.
+// Interleaves multiplying the keys of `step` with adding the values of `before`, the step before it: two memory streams
+// are read faster side by side than one after the other. Either may be null.
 inline void ReadSteps(const DirectCall& call, const DirectStep* step, const DirectStep* before) {
   const std::int64_t keys = step == nullptr ? 0 : step->range.keys;
   const std::int64_t values = before == nullptr ? 0 : before->range.keys;
@@ -147,7 +147,7 @@ inline void ReadSteps(const DirectCall& call, const DirectStep* step, const Dire
   }
 }
 
-// Adds biases, masks, and raises the running maxima.
+// Adds biases, applies masks and raises the running maxima.
 inline void MaskScores(const DirectCall& call, const DirectStep& step) {
   const Attention& a = call.attention;
   const DirectScratch& scratch = call.scratch;
@@ -187,11 +187,11 @@ inline void Weigh(const DirectCall& call, const DirectStep& step) {
   }
 }
 
-// What each row sees of the step's keys, and which rows take them together. `end` is where the call's keys end.
+// Sets which of the step's keys each row sees and groups rows that see the same. `end` is where the call's keys end.
 inline void FindSeen(const DirectCall& call, std::int64_t end, DirectStep& step) {
   const Attention& a = call.attention;
   const KeyTile& range = step.range;
-  std::int64_t first = 0;  // of a group
+  std::int64_t first = 0;  // first row of the group
   for (std::int64_t r = 0; r < call.rows; ++r) {
     const DirectRow& at = call.at[r];
     step.visible[r] = Max<std::int64_t>(0, Min(range.keys, VisibleKeys(a, at.batch, end, at.query) - range.key));
@@ -202,8 +202,8 @@ inline void FindSeen(const DirectCall& call, std::int64_t end, DirectStep& step)
   }
 }
 
-// The rows of values, with zeros in the place of those that key bits hide: their weights are zeros, and zero times NaN
-// is NaN.
+// The rows of values, with zeros in place of those that key bits hide: their weights are zero, and zero times NaN is
+// NaN.
 inline StepRows FindValues(const DirectCall& call, const KeyTile& range, std::int64_t end, RowReader& reader) {
   const Attention& a = call.attention;
   const StepScratch& scratch = call.scratch.values;
@@ -215,7 +215,7 @@ inline StepRows FindValues(const DirectCall& call, const KeyTile& range, std::in
   return rows;
 }
 
-// Before a range: nothing is seen.
+// Resets the running state for a new range.
 inline void BeginRange(const DirectCall& call) {
   const DirectScratch& scratch = call.scratch;
   const std::int64_t width = ValuePackets(call.attention) * kWidth;
@@ -236,7 +236,7 @@ inline void SaveRange(const DirectCall& call, float* partial) {
   }
 }
 
-// The last values of a range are added beside the first keys of the next.
+// The values of a range's last step are added while the first keys of the next range are read.
 inline void Direct(const Attention& a, const DirectUnit& unit, std::int64_t first, std::int64_t last,
                    std::int64_t range_keys, float* partials, std::byte* scratch_memory) {
   Carver carver(scratch_memory);
@@ -249,9 +249,9 @@ inline void Direct(const Attention& a, const DirectUnit& unit, std::int64_t firs
   RowReader keys(a.k, unit.batch, unit.kv_head);
   RowReader values(a.v, unit.batch, unit.kv_head);
   const std::int64_t end = VisibleKeys(a, unit.batch, last, QueryLength(a, unit.batch) - 1);
-  DirectStep steps[2];  // this one and the one before
+  DirectStep steps[2];  // the current one and the one before
   DirectStep* before = nullptr;
-  std::int64_t open = first;  // where the range begins whose results are in the scratch memory
+  std::int64_t open = first;  // begin of the range whose results are in the scratch memory
   const auto save_ranges = [&](std::int64_t until) {
     for (; open + range_keys <= until; open += range_keys) {
       SaveRange(call, partials);

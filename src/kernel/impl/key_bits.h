@@ -1,4 +1,4 @@
-// Keys that key bits hide, as the kernels use them.
+// Key bits in the form that the kernels use.
 #pragma once
 
 #include "kernel/impl/packet.h"
@@ -21,9 +21,9 @@ inline bool HidesAny(const Attention& a, std::int64_t batch, std::int64_t first,
   return false;
 }
 
-// For the keys [key, key + keys) of a batch entry, sets `keep` to what KeepScore takes: bits of all ones for keys that
-// are visible and zeros for those that are not, written to `scratch` up to a whole packet; null if all are visible.
-// Returns false if none is.
+// Sets `keep` for the keys [key, key + keys) of a batch entry to what KeepScore takes: all bits ones for visible keys
+// and zeros for hidden ones, written to `scratch` and padded to a whole packet; null if all keys are visible. Returns
+// false if none is visible.
 inline bool FindKept(const Attention& a, std::int64_t batch, std::int64_t key, std::int64_t keys, float* scratch,
                      const float*& keep) {
   keep = nullptr;

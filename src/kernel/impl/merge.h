@@ -1,11 +1,11 @@
-// Merging partial results (maximum, sum, output) of several key ranges into the output, and clearing rows.
+// Merges partial results (maximum, sum, output) of several key ranges into the output, and clears rows.
 #pragma once
 
 #include "kernel/impl/direct.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-// Merges one row. Walks the value columns packet by packet, so it needs no memory but one packet.
+// Merges one row. Goes through the value columns packet by packet, so it needs memory for one packet only.
 inline void MergeRow(const Attention& a, const DirectRow& at, const float* partials, std::int64_t splits,
                      std::int64_t split_stride) {
   float max = -kInfinity;

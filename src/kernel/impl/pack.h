@@ -1,10 +1,10 @@
-// Packing: the one place where keys and values are read, whatever their dtype, alignment, strides and segments.
+// Packing: reads keys and values of any dtype, alignment, strides and segments into the layout of the tile kernel.
 //
 // Keys become panels of kPanel keys, transposed and times scale * log2(e): [panel][head_dim][kPanel]. Values become
-// rows of whole packets, [key][packets * kWidth], and are read where they lie if they are that already. Missing keys of
-// the last panel and missing columns of the last packet are zeros, and so are values of keys that key bits hide: their
-// weights are zeros, and zero times NaN is NaN. For products of bf16 a pair of numbers stands in
-// each place (product.h), and the scale is left to the scores.
+// rows of whole packets, [key][packets * kWidth]; values that already have this layout are read in place. Missing keys
+// of the last panel and missing columns of the last packet are zeros. So are values of keys that key bits hide: their
+// weights are zero, and zero times NaN is NaN. For bf16 products each place holds a pair of numbers (product.h), and
+// the scale is applied to the scores.
 #pragma once
 
 #include "kernel/impl/key_bits.h"
@@ -23,7 +23,7 @@ inline std::size_t PackedValueBytes(const Attention& a, std::int64_t keys) {
 struct PackScratch {
   float* rows;    // kWidth rows, each with room to gather and widen
   float* zeros;   // one row
-  float* padded;  // two rows of values, padded to whole packets
+  float* padded;  // two rows of bf16 values, padded to whole packets
 };
 
 inline PackScratch CarvePack(const Attention& a, Carver& carver) {
@@ -35,8 +35,8 @@ inline PackScratch CarvePack(const Attention& a, Carver& carver) {
 ATTND_INLINE void LoadTransposed(const float* const (&rows)[kWidth], std::int64_t d,
                                  ei::PacketBlock<Packet, kWidth>& block) {
 #if ATTND_AVX512F
-  // Rows i, i + 4, i + 8, i + 12 are loaded into the four lanes of one register, so that four numbers of all rows are
-  // transposed inside the lanes, where Eigen's ptranspose crosses them.
+  // Loads rows i, i + 4, i + 8, i + 12 into the four lanes of one register. Four numbers of all rows are then
+  // transposed within the lanes, where Eigen's ptranspose crosses lanes.
   for (int quad = 0; quad < 4; ++quad) {
     __m512 lanes[4];
     for (int i = 0; i < 4; ++i) {
@@ -61,8 +61,8 @@ ATTND_INLINE void LoadTransposed(const float* const (&rows)[kWidth], std::int64_
 #endif
 }
 
-// kWidth rows into kWidth columns: to[d * stride + i] = rows[i][d], multiplied by `factor` if kScaled. Not scaled, the
-// numbers may be any bits.
+// Transposes kWidth rows into kWidth columns: to[d * stride + i] = rows[i][d], multiplied by `factor` if kScaled. If
+// not scaled, the numbers may be any bits.
 template <bool kScaled>
 ATTND_INLINE void TransposeRows(const float* const (&rows)[kWidth], std::int64_t dim, float factor, float* to,
                                 std::int64_t stride) {
@@ -83,7 +83,7 @@ ATTND_INLINE void TransposeRows(const float* const (&rows)[kWidth], std::int64_t
   }
 }
 
-// A row of bf16 as it is, as pairs.
+// A row of bf16 numbers as pairs, unchanged; a zero completes the last pair.
 ATTND_INLINE const float* FindPairs(RowReader& reader, std::int64_t row, std::int64_t dim, float* buffer) {
   auto* bytes = reinterpret_cast<std::byte*>(buffer);
   const std::byte* pairs = reader.Bytes(row, 2 * dim, bytes);
@@ -134,7 +134,7 @@ inline void PackKeys(const Attention& a, std::int64_t batch, std::int64_t kv_hea
 }
 
 #if ATTND_BF16_PRODUCTS
-// Rows of values in pairs of keys; a last odd key's partner is zeros.
+// Packs rows of values as pairs of keys; a last odd key is paired with zeros.
 inline void PackValuePairs(const Attention& a, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
                            std::int64_t last, float* to, const PackScratch& work) {
   RowReader reader(a.v, batch, kv_head);

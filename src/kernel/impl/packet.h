@@ -1,8 +1,8 @@
 // The packets of this build's instruction set and what the kernel computes with them.
 //
-// Everything under impl/ is compiled once per instruction set, inside a namespace of that build's own and with Eigen's
-// namespace renamed, so that the linker can never put one build's code in another's place. For the same reason nothing
-// here uses the standard library's templates.
+// Everything under impl/ is compiled once per instruction set, in a namespace of that build and with Eigen's namespace
+// renamed, so that the linker can never use one build's code for another. For the same reason nothing here uses the
+// standard library's templates, except std::bit_cast, which is inlined.
 #pragma once
 
 #include <Eigen/Core>
@@ -25,8 +25,8 @@ using IntPacket = ei::unpacket_traits<Packet>::integer_packet;
 
 inline constexpr std::int64_t kWidth = ei::unpacket_traits<Packet>::size;
 
-// 32 vector registers or 16. Blocks of scores and of values are as large as the accumulators fit beside one packet per
-// column and one broadcast.
+// Block sizes for 32 vector registers, or for 16: the largest blocks of scores and of values whose accumulators fit
+// beside one packet per column and one broadcast.
 #if ATTND_AVX512F || ATTND_AARCH64
 inline constexpr int kScoreRows = 8;
 inline constexpr int kScoreCols = 3;
@@ -44,7 +44,7 @@ inline constexpr std::int64_t kQueryTile = 96;               // rows of a tile: 
 inline constexpr std::int64_t kKeyTile = 384;                // a multiple of kPanel
 inline constexpr std::int64_t kDirectRows = 8;
 inline constexpr std::int64_t kStepRows = 4;      // rows of a direct call that take a step's values together
-inline constexpr std::int64_t kDirectKeys = 256;  // keys of a step of a direct call, which are read one after another
+inline constexpr std::int64_t kDirectKeys = 256;  // keys of a step of a direct call
 static_assert(kQueryTile % kScoreRows == 0 && kQueryTile % kValueRows == 0 && kQueryTile % kWidth == 0);
 static_assert(kKeyTile % kPanel == 0);
 
@@ -74,7 +74,7 @@ ATTND_INLINE Packet OnePlus(const float (&terms)[5], Packet x) {
 // 2^x for x <= 0: relative error below 2e-7, exactly 1 at 0 and exactly 0 at -inf.
 #if ATTND_AVX512DQ
 // x = n + f with n = floor(x), 2^f by a minimax polynomial on [0, 1] with constant term 1. The two instructions that
-// take f and put n into the exponent spare a third of the arithmetic below, and need no care for the ends of the range.
+// extract f and apply n to the exponent save a third of the arithmetic of the version below, and need no range checks.
 ATTND_INLINE Packet Exp2(Packet x) {
   constexpr int kMinusFloor = 0x09;
   const Packet f = _mm512_reduce_ps(x, kMinusFloor);
@@ -83,8 +83,8 @@ ATTND_INLINE Packet Exp2(Packet x) {
   return _mm512_scalef_ps(p, x);
 }
 #else
-// Exactly 0 from -127 on. x = n + f with n = round(x), 2^f by a minimax polynomial on [-1/2, 1/2] with constant term 1,
-// and 2^n by moving the low bits of n + 127, which the rounding constant leaves in the mantissa, to the exponent.
+// Exactly 0 for x <= -127. x = n + f with n = round(x), 2^f by a minimax polynomial on [-1/2, 1/2] with constant term
+// 1, and 2^n by moving the low bits of n + 127, which the rounding constant leaves in the mantissa, to the exponent.
 ATTND_INLINE Packet Exp2(Packet x) {
   const Packet rounder = ei::pset1<Packet>(12582912.0f + 127.0f);
   x = ei::pmax(x, ei::pset1<Packet>(-127.0f));
@@ -99,7 +99,7 @@ ATTND_INLINE Packet Exp2(Packet x) {
 
 ATTND_INLINE float Exp2(float x) { return ei::pfirst(Exp2(ei::pset1<Packet>(x))); }
 
-// Packets of a row of values.
+// Packets in a row of values.
 ATTND_INLINE std::int64_t ValuePackets(const Attention& a) { return (a.value_head_dim + kWidth - 1) / kWidth; }
 
 // Columns of values that are accumulated together: value packets are spread evenly over the fewest chunks that hold at

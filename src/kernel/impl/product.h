@@ -1,8 +1,8 @@
 // What the micro-kernels multiply: floats, or pairs of bf16 summed in fp32 (AVX512_BF16's vdpbf16ps, Arm's BFDOT).
 //
-// A pair of bf16 takes a float's place everywhere: a panel then holds [head_dim / 2][keys] pairs along the head
-// dimension, a chunk of values [keys / 2][columns] pairs along the keys. So packing, loading and broadcasting are the
-// same for both, and only the multiply-add differs.
+// A pair of bf16 numbers takes the place of a float everywhere: a panel then holds [head_dim / 2][keys] pairs along the
+// head dimension, a chunk of values [keys / 2][columns] pairs along the keys. So packing, loading and broadcasting are
+// the same for both, and only the multiply-add differs.
 #pragma once
 
 #include "kernel/impl/rows.h"
@@ -12,7 +12,7 @@
 #include <arm_bf16.h>
 #endif
 
-// Whether there are products of bf16.
+// Whether this build has bf16 products.
 #define ATTND_BF16_PRODUCTS (ATTND_AVX512BF16 || ATTND_NEON_BF16)
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
@@ -32,8 +32,8 @@ inline constexpr std::int64_t kAmxPairs = 16;
 template <Product kProduct>
 inline constexpr bool kUsesAmx = kHasAmx&& kProduct == Product::kBF16;
 
-// Rows of a tile that are computed together, so that their scores stay in the first-level cache; for AMX a multiple of
-// its rows too.
+// Rows of a tile that are computed together, so that their scores stay in the first-level cache; for AMX also a
+// multiple of kAmxRows.
 template <Product kProduct>
 inline constexpr std::int64_t kRowBlock = kUsesAmx<kProduct> ? 48 : 24;
 inline constexpr std::int64_t kMostRows = kHasAmx ? kRowBlock<Product::kBF16> : kRowBlock<Product::kF32>;
@@ -48,7 +48,7 @@ ATTND_INLINE Product ProductOf(const Attention& a) {
   return bf16 ? Product::kBF16 : Product::kF32;
 }
 
-// Floats, or pairs, that `count` numbers take.
+// Places (floats, or pairs) that `count` numbers take.
 ATTND_INLINE std::int64_t Places(Product product, std::int64_t count) {
   return product == Product::kBF16 ? (count + 1) / 2 : count;
 }

@@ -1,4 +1,4 @@
-// Reading rows of tensors as they came (any dtype, alignment and cut into segments), and writing rows of the output.
+// Reads tensor rows of any dtype, alignment and segmentation, and writes output rows.
 #pragma once
 
 #include <bit>
@@ -10,8 +10,9 @@ namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 ATTND_INLINE std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
 
-// tensor::HalfFromFloat in a form that vectorises, and every NaN the same one: 0.23 ns a number instead of 0.59 with
-// AVX-512. Below the smallest normal half, adding 0.5 leaves the rounded subnormal in the low bits.
+// tensor::HalfFromFloat in a form that vectorises: 0.23 ns a number instead of 0.59 with AVX-512. Every NaN becomes the
+// same one, except for its sign. Below the smallest normal half, adding 0.5 leaves the rounded subnormal in the low
+// bits.
 ATTND_INLINE std::uint16_t HalfOf(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 16) & 0x8000;
@@ -29,11 +30,11 @@ ATTND_INLINE std::uint16_t HalfOf(float value) {
   return static_cast<std::uint16_t>(sign | half);
 }
 
-// Rows that are asked for ahead of use while packing: heads are often too short for the processor to see a pattern.
+// Prefetch distance in rows while packing: heads are often too short for the processor to detect a pattern.
 inline constexpr std::int64_t kRowsAhead = 16;
 
-// Asks for the row that follows `row` (`bytes` long, its neighbours `stride` bytes apart) by kRowsAhead. It may not
-// exist: only its address is named, and nothing is read.
+// Prefetches the row that is kRowsAhead rows after `row`. Rows are `bytes` long and `stride` bytes apart. The row may
+// not exist: only its address is computed, and nothing is read.
 ATTND_INLINE void PrefetchAhead(const void* row, std::int64_t stride, std::int64_t bytes) {
   const auto ahead = reinterpret_cast<std::uintptr_t>(row) + static_cast<std::uintptr_t>(kRowsAhead * stride);
   for (std::int64_t at = 0; at < bytes; at += 64) {
@@ -41,8 +42,8 @@ ATTND_INLINE void PrefetchAhead(const void* row, std::int64_t stride, std::int64
   }
 }
 
-// Finds the rows of one head of a tensor, in its segments or its pages. Keeps its place, so rows asked for in ascending
-// order cost nothing to find; others take the logarithm of the number of segments.
+// Finds the rows of one head of a tensor, in segments or pages. Remembers its position: rows in ascending order need no
+// search, others take time logarithmic in the number of segments.
 class RowReader {
  public:
   RowReader(const TensorView& view, std::int64_t batch, std::int64_t head)
@@ -66,15 +67,15 @@ class RowReader {
     return in_place;
   }
 
-  // They in place, or null if no single segment holds them. May be of several rows.
+  // The same bytes in place; null if no single segment or page holds them. `size` may span several rows.
   ATTND_INLINE const std::byte* InPlace(std::int64_t row, std::int64_t size) {
     const std::int64_t position = BytesBefore(row);
     if (position < begin_ || position >= end_) Seek(position);
     return position + size <= end_ ? data_ + (position - begin_) : nullptr;
   }
 
-  // How many rows from `row` on lie row_bytes() apart as far as their first `size` bytes go: at least the one, which
-  // InPlace has just found, and at most `rows`.
+  // Number of rows from `row` on, at most `rows`, whose first `size` bytes lie in the current segment or page,
+  // row_bytes() apart. InPlace must have found `row` just before, so there is at least one.
   ATTND_INLINE std::int64_t RowsInPlace(std::int64_t row, std::int64_t rows, std::int64_t size) const {
     if (row_bytes_ <= 0) return 1;
     const std::int64_t room = end_ - BytesBefore(row) - size;
@@ -82,7 +83,7 @@ class RowReader {
   }
 
   // `count` elements of a row as floats: in place if they are fp32 and lie in one segment, else written to `buffer`,
-  // which has room for count floats twice.
+  // which has room for 2 * count floats.
   ATTND_INLINE const float* Floats(std::int64_t row, std::int64_t count, float* buffer) {
     const std::int64_t size = ElementSize(view_.dtype);
     const std::byte* bytes = Bytes(row, count * size, reinterpret_cast<std::byte*>(buffer + count));
@@ -91,7 +92,7 @@ class RowReader {
     return buffer;
   }
 
-  // As Bytes, of a row that does not lie in place.
+  // Like Bytes, for a row that is not in place.
   [[gnu::noinline]] const std::byte* Gather(std::int64_t row, std::int64_t size, std::byte* buffer) {
     const std::int64_t position = BytesBefore(row);
     for (std::int64_t done = 0; done < size;) {
@@ -104,10 +105,11 @@ class RowReader {
   }
 
  private:
-  // In bytes of the tensor; of a tensor in pages, as if the head's parts of them followed each other.
+  // Position of a row in the tensor, in bytes. For a tensor in pages: as if this head's rows in all pages were
+  // contiguous.
   std::int64_t BytesBefore(std::int64_t row) const { return first_ + row * row_bytes_; }
 
-  // To the segment or page that holds `position`.
+  // Moves to the segment or page that holds `position`.
   [[gnu::noinline]] void Seek(std::int64_t position) {
     if (pages_ != nullptr) {
       const std::int64_t page_bytes = view_.page_rows * row_bytes_;
@@ -119,7 +121,7 @@ class RowReader {
     }
     const std::int64_t next = index_ + 1;
     if (next < view_.segment_count && Holds(next, position)) return Enter(next);
-    // The last that begins at or before it: of several that begin there all but the last are empty.
+    // The last segment that begins at or before `position`: if several begin there, all but the last are empty.
     std::int64_t low = 0;
     for (std::int64_t high = view_.segment_count; high - low > 1;) {
       const std::int64_t middle = low + (high - low) / 2;
@@ -146,9 +148,9 @@ class RowReader {
   const std::int64_t row_bytes_;
   std::int64_t first_ = 0;                   // position of row 0
   const std::byte* const* pages_ = nullptr;  // null: segments
-  std::int64_t in_page_ = 0;                 // bytes before the head's part of a page
+  std::int64_t in_page_ = 0;                 // bytes before this head in a page
   std::int64_t index_ = -1;                  // the current segment
-  const std::byte* data_ = nullptr;          // of the current segment or page...
+  const std::byte* data_ = nullptr;          // data of the current segment or page...
   std::int64_t begin_ = 0;                   // ...which holds these positions
   std::int64_t end_ = 0;
 };

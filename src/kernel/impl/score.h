@@ -45,7 +45,7 @@ struct ScoreBlock {
   const std::byte* const* queries;  // kScoreRows rows of floats or pairs, of any alignment
   const float* keys;                // [dim][kPanel]
   std::int64_t dim;                 // places: head_dim, or pairs of it
-  float scale;                      // of bf16 products; float keys carry it already
+  float scale;                      // of bf16 products; float keys are already scaled
   const float* bias;                // row r's begin at bias - r; null for none
   const float* key_bias;            // per key; null for none
   const std::int64_t* visible;      // per row, counted from this block's first key; null if no key is masked
@@ -56,7 +56,7 @@ struct ScoreBlock {
   float* row_max;  // [kScoreRows][kWidth], running
 };
 
-// kWindow: as in tile.h; without it there are no key_bias and no hidden.
+// kWindow: as in tile.h; without it key_bias and hidden are null.
 template <Product kProduct, bool kWindow, int kCols>
 void ComputeScores(const ScoreBlock& block) {
   Packet acc[kScoreRows][kCols];

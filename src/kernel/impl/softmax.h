@@ -5,8 +5,8 @@
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-// What a row carries from tile to tile. `lane_max` is the running maximum per lane, over this tile already; `max` the
-// maximum that lane_sum and output stand relative to.
+// What a row carries from key tile to key tile. `lane_max` is the running maximum per lane and already includes this
+// key tile; `max` is the maximum that lane_sum and output are relative to.
 struct SoftmaxRow {
   const float* lane_max;  // [kWidth]
   float* lane_sum;        // [kWidth]
@@ -15,7 +15,7 @@ struct SoftmaxRow {
   std::int64_t packets;
 };
 
-// A row whose maximum grew is brought to the new one.
+// If the row's maximum has grown, rescales its sum and output to the new maximum.
 ATTND_INLINE void RaiseMax(const SoftmaxRow& row) {
   const Packet lanes = ei::pload<Packet>(row.lane_max);
   const float before = *row.max;
@@ -36,9 +36,9 @@ struct ColumnRange {
   std::int64_t last;
 };
 
-// RaiseMax comes first. Replaces the scores that the row sees by 2^(score - max) and adds them to its sum; the other
-// scores in the packets of the first and the last of them must be -inf. Columns of `read`, which begins with a packet,
-// become 0 where the row sees none.
+// Call RaiseMax first. Replaces the scores `seen` by 2^(score - max) and adds them to the row's sum; the other scores
+// in the first and last packets of `seen` must be -inf. The columns of `read` outside `seen` become 0; `read` begins at
+// a multiple of kWidth.
 template <Product kProduct>
 ATTND_INLINE void WeighTileRow(float* scores, const ColumnRange& seen, const ColumnRange& read, const SoftmaxRow& row) {
   std::int64_t c = read.first;

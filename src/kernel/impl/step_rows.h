@@ -1,35 +1,35 @@
-// Rows of keys or values that a direct call reads in a step: where each lies, and products with them in their own
-// dtype.
+// The rows of keys or values that a direct call reads in one step: where each row lies, and products with rows in their
+// own dtype.
 #pragma once
 
 #include "kernel/impl/rows.h"
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-// Rows of keys, and of values, that are asked for ahead of use: the processor's own reading ahead ends with each page
-// of 4 KiB. Farther is slower: what is asked for takes the places of what is waited for.
+// Prefetch distance for rows of keys and of values. The processor's own prefetching stops at the end of each 4 KiB
+// page. A larger distance is slower: prefetches then displace the loads that the kernel waits for.
 inline constexpr std::int64_t kStepAhead = 8;
 
-// Each row has whole packets of numbers of one dtype, at any address. After them come kStepAhead addresses of rows that
-// will be read next, of which the last may repeat.
+// Each row has whole packets of numbers of one dtype, at any address. The rows are followed by the addresses of
+// kStepAhead rows that will be read next; the last of these may repeat.
 struct StepRows {
   const std::byte* const* rows;
   tensor::DType dtype;
 };
 
-// Memory of a step's keys, or values.
+// Memory for the keys, or the values, of a step.
 struct StepScratch {
-  const std::byte** rows;  // [kDirectKeys + kStepAhead]: where each lies
-  float* copies;           // [kDirectKeys][dim padded to packets]: of those that cannot be read in place
-  float* gather;           // one row, twice
+  const std::byte** rows;  // [kDirectKeys + kStepAhead]: address of each row
+  float* copies;           // [kDirectKeys][dim padded to packets]: rows that cannot be read in place
+  float* gather;           // room for one row, twice
 };
 inline StepScratch CarveStep(std::int64_t padded_dim, Carver& carver) {
   return {carver.Take<const std::byte*>(kDirectKeys + kStepAhead), carver.Take<float>(kDirectKeys * padded_dim),
           carver.Take<float>(2 * padded_dim)};
 }
 
-// The rows [first, first + count) of a head, whose last is `last` - 1: in place where they are whole packets long and a
-// segment or page holds them, else copied; as floats if they are not whole packets.
+// The rows [first, first + count) of a head; rows before `last` may be prefetched. A row is in place if it is whole
+// packets long and one segment or page holds it. Otherwise it is copied, as floats if it is not whole packets long.
 inline StepRows FindStepRows(const TensorView& view, RowReader& reader, std::int64_t first, std::int64_t count,
                              std::int64_t last, std::int64_t dim, const StepScratch& scratch) {
   const std::int64_t stride = RoundUp(dim, kWidth);
@@ -59,7 +59,7 @@ inline StepRows FindStepRows(const TensorView& view, RowReader& reader, std::int
   return {scratch.rows, whole_packets ? view.dtype : tensor::DType::kF32};
 }
 
-// Asks for `size` bytes.
+// Prefetches `size` bytes.
 ATTND_INLINE void AskForBytes(const std::byte* from, std::int64_t size) {
   for (std::int64_t at = 0; at < size; at += 64) __builtin_prefetch(from + at);
 }
@@ -89,9 +89,9 @@ ATTND_INLINE void WithDType(tensor::DType dtype, const Step& step) {
   }
 }
 
-// Products of one query with kWidth rows of keys, of which the last ones may repeat. Keys that come from memory
-// (`kFromMemory`) are read row by row, as they lie; those that an earlier query has brought into the cache column by
-// column, which loads each part of the query once. The sums are the same.
+// Products of one query with kWidth key rows, the last of which may repeat. With `kFromMemory` the keys come from
+// memory and are read row by row, as they lie. Otherwise an earlier query has brought them into the cache, and they are
+// read column by column, which loads each part of the query once. The sums are the same.
 template <tensor::DType kDType, bool kFromMemory>
 ATTND_INLINE Packet ScoreKeys(const float* query, const std::byte* const (&keys)[kWidth], std::int64_t padded_dim) {
   ei::PacketBlock<Packet, kWidth> acc;
@@ -116,11 +116,11 @@ ATTND_INLINE Packet ScoreKeys(const float* query, const std::byte* const (&keys)
   return acc.packet[0];
 }
 
-// Some queries by one chunk of value columns, over `keys` keys.
+// The weights of some rows times one chunk of value columns, over `keys` keys.
 struct StepValues {
   const float* weights;  // row r's at weights + r * weight_stride
   std::int64_t weight_stride;
-  const std::byte* const* values;  // key j's row, and kStepAhead more
+  const std::byte* const* values;  // the row of each key, then kStepAhead more rows
   std::int64_t first_column;       // of the chunk
   std::int64_t keys;
   float* output;  // row r's at output + r * output_stride

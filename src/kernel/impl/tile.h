@@ -12,7 +12,7 @@ namespace attnd::kernel::ATTND_KERNEL_TAG {
 
 struct TileState {
   const std::byte** queries;  // [kQueryTile] rows of head_dim floats, or of pairs: in place, or in `copies`
-  float* copies;              // [kQueryTile][places of head_dim]; AMX has all its rows there
+  float* copies;              // [kQueryTile][places of head_dim]; AMX copies all rows here
   float* output;              // [kQueryTile][value packets * kWidth]
   float* lane_max;            // [kQueryTile][kWidth]
   float* lane_sum;            // [kQueryTile][kWidth]
@@ -37,8 +37,8 @@ struct TileScratch {
   float* bias;            // BiasScratch
   float* key_bias;        // [kKeyTile]
   float* keep;            // [kKeyTile]
-  std::int64_t* visible;  // [kMostRows]: of a tile's keys the row sees those before this...
-  std::int64_t* hidden;   // [kMostRows]: ...from this on
+  std::int64_t* visible;  // [kMostRows]: end of the key tile's keys that the row sees
+  std::int64_t* hidden;   // [kMostRows]: begin of them
 };
 inline TileScratch CarveScratch(Carver& carver) {
   return {carver.Take<float>(kMostRows * kKeyTile),
@@ -56,7 +56,7 @@ inline std::size_t ScratchBytes(const Attention& a) {
   return Max(tile.used(), pack.used());
 }
 
-// A row of queries as the products take it, in place if it is that already.
+// A query row in the form that the products take; in place if it already has that form.
 ATTND_INLINE const std::byte* FindQuery(const Attention& a, RowReader& reader, std::int64_t row, float* copy,
                                         const PackScratch& work) {
   auto* bytes = reinterpret_cast<std::byte*>(copy);
@@ -93,26 +93,26 @@ inline void Begin(const Attention& a, const RowTile& tile, std::byte* state_memo
   for (std::int64_t r = 0; r < tile.rows; ++r) state.max[r] = -kInfinity;
 }
 
-// The keys [key, key + keys) of a tile: at most kKeyTile of them.
+// The keys [key, key + keys) of a key tile; at most kKeyTile keys.
 struct KeyTile {
   std::int64_t key;
   std::int64_t keys;
   const float* keep;  // as KeepScore takes it; null if key bits hide none of them
 };
 
-// The rows [first, last) of a tile: at most kRowBlock of them, `first` a multiple of it.
+// The rows [first, last) of a tile; at most kRowBlock rows, `first` a multiple of kRowBlock.
 struct RowRange {
   std::int64_t first;
   std::int64_t last;
 };
 
-// Of some rows of a block, which keys of a tile each sees: [hidden, visible).
+// For some rows of a block, the keys of a key tile that each row sees: [hidden, visible).
 struct RowKeys {
   const std::int64_t* hidden;
   const std::int64_t* visible;
 };
 
-// What every step of one tile's advance over a packed head shares.
+// What all steps of one tile's advance over a packed head share.
 struct TileContext {
   const Attention& attention;
   const RowTile& tile;
@@ -128,12 +128,12 @@ ATTND_INLINE TileContext MakeContext(const Attention& a, const RowTile& tile, co
   return {a, tile, packed, ahead, CarveState(a, state), CarveScratch(scratch)};
 }
 
-// Those from row `row` of the block on.
+// The entries for the block's rows from `row` on.
 ATTND_INLINE RowKeys KeysOf(const TileContext& t, std::int64_t row) {
   return {t.scratch.hidden + row, t.scratch.visible + row};
 }
 
-// Asks for the next few lines of what the caller will read.
+// Prefetches the next few cache lines of what the caller will read.
 inline void AskFor(Ahead& ahead) {
   constexpr int kLines = 32;
   int lines = 0;
@@ -145,15 +145,16 @@ inline void AskFor(Ahead& ahead) {
   }
 }
 
-// The first panel of packed keys that a tile of keys needs; the tile begins at a multiple of kPanel.
+// The first panel of packed keys of a key tile, which begins at a multiple of kPanel from first_key.
 ATTND_INLINE const float* PanelsAt(const TileContext& t, const KeyTile& keys, std::int64_t places) {
   return reinterpret_cast<const float*>(t.packed.keys_data) + (keys.key - t.packed.first_key) * places;
 }
 
-// What follows is compiled twice. `kWindow` (HasWindow): rows may see keys from some key on, and keys may have biases;
-// without it all rows begin with key 0 of a tile, scratch.hidden is not used, and nothing is paid for the other case.
+// The functions below are compiled twice. With `kWindow` (HasWindow), the keys that a row sees may begin after key 0 of
+// a key tile, and keys may have biases. Without it, all rows see keys from key 0 on, scratch.hidden is not used, and
+// the window costs nothing.
 
-// Writes the scores of a block of rows with a tile of keys to the scratch memory and raises the running maxima.
+// Writes the scores of a block of rows with a key tile to the scratch memory and raises the running maxima.
 template <Product kProduct, bool kWindow>
 inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRange& rows) {
   const Attention& a = t.attention;
@@ -167,8 +168,9 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
   const float* panels = PanelsAt(t, keys, places);
   for (std::int64_t c = 0; c < keys.keys; c += kPanel) {
     for (std::int64_t r = 0; r < count; r += kScoreRows) {
-      // What rows see ends and begins the later the later they are: the last row decides where computing ends and
-      // whether a beginning is masked, the first one the opposite.
+      // Both ends of what a row sees grow with the row. So the last row decides where computing ends and whether
+      // leading keys need a mask; the first row decides whether the panel is skipped and whether trailing keys need a
+      // mask.
       const std::int64_t end = Min(keys.keys, row_visible[r + kScoreRows - 1]) - c;
       if (end <= 0 || (kWindow && row_hidden[r] - c >= Min(kPanel, end))) continue;
       const std::int64_t columns = Min(kPanel, RoundUp(end, kWidth));
@@ -199,8 +201,8 @@ inline void ScoreBlocks(const TileContext& t, const KeyTile& keys, const RowRang
   }
 }
 
-// Turns the scores of a block of rows into weights. Rows that share a block of values read the weights from its first
-// row's first key to its last row's last, so the others' must be zeros there.
+// Turns the scores of a block of rows into weights. Rows that share a block of values read weights from the first key
+// of the first row to the last key of the last row, so weights of keys that a row does not see must be zero there.
 template <Product kProduct, bool kWindow>
 inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
   const std::int64_t packets = ValuePackets(t.attention);
@@ -213,7 +215,7 @@ inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
   constexpr std::int64_t kSharing = kUsesAmx<kProduct> ? kAmxRows : kValueRows;
   constexpr std::int64_t kKeysRead = kUsesAmx<kProduct> ? 2 * kAmxPairs : 1;
   constexpr std::int64_t kFirstRead = Max(kKeysRead, kWidth);
-  // All maxima first: their chains of dependent shuffles then overlap.
+  // Raise all maxima first, so that their chains of dependent shuffles overlap.
   for (std::int64_t r = 0; r < count; ++r) RaiseMax(row(r));
   for (std::int64_t r = 0; r < count; ++r) {
     const std::int64_t first = r / kSharing * kSharing;
@@ -225,13 +227,13 @@ inline void WeighBlocks(const TileContext& t, const RowRange& rows) {
   }
 }
 
-// The places that keys before `keys` fill to the end.
+// Number of places that `keys` keys fill completely.
 template <Product kProduct>
 ATTND_INLINE constexpr std::int64_t WholePlaces(std::int64_t keys) {
   return kProduct == Product::kBF16 ? keys / 2 : keys;
 }
 
-// Whether the values of those places [first, block.keys) are finite that not all of some rows see.
+// Whether all values are finite in those places of [first, block.keys) that not all of the rows see.
 template <Product kProduct, bool kWindow>
 ATTND_INLINE bool FiniteWhereHidden(const ValueBlock& block, const RowKeys& keys, std::int64_t rows, std::int64_t first,
                                     std::int64_t packets) {
@@ -245,7 +247,7 @@ ATTND_INLINE bool FiniteWhereHidden(const ValueBlock& block, const RowKeys& keys
          AllFinite<kProduct>(block, seen_last, block.keys, packets);
 }
 
-// Adds the values of the keys [first, last) to one row, and touches no others: of a pair of keys it may see one alone.
+// Adds the values of the keys [first, last) to one row and uses no other values: the row may see one key of a pair.
 template <Product kProduct>
 inline void AddValueRow(ValueBlock block, std::int64_t first, std::int64_t last, std::int64_t packets) {
   if (first >= last) return;
@@ -256,9 +258,9 @@ inline void AddValueRow(ValueBlock block, std::int64_t first, std::int64_t last,
   if (kProduct == Product::kBF16 && last % 2 != 0) AddOneOfPair<true>(block, last / 2, packets);
 }
 
-// Adds the values of one group of rows, at most kValueRows. They take all the keys from the first that the first row
-// sees to the last that the last one sees, with weights of zero where they see fewer; but zero times an infinite value
-// is NaN, so if there is one among those, each row goes alone.
+// Adds the values of a group of at most kValueRows rows. All rows take the keys from the first that the first row sees
+// to the last that the last row sees, with zero weights for keys that they do not see. Zero times an infinite value is
+// NaN, so if one of those values is not finite, each row is added alone.
 template <Product kProduct, bool kWindow>
 inline void AddValueGroup(const RowKeys& keys, std::int64_t rows, std::int64_t packets, ValueBlock block) {
   block.keys = Places(kProduct, keys.visible[rows - 1]);
@@ -274,7 +276,7 @@ inline void AddValueGroup(const RowKeys& keys, std::int64_t rows, std::int64_t p
   }
 }
 
-// The block of values that rows from `row` on (in the block `rows`) take of one chunk. The caller sets its keys.
+// The values of one chunk for the rows from `row` on, in the block `rows`. The caller sets `keys` of the result.
 template <Product kProduct>
 ATTND_INLINE ValueBlock ValueBlockAt(const TileContext& t, const KeyTile& keys, const RowRange& rows, std::int64_t row,
                                      std::int64_t first_packet) {
@@ -285,7 +287,7 @@ ATTND_INLINE ValueBlock ValueBlockAt(const TileContext& t, const KeyTile& keys, 
   return {t.scratch.scores + (row - rows.first) * kKeyTile, kKeyTile, values, stride, 0, output, stride};
 }
 
-// Adds the weighted values of a tile of keys to the outputs of a block of rows.
+// Adds the weighted values of a key tile to the outputs of a block of rows.
 template <Product kProduct, bool kWindow>
 inline void AddValueBlocks(const TileContext& t, const KeyTile& keys, const RowRange& rows) {
   const std::int64_t packets = ValuePackets(t.attention);
@@ -300,9 +302,9 @@ inline void AddValueBlocks(const TileContext& t, const KeyTile& keys, const RowR
   }
 }
 
-// Sets scratch.visible and scratch.hidden for row r of a block, for whole groups of kScoreRows: rows beyond the tile's
-// last copy the last. A row that sees none of the tile's keys has the same in both. `end` is where the keys end.
-// Returns false if no row sees any.
+// Sets scratch.visible, and with kWindow scratch.hidden, for each row of a block, in whole groups of kScoreRows;
+// padding rows copy the tile's last row. Both are equal for a row that sees none of the key tile's keys. `end` is where
+// the keys end. Returns false if no row sees any.
 template <bool kWindow>
 inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRange& rows, std::int64_t end) {
   bool any = false;
@@ -322,8 +324,8 @@ inline bool FindVisible(const TileContext& t, const KeyTile& keys, const RowRang
   return kWindow ? any : t.scratch.visible[rows.last - rows.first - 1] > 0;
 }
 
-// Calls step(keys, rows) for every tile of the keys [first_key, last_key) and block of rows of which some row sees one
-// of the keys. FindVisible has run then.
+// Calls step(keys, rows) for every key tile of [first_key, last_key) and every block of rows in which some row sees one
+// of its keys. FindVisible has then set what each row sees.
 template <Product kProduct, bool kWindow, typename Step>
 ATTND_INLINE void ForEachBlock(const TileContext& t, std::int64_t first_key, std::int64_t last_key, const Step& step) {
   const std::int64_t end = VisibleKeys(t.attention, t.tile.batch, last_key, t.tile.first_row + t.tile.rows - 1);
@@ -364,7 +366,7 @@ inline void Advance(const Attention& a, const RowTile& tile, const PackedHead& p
   AdvanceWith<Product::kF32>(context, first_key, last_key);
 }
 
-// The row's log-sum-exp in natural logarithms, from its maximum (base 2) and sum.
+// The row's natural log-sum-exp, from its maximum (base 2) and sum.
 inline float LogSumExp(const Attention& a, std::int64_t head, float max, float sum) {
   if (sum == 0.0f) return -kInfinity;
   const double constant = a.bias == nullptr ? 0.0 : static_cast<double>(a.bias->constant[head]);
@@ -372,7 +374,7 @@ inline float LogSumExp(const Attention& a, std::int64_t head, float max, float s
   return static_cast<float>(static_cast<double>(max) * kLn2 + __builtin_log(static_cast<double>(sum)) + constant);
 }
 
-// A row that has taken all its keys: maximum (base 2), sum and unnormalised output.
+// The result of a row over all its keys: maximum (base 2), sum and unnormalised output.
 struct RowResult {
   float max;
   float sum;

@@ -1,4 +1,4 @@
-// Weights times values, added to the rows' outputs.
+// Adds weights times values to the rows' outputs.
 #pragma once
 
 #include "kernel/impl/product.h"
@@ -6,7 +6,7 @@
 
 namespace attnd::kernel::ATTND_KERNEL_TAG {
 
-// A block of rows by one chunk of value columns, over `keys` keys.
+// A block of rows times one chunk of value columns, over `keys` keys.
 struct ValueBlock {
   const float* weights;  // row r's at weights + r * weight_stride
   std::int64_t weight_stride;
@@ -108,7 +108,7 @@ ATTND_INLINE bool AllFinite(const ValueBlock& block, std::int64_t first, std::in
   return ei::predux(products) == 0.0f;
 }
 
-// One row's weight at a place, of whose pair of keys only the first, or only the second counts.
+// Adds only the first key (kFirst) or only the second key of the pair at `place` to one row.
 template <bool kFirst>
 ATTND_INLINE void AddOneOfPair([[maybe_unused]] const ValueBlock& block, [[maybe_unused]] std::int64_t place,
                                [[maybe_unused]] std::int64_t packets) {
@@ -124,7 +124,7 @@ ATTND_INLINE void AddOneOfPair([[maybe_unused]] const ValueBlock& block, [[maybe
 #endif
 }
 
-// The block from place `first` on: as many keys less.
+// The block without its first `first` places.
 ATTND_INLINE ValueBlock FromPlace(ValueBlock block, std::int64_t first) {
   block.weights += first;
   block.values += first * block.value_stride;

@@ -1,4 +1,4 @@
-// A packet of half-precision numbers as floats: the one place that names each instruction set's own conversions.
+// A packet of half-precision numbers as floats, with each instruction set's own conversions.
 #pragma once
 
 #include "kernel/impl/packet.h"
@@ -43,8 +43,8 @@ ATTND_INLINE Packet PacketOfF16(const std::byte* from) {
 #elif ATTND_AARCH64
   return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(reinterpret_cast<const std::uint8_t*>(from))));
 #else
-  // Moves exponent and fraction in place and corrects the exponent by a multiplication, which is exact for subnormals
-  // too. Infinity and NaN become 2^16 and more, whose exponent is then filled with ones.
+  // Moves exponent and fraction into place and corrects the exponent by a multiplication, which is also exact for
+  // subnormals. Infinity and NaN become 2^16 and more; their exponent is then set to all ones.
   const __m128i bits = _mm_unpacklo_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)), _mm_setzero_si128());
   const __m128i magnitude = _mm_slli_epi32(_mm_and_si128(bits, _mm_set1_epi32(0x7fff)), 13);
   const __m128i sign = _mm_slli_epi32(_mm_andnot_si128(_mm_set1_epi32(0x7fff), bits), 16);
@@ -59,7 +59,7 @@ ATTND_INLINE Packet PacketOf(const std::byte* from, tensor::DType dtype) {
   return dtype == tensor::DType::kBF16 ? PacketOfBf16(from) : PacketOfF16(from);
 }
 
-// Fewer numbers than a packet has. Never inlined: short rows are rare, and every reader of rows has this call.
+// For fewer numbers than a packet has. Never inlined: short rows are rare, and every reader of rows has this call.
 [[gnu::noinline]] inline void WidenPart(const std::byte* from, tensor::DType dtype, std::int64_t count, float* to) {
   alignas(64) std::byte halves[2 * kWidth] = {};
   alignas(64) float floats[kWidth];
