@@ -36,7 +36,7 @@ class ModelMemory {
   // of the tables that stay; `more`: bytes of the table that is added.
   absl::Status CheckModel(std::int64_t held, std::int64_t more) const;
 
-  // What all tables hold now.
+  // Memory that all tables hold now.
   std::int64_t used_bytes() const { return total_->used_bytes(); }
 
  private:
