@@ -3,7 +3,6 @@
 // threads to ours would look like a race. The functions below replace gRPC's, as those for Abseil do, and tell
 // ThreadSanitizer what is handed over: an operation's tag, and a slice's memory. The code under test needs no changes
 // for ThreadSanitizer.
-// for ThreadSanitizer's sake.
 #include <sanitizer/tsan_interface.h>
 
 #include <cstddef>
@@ -21,7 +20,7 @@ extern "C" const char* __tsan_default_options() {
 // which gRPC calls, are still checked.
 extern "C" const char* __tsan_default_suppressions() {
   return "race_top:grpc::\n"
-         // These end in std::function and call nothing of ours. Some are inlined, and then named without their class.
+         // These end in std::function and call none of our code. Some are inlined and then appear without their class.
          "race:grpc::internal::InterceptorBatchMethodsImpl::\n"
          "race:~InterceptorBatchMethodsImpl\n"
          "race:SetFinishInterceptionHookPoint\n"
