@@ -20,7 +20,7 @@ using Bytes = absl::Span<const std::byte>;
 // - this process's standard output or error, as a file, pipe or socket: `pieces` are written to that stream, after
 //   earlier output;
 // - a device, FIFO or terminal: `pieces` are written to it.
-// Waits for descriptors that do not block. Replaces nothing but regular files. A regular file stays as it was if there
+// Waits on non-blocking descriptors. Replaces nothing but regular files. A regular file stays as it was if there
 // is no space for the new one. Errors: those of WriteError; INVALID_ARGUMENT for a folder or any other socket.
 absl::Status WriteFile(const std::string& path, absl::Span<const Bytes> pieces);
 

@@ -7,7 +7,7 @@
 
 namespace attnd::files {
 
-// Writes all of `text` to standard output, even if that does not block. Errors: see WriteError (output_file.h).
+// Writes all of `text` to standard output, even if it is non-blocking. Errors: see WriteError (output_file.h).
 absl::Status WriteStandardOutput(std::string_view text);
 
 // Call it at the beginning of main. In a program started without standard input, output or error, the first files and

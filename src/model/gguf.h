@@ -38,7 +38,6 @@ class GgufFile {
   static absl::StatusOr<GgufFile> Open(std::unique_ptr<files::ByteSource> source);
 
   // Metadata values: integers that are not negative, and short strings. For any other value, only its presence.
-  // presence.
   using Value = std::variant<std::monostate, std::int64_t, std::string>;
   const std::map<std::string, Value, std::less<>>& metadata() const { return metadata_; }
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }

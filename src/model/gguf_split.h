@@ -18,7 +18,7 @@ struct GgufSplit {
   std::int64_t tensors = 0;  // in all shards
 };
 
-// Reads it from a file's metadata. Errors: INVALID_ARGUMENT for a field that is missing or not a valid number, and for
+// The place that a file's metadata gives. Errors: INVALID_ARGUMENT for a field that is missing or not a valid number, and for
 // files of the first version of gguf-split, which had other fields.
 absl::StatusOr<GgufSplit> SplitOf(const GgufFile& file);
 
