@@ -18,8 +18,8 @@ struct GgufSplit {
   std::int64_t tensors = 0;  // in all shards
 };
 
-// The place that a file's metadata gives. Errors: INVALID_ARGUMENT for a field that is missing or not a valid number, and for
-// files of the first version of gguf-split, which had other fields.
+// The place that a file's metadata gives. Errors: INVALID_ARGUMENT for a field that is missing or not a valid number,
+// and for files of the first version of gguf-split, which had other fields.
 absl::StatusOr<GgufSplit> SplitOf(const GgufFile& file);
 
 // The name of shard `number` (from 0 on), given `first`, the name of the first shard. Errors: INVALID_ARGUMENT if
