@@ -1,11 +1,11 @@
-// Calls one server through the C++ client in turns that another program asks for, so that its times and another
-// client's come from one run (bench/python_table.sh).
+// Calls one server through the C++ client, in turns that another program requests, so that the times of this client and
+// of another one come from one run (bench/python_table.sh).
 //
 //   attnd_call_loop --target TARGET --model MODEL --shape B,H,N,D [--in_place] [--cpu C]
 //
-// For each line on standard input, a turn's length in seconds, it prints one line of JSON: "ms", the time of each call,
-// and "compute_ms", what the server says that it computed. --in_place: tensors lie in memory that is shared with the
-// server, and calls go by the library's choice; otherwise everything is sent by gRPC.
+// For each line on standard input, the length of a turn in seconds, it prints one line of JSON: "ms", the time of each
+// call, and "compute_ms", the computing time that the server reports. --in_place: tensors are in memory shared with the
+// server, and the library chooses the transport; otherwise everything is sent by gRPC.
 
 #include <array>
 #include <chrono>
@@ -40,7 +40,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Four tensors of the call: q, k, v and the output.
+// The four tensors of a call: q, k, v and the output.
 class Tensors {
  public:
   static absl::StatusOr<Tensors> Create(Client& client, const std::array<std::int64_t, 4>& shape, bool in_place) {

@@ -1,4 +1,4 @@
-// Settings of gRPC's channels, as the benchmarks' flags give them.
+// Settings of gRPC channels, as given in the benchmarks' flags.
 #pragma once
 
 #include <string>
@@ -15,7 +15,7 @@ namespace attnd::bench {
 
 using ChannelSettings = std::vector<std::pair<std::string, int>>;
 
-// Reads "name=number" words. Errors: INVALID_ARGUMENT.
+// Parses "name=number" settings. Errors: INVALID_ARGUMENT.
 inline absl::StatusOr<ChannelSettings> ParseChannelSettings(const std::vector<std::string>& words) {
   ChannelSettings settings;
   for (const std::string& word : words) {

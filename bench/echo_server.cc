@@ -1,8 +1,8 @@
 // attnd_echo_server --listen ADDRESS --empty ADDRESS [--channel_settings NAME=NUMBER,...]
 //
-// What the wire costs without arithmetic. Serves two things with the memory allocator and the codec of attnd:
-// AttentionService, which answers with q instead of computing, and ServerService, which answers calls of generated
-// messages with an empty one. Prints the two addresses, a line each, and serves until its parent ends.
+// Measures the wire without arithmetic. Serves two services with attnd's allocator and codec: AttentionService, which
+// answers with q instead of computing, and ServerService, which answers calls of generated messages with an empty one.
+// Prints the two addresses, one per line, and serves until its parent ends.
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -41,7 +41,7 @@ void AppendVarint(std::uint64_t value, std::string& to) {
   to.push_back(static_cast<char>(value));
 }
 
-// `header`, and as its output the bytes of `tensor`, which are slices of `slices`.
+// `header`, with `tensor` as its output; the tensor's bytes are in `slices`, which the result shares.
 Message WithOutput(const google::protobuf::MessageLite& header, const server::TensorBytes& tensor,
                    const std::vector<grpc::Slice>& slices) {
   std::string first = header.SerializeAsString();

@@ -137,7 +137,7 @@ absl::StatusOr<Setup> ReadFlags() {
   return setup;
 }
 
-// A tensor of random numbers, and where it lies.
+// A tensor of random numbers in one segment.
 struct Input {
   Input(std::int64_t elements, tensor::DType dtype, PageKind pages, std::uint32_t seed)
       : bytes(static_cast<std::size_t>(elements) * tensor::SizeOf(dtype), pages), segment{bytes.data(), bytes.size()} {
@@ -177,7 +177,7 @@ absl::StatusOr<bias::BiasTable> MakeBias(std::int64_t heads) {
   return bias::BiasTable::Create(heads, rule);
 }
 
-// One thread runs the items itself; more go through the scheduler.
+// With one thread, runs the work items itself; with more, uses the scheduler.
 class Runner {
  public:
   explicit Runner(int threads) {
@@ -211,7 +211,7 @@ double PeakRssMegabytes() {
   return static_cast<double>(usage.ru_maxrss) / 1024;
 }
 
-// Floating point operations of the visible pairs.
+// Floating point operations for the visible (query, key) pairs.
 double Flops(const Setup& s) {
   const bool from_a_quarter = s.true_keys == "start" || s.true_keys == "bits";
   const std::int64_t first = from_a_quarter ? s.keys / 4 : 0;
@@ -296,7 +296,7 @@ class Problem {
     attention_.k.starts = attention_.v.starts = starts_.data();
   }
 
-  // The numbers are random: which row lies where makes no difference.
+  // The numbers are random, so it does not matter which row is on which page.
   void PutInPages(const Setup& s) {
     const std::int64_t pages = s.keys / s.page_rows;
     const std::int64_t all = s.batch / s.beams * pages;
@@ -348,7 +348,7 @@ class Problem {
   Attention attention_{};
 };
 
-// Runs the problem again and again for `seconds`.
+// Runs the problem repeatedly for `seconds`.
 nlohmann::ordered_json TakeTurn(const Setup& s, const Problem& problem, Runner& runner, double seconds) {
   const auto cpu_milliseconds = [] {
     timespec now{};
@@ -368,12 +368,12 @@ nlohmann::ordered_json TakeTurn(const Setup& s, const Problem& problem, Runner& 
 nlohmann::ordered_json Measure(const Setup& s, const Problem& problem) {
   Runner runner(s.threads);
   runner.Milliseconds(problem.attention(), *s.kernel);
-  const double rss = PeakRssMegabytes();  // before the memory that is read for the bandwidth
+  const double rss = PeakRssMegabytes();  // before MachinePeak allocates the memory that it reads
 
   MachinePeak peak(*s.kernel, s.threads, s.pages);
   std::vector<double> times;
   for (int rep = 0; rep < s.reps; ++rep) {
-    // Interleaved, so that a slow phase of the machine slows all three.
+    // Interleaved, so that a slow phase of the machine affects all three.
     if (rep % std::max(1, s.reps / 20) == 0) peak.MeasureArithmetic();
     if (rep % std::max(1, s.reps / 5) == 0) peak.MeasureReading();
     times.push_back(runner.Milliseconds(problem.attention(), *s.kernel));
@@ -403,7 +403,7 @@ int KernelMain(int argc, char** argv) {
       "second, the best and the median) are measured between the repetitions; peak_rss_mb includes the inputs; "
       "huge_fraction is how much of k and v lies on huge pages.");
   absl::ParseCommandLine(argc, argv);
-  heap::Configure();  // as attnd does: packed keys and values lie in it
+  heap::Configure();  // as in attnd: it holds the packed keys and values
   const absl::StatusOr<Setup> setup = ReadFlags();
   if (!setup.ok()) {
     std::cerr << "attnd_bench kernel: " << setup.status().message() << "\n";

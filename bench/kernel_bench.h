@@ -3,7 +3,7 @@
 
 namespace attnd::bench {
 
-// Parses flags (argv[0] is the subcommand's name), prints one line of JSON. Returns the process's exit status.
+// Parses flags (argv[0] is the subcommand's name) and prints one line of JSON. Returns the exit status.
 int KernelMain(int argc, char** argv);
 
 }  // namespace attnd::bench

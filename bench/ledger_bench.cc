@@ -25,8 +25,8 @@ double CpuSeconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// Nanoseconds of the CPU that a call takes while `threads` call at once; the best of five. Of the CPU and not by the
-// clock, so that other processes matter less.
+// CPU nanoseconds per call while `threads` call at once; the best of five rounds. CPU time instead of wall time, so
+// that other processes matter less.
 template <typename Call>
 double Best(int threads, Call call) {
   double best = 1e9;

@@ -1,10 +1,10 @@
-// What admission costs a call.
+// The cost of admission per call.
 #pragma once
 
 namespace attnd::bench {
 
-// `attnd_bench ledger`: nanoseconds of the CPU for taking from a ledger and giving back, for a known account and with
-// the account looked up by its name, for 1 to `nproc` threads. Exit status.
+// `attnd_bench ledger`: CPU nanoseconds to take from a ledger and give back, with a known account and with the account
+// looked up by name, for 1 to `nproc` threads. Returns the exit status.
 int LedgerBench();
 
 }  // namespace attnd::bench

@@ -1,5 +1,5 @@
-// Loops that reach what the machine can do at most with one instruction set. One build per kernel, with the kernel's
-// flags (cmake/AttndIsa.cmake); they are the benchmark's own, and attnd does not carry them.
+// Loops that reach the peak of the machine with one instruction set. One build per kernel, with the kernel's flags
+// (cmake/AttndIsa.cmake). They belong to the benchmark and are not part of attnd.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace attnd::bench {
 
-// Functions of one build. Thread-safe; results exist only to keep the compiler from dropping the work.
+// The functions of one build. Thread-safe. The results exist only to keep the compiler from dropping the work.
 struct MachineLoops {
   const char* kernel;  // name of the kernel with the same instruction set
 

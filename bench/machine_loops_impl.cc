@@ -1,5 +1,4 @@
-// One build of the loops. CMake compiles this file once per instruction set, as it does the kernel
-// (cmake/AttndIsa.cmake).
+// One build of the loops. CMake compiles this file once per instruction set, like the kernel (cmake/AttndIsa.cmake).
 #include "kernel/impl/packet.h"
 #include "machine_loops.h"
 #include "platform/platform.h"
@@ -11,8 +10,8 @@ namespace ei = Eigen::internal;
 using kernel::ATTND_KERNEL_TAG::kWidth;
 using kernel::ATTND_KERNEL_TAG::Packet;
 
-// Enough independent chains to hide the latency of all units that multiply: two of latency 4 or 5, or with NEON four.
-// As many as registers hold beside the two factors.
+// Enough independent chains to hide the latency of all multiply units: two units of latency 4 or 5, or four with NEON.
+// As many as fit into registers beside the two factors.
 #if ATTND_AVX512F || ATTND_AARCH64
 constexpr int kFmaChains = 24;
 #else
@@ -29,10 +28,10 @@ float FmaLoop(std::int64_t rounds) {
 #pragma GCC unroll 24
     for (int i = 0; i < kFmaChains; ++i) {
 #if ATTND_AARCH64
-      // NEON's instruction adds to its third operand: any other chain would copy a register each time.
+      // NEON's instruction adds to its third operand: any other order would copy a register each time.
       acc[i] = ei::pmadd(factor, addend, acc[i]);
 #else
-      // Where there is no such instruction, a product of two constants would be made once.
+      // Without a fused instruction, the product of two constants would be computed only once.
       acc[i] = ei::pmadd(acc[i], factor, addend);
 #endif
     }

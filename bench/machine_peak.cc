@@ -15,8 +15,8 @@
 
 namespace attnd::bench {
 
-// Each build's own, in machine_loops_impl.cc. No condition is needed: a kernel that was chosen can run here, and its
-// loops need the same instructions.
+// Defined by each build of machine_loops_impl.cc. Unconditional: a kernel that was chosen can run here, and its loops
+// need the same instructions.
 #define ATTND_DECLARE_KERNEL(tag, supported) \
   namespace tag {                            \
   extern const MachineLoops kLoops;          \
@@ -44,7 +44,7 @@ constexpr std::size_t kReadBytes = std::size_t{256} << 20;
 
 std::atomic<float> sink;  // keeps the loops' results alive
 
-// Seconds from the moment when all threads are ready until the last is done with `work(thread)`.
+// Seconds from the moment when all threads are ready until the last one returns from `work(thread)`.
 double TimeTogether(int threads, const std::function<float(int)>& work) {
   using Clock = std::chrono::steady_clock;
   if (threads == 1) {
@@ -86,7 +86,7 @@ void MachinePeak::MeasureArithmetic() {
 void MachinePeak::MeasureReading() {
   if (memory_.empty()) {
     memory_ = PageBuffer(kReadBytes, pages_);
-    std::memset(memory_.data(), 1, kReadBytes);  // pages that were never written are all one page of zeros
+    std::memset(memory_.data(), 1, kReadBytes);  // pages that were never written all map to one page of zeros
   }
   gigabytes_per_second_.push_back(MeasureReading(memory_.data(), memory_.size()));
 }

@@ -1,4 +1,4 @@
-// What the machine can do at most, measured with one kernel's instruction set.
+// The peak of the machine, measured with one kernel's instruction set.
 #pragma once
 
 #include <cstddef>
@@ -10,21 +10,21 @@
 
 namespace attnd::bench {
 
-// Keeps what all calls have measured. Not thread-safe.
+// Collects the measurements of all calls. Not thread-safe.
 class MachinePeak {
  public:
-  // `pages`: of the memory that is read.
+  // `pages`: for the memory that is read.
   MachinePeak(const kernel::Kernel& kernel, int threads, PageKind pages);
 
   // Times a loop of independent multiply-adds on every thread at once, for about a millisecond.
   void MeasureArithmetic();
-  // Times reading memory that no cache holds, each thread its own part.
+  // Times reading memory that no cache holds; each thread reads its own part.
   void MeasureReading();
-  // The same of the caller's memory, where it lies. Returns gigabytes per second, and keeps nothing.
+  // The same for the caller's memory. Returns gigabytes per second and keeps no result.
   double MeasureReading(const std::byte* data, std::size_t size) const;
 
   double gflops() const { return gflops_; }
-  // Require a call of MeasureReading().
+  // MeasureReading() must have been called.
   double best_gigabytes_per_second() const;
   double median_gigabytes_per_second() const;
 

@@ -1,4 +1,4 @@
-// attnd_bench: measures parts of attnd by themselves. One subcommand per file.
+// attnd_bench: measures parts of attnd in isolation. One file per subcommand.
 #include <unistd.h>
 
 #include <cstdio>
@@ -12,7 +12,7 @@
 
 namespace {
 
-// Becomes the program `attnd_bench_NAME` beside this one. Returns if there is none.
+// Replaces this process by the program `attnd_bench_NAME` in the same folder. Returns if that fails.
 void Become(const std::string& name, char** argv) {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
   const std::string program = (self.parent_path() / ("attnd_bench_" + name)).string();

@@ -1,8 +1,9 @@
-// Prints what a modelled server does under overload (overload_model.h), as a line of JSON.
+// Runs the model of a server under overload (overload_model.h) and prints the result as a line of JSON.
 //
 //   attnd_overload [--cores N] [--peers N] [--load F] [--events N] [--seed N] [--places N]
 //
-// Of the peers a twentieth each is greedy, slow, silent, deaf and dying; the others are honest.
+// A twentieth of the peers, but at least one, is of each kind greedy, slow, silent, deaf and dying; the others are
+// honest.
 #include <algorithm>
 #include <cstdint>
 #include <iostream>

@@ -50,12 +50,12 @@ struct Call {
   std::uint64_t id = 0;
   Peer* peer = nullptr;
   Clock::time_point deadline;
-  double cost = 0;  // seconds of a core
+  double cost = 0;  // core time in seconds
   Stage stage = Stage::kLine;
   Entry entry;
   Work work;
-  double whole_at = 0;  // of what is received, while its message is
-  bool joined = false;  // the queue
+  double whole_at = 0;  // value of `received_` at which its message is complete
+  bool joined = false;  // in turns_
   memory::Ticket ticket;
 };
 
@@ -108,7 +108,7 @@ class Model {
     if (result_.wrong.empty()) result_.wrong = absl::StrCat("event ", count_, ": ", what);
   }
 
-  // What the slower of receiving and computing allows, calls a second.
+  // Calls per second that the slower of receiving and computing allows.
   double Capacity() const { return options_.cores / std::max(options_.compute_seconds, options_.message_seconds); }
 
   void MakePeers() {
@@ -140,7 +140,7 @@ class Model {
     });
   }
 
-  // Headers.
+  // The call's headers arrive.
   void Begin(Peer& peer) {
     auto owned = std::make_unique<Call>();
     Call& call = *owned;
@@ -189,8 +189,8 @@ class Model {
     AwaitNextArrival();
   }
 
-  // Messages that are received at the same time share the cores, each on one at most (processor sharing): each has got
-  // `received_` seconds of one since the start.
+  // Messages that are received at the same time share the cores, each using at most one (processor sharing).
+  // `received_` is the core time in seconds that each of them has got since the start.
   double ReceivingRate() const {
     const auto count = static_cast<double>(arriving_.size());
     return count <= options_.cores ? 1 : options_.cores / count;
@@ -214,7 +214,7 @@ class Model {
     });
   }
 
-  // The message is whole.
+  // The message is complete.
   void Arrive(Call& call) {
     call.stage = Stage::kArrived;
     line_.Received(call.entry, now_);
@@ -350,7 +350,7 @@ class Model {
       if (peer.kind != Kind::kHonest) continue;
       calls += peer.calls;
       answered += peer.answered;
-      if (peer.calls < 20) continue;  // too few to tell
+      if (peer.calls < 20) continue;  // too few to judge
       result_.least_answered =
           std::min(result_.least_answered, static_cast<double>(peer.answered) / static_cast<double>(peer.calls));
     }
@@ -366,7 +366,7 @@ class Model {
   std::deque<Peer> peers_;
   std::unordered_map<std::uint64_t, std::unique_ptr<Call>> calls_;
   std::priority_queue<Event> events_;
-  std::set<std::pair<double, std::uint64_t>> arriving_;  // when they are whole, and which
+  std::set<std::pair<double, std::uint64_t>> arriving_;  // (whole_at, id) of the messages that are being received
   double received_ = 0;
   Clock::time_point received_at_;
   std::uint64_t arrival_turn_ = 0;

@@ -1,5 +1,5 @@
-// Memory for the benchmarks' tensors, on pages of a chosen size. On 4 KiB pages a reader waits for address translation
-// that it does not need on huge pages, so everything that is compared must lie on the same kind.
+// Memory for the benchmarks' tensors, on pages of a chosen size. On 4 KiB pages, readers wait for address translation
+// that huge pages avoid, so everything that is compared must be on the same kind of page.
 #pragma once
 
 #include <cstddef>
@@ -18,12 +18,12 @@ enum class PageKind : std::uint8_t { kSmall, kHuge };
 // "huge" or "small". Errors: INVALID_ARGUMENT.
 absl::StatusOr<PageKind> ParsePageKind(const std::string& name);
 
-// Zeroed memory that begins on a huge page boundary and fills whole huge pages, in a mapping that the kernel does not
-// merge with another, so that its pages can be counted. Out of memory ends the process.
+// Zeroed memory that begins at a huge page boundary and fills whole huge pages. The kernel does not merge its mapping
+// with others, so its pages can be counted. Aborts the process if there is no memory.
 class PageBuffer {
  public:
   PageBuffer() = default;
-  // The system may refuse to give huge pages; memory::HugeFraction tells what it gave.
+  // The system may not provide huge pages; memory::HugeFraction tells what it did.
   PageBuffer(std::size_t bytes, PageKind kind);
   ~PageBuffer();
   PageBuffer(PageBuffer&& other) noexcept { *this = static_cast<PageBuffer&&>(other); }

@@ -1,4 +1,4 @@
-// Which CPU a benchmark runs on.
+// The CPU that a benchmark runs on.
 #pragma once
 
 #include <sched.h>
@@ -8,8 +8,8 @@
 
 namespace attnd::bench {
 
-// Keeps this thread, and those that it starts, on one CPU; a negative one is any. Errors: INVALID_ARGUMENT for one that
-// this process may not use.
+// Pins this thread, and the threads it starts, to one CPU; a negative `cpu` leaves them unpinned. Errors:
+// INVALID_ARGUMENT for a CPU that this process may not use.
 inline absl::Status Pin(int cpu) {
   if (cpu < 0) return absl::OkStatus();
   cpu_set_t set;

@@ -3,9 +3,9 @@
 //   attnd_server_race --shape B,H,N,D [--dtype fp32|bf16] [--seconds S] [--rounds R] [--cpu C] TARGET TARGET...
 //
 // A target is a gRPC name. Each server gets the same seeded T5 table under the name "peer", and the servers' first
-// replies must agree before anything is timed. Prints one JSON line for each target: min_ms, p50_ms, p99_ms,
-// bytes_per_second (request and reply, at p50), compute_ms (as the server says, median), calls, and max_difference from
-// the first target's reply.
+// replies must agree before anything is timed. Prints one JSON line per target: min_ms, p50_ms, p99_ms,
+// bytes_per_second (request and reply, at p50), compute_ms (reported by the server, median), calls, and max_difference
+// from the first target's reply.
 
 #include <algorithm>
 #include <array>
@@ -46,7 +46,7 @@ constexpr char kModel[] = "peer";
 constexpr std::int64_t kBuckets = 32;
 constexpr std::int64_t kMaxDistance = 128;
 
-// A tensor in the dtype that travels.
+// A tensor in the dtype that is sent.
 struct Buffer {
   std::vector<std::uint32_t> words;  // fp32, or two bf16
   std::size_t bytes = 0;
@@ -81,7 +81,7 @@ Buffer RandomTensor(const Shape& shape, DType dtype, float deviation, std::mt199
     const float value = normal(random);
     std::uint32_t bits;
     std::memcpy(&bits, &value, sizeof(bits));
-    if (dtype == DType::kBf16) bits >>= 16;  // rounded towards zero: any bfloat16 serves as well as another
+    if (dtype == DType::kBf16) bits >>= 16;  // rounds towards zero: any bfloat16 will do
     std::memcpy(out + i * SizeOf(dtype), &bits, SizeOf(dtype));
   }
   return buffer;
@@ -107,8 +107,9 @@ double LargestDifference(const Buffer& a, const Buffer& b, DType dtype) {
   return largest;
 }
 
-// What two right servers may differ by. Logits of these inputs stay below 40 and values below 6; each server's error is
-// at most 2 * 6 * (error of a logit) plus the output's rounding, and PyTorch may hold bf16 logits as bf16.
+// The largest difference between two correct servers. With these inputs, logits stay below 40 and values below 6. Each
+// server's error is at most 2 * 6 * (error of a logit) plus the rounding of the output, and PyTorch may hold bf16
+// logits as bf16.
 double AllowedDifference(DType dtype) { return dtype == DType::kBf16 ? 0.5 : 2e-3; }
 
 Table MakeTable(std::int64_t heads, std::mt19937& random) {
@@ -118,7 +119,7 @@ Table MakeTable(std::int64_t heads, std::mt19937& random) {
   return Table{"decoder", heads, false, std::move(rule)};
 }
 
-// One server and what was measured of it.
+// One server and its measurements.
 class Racer {
  public:
   static absl::StatusOr<std::unique_ptr<Racer>> Create(const std::string& target, const Table& table) {
@@ -133,7 +134,7 @@ class Racer {
   const Buffer& output() const { return output_; }
   void set_max_difference(double value) { max_difference_ = value; }
 
-  // One call. The output goes to output().
+  // Makes one call. The output is in output().
   absl::Status Call(ComputeRequest request, std::size_t output_bytes, bool timed) {
     output_.bytes = output_bytes;
     output_.words.resize((output_bytes + 3) / 4);

@@ -46,7 +46,7 @@ constexpr std::int64_t kDim = 64;
 constexpr std::int64_t kRows = 32;
 constexpr int kThreads = 2;
 
-// Random numbers for one token, or for queries.
+// Random numbers for tokens or queries.
 std::vector<std::byte> Numbers(std::int64_t count, DType dtype, std::uint32_t seed) {
   const std::size_t size = tensor::SizeOf(dtype);
   std::vector<std::byte> bytes(static_cast<std::size_t>(count) * size);
@@ -59,7 +59,7 @@ std::vector<std::byte> Numbers(std::int64_t count, DType dtype, std::uint32_t se
   return bytes;
 }
 
-// Sequences of one length, appended to in chunks as prompts come.
+// Sequences of equal length, filled in chunks, as prompts are.
 std::unique_ptr<Sequences> Fill(std::int64_t sequences, std::int64_t tokens, std::int64_t layers, DType dtype) {
   const std::vector<LayerShape> shapes(static_cast<std::size_t>(layers), {kHeads, kDim, kDim});
   auto made = Sequences::Create(*PageShape::Make(shapes, dtype), sequences, tokens + cache::kPageTokens);
@@ -81,7 +81,7 @@ std::unique_ptr<Sequences> Fill(std::int64_t sequences, std::int64_t tokens, std
   return *std::move(made);
 }
 
-// A decode step: one query of each row, of which `beams` follow each other read one sequence.
+// A decode step: one query per row; each `beams` consecutive rows read the same sequence.
 class Step {
  public:
   Step(const Sequences& sequences, std::int64_t beams) {
@@ -127,7 +127,7 @@ double MillisecondsOf(const std::function<void()>& run) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Submits all steps at once, and waits for the last.
+// Submits all steps at once and waits for the last one.
 double Run(schedule::Scheduler& scheduler, const kernel::Kernel& kernel,
            const std::vector<std::unique_ptr<Step>>& steps) {
   return MillisecondsOf([&] {
@@ -145,20 +145,20 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// The median of the ratios within each round, since a slow phase of the machine slows all of a round.
+// The median of the ratios of each round: a slow phase of the machine slows all measurements of a round.
 double Ratio(const std::vector<double>& a, const std::vector<double>& b) {
   std::vector<double> ratios;
   for (std::size_t i = 0; i < a.size(); ++i) ratios.push_back(a[i] / b[i]);
   return Median(std::move(ratios));
 }
 
-// One of the measurements: some sequences, and the steps that read them at once.
+// One measurement: some sequences, and the steps that read them at the same time.
 struct Contest {
   std::string name;
   std::vector<std::unique_ptr<Sequences>> sequences;
   std::vector<std::unique_ptr<Step>> steps;
   std::vector<double> milliseconds = {};
-  std::vector<double> loop_milliseconds = {};  // of reading the first session's pages by the loop, for all bytes
+  std::vector<double> loop_milliseconds = {};  // the read loop on the first session's pages, scaled to all bytes
 
   double read_bytes() const {
     double bytes = 0;
@@ -177,8 +177,8 @@ Contest Make(const std::string& name, std::int64_t sessions, std::int64_t sequen
   return contest;
 }
 
-// Microseconds in which the rows of six layers change places: a permutation, and beams of which half go on twice. Ends
-// the program if a page is copied.
+// Microseconds to reorder the rows of six layers: a permutation, and beams of which half continue twice. Ends the
+// program if a page is copied.
 nlohmann::ordered_json Reorder(std::int64_t tokens, int rounds) {
   constexpr std::int64_t kBeams = 16;
   const std::unique_ptr<Sequences> sequences = Fill(kBeams, tokens, 6, DType::kF32);

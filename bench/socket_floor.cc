@@ -21,7 +21,7 @@ namespace {
 
 using Pair = std::pair<int, int>;
 
-// Closes what a failed connection attempt has opened.
+// Closes the descriptors of a connection attempt that failed.
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -101,7 +101,7 @@ absl::Status Pin(pthread_t thread, int cpu) {
   return error == 0 ? absl::OkStatus() : absl::ErrnoToStatus(error, "pthread_setaffinity_np");
 }
 
-// Resident from the start: a page's first touch is no part of an exchange.
+// Resident from the start, so that no exchange pays for a page's first touch.
 PageBuffer TensorBuffer(const SocketEchoOptions& options) {
   PageBuffer buffer(static_cast<std::size_t>(options.tensor_bytes), options.pages);
   std::memset(buffer.data(), 0, buffer.size());
@@ -194,7 +194,7 @@ double MeasureCopyBytesPerSecond(std::int64_t bytes, int repetitions, PageKind p
     from.data()[static_cast<std::size_t>(i) % from.size()] ^= std::byte{1};
     const absl::Time start = absl::Now();
     std::memcpy(to.data(), from.data(), from.size());
-    // The copy must happen although nothing here reads it.
+    // Forces the copy, although nothing here reads it.
     asm volatile("" : : "r"(to.data()) : "memory");
     best = std::min(best, absl::Now() - start);
   }

@@ -1,6 +1,7 @@
-// How long small calls wait while another caller's call of a great many tiny sequences is prepared and computed: the
-// engine by itself, without a transport. Prints a line of JSON: the small calls' times in milliseconds, alone and
-// beside the large one, and how long submitting that held its thread.
+// How long small calls wait while another caller's call of very many tiny sequences is prepared and computed, in the
+// engine alone, without a transport. Prints a line of JSON: times of the small calls in milliseconds, alone and beside
+// the large calls, the longest time that submitting a large call held its thread, the time of the large calls, and the
+// increase of peak memory.
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -40,7 +41,7 @@ double MillisecondsSince(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-// A call without bias whose tensors are zeros, of as little memory as the system gives for that.
+// A call without bias whose tensors are zeros. They share one read-only mapping that takes hardly any memory.
 struct Call {
   explicit Call(const std::vector<std::int64_t>& sizes) {
     request.set_bias(v1::BIAS_NONE);
@@ -94,7 +95,7 @@ int Main(int argc, char** argv) {
   model::Registry registry{model::RegistryOptions{}};
   server::AttentionEngine engine(limits, registry, *kernel::AvailableKernels().front(), absl::GetFlag(FLAGS_threads));
 
-  Call small({1, 256, 256, 64});  // not so small that it is run at once on this thread
+  Call small({1, 256, 256, 64});  // large enough not to run at once on this thread
   const auto time_small = [&] {
     const Clock::time_point start = Clock::now();
     absl::Notification finished;

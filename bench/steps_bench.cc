@@ -1,9 +1,8 @@
 // attnd_bench steps [--keys N] [--rounds N]
 //
-// A decoding step of one layer (a row, 8 heads of 64, fp32) through the C++ client: by gRPC over a Unix socket and over
-// the local socket, in turns with what they are compared with: a gRPC stream that echoes the same bytes, and the kernel
-// alone. The binary that ships
-// and the echo are processes of their own.
+// A decoding step of one layer (one row, 8 heads of 64, fp32) through the C++ client, by gRPC over a Unix socket and
+// over the local socket. Measured in turns with a gRPC stream that echoes the same bytes and with the kernel alone. The
+// shipped binary and the echo are separate processes.
 #include <signal.h>
 #include <unistd.h>
 
@@ -46,7 +45,7 @@ constexpr std::int64_t kHeads = 8;
 constexpr std::int64_t kDim = 64;
 constexpr std::int64_t kFloats = kHeads * kDim;
 
-// A session with as many tokens as --keys says, give or take kSpread.
+// A session whose number of tokens stays within kSpread of --keys.
 class Decoder {
  public:
   Decoder(const std::string& target, Transport transport, std::int64_t keys)
@@ -73,7 +72,8 @@ class Decoder {
     computed_ = {};
   }
 
-  // Appends a token and attends; how long that took. Once there are too many, some are dropped, which is not timed.
+  // Appends a token and attends; returns the time that took. At the largest number of tokens, some are cropped first,
+  // which is not timed.
   double Milliseconds() {
     if (tokens_ == most_) {
       StepRequest cut;
@@ -91,7 +91,7 @@ class Decoder {
     computed_.Add(absl::ToDoubleMilliseconds(computed));
     return milliseconds;
   }
-  // What the server says that it computed.
+  // The computing times that the server reports.
   Series& computed() { return computed_; }
 
  private:
@@ -110,7 +110,7 @@ class Decoder {
   Series computed_;
 };
 
-// A gRPC stream whose server answers q, k and v with q.
+// A gRPC stream to a server that answers q, k and v with q.
 class EchoStream {
  public:
   explicit EchoStream(const std::string& target)
@@ -199,7 +199,7 @@ nlohmann::ordered_json Measure(const std::filesystem::path& programs, const std:
 }
 
 int StepsMain(int argc, char** argv) {
-  signal(SIGPIPE, SIG_IGN);  // a child that ended shows when it is read from
+  signal(SIGPIPE, SIG_IGN);  // a child that has ended is noticed when it is read from
   absl::SetProgramUsageMessage(
       "times a decoding step of one row through the C++ client and prints a line of JSON, in microseconds: by gRPC and "
       "over the local socket, in turns with a gRPC stream that echoes the same bytes and with the kernel alone. "

@@ -1,4 +1,4 @@
-// What measures things in turns, so that a slow phase of the machine slows all of them.
+// Measures several things in turns, so that a slow phase of the machine affects all of them.
 #pragma once
 
 #include <algorithm>
@@ -31,13 +31,13 @@ inline double MillisecondsOf(const std::function<void()>& body) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Times of one thing, collected in turns.
+// The times of one thing, collected in turns.
 class Series {
  public:
   void Turn(double seconds, const std::function<void()>& body) {
     TurnOf(seconds, [&] { return MillisecondsOf(body); });
   }
-  // The same with a body that says how long it took.
+  // The same with a body that returns how long it took.
   void TurnOf(double seconds, const std::function<double()>& body) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
     do {
@@ -56,10 +56,10 @@ class Series {
   std::vector<double> times_;
 };
 
-// A problem without a wire: attnd_bench kernel, which has attnd's allocator, in a process of its own.
+// A problem without a wire: runs attnd_bench kernel, which has attnd's allocator, as a separate process.
 class KernelAlone {
  public:
-  // `flags` are those of the problem.
+  // `flags`: those that describe the problem.
   KernelAlone(const std::string& binary, const std::vector<std::string>& flags, int cpu) {
     std::vector<std::string> argv = {binary, "kernel", "--turns"};
     argv.insert(argv.end(), flags.begin(), flags.end());
@@ -68,7 +68,7 @@ class KernelAlone {
     process_ = *std::move(process);
   }
 
-  // Adds a turn's times to `times`; returns the CPU time that it took, in milliseconds.
+  // Adds the times of a turn to `times`; returns its CPU time in milliseconds.
   double Turn(double seconds, Series& times) {
     process_->WriteLine(absl::StrCat(seconds));
     const absl::StatusOr<std::string> line = process_->ReadLine();

@@ -1,13 +1,13 @@
 // attnd_bench wire --shape B,H,N,D --dtype fp32|bf16 --transport tcp|uds|shm|local --mode auto|unary|stream --clients C
 // [--in_flight N] [--echo] [--copy] [--piece_bytes B] [--pages huge|small]
 //
-// The binary that ships (or the echo) on one CPU and its clients on another; what they are compared with is measured in
-// turns with them: the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in
-// memory, and an empty call of generated messages.
+// The shipped binary (or the echo) on one CPU and its clients on another. Measured in turns with them, for comparison:
+// the kernel alone on the server's CPU, an echo of the same bytes over a plain socket, a copy in memory, and an empty
+// call of generated messages.
 //
-// Times are also given as CPU time, which other processes disturb less: on a busy machine the scheduler favours a
-// server that sleeps between calls over a kernel that never does, and a call can seem faster than its own arithmetic.
-// Such a run says "disturbed": true, and its wall clock ratios mean nothing.
+// Times are also given as CPU time, which other processes disturb less: on a busy machine, the scheduler favours a
+// server that sleeps between calls over a kernel that never sleeps, and a call can seem faster than its own arithmetic.
+// Such a run prints "disturbed": true, and its ratios of wall time mean nothing.
 
 #include <sched.h>
 #include <signal.h>
@@ -108,10 +108,10 @@ Table MakeTable(std::int64_t heads) {
   return Table{"decoder", heads, false, std::move(rule)};
 }
 
-// What --pages asks for. CheckFlags() has seen that it names a kind.
+// The kind that --pages names. CheckFlags() has validated it.
 PageKind Pages() { return *ParsePageKind(absl::GetFlag(FLAGS_pages)); }
 
-// The tensors of one caller, and how it calls.
+// One caller, with its tensors.
 class Caller {
  public:
   Caller(const std::string& target, const Shape& shape, DType dtype, const std::string& transport) {
@@ -169,7 +169,7 @@ class Caller {
   }
   const ComputeRequest& request() const { return request_; }
 
-  // Of k and v. Memory that is shared with a server lies on huge pages where the system has them.
+  // The smaller fraction of k and v. Memory shared with a server is on huge pages if the system has them.
   double HugeFractionOfKeys() const {
     return std::min(memory::HugeFraction(buffers_[1].data(), buffers_[1].size()),
                     memory::HugeFraction(buffers_[2].data(), buffers_[2].size()));
@@ -252,7 +252,7 @@ SocketEchoOptions FloorOptions(std::int64_t tensor_bytes) {
   return options;
 }
 
-// Where this program lies, and the other benchmarks of its build.
+// The folder of this program and of the other benchmarks of its build.
 std::filesystem::path Folder() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
 
 WireServerOptions ServerOptions(const std::string& folder) {
@@ -273,7 +273,7 @@ WireServerOptions ServerOptions(const std::string& folder) {
 }  // namespace
 
 int WireMain(int argc, char** argv) {
-  signal(SIGPIPE, SIG_IGN);  // a child that ended shows when it is read from
+  signal(SIGPIPE, SIG_IGN);  // a child that has ended is noticed when it is read from
   absl::ParseCommandLine(argc, argv);
   CheckFlags();
   const Shape shape = ParseShape();
@@ -296,7 +296,7 @@ int WireMain(int argc, char** argv) {
     callers.push_back(std::make_unique<Caller>(addresses.attnd, shape, dtype, transport));
     callers.back()->Call();
   }
-  // What a local call is compared with: gRPC over the Unix socket, to the same server.
+  // The comparison for local calls: gRPC over the Unix socket to the same server.
   const auto by_grpc = transport == "local" ? std::make_unique<Caller>(addresses.attnd, shape, dtype, "uds") : nullptr;
   if (by_grpc != nullptr) by_grpc->Call();
   const std::vector<std::string> problem = {absl::StrCat("--shape=", absl::GetFlag(FLAGS_shape)),

@@ -77,7 +77,7 @@ ChildProcess::~ChildProcess() {
 
 void ChildProcess::WriteLine(const std::string& line) {
   const std::string text = line + "\n";
-  // What goes wrong shows in ReadLine.
+  // A failure shows up in ReadLine.
   if (write(input_, text.data(), text.size()) < 0) return;
 }
 

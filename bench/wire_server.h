@@ -1,4 +1,4 @@
-// The servers that `attnd_bench wire` calls, in processes of their own: the binary that ships, and the echo.
+// The servers that `attnd_bench wire` calls, as separate processes: the shipped binary, and the echo.
 #pragma once
 
 #include <sys/types.h>
@@ -13,10 +13,10 @@
 
 namespace attnd::bench {
 
-// What the servers listen on.
+// The addresses that the servers listen on.
 struct WireAddresses {
-  std::string attnd;  // the server as it ships, or the echo
-  std::string empty;  // calls of generated messages without any field, answered at once
+  std::string attnd;  // the shipped server, or the echo
+  std::string empty;  // calls of generated messages without fields, answered at once
 };
 
 struct WireServerOptions {
@@ -26,16 +26,16 @@ struct WireServerOptions {
   bool tcp = false;    // listen on the loopback instead
   bool shared_memory = false;
   bool echo = false;                          // answer with q instead of computing: the same codec, no arithmetic
-  int cpu = -1;                               // that the processes are pinned to; -1: not pinned
-  PageKind pages = PageKind::kHuge;           // that attnd's heap may lie on
-  std::vector<std::string> channel_settings;  // of the echo, name=number
+  int cpu = -1;                               // CPU that the processes are pinned to; -1: not pinned
+  PageKind pages = PageKind::kHuge;           // pages that attnd's heap may use
+  std::vector<std::string> channel_settings;  // for the echo, name=number
 };
 
-// A process that is killed and waited for with the object, and ends with this process. Not thread-safe.
+// A child process. The destructor kills it and waits for it; it also dies with this process. Not thread-safe.
 class ChildProcess {
  public:
-  // Starts argv[0], pinned to `cpu` (-1: not pinned); with kSmall the system gives it no huge pages. Its standard
-  // output and standard error arrive in one text.
+  // Starts argv[0], pinned to `cpu` (-1: not pinned). With kSmall, the system gives it no huge pages. Its standard
+  // output and standard error are merged.
   static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const std::vector<std::string>& argv, int cpu,
                                                              PageKind pages = PageKind::kHuge);
   ~ChildProcess();
@@ -59,20 +59,20 @@ class ChildProcess {
   std::string unread_;
 };
 
-// Errors of Start: UNAVAILABLE, with what a server said, if one does not start. Not thread-safe.
+// Errors of Start: UNAVAILABLE, with a server's output, if one does not start. Not thread-safe.
 class WireServer {
  public:
   static absl::StatusOr<std::unique_ptr<WireServer>> Start(const WireServerOptions& options);
 
   const WireAddresses& addresses() const { return addresses_; }
 
-  // CPU time that the server which `addresses().attnd` names has used, in milliseconds.
+  // CPU time of the server at `addresses().attnd`, in milliseconds.
   double CpuMilliseconds() const;
 
  private:
   WireServer() = default;
-  std::unique_ptr<ChildProcess> echo_;   // always there: it answers the empty calls
-  std::unique_ptr<ChildProcess> attnd_;  // null if the echo is what is called
+  std::unique_ptr<ChildProcess> echo_;   // always running: it answers the empty calls
+  std::unique_ptr<ChildProcess> attnd_;  // null if the echo is the server to call
   WireAddresses addresses_;
 };
 

@@ -1,7 +1,7 @@
 # attnd_fuzz(NAME SOURCES files... DEPS targets... CORPUS dir)
 #
-# A program around LLVMFuzzerTestOneInput. With ATTND_FUZZ (clang) it is a libFuzzer target, to be run by hand; otherwise
-# an ordinary test that feeds it every file of its corpus.
+# A program around LLVMFuzzerTestOneInput. With ATTND_FUZZ (clang) it is a libFuzzer target, to be run by hand;
+# otherwise it is an ordinary test that runs on every file of its corpus.
 function(attnd_fuzz name)
   cmake_parse_arguments(F "" "CORPUS" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${F_SOURCES})

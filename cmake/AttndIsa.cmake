@@ -1,9 +1,10 @@
-# Code that is compiled once per instruction set: the kernel, and the benchmark's loops. The instruction sets and their
-# flags are listed here alone; src/kernel/builds.inc names the same builds in C++ and says which CPU can run each.
+# Code that is compiled once per instruction set: the kernel, and the benchmark's loops. This is the only list of
+# instruction sets and their flags; src/kernel/builds.inc names the same builds in C++ and tells which CPUs can run
+# each.
 #
-# Each build has its own namespace and its own name for Eigen's, so that no code of one can stand in for another's at
-# link time; tests/kernel/symbols_test.py checks that for the objects of attnd_isa_builds. Always optimised: the
-# arithmetic is unusable otherwise, and what is inlined leaves no symbol.
+# Each build has its own namespace, and its own name for Eigen's, so that the linker cannot substitute code of one build
+# for another's; tests/kernel/symbols_test.py checks that for the objects of attnd_isa_builds. Always optimised: without
+# optimisation, the arithmetic is too slow to use and inline functions leave symbols.
 include_guard(GLOBAL)
 
 # Declares an instruction set and the compiler flags that select it.
@@ -19,7 +20,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   attnd_isa(x86-64-v4-bf16 -march=x86-64-v4 -mavx512bf16)
   attnd_isa(x86-64-v4-amx -march=x86-64-v4 -mavx512bf16 -mamx-tile -mamx-bf16)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  # GCC 12's first scheduling pass moves all loads of a step to its beginning, and there are not enough registers then.
+  # GCC 12's first scheduling pass moves all loads of a step to its beginning, for which there are not enough registers.
   set(no_spills "$<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>")
   attnd_isa(aarch64-bf16 -march=armv8.2-a+bf16 ${no_spills})
   attnd_isa(aarch64 ${no_spills})
@@ -29,8 +30,8 @@ endif()
 
 # attnd_isa_build(PREFIX NAME ISA SOURCE flags...)
 #
-# SOURCE as an object library PREFIX_TAG for one instruction set (and more flags); TAG is NAME as an identifier.
-# ATTND_KERNEL_TAG (the namespace) is isa_TAG, ATTND_KERNEL_NAME is NAME as a string.
+# Compiles SOURCE as an object library PREFIX_TAG for one instruction set, with additional flags; TAG is NAME as an
+# identifier. Defines ATTND_KERNEL_TAG (the namespace) as isa_TAG, and ATTND_KERNEL_NAME as NAME in quotes.
 function(attnd_isa_build prefix name isa source)
   string(REGEX REPLACE "[^a-z0-9]" "_" tag ${name})
   set(target ${prefix}_${tag})
@@ -39,7 +40,7 @@ function(attnd_isa_build prefix name isa source)
   target_compile_options(${target} PRIVATE ${isa_flags} ${ARGN} -O3 -fno-exceptions -fno-rtti)
   target_compile_definitions(${target} PRIVATE ATTND_KERNEL_TAG=isa_${tag} ATTND_KERNEL_NAME="${name}"
                              Eigen=Eigen_${tag} EIGEN_NO_DEBUG EIGEN_DONT_PARALLELIZE)
-  # Eigen's packets as template arguments, and GCC's own AVX-512 headers, set these off.
+  # Triggered by Eigen's packets as template arguments, and by GCC's own AVX-512 headers.
   target_compile_options(${target} PRIVATE -Wno-ignored-attributes
                          "$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized;-Wno-maybe-uninitialized>")
   target_link_libraries(${target} PRIVATE attnd_warnings Eigen3::Eigen attnd_platform attnd_tensor)
@@ -48,8 +49,8 @@ endfunction()
 
 # attnd_isa_builds(PREFIX SOURCE OBJECTS)
 #
-# attnd_isa_build for every instruction set. Sets OBJECTS to the object files, and appends TAG=OBJECT of each to the
-# global property ATTND_ISA_OBJECTS.
+# Calls attnd_isa_build for every instruction set. Sets OBJECTS to the object files, and appends TAG=OBJECT for each to
+# the global property ATTND_ISA_OBJECTS.
 function(attnd_isa_builds prefix source objects)
   set(files)
   get_property(isas GLOBAL PROPERTY ATTND_ISAS)

@@ -1,12 +1,13 @@
 # attnd_room(PATH [FOLDER folder] [SOURCES files...] [PUBLIC targets...] [PRIVATE targets...])
 #
-# A room of the source tree as a static library. Its headers are included as "PATH/file.h"; its target is PATH with
-# underscores: the room server/net is attnd_server_net. FOLDER is where it stands, if not in the current folder.
+# Declares a room of the source tree as a static library. Its headers are included as "PATH/file.h". Its target is
+# attnd_PATH with underscores: the room server/net is attnd_server_net. FOLDER is the room's folder, if not the current
+# one.
 #
-# PUBLIC are the targets that its headers include, PRIVATE those that only its sources do. Each room is seen through an
-# include folder of its own, so including a room that is not named, directly or by a header, fails to build. What a
-# header brings along is visible to everyone who includes it, so tests/checks/arrows.py holds that each room names
-# itself what it includes.
+# PUBLIC lists the targets that its headers include, PRIVATE those that only its sources include. Each room has its own
+# include folder, so including a room that is not named, directly or by a header, fails to build. What a header includes
+# is visible to everyone who includes it, so tests/checks/arrows.py checks that each room names everything that it
+# includes itself.
 function(attnd_room path)
   cmake_parse_arguments(ROOM "" "FOLDER" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   if(NOT ROOM_FOLDER)
@@ -28,7 +29,7 @@ function(attnd_room path)
   attnd_names(${path} attnd_${name} ${ROOM_PUBLIC} ${ROOM_PRIVATE})
 endfunction()
 
-# attnd_view(PATH FOLDER OUT): sets OUT to an include folder in which FOLDER is PATH and nothing else is seen.
+# attnd_view(PATH FOLDER OUT): sets OUT to an include folder that contains only FOLDER, as PATH.
 function(attnd_view path folder out)
   string(REPLACE "/" "_" name ${path})
   set(view ${PROJECT_BINARY_DIR}/rooms/${name})
@@ -40,13 +41,14 @@ function(attnd_view path folder out)
   set(${out} ${view} PARENT_SCOPE)
 endfunction()
 
-# attnd_names(PATH TARGET targets...): the room PATH is TARGET and uses these targets, rooms among them.
+# attnd_names(PATH TARGET targets...): records that the room PATH has the target TARGET and uses `targets`, rooms among
+# them.
 function(attnd_names path target)
   string(JOIN " " line ${path} ${target} ${ARGN})
   set_property(GLOBAL APPEND PROPERTY ATTND_ARROWS "${line}")
 endfunction()
 
-# attnd_write_arrows(FILE): a line for each room that was named: its path, its target, and the targets it uses.
+# attnd_write_arrows(FILE): writes a line for each recorded room: its path, its target, and the targets it uses.
 function(attnd_write_arrows file)
   get_property(lines GLOBAL PROPERTY ATTND_ARROWS)
   string(JOIN "\n" text ${lines})

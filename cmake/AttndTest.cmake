@@ -1,13 +1,14 @@
 # attnd_test(NAME SOURCES files... DEPS targets... [ARGS args...])
 #
-# A GoogleTest program in tests/, registered with ctest under its name as one test. TEST_GOLDEN names tests/golden.
+# A GoogleTest program in tests/, registered with ctest as one test with its name. ATTND_GOLDEN_DIR is the path of
+# tests/golden.
 function(attnd_test name)
   cmake_parse_arguments(T "" "" "SOURCES;DEPS;ARGS" ${ARGN})
   add_executable(${name} ${T_SOURCES})
   target_link_libraries(${name} PRIVATE attnd_warnings ${T_DEPS} GTest::gmock GTest::gtest_main)
-  # Of a test's own code, compiling takes the time: -O1 takes a third off it, and -O0 under a sanitizer almost half; but
-  # these two compute what they compare with. GCC sees uninitialized variables in the standard library with -O1 that are
-  # none.
+  # A test's own code takes longer to compile than to run: -O1 saves a third of the compile time, and -O0 under a
+  # sanitizer almost half. Not -O0 for kernel and schedule, which compute the values that they compare with. With -O1,
+  # GCC warns of uninitialized variables in the standard library that are initialized.
   set(optimize -O1)
   if(CMAKE_BUILD_TYPE STREQUAL Debug OR (ATTND_SANITIZE AND NOT name MATCHES "^(kernel|schedule)_"))
     set(optimize -O0)
@@ -25,7 +26,7 @@ function(attnd_test name)
 endfunction()
 
 # attnd_precompiled(HEADERS OPTIMIZE OUT): sets OUT to a target that compiles tests/precompiled/HEADERS.h once for all
-# tests that are compiled with OPTIMIZE. Most of a test's time is its headers': gRPC's alone take some seconds.
+# tests compiled with OPTIMIZE. Most of a test's compile time is its headers': gRPC's alone take some seconds.
 function(attnd_precompiled headers optimize out)
   set(target attnd_precompiled_${headers}${optimize})
   set(${out} ${target} PARENT_SCOPE)
@@ -39,7 +40,7 @@ function(attnd_precompiled headers optimize out)
     target_link_libraries(${target} PRIVATE attnd_proto)
   endif()
   target_compile_options(${target} PRIVATE ${optimize} $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
-                                           # ccache compares what a header says, not when it was written
+                                           # ccache compares a header's contents, not its time stamp
                                            $<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>)
   target_precompile_headers(${target} PRIVATE ${folder}/${headers}.h)
 endfunction()

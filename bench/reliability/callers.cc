@@ -1,16 +1,16 @@
-// Callers that do nothing wrong: what a server does for them while something else happens to it.
+// Well-behaved callers: how a server serves them while something else happens to it.
 //
 //   attnd_callers --target TARGET [--callers N] [--shape B,H,N,D] [--every_ms T | --rate R] [--deadline_ms D]
 //                 [--seconds S | --calls C] [--forwarded_for ADDRESS]
 //
-// Each caller is a thread with a client of its own, without repeats. It makes a call every `every_ms` (0: one after the
-// other). With `rate` the callers together begin that many calls in a second, even while earlier ones are not answered
-// (an open loop). That needs a caller without a call each time: "late_ms" says if there were too few. SIGTERM ends them
-// as the end of `seconds` does. `forwarded_for` is sent as x-forwarded-for: to a server that trusts 127.0.0.1 as a
-// proxy the callers are a peer of their own. Prints one line of JSON: "calls", "served", "refused" (status code ->
-// calls), "refused_p99_ms", "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls,
-// "over_50_ms" (how many took longer), "seconds" (until the last was answered), and "late_ms", the most by which a
-// caller's own timer was late: a machine that is busy delays callers too.
+// Each caller is a thread with its own client, without retries. It makes a call every `every_ms` (0: one after the
+// other). With `rate`, the callers together begin that many calls per second, even while earlier ones are unanswered
+// (an open loop). That needs an idle caller for each new call; "late_ms" shows if there were too few. SIGTERM ends them
+// like the end of `seconds`. `forwarded_for` is sent as x-forwarded-for: for a server that trusts 127.0.0.1 as a proxy,
+// the callers are then a separate peer. Prints one line of JSON: "calls", "served", "refused" (status code -> calls),
+// "refused_p99_ms", "message" (of the first refusal), "p50_ms", "p99_ms" and "max_ms" of the served calls, "over_50_ms"
+// (how many took longer), "seconds" (until the last answer), and "late_ms", the most by which a caller's own timer was
+// late: a busy machine delays callers too.
 
 #include <signal.h>
 
@@ -64,7 +64,7 @@ struct Tally {
   double late_ms = 0;
 };
 
-// When each call of an open loop begins. Thread-safe.
+// The begin times of calls in an open loop. Thread-safe.
 class Schedule {
  public:
   explicit Schedule(double rate) : between_(rate > 0 ? 1 / rate : 0) {}
@@ -79,7 +79,7 @@ class Schedule {
   std::atomic<std::int64_t> next_{0};
 };
 
-// One caller, until `end` or its number of calls.
+// Runs one caller until `end`, or for its number of calls.
 Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Schedule& schedule, Clock::time_point end) {
   const auto elements = static_cast<std::size_t>(shape[0] * shape[1] * shape[2] * shape[3]);
   std::vector<float> q(elements, 0.5F), k = q, v = q, out(elements);
@@ -116,10 +116,11 @@ Tally CallUntil(Client client, const std::array<std::int64_t, 4>& shape, Schedul
       if (tally.message.empty()) tally.message = std::string(reply.status().message());
       ++tally.refused[absl::StatusCodeToString(reply.status().code())];
       tally.refused_ms.push_back(Milliseconds(done - start).count());
-      // Who is refused at once would otherwise make thousands of calls, and none of them is another caller's loss.
+      // A caller that is refused at once would otherwise make thousands of calls, which measure nothing about other
+      // callers.
       if (!schedule.open()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
-    // Calls that would have begun meanwhile are left out: the time of this one tells.
+    // Skips calls that would have begun meanwhile: the time of this call shows the delay.
     next = std::max(next + every, done);
   }
   return tally;

@@ -1,12 +1,13 @@
-// Sessions that are opened, used and left in every way.
+// Sessions that are opened, used and ended in every way.
 //
 //   attnd_sessions --target TARGET [--local] [--sessions N] [--idle | --ends | --seconds S]
 //
-// Opens N sessions over both self and cross layers, each with some tokens unless `idle`, prints "holding", and keeps
-// them until SIGTERM. With `ends` it opens, uses and ends them one after the other instead: closed, dropped, cancelled
-// amid a step, and evicted in turn; then it prints one line of JSON: "ended" (how many), "failed" (what went otherwise
-// than it should), "open" (sessions that the server still lists), and "seconds". With `seconds` one session makes steps
-// for S seconds, of one row against 1,000 tokens and one every millisecond; "steps", "p50_us" and "p99_us" are printed.
+// Opens N sessions with both self and cross layers, each with some tokens unless `idle`, prints "holding", and keeps
+// them until SIGTERM. With `ends`, it opens, uses and ends them one after the other instead: closed, dropped, cancelled
+// during a step, and evicted, in turn. It then prints one line of JSON: "ended" (how many), "failed" (how many behaved
+// wrongly), "first" (message of the first failure), "open" (sessions that the server still lists), and "seconds". With
+// `seconds`, one session makes steps for S seconds, one row against 1,000 tokens, with pauses of a millisecond; it
+// prints "steps", "p50_us" and "p99_us".
 
 #include <pthread.h>
 #include <signal.h>
@@ -59,7 +60,7 @@ SessionRequest Opening() {
   return request;
 }
 
-// Some tokens, and their queries.
+// Appends some tokens and attends with their queries.
 absl::Status Use(Session& session, std::int64_t tokens) {
   const std::vector<float> values(static_cast<std::size_t>(kRows * kHeads * tokens * kDim), 0.5F);
   StepRequest step;
@@ -73,7 +74,7 @@ absl::Status Use(Session& session, std::int64_t tokens) {
 
 enum class Way : std::uint8_t { kClosed, kDropped, kCancelled, kEvicted };
 
-// OK if all went as it should.
+// Opens, uses and ends one session. OK if everything behaved as it should.
 absl::Status EndOne(Client& client, Way way) {
   CallOptions options;
   options.cancellation = std::make_shared<Cancellation>();
@@ -118,7 +119,7 @@ absl::Status EndAll(Client& client) {
     if (first.ok()) first = ended;
   }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-  // What was dropped last ends within moments.
+  // Sessions that were dropped last end within moments.
   std::size_t open = 1;
   for (int i = 0; i < 100 && open > 0; ++i) {
     const absl::StatusOr<std::vector<OpenSessionInfo>> listed = client.ListSessions();

@@ -1,7 +1,8 @@
-// Linked into everything that is built with ThreadSanitizer. The system's Abseil is built without it, so its locks
-// order nothing in ThreadSanitizer's eyes and every guarded field would look like a race. The functions below stand in
-// front of Abseil's own for the whole process, gRPC's libraries too (a program's symbols come before its libraries'),
-// and tell ThreadSanitizer what they do. tests/checks/tsan holds that they do, and that a race is still seen.
+// Linked into everything that is built with ThreadSanitizer. The system's Abseil is built without it, so
+// ThreadSanitizer does not see that its locks order anything, and every guarded field would look like a race. The
+// functions below replace Abseil's for the whole process, gRPC's libraries included (a program's symbols take
+// precedence over its libraries'). They call Abseil's own and tell ThreadSanitizer what these order. tests/checks/tsan
+// checks that they do, and that a race is still found.
 #include <sanitizer/tsan_interface.h>
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 
 namespace {
 
-// What a mutex orders: a writer comes after all who had it before, a reader after the writers only. So readers have an
+// What a mutex orders: a writer comes after all previous holders, a reader only after the writers. So readers have an
 // address of their own, inside the mutex.
 enum class Lock { kNone, kRead, kWrite };
 
@@ -27,12 +28,12 @@ void Release(void* mutex, Lock lock) {
   __tsan_release(lock == Lock::kWrite ? mutex : ForReaders(mutex));
 }
 
-// The mutex that this thread is inside a function of. Whoever unlocks a mutex evaluates the conditions of those who
-// wait for it, and does so before others can lock it; whoever waits evaluates its own whenever it wakes. Neither goes
-// through the functions here, so Condition::Eval (below) says that its thread holds this mutex.
+// The mutex of the wrapped call that this thread is in. A thread that unlocks a mutex evaluates the conditions of the
+// waiting threads before others can lock it; a waiting thread evaluates its own condition whenever it wakes. Neither
+// calls the functions here, so Condition::Eval (below) reports that its thread holds this mutex.
 thread_local void* evaluating = nullptr;
 
-// Around a call that holds `before` when it begins and `after` when it ends.
+// Wraps a call that holds the lock `before` when it begins and `after` when it ends.
 template <typename Call>
 auto Inside(void* mutex, Lock before, Lock after, Call call) {
   struct Scope {
@@ -52,8 +53,8 @@ auto Inside(void* mutex, Lock before, Lock after, Call call) {
 
 }  // namespace
 
-// Mangled names of Abseil's lts_2022_06_23 as Debian bookworm names it. A Condition is passed by address; an absl::Time
-// or absl::Duration, a trivial class of 12 bytes, in two registers.
+// Mangled names in Abseil's lts_2022_06_23, as Debian bookworm spells them. A Condition is passed by address; an
+// absl::Time or absl::Duration, a trivial class of 12 bytes, is passed in two registers.
 #define ABSL(name) _ZN4absl7debian3##name
 #define ABSL_CONST(name) _ZNK4absl7debian3##name
 
@@ -92,8 +93,7 @@ WRAP_TIMED_CONDITION(ABSL(5Mutex19LockWhenWithTimeoutERKNS0_9ConditionENS0_8Dura
 WRAP_TIMED_CONDITION(ABSL(5Mutex20LockWhenWithDeadlineERKNS0_9ConditionENS0_4TimeE), kNone, kWrite)
 WRAP_TIMED_CONDITION(ABSL(5Mutex25ReaderLockWhenWithTimeoutERKNS0_9ConditionENS0_8DurationE), kNone, kRead)
 WRAP_TIMED_CONDITION(ABSL(5Mutex26ReaderLockWhenWithDeadlineERKNS0_9ConditionENS0_4TimeE), kNone, kRead)
-// These work for a reader too. To be taken for a writer hides a race of two readers, and reports none that is not
-// there.
+// These also work for a reader. Treating it as a writer may hide a race of two readers, but never reports a false one.
 WRAP_CONDITION(ABSL(5Mutex5AwaitERKNS0_9ConditionE), kWrite, kWrite)
 WRAP_TIMED_CONDITION(ABSL(5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE), kWrite, kWrite)
 WRAP_TIMED_CONDITION(ABSL(5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE), kWrite, kWrite)
@@ -110,7 +110,8 @@ extern "C" bool ABSL_CONST(9Condition4EvalEv)(void* self) {
   return result;
 }
 
-// A condition variable's waits unlock the mutex, wait, and lock it again; what signals is always ordered by the mutex.
+// The waits of a condition variable unlock the mutex, wait, and lock it again. The mutex always orders what is
+// signalled.
 extern "C" void ABSL(7CondVar4WaitEPNS0_5MutexE)(void* self, void* mutex) {
   REAL(ABSL(7CondVar4WaitEPNS0_5MutexE));
   Inside(mutex, Lock::kWrite, Lock::kWrite, [&] { real(self, mutex); });
@@ -123,8 +124,8 @@ extern "C" void ABSL(7CondVar4WaitEPNS0_5MutexE)(void* self, void* mutex) {
 WRAP_TIMED_WAIT(ABSL(7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE))
 WRAP_TIMED_WAIT(ABSL(7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE))
 
-// Notification: a wait may return on its flag alone, without its mutex. HasBeenNotified reads the flag in code compiled
-// here, so the flag's address is what orders.
+// Notification: a wait may return after reading the flag, without the mutex. HasBeenNotified reads the flag in code
+// compiled here, so the flag's address is used for ordering.
 static void* Flag(void* notification) { return static_cast<char*>(notification) + sizeof(void*); }
 
 extern "C" void ABSL(12Notification6NotifyEv)(void* self) {

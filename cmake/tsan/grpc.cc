@@ -1,8 +1,8 @@
-// Linked into everything that is built with ThreadSanitizer. The system's gRPC is built without it. Its locks are seen
-// (absl_synchronization.cc); its atomic counters and queues are not, and what crosses from one of its threads to ours
-// by those would look like a race. The functions below stand in front of gRPC's own, as those of Abseil do, and tell
-// ThreadSanitizer what is handed over: an operation's tag, and a slice's memory. The code that is checked needs nothing
-// for ThreadSanitizer's sake.
+// Linked into everything that is built with ThreadSanitizer. The system's gRPC is built without it. Its locks are
+// visible (absl_synchronization.cc), but its atomic counters and queues are not, so what they hand from one of its
+// threads to ours would look like a race. The functions below replace gRPC's, as those for Abseil do, and tell
+// ThreadSanitizer what is handed over: an operation's tag, and a slice's memory. The code under test needs no changes
+// for ThreadSanitizer.
 #include <sanitizer/tsan_interface.h>
 
 #include <cstddef>
@@ -10,22 +10,22 @@
 
 #include "real.h"
 
-// And an allocation that is too large fails as it does without a sanitizer.
+// Also lets an allocation that is too large fail as it does without a sanitizer.
 extern "C" const char* __tsan_default_options() {
   return "ignore_noninstrumented_modules=1:allocator_may_return_null=1";
 }
 
-// gRPC's headers are compiled with us: what they do to their own objects, between a call's start and its completion on
-// another thread, is ordered by gRPC. Only the innermost function counts (race_top), so that our handlers, which gRPC
-// calls, are not left out.
+// gRPC's headers are compiled with our code. What they do to their own objects between the start of a call and its
+// completion on another thread is ordered by gRPC. race_top matches only the innermost function, so that our handlers,
+// which gRPC calls, are still checked.
 extern "C" const char* __tsan_default_suppressions() {
   return "race_top:grpc::\n"
-         // These end in std::function and call nothing of ours. Some are inlined, and then named without their class.
+         // These end in std::function and call none of our code. Some are inlined and then appear without their class.
          "race:grpc::internal::InterceptorBatchMethodsImpl::\n"
          "race:~InterceptorBatchMethodsImpl\n"
          "race:SetFinishInterceptionHookPoint\n"
          "race:grpc::internal::CallbackWithSuccessTag::Clear\n"
-         // A reactor's end, after everything that it started: gRPC counts what is under way.
+         // The end of a reactor, after everything that it started: gRPC counts the operations under way.
          "race:ServerCallbackUnaryImpl::CallOnDone\n"
          "race:ServerCallbackWriterImpl::CallOnDone\n"
          "race:ServerCallbackReaderWriterImpl::CallOnDone\n";
@@ -48,7 +48,7 @@ struct Slice {
   void* words[4];
 };
 
-// A slice's owner with the function that lets it go.
+// A slice's owner, and the function that releases it.
 struct Loan {
   void (*destroy)(void*);
   void* owner;
@@ -63,7 +63,7 @@ struct Loan {
 
 }  // namespace
 
-// What is done before an operation starts happens before its tag comes out of the completion queue.
+// What happens before an operation starts happens before its tag leaves the completion queue.
 extern "C" int grpc_call_start_batch(void* call, const void* operations, std::size_t count, void* tag, void* reserved) {
   REAL(grpc_call_start_batch);
   __tsan_release(tag);
@@ -94,7 +94,7 @@ extern "C" int QUEUE_NEXT(void* self, void** tag, bool* ok, Timespec deadline) {
   return status;
 }
 
-// What is done before a slice is made of lent memory happens before the memory comes back.
+// What happens before a slice is made of lent memory happens before the memory is returned.
 extern "C" Slice grpc_slice_new_with_user_data(void* data, std::size_t size, void (*destroy)(void*), void* owner) {
   REAL(grpc_slice_new_with_user_data);
   auto* loan = new Loan{destroy, owner};

@@ -1,4 +1,4 @@
-// A library's own function behind the one of the same name and type that stands before it.
+// The library's own function that a function of the same name and type replaces.
 #pragma once
 
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-// ALiBi's slopes, as Press, Smith and Lewis (2022) fix them by the number of heads.
+// ALiBi's slopes, which Press, Smith and Lewis (2022) derive from the number of heads.
 #pragma once
 
 #include <cstdint>
@@ -6,9 +6,9 @@
 
 namespace attnd::bias {
 
-// [heads]. For a power of two n: 2^(-8 i / n) for i from 1 to n. For other counts: those of the largest power of two
-// below it, then every second slope, from the first on, of twice that power: the rule of the paper's code, and of
-// BLOOM's and MPT's in Hugging Face. Each is rounded to float once. heads >= 1.
+// Returns [heads] slopes, heads >= 1. For a power of two n: 2^(-8 i / n) for i from 1 to n. For any other number: the
+// slopes of the largest power of two below it, then every second slope, starting with the first, of twice that power.
+// This is the rule of the paper's code, and of BLOOM and MPT in Hugging Face. Each slope is rounded to float once.
 std::vector<float> PaperSlopes(std::int64_t heads);
 
 }  // namespace attnd::bias

@@ -14,9 +14,9 @@
 namespace attnd::bias {
 namespace {
 
-// Offsets, and so positions, stay far from overflow when they are added and subtracted.
+// Keeps sums and differences of offsets, and so of positions, far from overflow.
 constexpr std::int64_t kMaxStart = std::int64_t{1} << 32;
-// A slope times any offset stays finite.
+// Keeps a slope times any offset finite.
 constexpr float kMaxSlope = 0x1p64F;
 
 absl::Status CheckFinite(absl::string_view field, const std::vector<float>& values) {
@@ -61,7 +61,7 @@ struct Validator {
   }
 };
 
-// |offset|, for every offset.
+// |offset|, without overflow for the smallest offset.
 std::int64_t Distance(std::int64_t offset) {
   return std::abs(std::max(offset, -std::numeric_limits<std::int64_t>::max()));
 }
@@ -76,7 +76,7 @@ struct ValueAt {
   std::int64_t heads;
   std::int64_t head;
   std::int64_t offset;
-  std::int64_t bucket;  // of the offset, where the rule has buckets
+  std::int64_t bucket;  // of the offset, if the rule has buckets
 
   float operator()(const T5Rule& rule) const { return rule.values[static_cast<std::size_t>(bucket * heads + head)]; }
   float operator()(const AlibiRule& rule) const {
@@ -89,7 +89,7 @@ struct ValueAt {
   }
 };
 
-// What is held before the per-offset form is made.
+// Bytes held before the per-offset form is made.
 std::int64_t BytesBeforeForm(const Rule& rule) {
   struct Held {
     std::int64_t operator()(const T5Rule& t5) const {
@@ -105,7 +105,7 @@ std::int64_t BytesBeforeForm(const Rule& rule) {
   return kTableOverhead + std::visit(Held{}, rule);
 }
 
-// Gives back what a vector has reserved and does not use, so that what is counted is what is held.
+// Frees a vector's unused capacity, so that the bytes counted are the bytes held.
 struct Shrink {
   void operator()(T5Rule& rule) const { rule.values.shrink_to_fit(); }
   void operator()(AlibiRule& rule) const { rule.slopes.shrink_to_fit(); }

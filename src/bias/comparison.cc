@@ -14,11 +14,11 @@
 namespace attnd::bias {
 namespace {
 
-constexpr std::int64_t kReachOfNone = 128;  // where no table has one
-constexpr std::int64_t kLinearUpTo = 64;    // offsets; a longer axis is logarithmic by itself
-constexpr std::size_t kMostRanges = 64;     // with more, only powers of two
+constexpr std::int64_t kReachOfNone = 128;  // if no table has a reach
+constexpr std::int64_t kLinearUpTo = 64;    // offsets; kAuto makes a longer axis logarithmic
+constexpr std::size_t kMostRanges = 64;     // beyond it, only powers of two
 
-// Distances at which one side's values may change; empty if there are too many to name.
+// Distances at which the values of one side may change; empty if there are too many to list.
 std::vector<std::int64_t> Edges(const BiasTable& table, bool after) {
   if (const auto* t5 = std::get_if<T5Rule>(&table.rule())) {
     if (after && !t5->bidirectional) return {};
@@ -34,7 +34,7 @@ std::vector<std::int64_t> Edges(const BiasTable& table, bool after) {
   return edges;
 }
 
-// The farthest offset at which a rule still tells distances apart, as its author would name it; 0: no such thing.
+// The farthest offset at which a rule still tells distances apart, as its author would state it; 0 if there is none.
 std::int64_t Reach(const BiasTable& table) {
   if (const auto* t5 = std::get_if<T5Rule>(&table.rule())) return t5->max_distance;
   const auto* listed = std::get_if<PerOffsetRule>(&table.rule());
@@ -165,7 +165,7 @@ std::vector<OffsetSpan> Comparison::Ranges() const {
     }
     if (trained_length_.has_value()) distances.insert(*trained_length_);
     distances.insert(1);
-    // The distances from `d` on are the offsets from d on, or, after the query, those up to -d.
+    // Distances >= d are offsets >= d or, after the query, offsets <= -d.
     for (const std::int64_t d : distances) {
       if (d >= 1 && d <= max_offset_) starts.insert(after ? 1 - d : d);
     }

@@ -11,7 +11,7 @@ namespace attnd::bias {
 namespace {
 
 constexpr double kTickGap = 10;     // pixels between the labels of ticks
-constexpr double kCharacter = 6.6;  // of such a label
+constexpr double kCharacter = 6.6;  // width of one in such a label
 constexpr std::int64_t kMostSteps = 8;
 constexpr double kFaintest = 10;  // see SpanOf
 
@@ -50,7 +50,7 @@ double OffsetAxis::X(std::int64_t offset) const {
 std::vector<std::int64_t> OffsetAxis::Ticks() const {
   const std::size_t characters = absl::StrCat(min_offset_ < 0 ? min_offset_ : max_offset_).size();
   const double label = kCharacter * static_cast<double>(characters);
-  // A label at the edge must not meet that of the next panel.
+  // A label at the edge must not touch that of the next panel.
   const auto has_room = [&](std::int64_t tick) { return X(tick) + label / 2 <= width_ + kPanelGap / 2 - 3; };
   std::vector<std::int64_t> ticks = {0};
   if (log_) {

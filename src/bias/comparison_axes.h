@@ -1,4 +1,4 @@
-// Where a comparison's panels, offsets and values lie in its picture.
+// The geometry of a comparison's picture: where panels, offsets and values are.
 #pragma once
 
 #include <cstddef>
@@ -9,24 +9,24 @@
 
 namespace attnd::bias {
 
-// In pixels: between panels that stand side by side, and from a panel's edge to where its curves may begin.
+// In pixels: the gap between neighbouring panels, and from a panel's edge to where curves may begin.
 inline constexpr double kPanelGap = 26, kPanelInset = 4;
 
 struct PanelSize {
   double width, height;  // pixels
 };
 
-// How many panels stand side by side, and their size.
+// The number of panels side by side, and the size of each.
 std::int64_t PanelColumns(std::size_t panels);
 PanelSize SizeOfPanels(std::int64_t columns);
 
-// Across a panel: offsets, linear, or by log2(1 + |offset|) to both sides of 0.
+// The horizontal axis of a panel: offsets, linear, or by log2(1 + |offset|) on both sides of 0.
 class OffsetAxis {
  public:
   OffsetAxis(const Comparison& comparison, PanelSize size);
 
   double X(std::int64_t offset) const;
-  // Round offsets whose labels have room, ascending.
+  // Round offsets whose labels have enough room, ascending.
   std::vector<std::int64_t> Ticks() const;
 
  private:
@@ -37,16 +37,17 @@ class OffsetAxis {
   const double low_, high_, width_;
 };
 
-// The values that all panels' common axis spans.
+// The range of values of the vertical axis, which all panels share.
 struct ValueSpan {
   double low, high;
-  bool cut;  // curves that fall for ever leave it
+  bool cut;  // curves that fall for ever leave the axis
 
   // Round values, ascending; at most six.
   std::vector<double> Ticks() const;
 };
 
-// All values of the tables, but no more than 10 below its highest of a curve that falls for ever: e^-10 of the weight.
+// Spans all values of the tables, except that a curve that falls for ever counts only down to 10 below its highest
+// value: a weight of e^-10.
 ValueSpan SpanOf(const Comparison& comparison);
 
 }  // namespace attnd::bias

@@ -15,8 +15,8 @@
 namespace attnd::bias {
 namespace {
 
-// Each source has a colour (4.5:1 and more on white and on the grey beyond the trained length) and a dash of its own,
-// so that the curves can be told apart without colour.
+// Each source has its own colour (contrast 4.5:1 or more on white, and on the grey beyond the trained length) and its
+// own dashes, so that the curves can be told apart without colour.
 struct Stroke {
   const char* colour;
   const char* dashes;
@@ -26,7 +26,7 @@ constexpr Stroke kStrokes[] = {
     {"#20242c", "14 5"}, {"#9c2740", "4 2"}, {"#4a5f00", "8 3 2 3 2 3"}, {"#5a6272", "1 3"}};
 
 constexpr double kMargin = 32, kLeft = 92, kTop = 116, kLegendRow = 24, kGapY = 60;  // pixels
-constexpr std::size_t kMaxTitle = 80, kMaxName = 40;  // bytes; longer lists and names give way to numbers and letters
+constexpr std::size_t kMaxTitle = 80, kMaxName = 40;  // bytes; longer titles show a count, longer names a letter
 
 std::string Number(double value) { return Minus(RoundedText(value, 6)); }
 
@@ -94,7 +94,8 @@ class Drawing {
   }
 
   double Y(double value) const {
-    // Far below the axis, so that a curve leaves the panel, and not so far that a viewer minds.
+    // Clipped far enough below the axis that the curve leaves the panel, but not so far that a viewer has trouble with
+    // it.
     const double within = std::max(value, span_.low - (span_.high - span_.low));
     return kPanelInset + (panel_.height - 2 * kPanelInset) * (span_.high - within) / (span_.high - span_.low);
   }
@@ -136,7 +137,7 @@ class Drawing {
     return comparison_.trained_length().has_value() && *comparison_.trained_length() <= comparison_.max_offset();
   }
 
-  // The offsets that no trained sequence had, in grey, with a line where they begin.
+  // Paints the offsets that no trained sequence had grey, with a line where they begin.
   void Beyond() {
     if (!BeyondIsShown()) return;
     const std::int64_t length = *comparison_.trained_length();
@@ -161,8 +162,8 @@ class Drawing {
     Add(absl::StrFormat(R"(<path d="%s" stroke="#d5d9e0" stroke-width="0.8"/>)", lines));
   }
 
-  // A path through all values. Of those that fall into one column of pixels the first, lowest, highest and last are
-  // drawn, which looks the same (Jugel et al. 2014, "M4"); level stretches are one step.
+  // A path through all values. Of the values in one column of pixels, it draws the first, lowest, highest and last,
+  // which looks the same (Jugel et al. 2014, "M4"). A level stretch is one step.
   std::string Curve(std::int64_t first, const std::vector<float>& values) const {
     std::vector<std::pair<std::string, std::string>> points;
     const auto add = [&](std::size_t i) {

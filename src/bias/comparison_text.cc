@@ -13,7 +13,7 @@
 namespace attnd::bias {
 namespace {
 
-// "A", "B", ...: at most kMaxSources.
+// "A", "B", ... for up to kMaxSources sources.
 std::string Letter(std::size_t s) { return std::string(1, static_cast<char>('A' + s)); }
 
 std::string Value(float value) { return RoundedText(static_cast<double>(value), 4); }
@@ -26,7 +26,7 @@ struct Curve {
   bool Shows(std::int64_t offset) const { return offset >= first; }
   float At(std::int64_t offset) const { return values[static_cast<std::size_t>(offset - first)]; }
 
-  // "-0.5", or "-8 .. -4": the lowest and the highest value of a range.
+  // "-0.5", or "-8 .. -4": the lowest and the highest value in a range.
   std::string Over(OffsetSpan range) const {
     const auto begin = values.begin() + static_cast<std::ptrdiff_t>(range.first - first);
     const auto [least, most] =
@@ -34,13 +34,13 @@ struct Curve {
     return Value(*least) == Value(*most) ? Value(*least) : absl::StrCat(Value(*least), " .. ", Value(*most));
   }
 
-  // The weight of a key at `offset` against one at offset 0, if both have the same q.k.
+  // The weight of a key at `offset` relative to a key at offset 0 with the same q.k.
   std::string Weight(std::int64_t offset) const {
     return absl::StrCat("x", RoundedText(std::exp(static_cast<double>(At(offset)) - static_cast<double>(At(0))), 3));
   }
 };
 
-// Lines of cells, right-aligned in columns that are as wide as they need to be.
+// Lines of right-aligned cells, in columns as wide as their widest cell.
 class Lines {
  public:
   void Add(std::vector<std::string> cells) { lines_.emplace_back("", std::move(cells)); }
@@ -62,14 +62,14 @@ class Lines {
   }
 
  private:
-  std::vector<std::pair<std::string, std::vector<std::string>>> lines_;  // words, or cells
+  std::vector<std::pair<std::string, std::vector<std::string>>> lines_;  // text, or cells
 };
 
 std::string Shown(OffsetSpan range) {
   return range.first == range.last ? absl::StrCat(range.first) : absl::StrCat(range.first, " .. ", range.last);
 }
 
-// The curves that a panel shows; null where a source has no such head.
+// The curves that a panel shows; nullopt for a source without that head.
 std::vector<std::optional<Curve>> Curves(const Comparison& comparison, std::int64_t panel) {
   std::vector<std::optional<Curve>> curves;
   for (std::size_t s = 0; s < comparison.sources().size(); ++s) {
@@ -81,7 +81,7 @@ std::vector<std::optional<Curve>> Curves(const Comparison& comparison, std::int6
   return curves;
 }
 
-// A line with what `cell` gives for each source that shows `offset`.
+// A line with the result of `cell` for each source that shows `offset`.
 template <typename Cell>
 std::vector<std::string> Line(std::string name, const std::vector<std::optional<Curve>>& curves, std::int64_t offset,
                               const Cell& cell) {
@@ -92,7 +92,7 @@ std::vector<std::string> Line(std::string name, const std::vector<std::optional<
   return cells;
 }
 
-// The offsets shown that lie within the trained length, and those beyond it on either side.
+// The shown offsets within the trained length, and those beyond it on each side.
 std::vector<std::pair<std::string, OffsetSpan>> Parts(const Comparison& comparison) {
   const std::int64_t least = comparison.min_offset(), most = comparison.max_offset(), length = comparison.length();
   std::vector<std::pair<std::string, OffsetSpan>> parts = {
@@ -131,7 +131,7 @@ std::string Panel(const Comparison& comparison, std::int64_t panel) {
   return absl::StrCat("\n", comparison.PanelName(panel), "\n", lines.Draw());
 }
 
-// How many different values a head of source `s` has over the offsets shown: of the head that has most.
+// The number of different values that a head of source `s` has over the shown offsets; the most of any head.
 std::size_t Distinct(const Comparison& comparison, std::size_t s) {
   std::size_t most = 0;
   for (const std::int64_t panel : comparison.panels()) {

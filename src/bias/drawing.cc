@@ -8,7 +8,7 @@
 namespace attnd::bias {
 
 std::string Escaped(absl::string_view text) {
-  // XML has no control characters, no bytes that are no UTF-8, and not these two.
+  // XML allows no control characters, no invalid UTF-8, and neither U+FFFE nor U+FFFF.
   const std::string shown = errors::Shown(text, std::string::npos);
   return absl::StrReplaceAll(shown, {{"\uFFFE", "\\xefbfbe"},
                                      {"\uFFFF", "\\xefbfbf"},

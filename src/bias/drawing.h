@@ -1,4 +1,4 @@
-// What pictures of a bias and comparisons of several share as they are drawn.
+// Shared by the pictures of one bias and of comparisons.
 #pragma once
 
 #include <string>
@@ -7,14 +7,14 @@
 
 namespace attnd::bias {
 
-// Text as SVG has it, in elements and attributes. What XML does not allow there is shown as \xNN.
+// Text escaped for SVG elements and attributes. Characters that XML does not allow become \xNN.
 std::string Escaped(absl::string_view text);
 
-// With the sign that is as wide as a plus.
+// Replaces each "-" by the minus sign, which is as wide as a plus.
 std::string Minus(absl::string_view text);
 
-// A round number for the ticks of an axis: 1, 2 or 5 times a power of ten, of which `range` has at most `most`. `range`
-// is above 0, `most` 4 or 5.
+// A round step for the ticks of an axis: 1, 2 or 5 times a power of ten, at most `most` of which fit into `range`.
+// `range` is above 0, `most` is 4 or 5.
 double RoundStep(double range, int most);
 
 }  // namespace attnd::bias

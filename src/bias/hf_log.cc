@@ -9,7 +9,7 @@
 namespace attnd::bias {
 namespace {
 
-// Bits of x, ascending; the sign bit is set where PyTorch's result is an ulp below the rounded one, not above.
+// Bits of x, ascending. The sign bit is set if PyTorch's result is one ulp below the rounded one instead of above.
 constexpr std::uint32_t kDecisive[] = {
 #include "bias/hf_log_table.inc"
 };

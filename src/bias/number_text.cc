@@ -17,7 +17,7 @@ std::string ShortestText(float value) {
   const std::size_t e = text.find('e');
   std::string digits = text.substr(sign.size(), e - sign.size());
   const auto exponent = static_cast<int>(std::strtol(text.c_str() + e + 1, nullptr, 10));
-  if (digits.size() > 1) digits.erase(1, 1);  // the point
+  if (digits.size() > 1) digits.erase(1, 1);  // the decimal point
   const auto count = static_cast<int>(digits.size());
   if (exponent < -4 || exponent >= 16) {
     return absl::StrCat(sign, digits.substr(0, 1), count > 1 ? "." : "", digits.substr(1), "e",

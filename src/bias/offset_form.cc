@@ -12,7 +12,7 @@
 namespace attnd::bias {
 namespace {
 
-// A form of `heads` heads, all zeros.
+// A form for `heads` heads, filled with zeros.
 OffsetForm Zeros(std::int64_t heads, const OffsetSpan& span) {
   OffsetForm form;
   form.min_offset = span.min_offset;
@@ -26,7 +26,7 @@ OffsetForm Zeros(std::int64_t heads, const OffsetSpan& span) {
   return form;
 }
 
-// Fills in values, constants and low values from `value(head, offset)`, which is constant beyond the form's ends.
+// Sets values, constants and low values from `value(head, offset)`, which is constant beyond the ends of the form.
 template <typename Value>
 absl::Status Fill(OffsetForm& form, const Value& value) {
   std::size_t next = 0;
@@ -47,7 +47,7 @@ absl::Status Fill(OffsetForm& form, const Value& value) {
   return absl::OkStatus();
 }
 
-// The offsets that a rule needs, with the field that makes them many.
+// The offsets that a rule needs, and the field that determines how many.
 struct Spanner {
   std::int64_t heads;
   const std::vector<std::int64_t>& first_distances;
@@ -67,7 +67,7 @@ struct Spanner {
   }
 };
 
-// The bucket of distances that go up or down by one from call to call, without a search.
+// Finds the bucket of a distance without a search, if successive distances change by one.
 class BucketCursor {
  public:
   explicit BucketCursor(const std::vector<std::int64_t>& first_distances) : first_(first_distances) {}

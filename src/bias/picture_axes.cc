@@ -18,7 +18,7 @@ double NameSize(const PictureWindow& window, const CellSize& size) {
   return std::min(std::max(std::min(0.3 * std::min(size.width, size.height), fits), kTick), kLargestName);
 }
 
-// From one named row or column to the next: 1, where every one has room for its name, or a power of two.
+// The step from one named row or column to the next: 1 if each has room for its name, otherwise a power of two.
 std::int64_t Step(std::int64_t count, double cell, double name, double number) {
   std::int64_t step = 1;
   while ((step == 1 && cell < name) ||
@@ -41,7 +41,7 @@ Steps StepsOf(const PictureWindow& window, const CellSize& size) {
   return steps;
 }
 
-// Rows or columns at multiples of the step.
+// The rows or columns at multiples of the step.
 std::vector<Tick> Ticks(std::int64_t start, std::int64_t count, std::int64_t step, const char* letter) {
   std::vector<Tick> ticks;
   for (std::int64_t i = (step - start % step) % step; i < count; i += step) {

@@ -1,4 +1,4 @@
-// Which rows and columns of a grid are named, and how.
+// The labels of a grid's rows and columns.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct Tick {
 };
 
 struct Axis {
-  bool all;     // every row or column is named, by a letter with an index; else some are, by their positions
+  bool all;     // all rows or columns are named, by an indexed letter; otherwise some are, by position
   double size;  // of the text
   std::vector<Tick> ticks;
 };

@@ -17,7 +17,7 @@ double Characters(absl::string_view utf8) {
   return static_cast<double>(std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
-// In the widest of the fonts that a viewer may take.
+// Width in the widest of the fonts that a viewer may use.
 double Ems(absl::string_view utf8) {
   const auto wide = std::count_if(
       utf8.begin(), utf8.end(), [](char c) { return absl::string_view("mMwW@%").find(c) != absl::string_view::npos; });
@@ -29,7 +29,7 @@ double Ems(absl::string_view utf8) {
 Label Plain(absl::string_view text) { return {Escaped(text), Ems(text)}; }
 
 Label Indexed(absl::string_view letter, std::int64_t index) {
-  // The index is lowered by dy, which every viewer knows. What follows in the same line must be raised again.
+  // dy lowers the index; every viewer supports it. Text that follows on the line must be raised again.
   return {absl::StrCat("<tspan font-style=\"italic\">", letter, "</tspan><tspan dy=\"0.28em\" font-size=\"68%\">",
                        index, "</tspan>"),
           0.6 + 0.42 * Characters(absl::StrCat(index))};

@@ -17,7 +17,7 @@ std::uint8_t Mix(std::uint8_t a, std::uint8_t b, double t) {
   return static_cast<std::uint8_t>(std::lround(a + (b - a) * t));
 }
 
-// Between the stops, which are close enough together to mix linearly.
+// Mixes linearly between neighbouring stops, which are close enough for that.
 Colour Along(absl::Span<const std::uint32_t> stops, double t) {
   const double place = std::clamp(t, 0.0, 1.0) * static_cast<double>(stops.size() - 1);
   const auto low = std::min(static_cast<std::size_t>(place), stops.size() - 2);
@@ -26,7 +26,7 @@ Colour Along(absl::Span<const std::uint32_t> stops, double t) {
   return {Mix(a.red, b.red, rest), Mix(a.green, b.green, rest), Mix(a.blue, b.blue, rest)};
 }
 
-// A channel's part of the relative luminance, before its weight (WCAG 2.2, "relative luminance").
+// A channel's linear value, before it is weighted in the relative luminance (WCAG 2.2, "relative luminance").
 double Linear(std::uint8_t channel) {
   const double c = channel / 255.0;
   return c <= 0.04045 ? c / 12.92 : std::pow((c + 0.055) / 1.055, 2.4);

@@ -74,7 +74,7 @@ void BucketLegend(Canvas& canvas, const PictureWindow& window, const std::map<st
   const double top = below ? std::max(panel.bottom() + 24, canvas.bottom() + 12) : panel.top();
   std::size_t place = 0;
   for (const Entry& entry : entries) {
-    // Where there are several columns, a heading starts one.
+    // If there are several columns, a heading starts a new one.
     if (entry.heading && entries.size() > rows) place = (place + rows - 1) / rows * rows;
     const std::size_t column = place / rows, row = place % rows;
     const double x = left + width * static_cast<double>(column);

@@ -1,4 +1,4 @@
-// What stands beside a picture's grid.
+// The legends beside a picture's grid.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@
 
 namespace attnd::bias {
 
-// The buckets' offsets, in columns as tall as the grid `panel`; below it, if it is a strip.
+// The offsets of the buckets, in columns as tall as `panel`; below `panel` if it is a wide strip.
 void BucketLegend(Canvas& canvas, const PictureWindow& window, const std::map<std::int32_t, BucketKey>& keys,
                   const Panel& panel);
 
-// The scale from least to greatest, zero in its middle, right of `panel`.
+// The colour scale from least to greatest, with zero in the middle, to the right of `panel`.
 void ColourBar(Canvas& canvas, const PictureWindow& window, const ValueScale& scale, const Panel& panel);
 
 }  // namespace attnd::bias

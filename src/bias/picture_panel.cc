@@ -10,13 +10,13 @@
 namespace attnd::bias {
 namespace {
 
-// Sides of cells in pixels.
+// Side lengths of cells, in pixels.
 constexpr double kLargestCell = 72;
-constexpr double kRoomyCell = 24;  // cells are square up to this side; beyond it a short axis has larger ones
-constexpr double kSmoothCell = 4;  // below it the edge between two colours is a straight line instead of a staircase
-constexpr double kGrowth = 64;     // of the grid, until labels fit
-constexpr std::int64_t kMostSeparate = 40;  // cells a side with lines between them, whether they have labels or not
-constexpr double kSmallestIndexed = 10.5;   // below this size of text an index is not legible
+constexpr double kRoomyCell = 24;           // up to this side, cells are square; a short axis may have larger ones
+constexpr double kSmoothCell = 4;           // below it, edges between colours are straight lines, not staircases
+constexpr double kGrowth = 64;              // step by which the grid grows until labels fit
+constexpr std::int64_t kMostSeparate = 40;  // cells per side that get lines between them even without labels
+constexpr double kSmallestIndexed = 10.5;   // a subscript is not legible in smaller text
 
 CellSize Within(const PictureWindow& window, const Look& look, const std::vector<double>& ems, double side) {
   double width = std::min(kLargestCell, side / static_cast<double>(window.keys));
@@ -77,13 +77,13 @@ void Panel::Draw(const Look& look) {
   if (size_.label > 0) Labels(look);
 }
 
-// A group in which a cell is 1 by 1.
+// Opens a group in which a cell is 1 by 1.
 std::string Panel::Scaled() const {
   return absl::StrCat("<g transform=\"translate(", Number(left_), " ", Number(top_), ") scale(", Number(size_.width),
                       " ", Number(size_.height), ")\" shape-rendering=\"crispEdges\">");
 }
 
-// Runs of one colour along rows, gathered by colour.
+// Draws runs of one colour along the rows, collected into one path per colour.
 void Panel::Cells(const Look& look) {
   std::map<std::string, std::string> paths;
   for (std::int64_t q = 0; q < window_.queries; ++q) {
@@ -104,7 +104,7 @@ void Panel::Cells(const Look& look) {
   canvas_.Add("</g>");
 }
 
-// Between the cells.
+// The lines between cells.
 void Panel::Lines() {
   std::string lines;
   for (std::int64_t q = 1; q < window_.queries; ++q) {
@@ -120,8 +120,8 @@ void Panel::Lines() {
   canvas_.Add(absl::StrCat("<path stroke=\"#ffffff\" stroke-width=\"", Number(width), "\" d=\"", lines, "\"/>"));
 }
 
-// Each colour covers all cells from an offset on, and the next one paints over what is beyond it. So there is no seam
-// between them, however thin the bands are.
+// Each colour covers all cells from some offset on; the next one paints over the cells beyond it. So bands have no
+// seams between them, however thin they are.
 void Panel::Bands(const Look& look) {
   std::optional<Colour> last;
   canvas_.Add(Scaled());
@@ -135,9 +135,9 @@ void Panel::Bands(const Look& look) {
   canvas_.Add("</g>");
 }
 
-// The cells of this offset and all greater ones: those left of an edge that leads down from the top.
+// The cells with this offset or a greater one: those left of an edge that runs down from the top.
 std::string Panel::From(std::int64_t offset) const {
-  // In row q the edge is at key q + first, held within the grid.
+  // In row q the edge is at key q + first, clamped to the grid.
   const std::int64_t first = window_.Offset(0, 0) - offset + 1;
   if (std::min(size_.width, size_.height) >= kSmoothCell) {
     std::int64_t edge = std::clamp<std::int64_t>(first, 0, window_.keys), down = 1;
@@ -151,7 +151,7 @@ std::string Panel::From(std::int64_t offset) const {
     }
     return absl::StrCat(path, "v", down, "H0z");
   }
-  // Straight through the middles of the stairs.
+  // A straight line through the middles of the steps.
   const double x = static_cast<double>(first) - 0.5, queries = static_cast<double>(window_.queries),
                keys = static_cast<double>(window_.keys);
   std::string path = x < 0 ? absl::StrCat("M0 ", Number(-x)) : absl::StrCat("M0 0H", Number(std::min(x, keys)));

@@ -13,33 +13,33 @@
 
 namespace attnd::bias {
 
-// One way to write the labels of cells: by offset, and from the smallest size of text to the largest.
+// One way to label cells: a label per offset, the range of text sizes, and the text's attributes.
 struct LabelForm {
   std::function<Label(std::int64_t)> label;
   double smallest, largest;
   std::string more;  // attributes of the text
 };
 
-// How the cells of an offset look: their colour, and their label in the first form that there is room for.
+// The look of cells by offset: their colour, and their label in the first form that fits.
 struct Look {
   std::function<Colour(std::int64_t)> colour;
   std::vector<LabelForm> forms;
 };
 
-// Of a window's cells, and of the labels in them (0: none) in this form. In pixels.
+// Sizes in pixels of a window's cells and of their labels (0: no labels), which use LabelForm number `form`.
 struct CellSize {
   double width, height;
   double label;
   std::size_t form;
 };
 
-// A grid of at most `plot` pixels a side, or as much more, up to `grown`, as makes its labels legible.
+// Cell sizes for a grid of at most `plot` pixels per side, or of up to `grown` if only that makes its labels legible.
 CellSize Fitted(const PictureWindow& window, const Look& look, double plot, double grown);
 
-// The width of the queries' positions, which stand left of the grid.
+// The width of the query positions, left of the grid.
 double RoomForRows(const PictureWindow& window, const CellSize& size);
 
-// A window's grid on a canvas. Both are borrowed.
+// Draws a window's grid on a canvas. Borrows both.
 class Panel {
  public:
   Panel(Canvas& canvas, const PictureWindow& window, const CellSize& size, double left, double top);
@@ -52,8 +52,8 @@ class Panel {
   double height() const { return height_; }
 
   void Draw(const Look& look);
-  void RowNames();     // the queries' positions, left of the grid
-  void ColumnNames();  // the keys' positions, above it
+  void RowNames();     // query positions, left of the grid
+  void ColumnNames();  // key positions, above it
 
  private:
   std::string Scaled() const;

@@ -11,7 +11,7 @@
 namespace attnd::bias {
 namespace {
 
-constexpr double kNearZero = 0.1;  // of the diverging scale: values beside zero begin here, to stand out from it
+constexpr double kNearZero = 0.1;  // of the diverging scale: the smallest values begin here, to stand out from zero
 
 }  // namespace
 
@@ -28,7 +28,7 @@ std::map<std::int32_t, BucketKey> BucketKeys(const PictureWindow& window) {
     key.offsets = known->second;
     if (window.causal && key.offsets.min.value_or(-1) < 0) key.offsets.min = 0;
   }
-  // Each side's buckets share its scale by rank. Bucket numbers grow with the distance on both sides.
+  // The buckets of each side are spread over its scale by rank. Bucket numbers grow with the distance on both sides.
   const auto after = std::count_if(keys.begin(), keys.end(), [](const auto& entry) { return entry.second.after(); });
   const auto before = static_cast<std::ptrdiff_t>(keys.size()) - after;
   std::ptrdiff_t rank_after = 0, rank_before = 0;

@@ -19,7 +19,7 @@ namespace attnd::bias {
 namespace {
 
 // In pixels.
-constexpr double kPlot = 640, kGrownPlot = 1024;  // sides; the latter where labels need it
+constexpr double kPlot = 640, kGrownPlot = 1024;  // side lengths; the second if labels need it
 constexpr double kTop = 124;
 constexpr double kSmallestText = 7, kSmallestIndexed = 10.5;  // an index is smaller than its letter
 
@@ -35,7 +35,7 @@ std::string InWords(const PictureWindow& window) {
   return words;
 }
 
-// Beside all panels from the one at the upper left to the one at the lower right.
+// Names the axes beside all panels, from the upper left one to the lower right one.
 void AxisNames(Canvas& canvas, const Panel& first, const Panel& last) {
   canvas.Text((first.left() + last.right()) / 2, kTop - 32, 13, Plain("key position"), kGrey, "middle", " class=\"s\"");
   canvas.TurnedText(kMargin + 10, (first.top() + last.bottom()) / 2, 13, Plain("query position"), kGrey);
@@ -53,7 +53,7 @@ Panel OnePanel(Canvas& canvas, const PictureWindow& window, const Look& look) {
 
 struct Arrangement {
   std::size_t columns;  // of panels
-  double side;          // that a panel may take
+  double side;          // largest side of a panel
 };
 
 Arrangement Arranged(const PictureWindow& window, std::size_t count) {
@@ -63,7 +63,7 @@ Arrangement Arranged(const PictureWindow& window, std::size_t count) {
   if (window.queries >= 4 * window.keys) {
     columns = std::min<std::size_t>(count, 8);
   } else {
-    // Full rows look best.
+    // Prefer full rows.
     for (std::size_t full = columns; full <= static_cast<std::size_t>(1.6 * root); ++full) {
       if (count % full != 0) continue;
       columns = full;
@@ -73,7 +73,7 @@ Arrangement Arranged(const PictureWindow& window, std::size_t count) {
   return {columns, columns <= 4 ? 220.0 : columns <= 8 ? 150.0 : 100.0};
 }
 
-// Small multiples: a panel for each head, axes beside the outer ones. Returns the one at the upper right.
+// Small multiples: one panel per head, with axes beside the outer panels. Returns the upper right panel.
 Panel AllPanels(Canvas& canvas, const PictureWindow& window, const std::vector<Look>& looks) {
   const auto [columns, side] = Arranged(window, looks.size());
   CellSize size = Fitted(window, looks[0], side, side);

@@ -15,20 +15,20 @@
 namespace attnd::bias {
 namespace {
 
-// A title comes from a server, and may go to a terminal.
+// A title may come from a server and be printed on a terminal.
 constexpr std::size_t kMaxTitleBytes = 1000;
 
 constexpr char kMasked[] = "\u00b7";
-constexpr std::size_t kLegendColumns = 100;  // of a legend where the terminal's width is not known
+constexpr std::size_t kLegendColumns = 100;  // of a legend if the terminal's width is unknown
 
-// How the cells of an offset look, and how wide they are at most.
+// The look of cells by offset, and their largest width.
 struct TextLook {
   std::function<Colour(std::int64_t)> colour;
   std::function<std::string(std::int64_t)> label;
   std::size_t width;
 };
 
-// Both colours are set, so that no terminal's own shows.
+// Sets both colours, so that the terminal's own do not show.
 std::string Painted(const std::string& text, Colour back, bool colour) {
   if (!colour) return text;
   const Colour ink = InkOn(back);
@@ -42,7 +42,7 @@ std::size_t Digits(std::int64_t first, std::int64_t count) {
 
 std::string Padded(const std::string& text, std::size_t width) { return absl::StrFormat("%*s", width, text); }
 
-// Rows of cells, every `step`th query and key, with their positions beside them.
+// The grid as rows of cells, with every `step`th query and key and their positions.
 std::string Grid(const PictureWindow& window, const TextLook& look, const TextOptions& options) {
   const std::size_t row_name = Digits(window.query_start, window.queries) + 1;
   const std::size_t width = std::max(look.width, Digits(window.key_start, window.keys) + 1) + 1;
@@ -57,7 +57,7 @@ std::string Grid(const PictureWindow& window, const TextLook& look, const TextOp
     absl::StrAppend(&text, Padded(absl::StrCat("k", window.key_start + k), width));
   }
   absl::StrAppend(&text, "\n");
-  // What a cell looks like follows from its offset.
+  // Cells by offset, which determines what a cell looks like.
   std::map<std::int64_t, std::string> cells;
   const std::string masked = std::string(width - 1, ' ') + kMasked;
   for (std::int64_t q = 0; q < window.queries; q += step) {
@@ -84,7 +84,7 @@ std::string MaskedInWords(const PictureWindow& window) {
 std::string Legend(const std::map<std::int32_t, BucketKey>& keys, const TextOptions& options) {
   const std::size_t room = options.columns > 0 ? static_cast<std::size_t>(options.columns) : kLegendColumns;
   std::string text;
-  std::size_t used = 0;  // of the line, without colours
+  std::size_t used = 0;  // characters on the current line, without colours
   for (const auto& [bucket, key] : keys) {
     const std::string name = absl::StrCat("u", bucket), words = absl::StrCat(": ", InWords(key.offsets));
     const std::size_t length = name.size() + words.size();

@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::size_t kMaxLabel = 64;
 constexpr std::int64_t kMaxHeads = 4096;
-constexpr std::size_t kMaxDigits = 18;  // so that it fits
+constexpr std::size_t kMaxDigits = 18;  // always fits std::int64_t
 
 bool AllDigits(absl::string_view text) {
   for (const char c : text) {
@@ -42,7 +42,7 @@ absl::StatusOr<std::int64_t> Whole(absl::string_view field, absl::string_view te
   return value;
 }
 
-// A number as JSON has it, but that a digit before or behind the point may be missing.
+// A number in JSON's grammar, except that the digits before or after the point may be missing.
 bool LooksLikeANumber(absl::string_view text) {
   std::size_t at = absl::StartsWith(text, "-") ? 1 : 0, digits = 0;
   const auto skip = [&] {
@@ -75,7 +75,7 @@ absl::StatusOr<std::vector<float>> Numbers(absl::string_view text) {
   return values;
 }
 
-// A rule's words: "32,128,heads=8,seed=1" or "4,5@0.1,0.2,0.3,0.4".
+// The text of a rule, parsed: "32,128,heads=8,seed=1" or "4,5@0.1,0.2,0.3,0.4".
 struct RuleWords {
   std::vector<std::int64_t> sizes;
   bool bidirectional = false;
@@ -83,7 +83,7 @@ struct RuleWords {
   std::optional<std::vector<float>> values;
 };
 
-// `fields` are the names of the sizes that come first.
+// `fields`: the names of the sizes at the beginning.
 absl::StatusOr<RuleWords> ReadRule(absl::string_view text, const std::vector<absl::string_view>& fields) {
   RuleWords rule;
   const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(text, absl::MaxSplits('@', 1));
@@ -180,7 +180,7 @@ bool IsTableName(absl::string_view name) {
   return name.size() == parts.first.size() || AllDigits(parts.second);
 }
 
-// "name:decoder" apart; the whole is the name where nothing like a table stands behind its last colon.
+// Splits "name:decoder". If the text after the last colon is not a table's name, the whole text is the name.
 std::pair<std::string, std::string> NameAndTable(absl::string_view text) {
   const std::size_t colon = text.rfind(':');
   if (colon == absl::string_view::npos || !IsTableName(text.substr(colon + 1))) return {std::string(text), ""};

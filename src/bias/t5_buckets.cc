@@ -10,13 +10,13 @@
 namespace attnd::bias {
 namespace {
 
-// Distances beyond it still have room in std::int64_t, so that a search for one can overshoot.
+// Small enough that a search for a distance can overshoot it without overflow.
 constexpr std::int64_t kMaxDistance = std::int64_t{1} << 48;
 
 // Hugging Face's formula for a distance >= max_exact:
 //   max_exact + (log(float32(distance) / max_exact) / log(max_distance / max_exact) * (buckets - max_exact)).to(long)
-// where tensors are float32, Python's own log is double, and a Python number meets a tensor as float32. Every step is
-// monotone in the distance, so a bucket's first distance can be searched for.
+// Tensors are float32, Python's own log is double, and a Python number is converted to float32 when it meets a tensor.
+// Every step is monotone in the distance, so the first distance of a bucket can be searched for.
 class LogBuckets {
  public:
   LogBuckets(std::int64_t buckets, std::int64_t max_distance)
@@ -32,8 +32,8 @@ class LogBuckets {
     return position >= room ? last_ : max_exact_ + static_cast<std::int64_t>(position);
   }
 
-  // The smallest distance >= `from` whose bucket is at least `bucket`: in growing steps until it is passed, then by
-  // halves.
+  // The smallest distance >= `from` whose bucket is at least `bucket`. Doubles its steps until it has passed that
+  // distance, then bisects.
   std::int64_t First(std::int64_t bucket, std::int64_t from) const {
     std::int64_t step = 1;
     while (Of(from + step - 1) < bucket) {

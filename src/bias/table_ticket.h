@@ -1,4 +1,4 @@
-// What a table takes of a limit on memory.
+// A table's reservation of memory.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +9,11 @@
 
 namespace attnd::bias {
 
-// Bytes that were taken from an account; gives them back when destroyed. Without an account it counts and nothing
-// limits it. Movable. Not thread-safe; the account is called from whichever thread destroys the ticket.
+// Bytes taken from an account, given back on destruction. Without an account, it only counts and has no limit. Movable.
+// Not thread-safe; the account is called on the thread that destroys the ticket.
 class TableTicket {
  public:
-  // Takes `bytes` > 0, or gives back -`bytes`, which never fails.
+  // Takes `bytes` if positive; gives back -`bytes` if negative, which never fails.
   using Account = std::function<absl::Status(std::int64_t bytes)>;
 
   TableTicket() = default;
@@ -29,8 +29,8 @@ class TableTicket {
     if (account_ && bytes_ > 0) account_(-bytes_).IgnoreError();
   }
 
-  // Takes what is missing to `bytes` in all; does nothing if it has as many. Errors: the account's; then nothing has
-  // changed.
+  // Takes bytes until the ticket holds `bytes`; does nothing if it already does. Errors: the account's; the ticket is
+  // then unchanged.
   absl::Status GrowTo(std::int64_t bytes) {
     if (bytes <= bytes_) return absl::OkStatus();
     if (account_) {

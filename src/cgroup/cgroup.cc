@@ -27,7 +27,7 @@ std::optional<double> Ratio(const std::string& quota, const std::string& period)
   return q / p;
 }
 
-// The limits that one folder sets.
+// The limits that one group's folder sets.
 std::optional<double> CpuV2(const std::string& folder) {
   const auto text = ReadFile(absl::StrCat(folder, "/cpu.max"));
   if (!text) return std::nullopt;
@@ -43,7 +43,7 @@ std::optional<double> CpuV1(const std::string& folder) {
   return Ratio(*quota, *period);
 }
 
-// The bytes in a file; nullopt for "max" and for v1's way to say it, the largest number of whole pages.
+// The byte count in a file; nullopt for "max" and for v1's notation of no limit, the largest number of whole pages.
 std::optional<std::int64_t> Bytes(const std::string& path) {
   constexpr std::int64_t kNoLimit = std::int64_t{1} << 62;
   const auto text = ReadFile(path);
@@ -64,8 +64,8 @@ std::optional<T> Tighter(const std::optional<T>& one, const std::optional<T>& ot
   return std::min(*one, *other);
 }
 
-// The tightest limit from `path` up to the mount's root. A path that the mount does not show (a container that sees the
-// host's path, say) still leaves the root's own limit.
+// The tightest limit from `path` up to the root of the mount. If the mount does not show `path` (a container that sees
+// the host's path, say), the root's own limit still counts.
 template <typename T>
 std::optional<T> TightestUpwards(const std::string& mount, std::string path,
                                  std::optional<T> (*limit_of)(const std::string&)) {
@@ -78,7 +78,7 @@ std::optional<T> TightestUpwards(const std::string& mount, std::string path,
   }
 }
 
-// The tightest limit of all hierarchies: v2's, and v1's that has `controller`.
+// The tightest limit of all hierarchies: v2, and the v1 hierarchy with `controller`.
 template <typename T>
 std::optional<T> Tightest(const Groups& groups, absl::string_view controller,
                           std::optional<T> (*v2)(const std::string&), std::optional<T> (*v1)(const std::string&)) {

@@ -1,5 +1,5 @@
-// What the control groups allow this process: the tightest limit that any group on its path sets, since a group never
-// has more than those above it. Sources: Linux Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and
+// The limits that control groups set for this process: the tightest of any group on its path, since a group never has
+// more than its ancestors. Sources: Linux Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst and
 // scheduler/sched-bwc.rst.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace attnd::cgroup {
 
-// Where limits are read.
+// Where the limits are read from.
 struct Groups {
   std::string self;                     // the text of /proc/self/cgroup
   std::string root = "/sys/fs/cgroup";  // where the hierarchies are mounted
@@ -21,8 +21,8 @@ Groups OfThisProcess();
 // In CPUs (v2 `cpu.max`, v1 `cpu.cfs_quota_us`); nullopt if there is no limit.
 std::optional<double> CpuLimit(const Groups& groups);
 
-// In bytes (v2 `memory.max`, v1 `memory.limit_in_bytes`); nullopt if there is no limit. A process that takes more is
-// killed.
+// In bytes (v2 `memory.max`, v1 `memory.limit_in_bytes`); nullopt if there is no limit. The kernel kills a process that
+// exceeds it.
 std::optional<std::int64_t> MemoryLimit(const Groups& groups);
 
 }  // namespace attnd::cgroup

@@ -1,4 +1,4 @@
-// How numbers of bytes are written, for the flags of the server and of attnctl. Header-only, as the rest of the room.
+// Text form of byte counts, for the flags of the server and of attnctl. Header-only, like the rest of this room.
 #pragma once
 
 #include <array>
@@ -15,14 +15,14 @@
 
 namespace attnd::contract {
 
-// For messages: what a number of bytes must be.
+// What a byte count must look like, for error messages.
 inline constexpr char kByteSizes[] = "a number of bytes such as 1048576, 512KiB, 256MiB or 1GiB";
 
-// Largest first, so that the first that divides a size is the one to write it with.
+// Largest first: ByteSizeText takes the first unit that divides the size.
 inline constexpr std::array<std::pair<const char*, int>, 4> kByteUnits = {
     {{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}}};
 
-// nullopt if it is none, negative, or beyond 64 bits.
+// Returns nullopt if `text` is not a byte count, is negative, or does not fit in std::int64_t.
 inline std::optional<std::int64_t> ParseByteSize(absl::string_view text) {
   int shift = 0;
   for (const auto& [suffix, unit_shift] : kByteUnits) {

@@ -1,6 +1,6 @@
-// What an attention request must satisfy whatever the model and the limits, and the words that say so: for the client,
-// which checks before it sends, and for the server, which trusts no client. Header-only, so that the client library can
-// be installed by itself.
+// The checks on an attention request that depend on neither the model nor the limits, and their error texts. The client
+// runs them before it sends; the server runs them because it trusts no client. Header-only, so that the client library
+// can be installed by itself.
 //
 // Field names and ranges are those of attnd.v1.ComputeAttentionRequest.
 #pragma once
@@ -19,21 +19,21 @@
 
 namespace attnd::contract {
 
-// Why a request is refused, by the field at fault. For messages: "<field>: expected <expected>, got <got>".
+// Why a request is refused, and the field at fault. As a message: "<field>: expected <expected>, got <got>".
 struct Fault {
   std::string field;
   std::string expected;
   std::string got;
 };
 
-// Positions, query_offset among them, end below 2^31.
+// The largest position: query_offset + query_length must not exceed it.
 inline constexpr std::int64_t kMaxPosition = std::numeric_limits<std::int32_t>::max();
 
 inline constexpr char kDtypes[] = "DTYPE_FP32, DTYPE_FP16 or DTYPE_BF16";
 inline constexpr char kBiases[] = "BIAS_NONE or unset";
 inline constexpr char kLayouts[] = "LAYOUT_BATCH_HEAD_SEQUENCE_DIM or LAYOUT_BATCH_SEQUENCE_HEAD_DIM";
 
-// The functions below return the fault, or nullopt if there is none.
+// The Check functions below return the fault, or nullopt if there is none.
 
 inline std::optional<Fault> CheckRange(absl::string_view field, std::int64_t value, std::int64_t lowest,
                                        std::int64_t highest) {
@@ -41,7 +41,7 @@ inline std::optional<Fault> CheckRange(absl::string_view field, std::int64_t val
   return Fault{std::string(field), absl::StrCat(lowest, " to ", highest), absl::StrCat(value)};
 }
 
-// Both >= 1. Each key head serves as many query heads as any other.
+// Both >= 1. Every key head serves the same number of query heads.
 inline std::optional<Fault> CheckKeyHeads(std::int64_t heads, std::int64_t kv_heads) {
   if (heads % kv_heads == 0) return std::nullopt;
   return Fault{"kv_heads", absl::StrCat("a divisor of heads, which is ", heads), absl::StrCat(kv_heads)};
@@ -52,12 +52,12 @@ inline std::optional<Fault> CheckScale(float scale) {
   return Fault{"scale", "a finite number", absl::StrCat(scale)};
 }
 
-// At -query_length every query stands before the first key.
+// At -query_length every query is before the first key.
 inline std::optional<Fault> CheckQueryOffset(std::int64_t query_offset, std::int64_t query_length) {
   return CheckRange("query_offset", query_offset, -query_length, kMaxPosition - query_length);
 }
 
-// One value for each sequence of a batch, or none at all.
+// One value for each sequence of a batch, or no values at all.
 inline std::optional<Fault> CheckEachSequence(absl::string_view field, absl::Span<const std::int64_t> values,
                                               std::int64_t batch, std::int64_t lowest, std::int64_t highest) {
   if (values.empty()) return std::nullopt;
@@ -66,19 +66,19 @@ inline std::optional<Fault> CheckEachSequence(absl::string_view field, absl::Spa
                  absl::StrCat(values.size(), " values")};
   }
   for (std::size_t i = 0; i < values.size(); ++i) {
-    if (values[i] >= lowest && values[i] <= highest) continue;  // there may be a million: words are for the bad one
+    if (values[i] >= lowest && values[i] <= highest) continue;  // up to a million values: build text only on failure
     return CheckRange(absl::StrCat(field, "[", i, "]"), values[i], lowest, highest);
   }
   return std::nullopt;
 }
 
-// query_lengths, key_lengths, key_starts: each at most `longest`.
+// For query_lengths, key_lengths and key_starts: each at most `longest`.
 inline std::optional<Fault> CheckLengths(absl::string_view field, absl::Span<const std::int64_t> lengths,
                                          std::int64_t batch, std::int64_t longest) {
   return CheckEachSequence(field, lengths, batch, 0, longest);
 }
 
-// `one` is whether query_offset is given.
+// `one`: query_offset is set.
 inline std::optional<Fault> CheckQueryOffsets(absl::Span<const std::int64_t> offsets, bool one, std::int64_t batch,
                                               std::int64_t query_length) {
   if (one && !offsets.empty()) {
@@ -87,10 +87,10 @@ inline std::optional<Fault> CheckQueryOffsets(absl::Span<const std::int64_t> off
   return CheckEachSequence("query_offsets", offsets, batch, -query_length, kMaxPosition - query_length);
 }
 
-// Of one sequence's key bits. key_length >= 1.
+// Bytes of key_bits for one sequence. key_length >= 1.
 inline std::int64_t KeyBitsBytes(std::int64_t key_length) { return (key_length - 1) / 8 + 1; }
 
-// `bytes` of key_bits. Both sizes are >= 1, and their product may overflow.
+// `bytes`: the size of key_bits. batch and key_length are >= 1; their product may overflow.
 inline std::optional<Fault> CheckKeyBits(std::size_t bytes, std::int64_t batch, std::int64_t key_length) {
   const auto row = static_cast<std::uint64_t>(KeyBitsBytes(key_length));
   if (bytes == 0 || (bytes % row == 0 && bytes / row == static_cast<std::uint64_t>(batch))) return std::nullopt;
@@ -99,12 +99,12 @@ inline std::optional<Fault> CheckKeyBits(std::size_t bytes, std::int64_t batch, 
                absl::StrCat(bytes, " bytes")};
 }
 
-// window_left, window_right.
+// For window_left and window_right.
 inline std::optional<Fault> CheckWindow(absl::string_view field, std::optional<std::int64_t> distance) {
   return distance.has_value() ? CheckRange(field, *distance, 0, kMaxPosition) : std::nullopt;
 }
 
-// `causal` is whether the call has a causal mask, as far as is known.
+// `causal`: the call has a causal mask, as far as the caller knows.
 inline std::optional<Fault> CheckPrefixLengths(absl::Span<const std::int64_t> lengths, bool causal, std::int64_t batch,
                                                std::int64_t key_length) {
   if (!causal && !lengths.empty()) {
@@ -113,7 +113,7 @@ inline std::optional<Fault> CheckPrefixLengths(absl::Span<const std::int64_t> le
   return CheckLengths("prefix_lengths", lengths, batch, key_length);
 }
 
-// Both sizes are >= 1, and their product may overflow.
+// heads and key_length are >= 1; their product may overflow.
 inline std::optional<Fault> CheckKeyBias(absl::Span<const float> bias, std::int64_t heads, std::int64_t key_length) {
   if (bias.empty()) return std::nullopt;
   const auto keys = static_cast<std::uint64_t>(key_length);
@@ -128,8 +128,8 @@ inline std::optional<Fault> CheckKeyBias(absl::Span<const float> bias, std::int6
   return std::nullopt;
 }
 
-// Sequences packed into rows, as query_segments and key_segments say it. `keys` may be empty where both lengths are the
-// same. Sizes are >= 1, and their products may overflow.
+// Sequences packed into rows, in the form of query_segments and key_segments. `keys` may be empty if both lengths are
+// the same. Sizes are >= 1; their products may overflow.
 inline std::optional<Fault> CheckSegments(absl::Span<const std::int64_t> queries, absl::Span<const std::int64_t> keys,
                                           std::int64_t batch, std::int64_t query_length, std::int64_t key_length) {
   if (queries.empty()) {
@@ -170,7 +170,7 @@ inline std::optional<Fault> CheckSegments(absl::Span<const std::int64_t> queries
   return keys.empty() ? std::nullopt : check("key_segments", keys, key_length);
 }
 
-// How much a call has of whatever else tells its sequences or keys apart. query_offset: 1 if it is given.
+// The number of values in each field that must not be set together with query_segments. query_offset: 1 if it is set.
 struct BesideSegments {
   std::size_t query_offset = 0;
   std::size_t query_offsets = 0;
@@ -183,7 +183,7 @@ struct BesideSegments {
   std::size_t kv_rows = 0;
 };
 
-// A call with query_segments has none of that.
+// A call with query_segments sets none of these fields.
 inline std::optional<Fault> CheckBesideSegments(const BesideSegments& others) {
   const std::pair<const char*, std::size_t> named[] = {{"query_offset", others.query_offset},
                                                        {"query_offsets", others.query_offsets},
@@ -200,7 +200,7 @@ inline std::optional<Fault> CheckBesideSegments(const BesideSegments& others) {
   return std::nullopt;
 }
 
-// `kv_batch` >= 1 sequences of keys and values.
+// `kv_batch` >= 1: the number of sequences of keys and values.
 inline std::optional<Fault> CheckKvRows(absl::Span<const std::int64_t> rows, std::int64_t kv_batch,
                                         std::int64_t batch) {
   if (rows.empty() && kv_batch != batch) {
@@ -209,7 +209,7 @@ inline std::optional<Fault> CheckKvRows(absl::Span<const std::int64_t> rows, std
   return CheckEachSequence("kv_rows", rows, batch, 0, kv_batch - 1);
 }
 
-// What a call names of a model. Each as the message has it: 0 or empty if it is unset.
+// The fields of a call that refer to a model, as in the message: 0 or empty if unset.
 struct ModelFields {
   absl::string_view model = {};
   std::uint64_t version = 0;
@@ -218,7 +218,7 @@ struct ModelFields {
   std::int64_t table_heads = 0;
 };
 
-// A call with BIAS_NONE names nothing of a model.
+// A call with BIAS_NONE sets none of these fields.
 inline std::optional<Fault> CheckNoModel(const ModelFields& fields) {
   const auto fault = [](const char* field, std::string got) {
     return Fault{field, "none with BIAS_NONE", std::move(got)};

@@ -1,7 +1,7 @@
-// What a gRPC name of a Unix socket means, for the server that listens there, for the memory that is shared beside it,
-// and for the client. gRPC's own server and client read some names differently (the server takes "unix://x/y" for /x/y
-// and "?" for a character; the client refuses the first and ends the path at the second): those are no names here.
-// Header-only, as the rest of the room.
+// What a gRPC name of a Unix socket means. Used by the server that listens on it, by the shared memory beside it, and
+// by the client. gRPC's own server and client read some names differently: for "unix://x/y", the server takes /x/y and
+// the client refuses; for a "?", the server takes it as a character and the client ends the path there. Such names are
+// not accepted here. Header-only, like the rest of this room.
 #pragma once
 
 #include <algorithm>
@@ -18,17 +18,17 @@
 
 namespace attnd::contract {
 
-// For messages: what a name of the unix scheme must be.
+// What a name of the unix scheme must be, for error messages.
 inline constexpr char kUnixNames[] =
     "unix:path or unix:///absolute/path, where %XX stands for a byte (%20 a space, %23 #, %25 %, %3F ?)";
 
 inline bool IsUnixName(absl::string_view name) { return absl::StartsWith(name, "unix:"); }
 
-// The path that a name of the unix scheme stands for; it may be relative. nullopt for other names and for those that
-// gRPC's server and client would read differently.
+// The path of a name of the unix scheme; it may be relative. Returns nullopt for other names, and for names that gRPC's
+// server and client read differently.
 inline std::optional<std::string> UnixPath(absl::string_view name) {
   if (!absl::ConsumePrefix(&name, "unix:")) return std::nullopt;
-  // What follows "//" up to the next "/" is a host in a URI, and a Unix socket has none.
+  // In a URI, the text between "//" and the next "/" is a host; a Unix socket has none.
   if (absl::ConsumePrefix(&name, "//") && !absl::StartsWith(name, "/")) return std::nullopt;
   std::string path;
   for (std::size_t i = 0; i < name.size(); ++i) {
@@ -48,7 +48,7 @@ inline std::optional<std::string> UnixPath(absl::string_view name) {
   return path;
 }
 
-// The spelling of a path that every gRPC client reads as that path.
+// The spelling of `path` that every gRPC client reads as that path.
 inline std::string UnixName(absl::string_view path) {
   std::string name = absl::StartsWith(path, "/") ? "unix://" : "unix:";
   for (const char byte : path) {

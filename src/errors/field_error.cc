@@ -11,16 +11,16 @@
 namespace attnd::errors {
 namespace {
 
-// Field, expected and got, with a NUL between them; Shown leaves none within.
+// The payload: field, expected and got, separated by NULs. Shown leaves no NUL in them.
 constexpr char kPayloadUrl[] = "attnd/field";
 constexpr char kSeparator = '\0';
 
-// HTTP/2 headers carry the message, and what it says, twice more in the details: all of it is to fit into the customary
-// 8 KiB.
+// HTTP/2 headers carry the message once and its contents twice more in the details; all three must fit into the usual
+// limit of 8 KiB.
 constexpr std::size_t kMaxFieldBytes = 200;
 constexpr std::size_t kMaxExpectedBytes = 400;
 constexpr std::size_t kMaxGotBytes = 200;
-// What a reader of files says names a file, a tensor and what is wrong.
+// Messages of the file readers name a file, a tensor and the problem.
 constexpr std::size_t kMaxBlamedBytes = 600;
 
 absl::Status Make(absl::StatusCode code, const contract::Fault& fault) {

@@ -1,9 +1,9 @@
-// Errors that one field of a request caused: the one place where they are made. The status's message says field,
-// expected and got in words; a payload has the same as data, for whoever hands the error on
-// (server/rpc turns it into attnd.v1.ErrorDetail).
+// Errors caused by one field of a request. All of them are made here. The message gives field, expected and got in
+// words; a payload holds the same three as data, for code that forwards the error (server/rpc turns it into
+// attnd.v1.ErrorDetail).
 //
-// Each room names fields in the words that it is given. Who knows more of the request's path adds it: a bias table's
-// "values" becomes "table.t5.values" where the table came from UploadTable.
+// Each room names a field as it knows it; a caller that knows more of the field's path prepends it: "values" of a bias
+// table becomes "table.t5.values" if the table came from UploadTable.
 #pragma once
 
 #include <optional>
@@ -15,9 +15,9 @@
 
 namespace attnd::errors {
 
-// The message is "field: expected ..., got ...", and FaultOf gives the three back. `code` is an error code. All three
-// are made printable (Shown), and `got`, which often comes from the caller, is cut if it is long. Thread-safe, as all
-// of these.
+// Makes the message "field: expected ..., got ..."; FaultOf returns the three. `code` is an error code. All three are
+// made printable and cut if they are long (Shown), since they often come from the caller. Thread-safe, like all
+// functions here.
 absl::Status FieldError(absl::StatusCode code, absl::string_view field, absl::string_view expected,
                         absl::string_view got);
 
@@ -32,18 +32,19 @@ inline absl::Status Refusal(const std::optional<contract::Fault>& fault) {
   return fault.has_value() ? InvalidField(fault->field, fault->expected, fault->got) : absl::OkStatus();
 }
 
-// The fault that one of these functions put into `status`; nullopt if there is none.
+// The fault that one of these functions put into `status`; nullopt if it has none.
 std::optional<contract::Fault> FaultOf(const absl::Status& status);
 
-// The same error with `prefix` before its field: Under("table.t5.", ...) makes "table.t5.values" of "values". A status
-// without a fault is returned as it is.
+// The same error with `prefix` before its field: Under("table.t5.", ...) turns "values" into "table.t5.values". A
+// status without a fault is returned unchanged.
 absl::Status Under(absl::string_view prefix, const absl::Status& status);
 
-// The same error with the field `to` where it is `from`, or where it is below `from` ("from.", "from["). Any other
-// status is returned as it is.
+// The same error with `to` in place of `from`, if the field is `from` or is below it ("from.", "from["). Any other
+// status is returned unchanged.
 absl::Status Renamed(absl::string_view from, absl::string_view to, const absl::Status& status);
 
-// An error of the code of `status` that blames `field`, whose value led to it: `status`'s message is what was got.
+// An error with the code of `status` that blames `field`: `got` is the message of `status`. Returns an OK status
+// unchanged.
 absl::Status Blame(absl::string_view field, absl::string_view expected, const absl::Status& status);
 
 }  // namespace attnd::errors

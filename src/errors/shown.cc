@@ -12,14 +12,14 @@ constexpr absl::string_view kCut = "...";
 
 unsigned ByteAt(absl::string_view text, std::size_t i) { return static_cast<unsigned char>(text[i]); }
 
-// Bytes of the UTF-8 character that `text` begins with; 0 if it begins with none.
+// Bytes of the UTF-8 character at the beginning of `text`; 0 if there is none.
 std::size_t CharacterLength(absl::string_view text) {
   if (text.empty()) return 0;
   const unsigned first = ByteAt(text, 0);
   if (first < 0x80) return 1;
   const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
   if (first < 0xc2 || first > 0xf4 || text.size() < length) return 0;
-  // The second byte's range keeps out longer forms than needed, surrogates, and what lies beyond U+10FFFF.
+  // The second byte's range excludes overlong forms, surrogates, and code points beyond U+10FFFF.
   const unsigned lowest = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
   const unsigned highest = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
   if (ByteAt(text, 1) < lowest || ByteAt(text, 1) > highest) return 0;
@@ -49,7 +49,7 @@ absl::string_view CutAtCharacter(absl::string_view text, std::size_t max_bytes) 
 
 std::string Shown(absl::string_view text, std::size_t max_bytes) {
   std::string shown;
-  std::size_t end_if_cut = 0;  // of the last character that leaves room for kCut
+  std::size_t end_if_cut = 0;  // end of the last character that leaves room for kCut
   while (!text.empty()) {
     const std::size_t length = CharacterLength(text);
     const bool printable = length > 1 || (length == 1 && ByteAt(text, 0) >= 0x20 && ByteAt(text, 0) != 0x7f);

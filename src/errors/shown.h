@@ -1,4 +1,4 @@
-// Text of a caller or of a file, as it may stand in a message or a line of the log.
+// Makes text from a caller or a file safe for an error message or a log line.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,12 @@ namespace attnd::errors {
 // Length in bytes of the longest prefix of `text` that is UTF-8 (RFC 3629) and ends with a whole character.
 std::size_t Utf8Prefix(absl::string_view text);
 
-// The longest prefix of at most `max_bytes` bytes that ends at the border of a character. Bytes that are no UTF-8 count
-// as a character each.
+// The longest prefix of at most `max_bytes` bytes that ends at a character boundary. Each byte that is not UTF-8 counts
+// as one character.
 absl::string_view CutAtCharacter(absl::string_view text, std::size_t max_bytes);
 
-// Printable UTF-8 of one line: control characters and bytes that are no UTF-8 as \xNN, the rest as it is. A result
-// longer than `max_bytes` is cut at the border of a character (never within a \xNN) and ends with "...". What this
-// returns it leaves as it is.
+// Returns `text` as one line of printable UTF-8: control characters and bytes that are not UTF-8 become \xNN. A result
+// longer than `max_bytes` is cut at a character boundary (never inside a \xNN) and ends with "...". Idempotent.
 std::string Shown(absl::string_view text, std::size_t max_bytes);
 
 }  // namespace attnd::errors

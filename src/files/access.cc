@@ -20,7 +20,7 @@
 namespace attnd::files {
 namespace {
 
-// "uid 0 (root)"; the number alone where it has no name, as in most containers.
+// "uid 0 (root)", or the number alone if it has no name, as in most containers.
 std::string UserInWords(uid_t uid) {
   passwd entry = {};
   passwd* found = nullptr;
@@ -37,14 +37,14 @@ bool InGroup(gid_t gid) {
   return std::find(groups.begin(), groups.end(), gid) != groups.end();
 }
 
-// The bits of 7 that the mode grants this process, by owner, group or others.
+// The permission bits (of 7) that the mode grants this process: the owner's, the group's or the others'.
 unsigned Granted(const struct stat& info) {
   if (info.st_uid == geteuid()) return (info.st_mode >> 6) & 7;
   if (InGroup(info.st_gid)) return (info.st_mode >> 3) & 7;
   return info.st_mode & 7;
 }
 
-// What denies access to `path`: it, or the last folder on the way to it that could be reached.
+// The object that denies access to `path`: `path` itself, or the last folder on the way to it that could be reached.
 struct Denying {
   std::string path;  // empty: `folder` itself
   struct stat info;
@@ -56,7 +56,7 @@ std::optional<Denying> FindDenying(int folder, const std::string& path) {
   for (std::size_t end = 0;;) {
     const std::string prefix = path.substr(0, end);
     if (prefix.empty()) {
-      // Of a folder that may not be searched even "." may not be opened.
+      // In a folder that may not be searched, even "." cannot be opened.
       if ((folder == AT_FDCWD ? stat(".", &info) : fstat(folder, &info)) != 0) return last;
     } else {
       const Descriptor found(openat(folder, prefix.c_str(), O_PATH | O_CLOEXEC));
@@ -68,7 +68,7 @@ std::optional<Denying> FindDenying(int folder, const std::string& path) {
   }
 }
 
-// "belongs to uid 0 (root) with mode 0600, and this process runs as uid 65532: ...". `needed` are the bits of 7.
+// "belongs to uid 0 (root) with mode 0600, and this process runs as uid 65532: ...". `needed`: permission bits (of 7).
 std::string InWords(const struct stat& info, unsigned needed) {
   std::string text =
       absl::StrFormat("belongs to %s with mode %04o, and this process runs as %s", UserInWords(info.st_uid),
@@ -77,14 +77,14 @@ std::string InWords(const struct stat& info, unsigned needed) {
     return absl::StrCat(text, ", whom the mode lets in: look for an access control list, SELinux or AppArmor");
   }
   absl::StrAppend(&text, ": chmod a+", S_ISDIR(info.st_mode) ? "rx" : "r", " or chown it");
-  // Nobody should run a server as root because of a file.
+  // Nobody should run a server as root because of one file.
   if (info.st_uid != 0 && info.st_uid != geteuid()) {
     absl::StrAppend(&text, ", or run as its owner (docker run --user ", info.st_uid, ":", info.st_gid, ")");
   }
   return text;
 }
 
-// The same of what denies access to `path`.
+// InWords for the object that denies access to `path`.
 std::string Explanation(const Denying& denying, const std::string& path) {
   if (denying.path == path) return absl::StrCat("it ", InWords(denying.info, S_ISDIR(denying.info.st_mode) ? 5 : 4));
   constexpr unsigned kSearch = 1;

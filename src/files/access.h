@@ -1,4 +1,4 @@
-// Why the system denies access to a file: whose it is, its mode, and who asks.
+// Explains why the system denies access to a file: its owner, its mode, and the user that asks.
 #pragma once
 
 #include <string>
@@ -7,11 +7,11 @@
 
 namespace attnd::files {
 
-// SystemError of an errno of opening `path`, relative to the folder that `folder` is a descriptor of (or AT_FDCWD); the
-// message begins with `shown`. Where permissions are at fault it goes on with what denies access (`path` itself, or the
-// folder on its way that may not be searched), whose that is, its mode, the user that this process runs as, and what
-// lets it in. A link to nothing is INVALID_ARGUMENT, and the message says that it is one. Looks the file up anew, so
-// call it right after the failure.
+// SystemError for an errno of opening `path`, relative to the folder with descriptor `folder` (or AT_FDCWD). The
+// message begins with `shown`. If permissions are at fault, it continues with the object that denies access (`path`
+// itself, or a folder on the way that may not be searched), its owner and mode, the user that this process runs as, and
+// how to grant access. A link to nothing is INVALID_ARGUMENT, and the message says that it is one. Examines the file
+// again, so call it right after the failure.
 absl::Status ExplainedOpenError(int error, int folder, const std::string& path, const std::string& shown);
 
 }  // namespace attnd::files

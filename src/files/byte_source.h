@@ -1,5 +1,5 @@
-// Random access to bytes that are read only where asked: a file, or memory. File readers take this, so that they never
-// read a whole checkpoint and can be tested without files.
+// Random access to bytes of a file or of memory; only the requested bytes are read. File readers take a ByteSource, so
+// that they never read a whole checkpoint and can be tested without files.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ class ByteSource {
  public:
   virtual ~ByteSource() = default;
 
-  // Bytes in all, when it was opened.
+  // Total size in bytes when the source was opened.
   virtual std::int64_t size() const = 0;
 
   // Fills `out` from byte `offset` on. Errors: OUT_OF_RANGE if [offset, offset + out.size()) is not inside [0, size()),
@@ -30,7 +30,7 @@ class ByteSource {
 // RESOURCE_EXHAUSTED (no file descriptors left).
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenFile(const std::string& path);
 
-// The same over an open file descriptor, which it takes over also when it fails. `path` is for messages.
+// The same for an open file descriptor. Takes ownership of it, also on failure. `path` is for messages.
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenDescriptor(int descriptor, const std::string& path);
 
 // Borrows `bytes`.

@@ -1,4 +1,4 @@
-// A file descriptor with an owner.
+// An owned file descriptor.
 #pragma once
 
 #include <unistd.h>
@@ -8,7 +8,7 @@
 
 namespace attnd::files {
 
-// Closes its descriptor when it goes; a negative one is none.
+// Closes its descriptor on destruction. A negative descriptor means that it holds none.
 class Descriptor {
  public:
   explicit Descriptor(int value) : value_(value) {}
@@ -18,10 +18,11 @@ class Descriptor {
 
   int get() const { return value_; }
 
-  // The descriptor, which the caller closes.
+  // Gives up the descriptor: the caller must close it.
   int Release() { return std::exchange(value_, -1); }
 
-  // Closes it now. False with errno if that fails: some file systems report a failed write only here.
+  // Closes the descriptor now. Returns false and sets errno on failure: some file systems report a failed write only
+  // here.
   bool Close() {
     const int value = Release();
     return value < 0 || close(value) == 0 || errno == EINTR;

@@ -9,7 +9,7 @@ namespace attnd::files {
 using Json = nlohmann::json;
 
 absl::StatusOr<JsonDocument> JsonBuilder::Parse(std::string_view text) {
-  // The parser takes a NUL for the end of its input and ignores what follows.
+  // The parser would take a NUL for the end of its input and ignore what follows.
   if (text.find('\0') != std::string_view::npos) return absl::InvalidArgumentError("holds a NUL byte");
   if (!Json::sax_parse(text, static_cast<nlohmann::json_sax<Json>*>(this))) {
     return absl::InvalidArgumentError(error_);
@@ -43,7 +43,7 @@ Json* JsonBuilder::Add(Json value) {
 
 bool JsonBuilder::Open(Json empty) {
   if (open_.size() >= max_depth_) return Fail(absl::StrCat("nested deeper than ", max_depth_));
-  // The place stays where it is: a parent gets no other child while this one is open.
+  // The pointer stays valid: the parent gets no other child while this one is open.
   open_.push_back(Add(std::move(empty)));
   return true;
 }

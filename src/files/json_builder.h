@@ -1,4 +1,4 @@
-// Builds a JSON value from the events of nlohmann's parser: what our dialects of JSON share.
+// Builds a JSON value from the events of nlohmann's parser. Shared by the two JSON dialects, strict and Python's.
 #pragma once
 
 #include <cstddef>
@@ -15,23 +15,23 @@ namespace attnd::files {
 
 enum class DuplicateKeys { kRefused, kLastCounts };
 
-// Parses one text. Iterative, however deep the text is.
+// Parses one text. Iterative, so the depth of the text does not use up the stack.
 class JsonBuilder : private nlohmann::json_sax<nlohmann::json> {
  public:
   JsonBuilder(int max_depth, DuplicateKeys duplicate_keys)
       : max_depth_(static_cast<std::size_t>(max_depth)), duplicate_keys_(duplicate_keys) {}
 
-  // One value and nothing after it. Errors: INVALID_ARGUMENT, saying where.
+  // Parses one value with nothing after it. Errors: INVALID_ARGUMENT, with the position.
   absl::StatusOr<JsonDocument> Parse(std::string_view text);
 
  protected:
-  // The value of a number with a fraction or exponent, whose text is `text`.
+  // Hook: returns the value to store for a number with a fraction or exponent, written as `text`.
   virtual double Float(double value, const std::string& /*text*/) { return value; }
 
  private:
   using Json = nlohmann::json;
 
-  // The events. Each returns false to stop the parser.
+  // The parser's events. Each returns false to stop the parser.
   bool null() override { return Add(nullptr) != nullptr; }
   bool boolean(bool value) override { return Add(value) != nullptr; }
   bool number_integer(std::int64_t value) override { return Add(value) != nullptr; }
@@ -47,7 +47,7 @@ class JsonBuilder : private nlohmann::json_sax<nlohmann::json> {
   bool parse_error(std::size_t position, const std::string& last_token,
                    const nlohmann::detail::exception& error) override;
 
-  // Puts a value where the parser stands; returns its place.
+  // Stores `value` at the parser's current place; returns a pointer to it.
   Json* Add(Json value);
   bool Open(Json empty);
   bool Close();

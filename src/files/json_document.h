@@ -1,4 +1,4 @@
-// A JSON value that goes without asking for memory.
+// A JSON value whose destructor allocates no memory.
 #pragma once
 
 #include <utility>
@@ -7,15 +7,16 @@
 
 namespace attnd::files {
 
-// Empties `value`, from the innermost values outward. Recurses as deep as it is nested.
+// Empties `value`, innermost values first. The recursion is as deep as the nesting.
 inline void Dismantle(nlohmann::json& value) {
   if (!value.is_structured()) return;
   for (nlohmann::json& child : value) Dismantle(child);
   value.clear();
 }
 
-// What the parsers return. nlohmann's destructor allocates, to be iterative, a list of what a value holds; where there
-// is no memory for that it ends the process. This one leaves it nothing to list. Nested as deep as the parser lets it.
+// What the parsers return. To be iterative, nlohmann's destructor allocates a list of the value's children, and ends
+// the process if that allocation fails. This class leaves it an empty value. Its recursion is bounded by the parsers'
+// limit on nesting.
 class JsonDocument : public nlohmann::json {
  public:
   JsonDocument() = default;

@@ -53,7 +53,7 @@ std::string FolderOf(const std::string& path) {
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
 
-// Where a file that is written to `path` stands, links followed, also one that leads to nothing yet.
+// The path that a file written to `path` gets, links followed, including a last link whose target does not exist yet.
 std::string Followed(std::string path) {
   for (int links = 0; links < kMaxLinks; ++links) {
     std::string target(PATH_MAX, '\0');
@@ -65,7 +65,7 @@ std::string Followed(std::string path) {
   return path;
 }
 
-// A new file beside its goal, under a name of its own, removed unless it is moved there.
+// A new file in the folder of `goal`, under a temporary name; removed unless it is moved to `goal`.
 class TemporaryFile {
  public:
   explicit TemporaryFile(const std::string& goal) : goal_(goal) {
@@ -87,7 +87,7 @@ class TemporaryFile {
   int error() const { return error_; }  // of creating it
   int descriptor() const { return descriptor_; }
 
-  // Owner and permissions as `old` has them.
+  // Gives the file the owner and permissions of `old`. Returns false if that fails.
   bool LooksLike(const struct stat& old) const {
     struct stat mine;
     if (fstat(descriptor_, &mine) != 0) return false;
@@ -109,7 +109,8 @@ class TemporaryFile {
   bool moved_ = false;
 };
 
-// Writes a new file in the place of `old`, or of nothing. nullopt if the old file cannot be replaced by one like it.
+// Writes a new file in the place of `old`, or where there was none. nullopt if the old file cannot be replaced by a
+// file like it.
 std::optional<absl::Status> Replace(const std::string& path, const struct stat* old, absl::Span<const Bytes> pieces) {
   const std::string goal = Followed(path);
   TemporaryFile file(goal);
@@ -126,7 +127,7 @@ std::optional<absl::Status> Replace(const std::string& path, const struct stat* 
   return WriteError(errno, path);
 }
 
-// Overwrites a regular file, once there is space for all of it.
+// Overwrites a regular file in place, after reserving space for all of it.
 absl::Status Overwrite(const std::string& path, const struct stat& old, absl::Span<const Bytes> pieces) {
   Descriptor file(open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
   if (file.get() < 0) return WriteError(errno, path);
@@ -140,7 +141,7 @@ absl::Status Overwrite(const std::string& path, const struct stat& old, absl::Sp
     }
   }
   if (absl::Status written = WriteAll(file.get(), pieces, path); !written.ok()) {
-    return ftruncate(file.get(), 0) == 0 ? written : WriteError(errno, path);  // no half of it
+    return ftruncate(file.get(), 0) == 0 ? written : WriteError(errno, path);  // leave no half-written file
   }
   if (ftruncate(file.get(), size) != 0 || fsync(file.get()) != 0 || !file.Close()) return WriteError(errno, path);
   return absl::OkStatus();
@@ -153,8 +154,8 @@ absl::Status WriteThrough(const std::string& path, absl::Span<const Bytes> piece
   return file.Close() ? absl::OkStatus() : WriteError(errno, path);
 }
 
-// The standard stream that `there` is, if it is a file or pipe: opened by name, a file would be overwritten from its
-// beginning. -1 if it is none.
+// The standard stream that `there` is, if it is a file, pipe or socket; -1 if it is none. Opened by its name instead, a
+// file would be overwritten from the beginning.
 int StandardStream(const struct stat& there) {
   if (!S_ISREG(there.st_mode) && !S_ISFIFO(there.st_mode) && !S_ISSOCK(there.st_mode)) return -1;
   for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) {
@@ -188,7 +189,8 @@ absl::Status WriteFile(const std::string& path, absl::Span<const Bytes> pieces) 
         absl::StrCat("cannot write ", path, ": it is a ", S_ISDIR(old.st_mode) ? "folder" : "socket"));
   }
   if (!S_ISREG(old.st_mode)) return WriteThrough(path, pieces);
-  // Whoever may write the folder could replace a file that is write-protected; no usual tool does.
+  // Without this check, a user who may write to the folder would replace a write-protected file. The usual tools do
+  // not.
   if (faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) return WriteError(errno, path);
   if (old.st_nlink == 1) {
     if (std::optional<absl::Status> replaced = Replace(path, &old, pieces)) return *replaced;

@@ -1,4 +1,4 @@
-// Writing a result where the user said.
+// Writes a result where the user asked for it.
 #pragma once
 
 #include <cstddef>
@@ -12,24 +12,23 @@ namespace attnd::files {
 
 using Bytes = absl::Span<const std::byte>;
 
-// Writes `pieces`, one after the other, to `path`; "-" is standard output. Otherwise what happens depends on what
-// stands there, links followed:
-// - nothing: a new file appears when it is complete and on disk, and not before;
-// - a regular file: the same, with the old file's owner and permissions. Where that cannot be done (it has several
-//   names, another owner, or stands in a folder that cannot be written) its space is reserved, and it is overwritten in
-//   place;
-// - a file or pipe that is this process's standard output or error: they are written there, after what was;
-// - a device, FIFO or terminal: they are written to it.
-// Descriptors that do not block are waited for. Nothing but a regular file is ever replaced. A regular file is left as
-// it was if there is no space for the new one. Errors: those of WriteError; INVALID_ARGUMENT for a folder or a socket.
+// Writes `pieces`, one after the other, to `path`; "-" is standard output. Otherwise the behaviour depends on what is
+// at `path`, links followed:
+// - nothing: a new file appears once it is complete and on disk, and not before;
+// - a regular file: the same, with the old file's owner and permissions. If that is not possible (the file has several
+//   names or another owner, or its folder cannot be written), space is reserved and the file is overwritten in place;
+// - this process's standard output or error, as a file, pipe or socket: `pieces` are written to that stream, after
+//   earlier output;
+// - a device, FIFO or terminal: `pieces` are written to it.
+// Waits on non-blocking descriptors. Replaces nothing but regular files. A regular file stays as it was if there
+// is no space for the new one. Errors: those of WriteError; INVALID_ARGUMENT for a folder or any other socket.
 absl::Status WriteFile(const std::string& path, absl::Span<const Bytes> pieces);
 
 // Whether WriteFile writes `path` to standard output.
 bool IsStandardOutput(const std::string& path);
 
-// What an errno of open(), write() or rename() says, as a status that names `name`: NOT_FOUND (no such folder),
-// PERMISSION_DENIED, RESOURCE_EXHAUSTED (the disk is full, the file too large, no descriptors), else
-// FAILED_PRECONDITION.
+// The status for an errno of open(), write() or rename(); the message names `name`: NOT_FOUND (no such folder),
+// PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full, file too large, no descriptors), otherwise FAILED_PRECONDITION.
 absl::Status WriteError(int error, std::string_view name);
 
 }  // namespace attnd::files

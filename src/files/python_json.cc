@@ -16,8 +16,8 @@
 namespace attnd::files {
 namespace {
 
-// Numbers that stand for what the parser does not know. Numbers, so that they are refused as keys; and of an exponent
-// that nobody writes.
+// Numbers that stand for words the parser does not know. They are numbers so that they are refused as keys, and have
+// exponents that nobody writes.
 struct Word {
   absl::string_view word;
   absl::string_view number;
@@ -46,7 +46,7 @@ bool IsOfNumber(char c) {
   return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '+';
 }
 
-// JSON's grammar, for a number that the parser does not take because it is too large.
+// Whether `text` is a number in JSON's grammar. Needed for numbers that the parser refuses because they are too large.
 bool IsNumber(absl::string_view text) {
   const auto digits = [&text] {
     const auto end = std::find_if_not(text.begin(), text.end(),
@@ -72,7 +72,7 @@ bool IsNumber(absl::string_view text) {
   return text.empty();
 }
 
-// `token`, a run of the characters of numbers and words, as the parser takes it.
+// `token`, a run of characters of numbers and words, in a form that the parser accepts.
 std::string Token(absl::string_view token) {
   for (const Word& word : kWords) {
     if (token == word.word) return std::string(word.number);
@@ -84,14 +84,15 @@ std::string Token(absl::string_view token) {
   return std::string(token);
 }
 
-// The UTF-16 unit that an escape at the beginning of `text` stands for; 0 if there is none.
+// The UTF-16 unit of a \u escape at the beginning of `text`; 0 if there is none.
 unsigned Unit(absl::string_view text) {
   unsigned unit = 0;
   if (text.size() < 6 || !absl::StartsWith(text, "\\u")) return 0;
   return absl::SimpleHexAtoi(text.substr(2, 4), &unit) && text[2] != '0' ? unit : 0;
 }
 
-// The escape at the beginning of `text`, moved to `out`: half of a surrogate pair alone becomes U+FFFD.
+// Copies the escape at the beginning of `text` to `out`, and returns its size in `text`. Half of a surrogate pair alone
+// becomes U+FFFD.
 std::size_t CopyEscape(absl::string_view text, std::string& out) {
   const unsigned unit = Unit(text);
   const bool high = unit >= 0xD800 && unit < 0xDC00;
@@ -106,8 +107,8 @@ std::size_t CopyEscape(absl::string_view text, std::string& out) {
   return whole.size();
 }
 
-// `text` with the same meaning in what the parser takes. Only words, large numbers and escapes change; whether the rest
-// is JSON is the parser's to say.
+// `text` rewritten, with the same meaning, for the parser. Only words, large numbers and escapes change; the parser
+// decides whether the rest is JSON.
 std::string AsParserTakesIt(absl::string_view text) {
   std::string out;
   out.reserve(text.size());

@@ -17,8 +17,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-// {name: {dtype, shape: [...], data_offsets: [...]}} is three levels deep; a tensor may have further fields of any
-// kind.
+// {name: {dtype, shape: [...], data_offsets: [...]}} is three levels deep; a tensor may have other fields of any kind.
 constexpr int kMaxDepth = 64;
 constexpr std::int64_t kLengthBytes = 8;
 
@@ -26,7 +25,7 @@ absl::Status Invalid(absl::string_view tensor, absl::string_view problem) {
   return absl::InvalidArgumentError(absl::StrCat("tensor \"", tensor, "\": ", problem));
 }
 
-// A JSON number as a count; nullopt if it is no integer in [0, 2^63).
+// A JSON number as a count; nullopt if it is not an integer in [0, 2^63).
 std::optional<std::int64_t> Count(const Json& value) {
   if (!value.is_number_unsigned()) return std::nullopt;
   const std::uint64_t count = value.get<std::uint64_t>();
@@ -46,14 +45,14 @@ std::optional<std::vector<std::int64_t>> Counts(const Json& value) {
   return counts;
 }
 
-// Bytes of `elements` elements of `bits` bits; nullopt if too many, or no whole number of bytes.
+// Bytes of `elements` elements of `bits` bits; nullopt if they overflow or are not a whole number of bytes.
 std::optional<std::int64_t> BytesOf(std::int64_t elements, int bits) {
   const std::optional<std::int64_t> all_bits = tensor::CheckedProduct({elements, bits});
   if (!all_bits || *all_bits % 8 != 0) return std::nullopt;
   return *all_bits / 8;
 }
 
-// One entry of the header. Its offset is still counted from the end of the header.
+// One entry of the header. The result's offset counts from the end of the header.
 absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& entry) {
   if (!entry.is_object()) return Invalid(name, "expected an object");
   const auto dtype = entry.find("dtype");
@@ -77,7 +76,7 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& en
   const std::int64_t begin = (*range)[0];
   const std::int64_t end = (*range)[1];
   if (end < begin) return Invalid(name, absl::StrCat("data_offsets: expected a range, got ", begin, " to ", end));
-  // Of an unknown dtype the range alone is known.
+  // For an unknown dtype, the range cannot be checked against the shape.
   if (const std::optional<int> bits = SafetensorsBits(tensor.dtype)) {
     const std::optional<std::int64_t> bytes = BytesOf(*elements, *bits);
     if (!bytes) return Invalid(name, "shape: the product of the dims is too large, or no whole number of bytes");
@@ -93,7 +92,7 @@ absl::StatusOr<StoredTensor> ParseTensor(const std::string& name, const Json& en
 
 absl::StatusOr<std::map<std::string, std::string, std::less<>>> ParseMetadata(const Json& object) {
   std::map<std::string, std::string, std::less<>> metadata;
-  if (object.is_null()) return metadata;  // as the format's own reader has it
+  if (object.is_null()) return metadata;  // as in the format's own reader
   if (!object.is_object()) return absl::InvalidArgumentError("__metadata__: expected an object of strings");
   for (const auto& [key, value] : object.items()) {
     if (!value.is_string()) {
@@ -104,7 +103,7 @@ absl::StatusOr<std::map<std::string, std::string, std::less<>>> ParseMetadata(co
   return metadata;
 }
 
-// The tensors must cover the data exactly: no hole, no overlap, nothing behind the last.
+// The tensors must cover the data exactly: no gap, no overlap, nothing after the last one.
 absl::Status CheckCover(const std::map<std::string, StoredTensor, std::less<>>& tensors, std::int64_t data_bytes) {
   struct Piece {
     std::int64_t begin;

@@ -15,15 +15,14 @@ namespace attnd::files {
 
 struct TensorToWrite {
   std::string name;
-  std::string dtype;  // as safetensors names it
+  std::string dtype;  // in safetensors' spelling
   std::vector<std::int64_t> shape;
   absl::Span<const std::byte> bytes;  // borrowed
 };
 
-// The bytes before the tensors': length and header, padded so that data begins at a multiple of 8. `tensors` stand in
-// the order that their data will be written in. Errors: INVALID_ARGUMENT for a name that is given twice, empty,
-// reserved
-// ("__metadata__") or not UTF-8, an unknown dtype, bytes that do not match the shape.
+// The bytes before the tensors' data: length and header, padded so that the data begins at a multiple of 8. `tensors`
+// are in the order in which their data will be written. Errors: INVALID_ARGUMENT for a name that is repeated, empty,
+// reserved ("__metadata__") or not UTF-8, an unknown dtype, or bytes that do not match the shape.
 absl::StatusOr<std::string> SafetensorsHeader(absl::Span<const TensorToWrite> tensors,
                                               const std::map<std::string, std::string>& metadata);
 

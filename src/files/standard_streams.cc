@@ -16,7 +16,8 @@ absl::Status WriteStandardOutput(std::string_view text) {
 void HoldStandardStreams() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
-    // The lowest free number, and open for neither reading nor writing, also where it is opened again by its name.
+    // Takes the lowest free number. O_PATH: can be neither read nor written, not even when opened again by its /proc
+    // name.
     open("/", O_PATH | O_DIRECTORY);
   }
 }

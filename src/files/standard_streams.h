@@ -1,4 +1,4 @@
-// Standard output as it should be used: what cannot be written is an error, and what was closed stays closed.
+// Safe use of the standard streams: a failed write is an error, and a stream that was closed at the start stays closed.
 #pragma once
 
 #include <string_view>
@@ -7,12 +7,12 @@
 
 namespace attnd::files {
 
-// Writes all of `text` to standard output, also where that does not block. Errors: see WriteError (output_file.h).
+// Writes all of `text` to standard output, even if it is non-blocking. Errors: see WriteError (output_file.h).
 absl::Status WriteStandardOutput(std::string_view text);
 
-// For the beginning of main. A program that was started without standard input, output or error would get its first
-// files and sockets under their numbers, and what is printed would go there. This keeps their places: reading and
-// writing them fails with EBADF.
+// Call it at the beginning of main. In a program started without standard input, output or error, the first files and
+// sockets would get their descriptor numbers, and printed text would end up there. This occupies those numbers with
+// descriptors that fail with EBADF on reads and writes.
 void HoldStandardStreams();
 
 }  // namespace attnd::files

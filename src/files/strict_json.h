@@ -1,4 +1,4 @@
-// JSON as strictly as a file that describes memory needs it.
+// Strict JSON, for files that describe memory.
 #pragma once
 
 #include <string_view>
@@ -8,9 +8,9 @@
 
 namespace attnd::files {
 
-// Parses one JSON value and nothing after it. Refuses, beyond what JSON itself does: a key given twice in one object,
-// nesting deeper than `max_depth`, strings that are not UTF-8, numbers that double cannot hold. Errors:
-// INVALID_ARGUMENT, saying where.
+// Parses one JSON value with nothing after it. Beyond JSON's own rules, refuses a repeated key in an object, nesting
+// deeper than `max_depth`, strings that are not UTF-8, and numbers that a double cannot hold. Errors: INVALID_ARGUMENT,
+// with the position.
 absl::StatusOr<JsonDocument> ParseStrictJson(std::string_view text, int max_depth);
 
 }  // namespace attnd::files

@@ -1,4 +1,4 @@
-// What the system says of a file, as a status.
+// Turns the system's errors on files into statuses.
 #pragma once
 
 #include <string>
@@ -7,9 +7,9 @@
 
 namespace attnd::files {
 
-// The status of an errno of opening, reading, writing or renaming a file: NOT_FOUND (no such file or folder),
-// PERMISSION_DENIED, RESOURCE_EXHAUSTED (no descriptors or memory, a full disk, a file too large), otherwise
-// `otherwise`. Its message is `what`, a colon, and the system's words.
+// The status for an errno of opening, reading, writing or renaming a file: NOT_FOUND (no such file or folder),
+// PERMISSION_DENIED, RESOURCE_EXHAUSTED (no descriptors or memory, disk full, file too large), otherwise `otherwise`.
+// The message is `what`, a colon, and the system's text.
 absl::Status SystemError(int error, const std::string& what, absl::StatusCode otherwise);
 
 }  // namespace attnd::files

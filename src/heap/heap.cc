@@ -23,14 +23,14 @@ namespace {
 
 using memory::kHugePageBytes;
 
-// The addresses that are reserved at a time. Memory is taken only as it is used, but for the accounting of a system
-// that refuses to overcommit (vm.overcommit_memory = 2).
+// Address space reserved at a time. Memory is used only when it is touched, except in the accounting of a system that
+// refuses to overcommit (vm.overcommit_memory = 2).
 constexpr std::size_t kReservedBytes = std::size_t{256} << 20;
 
 std::size_t RoundUp(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
 
-// Where tcmalloc gets its memory from. It asks under a lock of its own and never hands memory back here: it tells the
-// system which pages it does not need (MADV_DONTNEED), and uses the addresses again.
+// Where tcmalloc gets its memory. tcmalloc calls it under its own lock and never returns memory to it: it tells the
+// system which pages it does not need (MADV_DONTNEED) and reuses the addresses.
 class HugePageSource final : public SysAllocator {
  public:
   void* Alloc(std::size_t size, std::size_t* actual_size, std::size_t alignment) override {
@@ -47,7 +47,7 @@ class HugePageSource final : public SysAllocator {
  private:
   bool Reserve(std::size_t size) {
     const std::size_t reserved = std::max(size, kReservedBytes);
-    // No address space for a reservation, as with `ulimit -v`: what is asked for may still fit.
+    // If there is no address space for a whole reservation, as with `ulimit -v`, the requested size may still fit.
     return Map(reserved) || Map(size);
   }
 
@@ -58,7 +58,7 @@ class HugePageSource final : public SysAllocator {
     const std::size_t past = reinterpret_cast<std::uintptr_t>(mapping) % kHugePageBytes;
     next_ = static_cast<std::byte*>(mapping) + (past == 0 ? 0 : kHugePageBytes - past);
     left_ = size;
-    // Without huge pages the heap works all the same; attnd reports it (server/app/main.cc).
+    // The heap also works without huge pages; attnd reports their absence (server/app/main.cc).
     madvise(next_, left_, MADV_HUGEPAGE);
     return true;
   }
@@ -76,10 +76,10 @@ std::size_t Property(const char* name) {
 }  // namespace
 
 void Configure() {
-  // Lives as long as the process, and must not come from the heap that it feeds.
+  // Lives as long as the process, and must not be allocated from the heap that it feeds.
   alignas(HugePageSource) static std::byte memory[sizeof(HugePageSource)];
   MallocExtension::instance()->SetSystemAllocator(new (memory) HugePageSource);
-  // By default every few freed pages cost a call to the system, and are faulted in again by the next message.
+  // By default, tcmalloc makes a system call every few freed pages, and the next message faults those pages in again.
   MallocExtension::instance()->SetMemoryReleaseRate(0);
 }
 

@@ -1,4 +1,4 @@
-// Gives memory back that calls no longer need.
+// Returns memory that calls no longer need to the system.
 #pragma once
 
 #include <array>
@@ -13,8 +13,8 @@
 
 namespace attnd::heap {
 
-// How much free memory is worth keeping: what calls held at once during the last kIntervals intervals, twice, since
-// gRPC holds messages before and after the calls do, and a floor. Not thread-safe.
+// How much free memory to keep: twice the most that calls held at once during the last kIntervals intervals, at least
+// kFloorBytes. Twice, because gRPC holds messages before and after the calls do. Not thread-safe.
 class KeptMemory {
  public:
   static constexpr std::size_t kIntervals = 6;
@@ -29,8 +29,8 @@ class KeptMemory {
   std::size_t next_ = 0;
 };
 
-// A thread that keeps the heap to that, once an interval: 35 seconds after a burst the floor is left of it. The thread
-// ends with the object. Has no thread where the heap's GiveBack does nothing.
+// A thread that trims the heap to KeptMemory once per interval: 35 seconds after a burst, only the floor is kept. The
+// destructor ends the thread. Starts no thread if tcmalloc is not in force.
 class Trimmer {
  public:
   static constexpr absl::Duration kInterval = absl::Seconds(5);

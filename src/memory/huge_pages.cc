@@ -61,7 +61,7 @@ double HugeFraction(const void* data, std::size_t bytes) {
 double HugeFractionOfHeap(std::size_t bytes) {
   const std::unique_ptr<std::byte[]> block(new (std::nothrow) std::byte[bytes]);
   if (block == nullptr) return 0;
-  // volatile: a compiler may leave out what is written to memory that is freed unread.
+  // volatile: the compiler may drop writes to memory that is freed without being read.
   volatile std::byte* const touched = block.get();
   constexpr std::size_t kPageBytes = 4096;
   for (std::size_t at = 0; at < bytes; at += kPageBytes) touched[at] = std::byte{1};

@@ -5,7 +5,7 @@
 namespace attnd::memory {
 
 void Account::GiveBack(std::int64_t bytes) {
-  // In this order a taker sees too much for a moment, never too little.
+  // In this order, a concurrent Take may see too many bytes held for a moment, never too few.
   totals_->used.fetch_sub(bytes, std::memory_order_relaxed);
   held_.fetch_sub(bytes, std::memory_order_relaxed);
   totals_->given_back.fetch_add(bytes, std::memory_order_relaxed);
@@ -39,7 +39,7 @@ std::shared_ptr<Account> Ledger::AccountOf(absl::string_view peer) {
 }
 
 void Ledger::ForgetUnused() {
-  // References are copied from the map under its lock, or from another reference: the last one stays the last.
+  // References are copied only from the map, under its lock, or from another reference. So a use count of 1 stays 1.
   std::erase_if(accounts_, [](const Accounts::value_type& entry) { return entry.second.use_count() == 1; });
   forget_at_ = std::max<std::size_t>(64, 2 * accounts_.size());
 }
@@ -47,12 +47,12 @@ void Ledger::ForgetUnused() {
 std::variant<Ticket, LedgerRefusal> Ledger::Take(std::shared_ptr<Account> account, std::int64_t bytes,
                                                  std::int64_t beside) {
   if (beside > most_for_one_ || bytes > most_for_one_ - beside) return RefuseForGood(*account, bytes + beside);
-  // First for the peer: threads that take for it at once see each other, so that together they stay within its share.
-  // A take that is then refused may let another one of the same peer be refused with it, and nobody else's.
+  // Adds to the peer first: concurrent takes for the same peer see each other, so together they stay within its share.
+  // A take that is then refused may cause another of the same peer to be refused, but none of another peer.
   const std::int64_t held = account->held_.fetch_add(bytes, std::memory_order_relaxed);
   std::int64_t used = totals_->used.load(std::memory_order_relaxed);
   do {
-    // What other threads are taking for the peer is in `held`, and may not be in `used` yet.
+    // Bytes that other threads are taking for this peer are in `held` and may not be in `used` yet.
     const std::int64_t free_after = options_.total - std::max(used, held) - bytes;
     if (free_after < 0 || (options_.shares && held > free_after - bytes)) {
       account->held_.fetch_sub(bytes, std::memory_order_relaxed);
@@ -84,7 +84,7 @@ LedgerRefusal Ledger::Refuse(const Account& account, std::int64_t bytes, std::in
   const bool total = bytes > free;
   (total ? refused_by_total_ : refused_by_share_).fetch_add(1, std::memory_order_relaxed);
   refusal.reason = total ? Reason::kTotal : Reason::kShare;
-  // Each byte that the peer takes is one more that it holds and one less that is free.
+  // Each byte that the peer takes adds one to what it holds and removes one from what is free.
   const std::int64_t may_take = std::max<std::int64_t>(0, (free - refusal.held) / 2);
   refusal.most = total ? options_.total : refusal.held + may_take;
   const std::int64_t missing = bytes - (options_.shares ? may_take : free);

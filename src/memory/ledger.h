@@ -1,4 +1,5 @@
-// The bytes that requests, their results and everything between may hold together: one total, an account for each peer.
+// The ledger: limits the bytes that requests, their results and intermediate data hold together. One total, and one
+// account per peer.
 #pragma once
 
 #include <atomic>
@@ -22,7 +23,7 @@ namespace attnd::memory {
 
 class Ledger;
 
-// What one peer holds. Made by a Ledger, which it may outlive.
+// The bytes that one peer holds. Made by a Ledger, which it may outlive.
 class Account {
   struct Totals;
 
@@ -34,7 +35,7 @@ class Account {
   friend class Ledger;
   friend class Ticket;
 
-  // Of all accounts of a ledger.
+  // Shared by all accounts of a ledger.
   struct alignas(64) Totals {
     std::atomic<std::int64_t> used{0};
     std::atomic<std::int64_t> peak{0};
@@ -48,8 +49,8 @@ class Account {
   const std::shared_ptr<Totals> totals_;
 };
 
-// Bytes taken from a ledger for one peer; gives them back when destroyed. Empty by default. May outlive its ledger.
-// Thread-compatible.
+// A reservation: bytes taken from a ledger for one peer, given back on destruction. Empty by default. May outlive its
+// ledger. Thread-compatible.
 class [[nodiscard]] Ticket {
  public:
   Ticket() = default;
@@ -65,11 +66,11 @@ class [[nodiscard]] Ticket {
 
   std::int64_t bytes() const { return bytes_; }
 
-  // Gives a part back: 0 to bytes().
+  // Gives back `bytes` of the ticket's bytes: 0 to bytes().
   void GiveBack(std::int64_t bytes);
-  // A ticket of its own for a part: 0 to bytes(). Nothing is given back between.
+  // Moves `bytes`, 0 to bytes(), into a ticket of their own. They stay reserved throughout.
   Ticket Split(std::int64_t bytes);
-  // Takes over the bytes of another ticket of the same account, or of an empty one.
+  // Takes over the bytes of `other`, which is empty or of the same account.
   void Add(Ticket other);
 
  private:
@@ -79,7 +80,7 @@ class [[nodiscard]] Ticket {
   std::int64_t bytes_ = 0;
 };
 
-// Why bytes were not given.
+// Why bytes were refused.
 struct LedgerRefusal {
   enum class Reason : std::uint8_t {
     kNever,  // more than one peer can ever have
@@ -87,18 +88,19 @@ struct LedgerRefusal {
     kShare,  // the peer would hold more than what stays free
   };
   Reason reason = Reason::kNever;
-  std::int64_t asked = 0;  // with kNever: and held by the same request
+  std::int64_t asked = 0;  // with kNever, includes what the same request holds already
   std::int64_t held = 0;   // by the peer
   std::int64_t used = 0;   // by all
-  // The bound that was met: what one peer can ever have, the total, or what the peer may hold now.
+  // The limit that was exceeded: the most one peer can ever hold, the total, or the most this peer may hold now.
   std::int64_t most = 0;
-  // When as many bytes may be there, by how fast bytes came back lately; 0 with kNever.
+  // Estimated time until that much is free, from the recent rate at which bytes were given back; 0 with kNever.
   std::chrono::milliseconds come_back{0};
 };
 
-// A peer may hold at most as much as is free once it has taken: alone half of the total, beside others less. So whoever
-// holds most is refused first, and a peer that came first leaves room for those that come later: while it holds its
-// half, the next may have a quarter (a dynamic threshold with alpha = 1, as switches share their buffers).
+// After a take, a peer may hold at most as much as is still free: half of the total if it is alone, less if others hold
+// bytes. So the peer that holds most is refused first, and the first peer leaves room for later ones: while it holds
+// its half, the next may take a quarter. This is a dynamic threshold with alpha = 1, as switches use to share their
+// buffers.
 //
 // Thread-safe. Take and Ticket's destructor are a handful of atomic operations (`attnd_bench ledger`).
 class Ledger {
@@ -110,10 +112,10 @@ class Ledger {
   // What is held now, and what was refused since the start.
   struct Usage {
     std::int64_t total = 0;
-    std::int64_t most_for_one = 0;  // that one peer can have
+    std::int64_t most_for_one = 0;  // the most that one peer can hold
     std::int64_t used = 0;
     std::int64_t peak = 0;   // the most that was held at once
-    std::int64_t peers = 0;  // that hold something
+    std::int64_t peers = 0;  // peers that hold something
     std::int64_t largest_peer = 0;
     std::int64_t refused_by_total = 0;
     std::int64_t refused_by_share = 0;
@@ -124,27 +126,27 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  // The account of the peer that is called so. It is forgotten some time after nobody holds it, or a ticket of it.
+  // The account of the peer with this name. It may be forgotten once no pointer and no ticket refers to it.
   std::shared_ptr<Account> AccountOf(absl::string_view peer) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Takes `bytes` >= 0 for the owner of `account`, which is of this ledger, or nothing. `beside`: what the same request
-  // holds already, so that one which can never have all that it needs is told so.
+  // Takes all of `bytes` >= 0 for `account`, which is of this ledger, or nothing. `beside`: the bytes that the same
+  // request holds already; if both together can never fit, the refusal is kNever.
   std::variant<Ticket, LedgerRefusal> Take(std::shared_ptr<Account> account, std::int64_t bytes,
                                            std::int64_t beside = 0);
 
   std::int64_t total() const { return options_.total; }
   bool shares() const { return options_.shares; }
-  // The most that one peer can have: half of the total, or all of it where there are no shares.
+  // The most that one peer can hold: half of the total, or all of it without shares.
   std::int64_t most_for_one() const { return most_for_one_; }
 
   // Bytes that tickets hold now.
   std::int64_t used_bytes() const { return totals_->used.load(std::memory_order_relaxed); }
 
-  // The most bytes held at once since this was last called, or since the start. What is held now counts for the next
-  // call too. For one caller.
+  // The most bytes held at once since the last call, or since the start. Bytes that are held now also count for the
+  // next call. For one caller only.
   std::int64_t TakePeakBytes();
 
-  // Looks at every account: for a report, not for every call.
+  // Visits every account: for reports, not for every call.
   Usage GetUsage() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -162,7 +164,7 @@ class Ledger {
   const Options options_;
   const std::int64_t most_for_one_;
   const std::shared_ptr<Account::Totals> totals_ = std::make_shared<Account::Totals>();  // shared with the accounts
-  std::atomic<std::int64_t> highest_{0};                                                 // of the peaks that were taken
+  std::atomic<std::int64_t> highest_{0};  // the highest peak that TakePeakBytes has returned
   std::atomic<std::int64_t> refused_by_total_{0};
   std::atomic<std::int64_t> refused_by_share_{0};
   std::atomic<std::int64_t> refused_as_never_fitting_{0};

@@ -10,7 +10,7 @@ namespace {
 
 std::atomic<bool> through{false};
 
-// Never destroyed: threads may still end calls while the process ends.
+// Never destroyed: threads may still end calls while the process exits.
 const absl::Status& MadeOnce() {
   static const auto* const error =
       new absl::Status(absl::ResourceExhaustedError("the server has no memory for this call"));
@@ -22,7 +22,7 @@ absl::Status NoThread() {
       [] { return absl::ResourceExhaustedError("the system has no room for a thread of the server"); });
 }
 
-// Before there is anything to run out of memory.
+// Creates it before memory can run out.
 [[maybe_unused]] const absl::Status& made_at_start = MadeOnce();
 
 }  // namespace

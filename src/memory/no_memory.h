@@ -1,10 +1,10 @@
-// Where an allocation that fails becomes an ordinary error.
+// Turns a failed allocation into an ordinary error.
 //
-// Nothing in this project throws, but the standard library, Abseil and protobuf do where there is no memory
-// (std::bad_alloc) or where a container would grow beyond what it can count (std::length_error). Such an exception must
-// not leave our code: gRPC would take it for a method that does not exist, and never end the call; out of a thread's
-// function, or of a stop callback, it ends the process. So it is caught where control enters our code from a library or
-// a thread, by CatchNoMemory and nowhere else, and what happens between the two relies on destructors alone.
+// This project throws no exceptions of its own. The standard library, Abseil and protobuf throw when there is no memory
+// (std::bad_alloc) or when a container would exceed its maximum size (std::length_error). Such an exception must not
+// leave our code: gRPC would treat it as a method that does not exist and never end the call, and from a thread's
+// function or a stop callback it ends the process. So CatchNoMemory, and nothing else, catches it where a library or a
+// thread enters our code. The code in between relies on destructors alone.
 #pragma once
 
 #include "absl/functional/function_ref.h"
@@ -12,19 +12,20 @@
 
 namespace attnd::memory {
 
-// RESOURCE_EXHAUSTED, "the server has no memory for this call". Made before main; a copy allocates nothing.
+// RESOURCE_EXHAUSTED, "the server has no memory for this call". Created before main; copying it allocates nothing.
 // Thread-safe.
 const absl::Status& NoMemoryError();
 
-// What `run` returns, or NoMemoryError() where an allocation in it failed; RESOURCE_EXHAUSTED too where the system has
-// no room for a thread (std::system_error). Costs nothing where none fails. An error's text is memory too:
-// CatchNoMemory([] { return absl::CancelledError("..."); }) is an error in any case. Thread-safe.
+// Returns what `run` returns, or NoMemoryError() if an allocation in it fails. Returns RESOURCE_EXHAUSTED too if the
+// system cannot start a thread (std::system_error). Costs nothing if nothing fails. The text of an error needs memory
+// as well: CatchNoMemory([] { return absl::CancelledError("..."); }) returns an error in any case. Thread-safe.
 absl::Status CatchNoMemory(absl::FunctionRef<absl::Status()> run);
 
-// The same for what has no status of its own.
+// The same for code that returns no status.
 absl::Status CatchNoMemoryIn(absl::FunctionRef<void()> run);
 
-// Lets the exceptions through, so that a test sees what happens then. For tests; not while anything else runs.
+// Lets the exceptions pass, so that a test can see what happens without the protection. For tests only; not while other
+// threads run.
 void LetNoMemoryThroughForTest(bool through);
 
 }  // namespace attnd::memory

@@ -5,8 +5,8 @@
 namespace attnd::memory {
 namespace {
 
-// A measurement takes as long as this at least. One that was begun longer ago than the other spans times when nobody
-// was refused, which say nothing of the present.
+// A measurement takes at least kMeasure. One that began more than kStale ago is discarded: it spans times when nothing
+// was refused, which say nothing about the present.
 constexpr std::chrono::milliseconds kMeasure{100};
 constexpr std::chrono::milliseconds kStale{2000};
 

@@ -1,6 +1,7 @@
 # attnd_embed_files(OUTPUT file...)
 #
-# Writes a source file that defines attnd::model::EmbeddedFiles() (model/embedded.h): each file's text under its stem.
+# Writes a source file that defines attnd::model::EmbeddedFiles() (model/embedded.h), with the text of each file under
+# its stem.
 function(attnd_embed_files output)
   set(entries "")
   foreach(file ${ARGN})

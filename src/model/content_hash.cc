@@ -42,7 +42,7 @@ class Hasher {
     Add(rule.values);
   }
 
-  // The 32 bytes.
+  // 32 bytes.
   std::string Digest() {
     std::string digest(EVP_MAX_MD_SIZE, '\0');
     unsigned size = 0;

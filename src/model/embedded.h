@@ -10,11 +10,11 @@
 namespace attnd::model {
 
 struct EmbeddedFile {
-  std::string_view name;  // the model's
+  std::string_view name;  // name of the model
   std::string_view text;
 };
 
-// Generated at build time. Lives for ever.
+// Generated at build time. Never destroyed.
 const std::vector<EmbeddedFile>& EmbeddedFiles();
 
 // The tables of an embedded file.

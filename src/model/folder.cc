@@ -22,7 +22,7 @@ using files::Descriptor;
 
 std::string ProcPath(int descriptor) { return absl::StrCat("/proc/self/fd/", descriptor); }
 
-// The path of what a descriptor stands for, links resolved; empty if it cannot be told.
+// The path of the object behind a descriptor, links resolved; empty if it cannot be determined.
 std::string PathOf(int descriptor) {
   std::string path(PATH_MAX, '\0');
   const ssize_t size = readlink(ProcPath(descriptor).c_str(), path.data(), path.size());
@@ -34,7 +34,7 @@ absl::Status OpenError(int folder, const std::string& path) {
   return files::ExplainedOpenError(errno, folder, path, path);
 }
 
-// What to do about a link that leads nowhere or out of the root, if it is one of the Hub cache's.
+// Advice for a link of the Hub's cache that leads nowhere or out of the root; empty for any other link.
 std::string HintOnLinks(int folder, const std::string& path) {
   std::string target(PATH_MAX, '\0');
   const ssize_t size = readlinkat(folder, path.c_str(), target.data(), target.size());
@@ -50,7 +50,7 @@ std::string HintOnLinks(int folder, const std::string& path) {
 absl::StatusOr<Folder> Folder::OpenRoot(const std::string& path) {
   Descriptor descriptor(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (descriptor.get() < 0) return OpenError(AT_FDCWD, path);
-  // To read a folder's names is one permission, to open what they name another.
+  // Listing a folder's names and opening what they name are separate permissions.
   if (Descriptor(openat(descriptor.get(), ".", O_PATH | O_CLOEXEC)).get() < 0) return OpenError(AT_FDCWD, path);
   std::string root = PathOf(descriptor.get());
   if (root.empty()) return absl::PermissionDeniedError(absl::StrCat(path, ": cannot be resolved; is /proc mounted?"));
@@ -63,7 +63,7 @@ Folder::~Folder() {
 }
 
 absl::StatusOr<Folder::Entry> Folder::Open(const std::string& path) const {
-  // O_PATH finds the object without opening it, so that nothing happens to a device or a FIFO.
+  // O_PATH finds the object without opening it, so devices and FIFOs are not affected.
   const Descriptor found(openat(descriptor_, path.c_str(), O_PATH | O_CLOEXEC));
   if (found.get() < 0) {
     const absl::Status status = OpenError(descriptor_, path);
@@ -102,7 +102,7 @@ Folder::Kind Folder::KindOf(const std::string& path) const {
 }
 
 absl::StatusOr<std::vector<std::string>> Folder::List() const {
-  // A descriptor of its own: reading the folder moves its position.
+  // A descriptor of its own, because reading the folder moves the descriptor's position.
   Descriptor copy(openat(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (copy.get() < 0) return OpenError(AT_FDCWD, root_);
   DIR* const stream = fdopendir(copy.get());

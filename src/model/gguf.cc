@@ -30,17 +30,17 @@ constexpr std::int64_t kMinTensorBytes = 8 + 4 + 4 + 8;
 
 absl::Status Invalid(absl::string_view what) { return absl::InvalidArgumentError(what); }
 
-// Types of metadata values, by their number in the file.
+// Types of metadata values, by their numbers in the file.
 enum ValueType : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
 
-// Bytes of a value of fixed size; 0 for any other type.
+// Bytes of a value of a fixed-size type; 0 for any other type.
 std::int64_t FixedSize(std::uint32_t type) {
   static constexpr std::array<std::int64_t, 13> kSizes = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
   return type < kSizes.size() ? kSizes[type] : 0;
 }
 
-// ggml's tensor types: blocks of `elements` in `bytes`, both 0 where writers disagree or the layout is not known here.
-// Sorted by number. Others may follow: a tensor that is not read may have any number.
+// ggml's tensor types, sorted by number: blocks of `elements` in `bytes`. Both are 0 if writers disagree or the layout
+// is unknown here. More types may follow: a tensor that is not read may have any number.
 struct TensorType {
   std::uint32_t number;
   const char* name;
@@ -86,7 +86,7 @@ GgufFile::Value Integer(GgufCursor& cursor) {
 
 // Skips an array, which may hold arrays.
 void SkipArray(GgufCursor& cursor) {
-  std::vector<std::uint64_t> open = {1};  // arrays that still follow, of each array that has begun
+  std::vector<std::uint64_t> open = {1};  // arrays still to come, at each open level
   while (!open.empty() && cursor.status().ok()) {
     if (open.back() == 0) {
       open.pop_back();
@@ -172,7 +172,7 @@ absl::Status CheckCount(absl::string_view what, std::uint64_t count, std::int64_
   return Invalid(absl::StrCat(what, " count: expected at most ", most, " in a file of this size, got ", count));
 }
 
-// Bytes of a tensor. Errors: INVALID_ARGUMENT for rows that are not whole blocks, or a size that overflows.
+// Bytes of a tensor. Errors: INVALID_ARGUMENT if a row is not a whole number of blocks, or the size overflows.
 absl::StatusOr<std::int64_t> SizeOf(const GgufTensor& tensor, const TensorType& type) {
   const std::int64_t row = tensor.dims.empty() ? 1 : tensor.dims.front();
   if (row % type.elements != 0) {
@@ -184,7 +184,7 @@ absl::StatusOr<std::int64_t> SizeOf(const GgufTensor& tensor, const TensorType& 
   return *size;
 }
 
-// One tensor, its offset still counted from the beginning of the data.
+// Reads one tensor. Its offset counts from the beginning of the data.
 absl::StatusOr<GgufTensor> ReadTensor(GgufCursor& cursor) {
   GgufTensor tensor;
   const auto dim_count = cursor.Number<std::uint32_t>();
@@ -218,7 +218,7 @@ absl::StatusOr<GgufTensor> ReadTensor(GgufCursor& cursor) {
   return tensor;
 }
 
-// The smallest multiple of `alignment` from `value` on; nullopt if it does not fit.
+// `value` rounded up to a multiple of `alignment`; nullopt if that does not fit.
 std::optional<std::int64_t> AlignUp(std::int64_t value, std::int64_t alignment) {
   const std::int64_t missing = (alignment - value % alignment) % alignment;
   if (value > std::numeric_limits<std::int64_t>::max() - missing) return std::nullopt;
@@ -255,7 +255,7 @@ absl::Status GgufFile::ReadMetadata(GgufCursor& cursor, std::uint64_t count) {
   return absl::OkStatus();
 }
 
-// The format says a multiple of 8, ggml a power of two: files have either.
+// The format requires a multiple of 8, ggml a power of two; files have either.
 absl::StatusOr<std::int64_t> GgufFile::Alignment() const {
   const auto found = metadata_.find("general.alignment");
   if (found == metadata_.end()) return kDefaultAlignment;
@@ -290,8 +290,8 @@ absl::Status GgufFile::ReadTensors(GgufCursor& cursor, std::uint64_t count, std:
   return absl::OkStatus();
 }
 
-// Each tensor begins aligned and not before the one before it has ended, and ends inside the data. One of unknown size
-// ends where the next begins, or with the data.
+// Each tensor must begin aligned, begin no earlier than the previous one ends, and end inside the data. A tensor of
+// unknown size ends where the next one begins, or at the end of the data.
 absl::Status GgufFile::CheckRanges(std::int64_t data_size, std::int64_t alignment) const {
   using Entry = std::pair<const std::string, GgufTensor>;
   std::vector<const Entry*> by_offset;

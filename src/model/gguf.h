@@ -19,31 +19,31 @@
 namespace attnd::model {
 
 struct GgufTensor {
-  std::vector<std::int64_t> dims;      // the fastest first, as GGUF has them
+  std::vector<std::int64_t> dims;      // fastest first, as in GGUF
   std::string type;                    // ggml's name: "F32", "Q8_0", ...; "77" for an unknown number
-  std::optional<tensor::DType> dtype;  // of types that convert to float
+  std::optional<tensor::DType> dtype;  // if the type converts to float
   std::int64_t elements;
-  std::int64_t offset;               // of the first byte, from the file's start
-  std::optional<std::int64_t> size;  // in bytes; nullopt where the type's size is not known
+  std::int64_t offset;               // of the first byte, from the start of the file
+  std::optional<std::int64_t> size;  // in bytes; nullopt if the type's size is unknown
 };
 
-// A checked file. Immutable and thread-safe.
+// A file whose header has been checked. Immutable and thread-safe.
 class GgufFile {
  public:
-  // Reads and checks the header alone. A tensor may have any type, and there may be space between tensors. Errors:
-  // INVALID_ARGUMENT with what is wrong: magic, version, big-endian, counts or lengths that the file cannot hold, keys
-  // or names given twice, an unknown type of metadata (its end is not known), an alignment that is neither a multiple
-  // of 8 nor a power of two, a tensor whose size overflows, or whose bytes are not aligned, overlap another's or lie
-  // beyond the file. DATA_LOSS if the source cannot be read.
+  // Reads and checks only the header. Tensors may have any type, and there may be gaps between them. Errors:
+  // INVALID_ARGUMENT that says what is wrong: the magic, the version, a big-endian file, counts or lengths that the
+  // file cannot hold, repeated keys or names, an unknown type of metadata (its end is unknown), an alignment that is
+  // neither a multiple of 8 nor a power of two, a tensor whose size overflows, or whose bytes are not aligned, overlap
+  // another tensor's or lie beyond the file. DATA_LOSS if the source cannot be read.
   static absl::StatusOr<GgufFile> Open(std::unique_ptr<files::ByteSource> source);
 
-  // Metadata: an integer (not negative), or a string that is not long; of any other value its presence alone.
+  // Metadata values: integers that are not negative, and short strings. For any other value, only its presence.
   using Value = std::variant<std::monostate, std::int64_t, std::string>;
   const std::map<std::string, Value, std::less<>>& metadata() const { return metadata_; }
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }
 
-  // All of one of this file's tensors, widened. The caller has checked `elements`. Errors: INVALID_ARGUMENT if its type
-  // does not convert, DATA_LOSS.
+  // All values of one of this file's tensors, widened to float. The caller has checked `elements`. Errors:
+  // INVALID_ARGUMENT if the type cannot be converted, DATA_LOSS.
   absl::StatusOr<std::vector<float>> ReadFloats(const GgufTensor& tensor) const;
 
  private:

@@ -13,8 +13,8 @@
 
 namespace attnd::model {
 
-// Keeps the first error: after it every read gives zeros and skips nothing, so a caller may read several fields and ask
-// once. Never reads or allocates beyond the source, nor beyond kMaxHeaderBytes. Not thread-safe.
+// Keeps the first error. After it, every read returns zeros and every skip does nothing, so a caller may read several
+// fields and check once. Never reads or allocates beyond the source, or beyond kMaxHeaderBytes. Not thread-safe.
 class GgufCursor {
  public:
   // The largest vocabularies take a few megabytes.
@@ -32,10 +32,10 @@ class GgufCursor {
     return value;
   }
 
-  // 64-bit length and bytes. At most `max_size` bytes.
+  // A 64-bit length, then that many bytes. Fails if the length exceeds `max_size`.
   std::string String(std::int64_t max_size);
 
-  // `size` bytes.
+  // `size` bytes. Fails if `size` exceeds `max_size`.
   std::string Text(std::uint64_t size, std::int64_t max_size);
 
   void SkipString();
@@ -43,7 +43,7 @@ class GgufCursor {
   // Skips `count` elements of `size` bytes each.
   void Skip(std::uint64_t count, std::int64_t size);
 
-  // Bytes of the header that may still follow; an upper bound of how many things can be read.
+  // Bytes of the header that may still follow: an upper bound on the number of fields left.
   std::int64_t remaining() const { return end_ - position_; }
   std::int64_t position() const { return position_; }
 

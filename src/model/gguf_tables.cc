@@ -52,7 +52,7 @@ absl::StatusOr<std::string> ArchitectureOf(const GgufFile& file) {
   return *architecture;
 }
 
-// A bias table's tensor, read.
+// A bias table read from its tensor.
 struct Table {
   std::int64_t heads;
   std::vector<float> values;
@@ -76,12 +76,13 @@ absl::StatusOr<Table> ReadTable(const GgufFile& file, const GgufTensor& tensor, 
   return Table{tensor.dims[0], *std::move(values), *std::move(ticket)};
 }
 
-// The shards of a model, read one after the other.
+// Reads the shards of a model, one after the other.
 class Shards {
  public:
   Shards(std::int64_t buckets, const ReadLimits& limits) : buckets_(buckets), limits_(limits) {}
 
-  // The bias tables of one file. Errors: a tensor that an earlier file has, too; those of ReadTable.
+  // Adds the bias tables of one file. Errors: INVALID_ARGUMENT for a tensor that an earlier file has too; those of
+  // ReadTable.
   absl::Status Add(const GgufFile& file) {
     for (const auto& [name, tensor] : file.tensors()) {
       if (!names_.insert(name).second) {
@@ -135,7 +136,7 @@ absl::Status AddOthers(OpenByName open, const std::string& first, const GgufSpli
       absl::StrCat("split.tensors.count: expected ", split.tensors, " tensors in all shards, got ", shards.tensors()));
 }
 
-// How many layers a side has, where the metadata says it. The decoder has as many as the encoder unless it is said.
+// The number of layers of a side, if the metadata has it. The decoder defaults to the encoder's.
 std::optional<std::int64_t> LayersOf(const GgufFile& file, const std::string& architecture, bool decoder) {
   std::vector<std::string> keys = {absl::StrCat(architecture, ".block_count")};
   if (decoder) keys.insert(keys.begin(), absl::StrCat(architecture, ".decoder_block_count"));
@@ -151,8 +152,8 @@ std::optional<std::int64_t> LayersOf(const GgufFile& file, const std::string& ar
 struct Side {
   std::string prefix;
   std::string name;                    // of its tables
-  std::optional<std::int64_t> layers;  // where it is known
-  bool table_per_layer;                // whatever is there
+  std::optional<std::int64_t> layers;  // if known
+  bool table_per_layer;                // never shared, even if only layer 0 has one
 };
 
 // Moves the tables of one side to `contents`.

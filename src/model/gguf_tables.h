@@ -1,4 +1,4 @@
-// The bias tables of a T5 in GGUF files.
+// Reads the bias tables of a T5 model from GGUF files.
 #pragma once
 
 #include <string>
@@ -9,12 +9,14 @@
 
 namespace attnd::model {
 
-// Reads `enc.blk.N.attn_rel_b.weight` and `dec.blk.N.attn_rel_b.weight`, dims [heads, buckets], of the file `name`, or
-// of all its shards if it is the first of several (gguf_split.h); `open` opens them. Buckets must be the metadata's
-// `*.attention.relative_buckets_count`. GGUF has no maximum distance; it is 128, as llama.cpp has it.
+// Reads `enc.blk.N.attn_rel_b.weight` and `dec.blk.N.attn_rel_b.weight`, dims [heads, buckets], from the file `name`,
+// or from all shards if it is the first of several (gguf_split.h). `open` opens the files. The number of buckets must
+// equal the metadata's `*.attention.relative_buckets_count`. GGUF does not store the maximum distance; it is 128, as in
+// llama.cpp.
 //
-// A side whose layer 0 alone has a table shares it, as llama.cpp has it, unless the architecture is umt5. Otherwise
-// every layer has its own: as many as the metadata's `block_count` and `decoder_block_count` say, where they are there.
+// If only layer 0 of a side has a table, all layers of the side share it, as in llama.cpp, unless the architecture is
+// umt5. Otherwise every layer must have its own. The number of layers is the metadata's `block_count` and
+// `decoder_block_count`, if present.
 //
 // Errors: INVALID_ARGUMENT with the field at fault (see also gguf.h), or for a shard that is missing, not the first, or
 // not of the same model; RESOURCE_EXHAUSTED beyond the limits; DATA_LOSS; what `open` returns for `name`.

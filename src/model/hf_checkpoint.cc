@@ -38,7 +38,7 @@ absl::StatusOr<HfConfig> ReadConfig(OpenByName open, const ReadLimits& limits) {
   return config;
 }
 
-// A checkpoint's tensors, in one file or many. Files are opened when a tensor of theirs is read.
+// A checkpoint's tensors, in one file or several. A shard is opened when one of its tensors is first read.
 class Weights {
  public:
   static absl::StatusOr<Weights> Open(OpenByName open, const ReadLimits& limits) {
@@ -60,7 +60,7 @@ class Weights {
     return first != file_of_.end() && absl::StartsWith(first->first, prefix);
   }
 
-  // A tensor [num_buckets, num_heads], and the ticket that counts it.
+  // A tensor [num_buckets, num_heads], and the ticket for its bytes.
   struct Table {
     std::vector<float> values;
     bias::TableTicket ticket;
@@ -123,7 +123,7 @@ class Weights {
     if (!json->is_object() || map == json->end() || !map->is_object()) {
       return absl::InvalidArgumentError(absl::StrCat(kIndex, ": weight_map: expected an object"));
     }
-    // The entries of tensors that are not read may be anything: ReadTable checks the name.
+    // Entries of tensors that are not read may be anything: ReadTable checks the file's name.
     for (const auto& [name, file] : map->items()) {
       file_of_.emplace(name, file.is_string() ? file.get<std::string>() : "");
     }
@@ -141,10 +141,10 @@ class Weights {
   std::map<std::string, files::SafetensorsFile> files_;
 };
 
-// One side's tables, if the checkpoint has that side.
+// Reads the tables of one side, if the checkpoint has that side.
 absl::Status ReadSide(const std::string& side, std::int64_t layers, const HfConfig& config, const ReadLimits& limits,
                       Weights& weights, ModelTables& contents) {
-  // Models with a head of their own on top, as for classification, keep T5 under "transformer.".
+  // Models with an extra head on top, such as for classification, keep T5 under "transformer.".
   for (const std::string prefix : {"", "transformer."}) {
     const std::string blocks = absl::StrCat(prefix, side, ".block.");
     if (!weights.HasAnyUnder(blocks)) continue;

@@ -7,10 +7,9 @@
 
 namespace attnd::model {
 
-// Reads config.json and the bias tables out of model.safetensors, or out of the shards that
-// model.safetensors.index.json names. Only the first layer's (umT5: every layer's) self-attention has a table; an
-// encoder without a decoder, as T5EncoderModel saves it, has none for the decoder. Reads nothing but headers and
-// tables.
+// Reads config.json, and the bias tables from model.safetensors or from the shards that model.safetensors.index.json
+// names. Only the self-attention of the first layer (umT5: of every layer) has a table. An encoder without a decoder,
+// as T5EncoderModel saves it, has no table for the decoder. Reads only headers and tables.
 //
 // Errors: INVALID_ARGUMENT with the file and field at fault, also for a file that the folder lacks; RESOURCE_EXHAUSTED
 // beyond the limits; what `open` returns.

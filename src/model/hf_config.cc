@@ -17,7 +17,7 @@ constexpr int kMaxDepth = 500;
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxLayers = 1000;
 
-// A field from 1 to `max`; where it is missing or null, `fallback`, or an error if there is none.
+// A field from 1 to `max`. If it is missing or null: `fallback`, or an error if there is no fallback.
 absl::StatusOr<std::int64_t> Count(const Json& config, const char* field, std::int64_t max,
                                    std::optional<std::int64_t> fallback) {
   const auto found = config.find(field);

@@ -31,7 +31,7 @@ std::string_view Parent(std::string_view path) {
   return slash == std::string_view::npos ? std::string_view() : path.substr(0, slash);
 }
 
-// "org/name" of "models--org--name": no name on the Hub has "--" in it.
+// "org/name" from "models--org--name": no name on the Hub contains "--".
 std::string RepositoryOf(std::string_view name) {
   absl::string_view rest(name.data(), name.size());
   if (!absl::ConsumePrefix(&rest, "models--")) return "";

@@ -1,5 +1,5 @@
-// The cache that Hugging Face's libraries keep of the Hub. A repository ORG/NAME is a folder `models--ORG--NAME` with
-// `snapshots/COMMIT`, whose files are links into `blobs`, and `refs/main`, which says the commit of the branch main.
+// The local cache of the Hugging Face Hub. A repository ORG/NAME is a folder `models--ORG--NAME` with
+// `snapshots/COMMIT`, whose files are links into `blobs`, and `refs/main`, which holds the commit of the branch main.
 #pragma once
 
 #include <string>
@@ -10,18 +10,19 @@
 
 namespace attnd::model {
 
-// "org/name" for a path whose last part is "models--org--name", or that ends with "models--org--name/snapshots/COMMIT";
-// empty for any other.
+// Returns "org/name" for a path whose last part is "models--org--name", or that ends with
+// "models--org--name/snapshots/COMMIT"; empty for any other path.
 std::string HubRepository(std::string_view path);
 
-// Whether a folder of this name in the cache holds no models: data sets and spaces.
+// Whether a folder of this name in the cache holds a data set or a space instead of a model.
 bool IsOtherHubRepository(std::string_view name);
 
-// Whether `folder` is a repository's, by what is in it.
+// Whether the contents of `folder` are those of a repository's folder.
 bool IsHubRepository(const Folder& folder);
 
-// The snapshot to load of a repository, as a path below its folder: the one that refs/main names or, without that file,
-// the only one. Errors: INVALID_ARGUMENT if there is none or no saying which, and what opening and listing returns.
+// The snapshot of a repository to load, as a path below its folder: the one that refs/main names or, without that file,
+// the only one. Errors: INVALID_ARGUMENT if there is no snapshot, or several and no refs/main; errors of opening and
+// listing.
 absl::StatusOr<std::string> HubSnapshot(const Folder& repository);
 
 }  // namespace attnd::model

@@ -26,7 +26,7 @@ absl::Status Expected(absl::string_view field, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(field, ": expected ", what));
 }
 
-// A misspelt field must not be taken for one that is left out.
+// Refuses unknown fields, so that a misspelt field is not taken for a missing one.
 absl::Status CheckFields(const Json& object, std::initializer_list<absl::string_view> known) {
   for (const auto& [name, value] : object.items()) {
     bool found = false;
@@ -107,7 +107,7 @@ absl::StatusOr<HeadsAndRule> ReadT5(const Json& table) {
   if (!bidirectional.ok()) return bidirectional.status();
   auto rows = ReadRows(table, "values");
   if (!rows.ok()) return rows.status();
-  // The book counts its buckets from 0 to nb.
+  // The book numbers its buckets from 0 to nb.
   if (rows->count - (book ? 1 : 0) != *buckets) {
     return Expected("values", absl::StrCat("a list for each bucket (", book ? "nb + 1" : "num_buckets", "), got ",
                                            rows->count, " lists for ", *buckets));
@@ -167,7 +167,7 @@ absl::StatusOr<ModelTables> ParseJsonModel(std::string_view text, const ReadLimi
   for (const auto& [name, table] : tables->items()) {
     auto read = ReadTable(table);
     if (!read.ok()) return Annotate(read.status(), absl::StrCat("tables.", Quoted(name)));
-    // The values are in the text, and so in memory, before their number is known.
+    // The values are already in memory, with the text, before their number is known.
     absl::StatusOr<bias::TableTicket> ticket = limits.TicketFor(0);
     if (!ticket.ok()) return ticket.status();
     const absl::Status added = AddTable(name, read->heads, std::move(read->rule), limits, *std::move(ticket), contents);

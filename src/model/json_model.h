@@ -1,4 +1,4 @@
-// Reader of attnd's own JSON for tables made by hand. docs/models.md has the format.
+// Reader of attnd's own JSON format for tables made by hand. docs/models.md describes the format.
 #pragma once
 
 #include <string_view>
@@ -9,8 +9,8 @@
 
 namespace attnd::model {
 
-// Errors: INVALID_ARGUMENT with the field at fault: not strict JSON, a field that is missing, unknown or of another
-// type, an invalid table. RESOURCE_EXHAUSTED beyond the limits.
+// Errors: INVALID_ARGUMENT with the field at fault: JSON that is not strict, a field that is missing, unknown or of
+// another type, an invalid table. RESOURCE_EXHAUSTED beyond the limits.
 absl::StatusOr<ModelTables> ParseJsonModel(std::string_view text, const ReadLimits& limits);
 
 }  // namespace attnd::model

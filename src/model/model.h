@@ -13,20 +13,21 @@
 
 namespace attnd::model {
 
-// What a reader finds in a source, before it has a name or a version.
+// What a reader finds in a source, before it gets a name and a version.
 struct ModelTables {
   std::map<std::string, bias::BiasTable> tables;  // by name: "decoder", "encoder", "decoder.N", "encoder.N"
   std::string format;                             // "huggingface", "gguf", "json", "upload"
-  std::string architecture;                       // "t5", "mt5", "umt5" or what the source says; may be empty
+  std::string architecture;                       // "t5", "mt5", "umt5" or what the source has; may be empty
 
-  // What the tables hold in memory.
+  // Memory that the tables hold.
   std::int64_t bytes() const;
 };
 
-// One version of a loaded model. Immutable, shared by the calls that use it. Thread-safe.
+// One version of a loaded model: a snapshot, shared by the calls that use it. Immutable and thread-safe.
 class Model {
  public:
-  // `content_hash` is that of the contents' tables (model/content_hash.h); hashing takes long enough to be kept apart.
+  // `content_hash`: the ContentHash of the tables (model/content_hash.h). A parameter, because hashing takes too long
+  // for here.
   Model(std::string name, std::uint64_t version, std::string source, absl::Time loaded_at, ModelTables contents,
         std::string content_hash);
 
@@ -38,9 +39,9 @@ class Model {
   // SHA-256, in hex, of the tables' names, rules and values: see model/content_hash.h.
   const std::string& content_hash() const { return content_hash_; }
 
-  // A named table with its resolved name: `name` empty means the causal decoder's ("decoder", or "decoder.0" where each
-  // layer has its own; a model with a single table: that one). "decoder.N" of a shared table is the shared one. Errors:
-  // NOT_FOUND, listing the tables there are.
+  // A table and its full name. An empty `name` means the causal decoder's table: "decoder", or "decoder.0" if each
+  // layer has its own, or the only table of a model with one. "decoder.N" finds a shared "decoder". Errors: NOT_FOUND,
+  // with a list of the tables.
   struct Found {
     std::string_view name;
     const bias::BiasTable* table;

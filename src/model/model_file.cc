@@ -31,10 +31,10 @@ absl::StatusOr<ModelTables> ReadFile(const std::string& path, OpenByName open, c
   return absl::InvalidArgumentError(kExpectedModel);
 }
 
-// How messages name a place: the root is "." as a path.
+// The name of a path in messages: "." is the root.
 std::string InWords(const std::string& place) { return place == "." ? "the model root" : place; }
 
-// A folder that is none of a checkpoint or repository is most often one above them.
+// A folder that is neither a checkpoint nor a repository is most often a parent of one.
 absl::StatusOr<ModelTables> ReadFolder(const Folder& folder, const ReadLimits& limits) {
   if (folder.KindOf("config.json") == Folder::Kind::kNothing) {
     const absl::StatusOr<std::vector<std::string>> names = folder.List();
@@ -47,11 +47,11 @@ absl::StatusOr<ModelTables> ReadFolder(const Folder& folder, const ReadLimits& l
   return ReadHfCheckpoint([&folder](const std::string& name) { return folder.OpenFile(name); }, limits);
 }
 
-// What stands at `path` and has been opened; a repository's folder is replaced by its snapshot before.
+// Reads the opened entry at `path`. A repository's folder has been replaced by its snapshot.
 absl::StatusOr<ModelTables> ReadEntry(const Folder& root, const Folder::Entry& entry, const std::string& path,
                                       const ReadLimits& limits) {
   const auto* folder = std::get_if<Folder>(&entry);
-  // A file's neighbours are those of its own name, not of what it may be a link to.
+  // A file's siblings are those of its own path, not of a link's target.
   const std::string parent = path.substr(0, path.rfind('/') + 1);
   const auto open = [&](const std::string& name) { return root.OpenFile(parent + name); };
   auto contents = folder != nullptr ? ReadFolder(*folder, limits) : ReadFile(path, open, limits);

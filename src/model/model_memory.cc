@@ -11,7 +11,8 @@
 namespace attnd::model {
 namespace {
 
-// Adds to `used` unless that would exceed `max`. On failure `used` is as it was, and `before` what was read of it.
+// Adds `bytes` to `used` unless that would exceed `max`; returns whether it did. On failure, `before` is the value of
+// `used`.
 bool TakeWithin(std::atomic<std::int64_t>& used, std::int64_t max, std::int64_t bytes, std::int64_t& before) {
   before = used.load();
   do {
@@ -37,7 +38,7 @@ struct ModelMemory::Version::Counts {
   std::shared_ptr<memory::Account> account;
   std::atomic<std::int64_t> used{0};
 
-  // Adds to `ticket`, or changes nothing.
+  // Takes `bytes` and adds them to `ticket`. Changes nothing on failure.
   absl::Status Take(std::int64_t bytes, memory::Ticket& ticket) {
     std::int64_t before = 0;
     if (!TakeWithin(used, max_bytes, bytes, before)) return ModelExceeded(max_bytes, before, bytes);
@@ -59,7 +60,7 @@ ModelMemory::ModelMemory(std::int64_t max_model_bytes, std::int64_t max_total_by
       account_(total_->AccountOf("models")) {}
 
 bias::TableTicket ModelMemory::Version::NewTicket() const {
-  // std::function copies what it holds.
+  // shared_ptr, because std::function copies its captures.
   auto ticket = std::make_shared<memory::Ticket>();
   return bias::TableTicket([counts = counts_, ticket = std::move(ticket)](std::int64_t bytes) {
     if (bytes >= 0) return counts->Take(bytes, *ticket);

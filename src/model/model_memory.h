@@ -1,4 +1,4 @@
-// How much memory the tables of models take, and the two limits on it: of one model, and of all.
+// The memory that models' tables take, and the two limits on it: per model, and in total.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,19 @@
 
 namespace attnd::model {
 
-// Counts what tables hold (BiasTable::bytes). A table is counted from before its values are allocated until its last
-// copy is gone: in the models that are loaded, in old versions that calls still use, and while it is read. Versions of
-// a model that share a table count it once. The sum for all is a ledger of its own with one account: models stay and
-// calls go, so the ledger of calls must not be taken by the ones and refuse the others. Thread-safe; tickets may
-// outlive it.
+// Accounts for the memory that tables hold (BiasTable::bytes). A table counts from before its values are allocated
+// until its last copy is gone: in loaded models, in old versions that calls still use, and while it is read. Versions
+// of a model that share a table count it once. The total is a separate ledger with one account: models stay while calls
+// come and go, so neither may use up the other's ledger. Thread-safe; tickets may outlive it.
 class ModelMemory {
  public:
   ModelMemory(std::int64_t max_model_bytes, std::int64_t max_total_bytes);
 
-  // The tables of one model's version that is being read. Copies are the same version. Thread-safe.
+  // The tables of one version of a model while it is read. Copies stand for the same version. Thread-safe.
   class Version {
    public:
-    // Of one table. It takes RESOURCE_EXHAUSTED, field "table", for what would exceed a limit. A table that is given up
-    // goes on counting for its version.
+    // A ticket for one table. Growing it returns RESOURCE_EXHAUSTED, field "table", if a limit would be exceeded. A
+    // table that is given up still counts towards its version.
     bias::TableTicket NewTicket() const;
 
    private:
@@ -33,11 +32,11 @@ class ModelMemory {
   };
   Version NewVersion() const;
 
-  // Errors: RESOURCE_EXHAUSTED, field "table", if the tables of one version hold more than one model may. `held` is of
-  // the tables that stay, `more` of the one that is added.
+  // Errors: RESOURCE_EXHAUSTED, field "table", if the tables of one version exceed the limit per model. `held`: bytes
+  // of the tables that stay; `more`: bytes of the table that is added.
   absl::Status CheckModel(std::int64_t held, std::int64_t more) const;
 
-  // What all tables hold now.
+  // Memory that all tables hold now.
   std::int64_t used_bytes() const { return total_->used_bytes(); }
 
  private:

@@ -45,7 +45,7 @@ bool ModelRoot::IsModel() const {
   return false;
 }
 
-// Whether it belongs to the model that the root is: its files, and folders that are no checkpoints of their own.
+// Whether it is a part of the model that the root is: a file of it, or a folder that is not itself a checkpoint.
 bool ModelRoot::IsPart(const std::string& name) const {
   if (confined_.KindOf(Below(name)) != Kind::kFolder) return !absl::EndsWith(name, ".gguf");
   return confined_.KindOf(Below(name + "/config.json")) == Kind::kNothing;

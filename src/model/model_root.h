@@ -1,4 +1,4 @@
-// Where models are loaded from.
+// The folder that models are loaded from.
 #pragma once
 
 #include <string>
@@ -13,28 +13,29 @@
 
 namespace attnd::model {
 
-// The folder that --model_root names, opened. Nothing outside it is read, with one exception: where it is a snapshot in
-// the Hub's cache, nothing outside the repository's folder is, since the snapshot's files are links to the blobs there.
+// The folder that --model_root names, opened. Nothing outside it is read, with one exception: if it is a snapshot in
+// the Hub's cache, the limit is the repository's folder, because the snapshot's files are links to the blobs there.
 // Thread-safe.
 class ModelRoot {
  public:
   // Errors: those of Folder::OpenRoot.
   static absl::StatusOr<ModelRoot> Open(const std::string& path);
 
-  // Whether the root is itself a model's folder (a checkpoint, or the Hub cache's folder of a repository): it is loaded
-  // as ".".
+  // Whether the root is itself a model's folder (a checkpoint, or a repository's folder in the Hub's cache). Its path
+  // is then ".".
   bool IsModel() const;
 
-  // What lies directly in the root, in order: what a start loads, and what by its looks is no model, with the reason.
-  // Of a root that is itself a model its parts are neither. Errors: those of Folder::List.
+  // The entries directly in the root, sorted: `models` are those to load at the start, `others` those that do not look
+  // like a model, with the reason. If the root is itself a model, its parts are in neither. Errors: those of
+  // Folder::List.
   struct Entries {
     std::vector<std::string> models;
     std::vector<std::pair<std::string, std::string>> others;
   };
   absl::StatusOr<Entries> List() const;
 
-  // The name of a model at `path` (normalized) that was given none: the repository's, if it is from the Hub's cache,
-  // otherwise the folder's, or the file's without its ending.
+  // The default name of the model at `path` (normalized): the repository's if it comes from the Hub's cache, otherwise
+  // the folder's name, or the file's without its extension.
   std::string NameOf(const std::string& path) const;
 
   // Errors: those of ReadModel (model_file.h).

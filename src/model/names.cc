@@ -29,7 +29,7 @@ bool IsPartOfName(std::string_view part) {
   return !part.empty() && part.front() != '.' && std::all_of(part.begin(), part.end(), IsNameCharacter);
 }
 
-// A layer's number as it is written: no sign, no leading zero, at most 4 digits.
+// A layer's number in canonical form: no sign, no leading zero, at most 4 digits.
 bool IsLayer(std::string_view text) {
   if (text.empty() || text.size() > 4 || (text.size() > 1 && text.front() == '0')) return false;
   return std::all_of(text.begin(), text.end(),

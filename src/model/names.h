@@ -9,27 +9,27 @@
 
 namespace attnd::model {
 
-// Errors: INVALID_ARGUMENT unless 1 to 128 letters, digits, '_', '-' and '.', not starting with '.', or two such parts
-// with a '/' between them, as repositories on the Hub are named.
+// Errors: INVALID_ARGUMENT unless `name` is 1 to 128 letters, digits, '_', '-' and '.', not starting with '.', or two
+// such parts with a '/' between them, like a repository on the Hub.
 absl::Status CheckModelName(std::string_view name);
 
-// Errors: INVALID_ARGUMENT unless "decoder", "encoder", or one of them, '.', and a layer's number.
+// Errors: INVALID_ARGUMENT unless `name` is "decoder", "encoder", or one of them followed by '.' and a layer's number.
 absl::Status CheckTableName(std::string_view name);
 
-// "decoder" of "decoder.3"; empty for a name without a layer's number.
+// "decoder" for "decoder.3"; empty for a name without a layer's number.
 std::string_view SharedTableName(std::string_view name);
 
-// `path` without empty and "." parts; "." if there is no other. Errors: INVALID_ARGUMENT if it is empty or holds a NUL,
-// PERMISSION_DENIED if it is absolute or has a ".." part.
+// `path` without empty and "." parts; "." if no part is left. Errors: INVALID_ARGUMENT if `path` is empty or contains a
+// NUL, PERMISSION_DENIED if it is absolute or has a ".." part.
 absl::StatusOr<std::string> NormalizePath(std::string_view path);
 
-// The last part of a path without its extension if it has one of `.gguf` and `.json`.
+// The last part of a path, without its extension if that is `.gguf` or `.json`.
 std::string Stem(std::string_view path);
 
-// Whether a path ends as that of a shard of a GGUF model other than the first: "name-00002-of-00003.gguf".
+// Whether a path ends like that of a GGUF shard other than the first: "name-00002-of-00003.gguf".
 bool IsFurtherShard(std::string_view path);
 
-// `text` for a message: whatever it holds, printable and not too long.
+// `text` in quotes for a message, printable and cut if it is long.
 std::string Quoted(std::string_view text);
 
 }  // namespace attnd::model

@@ -26,7 +26,7 @@ ReadLimits LimitsOf(const RegistryOptions& options, const ModelMemory::Version* 
   return {options.max_table_values, options.max_model_file_bytes, memory};
 }
 
-// Of a failed Load of `path`, in one line, without the path.
+// The reason why loading `path` failed, in one line and without the path.
 std::string ReasonOf(const absl::Status& status, absl::string_view path) {
   const std::optional<contract::Fault> fault = errors::FaultOf(status);
   const std::string reason = fault.has_value() && fault->field == "path" ? fault->got : std::string(status.message());
@@ -212,7 +212,7 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
   TableHashes hashes = HashesOf(contents->tables);
   std::string hash = ContentHash(hashes);
 
-  ModelPtr old;  // is let go of after the lock
+  ModelPtr old;  // released after the lock
   absl::MutexLock lock(&mutex_);
   const auto found = models_.find(name);
   if (found == models_.end() || found->second.path != path) {
@@ -220,14 +220,14 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
                               absl::StrCat(Quoted(name), ", which was unloaded"));
   }
   old = found->second.model;
-  if (found->second.read_order > read_order) return old;  // somebody has read it since
+  if (found->second.read_order > read_order) return old;  // a reload that began later was faster
   return MakeCurrent(std::string(name), path, path, read_order, *std::move(contents), std::move(hashes),
                      std::move(hash));
 }
 
 absl::Status Registry::Unload(std::string_view name) {
   if (absl::Status valid = CheckModelName(name); !valid.ok()) return valid;
-  ModelPtr old;  // is let go of after the lock
+  ModelPtr old;  // released after the lock
   absl::MutexLock lock(&mutex_);
   const auto found = models_.find(name);
   if (found == models_.end()) return NotLoaded(name);
@@ -243,8 +243,8 @@ absl::StatusOr<ModelPtr> Registry::Upload(std::string_view name, std::string_vie
       table_name.empty() ? (table.bidirectional() ? "encoder" : "decoder") : std::string(table_name);
   if (absl::Status counted = table.CountIn(NewTicket()); !counted.ok()) return counted;
   const std::string table_hash = TableHash(table);
-  // The new version shares the tables of the old one. It is made outside the lock, so another upload may come between:
-  // then once more, from what that one made.
+  // The new version shares the tables of the old one. It is made outside the lock; if another upload comes first,
+  // repeat with the version that it made.
   while (true) {
     ModelPtr base;
     TableHashes hashes;

@@ -1,4 +1,4 @@
-// A JSON value for a message.
+// The text of a JSON value in a message.
 #pragma once
 
 #include <string>
@@ -7,11 +7,11 @@
 
 namespace attnd::model {
 
-// A string quoted once; anything else as JSON writes it, with Python's words for numbers that JSON has not. Printable
-// and not too long.
+// Strings are quoted; anything else is written as JSON, with Python's words for numbers that JSON lacks. Printable, and
+// cut if it is long.
 std::string Said(const nlohmann::json& value);
 
-// The same of a field of `object`; "none" if it is missing.
+// The same for a field of `object`; "none" if it is missing.
 std::string SaidOf(const nlohmann::json& object, const char* field);
 
 }  // namespace attnd::model

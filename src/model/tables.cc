@@ -10,7 +10,7 @@
 namespace attnd::model {
 namespace {
 
-// Values of the rule itself.
+// The number of values of the rule itself.
 std::int64_t ValuesOf(const bias::Rule& rule) {
   struct Count {
     std::size_t operator()(const bias::T5Rule& t5) const { return t5.values.size(); }

@@ -1,7 +1,7 @@
-// What this code is compiled for. Each macro is always defined, to 0 or to 1, and is used with #if.
+// The platform this code is compiled for. Each macro is always defined, as 0 or 1, and is used with #if.
 //
-// An #ifdef on a macro of the compiler or of libc is silently false where the header that defines it was not included.
-// With -Werror=undef (CMakeLists.txt) an #if on a macro of this file does not compile without this file.
+// An #ifdef on a macro of the compiler or of libc is silently false if the header that defines it was not included.
+// With -Werror=undef (CMakeLists.txt), an #if on a macro of this file does not compile unless this file is included.
 // tests/checks/platform_switches.py refuses #ifdef, #ifndef and defined() everywhere else.
 #pragma once
 
@@ -31,14 +31,14 @@
 #define ATTND_CLANG 0
 #endif
 
-// gRPC and protobuf log through Abseil, which comes with those that do; before, through functions of their own.
+// Newer gRPC and protobuf log through an Abseil that has this header; older ones log through functions of their own.
 #if __has_include("absl/log/log_sink_registry.h")
 #define ATTND_ABSL_LOG 1
 #else
 #define ATTND_ABSL_LOG 0
 #endif
 
-// The instruction sets that this translation unit may use without asking the CPU.
+// The instruction sets that this translation unit may use without a check of the CPU at run time.
 
 #ifdef __AVX2__
 #define ATTND_AVX2 1
@@ -76,7 +76,8 @@
 #define ATTND_NEON_BF16 0
 #endif
 
-// AMX's instructions, or their emulation in tests (tests/kernel/amx_emulated.h), which the command line asks for.
+// AMX instructions, or their emulation in tests (tests/kernel/amx_emulated.h), which the compiler's command line
+// selects.
 #ifndef ATTND_AMX_EMULATED
 #define ATTND_AMX_EMULATED 0
 #endif

@@ -9,7 +9,7 @@ namespace {
 constexpr std::int64_t kMostPageBytes = std::int64_t{1} << 40;
 constexpr std::int64_t kLine = 64;
 constexpr auto kHuge = static_cast<std::int64_t>(memory::kHugePageBytes);
-constexpr std::int64_t kSmall = 64 << 10;  // the largest pages that systems have, but for huge ones
+constexpr std::int64_t kSmall = 64 << 10;  // the largest page size of any system, huge pages aside
 constexpr std::int64_t kMostPoolBytes = std::int64_t{1} << 62;
 
 std::int64_t RoundUp(std::int64_t bytes, std::int64_t unit) { return (bytes + unit - 1) / unit * unit; }

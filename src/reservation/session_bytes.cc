@@ -3,7 +3,7 @@
 namespace attnd::reservation {
 namespace {
 
-// More than any machine has.
+// More than the memory of any machine.
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 60;
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The one place where sizes are multiplied: the codec, the loaders and the client all come here.
+// The only place where sizes are multiplied: the codec, the loaders and the client use it.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace attnd::tensor {
 
-// Product of `dims` (each >= 0) as a count that fits std::int64_t; nullopt if a dim is negative or the product does not
-// fit. An empty list gives 1; a dim of 0 gives 0 only if no other dim is negative.
+// Product of `dims`. Returns nullopt if a dim is negative, or if the product of the dims other than 0 does not fit
+// std::int64_t. An empty list gives 1; otherwise a dim of 0 gives 0.
 template <typename Range>
 constexpr std::optional<std::int64_t> CheckedProduct(const Range& dims) {
   std::int64_t product = 1;

@@ -1,4 +1,4 @@
-// Element types of tensors: little-endian, as they stand on the wire and in files.
+// Element types of tensors. Elements are little-endian, on the wire and in files.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace attnd::tensor {
 
 enum class DType : std::uint8_t { kF32, kF16, kBF16 };
 
-// Bytes of one element. always_inline: the kernel's builds for several instruction sets use it and must not share a
+// Bytes of one element. always_inline: builds of the kernel for several instruction sets use it and must not share a
 // symbol.
 [[gnu::always_inline]] constexpr std::size_t SizeOf(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
 
@@ -27,7 +27,7 @@ constexpr const char* NameOf(DType dtype) {
   return "?";
 }
 
-// The type of a name as NameOf gives it; nullopt for any other.
+// The type with that NameOf; nullopt for any other name.
 constexpr std::optional<DType> DTypeFromName(std::string_view name) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     if (name == NameOf(dtype)) return dtype;

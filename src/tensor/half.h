@@ -1,7 +1,7 @@
-// Exact conversion of single half-precision numbers, as bit patterns, from and to float. Rounding is to nearest, ties
-// to even, whatever the floating-point environment. A NaN stays a NaN of the same sign.
+// Conversion of single half-precision numbers, as bit patterns, to and from float. Widening is exact. Rounding is to
+// nearest, ties to even, whatever the floating-point environment. A NaN stays a NaN of the same sign.
 //
-// always_inline: the kernel's builds for several instruction sets use these and must not share a symbol.
+// always_inline: builds of the kernel for several instruction sets use these and must not share a symbol.
 #pragma once
 
 #include <bit>
@@ -21,7 +21,7 @@ namespace attnd::tensor {
   return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
 }
 
-// Values from 65520 on become infinity.
+// Magnitudes of 65520 and more become infinity.
 [[gnu::always_inline]] constexpr std::uint16_t HalfFromFloat(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 16) & 0x8000U;
