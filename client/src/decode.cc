@@ -38,7 +38,7 @@ absl::Status NotAReply(absl::string_view why) {
   return absl::InternalError(absl::StrCat("the server's reply is not an answer to the request: ", why));
 }
 
-// The length of a bytes field, whose bytes are skipped.
+// Reads the length of a bytes field into `range` and skips its bytes.
 bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {
   std::uint32_t size = 0;
   if (!input.ReadVarint32(&size) || size > static_cast<std::uint32_t>(INT32_MAX)) return false;
@@ -46,7 +46,7 @@ bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {
   return input.Skip(static_cast<int>(size));
 }
 
-// The pieces that a range of the message lies in.
+// The segments that contain a range of the message.
 std::vector<Tensor::Segment> Cut(const std::vector<grpc::Slice>& slices, const SplitReply::Range& range) {
   std::vector<Tensor::Segment> segments;
   std::size_t start = 0;  // of the slice, in the message
