@@ -45,7 +45,7 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
   // gRPC reports the call's end.
   void Run(bool /*ok*/) override {
     rpc_.reset();
-    context_.reset();  // with it gRPC's call goes, and what that still held
+    context_.reset();  // destroys gRPC's call and what it still holds
     const std::shared_ptr<LaterCall> self = std::move(self_);
     {
       absl::MutexLock lock(&mutex_);
@@ -98,7 +98,7 @@ absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& ch
   grpc::ByteBuffer encoded = EncodeRequest(request, shape, loan, fields);
   loan.reset();
   const grpc::Status status = CallUnary(channel, context->get(), method::kComputeAttention, &encoded, &bytes);
-  context->reset();  // with it gRPC's call goes, and what that still held
+  context->reset();  // destroys gRPC's call and what it still holds
   memory_returned.WaitForNotification();
   return Decode(status, bytes, request, shape, fields);
 }
