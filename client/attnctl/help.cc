@@ -32,7 +32,7 @@ std::string FlagHelp(const Flag& flag, const std::string& placeholder) {
   return text + "\n";
 }
 
-// Those whose names begin with `start`.
+// Commands whose names begin with `start`.
 std::string CommandList(const std::string& start) {
   std::string text = "\nCommands:\n";
   for (const Command& command : Commands()) {
