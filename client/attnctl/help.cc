@@ -13,7 +13,7 @@
 namespace attnd::ctl {
 namespace {
 
-// "  --name VALUE    text", the text wrapped at 100 columns.
+// " --name VALUE text", with the text wrapped at 100 columns.
 std::string FlagHelp(const Flag& flag, const std::string& placeholder) {
   const std::string left = absl::StrCat("--", flag.name(), flag.is_switch() ? "" : " ", placeholder);
   std::string help = flag.help();

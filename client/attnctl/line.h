@@ -14,8 +14,8 @@ namespace attnd::ctl {
 struct Line {
   const Command* command = nullptr;  // null: none was named (help then lists what there is)
   std::string group;                 // for help: "models", if only the group was named
-  bool help = false;                 // --help was given: arguments and flags except --json and --format are not checked
-  bool version = false;              // the line is `--version` alone
+  bool help = false;     // help was requested: of arguments and known flags, only --json and --format are checked
+  bool version = false;  // the line is `--version` alone
   std::vector<std::string> arguments;
 };
 
