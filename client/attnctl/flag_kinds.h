@@ -91,7 +91,7 @@ class NumbersFlag : public Flag {
   std::vector<std::int64_t> value_;
 };
 
-// Heads by number with commas between them, or `all`.
+// Numbers of heads, separated by commas, or `all`.
 class HeadsFlag : public Flag {
  public:
   using Flag::Flag;

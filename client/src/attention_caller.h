@@ -61,7 +61,7 @@ class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
   void AttemptLocal(std::shared_ptr<LaterCall> call);
   void SendLocal(std::shared_ptr<LaterCall> call, Staged staged);
   void AttemptGrpc(std::shared_ptr<LaterCall> call);
-  // AttemptGrpc's second half: the tensors are staged, or nothing is to be staged.
+  // AttemptGrpc's second half, after the tensors are staged or if none is to be.
   void Send(std::shared_ptr<LaterCall> call, std::optional<Staged> staged);
   void Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed, absl::StatusOr<ComputeReply> reply);
   void AttemptWhenTime(std::shared_ptr<LaterCall> call);

@@ -86,7 +86,7 @@ absl::Status FillOutput(const SplitReply& split, const ComputeRequest& request, 
 
 absl::Status FillLogSumExp(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
                            ComputeReply& reply) {
-  // A server may send an empty one when none was asked for; anything else must have the size of one.
+  // If log_sum_exp was not requested, a server may still send an empty one. Otherwise its size must match.
   const std::int64_t expected = request.return_log_sum_exp ? shape.log_sum_exp_bytes : 0;
   if (!split.log_sum_exp.has_value()) return expected == 0 ? absl::OkStatus() : NotAReply("it has no log_sum_exp");
   if (auto s = CheckSize("log_sum_exp", expected, split.log_sum_exp->size); !s.ok()) return s;

@@ -69,7 +69,7 @@ class PieceReply {
   std::uint64_t id_ = 0;
   bool going_away_ = false;
   absl::Status status_;
-  SplitReply split_;  // small_fields contains its `result` alone
+  SplitReply split_;  // small_fields contains only its `result`
 };
 
 }  // namespace attnd::client

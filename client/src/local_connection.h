@@ -29,7 +29,7 @@ class LocalConnection {
     Sent sent = Sent::kYes;
     absl::StatusOr<ComputeReply> reply = ComputeReply();  // valid if kYes
     bool usable = false;                                  // can be used for another call
-    bool silent = false;                                  // the server gave no sign of life
+    bool silent = false;                                  // the server did not reply to a ping
   };
   // Sends a call and waits for its reply, until the deadline or the cancellation. Errors: the server's;
   // DEADLINE_EXCEEDED; CANCELLED; UNAVAILABLE if the connection is lost; INTERNAL for a datagram that is not a reply to

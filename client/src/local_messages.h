@@ -54,7 +54,7 @@ class LocalMessage {
   std::size_t answer_size() const { return answer_bytes_; }
 
  private:
-  std::string head_;  // in front of the request's fields
+  std::string head_;  // precedes the request's fields
   DatagramParts request_;
   std::size_t answer_bytes_;
 };

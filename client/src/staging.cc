@@ -130,7 +130,7 @@ std::optional<Staged> Staged::Copy(Staged staged, const ComputeRequest& request,
     if (part.place->has_value()) continue;
     const auto bytes = static_cast<std::size_t>(part.bytes);
     *part.place = staged.pool_->memory().Find({at, bytes});
-    if (!part.place->has_value()) return std::nullopt;  // the server does not take this region
+    if (!part.place->has_value()) return std::nullopt;  // the server does not share this region
     if (part.input) {
       std::memcpy(at, part.data, bytes);
       staged.pool_->NoteCopied(part.bytes);

@@ -67,7 +67,7 @@ class Client {
   // FAILED_PRECONDITION in a forked child (see Fork).
   static absl::StatusOr<Client> Create(const std::string& target, const ClientOptions& options = {});
 
-  // Uses any connection, e.g. a MockConnection. `connection` must not be null.
+  // Uses `connection`, e.g. a MockConnection; it must not be null.
   explicit Client(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
 
   // Computes one batch of attention and waits for the result. Borrows the request's memory until it returns.
