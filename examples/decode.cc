@@ -1,6 +1,6 @@
-// Four beams of a trained T5, token by token: the server keeps keys and values, and each step sends the new token's
-// alone. With queries and keys of zeros the learned bias alone decides, and with values that are positions the output
-// is the mean position that a head looks at.
+// Decodes with four beams of a trained T5, token by token: the server keeps keys and values, and each step sends only
+// those of the new token. Queries and keys are zeros, so the learned bias alone sets the weights; values are positions,
+// so the output is the mean position that a head looks at.
 //   decode [TARGET]
 #include <cstdint>
 #include <cstdio>
@@ -41,7 +41,7 @@ int main(int argc, char** argv) {
     attnd::StepRequest step;
     step.q = step.k = {zeros.data(), attnd::DType::kFp32, {beams, heads, 1, dim}};
     step.v = {position.data(), attnd::DType::kFp32, {beams, heads, 1, 1}};
-    if (token > 0) step.reorder = {0, 0, 1, 2};  // the best beam goes on in two ways, the worst ends; nothing is copied
+    if (token > 0) step.reorder = {0, 0, 1, 2};  // the best beam continues twice, the worst ends; nothing is copied
     auto stepped = (*session)->Step(step);
     if (!stepped.ok()) return Fail(stepped.status());
     reply = *stepped;

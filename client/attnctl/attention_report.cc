@@ -27,7 +27,7 @@ const char* Name(Transport transport) {
 
 std::string NameOf(DType dtype) { return std::string(tensor::NameOf(ToEngine(dtype))); }
 
-// Of a call that travelled in pieces, the server's times of all pieces are added up, and these overlap.
+// For a call that travelled in pieces, compute_time is the sum over its pieces, which overlap in time.
 std::string Times(const ComputeReply& reply) {
   const std::string queued = absl::FormatDuration(reply.queue_time),
                     computed = absl::FormatDuration(reply.compute_time);
@@ -81,7 +81,7 @@ std::string AsJson(const Answered& answered, const std::optional<Difference>& di
   if (!flags.output.value().empty()) json["output"] = flags.output.value();
   json["comparison"] = nullptr;
   if (difference.has_value()) {
-    // Infinity, which JSON has not, is null.
+    // JSON has no infinity: it becomes null.
     auto& comparison = json["comparison"];
     comparison = {{"tensor", difference->name},
                   {"max_abs_error", difference->largest},

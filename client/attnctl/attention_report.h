@@ -1,4 +1,4 @@
-// What is said about a result of `attnctl attend`, as text and as JSON.
+// Reports a result of `attnctl attend`, as text and as JSON.
 #pragma once
 
 #include <optional>
@@ -8,16 +8,16 @@
 
 namespace attnd::ctl {
 
-// How far `o` is from a tensor of the input.
+// The difference between `o` and a tensor of the input.
 struct Difference {
-  std::string name;    // the tensor's
-  double largest = 0;  // of any element; infinite where only one of the two is a NaN
+  std::string name;    // name of that tensor
+  double largest = 0;  // largest absolute difference of any element; infinite if exactly one of the two is NaN
   double rms = 0;      // root of the mean square
   std::optional<double> tolerance;
   bool held() const { return !tolerance.has_value() || largest <= *tolerance; }
 };
 
-// One line, and one for the difference.
+// One line for the result, and one for the difference if there is one.
 std::string AsText(const Answered& answered, const std::optional<Difference>& difference);
 
 std::string AsJson(const Answered& answered, const std::optional<Difference>& difference);

@@ -29,7 +29,7 @@ absl::string_view TextOf(const std::vector<unsigned char>& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-// What was computed, for whoever finds the file later.
+// Describes the computation in the file's metadata.
 std::map<std::string, std::string> Metadata(const ComputeRequest& request, const ComputeReply& reply) {
   std::map<std::string, std::string> metadata = {
       {"layout", request.layout == Layout::kBatchHeadSequenceDim ? "bhsd" : "bshd"},
@@ -60,7 +60,7 @@ std::map<std::string, std::string> Metadata(const ComputeRequest& request, const
   return metadata;
 }
 
-// A NaN on one side alone is infinitely far from a number; two are equal.
+// A NaN on one side only counts as an infinite difference; two NaNs are equal.
 absl::StatusOr<Difference> Compare(const Answered& answered, const LoadedTensor& reference) {
   const ComputeReply& reply = answered.reply;
   Difference difference{answered.flags.compare.value(), 0, 0, answered.flags.tolerance.value()};
@@ -83,7 +83,7 @@ absl::StatusOr<Difference> Compare(const Answered& answered, const LoadedTensor&
   return difference;
 }
 
-// Not into the tensors, if those went to standard output.
+// Uses standard error if the tensors went to standard output.
 absl::Status Say(const std::string& text, const std::string& output) {
   if (output.empty() || !IsStandardOutput(output)) return WriteOutput("", text);
   std::cerr << text;

@@ -1,4 +1,4 @@
-// What `attnctl attend` does with a result.
+// Writes and reports a result of `attnctl attend`.
 #pragma once
 
 #include <optional>
@@ -12,22 +12,22 @@
 
 namespace attnd::ctl {
 
-// Writes a safetensors file (to standard output if `path` is "-") with `o` (and `lse`, if the request asked for it) and
-// metadata that says what was computed. Errors: see WriteSafetensors; marked as OutputError does (output.h).
+// Writes a safetensors file (to standard output if `path` is "-") with `o`, `lse` if the request asked for it, and
+// metadata that describes the computation. Errors: see WriteSafetensors; marked by OutputError (output.h).
 absl::Status WriteReply(const std::string& path, const ComputeRequest& request, const ComputeReply& reply);
 
-// A call that was answered. Borrows all but `call`.
+// A call with its reply. Borrows everything except `call`.
 struct Answered {
   const ComputeRequest& request;
   const ComputeReply& reply;
-  absl::Duration call;  // of the whole call
+  absl::Duration call;  // duration of the whole call
   const Flags& flags;
 };
 
-// Says what was computed and how long it took, and, if there is a `reference` (the tensor of the input that --compare
-// names), how far `o` is from it: as text or as --format says, on standard output, or on standard error if the tensors
-// went there. Errors: INVALID_ARGUMENT if the shapes differ; OUT_OF_RANGE if the difference is larger than
-// --tolerance; see WriteOutput.
+// Prints what was computed and how long it took and, if there is a `reference` (the tensor of the input that --compare
+// names), how far `o` is from it. Prints text, or the form that --format names, on standard output, or on standard
+// error if the tensors went to standard output. Errors: INVALID_ARGUMENT if the shapes differ; OUT_OF_RANGE if the
+// difference is larger than --tolerance; see WriteOutput.
 absl::Status Tell(const Answered& answered, const std::optional<LoadedTensor>& reference);
 
 }  // namespace attnd::ctl

@@ -16,7 +16,7 @@
 namespace attnd::ctl {
 namespace {
 
-// What every document begins with.
+// The beginning of every document.
 std::string Source(const BiasRequest& request, const BiasReply& reply) {
   return absl::StrCat("{\"model\":", nlohmann::json(request.model).dump(), ",\"version\":", reply.version,
                       ",\"table\":", nlohmann::json(reply.table).dump(), ",\"mask\":\"",
@@ -32,7 +32,7 @@ std::string Range(const BucketRange& range) {
                       ",\"max_offset\":", End(range.max_offset), "}");
 }
 
-// [[...], ...] by query and key; `cell` gives an unmasked cell's text.
+// [[...], ...] by query and key; `cell` returns the text of an unmasked cell.
 std::string Rows(const bias::PictureWindow& window, absl::FunctionRef<std::string(std::size_t)> cell) {
   std::string rows = "[";
   std::size_t at = 0;

@@ -1,4 +1,4 @@
-// The bias of a window, for programs.
+// The bias of a window as JSON.
 #pragma once
 
 #include <string>
@@ -7,12 +7,12 @@
 
 namespace attnd::ctl {
 
-// In both `reply` must be the answer to `request`, with as many cells as its window has. Masked cells are null.
+// In both functions, `reply` must answer `request` and have as many cells as its window. Masked cells are null.
 
-// Arrays of [query, key], or with `all_heads` [head, query, key] for the values.
+// Arrays of [query, key]; with `all_heads` the values are [head, query, key].
 std::string WindowJson(const BiasRequest& request, const BiasReply& reply, bool all_heads);
 
-// Of a window of one cell, with the value of each head.
+// The bias of a window of one cell, with the value of each head.
 std::string CellJson(const BiasRequest& request, const BiasReply& reply);
 
 }  // namespace attnd::ctl

@@ -29,7 +29,7 @@ bias::Rule ToEngine(const Table& table) {
 
 absl::StatusOr<bias::ComparedSource> TableOf(const model::ModelTables& contents, const bias::SourceWords& words,
                                              const std::string& version) {
-  // A model without a name or a source: it is looked for a table only.
+  // The model needs no real version or source: it is only used to find a table.
   const model::Model model(words.name, 1, "", absl::UnixEpoch(), contents, "");
   const absl::StatusOr<model::Model::Found> found = model.FindTable(words.table);
   if (!found.ok()) return absl::Status(found.status().code(), words.Prefix() + std::string(found.status().message()));
@@ -37,12 +37,12 @@ absl::StatusOr<bias::ComparedSource> TableOf(const model::ModelTables& contents,
                               words.head};
 }
 
-// Words without sense are an error of the command line.
+// Invalid words are an error of the command line.
 absl::Status Judged(const absl::Status& status) {
   return status.code() == absl::StatusCode::kInvalidArgument ? UsageError(std::string(status.message())) : status;
 }
 
-// Sources that are found one after another, with the connection that loaded models share.
+// Finds sources one after another. Loaded models share one connection.
 class Finder {
  public:
   explicit Finder(const Flags& flags) : flags_(flags) {}

@@ -1,4 +1,4 @@
-// The biases that `attnctl bias compare` is asked to compare.
+// Finds the biases that `attnctl bias compare` compares.
 #pragma once
 
 #include <string>
@@ -10,9 +10,9 @@
 
 namespace attnd::ctl {
 
-// The tables of sources, as bias/source_words.h reads them. Loaded models are asked for at the server; without one
-// among the sources no server is needed. Errors: those of ReadSource and MakeTable, as usage errors where the words are
-// at fault; those of ReadLocalModel and Client::GetModel; NOT_FOUND for a table that a model or file does not have.
+// Returns the tables of `sources`, which bias/source_words.h parses. Gets loaded models from the server; if there is
+// none among the sources, no server is needed. Errors: those of ReadSource and MakeTable, as usage errors if the words
+// are at fault; those of ReadLocalModel and Client::GetModel; NOT_FOUND for a table that a model or file does not have.
 absl::StatusOr<std::vector<bias::ComparedSource>> FindSources(const std::vector<std::string>& sources,
                                                               const Flags& flags);
 

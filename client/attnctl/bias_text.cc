@@ -41,8 +41,8 @@ std::string ValuesByHead(const BiasReply& reply) {
   return absl::StrCat(values, reply.heads.size() == 1 ? " in head " : " in heads ", heads);
 }
 
-// " (offsets 2 to 3)": what the cell's bucket holds and the mask shows, whatever the window. Empty if the server does
-// not say.
+// " (offsets 2 to 3)": the unmasked offsets of the cell's bucket, not limited to the window. Empty if the server does
+// not send them.
 std::string OfBucket(const BiasRequest& request, const BiasReply& reply) {
   if (reply.bucket_ranges.empty()) return "";
   const bias::OffsetRange offsets = bias::BucketKeys(PictureOf(request, reply)).begin()->second.offsets;

@@ -1,4 +1,4 @@
-// The bias of a window, for people.
+// The bias of a window as text or a picture.
 #pragma once
 
 #include <string>
@@ -8,13 +8,13 @@
 
 namespace attnd::ctl {
 
-// In both `reply` must be the answer to `request`, with as many cells as its window has.
+// In both functions, `reply` must answer `request` and have as many cells as its window.
 
-// A picture of the window: the values of the reply's heads, if `values` or if there are no buckets. SVG or text as
-// --format says; text is in colour if it goes to a terminal.
+// A picture of the window: the values of the reply's heads if `values` or if there are no buckets, otherwise the
+// buckets. SVG or text, as --format says; text has colour if it goes to a terminal.
 std::string Picture(const BiasRequest& request, const BiasReply& reply, bool values, const Flags& flags);
 
-// What the bias of a window of one cell is, and why.
+// A sentence that states and explains the bias of a window of one cell.
 std::string Sentence(const BiasRequest& request, const BiasReply& reply);
 
 }  // namespace attnd::ctl

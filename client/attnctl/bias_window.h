@@ -1,4 +1,4 @@
-// A window of the bias as it was asked for and answered, as pictures take it.
+// Converts a bias request and its reply to the window that pictures use.
 #pragma once
 
 #include "attnd/models.h"
@@ -6,8 +6,8 @@
 
 namespace attnd::ctl {
 
-// Borrows from `reply`, which must be the answer to `request`, with as many cells as its window has. With the values of
-// all of the reply's heads.
+// Contains the values of all heads in `reply`, and borrows from it. `reply` must answer `request` and have as many
+// cells as its window.
 bias::PictureWindow PictureOf(const BiasRequest& request, const BiasReply& reply);
 
 }  // namespace attnd::ctl

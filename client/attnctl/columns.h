@@ -1,4 +1,4 @@
-// Tables for people.
+// Tables as text.
 #pragma once
 
 #include <string>
@@ -6,7 +6,7 @@
 
 namespace attnd::ctl {
 
-// A line for each row, its columns as wide as their widest cell. All rows have as many cells as the first.
+// One line for each row; columns are as wide as their widest cell. All rows must have as many cells as the first.
 std::string Columns(const std::vector<std::vector<std::string>>& rows);
 
 }  // namespace attnd::ctl

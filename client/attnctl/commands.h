@@ -7,7 +7,7 @@
 
 namespace attnd::ctl {
 
-// In the order that --help lists them. Thread-safe.
+// In the order in which --help lists them. Thread-safe.
 const std::vector<Command>& Commands();
 
 }  // namespace attnd::ctl

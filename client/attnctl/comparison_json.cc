@@ -23,7 +23,7 @@ std::string RuleOf(const bias::BiasTable& table) {
   return kNames[table.rule().index()];
 }
 
-// The buckets of a source's offsets, or null.
+// The buckets of a source's offsets; null if its table has no buckets.
 std::string Buckets(const bias::Comparison& comparison, std::size_t s) {
   const bias::BiasTable& table = comparison.sources()[s].table;
   if (!table.Bucket(0).has_value()) return "null";

@@ -1,4 +1,4 @@
-// A comparison of biases for programs.
+// A comparison of biases as JSON.
 #pragma once
 
 #include <string>
@@ -7,7 +7,8 @@
 
 namespace attnd::ctl {
 
-// All values, each in the fewest digits that give the same float again. docs/comparing-biases.md has the form.
+// Contains all values, each with the fewest digits that convert back to the same float. docs/comparing-biases.md
+// describes the form.
 std::string ComparisonJson(const bias::Comparison& comparison);
 
 }  // namespace attnd::ctl

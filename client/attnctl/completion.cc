@@ -12,8 +12,8 @@
 namespace attnd::ctl {
 namespace {
 
-// Bash and zsh: `command` becomes the command that stands on the line, `flag` the flag whose value is being typed. How
-// the line comes apart differs; what is offered then is the same.
+// Bash and zsh: sets `command` to the command on the line, and `flag` to the flag whose value is being typed. The two
+// shells split the line differently; the words offered are the same.
 constexpr char kChoose[] = R"sh(  case $plain in
 @COMMANDS@  esac
   if [[ -n $flag ]]; then
@@ -109,7 +109,7 @@ complete -c attnctl -f
 
 using Words = std::vector<std::string>;
 
-// A command's flags, with those of all commands.
+// A command's flags, followed by those of all commands.
 std::vector<const Flag*> FlagsOf(const Command& command, const Flags& flags) {
   std::vector<const Flag*> all;
   for (const std::string& name : command.flags) all.push_back(FlagOf(command, flags, name));
@@ -126,7 +126,7 @@ std::vector<const Command*> ByLength() {
   return all;
 }
 
-// What may stand where a command's first word does, or, in a group, its second.
+// The possible first words of a command or, in a group, its second words.
 Words NextWords(const std::string& group) {
   Words next;
   for (const Command& command : Commands()) {
@@ -148,13 +148,13 @@ Words Groups() {
   return groups;
 }
 
-// What may stand after a command's name that is a group too.
+// The possible words after a command name that is also a group; none for other names.
 Words AfterName(const std::string& name) {
   const Words groups = Groups();
   return std::count(groups.begin(), groups.end(), name) == 0 ? Words() : NextWords(name);
 }
 
-// How a value of this kind is completed: its words, "" for a file's name, or nothing if that is free text.
+// How a value is completed: with fixed words, file names, models or sessions; kNone for free text.
 struct Values {
   enum Kind { kNone, kWords, kFiles, kModels, kSessions } kind = kNone;
   Words words = {};
@@ -194,7 +194,7 @@ Words Switches(const Flags& flags) {
   return switches;
 }
 
-// The template with the tables of bash and zsh.
+// The template of bash or zsh with its tables filled in.
 std::string WithCases(const char* text, const Flags& flags) {
   std::string commands, values, by_command, words;
   for (const Command* command : ByLength()) {
@@ -207,11 +207,12 @@ std::string WithCases(const char* text, const Flags& flags) {
       absl::StrAppend(&values, "      '", command->name, " --", flag->name(), "') ", Call(its), " ;;\n");
     }
     absl::StrAppend(&by_command, "      '", command->name, "') _attnctl_words '", absl::StrJoin(names, " "), "' ;;\n");
-    // The first argument; a second, and later ones, are those of the last word.
+    // The first argument is completed here; the second and later ones are completed as the last word of
+    // Command::arguments.
     const Words arguments = ArgumentsOf(*command);
     if (arguments.empty()) continue;
     const auto call = [](const std::string& word) { return Call(ValuesOf(word.substr(0, word.find('.')), {})); };
-    // After `bias` may also stand `compare`.
+    // After `bias`, `compare` is possible too.
     const Words deeper = AfterName(command->name);
     absl::StrAppend(&words, "    '", command->name, "/", command->name, " ') ", call(arguments.front()),
                     deeper.empty() ? "" : " ", absl::StrJoin(deeper, " "), " ;;\n");
@@ -237,7 +238,7 @@ std::string Quoted(absl::string_view text) {
   return absl::StrCat("'", absl::StrReplaceAll(text, {{"\\", "\\\\"}, {"'", "\\'"}}), "'");
 }
 
-// What `-a` takes; "" for files' names.
+// The options of fish's `complete` for a flag with these values.
 std::string FishValues(const Values& values) {
   if (values.kind == Values::kModels) return " -x -a '(__attnctl_models)'";
   if (values.kind == Values::kFiles) return " -r -F";

@@ -1,4 +1,4 @@
-// Completion of attnctl's command line in shells, made from the tables of commands and flags.
+// Shell completion of attnctl's command line, generated from the tables of commands and flags.
 #pragma once
 
 #include <string>
@@ -8,11 +8,11 @@
 
 namespace attnd::ctl {
 
-// Shells that there is a script for.
+// The shells for which there is a script.
 const std::vector<std::string>& CompletedShells();
 
-// The script for one of them. It completes commands, flags, choices and names of files, and names of models and
-// numbers of sessions from the server that attnctl would call, for which it waits a second at most.
+// The script for one of them. It completes commands, flags, choices, file names, and names of models and numbers of
+// sessions. It gets these from the server that attnctl would call, and waits for at most a second.
 std::string CompletionScript(const std::string& shell, const Flags& flags);
 
 }  // namespace attnd::ctl

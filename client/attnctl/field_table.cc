@@ -56,7 +56,7 @@ const std::vector<FieldWords>& AllFieldWords() {
       {"ComputeAttentionRequest", "q", "q of --input"},
       {"ComputeAttentionRequest", "k", "k of --input"},
       {"ComputeAttentionRequest", "v", "v of --input"},
-      // What the client library finds before it sends anything (client/src/shape.cc).
+      // Fields of errors that the client library finds before it sends anything (client/src/shape.cc).
       {"ComputeAttentionRequest", "q.batch", "the axes of q, batch"},
       {"ComputeAttentionRequest", "k.batch", "the axes of k, batch"},
       {"ComputeAttentionRequest", "v.batch", "the axes of v, batch"},

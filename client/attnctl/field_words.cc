@@ -18,7 +18,7 @@ constexpr char kAttention[] = "ComputeAttentionRequest";
 
 bool IsWordByte(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
-// Where the word or path ("table.t5.values") that begins at `at` ends.
+// The end of the word or path ("table.t5.values") that begins at `at`.
 std::size_t EndOfWord(absl::string_view text, std::size_t at) {
   const auto word_at = [text](std::size_t i) { return i < text.size() && IsWordByte(text[i]); };
   while (word_at(at) || (at < text.size() && text[at] == '.' && word_at(at + 1))) ++at;
@@ -32,8 +32,8 @@ const FieldWords* Find(absl::string_view message, absl::string_view field) {
   return nullptr;
 }
 
-// What a name that stands in an error's text is called here; nullopt: it stays. A word of English that is a field's
-// name too ("heads", "a table") stays, so only names with an underscore or a dot are looked up.
+// The words for a name in an error's text; nullopt: the name stays. English words that are also fields ("heads", "a
+// table") must stay, so only names with an underscore or a dot are looked up.
 std::optional<std::string> WordsOf(absl::string_view message, absl::string_view name) {
   for (const EnumWords& entry : AllEnumWords()) {
     if (name == entry.name) return entry.words;
@@ -43,7 +43,7 @@ std::optional<std::string> WordsOf(absl::string_view message, absl::string_view 
   return entry->words == nullptr ? absl::StrReplaceAll(name, {{"_", " "}}) : entry->words;
 }
 
-// `text` with the names of fields and enums in words. "--max_dim" there is a flag of the server's.
+// Replaces names of fields and enums in `text`. A "--max_dim" in it is a flag of the server.
 std::string Reworded(absl::string_view message, absl::string_view text) {
   std::string out;
   for (std::size_t at = 0; at < text.size();) {
@@ -64,7 +64,7 @@ std::string Reworded(absl::string_view message, absl::string_view text) {
   return out;
 }
 
-// The alternatives of "8, or first_head to be set" that this command line has.
+// Removes alternatives that this command line does not have, such as the second one of "8, or first_head to be set".
 std::string WithoutUnset(absl::string_view message, absl::string_view expected) {
   std::vector<absl::string_view> kept;
   for (const absl::string_view clause : absl::StrSplit(expected, ", or ")) {

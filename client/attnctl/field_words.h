@@ -1,5 +1,5 @@
-// The fields of attnd.v1's requests in the words of the command line. A server refuses a request by the names of its
-// fields (ErrorDetail), which are no flags; whoever types a command wants to be told of the flag.
+// Translates fields of attnd.v1 requests to the words of the command line. A server names fields in its errors
+// (ErrorDetail), but fields are not flags, and the user needs to know the flag.
 #pragma once
 
 #include <string>
@@ -13,10 +13,10 @@ namespace attnd::ctl {
 struct FieldWords {
   const char* message;  // of attnd.v1
   const char* field;    // its path: "table.t5.values"
-  // A flag ("--table"), a command's argument ("MODEL"), or what of a file is meant ("the heads of q"). Null if attnctl
-  // never sets it: what an error says of it is left out.
+  // A flag ("--table"), a command's argument ("MODEL"), or a part of a file ("the heads of q"). Null if attnctl never
+  // sets the field; then error messages omit what they say about it.
   const char* words;
-  bool list = true;  // false: the field has several elements, and the flag names one
+  bool list = true;  // the field has several elements, but the flag gives one
 };
 
 // All fields of the requests that attnctl's commands send, in the order of the .proto files. Thread-safe.
@@ -27,13 +27,13 @@ struct EnumWords {
   const char* words;  // "causal"
 };
 
-// All values of the enums of those fields, but for the unspecified ones.
+// All enum values of those fields, except the unspecified ones.
 const std::vector<EnumWords>& AllEnumWords();
 
-// "--query_offsets: expected none beside --query_offset, got 1 values": `detail`, which is about a `message`.
+// `detail`, which is about a `message`, as text: "--query_offsets: expected none beside --query_offset, got 1 values".
 std::string InWords(absl::string_view message, const ErrorDetail& detail);
 
-// Whether it is about the size of an axis of q, k and v.
+// Whether `detail` is about the size of an axis of q, k and v.
 bool IsAboutAxes(absl::string_view message, const ErrorDetail& detail);
 
 }  // namespace attnd::ctl

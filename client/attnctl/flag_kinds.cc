@@ -24,7 +24,7 @@ absl::Status NumbersFlag::Set(const std::string& text) {
 }
 
 absl::Status HeadsFlag::Set(const std::string& text) {
-  const Range<std::int64_t> range;  // which heads there are, the table says
+  const Range<std::int64_t> range;  // unlimited: only the table knows its heads
   std::vector<std::int64_t> heads;
   const std::vector<std::string> words = absl::StrSplit(text, ',');
   for (const std::string& word : text == "all" ? std::vector<std::string>() : words) {

@@ -1,4 +1,4 @@
-// Kinds of flags, by their values. Each Set() has the errors of WrongValue or NotAChoice, also for an empty text.
+// Kinds of flags, by type of value. Each Set() returns the errors of WrongValue or NotAChoice, also for an empty text.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace attnd::ctl {
 
-// A value of one of the types that flag_values.h parses.
+// A flag with a value of one of the types that flag_values.h parses.
 template <typename T>
 class ValueFlag : public Flag {
  public:
@@ -39,7 +39,7 @@ class ValueFlag : public Flag {
   T value_;
 };
 
-// The same without a value at first.
+// As ValueFlag, but initially without a value.
 template <typename T>
 class OptionalFlag : public Flag {
  public:
@@ -62,21 +62,21 @@ class OptionalFlag : public Flag {
   std::optional<T> value_;
 };
 
-// Any text; empty at first.
+// Any text; initially empty.
 class TextFlag : public ValueFlag<std::string> {
  public:
   TextFlag(FlagList& list, std::string name, std::string placeholder, std::string help, std::string default_words = "")
       : ValueFlag(list, std::move(name), std::move(placeholder), "", std::move(help), std::move(default_words)) {}
 };
 
-// On or off; off at first.
+// On or off; initially off.
 class Switch : public ValueFlag<bool> {
  public:
   Switch(FlagList& list, std::string name, std::string help)
       : ValueFlag(list, std::move(name), "", false, std::move(help)) {}
 };
 
-// Whole numbers with commas between them; none at first.
+// Whole numbers separated by commas; initially none.
 class NumbersFlag : public Flag {
  public:
   NumbersFlag(FlagList& list, std::string name, std::string placeholder, std::string help, std::string default_words,
@@ -91,7 +91,7 @@ class NumbersFlag : public Flag {
   std::vector<std::int64_t> value_;
 };
 
-// Heads by number with commas between them, or `all`.
+// Numbers of heads, separated by commas, or `all`.
 class HeadsFlag : public Flag {
  public:
   using Flag::Flag;
@@ -105,7 +105,7 @@ class HeadsFlag : public Flag {
   std::vector<std::int64_t> value_;
 };
 
-// One of a fixed set of words, each of which stands for a value.
+// One of a fixed set of words, each of which represents a value.
 template <typename T>
 class ChoiceFlag : public Flag {
  public:
@@ -119,7 +119,7 @@ class ChoiceFlag : public Flag {
         value_(initial) {}
 
   const T& value() const { return value_; }
-  // The value's word; empty if it is not among the choices.
+  // The word of the value; empty if the value is not among the choices.
   std::string word() const { return WordOf(value_); }
   std::vector<std::string> choices() const override { return Words(choices_); }
 

@@ -80,7 +80,7 @@ std::string Meant(const std::string& text, const Range<absl::Duration>& range) {
   return absl::StrCat("did you mean ", with_unit, "?");
 }
 
-// Units are binary here, whatever the case and the spelling they are given in.
+// All units are read as binary units, in any case and spelling.
 std::string Meant(const std::string& text, const Range<ByteCount>& range) {
   std::string number, unit;
   for (const char c : text) {

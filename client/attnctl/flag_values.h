@@ -1,4 +1,4 @@
-// How the values of flags are written, and which are accepted.
+// How values of flags are written, and which are accepted.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,14 @@
 
 namespace attnd::ctl {
 
-// Both ends are accepted.
+// An inclusive range.
 template <typename T>
 struct Range {
   T least = std::numeric_limits<T>::lowest();
   T most = std::numeric_limits<T>::max();
 };
 
-// No wait is longer than a year: clocks overflow before "for ever" is over.
+// Waits are limited to a year, so that times do not overflow the clock.
 template <>
 struct Range<absl::Duration> {
   absl::Duration least = absl::ZeroDuration();
@@ -41,8 +41,8 @@ Range<T> NoLessThan(T least) {
   return range;
 }
 
-// What `text` says; nullopt if that is no value of this type, or out of range. Numbers are decimal, of a float also
-// with an exponent, and finite. Durations have units. No number of bytes is 0. Any text but the empty one is a string.
+// Parses `text`; nullopt if it is not a value of this type or out of range. Numbers are decimal; floats may have an
+// exponent and must be finite. Durations need units. A number of bytes must not be 0. Any non-empty text is a string.
 std::optional<std::int64_t> Parsed(const std::string& text, const Range<std::int64_t>& range);
 std::optional<std::uint64_t> Parsed(const std::string& text, const Range<std::uint64_t>& range);
 std::optional<float> Parsed(const std::string& text, const Range<float>& range);
@@ -52,7 +52,7 @@ std::optional<ByteCount> Parsed(const std::string& text, const Range<ByteCount>&
 std::optional<std::string> Parsed(const std::string& text, const Range<std::string>& range);
 std::optional<bool> Parsed(const std::string& text, const Range<bool>& range);
 
-// What Parsed() accepts, in words: "a whole number of at least 1".
+// Describes what Parsed() accepts: "a whole number of at least 1".
 std::string Expected(const Range<std::int64_t>& range);
 std::string Expected(const Range<std::uint64_t>& range);
 std::string Expected(const Range<float>& range);

@@ -1,4 +1,4 @@
-// attnctl's flags: each stands here once, with its name, its value, what it does and what holds without it.
+// attnctl's flags. Each is defined once, with its name, value, help and default.
 #pragma once
 
 #include <cstdint>
@@ -14,20 +14,20 @@
 
 namespace attnd::ctl {
 
-enum class Format { kText, kSvg, kJson };  // a command may take fewer: Command::narrowed
+enum class Format { kText, kSvg, kJson };  // a command may accept only some: Command::narrowed
 enum class AxisScale { kAuto, kLinear, kLog };
 
-// One set of values, at first the defaults. Not thread-safe.
+// A set of values, initially the defaults. Not thread-safe.
 struct Flags {
   FlagList common;  // taken by every command
-  FlagList own;     // taken by the commands that name them
-  FlagList plan;    // taken by `sessions plan` instead of those of the same names (Command::instead)
+  FlagList own;     // taken by the commands that list them
+  FlagList plan;    // replaces own's flags of the same names in `sessions plan` (Command::instead)
 
-  // Of those of all commands, and of `own`. Null if there is no such flag.
+  // Finds a flag in `common` and `own`; null if there is none.
   Flag* Find(absl::string_view name) const;
 
   using Number = ValueFlag<std::int64_t>;
-  // Of positions, and of how many there are: no position is larger (contract/request.h).
+  // Ranges of positions and counts: no position is larger (contract/request.h).
   static constexpr Range<std::int64_t> kCount{0, std::numeric_limits<std::int32_t>::max()};
   static constexpr Range<std::int64_t> kSize{1, std::numeric_limits<std::int32_t>::max()};
   static constexpr Range<std::int64_t> kLayers{0, reservation::kMostLayers};
@@ -48,7 +48,7 @@ struct Flags {
                                       "keep trying for this long while the server cannot be reached or is restarting",
                                       "0: one attempt"};
 
-  // What a call is about.
+  // The model, bias, table and mask of a call.
   TextFlag model{own, "model", "MODEL",
                  "a loaded model (`attnctl models list` shows them); required, unless --bias is none"};
   ChoiceFlag<Bias> bias{own,
@@ -114,7 +114,7 @@ struct Flags {
   OptionalFlag<double> tolerance{
       own, "tolerance", "X", "with --compare, fail if the error is larger", "any error is accepted", NoLessThan(0.0)};
 
-  // The window of a bias.
+  // A window of a bias.
   Number queries{own, "queries", "N", 8, "number of queries, the rows", "8", kSize};
   Number keys{own, "keys", "M", 0, "number of keys, the columns", "as many as queries", kSize};
   Number query_start{own, "query_start", "N", 0, "position of the first query", "0", kCount};
@@ -145,7 +145,7 @@ struct Flags {
                              "scale of the picture's offsets",
                              "auto: log beyond 64"};
 
-  // The shape of a session, and what it is to fit into.
+  // The shape of a session, and the budget for it.
   Number rows{own, "rows", "N", 1, "rows of a session: batch x beams", "1", {1, reservation::kMostRows}};
   OptionalFlag<std::int64_t> sources{own,
                                      "sources",

@@ -13,7 +13,7 @@
 namespace attnd::ctl {
 namespace {
 
-// "  --name VALUE    text", the text wrapped at 100 columns.
+// " --name VALUE text", with the text wrapped at 100 columns.
 std::string FlagHelp(const Flag& flag, const std::string& placeholder) {
   const std::string left = absl::StrCat("--", flag.name(), flag.is_switch() ? "" : " ", placeholder);
   std::string help = flag.help();
@@ -32,7 +32,7 @@ std::string FlagHelp(const Flag& flag, const std::string& placeholder) {
   return text + "\n";
 }
 
-// Those whose names begin with `start`.
+// Commands whose names begin with `start`.
 std::string CommandList(const std::string& start) {
   std::string text = "\nCommands:\n";
   for (const Command& command : Commands()) {

@@ -1,4 +1,4 @@
-// What --help and --version print.
+// The output of --help and --version.
 #pragma once
 
 #include <string>
@@ -9,22 +9,22 @@
 
 namespace attnd::ctl {
 
-// What --version prints.
+// The output of --version.
 std::string VersionText();
 
-// Help for a line that asks for it, with --json (or --format json) as HelpJson.
+// The help that a command line asks for; with --json or --format json, HelpJson.
 std::string Help(const Line& line, const Flags& flags);
 
-// The commands, the flags that all of them take, and the exit codes.
+// All commands, the flags common to them, and the exit codes.
 std::string GeneralHelp(const Flags& flags);
 
 // One command and its flags.
 std::string HelpFor(const Command& command, const Flags& flags);
 
-// All commands with their arguments and flags, for programs.
+// All commands with their arguments and flags, as JSON.
 std::string HelpJson(const Flags& flags);
 
-// Exit codes, a line each.
+// The exit codes, one on each line.
 std::string ExitCodeHelp();
 
 }  // namespace attnd::ctl

@@ -14,13 +14,14 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-// One flag as it stood on the line, its value not yet parsed.
+// A flag given on the line; its value is not parsed yet.
 struct Given {
   Flag* flag;
   std::string value;
 };
 
-// Takes the words of a command's name off the front of `arguments`, of which the first `before_dashes` may be such.
+// Finds the command at the front of `arguments` and removes its words. Only the first `before_dashes` arguments may be
+// part of its name.
 const Command* FindCommand(Words& arguments, std::size_t before_dashes) {
   const Command* found = nullptr;
   std::size_t length = 0;
@@ -36,7 +37,7 @@ const Command* FindCommand(Words& arguments, std::size_t before_dashes) {
   return found;
 }
 
-// The command that a line names whose flags cannot be told from their values: for messages.
+// The command that a line with invalid flags probably names, for messages.
 const Command* CommandAmong(const Words& words) {
   for (auto from = words.begin(); from != words.end(); ++from) {
     Words rest;
@@ -74,7 +75,7 @@ absl::Status SetFlag(const Command& command, const Given& given, const Flags& fl
   return flag.Set(given.value);
 }
 
-// A line's words apart, before it is known which command they are for.
+// A line's words separated into arguments and flags, before the command is known.
 struct Sorted {
   bool help = false;
   Words arguments;
@@ -106,7 +107,7 @@ absl::StatusOr<Sorted> Sort(const Words& words, const Flags& flags) {
   return sorted;
 }
 
-// Help of a command, of a group of them, or of all. It has forms, and no other flag changes it.
+// Help of a command, a group, or everything. Only --json and --format affect it.
 absl::StatusOr<Line> HelpLine(Line line, const std::vector<Given>& given, const Flags& flags) {
   line.help = true;
   for (const Given& g : given) {

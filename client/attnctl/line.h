@@ -10,19 +10,19 @@
 
 namespace attnd::ctl {
 
-// A command line, understood.
+// A parsed command line.
 struct Line {
-  const Command* command = nullptr;  // null: none was named (help then says what there is)
-  std::string group;                 // with help: "models", if that alone was named
-  bool help = false;                 // with it neither arguments nor flags are judged, but for --json and --format
-  bool version = false;              // `--version` alone
+  const Command* command = nullptr;  // null: none was named (help then lists what there is)
+  std::string group;                 // for help: "models", if only the group was named
+  bool help = false;     // help was requested: of arguments and known flags, only --json and --format are checked
+  bool version = false;  // the line is `--version` alone
   std::vector<std::string> arguments;
 };
 
-// Understands the words after the program's name, and sets `flags`: only those that the command takes are accepted, and
-// of a flag that is given twice the last value. `--flag value` and `--flag=value` may stand before, between or after
-// arguments; `--` ends flags and the command's
-// name. Errors: see UsageError. They say what a mistyped word was perhaps meant to be.
+// Parses the words after the program's name, and sets `flags`. Accepts only flags that the command takes; if a flag is
+// repeated, the last value counts. `--flag value` and `--flag=value` may be before, between or after arguments; after
+// `--` there are no flags and no words of the command's name. Errors: see UsageError; they suggest what a mistyped word
+// may mean.
 absl::StatusOr<Line> ParseLine(const std::vector<std::string>& words, Flags& flags);
 
 }  // namespace attnd::ctl

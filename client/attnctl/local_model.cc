@@ -9,7 +9,7 @@
 
 namespace attnd::ctl {
 
-// Links may lead anywhere, as those of Hugging Face's cache do, so the root is the file system's.
+// Symbolic links may lead anywhere, as in Hugging Face's cache, so the root is the root of the file system.
 absl::StatusOr<model::ModelTables> ReadLocalModel(const std::string& path) {
   std::error_code error;
   const std::filesystem::path whole = std::filesystem::absolute(path, error);

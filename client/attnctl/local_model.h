@@ -1,4 +1,4 @@
-// Models of this machine.
+// Models in local files.
 #pragma once
 
 #include <string>
@@ -8,8 +8,8 @@
 
 namespace attnd::ctl {
 
-// A model's tables from a checkpoint folder, a GGUF file or a JSON file of this machine, read as the server reads them.
-// Errors: see model::ReadModel.
+// Reads a model's tables from a local checkpoint folder, GGUF file or JSON file, the same way as the server. Errors:
+// see model::ReadModel.
 absl::StatusOr<model::ModelTables> ReadLocalModel(const std::string& path);
 
 }  // namespace attnd::ctl

@@ -11,7 +11,7 @@
 namespace attnd::ctl {
 namespace {
 
-// Text of a line, none of it read as roff's.
+// Escapes a line's text, so that roff does not interpret it.
 std::string Plain(absl::string_view text) {
   std::string plain = absl::StrReplaceAll(text, {{"\\", "\\e"}, {"-", "\\-"}, {"`", "\\(ga"}, {"'", "\\(aq"}});
   return absl::StartsWith(plain, ".") ? absl::StrCat("\\&", plain) : plain;
@@ -26,7 +26,7 @@ std::string FlagEntry(const Command* command, const Flag& flag) {
   return text + "\n";
 }
 
-// Paragraphs, and lines that begin with two blanks as they are.
+// Paragraphs; lines that begin with two blanks are set verbatim.
 std::string Details(const std::string& details) {
   std::string text;
   bool example = false;
@@ -34,7 +34,7 @@ std::string Details(const std::string& details) {
     const bool indented = absl::StartsWith(line, "  ");
     if (indented != example) absl::StrAppend(&text, indented ? ".PP\n.nf\n" : ".fi\n");
     example = indented;
-    // A blank line parts paragraphs; before an example .PP does.
+    // A blank line separates paragraphs; .PP does so before an example.
     if (!line.empty()) absl::StrAppend(&text, Plain(line), "\n");
   }
   return absl::StrCat(text, example ? ".fi\n" : "");

@@ -1,4 +1,4 @@
-// attnctl's manual page, made from the tables of commands and flags.
+// attnctl's manual page, generated from the tables of commands and flags.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace attnd::ctl {
 
-// attnctl(1) in roff, for the macros "man".
+// attnctl(1) in roff, with the "man" macros.
 std::string ManualPage(const Flags& flags);
 
 }  // namespace attnd::ctl

@@ -18,7 +18,7 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-// The second words of a group's commands.
+// The second words of the commands of a group.
 Words Subcommands(const std::string& group) {
   Words words;
   for (const Command& command : Commands()) {
@@ -28,7 +28,7 @@ Words Subcommands(const std::string& group) {
   return words;
 }
 
-// The commands that `arguments` were perhaps meant to begin with.
+// The commands that `arguments` probably mean.
 Words MeantCommands(const Words& arguments) {
   Words of_one, of_two, groups;
   for (const Command& command : Commands()) {
@@ -37,7 +37,7 @@ Words MeantCommands(const Words& arguments) {
     if (parts.size() == 2) groups.push_back(parts[0]);
   }
   if (arguments.size() > 1) {
-    // Of a group the second word alone is mistyped.
+    // If the first word is a group, only the second one is mistyped.
     const bool of_group = IsGroup(arguments[0]);
     const std::string second = of_group ? Nearest(arguments[1], Subcommands(arguments[0])) : "";
     if (!second.empty()) return {absl::StrCat(arguments[0], " ", second)};
@@ -45,7 +45,7 @@ Words MeantCommands(const Words& arguments) {
     if (!pair.empty()) return {pair};
     const std::string swapped = Nearest(absl::StrCat(arguments[1], " ", arguments[0]), of_two);
     if (!swapped.empty()) return {swapped};
-    // A group's name beside no word of it: which there are is said elsewhere.
+    // A group and no word near one of its commands: another message lists its commands.
     if (of_group) return {};
   }
   Words ending;
@@ -59,7 +59,7 @@ Words MeantCommands(const Words& arguments) {
   return meant.empty() ? Words() : Words{meant};
 }
 
-// "did you mean `attnctl models list` or `attnctl sessions list`? "; "" of none.
+// "did you mean `attnctl models list` or `attnctl sessions list`? "; "" if `commands` is empty.
 std::string DidYouMean(Words commands) {
   for (std::string& command : commands) command = absl::StrCat("`attnctl ", command, "`");
   return commands.empty() ? "" : absl::StrCat("did you mean ", Or(commands), "? ");
@@ -125,7 +125,7 @@ absl::Status NoFlag(const std::string& word, const Command* command, const Flags
     if (command == nullptr || Takes(*command, flags, *flag)) add(flag);
   }
   names.insert(names.end(), {"--help", "--version"});
-  // The dashes count for nothing: `-queries` is near `--queries`, and `-v` near nothing.
+  // Dashes are ignored: `-queries` is near `--queries`, and `-v` is near nothing.
   Words bare;
   for (const std::string& name : names) bare.push_back(name.substr(2));
   const absl::string_view without = absl::StripPrefix(absl::StripPrefix(word, "-"), "-");

@@ -1,4 +1,4 @@
-// Models as the commands print them.
+// Prints models.
 #pragma once
 
 #include <string>
@@ -13,11 +13,11 @@ namespace attnd::ctl {
 
 nlohmann::ordered_json ToJson(const Model& model);
 
-// Several lines: its facts, and a line for each table.
+// Several lines: the model's properties, and one line for each table.
 std::string Described(const Model& model);
 
-// Prints a model that a call has made ("loaded mine version 1 ..."), or --json of it. Errors: the model's; see
-// WriteOutput.
+// Prints a model that a call has loaded or created ("loaded mine version 1 ..."), or its JSON with --json. Errors: the
+// error in `model`; see WriteOutput.
 absl::Status PrintMade(const char* verb, const absl::StatusOr<Model>& model, const Flags& flags);
 
 }  // namespace attnd::ctl

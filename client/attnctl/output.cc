@@ -13,7 +13,7 @@
 namespace attnd::ctl {
 namespace {
 
-// Marks a status as an error of writing.
+// Payload URL that marks a status as an error of writing.
 constexpr char kOutputUrl[] = "attnctl/output";
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Where a command's result goes.
+// Writes a command's result.
 #pragma once
 
 #include <string>
@@ -7,21 +7,21 @@
 
 namespace attnd::ctl {
 
-// Writes `contents` to `path` (files/output_file.h), or to standard output if it is empty or "-". Errors: those of
-// writing the file, marked as OutputError does.
+// Writes `contents` to `path` (files/output_file.h), or to standard output if `path` is empty or "-". Errors: those of
+// writing the file, marked by OutputError.
 absl::Status WriteOutput(const std::string& path, const std::string& contents);
 
-// Whether what is written to `path` goes where messages for people go, too.
+// Whether `path` leads to standard output, where messages for people also go.
 bool IsStandardOutput(const std::string& path);
 
-// Whether two paths lead to one regular file, by whatever names and links.
+// Whether two paths lead to the same regular file, by any names and links.
 bool IsSameFile(const std::string& a, const std::string& b);
 
-// Whether a file can be there at all, before something long is done to fill it: OK, or what WriteOutput would say of a
-// folder that does not exist, and of a folder in the file's place.
+// Checks that a file can be created, before long work to produce its contents: OK, or the error that WriteOutput would
+// return for a folder that does not exist, or for a folder in the file's place.
 absl::Status CheckOutput(const std::string& path);
 
-// Marks an error as one of writing a result on this machine, and not of the server.
+// Marks an error as one of writing a result on this machine, not of the server.
 absl::Status OutputError(absl::Status status);
 
 bool IsOutputError(const absl::Status& status);

@@ -38,7 +38,7 @@ void Progress::Show() {
       if (mutex_.AwaitWithTimeout(absl::Condition(&done_), wait)) break;
       what = what_;
     }
-    // Outside the lock, since a terminal may block. Back to the line's start; the rest of a longer line before is
+    // Outside the lock, since a terminal may block. Returns to the line's start; the rest of a longer previous line is
     // erased.
     std::fprintf(stderr, "\r%s, %.0f s\x1b[K", what.c_str(), absl::ToDoubleSeconds(absl::Now() - start));
     shown = true;

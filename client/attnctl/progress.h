@@ -1,4 +1,4 @@
-// A sign of life on a terminal.
+// Shows progress on a terminal.
 #pragma once
 
 #include <string>
@@ -9,8 +9,8 @@
 
 namespace attnd::ctl {
 
-// While it lives, and from the first second on, standard error says what is being done and for how long. Silent if that
-// is no terminal.
+// From its first second until it is destroyed, shows on standard error what is being done and for how long. Silent if
+// standard error is not a terminal.
 class Progress {
  public:
   explicit Progress(std::string what);
@@ -18,7 +18,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // Something else is being done from now on.
+  // Changes what is being done.
   void Next(std::string what) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

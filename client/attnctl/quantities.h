@@ -1,4 +1,4 @@
-// Bytes and durations as people read them.
+// Human-readable bytes and durations.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace attnd::ctl {
 
-// "0 B", "64.0 KiB", "102.1 MiB": rounded down to a tenth, so that what is too little never reads as enough.
+// "0 B", "64.0 KiB", "102.1 MiB": rounded down to a tenth, so that too little never looks like enough.
 std::string BytesText(std::int64_t bytes);
 
 // "3.4s", "5m12s", "1h2m", "3d4h": the two largest units.

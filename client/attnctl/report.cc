@@ -31,7 +31,7 @@ std::string OutputAdvice(StatusCode code) {
   }
 }
 
-// The order of axes that the input was not said to have.
+// Suggests the layout that the flags did not select.
 std::string OtherLayout(const Flags& flags) {
   return flags.layout.value() == Layout::kBatchHeadSequenceDim
              ? "is it [batch, sequence, heads, dim]? then say `--layout bshd`; else it must be [batch, heads, "
@@ -47,7 +47,7 @@ std::string UnreachableAdvice(const absl::Status& status, const std::string& add
                       "`, or name another address with --server or ATTND_SERVER");
 }
 
-// The server says when to come back where it lacked memory that other calls hold.
+// The server sets a retry delay if it lacked memory that other calls hold.
 std::string ExhaustedAdvice(const absl::Status& status) {
   const std::optional<ErrorDetail> detail = GetErrorDetail(status);
   if (detail.has_value() && detail->retry_delay.has_value()) {
@@ -57,7 +57,7 @@ std::string ExhaustedAdvice(const absl::Status& status) {
   return "ask less of it; `attnctl info` shows the server's limits";
 }
 
-// By the code of a failed call.
+// Advice for the code of a failed call.
 std::string CallAdvice(const absl::Status& status, const Flags& flags) {
   switch (status.code()) {
     case StatusCode::kUnavailable:
@@ -98,7 +98,7 @@ std::string Advice(const absl::Status& status, const Command* command, const Fla
   return "the server's log may say more; `attnctl health` shows whether it serves";
 }
 
-// Of a call that an ErrorDetail says nothing of.
+// The message of a failed call without an ErrorDetail.
 std::string CallMessage(const absl::Status& status, const Flags& flags) {
   const std::string address = ServerAddress(flags);
   if (AnsweredByServer(status)) {
@@ -120,7 +120,7 @@ std::string CallMessage(const absl::Status& status, const Flags& flags) {
   return status.message().empty() ? absl::StrCat("the call to ", address, " failed") : std::string(status.message());
 }
 
-// Names of files may have line feeds and terminals' commands in them.
+// File names may contain line feeds and terminal control sequences.
 std::string OneLine(absl::string_view text) {
   std::string line;
   for (const char c : text) {

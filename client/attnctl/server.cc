@@ -28,7 +28,7 @@ absl::StatusOr<Client> Connect(const Flags& flags) {
   options.user_agent = "attnctl";
   options.local_calls = !flags.grpc_only.value();
   options.retry.max_time = flags.retry_for.value();
-  // This process has reached nobody yet.
+  // This process has not reached any server yet.
   options.retry.wait_for_first_server = true;
   options.retry.enabled = options.retry.max_time > absl::ZeroDuration();
   return Client::Create(ServerAddress(flags), options);

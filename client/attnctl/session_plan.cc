@@ -21,7 +21,7 @@ absl::Status OnlyWith(const Flag& flag, const char* layers) {
                     absl::StrCat("say how many layers of that kind there are with --", layers, ", or leave it out"));
 }
 
-// What the flags say by themselves.
+// Checks the flags without a server.
 absl::Status CheckFlags(const Flags& flags) {
   const std::int64_t self = flags.self_layers.value(), cross = flags.cross_layers.value();
   if (self + cross == 0) {
@@ -80,7 +80,7 @@ std::optional<reservation::KeptBytes> KeptOf(const SessionPlan& plan, std::int64
 
 Fit Least(Fit a, Fit b) { return b.sessions < a.sessions ? b : a; }
 
-// Beside those that are open.
+// The number of sessions that can be opened in addition to the open ones.
 Fit LeftInAll(const SessionUse& use) {
   return {std::max<std::int64_t>(0, use.max_sessions - use.open), Bound::kMaxSessions};
 }
@@ -153,7 +153,7 @@ std::optional<SessionBudget> BudgetOf(const ServerInfo& server) {
   return budget;
 }
 
-// Each byte that a caller takes is one more that it holds and one less that is free.
+// With shares, a caller may hold at most what stays free, so it can take half of what is free.
 std::int64_t MostOfOneCaller(const SessionBudget& budget) { return budget.shares ? Free(budget) / 2 : Free(budget); }
 
 Fit FitOfOneCaller(std::int64_t bytes, const SessionBudget& budget) {
@@ -163,7 +163,7 @@ Fit FitOfOneCaller(std::int64_t bytes, const SessionBudget& budget) {
   return Least(fit, {budget.sessions->max_peer_sessions, Bound::kMaxPeerSessions});
 }
 
-// With shares as much must stay free as the last caller takes.
+// With shares, as much as the last caller takes must stay free.
 Fit FitOfAllCallers(std::int64_t bytes, const SessionBudget& budget) {
   const std::int64_t kept_free = budget.shares ? 1 : 0;
   const Fit fit{std::max<std::int64_t>(0, Free(budget) / bytes - kept_free), Bound::kMemory};

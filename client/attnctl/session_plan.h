@@ -1,4 +1,4 @@
-// What a session of some shape reserves, and how many fit into a budget.
+// What a session of a given shape reserves, and how many fit into a budget.
 #pragma once
 
 #include <cstdint>
@@ -19,32 +19,32 @@ struct SessionPlan {
   std::int64_t self_layers = 0;
   std::int64_t cross_layers = 0;
   tensor::DType dtype = tensor::DType::kF32;
-  reservation::LayerShape layer{};  // of each
+  reservation::LayerShape layer{};  // of each layer
   reservation::SessionBytes bytes;
 };
 
-// What the flags of `sessions plan` describe. Errors: see UsageError.
+// The plan that the flags of `sessions plan` describe. Errors: see UsageError.
 absl::StatusOr<SessionPlan> PlanOf(const Flags& flags);
 
-// Whether a server with these limits takes such a session at all. Errors: FAILED_PRECONDITION, with advice.
+// Checks that a server with these limits accepts such a session. Errors: FAILED_PRECONDITION, with advice.
 absl::Status CheckPlan(const SessionPlan& plan, const Flags& flags, const Limits& limits);
 
-// What sessions come out of.
+// The memory budget for sessions.
 struct SessionBudget {
   std::int64_t total = 0;
   std::int64_t used = 0;
-  bool shares = true;  // a caller holds no more than stays free (attnd's --peer_shares)
+  bool shares = true;  // a caller holds at most what stays free (attnd's --peer_shares)
   std::optional<SessionUse> sessions;
 };
 
 SessionBudget BudgetOf(std::int64_t bytes);
-// nullopt of a server that says nothing of its memory.
+// nullopt if the server does not report its memory.
 std::optional<SessionBudget> BudgetOf(const ServerInfo& server);
 
-// What one caller can take that holds nothing yet.
+// The most memory that one caller can take if it holds nothing yet.
 std::int64_t MostOfOneCaller(const SessionBudget& budget);
 
-// What ends a count.
+// The limit that determines a count.
 enum class Bound { kMemory, kMaxSessions, kMaxPeerSessions };
 
 struct Fit {
@@ -52,9 +52,9 @@ struct Fit {
   Bound bound;
 };
 
-// How many sessions of `bytes` >= 1 each one caller can open that has none.
+// The number of sessions of `bytes` each (at least 1) that one caller can open if it has none.
 Fit FitOfOneCaller(std::int64_t bytes, const SessionBudget& budget);
-// How many all callers together can at best: as many callers as there are sessions.
+// The most that all callers together can open: with one session for each caller.
 Fit FitOfAllCallers(std::int64_t bytes, const SessionBudget& budget);
 
 }  // namespace attnd::ctl

@@ -76,7 +76,7 @@ std::string SessionText(const SessionPlan& plan) {
   return text;
 }
 
-// What ends the count; `memory` if that is the memory.
+// Describes the limit that determines the count; returns `memory` if it is the memory.
 std::string Why(const Fit& fit, const std::string& memory) {
   switch (fit.bound) {
     case Bound::kMaxSessions:

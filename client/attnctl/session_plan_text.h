@@ -1,4 +1,4 @@
-// A plan for sessions as `attnctl sessions plan` prints it.
+// Prints a plan for sessions, for `attnctl sessions plan`.
 #pragma once
 
 #include <string>
@@ -7,10 +7,11 @@
 
 namespace attnd::ctl {
 
-// What one reserves, part by part with its formula, and how many fit. `server` is its address; empty for --budget.
+// What one session reserves, with the formula of each part, and how many fit. `server` is its address; empty with
+// --budget.
 std::string TextOfPlan(const SessionPlan& plan, const SessionBudget& budget, const std::string& server);
 
-// The same numbers.
+// The same numbers as JSON.
 std::string JsonOfPlan(const SessionPlan& plan, const SessionBudget& budget);
 
 }  // namespace attnd::ctl

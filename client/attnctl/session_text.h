@@ -1,4 +1,4 @@
-// Open sessions as the commands print them.
+// Prints open sessions.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +14,16 @@ namespace attnd::ctl {
 
 nlohmann::ordered_json ToJson(const OpenSessionInfo& session);
 
-// A line for each, below their titles; a sentence if there is none.
+// A table with titles and one line for each session; a sentence if there is none.
 std::string SessionTable(const std::vector<OpenSessionInfo>& sessions);
 
-// Several lines: its facts.
+// Several lines: the session's properties.
 std::string Described(const OpenSessionInfo& session);
 
-// The numbers of sessions that arguments name, each once. Errors: see UsageError.
+// The session numbers in `arguments`, without duplicates. Errors: see UsageError.
 absl::StatusOr<std::vector<std::uint64_t>> SessionIds(const std::vector<std::string>& arguments);
 
-// NOT_FOUND, with how to find out what is open.
+// NOT_FOUND, with advice on how to list the open sessions.
 absl::Status NoSession(const std::vector<std::uint64_t>& ids);
 
 }  // namespace attnd::ctl

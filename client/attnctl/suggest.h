@@ -1,4 +1,4 @@
-// What a mistyped word was meant to be.
+// Finds what a mistyped word probably means.
 #pragma once
 
 #include <cstddef>
@@ -9,13 +9,13 @@
 
 namespace attnd::ctl {
 
-// The fewest letters to insert, delete, replace or swap with their neighbour that make `b` of `a`, where no letter is
-// edited twice ("optimal string alignment"). Bytes, not characters.
+// The smallest number of letters to insert, delete, replace or swap with their neighbour to turn `a` into `b`, where no
+// letter is edited twice ("optimal string alignment"). Counts bytes, not characters.
 std::size_t Distance(absl::string_view a, absl::string_view b);
 
-// Whichever of `candidates` is nearest to `word`, the first of several; "" if none is near: one letter in a word of up
-// to four, two up to eight, and three beyond. '-' and '_' are the same, and so are capitals and small letters. A
-// candidate that `word` begins, of at least two letters, is near.
+// The candidate nearest to `word`, the first of several; "" if none is near. Near means: one letter differs in a word
+// of up to four, two in up to eight, three in a longer one. '-' and '_' are equal, and so are capitals and small
+// letters. A candidate that starts with `word`, if `word` has at least two letters, is near too.
 std::string Nearest(absl::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace attnd::ctl

@@ -26,7 +26,7 @@ DType FromEngine(tensor::DType dtype) {
   return DType::kBf16;
 }
 
-// What to do about a file that cannot be read, or has something else in it than was looked for.
+// Adds advice for a file that cannot be read or has unexpected contents.
 absl::Status Unread(absl::Status status, const std::string& path) {
   switch (status.code()) {
     case absl::StatusCode::kNotFound:
@@ -39,7 +39,7 @@ absl::Status Unread(absl::Status status, const std::string& path) {
   }
 }
 
-// Of a tensor that is not as it should be.
+// The error of a tensor with the wrong shape, type or values.
 absl::Status Unfit(const std::string& path, const std::string& name, const std::string& expected,
                    const std::string& got, const std::string& advice) {
   return WithAdvice(absl::InvalidArgumentError(absl::StrCat(path, ": ", name, ": expected ", expected, ", got ", got)),
@@ -72,7 +72,7 @@ absl::StatusOr<std::vector<std::byte>> ReadAll(const files::SafetensorsFile& fil
   return bytes;
 }
 
-// Bytes of an element of a type that holds 0 and 1; 0 for others.
+// Bytes of an element of a type of integers; 0 for other types.
 std::size_t WholeNumberBytes(const std::string& dtype) {
   if (dtype != "BOOL" && dtype[0] != 'U' && dtype[0] != 'I') return 0;
   return static_cast<std::size_t>(files::SafetensorsBits(dtype).value_or(0)) / 8;
@@ -127,7 +127,7 @@ absl::StatusOr<std::vector<unsigned char>> LoadKeyBits(const files::SafetensorsF
   if (!bytes.ok()) return bytes.status();
   std::vector<unsigned char> mask(bytes->size() / width);
   for (std::size_t i = 0; i < bytes->size(); ++i) {
-    // Little-endian: 1 is in an element's first byte.
+    // Little-endian: the first byte of an element holds the 1.
     const auto byte = static_cast<unsigned char>((*bytes)[i]);
     if (byte > (i % width == 0 ? 1 : 0)) return refused("0 and 1", "another number");
     if (i % width == 0) mask[i / width] = byte;

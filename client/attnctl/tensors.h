@@ -1,4 +1,4 @@
-// Tensors of a safetensors file, as the client takes them.
+// Loads tensors of a safetensors file for the client.
 #pragma once
 
 #include <array>
@@ -24,22 +24,23 @@ struct LoadedTensor {
 
 absl::StatusOr<files::SafetensorsFile> OpenSafetensors(const std::string& path);
 
-// Errors: NOT_FOUND, naming the tensors that there are; INVALID_ARGUMENT for another shape or element type.
+// Errors: NOT_FOUND, with the names of the existing tensors; INVALID_ARGUMENT for another shape or element type.
 absl::StatusOr<LoadedTensor> LoadTensor(const files::SafetensorsFile& file, const std::string& path,
                                         const std::string& name);
 
-// ComputeRequest::key_bits of a tensor [batch, keys] of BOOL or integers that are 0 or 1, whose sizes must be these.
-// Errors: as LoadTensor.
+// ComputeRequest::key_bits from a tensor [batch, keys] of BOOL or integers that are 0 or 1. Its sizes must be `batch`
+// and `keys`. Errors: as LoadTensor.
 absl::StatusOr<std::vector<unsigned char>> LoadKeyBits(const files::SafetensorsFile& file, const std::string& path,
                                                        const std::string& name, std::int64_t batch, std::int64_t keys);
 
-// ComputeRequest::key_bias of a tensor [heads, keys] of floats, whose sizes must be these. Errors: as LoadTensor.
+// ComputeRequest::key_bias from a tensor [heads, keys] of floats. Its sizes must be `heads` and `keys`. Errors: as
+// LoadTensor.
 absl::StatusOr<std::vector<float>> LoadKeyBias(const files::SafetensorsFile& file, const std::string& path,
                                                const std::string& name, std::int64_t heads, std::int64_t keys);
 
 tensor::DType ToEngine(DType dtype);
 
-// The elements, widened.
+// The elements, converted to FP32.
 std::vector<float> Widened(DType dtype, absl::Span<const std::byte> bytes);
 
 }  // namespace attnd::ctl

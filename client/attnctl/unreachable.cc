@@ -8,8 +8,8 @@ namespace attnd::ctl {
 namespace {
 
 struct Reason {
-  const char* part;   // of gRPC's message
-  const char* words;  // ours
+  const char* part;   // part of gRPC's message
+  const char* words;  // our words
 };
 
 constexpr Reason kReasons[] = {

@@ -1,4 +1,4 @@
-// Why a server cannot be reached, in plain words.
+// Explains in plain words why a server cannot be reached.
 #pragma once
 
 #include <string>
@@ -7,8 +7,8 @@
 
 namespace attnd::ctl {
 
-// The reason in a message of gRPC ("failed to connect to all addresses; last error: ..."): its last and most particular
-// part, or, for what is common, words of our own.
+// Returns the reason in a gRPC message ("failed to connect to all addresses; last error: ..."): our own words for
+// common causes, otherwise the last and most specific part.
 std::string PlainReason(absl::string_view message);
 
 }  // namespace attnd::ctl

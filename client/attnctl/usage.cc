@@ -9,7 +9,7 @@
 namespace attnd::ctl {
 namespace {
 
-// Payloads of a status: a usage error's mark, and advice.
+// Payload URLs of a status: the mark of a usage error, and advice.
 constexpr char kUsageUrl[] = "attnctl/usage";
 constexpr char kAdviceUrl[] = "attnctl/advice";
 
@@ -39,7 +39,7 @@ std::string Shown(const std::string& text) {
   std::size_t size = text.size();
   if (size > kLongest) {
     size = kLongest;
-    while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) --size;  // not within a character
+    while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) --size;  // not inside a character
   }
   return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text.substr(0, size)), size < text.size() ? "..." : "", "\"");
 }

@@ -1,4 +1,4 @@
-// Errors of the command line itself, and what to do about an error.
+// Errors of the command line, and advice for errors.
 #pragma once
 
 #include <string>
@@ -7,16 +7,16 @@
 
 namespace attnd::ctl {
 
-// A command line that cannot be meant: INVALID_ARGUMENT, which ends attnctl with exit code kUsage. `advice` says what
+// The error of an invalid command line: INVALID_ARGUMENT, which ends attnctl with exit code kUsage. `advice` says what
 // to write instead; it may be empty.
 absl::Status UsageError(const std::string& message, const std::string& advice = "");
 
 bool IsUsageError(const absl::Status& status);
 
-// The same error, with what to do about it. OK stays OK.
+// The same error with advice added. OK stays OK.
 absl::Status WithAdvice(absl::Status status, const std::string& advice);
 
-// What UsageError or WithAdvice was given; empty if there is none.
+// The advice given to UsageError or WithAdvice; empty if there is none.
 std::string AdviceOf(const absl::Status& status);
 
 // `text` in quotes, printable and not too long, or "an empty value".

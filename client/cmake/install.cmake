@@ -1,4 +1,4 @@
-# The library for users: find_package(attnd CONFIG) gives attnd::client; pkg-config knows it as attnd-client.
+# Installs the library: find_package(attnd CONFIG) defines attnd::client; pkg-config knows it as attnd-client.
 include(CMakePackageConfigHelpers)
 
 install(TARGETS attnd_client EXPORT attndTargets COMPONENT client
@@ -12,7 +12,7 @@ install(EXPORT attndTargets NAMESPACE attnd:: DESTINATION ${package} COMPONENT c
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/attndConfig.cmake.in attndConfig.cmake
                               INSTALL_DESTINATION ${package})
 write_basic_package_version_file(attndConfigVersion.cmake COMPATIBILITY SameMinorVersion)
-# What a static library needs its user must link; a shared one has it linked.
+# Users of the static library must link its dependencies; the shared library is linked with them.
 set(ATTND_PC_STATIC " grpc++ protobuf-lite")
 set(ATTND_PC_SHARED "")
 if(BUILD_SHARED_LIBS)

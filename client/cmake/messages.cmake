@@ -1,9 +1,10 @@
-# The library's own compiled copy of the messages, included as "client/messages/*.pb.h", C++ namespace attnd::client::v1.
+# The library's own compiled copy of the messages, included as "client/messages/*.pb.h", C++ namespace
+# attnd::client::v1.
 #
 # protobuf keeps one registry of .proto files in a process and aborts when a file is registered twice. A program may
-# hold the library several times (in two plugins, say) and the messages of attnd.v1 beside it, so the copy has a package
-# of its own and is compiled for protobuf's lite runtime, which registers nothing. It is made anew from the same .proto
-# files in each build. The types of google.protobuf that they use come along, since the lite runtime has none of them.
+# contain the library several times (e.g. in two plugins), together with the attnd.v1 messages. So the copy has its own
+# package and uses protobuf's lite runtime, which registers nothing. Each build generates it from the same .proto files.
+# It includes the google.protobuf types that they use, since the lite runtime has none of them.
 set(package_of_google ${Protobuf_INCLUDE_DIRS})
 if(TARGET protobuf::libprotobuf)
   get_target_property(of_target protobuf::libprotobuf INTERFACE_INCLUDE_DIRECTORIES)

@@ -1,5 +1,5 @@
-# Copies the .proto file FROM to TO with the package of the client library's own messages, attnd.client.v1. The files of
-# all packages that it may import lie together in client/messages.
+# Copies the .proto file FROM to TO and renames its package to attnd.client.v1, the package of the client library's own
+# messages. All files that it may import are in client/messages.
 file(READ ${FROM} text)
 string(REGEX REPLACE "\npackage (attnd.v1|google.protobuf);" "\npackage attnd.client.v1;" renamed "${text}")
 if(renamed STREQUAL text)

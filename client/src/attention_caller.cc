@@ -19,17 +19,18 @@
 namespace attnd::client {
 namespace {
 
-// How often a call may be repeated because of what was learnt of the server. After that it goes the plainest way.
+// How often a call may be repeated because of what it showed about the server. After that it is sent as one gRPC
+// message.
 constexpr int kMaxLessons = 2;
 
-// How often a call may find that the server has closed the connection before it was sent. After that it goes by gRPC.
+// How often a call may find the connection closed before it was sent. After that it uses gRPC.
 constexpr int kMaxReconnects = 10;
 
-// A result of more bytes than this is copied to its destination on a thread of AsyncRuntime, as is what follows an
-// error done there, so that the thread that reads answers can go on.
+// Results larger than this, and everything that follows an error, are handled on a thread of AsyncRuntime, so that the
+// thread that reads replies can continue.
 constexpr std::int64_t kLargeCopy = 256 << 10;
 
-// The server does not know a region any more: it was started anew, or the connection that registered it broke.
+// Whether the server does not know a region any more: it was restarted, or the connection that registered it broke.
 bool IsLostRegion(const absl::Status& status) {
   const std::optional<ErrorDetail> detail = GetErrorDetail(status);
   return status.code() == absl::StatusCode::kFailedPrecondition && detail.has_value() &&
@@ -59,7 +60,7 @@ AttentionCaller::AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared
       plan_(plan) {}
 
 AttentionCaller::~AttentionCaller() {
-  // A forked child has no such thread, and another one of its parent's may have held the lock.
+  // A forked child does not have this thread, and another thread of its parent may have held the lock.
   if (mux_ != nullptr && !Forked()) mux_->Stop();
 }
 
@@ -116,7 +117,7 @@ std::optional<absl::StatusOr<ComputeReply>> AttentionCaller::ComputeLocal(const 
     if (result.sent == LocalConnection::Sent::kGone) {
       std::move(staged).Unused();
       local_->DropAll(std::move(connection));
-      // With the server goes what it knew of memory.
+      // The server has probably stopped, and with it its registered regions.
       if (memory_ != nullptr) memory_->Check();
       continue;
     }
@@ -164,7 +165,7 @@ void AttentionCaller::Attempt(std::shared_ptr<LaterCall> call) {
     return AttemptGrpc(std::move(call));
   }
   const absl::Time deadline = call->options.deadline;
-  // Tensors are copied on a thread of the runtime, since the one that reads answers must not be held up.
+  // Tensors are copied on a thread of the runtime, so that the thread that reads replies is not held up.
   auto settled = [self = shared_from_this(), call] {
     AsyncRuntime::Get().Post([self, call] { self->AttemptLocal(call); });
   };
@@ -173,7 +174,7 @@ void AttentionCaller::Attempt(std::shared_ptr<LaterCall> call) {
 
 void AttentionCaller::AttemptLocal(std::shared_ptr<LaterCall> call) {
   const CallOptions& options = call->options;
-  // In gRPC's words.
+  // With gRPC's messages.
   if (options.cancellation != nullptr && options.cancellation->cancelled()) {
     return Ended(std::move(call), false, false, absl::CancelledError("CANCELLED"));
   }
@@ -198,15 +199,15 @@ void AttentionCaller::SendLocal(std::shared_ptr<LaterCall> call, Staged staged) 
       self->Ended(call, shared, false, std::move(reply));
     });
   };
-  // Request and fields stay where they are until the call has ended.
+  // `call` keeps request and fields alive until the call has ended.
   const LocalMux::Started started =
       mux_->Start(call->request, call->shape, call->staged->fields(), call->options, std::move(ended));
   if (started == LocalMux::Started::kYes) return;
-  // Nothing was sent, so this costs no repeat.
+  // Nothing was sent, so this uses up no retry.
   std::move(*call->staged).Unused();
   call->staged.reset();
   if (started == LocalMux::Started::kNoRoom || ++call->reconnects > kMaxReconnects) return AttemptGrpc(std::move(call));
-  if (memory_ != nullptr) memory_->Check();  // with the server goes what it knew of memory
+  if (memory_ != nullptr) memory_->Check();  // the server may have stopped, and with it its regions
   Attempt(std::move(call));
 }
 

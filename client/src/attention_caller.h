@@ -1,5 +1,4 @@
-// Chooses how a call reaches the server: over the local socket, through shared memory, in pieces over streams, or as
-// one message.
+// Chooses a call's transport: the local socket, gRPC with shared memory, gRPC streams (in pieces), or one gRPC message.
 #pragma once
 
 #include <atomic>
@@ -23,11 +22,11 @@ namespace attnd::client {
 
 class LocalMux;
 
-// Thread-safe. Calls in flight keep it alive.
+// Thread-safe. Calls under way keep it alive.
 class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
  public:
-  // `memory`, `local` (for Compute) and `mux` (for ComputeAsync) are null where the target is no Unix socket, and where
-  // they are turned off.
+  // `memory`, `local` (for Compute) and `mux` (for ComputeAsync) are null if the target is not a Unix socket or if the
+  // option is off.
   AttentionCaller(std::shared_ptr<RetryPolicy> retry, std::shared_ptr<SharedMemory> memory, StreamPlan plan,
                   std::shared_ptr<LocalCalls> local = nullptr, std::shared_ptr<LocalMux> mux = nullptr);
   ~AttentionCaller();
@@ -38,30 +37,31 @@ class AttentionCaller : public std::enable_shared_from_this<AttentionCaller> {
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
   absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes);
 
-  // Of tensors, to and from shared memory, by all calls. For tests.
+  // Bytes of tensors copied to and from shared memory by all calls. For tests.
   std::int64_t copied_bytes() const { return staging_ == nullptr ? 0 : staging_->copied_bytes(); }
 
  private:
-  // One call with what its attempts need.
+  // The state of an asynchronous call, kept over its attempts.
   struct LaterCall;
 
-  // One attempt over the local socket. Nullopt if it cannot go this way: nothing was sent. `shared`: whether tensors
-  // were in shared memory.
+  // One attempt over the local socket. Returns nullopt, having sent nothing, if the call cannot use it. Sets `shared`
+  // if tensors were in shared memory.
   std::optional<absl::StatusOr<ComputeReply>> ComputeLocal(const ComputeRequest& request, const Shape& shape,
                                                            const CallOptions& options, bool& shared);
-  // One attempt by gRPC. `plain`: as one message that holds all tensors.
+  // One attempt over gRPC. `plain`: as one message that contains all tensors.
   absl::StatusOr<ComputeReply> ComputeGrpc(const ComputeRequest& request, const Shape& shape,
                                            const CallOptions& options, bool plain, bool& shared, bool& streamed);
   bool InPieces(const Shape& shape) const;
-  // Whether the call is worth repeating another way; takes note of what was learnt.
+  // Remembers what `status` shows about the server, and returns whether the call should be repeated with another
+  // transport.
   bool Learn(const absl::Status& status, bool shared, bool streamed);
   void Attempt(std::shared_ptr<LaterCall> call);
-  // An attempt over the local socket, once it is known whether the server takes calls there; its second half, once the
-  // tensors are staged; and an attempt by gRPC, which both turn to where a call cannot go this way.
+  // AttemptLocal runs once it is known whether the server accepts calls on the local socket; SendLocal is its second
+  // half, after the tensors are staged. Both fall back to AttemptGrpc if the call cannot use the local socket.
   void AttemptLocal(std::shared_ptr<LaterCall> call);
   void SendLocal(std::shared_ptr<LaterCall> call, Staged staged);
   void AttemptGrpc(std::shared_ptr<LaterCall> call);
-  // AttemptGrpc's second half: the tensors are staged, or there is nothing to stage.
+  // AttemptGrpc's second half, after the tensors are staged or if none is to be.
   void Send(std::shared_ptr<LaterCall> call, std::optional<Staged> staged);
   void Ended(std::shared_ptr<LaterCall> call, bool shared, bool streamed, absl::StatusOr<ComputeReply> reply);
   void AttemptWhenTime(std::shared_ptr<LaterCall> call);

@@ -11,7 +11,7 @@ void Cancellation::Cancel() {
     cancelled_ = true;
     calls.swap(calls_);
   }
-  // Outside the lock: cancelling a call may complete it on this thread, which removes it here.
+  // Outside the lock: cancelling a call may complete it on this thread, which calls Remove.
   for (auto& [id, cancel] : calls) cancel();
 }
 

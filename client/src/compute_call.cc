@@ -25,7 +25,7 @@ absl::StatusOr<ComputeReply> Decode(const grpc::Status& status, grpc::ByteBuffer
 }
 
 // A call that completes when two things have happened, in either order: gRPC has reported its end, and the last slice
-// that borrows the caller's memory has gone. Owned by itself (`self_`) from Start to the end.
+// that borrows the caller's memory was destroyed. Owns itself (`self_`) from Start to its end.
 class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_this<LaterCall> {
  public:
   LaterCall(ComputeRequest request, const Shape& shape, const WireFields& fields, ComputeCallback done)
@@ -35,17 +35,17 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
     self_ = shared_from_this();
     context_ = std::move(context);
     AsyncRuntime& runtime = AsyncRuntime::Get();
-    // The slices share this pointer; its deleter runs with the last of them. It has no object, only a moment.
+    // The slices share this pointer, so its deleter runs when the last of them is destroyed. It points to nothing.
     std::shared_ptr<const void> loan(nullptr, [call = self_](std::nullptr_t) { call->MemoryReturned(); });
     rpc_ = StartUnary(channel, context_.get(), method::kComputeAttention,
                       EncodeRequest(request_, shape_, loan, fields_), runtime.queue());
     rpc_->Finish(&bytes_, &status_, static_cast<AsyncRuntime::Event*>(this));
   }
 
-  // gRPC reports the end.
+  // gRPC reports the call's end.
   void Run(bool /*ok*/) override {
     rpc_.reset();
-    context_.reset();  // with it gRPC's call goes, and what that still held
+    context_.reset();  // destroys gRPC's call and what it still holds
     const std::shared_ptr<LaterCall> self = std::move(self_);
     {
       absl::MutexLock lock(&mutex_);
@@ -56,7 +56,7 @@ class LaterCall : public AsyncRuntime::Event, public std::enable_shared_from_thi
   }
 
  private:
-  // On whatever thread of gRPC dropped the last slice, so nothing of the caller's may run here.
+  // Runs on the gRPC thread that destroyed the last slice, so it must not run the caller's code.
   void MemoryReturned() {
     {
       absl::MutexLock lock(&mutex_);
@@ -98,7 +98,7 @@ absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& ch
   grpc::ByteBuffer encoded = EncodeRequest(request, shape, loan, fields);
   loan.reset();
   const grpc::Status status = CallUnary(channel, context->get(), method::kComputeAttention, &encoded, &bytes);
-  context->reset();  // with it gRPC's call goes, and what that still held
+  context->reset();  // destroys gRPC's call and what it still holds
   memory_returned.WaitForNotification();
   return Decode(status, bytes, request, shape, fields);
 }

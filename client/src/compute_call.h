@@ -1,4 +1,4 @@
-// One call over gRPC, as one message (ComputeAttention).
+// One gRPC call as one message (ComputeAttention).
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -14,13 +14,13 @@
 
 namespace attnd::client {
 
-// Both send a request of the shape `shape`, with `fields` beside it.
+// Both functions send `request`, whose checked sizes are `shape`, together with `fields`.
 
-// On the calling thread. Returns when the call is over and gRPC holds no reference to borrowed memory.
+// Runs on the calling thread. Returns when the call is over and gRPC holds no reference to borrowed memory.
 absl::StatusOr<ComputeReply> ComputeNow(const std::shared_ptr<grpc::Channel>& channel, const ComputeRequest& request,
                                         const Shape& shape, const WireFields& fields, const CallOptions& options);
 
-// On the runtime's threads: calls `done` once the call is over and gRPC holds no reference to borrowed memory.
+// Runs on the runtime's threads. Calls `done` once the call is over and gRPC holds no reference to borrowed memory.
 void ComputeLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, const Shape& shape,
                   const WireFields& fields, const CallOptions& options, ComputeCallback done);
 

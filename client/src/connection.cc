@@ -54,7 +54,7 @@ absl::Status CheckOptions(const std::string& target, const ClientOptions& option
   return absl::OkStatus();
 }
 
-// gRPC refuses a name with a space in it, for one.
+// The target in a form that gRPC accepts: for example, it refuses a Unix name with a space.
 std::string TargetOf(const std::string& target) {
   const std::optional<std::string> path = contract::UnixPath(target);
   return path.has_value() ? contract::UnixName(*path) : target;
@@ -73,20 +73,21 @@ grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions&
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetMaxSendMessageSize(-1);
   arguments.SetLoadBalancingPolicyName(options.load_balancing_policy);
-  // A server that restarts is looked for, and connected to, soon: gRPC's own values (30 s between look-ups of a name,
-  // 1 to 120 s between attempts) let a client miss a rolling update.
+  // Finds a restarted server soon: with gRPC's defaults (30 s between DNS look-ups, 1 to 120 s between attempts to
+  // connect) a client misses a rolling update.
   arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, 1000);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  // This limits one attempt to connect, handshakes included (gRPC: 20 s). An address that is silent holds up the next.
+  // The limit for one attempt to connect, including handshakes (gRPC's default: 20 s). An address that does not respond
+  // delays the next one.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
-  // The client repeats calls by itself (retry.h); gRPC adds only the repeats of what was never sent.
+  // The client does its own retries (retry.h); gRPC retries only what was never sent.
   arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(options.keepalive_time));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(options.keepalive_timeout));
-  // Ping for as long as calls wait: by default gRPC stops after two pings without data.
+  // Ping as long as calls wait: by default gRPC stops after two pings without data.
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  // As the server's: docs/performance.md, "Settings of the channel".
+  // As in the server: docs/performance.md, "Settings of the channel".
   constexpr int kReadBytes = 256 << 10;
   arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, kReadBytes);
   arguments.SetInt(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, kReadBytes);
@@ -97,8 +98,8 @@ grpc::ChannelArguments Arguments(const std::string& target, const ClientOptions&
 }
 
 client::StreamPlan PlanFor(const ClientOptions& options) {
-  // A stream stays with one server. One is enough for one server; these are enough for the pieces of a call to reach
-  // every one of several.
+  // A stream stays with one server. One stream is enough for one server; eight let the pieces of a call reach every one
+  // of several servers.
   constexpr int kStreamsOverServers = 8;
   client::StreamPlan plan;
   if (options.load_balancing_policy == "round_robin") plan.streams = kStreamsOverServers;
@@ -113,13 +114,13 @@ absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, c
   const auto credentials = options.credentials != nullptr ? options.credentials : grpc::InsecureChannelCredentials();
   const auto channel = grpc::CreateCustomChannel(TargetOf(target), credentials, Arguments(target, options));
   const auto memory = options.shared_memory ? client::SharedMemory::ForTarget(target) : nullptr;
-  // What credentials ask of a connection, this socket does not give.
+  // The local socket does not provide the protection that credentials require.
   const bool by_local = options.local_calls && options.credentials == nullptr;
   const auto keepalive = client::Keepalive::Of(options.keepalive_time, options.keepalive_timeout);
   const auto local = by_local ? client::LocalCalls::ForTarget(target, UserAgent(options), keepalive) : nullptr;
   const auto mux = by_local ? client::LocalMux::ForTarget(target, UserAgent(options), keepalive) : nullptr;
   const auto retry = std::make_shared<client::RetryPolicy>(options.retry, channel);
-  // A session's long prompts fit into no datagram: without shared memory it goes by gRPC.
+  // A session's long prompts do not fit into a datagram, so without shared memory sessions use gRPC.
   const auto sessions = memory != nullptr ? local : nullptr;
   return client::MakeGrpcConnection(
       retry, std::make_shared<client::AttentionCaller>(retry, memory, PlanFor(options), local, mux), sessions);

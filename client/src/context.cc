@@ -12,7 +12,7 @@
 namespace attnd::client {
 namespace {
 
-// gRPC aborts the process on metadata that it does not allow.
+// gRPC aborts the process on invalid metadata.
 absl::Status CheckMetadata(const std::pair<std::string, std::string>& entry) {
   const grpc::Slice key_slice(entry.first), value_slice(entry.second);
   const grpc_slice key = key_slice.c_slice(), value = value_slice.c_slice();
@@ -27,7 +27,7 @@ absl::Status CheckMetadata(const std::pair<std::string, std::string>& entry) {
        absl::StrCat("\"", absl::CHexEscape(entry.first), "\": \"", absl::CHexEscape(entry.second), "\"")});
 }
 
-// Takes the call out of its Cancellation when the last user of the context is done with it.
+// Removes the call from its Cancellation when the last user of the context releases it.
 struct Registered {
   grpc::ClientContext context;
   std::shared_ptr<Cancellation> cancellation;

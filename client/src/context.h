@@ -1,4 +1,4 @@
-// gRPC's context of one call.
+// The gRPC context of one call.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -10,8 +10,8 @@
 
 namespace attnd::client {
 
-// A context with the call's options; its cancellation is registered until the returned object goes. Errors:
-// INVALID_ARGUMENT for metadata that gRPC does not allow.
+// Makes a context with the call's options. Its cancellation stays registered until the returned object is destroyed.
+// Errors: INVALID_ARGUMENT for metadata that gRPC does not allow.
 absl::StatusOr<std::shared_ptr<grpc::ClientContext>> MakeContext(const CallOptions& options);
 
 }  // namespace attnd::client

@@ -28,7 +28,7 @@ Table FromProto(const v1::Table& m) {
       table.rule = PerOffset{each.min_offset(), {each.values().begin(), each.values().end()}};
       break;
     }
-    case v1::Table::RULE_NOT_SET:  // a server that is newer than this client
+    case v1::Table::RULE_NOT_SET:  // the server is newer than this client
       break;
   }
   return table;

@@ -1,4 +1,4 @@
-// Generated messages as the library's public structs, and back.
+// Converts between generated messages and the library's public structs.
 #pragma once
 
 #include "attnd/models.h"

@@ -1,4 +1,4 @@
-// A datagram that is sent without copying its tensors.
+// A datagram sent without copying its tensors.
 #pragma once
 
 #include <sys/uio.h>
@@ -14,16 +14,16 @@
 
 namespace attnd::client {
 
-// Text, and up to three tensors among it, which are sent from where they are.
+// Serialized fields with up to three tensors among them. The tensors are sent from the caller's memory.
 class DatagramParts {
  public:
   DatagramParts() = default;
   DatagramParts(const DatagramParts&) = delete;
 
-  // What to append fields to.
+  // Append fields to this.
   std::string& text() { return text_; }
 
-  // Appends a tensor as a field of type bytes. It must stay until the datagram is sent.
+  // Appends a tensor as a field of type bytes. Its memory must stay valid until the datagram is sent.
   void AddTensor(int field, const void* data, std::size_t bytes) {
     AppendVarint(BytesTag(field), text_);
     AppendVarint(bytes, text_);
@@ -31,10 +31,10 @@ class DatagramParts {
     tensor_bytes_ += bytes;
   }
 
-  // Of all that was appended.
+  // Bytes of everything appended.
   std::size_t size() const { return text_.size() + tensor_bytes_; }
 
-  // `head`, which must stay, and all that was appended.
+  // Returns the parts to send: `head`, which must stay valid, then everything appended.
   absl::Span<const iovec> Behind(absl::string_view head) {
     std::size_t count = 0;
     const auto add = [&](const void* data, std::size_t bytes) {
@@ -53,7 +53,7 @@ class DatagramParts {
 
  private:
   struct Tensor {
-    std::size_t text_end;  // where in the text it belongs
+    std::size_t text_end;  // its position in the text
     const void* data;
     std::size_t bytes;
   };

@@ -38,7 +38,7 @@ absl::Status NotAReply(absl::string_view why) {
   return absl::InternalError(absl::StrCat("the server's reply is not an answer to the request: ", why));
 }
 
-// The length of a bytes field, whose bytes are skipped.
+// Reads the length of a bytes field into `range` and skips its bytes.
 bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {
   std::uint32_t size = 0;
   if (!input.ReadVarint32(&size) || size > static_cast<std::uint32_t>(INT32_MAX)) return false;
@@ -46,7 +46,7 @@ bool SkipBytes(CodedInputStream& input, SplitReply::Range& range) {
   return input.Skip(static_cast<int>(size));
 }
 
-// The pieces that a range of the message lies in.
+// The segments that contain a range of the message.
 std::vector<Tensor::Segment> Cut(const std::vector<grpc::Slice>& slices, const SplitReply::Range& range) {
   std::vector<Tensor::Segment> segments;
   std::size_t start = 0;  // of the slice, in the message
@@ -86,7 +86,7 @@ absl::Status FillOutput(const SplitReply& split, const ComputeRequest& request, 
 
 absl::Status FillLogSumExp(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
                            ComputeReply& reply) {
-  // A server may send an empty one when none was asked for; anything else must have the size of one.
+  // If log_sum_exp was not requested, a server may still send an empty one. Otherwise its size must match.
   const std::int64_t expected = request.return_log_sum_exp ? shape.log_sum_exp_bytes : 0;
   if (!split.log_sum_exp.has_value()) return expected == 0 ? absl::OkStatus() : NotAReply("it has no log_sum_exp");
   if (auto s = CheckSize("log_sum_exp", expected, split.log_sum_exp->size); !s.ok()) return s;

@@ -1,4 +1,4 @@
-// The attention call's replies: protobuf bytes whose tensors are copied once, or stay where they arrived.
+// Decodes replies of the attention call. Tensors are copied once, or stay in the received bytes.
 #pragma once
 
 #include <google/protobuf/io/coded_stream.h>
@@ -20,14 +20,14 @@
 
 namespace attnd::client {
 
-// A ComputeAttentionResponse to `request`: tensors are copied once, to the request's destinations or new memory, or not
-// at all if the request asks for segments. The output is not expected if `fields` says where the server put it. Errors:
-// INTERNAL for bytes that are no answer to `request`; RESOURCE_EXHAUSTED if memory for the result cannot be had. After
-// an error the destinations' contents are undefined.
+// Decodes a ComputeAttentionResponse to `request`. Tensors are copied once, to the request's destinations or to new
+// memory; if the request asks for segments, the output is not copied. If `fields` places a result in shared memory, the
+// message need not contain it. Errors: INTERNAL for bytes that are no reply to `request`; RESOURCE_EXHAUSTED if memory
+// for the result cannot be allocated. After an error the destinations' contents are undefined.
 absl::StatusOr<ComputeReply> DecodeReply(grpc::ByteBuffer& bytes, const ComputeRequest& request, const Shape& shape,
                                          const WireFields& fields = {});
 
-// A received message, its tensors (the fields 100 and 101) apart from its other fields.
+// A received message: its tensors (fields 100 and 101) separated from its other fields.
 struct SplitReply {
   struct Range {
     std::size_t begin, size;
@@ -37,31 +37,31 @@ struct SplitReply {
   std::optional<Range> log_sum_exp, output;
 };
 
-// Notes where the tensors are (of a repeated one the last, as protobuf has it) and collects all other fields, up to the
-// input's end or limit. False if that is no protobuf message.
+// Records the ranges of the tensors (the last one if a field is repeated, as protobuf specifies) and collects all other
+// fields, up to the input's end or limit. Returns false if the input is not a protobuf message.
 bool SplitFields(google::protobuf::io::CodedInputStream& input, SplitReply& split);
 
-// A message that has arrived. Errors: INTERNAL for bytes that are no protobuf message.
+// Splits a received message. Errors: INTERNAL for bytes that are not a protobuf message.
 absl::StatusOr<SplitReply> Split(grpc::ByteBuffer& bytes);
 
 // Copies the bytes of a range to `to`.
 void Gather(const SplitReply& split, const SplitReply::Range& range, void* to);
 
-// A split ComputeAttentionResponse as DecodeReply gives it.
+// As DecodeReply, for a ComputeAttentionResponse that is already split.
 absl::StatusOr<ComputeReply> Fill(const SplitReply& split, const ComputeRequest& request, const Shape& shape,
                                   const WireFields& fields, bool in_segments);
 
 // A StreamAttentionResponse.
 class PieceReply {
  public:
-  // Errors: INTERNAL for bytes that are none.
+  // Errors: INTERNAL for bytes that are not a StreamAttentionResponse.
   static absl::StatusOr<PieceReply> Read(grpc::ByteBuffer& bytes);
 
   std::uint64_t id() const { return id_; }
   // The server is stopping.
   bool going_away() const { return going_away_; }
 
-  // As DecodeReply; or the error that the server answered the piece with.
+  // As DecodeReply; or the error with which the server answered the piece.
   absl::StatusOr<ComputeReply> Decode(const ComputeRequest& request, const Shape& shape) const;
 
  private:
@@ -69,7 +69,7 @@ class PieceReply {
   std::uint64_t id_ = 0;
   bool going_away_ = false;
   absl::Status status_;
-  SplitReply split_;  // small_fields are those of its `result`
+  SplitReply split_;  // small_fields contains only its `result`
 };
 
 }  // namespace attnd::client

@@ -12,7 +12,7 @@
 namespace attnd::client {
 namespace {
 
-// Below this a tensor is copied into the header's slice.
+// Tensors of at most this size are copied into the slice with the fields before them.
 constexpr std::int64_t kCopyBytes = 2048;
 
 void SetPlace(const SharedPlace& place, v1::SharedTensor& tensor) {
@@ -20,7 +20,7 @@ void SetPlace(const SharedPlace& place, v1::SharedTensor& tensor) {
   tensor.set_offset(place.offset);
 }
 
-// A slice of memory that `keeper` keeps alive until gRPC, on a thread of its own, lets go of it.
+// A slice of the caller's memory. `keeper` keeps it alive until gRPC releases the slice, on one of its threads.
 grpc::Slice Lend(const void* data, std::size_t size, std::shared_ptr<const void> keeper) {
   using Keeper = std::shared_ptr<const void>;
   return grpc::Slice(
@@ -28,7 +28,8 @@ grpc::Slice Lend(const void* data, std::size_t size, std::shared_ptr<const void>
       new Keeper(std::move(keeper)));
 }
 
-// `copied` are the fields that stand before the tensors, which have the same numbers in both messages.
+// Appends the tensors to `copied`, the serialized fields before them. The tensors' field numbers are the same in both
+// messages.
 grpc::ByteBuffer WithTensors(std::string copied, const ComputeRequest& request, const Shape& shape,
                              const std::shared_ptr<const void>& loan, const WireFields& fields) {
   std::vector<grpc::Slice> slices;

@@ -79,7 +79,7 @@ class GrpcConnection : public Connection {
     return std::move(list->models);
   }
 
-  // They come with the first page.
+  // Failed models are on the first page.
   absl::StatusOr<std::vector<FailedModel>> ListFailedModels(const CallOptions& options) override {
     v1::ListModelsRequest request;
     request.set_page_size(1);
@@ -161,7 +161,7 @@ class GrpcConnection : public Connection {
     return response;
   }
 
-  // For methods without effects.
+  // For methods without side effects.
   template <typename Response>
   absl::StatusOr<Response> Call(const char* method, const google::protobuf::MessageLite& request,
                                 const CallOptions& options) const {
@@ -182,14 +182,14 @@ class GrpcConnection : public Connection {
     }
   }
 
-  // For methods with effects: after an error nobody knows whether the server began.
+  // For methods with side effects: after an error it is unknown whether the server began.
   template <typename Response>
   absl::StatusOr<Response> CallOnce(const char* method, const google::protobuf::MessageLite& request,
                                     const CallOptions& options) const {
     if (auto s = CheckProcess(); !s.ok()) return s;
     const bool connected = WaitUntilConnected(*retry_, options);
-    // The connection may be lost before the call takes it: then the call waits for another, if a deadline ends the
-    // wait.
+    // The connection may be lost before the call is sent. Then the call waits for another one, if its deadline limits
+    // the wait.
     CallOptions waiting = options;
     if (connected && options.deadline != absl::InfiniteFuture()) waiting.wait_for_ready = true;
     return Attempt<Response>(method, request, waiting);
@@ -217,7 +217,7 @@ class GrpcConnection : public Connection {
 std::shared_ptr<Connection> MakeGrpcConnection(std::shared_ptr<RetryPolicy> retry,
                                                std::shared_ptr<AttentionCaller> attention,
                                                std::shared_ptr<LocalCalls> local) {
-  // In a forked child it stays: to destroy a channel shuts down the parent's sockets.
+  // Not deleted in a forked child: destroying a channel would shut down the parent's sockets.
   return std::shared_ptr<Connection>(new GrpcConnection(std::move(retry), std::move(attention), std::move(local)),
                                      [](GrpcConnection* connection) {
                                        if (!Forked()) delete connection;

@@ -1,4 +1,4 @@
-// A connection over gRPC, as Connect makes it.
+// The Connection that Connect returns.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,8 @@
 
 namespace attnd::client {
 
-// Attention goes through `attention`, sessions over `local` where the server offers it (null: they do not), everything
-// else over the policy's channel. Thread-safe, as every Connection.
+// Attention calls use `attention`. Sessions use `local` if the server offers it; if `local` is null they use gRPC.
+// Everything else uses the channel of `retry`. Thread-safe, like every Connection.
 std::shared_ptr<Connection> MakeGrpcConnection(std::shared_ptr<RetryPolicy> retry,
                                                std::shared_ptr<AttentionCaller> attention,
                                                std::shared_ptr<LocalCalls> local);

@@ -23,7 +23,7 @@ namespace {
 using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
 using Rpc = grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
 
-// Driven by the thread that calls.
+// The calling thread polls the queue.
 class GrpcSession final : public SessionStream {
  public:
   GrpcSession(const std::shared_ptr<grpc::Channel>& channel, std::shared_ptr<grpc::ClientContext> context,
@@ -69,7 +69,7 @@ class GrpcSession final : public SessionStream {
     const absl::StatusOr<SplitReply> split = Split(bytes);
     if (!split.ok()) return split.status();
     absl::StatusOr<SessionAnswer> answer = DecodeAnswer(*split);
-    // A server that is older does not say it.
+    // Older servers do not set it.
     if (answer.ok() && answer->opened.has_value() && answer->opened->max_message_bytes > 0) {
       max_message_bytes_ = std::min(answer->opened->max_message_bytes, kMaxMessageBytes);
     }
@@ -114,7 +114,7 @@ class GrpcSession final : public SessionStream {
     }
     return queue_.Next(&tag, &ok) && ok;
   }
-  // Fetches the server's word on why the stream is over.
+  // Gets the status with which the server ended the stream.
   void Fail() {
     deadline_ = absl::InfiniteFuture();
     grpc::Status status;
@@ -137,12 +137,12 @@ class GrpcSession final : public SessionStream {
 
 absl::StatusOr<std::shared_ptr<SessionStream>> StartGrpcSession(const std::shared_ptr<grpc::Channel>& channel,
                                                                 const CallOptions& options) {
-  // A deadline of gRPC's would be that of the whole stream.
+  // A gRPC deadline would apply to the whole stream.
   CallOptions without_deadline = options;
   without_deadline.deadline = absl::InfiniteFuture();
   absl::StatusOr<std::shared_ptr<grpc::ClientContext>> context = MakeContext(without_deadline);
   if (!context.ok()) return context.status();
-  // In a forked child it stays: the stream is the parent's.
+  // Not deleted in a forked child: the stream belongs to the parent.
   std::shared_ptr<SessionStream> stream(new GrpcSession(channel, *std::move(context), options.deadline),
                                         [](GrpcSession* session) {
                                           if (!Forked()) delete session;

@@ -1,4 +1,4 @@
-// The stream of a session over gRPC.
+// A session's stream over gRPC.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -11,7 +11,8 @@
 
 namespace attnd::client {
 
-// Starts one. The deadline is that of the opening. Errors: the server's; INVALID_ARGUMENT for metadata.
+// Starts a stream. The deadline in `options` applies to the opening only. Errors: the server's; INVALID_ARGUMENT for
+// metadata that gRPC does not allow.
 absl::StatusOr<std::shared_ptr<SessionStream>> StartGrpcSession(const std::shared_ptr<grpc::Channel>& channel,
                                                                 const CallOptions& options);
 

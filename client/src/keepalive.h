@@ -1,4 +1,4 @@
-// How long the server behind a local socket may be silent while calls wait.
+// How long a server on a local socket may be silent while calls wait.
 #pragma once
 
 #include <algorithm>
@@ -8,13 +8,13 @@
 
 namespace attnd::client {
 
-// Once nothing has arrived for `time`, the server is asked for a sign of life (AskForSign); the connection is lost if
-// none comes within `timeout`.
+// If nothing has arrived for `time`, the client pings the server (AskForSign). If no reply comes within `timeout`, the
+// connection is lost.
 struct Keepalive {
   std::chrono::steady_clock::duration time, timeout;
 
-  // A year is without end, so that sums of it and a time are within the clock's range. Below a millisecond a socket's
-  // own timeout would be none.
+  // At most a year, so that adding it to a time stays within the clock's range. At least a millisecond, because a
+  // socket timeout of 0 means no timeout.
   static Keepalive Of(absl::Duration time, absl::Duration timeout) {
     const auto bounded = [](absl::Duration d) {
       return absl::ToChronoNanoseconds(std::clamp(d, absl::Milliseconds(1), absl::Hours(24 * 365)));

@@ -26,7 +26,7 @@ bool LocalCalls::Learn(LocalSocket::Made::Outcome outcome, absl::Duration waited
   using Outcome = LocalSocket::Made::Outcome;
   known_ = outcome == Outcome::kGreeted;
   if (known_) return true;
-  // Whoever had less patience than that does not know that the server is silent.
+  // A caller that waited for less than kPatience does not know whether the server is silent.
   const bool refused =
       outcome == Outcome::kNotOffered || (outcome == Outcome::kSilent && waited >= absl::FromChrono(kPatience));
   rest_until_ = Clock::now() + (refused ? kRestAfterRefusal : kRest);
@@ -42,7 +42,7 @@ std::shared_ptr<LocalConnection> LocalCalls::Take(const CallOptions& options) {
       idle_.pop_back();
       return connection;
     }
-    // While it is not known whether the server takes calls, one caller at a time finds out, and the others do not wait.
+    // While it is not known whether the server accepts calls, one caller at a time finds out; the others do not wait.
     if (left <= absl::ZeroDuration() || Clock::now() < rest_until_ || made_ >= kMaxConnections ||
         (!known_ && making_ > 0))
       return nullptr;

@@ -14,7 +14,7 @@
 namespace attnd::client {
 namespace {
 
-// As gRPC has it.
+// gRPC's messages.
 absl::Status Late() { return absl::DeadlineExceededError("Deadline Exceeded"); }
 absl::Status Cancelled() { return absl::CancelledError("CANCELLED"); }
 
@@ -53,7 +53,8 @@ LocalConnection::Result LocalConnection::Call(const ComputeRequest& request, con
   }
   const absl::StatusOr<absl::Span<const unsigned char>> datagram = socket_->Receive(until);
   result.silent = socket_->silent();
-  // An answer that has come counts, and the connection has ended all the same if the call was cancelled meanwhile.
+  // A reply that has arrived counts even if the call was cancelled meanwhile, but then the connection was interrupted
+  // and cannot be used again.
   const bool cancelled = guard.End();
   if (!datagram.ok()) return with(cancelled ? Cancelled() : datagram.status(), false);
   const std::optional<LocalAnswer> answer = LocalAnswer::Read(*datagram);

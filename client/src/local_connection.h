@@ -1,4 +1,4 @@
-// One connection for calls over the socket PATH.shm, with one call at a time, on the calling thread.
+// A connection to the socket PATH.shm for attention calls: one call at a time, on the calling thread.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +22,18 @@ class LocalConnection {
 
   enum class Sent : std::uint8_t {
     kYes,
-    kGone,      // the server had closed the connection: it has seen nothing
-    kTooLarge,  // the call or its answer fits into no datagram: nothing was sent
+    kGone,      // the server had closed the connection: it did not receive the call
+    kTooLarge,  // the call or its reply does not fit into a datagram: nothing was sent
   };
   struct Result {
     Sent sent = Sent::kYes;
-    absl::StatusOr<ComputeReply> reply = ComputeReply();  // kYes
-    bool usable = false;                                  // for another call
-    bool silent = false;                                  // the server gave no sign of life
+    absl::StatusOr<ComputeReply> reply = ComputeReply();  // valid if kYes
+    bool usable = false;                                  // can be used for another call
+    bool silent = false;                                  // the server did not reply to a ping
   };
-  // Sends a call, and waits for its answer until the deadline, or until it is cancelled. Errors: the server's;
-  // DEADLINE_EXCEEDED, CANCELLED; UNAVAILABLE if the connection is lost; INTERNAL for what is no answer to it.
+  // Sends a call and waits for its reply, until the deadline or the cancellation. Errors: the server's;
+  // DEADLINE_EXCEEDED; CANCELLED; UNAVAILABLE if the connection is lost; INTERNAL for a datagram that is not a reply to
+  // the call.
   Result Call(const ComputeRequest& request, const Shape& shape, const WireFields& fields, const CallOptions& options);
 
  private:

@@ -40,7 +40,7 @@ std::optional<LocalOffer> ReadWelcome(absl::Span<const unsigned char> datagram) 
   if (!reply.ParseFromArray(datagram.data(), static_cast<int>(datagram.size())) || !reply.has_welcome()) {
     return std::nullopt;
   }
-  // More than sockets take is no offer.
+  // A limit beyond what sockets accept is not a valid offer.
   constexpr std::uint32_t kMostMessageBytes = 16U << 20;
   const v1::LocalWelcome& welcome = reply.welcome();
   if (welcome.code() != 0 || welcome.version() != kVersion || welcome.max_calls() == 0) return std::nullopt;
@@ -92,7 +92,7 @@ void LocalMessage::Address(std::uint64_t id, absl::Duration timeout) {
 
 std::optional<LocalAnswer> LocalAnswer::Read(absl::Span<const unsigned char> datagram) {
   LocalAnswer read;
-  std::string small;  // the answer's fields but for the result
+  std::string small;  // the answer's fields except the result
   bool found = false;
   CodedInputStream input(datagram.data(), static_cast<int>(datagram.size()));
   input.PushLimit(static_cast<int>(datagram.size()));
@@ -113,7 +113,7 @@ std::optional<LocalAnswer> LocalAnswer::Read(absl::Span<const unsigned char> dat
   if (!right || !found || !message.ParseFromString(small)) return std::nullopt;
   read.id_ = message.id();
   read.status_ = StatusOf(message);
-  // It borrows the datagram's bytes.
+  // The slice borrows the datagram's bytes.
   const grpc::Slice slice(datagram.data(), datagram.size(), grpc::Slice::STATIC_SLICE);
   read.split_.slices = std::make_shared<std::vector<grpc::Slice>>(1, slice);
   return read;

@@ -1,4 +1,4 @@
-// Datagrams of the socket PATH.shm (attnd/v1/local.proto) without copies of tensors.
+// Datagrams of the socket PATH.shm (attnd/v1/local.proto), encoded and decoded without copying tensors.
 #pragma once
 
 #include <sys/uio.h>
@@ -20,53 +20,54 @@
 
 namespace attnd::client {
 
-// What the server reckons beside the results of an answer (docs/shared-memory.md, "Calls").
+// Bytes that the server reserves in a reply in addition to its results (docs/shared-memory.md, "Calls").
 inline constexpr std::size_t kBesideResults = 1024;
 
 std::string EncodeHello(const std::string& user_agent);
 
-// What a server offers on one connection.
+// The server's limits for one connection.
 struct LocalOffer {
   std::size_t max_message_bytes = 0;
   std::size_t max_calls = 0;
   bool sessions = false;
 };
 
-// The answer to a hello; nullopt if it is none, or the server offers no calls of this version.
+// Reads the reply to a hello. nullopt if `datagram` is not one, or the server does not offer calls of this version.
 std::optional<LocalOffer> ReadWelcome(absl::Span<const unsigned char> datagram);
 
-// Ends the call `id`.
+// Cancels the call `id`.
 std::string EncodeCancel(std::uint64_t id);
 
-// A call. Tensors that `fields` does not name are sent from where they are, so the request must stay until then.
+// An attention call. Tensors that `fields` does not place in shared memory are sent from the request's memory, so the
+// request must stay valid until the datagram is sent.
 class LocalMessage {
  public:
   LocalMessage(const ComputeRequest& request, const Shape& shape, const WireFields& fields);
   LocalMessage(const LocalMessage&) = delete;
 
-  // Gives it an id and the time that it may take (infinite: without end). Before parts().
+  // Sets the call's id and timeout (infinite: no timeout). Call it before parts().
   void Address(std::uint64_t id, absl::Duration timeout);
   absl::Span<const iovec> parts() { return request_.Behind(head_); }
-  // Of all parts.
+  // Bytes of all parts.
   std::size_t size() const { return head_.size() + request_.size(); }
-  // At the most, of any answer without an error.
+  // Upper bound of the bytes of a reply without an error.
   std::size_t answer_size() const { return answer_bytes_; }
 
  private:
-  std::string head_;  // in front of the request's fields
+  std::string head_;  // precedes the request's fields
   DatagramParts request_;
   std::size_t answer_bytes_;
 };
 
-// A LocalAnswer in the datagram that it came in.
+// A LocalAnswer in its received datagram.
 class LocalAnswer {
  public:
-  // Nullopt if it is none. The datagram must stay until Decode.
+  // Returns nullopt if `datagram` is not a LocalAnswer. The datagram must stay valid until Decode.
   static std::optional<LocalAnswer> Read(absl::Span<const unsigned char> datagram);
 
   std::uint64_t id() const { return id_; }
 
-  // As DecodeReply; or the error that the server answered with.
+  // As DecodeReply; or the error that the server returned.
   absl::StatusOr<ComputeReply> Decode(const ComputeRequest& request, const Shape& shape,
                                       const WireFields& fields) const;
 

@@ -24,10 +24,10 @@ std::string Joined(LocalMessage& message) {
   return bytes;
 }
 
-// Datagrams received in a row, before the deadlines are looked at again.
+// Datagrams received in a row before deadlines are checked again.
 constexpr int kTurn = 64;
 
-// By the clock; its end for one more than a year away.
+// `deadline` by the steady clock; time_point::max() if it is more than a year away.
 Clock::time_point SteadyTime(absl::Time deadline) {
   const absl::Duration left = deadline - absl::Now();
   if (left > absl::Hours(24 * 365)) return Clock::time_point::max();
@@ -93,10 +93,10 @@ LocalMux::Started LocalMux::Start(const ComputeRequest& request, const Shape& sh
   call->deadline = SteadyTime(options.deadline);
   call->cancellation = options.cancellation;
   if (options.cancellation != nullptr) {
-    // If it comes before the call is under way, it finds nothing; that is looked at below.
+    // A cancellation that comes before the call is registered finds nothing to cancel; it is checked again below.
     const std::weak_ptr<LocalMux> weak = weak_from_this();
     call->cancel_id = options.cancellation->Add([weak, id] {
-      // The calls of a forked child are its parent's.
+      // In a forked child the calls belong to the parent.
       const auto self = Forked() ? nullptr : weak.lock();
       if (self != nullptr) self->Cancel(id);
     });
@@ -188,7 +188,8 @@ void LocalMux::Run() {
       stop = stopping_;
       settled = TakeSettled(Clock::now());
       ended.swap(ended_);
-      // Not later than before, so that a call with the usual deadline need not wake the thread; to wake early is cheap.
+      // Never later than the time already set, so that a call with the usual deadline need not wake the thread. Waking
+      // early is cheap.
       const Clock::time_point next = NextTime();
       if (next < wakes_at_ || wakes_at_ <= Clock::now()) wakes_at_ = next;
       time = TimeUntil(wakes_at_);
@@ -197,11 +198,11 @@ void LocalMux::Run() {
     }
     for (Ended& call : ended) Complete(std::move(call.call), std::move(call.status));
     for (const auto& call : settled) call();
-    // They hold their calls, and with these the client, which may go while this thread waits.
+    // The callbacks hold their calls and thereby the client, which may be destroyed while this thread waits.
     ended.clear();
     settled.clear();
     if (stop) return;
-    // Interrupted by a signal or not, Step looks at what is the case.
+    // The result does not matter: Step checks the state itself.
     ppoll(polled.data(), polled.size(), &time, nullptr);
     if ((polled[1].revents & ~POLLOUT) != 0) Receive();
   }
@@ -254,7 +255,7 @@ void LocalMux::LookForLife(Clock::time_point now) {
 }
 
 void LocalMux::Drop(const absl::Status& status, Clock::duration rest) {
-  // Where the server has ended it, this does nothing.
+  // No effect if the server has already ended the connection.
   if (socket_.valid()) EndConnection(socket_.get());
   socket_ = shm::UniqueFd();
   state_ = State::kApart;
@@ -273,7 +274,7 @@ void LocalMux::Receive() {
     int socket = -1;
     {
       absl::MutexLock lock(&mutex_);
-      // Mostly there is nothing to come, and the system need not be asked for it.
+      // If no call is pending, usually nothing more arrives: this saves a system call.
       if (!socket_.valid() || (i > 0 && calls_.empty())) return;
       socket = socket_.get();
     }

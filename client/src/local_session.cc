@@ -31,15 +31,15 @@ namespace {
 using Clock = LocalSocket::Clock;
 using Until = LocalSocket::Until;
 
-// With more a message that has a number for each, in every field that may, does not surely fit into a datagram.
+// With more sequences, a message with a number for each in every field may not fit into a datagram.
 constexpr std::int64_t kMaxSequences = 1024;
 
-// What an answer has for each row or source, in bytes: its length.
+// Upper bound of the bytes of a reply for each row or source: its length.
 constexpr std::size_t kBytesOfLength = 10;
 
 constexpr std::size_t kAlignment = 64;
 
-// The first region only shows that the server shares memory. Others have whole ones of the second.
+// The first region only checks that the server shares memory. Sizes of later regions are multiples of kRegionUnit.
 constexpr std::size_t kFirstRegionBytes = 4096;
 constexpr std::size_t kRegionUnit = std::size_t{256} << 10;
 
@@ -51,7 +51,7 @@ Until UntilOf(absl::Time deadline) {
          absl::ToChronoNanoseconds(std::clamp(deadline - absl::Now(), absl::ZeroDuration(), absl::Hours(24 * 365)));
 }
 
-// Memory that the server shares.
+// Memory registered with the server.
 struct Region {
   void* data = nullptr;
   std::size_t size = 0;
@@ -89,13 +89,13 @@ class LocalSession final : public SessionStream {
   void End(const absl::Status& status) override;
   absl::Status Close() override;
 
-  // Whether the server shares memory with this session. May end it.
+  // Whether the server shares memory with this session. An error may end the session.
   bool SharesMemory() { return Grow(1).ok(); }
 
-  // Whether a message of so many bytes fits into a datagram.
+  // Whether a message of this size fits into a datagram.
   bool Fits(std::size_t bytes) const { return bytes <= largest_; }
 
-  // In a forked child, instead of the destructor.
+  // Called in a forked child instead of the destructor.
   void Abandon() { socket_->CloseCopy(); }
 
  private:
@@ -109,24 +109,24 @@ class LocalSession final : public SessionStream {
     return Send(absl::MakeConstSpan(&part, 1), message.size());
   }
   absl::Status Send(absl::Span<const iovec> parts, std::size_t bytes);
-  // Makes the region at least so large. Errors: RESOURCE_EXHAUSTED, which leaves it as it was, and those that end the
-  // session.
+  // Makes the region at least this large. Errors: RESOURCE_EXHAUSTED, after which the region is unchanged, and those
+  // that end the session.
   absl::Status Grow(std::size_t bytes);
-  // Puts q, k and v, or the results, or both where they do not fit into datagrams, into the region.
+  // Places q, k and v (`inputs`), the results (`results`) or both in the region, where they do not fit into datagrams.
   absl::Status PlaceTensors(const StepRequest& request, const StepSizes& sizes, bool inputs, bool results,
                             v1::SessionStep& step);
-  // Copies the results of the step that was sent last out of the region.
+  // Copies the last step's results out of the region.
   absl::Status TakeResults(SessionAnswer& answer);
-  // Ends the session because of what became of its connection.
+  // Ends the session because its connection failed with `status`. Returns the session's error.
   absl::Status Lose(const absl::Status& status);
-  // What the server has said of the session's end, if that has arrived.
+  // The server's message about the session's end, if it has arrived.
   std::optional<absl::Status> LastWord();
 
   const std::unique_ptr<LocalSocket> socket_;
   CancelGuard guard_;
   const std::size_t largest_, beside_results_;
   Region region_;
-  // Of the step that was sent last.
+  // Of the last step sent.
   DType output_dtype_ = DType::kFp32;
   std::optional<Place> output_, log_sum_exp_;
   Until until_;
@@ -149,7 +149,7 @@ absl::Status LocalSession::Send(absl::Span<const iovec> parts, std::size_t bytes
 
 absl::Status LocalSession::Lose(const absl::Status& status) {
   if (guard_.cancelled()) {
-    End(absl::CancelledError("CANCELLED"));  // as gRPC has it
+    End(absl::CancelledError("CANCELLED"));  // gRPC's message
   } else if (status.code() == absl::StatusCode::kDeadlineExceeded) {
     End(absl::DeadlineExceededError("the server did not answer in time"));
   } else if (status.code() == absl::StatusCode::kUnavailable && !socket_->silent()) {
@@ -161,7 +161,7 @@ absl::Status LocalSession::Lose(const absl::Status& status) {
 }
 
 std::optional<absl::Status> LocalSession::LastWord() {
-  // A connection that was closed with bytes unread says so once, and then gives what had arrived before.
+  // A connection that was closed with unread bytes reports an error once, and then returns what arrived before.
   for (int errors = 0; errors < 2;) {
     const absl::StatusOr<absl::Span<const unsigned char>> datagram = socket_->Receive(Clock::now());
     if (!datagram.ok()) {
@@ -196,7 +196,7 @@ absl::Status LocalSession::Grow(std::size_t bytes) {
   if (reply->code != 0) return refused({reply->message, strnlen(reply->message, sizeof(reply->message))});
   region.handle = reply->handle;
   std::swap(region_, region);
-  if (region.data != nullptr) socket_->Release(region.handle);  // the one before
+  if (region.data != nullptr) socket_->Release(region.handle);  // releases the previous region
   return absl::OkStatus();
 }
 
@@ -204,7 +204,7 @@ absl::Status LocalSession::PlaceTensors(const StepRequest& request, const StepSi
                                         v1::SessionStep& step) {
   struct Part {
     const char* name;
-    const void* data;  // null for a result
+    const void* data;  // null for results
     std::size_t bytes;
     v1::SharedTensor* (v1::SessionStep::*field)();
     std::optional<Place>* place;
@@ -323,7 +323,7 @@ std::shared_ptr<SessionStream> ConnectLocalSession(LocalCalls& calls, const Sess
   if (std::max(request.rows, request.sources) > kMaxSequences) return nullptr;
   std::unique_ptr<LocalSocket> socket = calls.Connect(options);
   if (socket == nullptr || !socket->offer().sessions) return nullptr;
-  // In a forked child it stays, but for the socket: the session is the parent's.
+  // In a forked child only the descriptor is closed: the session belongs to the parent.
   const std::shared_ptr<LocalSession> session(new LocalSession(std::move(socket), options.cancellation, request),
                                               [](LocalSession* s) {
                                                 if (Forked()) {

@@ -1,4 +1,4 @@
-// The stream of a session over the socket PATH.shm: a connection of its own.
+// A session's stream over its own connection to the socket PATH.shm.
 #pragma once
 
 #include <memory>
@@ -9,8 +9,8 @@
 
 namespace attnd::client {
 
-// Connects for the session that `request` opens; null if it is to go by gRPC, as calls do then: the server offers no
-// sessions there, shares no memory, or messages of the session may fit into no datagram.
+// Connects for the session that `request` opens. Returns null if the session must use gRPC: the server cannot be
+// reached there, offers no sessions or shares no memory, or a message of the session may not fit into a datagram.
 std::shared_ptr<SessionStream> ConnectLocalSession(LocalCalls& calls, const SessionRequest& request,
                                                    const CallOptions& options);
 

@@ -63,7 +63,7 @@ LocalStep::LocalStep(const v1::SessionStep& step, const StepRequest& request, co
 absl::StatusOr<LocalSessionReply> DecodeLocalReply(absl::Span<const unsigned char> datagram) {
   SplitReply split;
   v1::LocalSessionEnd end;
-  int kind = 0;  // the field that was found
+  int kind = 0;  // the number of the field found
   CodedInputStream input(datagram.data(), static_cast<int>(datagram.size()));
   input.PushLimit(static_cast<int>(datagram.size()));
   const bool right = ForEachField(input, [&](std::uint32_t tag) {
@@ -83,7 +83,7 @@ absl::StatusOr<LocalSessionReply> DecodeLocalReply(absl::Span<const unsigned cha
     reply.end = StatusOfEnd(end);
     return reply;
   }
-  // It borrows the datagram's bytes.
+  // The slice borrows the datagram's bytes.
   const grpc::Slice slice(datagram.data(), datagram.size(), grpc::Slice::STATIC_SLICE);
   split.slices = std::make_shared<std::vector<grpc::Slice>>(1, slice);
   absl::StatusOr<SessionAnswer> answer = DecodeAnswer(split);

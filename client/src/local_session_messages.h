@@ -18,12 +18,12 @@ namespace attnd::client {
 std::string EncodeLocalOpening(const SessionRequest& request);
 std::string EncodeLocalClose();
 
-// The most bytes of a LocalRequest beside a step's fields and tensors: what surrounds them, and where tensors are in
-// shared memory.
+// Upper bound of the bytes of a LocalRequest in addition to a step's fields and tensors: the enclosing fields, and the
+// places of tensors in shared memory.
 inline constexpr std::size_t kBesideStep = 256;
 
-// A step. Tensors that `step` does not place in shared memory are sent from where they are, so the request must stay
-// until then.
+// A step. Tensors that `step` does not place in shared memory are sent from the request's memory, so the request must
+// stay valid until the datagram is sent.
 class LocalStep {
  public:
   LocalStep(const v1::SessionStep& step, const StepRequest& request, const StepSizes& sizes);
@@ -36,13 +36,13 @@ class LocalStep {
   DatagramParts message_;
 };
 
-// What a datagram of the server's says: one of both.
+// A datagram from the server: exactly one of the two is set.
 struct LocalSessionReply {
   std::optional<SessionAnswer> answer;
   std::optional<absl::Status> end;  // of the session; OK after a close
 };
 
-// Errors: INTERNAL for bytes that are neither.
+// Errors: INTERNAL for a datagram that is neither.
 absl::StatusOr<LocalSessionReply> DecodeLocalReply(absl::Span<const unsigned char> datagram);
 
 }  // namespace attnd::client

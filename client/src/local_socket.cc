@@ -19,7 +19,8 @@ namespace {
 using Clock = LocalSocket::Clock;
 using Bytes = absl::Span<const unsigned char>;
 
-// What a server says unasked while memory is registered: that it stops, and that the session has ended.
+// Maximum number of datagrams that the server may send unasked while memory is being registered: that it is stopping,
+// and that the session has ended.
 constexpr std::size_t kMaxEarly = 8;
 
 absl::Status Lost(const char* call) {
@@ -29,7 +30,7 @@ absl::Status Lost(const char* call) {
 
 bool WouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK; }
 
-// Waits for `events` or the connection's end. False at `until`.
+// Waits for `events` or the connection's end. Returns false at `until`.
 bool Await(int socket, short events, const LocalSocket::Until& until) {
   while (true) {
     pollfd polled{socket, events, 0};
@@ -49,7 +50,7 @@ bool Await(int socket, short events, const LocalSocket::Until& until) {
 
 LocalSocket::Made LocalSocket::Make(const std::string& path, const std::string& user_agent, const Keepalive& keepalive,
                                     Clock::time_point until, const Cancellation* cancellation) {
-  // How often the cancellation is looked at.
+  // How often the cancellation is checked.
   constexpr auto kStep = std::chrono::milliseconds(20);
   using Outcome = Made::Outcome;
   shm::UniqueFd socket = ConnectSeqpacket(path);
@@ -63,7 +64,7 @@ LocalSocket::Made LocalSocket::Make(const std::string& path, const std::string& 
   const ssize_t size = recv(socket.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
   const auto offer = ReadWelcome({bytes, static_cast<std::size_t>(std::max<ssize_t>(size, 0))});
   if (!offer.has_value()) return {Outcome::kNotOffered};
-  // For a call without a deadline recv waits, for as long as the server may be silent.
+  // For calls without a deadline, recv blocks for as long as the server may be silent.
   fcntl(socket.get(), F_SETFL, 0);
   const timeval silence = absl::ToTimeval(absl::FromChrono(keepalive.time));
   setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &silence, sizeof(silence));
@@ -79,7 +80,7 @@ LocalSocket::LocalSocket(shm::UniqueFd socket, const LocalOffer& offer, const Ke
 LocalSocket::~LocalSocket() { Interrupt(); }
 
 void LocalSocket::Interrupt() const {
-  // The connection of a forked child is its parent's.
+  // In a forked child the connection belongs to the parent.
   if (!Forked()) EndConnection(socket_.get());
 }
 
@@ -102,13 +103,13 @@ absl::StatusOr<Bytes> LocalSocket::Receive(Until until) {
 absl::StatusOr<Bytes> LocalSocket::Next(Until until) {
   bool wait = until.has_value();
   bool asked = false;
-  Clock::time_point heard = Clock::now();  // or asked
+  Clock::time_point heard = Clock::now();  // or pinged
   while (true) {
-    // Without a deadline recv itself waits, and poll only once the server has been silent or a signal has come.
+    // Without a deadline, recv blocks; poll is used only after the server was silent or a signal interrupted recv.
     if (wait) {
       const Clock::time_point patience = heard + (asked ? keepalive_.timeout : keepalive_.time);
       if (!Await(socket_.get(), POLLIN, until.has_value() ? std::min(*until, patience) : patience)) {
-        // As gRPC has it.
+        // gRPC's message.
         if (until.has_value() && Clock::now() >= *until) return absl::DeadlineExceededError("Deadline Exceeded");
         silent_ = asked;
         if (asked) return absl::UnavailableError("the server gives no sign of life");
@@ -120,7 +121,7 @@ absl::StatusOr<Bytes> LocalSocket::Next(Until until) {
         continue;
       }
     }
-    // With MSG_TRUNC the datagram's length, also where the buffer is shorter.
+    // MSG_TRUNC returns the datagram's length even if the buffer is shorter.
     const int flags = MSG_TRUNC | (wait ? MSG_DONTWAIT : 0);
     const ssize_t size = recv(socket_.get(), buffer_.get(), offer_.max_message_bytes, flags);
     if (size > 0) {

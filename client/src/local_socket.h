@@ -1,4 +1,4 @@
-// One connection at PATH.shm that sends and receives on the calling thread.
+// A connection to PATH.shm that sends and receives on the calling thread.
 #pragma once
 
 #include <sys/uio.h>
@@ -25,23 +25,23 @@
 
 namespace attnd::client {
 
-// A connection on which the server has answered the hello. Not thread-safe, but for Interrupt.
+// A connection on which the server has answered the hello. Only Interrupt is thread-safe.
 class LocalSocket {
  public:
   using Clock = std::chrono::steady_clock;
-  using Until = std::optional<Clock::time_point>;  // nullopt: without end
+  using Until = std::optional<Clock::time_point>;  // nullopt: no limit
 
-  // What became of an attempt to connect.
+  // The outcome of an attempt to connect.
   struct Made {
     enum class Outcome : std::uint8_t {
       kGreeted,
-      kNobody,      // no such socket, no permission, nobody listens, or too many wait
+      kNobody,      // no such socket, no permission, no listener, or its queue is full
       kNotOffered,  // an older server, another version, or calls are turned off
-      kSilent,      // until `until`
+      kSilent,      // no reply until `until`, or cancelled
     } outcome;
-    std::unique_ptr<LocalSocket> socket = nullptr;  // kGreeted
+    std::unique_ptr<LocalSocket> socket = nullptr;  // valid if kGreeted
   };
-  // Waits for the server's welcome until `until`, or until `cancellation` (may be null) is cancelled.
+  // Connects and waits for the server's welcome until `until`, or until `cancellation` (may be null) is cancelled.
   static Made Make(const std::string& path, const std::string& user_agent, const Keepalive& keepalive,
                    Clock::time_point until, const Cancellation* cancellation);
 
@@ -51,33 +51,34 @@ class LocalSocket {
 
   const LocalOffer& offer() const { return offer_; }
 
-  // The largest datagram that both sides take.
+  // The largest datagram that both sides accept.
   std::size_t largest() const;
 
-  // Sends one datagram. Waits for room until `until`; kNotYet: there was none.
+  // Sends one datagram. Waits for room in the socket until `until`; kNotYet: there was none.
   Delivery Send(absl::Span<const iovec> pieces, Until until) const;
 
-  // The next datagram that is no sign of life; it stays until the next call. Errors: DEADLINE_EXCEEDED; UNAVAILABLE if
-  // the connection is lost; INTERNAL for more bytes than the server has offered.
+  // Receives the next datagram that is not a ping reply; it stays valid until the next call. Errors: DEADLINE_EXCEEDED;
+  // UNAVAILABLE if the connection is lost or the server does not reply to a ping; INTERNAL for a datagram larger than
+  // the server's offer.
   absl::StatusOr<absl::Span<const unsigned char>> Receive(Until until);
 
-  // Whether a Receive has ended because the server gave no sign of life.
+  // Whether Receive failed because the server did not reply to a ping.
   bool silent() const { return silent_; }
 
-  // Hands memory to the server, and waits for its answer. What else arrives meanwhile is kept for Receive. Errors:
-  // those of Receive.
+  // Registers memory with the server and waits for the reply. Datagrams that arrive meanwhile are kept for Receive.
+  // Errors: as Receive.
   absl::StatusOr<shm::Reply> Register(int memory, std::size_t size, Until until);
-  // Takes it back; waits for nothing.
+  // Releases registered memory. Does not wait.
   void Release(const shm::Handle& handle);
 
-  // Ends the connection: what waits on it ends. Thread-safe.
+  // Ends the connection: functions that wait on it return. Thread-safe.
   void Interrupt() const;
 
-  // In a forked child: closes its copy, so that the connection ends with the parent.
+  // In a forked child: closes the child's descriptor only, so that the connection ends when the parent closes it.
   void CloseCopy() { socket_ = shm::UniqueFd(); }
 
  private:
-  // Receive, from the socket itself.
+  // Receives from the socket, ignoring early_.
   absl::StatusOr<absl::Span<const unsigned char>> Next(Until until);
 
   shm::UniqueFd socket_;
@@ -85,15 +86,15 @@ class LocalSocket {
   const Keepalive keepalive_;
   const std::unique_ptr<unsigned char[]> buffer_;
   bool silent_ = false;
-  // Fixed messages are answered in their order: how many were sent, how many answered, and the number of the
-  // registration that waits. Every other one is a sign of life.
+  // Fixed messages are answered in order: the number sent, the number answered, and the number of the registration that
+  // waits. All others are pings.
   std::uint64_t asked_ = 0, answered_ = 0;
   std::optional<std::uint64_t> registration_;
   std::deque<std::string> early_;  // arrived while a registration waited
-  std::string current_;            // what Receive gave out of them last
+  std::string current_;            // the one that Receive returned last
 };
 
-// Interrupts a connection when the call is cancelled, until this is over. The callback may outlive this.
+// Interrupts a connection when the call is cancelled, until End. The callback may outlive this object.
 class CancelGuard {
  public:
   // `cancellation` may be null.
@@ -104,7 +105,7 @@ class CancelGuard {
   // Whether the connection was interrupted.
   bool cancelled() const;
 
-  // From now on it is not. Whether it was.
+  // Stops watching the cancellation. Returns whether the connection was interrupted.
   bool End();
 
  private:

@@ -1,4 +1,4 @@
-// One unary call whose messages are small: those of ModelService and ServerService.
+// A unary call with small messages: those of ModelService and ServerService.
 #pragma once
 
 #include <google/protobuf/message_lite.h>
@@ -11,9 +11,9 @@
 
 namespace attnd::client {
 
-// Sends `request` by the method of that name (client/src/methods.h), waits, and parses the answer into `response`.
-// Errors: the server's; RESOURCE_EXHAUSTED for a request that no message can hold; INTERNAL for an answer that is no
-// `response`.
+// Calls `method` (client/src/methods.h) with `request`, waits, and parses the reply into `response`. Errors: the
+// server's; INVALID_ARGUMENT for metadata that gRPC does not allow; RESOURCE_EXHAUSTED for a request of 2 GiB or more;
+// INTERNAL for a malformed reply.
 absl::Status CallMessage(const std::shared_ptr<grpc::Channel>& channel, const char* method,
                          const google::protobuf::MessageLite& request, google::protobuf::MessageLite& response,
                          const CallOptions& options);

@@ -1,4 +1,4 @@
-// The names of the remote calls, as gRPC has them. The library has no generated stubs: see client/cmake/messages.cmake.
+// The gRPC names of the remote methods. The library has no generated stubs: see client/cmake/messages.cmake.
 #pragma once
 
 namespace attnd::client::method {

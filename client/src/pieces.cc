@@ -12,7 +12,8 @@
 namespace attnd::client {
 namespace {
 
-// A tensor of the whole in bytes: [batch][heads][rows of `row`] or, sequence first, [batch][rows][heads of `row`].
+// The extent of a whole tensor in bytes: [batch][heads][rows of `row`] or, sequence first, [batch][rows][heads of
+// `row`].
 struct Extent {
   std::int64_t heads, rows, row;
   std::int64_t head_bytes() const { return rows * row; }
@@ -21,7 +22,7 @@ struct Extent {
 
 bool SequenceFirst(const ComputeRequest& r) { return r.layout == Layout::kBatchSequenceHeadDim; }
 
-// What the piece has of `values`, which hold `width` values for each sequence, or are empty.
+// The piece's part of `values`, which has `width` values for each sequence or is empty.
 template <typename T>
 std::vector<T> Slice(const std::vector<T>& values, const PieceRange& range, std::int64_t width = 1) {
   if (values.empty()) return {};
@@ -29,8 +30,8 @@ std::vector<T> Slice(const std::vector<T>& values, const PieceRange& range, std:
   return {begin, begin + static_cast<std::ptrdiff_t>(range.batch * width)};
 }
 
-// Copies some heads of one sequence, sequence first, between a tensor of all heads (`stride` bytes a row) and one of
-// these alone (`width` bytes a row).
+// Copies some heads of one sequence from a sequence-first tensor of all heads (`stride` bytes for each row) to a new
+// tensor of these heads alone (`width` bytes for each row).
 absl::Status Collect(const unsigned char* from, std::int64_t stride, std::int64_t width, std::int64_t rows,
                      TensorView& view) {
   const auto bytes = static_cast<std::size_t>(rows * width);
@@ -49,7 +50,7 @@ struct HeadRange {
   std::int64_t first, count;
 };
 
-// Narrows `view` from the whole's tensor to the piece's.
+// Narrows `view` from the whole tensor to the piece's.
 absl::Status Narrow(const ComputeRequest& whole, const PieceRange& range, HeadRange heads, const Extent& extent,
                     TensorView& view) {
   const auto* data = static_cast<const unsigned char*>(view.data) + range.first_batch * extent.batch_bytes();
@@ -85,9 +86,9 @@ Extent OutputExtent(const Shape& shape) {
 
 std::vector<PieceRange> CutIntoPieces(const Shape& shape, std::int64_t piece_bytes) {
   const std::int64_t total = shape.q_bytes + shape.k_bytes + shape.v_bytes + shape.output_bytes;
-  const std::int64_t units = shape.batch * shape.kv_heads;  // what is not cut further
+  const std::int64_t units = shape.batch * shape.kv_heads;  // units that are not cut further
   const std::int64_t pieces = std::clamp<std::int64_t>(total / piece_bytes, 1, units);
-  // Evenly, so that no small rest travels alone.
+  // Cuts evenly, so that no small remainder becomes a piece of its own.
   std::vector<PieceRange> ranges;
   if (pieces <= shape.batch) {
     for (std::int64_t i = 0; i < pieces; ++i) {
@@ -127,7 +128,7 @@ Piece DescribePiece(const ComputeRequest& whole, const Shape& shape, const Piece
   piece.shape.output_sizes[0] = range.batch;
   piece.shape.output_sizes[SequenceFirst(whole) ? 2 : 1] = heads.count;
   if (some_heads && whole.bias != Bias::kNone) {
-    // The server can no longer see by the piece whether the call had as many heads as the table.
+    // From the piece the server cannot tell whether the whole call has as many heads as the table.
     if (!whole.first_head.has_value()) piece.fields.table_heads = shape.heads;
     r.first_head = whole.first_head.value_or(0) + heads.first;
   }
@@ -170,7 +171,7 @@ void Scatter(const Tensor& output, const ComputeRequest& whole, const Shape& sha
   auto* row = static_cast<unsigned char*>(whole.output.data) + range.first_batch * out.batch_bytes() +
               range.first_kv_head * group * out.row;
   const auto width = static_cast<std::size_t>(range.kv_heads * group * out.row);
-  std::size_t filled = 0;  // of the row
+  std::size_t filled = 0;  // bytes of the current row
   for (Tensor::Segment segment : output.segments()) {
     while (!segment.empty()) {
       const std::size_t count = std::min(width - filled, segment.size());

@@ -1,4 +1,4 @@
-// Cuts a large call into pieces that travel and are computed on their own.
+// Cuts a large call into pieces that are sent and computed separately.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +12,15 @@
 
 namespace attnd::client {
 
-// Some sequences of a batch, and of these some key/value heads with all their query heads. Either all heads, or one
-// sequence.
+// A range of the batch's sequences, and a range of their key/value heads with all query heads of each. It has either
+// all heads or one sequence.
 struct PieceRange {
   std::int64_t first_batch, batch;
   std::int64_t first_kv_head, kv_heads;
 };
 
-// Ranges that cover the call, each of about `piece_bytes` of q, k, v and output together; one key/value head of one
-// sequence is not cut.
+// Returns ranges that cover the call, each with about `piece_bytes` of q, k, v and output together. One key/value head
+// of one sequence is never cut.
 std::vector<PieceRange> CutIntoPieces(const Shape& shape, std::int64_t piece_bytes);
 
 // One piece as a call of its own.
@@ -28,18 +28,18 @@ struct Piece {
   ComputeRequest request;
   Shape shape;
   WireFields fields;
-  bool scattered;  // the output's rows go to places apart: see Scatter
+  bool scattered;  // the output's rows are not contiguous in the whole: see Scatter
 };
 
-// The piece of `whole`, whose output (and log_sum_exp, if it is returned) must have a destination: of which the piece's
-// are parts. Its tensors are left empty.
+// Describes a piece of `whole`. The piece's destinations are parts of the whole's, so `whole` must have destinations
+// for its output and, if it is returned, its log_sum_exp. The piece's tensors are left empty.
 Piece DescribePiece(const ComputeRequest& whole, const Shape& shape, const PieceRange& range);
 
-// Sets the piece's tensors, which are parts of the whole's; only where the layout tears a piece's rows apart (some
-// heads of [batch, sequence, heads, dim]) they are copied. Errors: RESOURCE_EXHAUSTED.
+// Sets the piece's tensors to parts of the whole's. They are copied only if the piece's rows are not contiguous (some
+// heads of [batch, sequence, heads, dim]). Errors: RESOURCE_EXHAUSTED.
 absl::Status SetTensors(const ComputeRequest& whole, const Shape& shape, const PieceRange& range, Piece& piece);
 
-// Copies the output of a `scattered` piece to its places in the output of the whole.
+// Copies the output of a `scattered` piece into the output of the whole.
 void Scatter(const Tensor& output, const ComputeRequest& whole, const Shape& shape, const PieceRange& range);
 
 }  // namespace attnd::client

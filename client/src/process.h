@@ -1,15 +1,15 @@
-// The process that the library works in.
+// Detects that the process was forked after the library's first use.
 #pragma once
 
 #include "absl/status/status.h"
 
 namespace attnd::client {
 
-// FAILED_PRECONDITION in a child that was forked after this process's first Connect: gRPC's threads and the library's
-// exist in the parent alone, and both would use the same sockets. Thread-safe.
+// Returns FAILED_PRECONDITION in a child forked after this process's first Connect: the threads of gRPC and of the
+// library exist only in the parent, and parent and child would use the same sockets. Thread-safe.
 absl::Status CheckProcess();
 
-// Whether CheckProcess fails.
+// Whether CheckProcess returns an error.
 bool Forked();
 
 }  // namespace attnd::client

@@ -1,4 +1,4 @@
-// protobuf's times as Abseil's.
+// Converts protobuf durations to Abseil's.
 #pragma once
 
 #include "absl/time/time.h"

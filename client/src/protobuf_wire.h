@@ -1,4 +1,4 @@
-// Parts of messages that are written and read without a message object, as their tensors stay where they are.
+// Writes and reads parts of protobuf messages without a message object, so that tensors are not copied.
 #pragma once
 
 #include <google/protobuf/io/coded_stream.h>
@@ -10,7 +10,7 @@
 
 namespace attnd::client {
 
-// What stands before a field of type bytes, string or message, and before its length.
+// The tag of a field of type bytes, string or message; its length follows it.
 constexpr std::uint32_t BytesTag(int field) {
   using google::protobuf::internal::WireFormatLite;
   return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
@@ -22,7 +22,8 @@ inline void AppendVarint(std::uint64_t value, std::string& to) {
   to.append(reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(end - bytes));
 }
 
-// Calls `each` with the tag of every field until the input's end or limit; false where one is malformed.
+// Calls `each` with the tag of every field, until the input's end or limit. `each` returns false for a malformed field;
+// then, or if the input is malformed, this returns false.
 template <typename Each>
 bool ForEachField(google::protobuf::io::CodedInputStream& input, const Each& each) {
   while (const std::uint32_t tag = input.ReadTag()) {
@@ -31,7 +32,7 @@ bool ForEachField(google::protobuf::io::CodedInputStream& input, const Each& eac
   return input.ConsumedEntireMessage();
 }
 
-// Calls `read` with the input limited to the length that comes first.
+// Reads a length, then calls `read` with the input limited to that length.
 template <typename Read>
 bool Within(google::protobuf::io::CodedInputStream& input, const Read& read) {
   std::uint32_t size = 0;

@@ -14,7 +14,7 @@ namespace {
 
 using State = RegionKeeper::Region::State;
 
-// Rounded up, so that the time has come when poll returns.
+// Rounded up, so that `time` has passed when poll returns.
 int MillisecondsUntil(RegionKeeper::Clock::time_point time) {
   if (time == RegionKeeper::Clock::time_point::max()) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(time - RegionKeeper::Clock::now()).count();
@@ -26,7 +26,7 @@ int MillisecondsUntil(RegionKeeper::Clock::time_point time) {
 bool RegionKeeper::Settle(Regions regions, Clock::time_point deadline, std::function<void()> settled) {
   const Clock::time_point latest = Clock::now() + kPatience;
   absl::MutexLock lock(&mutex_);
-  // The thread may not have seen yet that the server has gone, and with it all that it knew.
+  // The thread may not have noticed yet that the server closed the connection, and with it forgot all regions.
   if (socket_.valid() && HasEnded(socket_.get())) forget_ = true;
   if (stopping_ || !Started() || IsSettled(regions)) return true;
   waiters_.push_back({std::move(regions), std::min(deadline, latest), std::move(settled)});
@@ -47,7 +47,7 @@ bool RegionKeeper::IsSettled(const Regions& regions) const {
 }
 
 void RegionKeeper::Ask(const Regions& regions) {
-  if (forget_ || !socket_.valid()) return;  // Connect does it
+  if (forget_ || !socket_.valid()) return;  // Connect asks for them
   for (const auto& region : regions) {
     if (region->state != State::kUnknown) continue;
     region->state = State::kAsked;
@@ -69,7 +69,7 @@ std::optional<shm::Handle> RegionKeeper::HandleOf(const Region& region) {
 
 void RegionKeeper::Release(const std::shared_ptr<Region>& region) {
   absl::MutexLock lock(&mutex_);
-  region->released = true;  // if it is being registered, Finish releases it
+  region->released = true;  // if registration is under way, Finish releases it
   if (region->state == State::kUnknown) return;
   if (region->state == State::kShared) jobs_.push_back({shm::Operation::kRelease, nullptr, region->handle});
   if (region->state != State::kAsked) std::erase(known_, region);
@@ -117,9 +117,10 @@ void RegionKeeper::Run() {
       polled[1] = {socket_.get(), static_cast<short>(!current_ && !jobs_.empty() ? POLLIN | POLLOUT : POLLIN), 0};
     }
     for (const auto& call : settled) call();
-    settled.clear();  // they hold their calls, and with these the client, which may go while this thread waits
+    settled.clear();  // the callbacks hold their calls and thereby the client, which may be destroyed while this thread
+                      // waits
     if (stop) return;
-    // Interrupted by a signal or not, Step looks at what is the case.
+    // The result does not matter: Step checks the state itself.
     poll(polled.data(), polled.size(), timeout);
   }
 }
@@ -171,7 +172,7 @@ void RegionKeeper::Receive() {
       return;
     case Transfer::kDone:
       if (current_.has_value()) return Finish(reply);
-      return Drop(kRest);  // the server never speaks unasked
+      return Drop(kRest);  // the server never sends without a request
     case Transfer::kBroken:
       return Drop(current_.has_value() ? kRest : Clock::duration::zero());
   }

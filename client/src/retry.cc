@@ -13,10 +13,10 @@
 namespace attnd::client {
 namespace {
 
-// The longest wait before the caller's cancellation and the connection are looked at again.
+// The longest wait before the caller's cancellation and the connection are checked again.
 constexpr absl::Duration kStep = absl::Milliseconds(20);
 
-// What gRPC itself says of a call whose connection closed before any status had come, a proxy's mostly.
+// gRPC's message for a call whose connection closed before a status arrived, usually because of a proxy.
 constexpr absl::string_view kStreamRemoved = "Stream removed";
 
 absl::Time EndOf(const RetryOptions& retry, const CallOptions& call, absl::Time start) {
@@ -45,7 +45,7 @@ bool RetryBudget::Spend() {
   reserve_ = std::min(per_second_ * absl::ToDoubleSeconds(kReserveTime), reserve_ + seconds * per_second_);
   refilled_ = now;
   for (double* const tokens : {&earned_, &reserve_}) {
-    // A fifth has no exact form: five of them may be a little less than one.
+    // 0.2 is not exact in binary: five of them may add up to slightly less than 1.
     if (*tokens < 1 - 1e-9) continue;
     *tokens = std::max(0.0, *tokens - 1);
     return true;
@@ -84,12 +84,12 @@ std::optional<absl::Status> Tries::AwaitNext(const absl::Status& status) {
 
 bool Tries::Again(const absl::Status& status) {
   ++attempts_;
-  // A channel that found nobody is failing now; one that lost its connection is idle or connecting.
+  // A channel that could not connect is in TRANSIENT_FAILURE; one that lost its connection is idle or connecting.
   if (policy_->channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_TRANSIENT_FAILURE) policy_->NoteConnected();
   if (!Lost(status) || !policy_->options.enabled || !policy_->ever_connected()) return false;
   last_ = status;
   static thread_local std::minstd_rand random{std::random_device()()};
-  // Between half and the whole of the backoff, so that callers that were refused together come back apart.
+  // Between half the backoff and all of it, so that callers that were refused together do not return together.
   next_ = absl::Now() + backoff_ * std::uniform_real_distribution<>(0.5, 1.0)(random);
   backoff_ = std::min(backoff_ * 2, policy_->options.max_backoff);
   return true;

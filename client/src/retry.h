@@ -1,4 +1,4 @@
-// Sends calls again that the server refused or lost, within a budget.
+// Retries calls that the server refused or lost, within a budget.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -17,8 +17,8 @@
 
 namespace attnd::client {
 
-// How many repeats a client may send: `share` of its calls, and `per_second` beside them. Both are saved up, the former
-// to at most kMaxEarned, the latter for kReserveTime, and the reserve is full at first. Thread-safe.
+// The number of retries that a client may send: `share` for each call, and `per_second` in addition. Both are saved up:
+// the former to at most kMaxEarned, the latter for kReserveTime; the reserve is full at first. Thread-safe.
 class RetryBudget {
  public:
   static constexpr double kMaxEarned = 1000;
@@ -26,9 +26,9 @@ class RetryBudget {
 
   RetryBudget(double share, double per_second, std::function<absl::Time()> now = absl::Now);
 
-  // A call was made (not a repeat).
+  // Counts a call (not a retry).
   void Earn() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Takes one repeat; false if there is none left.
+  // Takes one retry; false if none is left.
   bool Spend() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -40,7 +40,7 @@ class RetryBudget {
   absl::Time refilled_ ABSL_GUARDED_BY(mutex_);
 };
 
-// What the calls of one connection share. Thread-safe.
+// State shared by all calls of one connection. Thread-safe.
 struct RetryPolicy {
   RetryPolicy(const RetryOptions& options, std::shared_ptr<grpc::Channel> channel)
       : options(options),
@@ -48,8 +48,8 @@ struct RetryPolicy {
         channel(std::move(channel)),
         ever_connected_(options.wait_for_first_server) {}
 
-  // A server was connected: from now on there is one to wait for. Before, unless wait_for_first_server, an address at
-  // which nobody listens is an error at once.
+  // Records that a server was connected, so that calls wait for one from now on. Before that, unless
+  // wait_for_first_server, an address on which nothing listens is an error at once.
   void NoteConnected() { ever_connected_.store(true, std::memory_order_relaxed); }
   bool ever_connected() const { return ever_connected_.load(std::memory_order_relaxed); }
 
@@ -61,7 +61,8 @@ struct RetryPolicy {
   std::atomic<bool> ever_connected_;
 };
 
-// The attempts of one call without lasting effect on the server. Not thread-safe. On a thread that may wait:
+// The attempts of one call that may be retried. Not thread-safe. On a thread that may wait:
+//
 //   while (true) {
 //     status = ...;
 //     if (status.ok()) return tries.Answered();
@@ -71,30 +72,31 @@ class Tries {
  public:
   Tries(std::shared_ptr<RetryPolicy> policy, const CallOptions& options);
 
-  // The attempt was answered.
+  // The attempt succeeded.
   void Answered() { policy_->NoteConnected(); }
 
-  // The attempt failed with `status`. Waits until it is time for another one, or returns the call's error. The three
-  // below in one.
+  // The attempt failed with `status`. Waits until it is time for the next one and returns nullopt, or returns the
+  // call's error. Combines Again, Wait and Explain.
   std::optional<absl::Status> AwaitNext(const absl::Status& status);
 
-  // The attempt failed with `status`. Whether that is worth another one: UNAVAILABLE, or CANCELLED that the caller did
-  // not ask for, from a server that was connected once.
+  // The attempt failed with `status`. Returns whether to retry: the status is UNAVAILABLE, CANCELLED that the caller
+  // did not request, or gRPC's UNKNOWN "Stream removed", retries are on, and a server was connected before.
   bool Again(const absl::Status& status);
 
-  // How long to wait before asking again; nullopt: go on now. Waits for the backoff, and then for as long as no server
-  // is connected. A repeat while the connection is down would only fail, so that it is not spent.
+  // How long to wait before calling Wait again; nullopt: continue now. Waits for the backoff, and then until a server
+  // is connected: a retry while the connection is down would only fail and use up the budget.
   std::optional<absl::Duration> Wait();
 
-  // After Wait: the time, the budget or the caller's patience has ended, so that the call ends with last().
+  // After Wait: true if the call ends with last(), because its time or the budget is used up or the caller cancelled
+  // it.
   bool over() const { return over_; }
   const absl::Status& last() const { return last_; }
 
-  // `status` with words on the attempts before it, if there were any.
+  // `status` with a description of the earlier attempts in its message, if there were any.
   absl::Status Explain(const absl::Status& status) const;
 
  private:
-  // Whether the call was refused, or its answer lost, so that it is worth sending again.
+  // Whether `status` means that the call was refused or its reply lost.
   bool Lost(const absl::Status& status) const;
   bool CallerGone() const { return cancellation_ != nullptr && cancellation_->cancelled(); }
 
@@ -103,20 +105,20 @@ class Tries {
   const absl::Time start_;
   const absl::Time end_;  // no attempt begins later
   absl::Duration backoff_;
-  absl::Time next_ = absl::InfinitePast();  // the next attempt is not before
+  absl::Time next_ = absl::InfinitePast();  // earliest time of the next attempt
   int attempts_ = 0;
   bool over_ = false;
   const char* why_ = "";
   absl::Status last_;
 };
 
-// Waits on this thread for `time`, or until the channel's state changes, and lets gRPC connect meanwhile: where no call
-// is open and no thread waits in gRPC, gRPC 1.51 looks at its sockets every five seconds only.
+// Waits on this thread for `time`, or until the channel's state changes. Lets gRPC connect meanwhile: if no call is
+// open and no thread waits in gRPC, gRPC 1.51 polls its sockets only every five seconds.
 void Pause(grpc::Channel& channel, absl::Duration time);
 
-// Waits, on this thread, until a server is connected, the call's time is over, or it is cancelled. For calls that are
-// sent once because they have effects: what waits here has not been sent. Does nothing if repeats are off, or if nobody
-// listens at an address that was never connected. Returns whether a server was connected.
+// Waits on this thread until a server is connected, the call's time is over, or it is cancelled. For calls that are
+// sent once because they have effects: a call that waits here has not been sent. Does not wait if retries are off, or
+// if nothing listens on an address that was never connected. Returns whether a server is connected.
 bool WaitUntilConnected(RetryPolicy& policy, const CallOptions& options);
 
 }  // namespace attnd::client

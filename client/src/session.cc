@@ -21,7 +21,7 @@
 namespace attnd::client {
 namespace {
 
-// Beyond a step's time until its session is given up; also the time for an end.
+// Time after a step's timeout until its session is given up; also the time limit of Close.
 constexpr absl::Duration kGrace = absl::Seconds(5);
 
 class OpenedSession final : public Session {
@@ -42,7 +42,7 @@ class OpenedSession final : public Session {
     if (!stream_->ended().ok()) return stream_->ended();
     const absl::StatusOr<StepSizes> sizes = SizesOf(request, layers_[static_cast<std::size_t>(request.layer)]);
     if (!sizes.ok()) return sizes.status();
-    // The server keeps the step's time; this is for one that answers nothing any more.
+    // The server enforces the step's timeout. This deadline is for a server that does not answer any more.
     stream_->SetDeadline(absl::Now() + std::max(request.timeout, absl::ZeroDuration()) + kGrace);
     absl::StatusOr<SessionAnswer> answer = Ask(request, *sizes);
     stream_->SetDeadline(absl::InfiniteFuture());
@@ -67,7 +67,7 @@ class OpenedSession final : public Session {
   }
 
  private:
-  // The answer to the step that is next. Any error ends the stream, but for a step that was not sent.
+  // Sends the next step and returns the server's answer. Any error ends the stream, except when the step was not sent.
   absl::StatusOr<SessionAnswer> Ask(const StepRequest& request, const StepSizes& sizes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (auto s = stream_->SendStep(request, sizes, next_step_); !s.ok()) return s;

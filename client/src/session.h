@@ -12,7 +12,8 @@
 
 namespace attnd::client {
 
-// Opens a session: one attempt, over `stream`. The deadline is that of the opening. Errors: the server's.
+// Opens a session over `stream`, in one attempt. `deadline` applies to the opening only. Errors: the server's; INTERNAL
+// for a malformed reply.
 absl::StatusOr<std::unique_ptr<Session>> OpenSession(std::shared_ptr<SessionStream> stream,
                                                      const SessionRequest& request, absl::Time deadline);
 

@@ -25,7 +25,7 @@ absl::Status NotAnAnswer(absl::string_view why) {
   return absl::InternalError(absl::StrCat("the server's reply is not an answer to the step: ", why));
 }
 
-// nullopt if they do not fit 63 bits.
+// nullopt on overflow of 63 bits.
 std::optional<std::int64_t> BytesOf(const std::array<std::int64_t, 4>& sizes, DType dtype) {
   return tensor::CheckedProduct({sizes[0], sizes[1], sizes[2], sizes[3], static_cast<std::int64_t>(SizeOf(dtype))});
 }
@@ -40,7 +40,7 @@ absl::Status TooLarge(const char* field, std::int64_t room, std::int64_t max_byt
       {field, absl::StrCat("at most ", room, " bytes, as a message has ", max_bytes, " at most"), got});
 }
 
-// The dtype of the tensors that a step has; nullopt if it has none.
+// The dtype of the step's tensors; nullopt if it has none.
 std::optional<DType> DTypeOf(const StepRequest& request) {
   for (const TensorView* tensor : {&request.q, &request.k, &request.v}) {
     if (tensor->data != nullptr) return tensor->dtype;
@@ -60,7 +60,7 @@ SessionFacts FactsOf(const v1::SessionOpened& opened) {
   return facts;
 }
 
-// A tensor of `size` bytes of its own, which `fill` writes.
+// A new tensor of `size` bytes, which `fill` writes.
 template <typename Fill>
 absl::StatusOr<Tensor> NewOutput(DType dtype, std::size_t size, const Fill& fill) {
   std::shared_ptr<unsigned char[]> memory(new (std::nothrow) unsigned char[size]);
@@ -69,7 +69,7 @@ absl::StatusOr<Tensor> NewOutput(DType dtype, std::size_t size, const Fill& fill
   return Tensor(dtype, {}, Tensor::Segment(memory.get(), size), memory);
 }
 
-// The tensors of a step's answer, copied.
+// Copies the tensors of a step's answer to `reply`.
 absl::Status TakeTensors(const SplitReply& split, DType dtype, StepReply& reply) {
   if (split.output.has_value()) {
     absl::StatusOr<Tensor> output =
@@ -181,7 +181,7 @@ v1::SessionStep StepFields(const StepRequest& request, std::uint64_t number) {
 }
 
 std::optional<absl::Status> FieldsTooLarge(std::size_t fields, std::int64_t max_bytes) {
-  // Of the others each has a number for each row or source.
+  // The error names key_bits: the other fields have only a number for each row or source.
   if (static_cast<std::int64_t>(fields) <= max_bytes) return std::nullopt;
   return ErrorWithDetail(absl::StatusCode::kResourceExhausted,
                          {"key_bits", absl::StrCat("at most ", max_bytes, " bytes in a message, with the other fields"),

@@ -1,4 +1,4 @@
-// The way that a session's messages go.
+// The interface to a session's stream of messages.
 #pragma once
 
 #include <cstdint>
@@ -12,32 +12,32 @@
 
 namespace attnd::client {
 
-// A gRPC stream, or a connection at PATH.shm; its own end ends the session. Not thread-safe.
+// A gRPC stream or a connection to PATH.shm. The session ends when the stream ends. Not thread-safe.
 class SessionStream {
  public:
   virtual ~SessionStream() = default;
 
   virtual Transport transport() const = 0;
 
-  // Why it is over; OK while it is not. Nothing is sent or received after that.
+  // Why the stream has ended; OK while it is open. After its end nothing is sent or received.
   virtual const absl::Status& ended() const = 0;
 
-  // What is not done by then ends the stream with DEADLINE_EXCEEDED.
+  // Operations that are not done by `deadline` end the stream with DEADLINE_EXCEEDED.
   virtual void SetDeadline(absl::Time deadline) = 0;
 
-  // Sends the opening, which comes first, or a step. After an error that is not ended() nothing was sent: a step that
-  // fits into no message, or for which there is no memory, is RESOURCE_EXHAUSTED.
+  // Sends the opening (first) or a step. If one fails and ended() is OK, nothing was sent: RESOURCE_EXHAUSTED for a
+  // step that does not fit into a message, or for which there is no memory.
   virtual absl::Status SendOpening(const SessionRequest& request) = 0;
   virtual absl::Status SendStep(const StepRequest& request, const StepSizes& sizes, std::uint64_t number) = 0;
 
-  // What the server says next, with the results of the step that was sent last. Errors: those that end it; INTERNAL for
-  // what is no answer, which does not.
+  // Receives the server's next message, with the results of the last step sent. Errors: those that end the stream;
+  // INTERNAL for a malformed message, which does not end it.
   virtual absl::StatusOr<SessionAnswer> Receive() = 0;
 
-  // Ends it for this reason.
+  // Ends the stream with `status`.
   virtual void End(const absl::Status& status) = 0;
 
-  // Says that nothing more comes, and waits for the server's end, which is returned.
+  // Tells the server that nothing more follows, waits for it to end the stream, and returns its status.
   virtual absl::Status Close() = 0;
 };
 

@@ -1,4 +1,4 @@
-// A compute request's sizes, checked.
+// The checked sizes of a compute request.
 #pragma once
 
 #include <array>
@@ -10,22 +10,22 @@
 
 namespace attnd::client {
 
-// What protobuf allows a message; a little is left for the small fields.
+// protobuf's limit for a message, less a reserve for the small fields.
 inline constexpr std::int64_t kMaxMessageBytes = std::numeric_limits<std::int32_t>::max() - (1 << 20);
 
 // Counts of elements, and bytes of each tensor.
 struct Shape {
   std::int64_t batch, heads, kv_heads, query_length, key_length, head_dim, value_head_dim;
-  std::int64_t kv_batch;  // of k and v: other than batch only with kv_rows
-  bool cuttable;          // whether sequences, or heads, can travel apart
+  std::int64_t kv_batch;  // batch of k and v; differs from `batch` only with kv_rows
+  bool cuttable;          // whether the call can be cut into pieces
   std::int64_t q_bytes, k_bytes, v_bytes;
   DType output_dtype;
   std::array<std::int64_t, 4> output_sizes;  // in the order of the layout
   std::int64_t output_bytes, log_sum_exp_bytes;
 };
 
-// Everything about a request that can be judged without the model. Errors: INVALID_ARGUMENT with an ErrorDetail;
-// RESOURCE_EXHAUSTED for a request or result that no protobuf message can hold.
+// Checks everything in a request that does not depend on the model. Errors: INVALID_ARGUMENT with an ErrorDetail;
+// RESOURCE_EXHAUSTED for a request or result that does not fit into a protobuf message.
 absl::StatusOr<Shape> CheckRequest(const ComputeRequest& request);
 
 }  // namespace attnd::client

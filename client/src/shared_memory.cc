@@ -31,7 +31,7 @@ shm::UniqueFd MakeSharedMemory(std::size_t size) {
 }
 
 SharedMemory::~SharedMemory() {
-  // A forked child has no such thread, and another one of its parent's may have held the lock.
+  // A forked child does not have this thread, and another thread of its parent may have held the lock.
   if (!Forked()) keeper_->Stop();
 }
 
@@ -49,7 +49,7 @@ absl::StatusOr<std::shared_ptr<void>> SharedMemory::Allocate(std::size_t size, P
   if (size == 0) size = 1;
   shm::UniqueFd fd = MakeSharedMemory(size);
   if (!fd.valid()) return failed();
-  // Populated at once: the first call should not pay for the pages.
+  // Populated now, so that the first call does not pay for page faults.
   void* const data = shm::Map(fd.get(), size, MAP_POPULATE);
   if (data == MAP_FAILED) return failed();
   if (pages == Pages::kHuge) shm::UseHugePages(data, size);
@@ -98,7 +98,7 @@ bool SharedMemory::Settle(const std::vector<Range>& ranges, absl::Time deadline,
   for (const Range& range : ranges) {
     if (std::optional<Place> place = RegionOf(range); place.has_value()) regions.push_back(std::move(place->region));
   }
-  // At most so long anyway; this keeps the sum below from overflowing.
+  // Settle waits for at most kPatience anyway; the limit keeps the sum below from overflowing.
   const absl::Duration left = std::min(deadline - absl::Now(), absl::FromChrono(RegionKeeper::kPatience));
   return keeper_->Settle(std::move(regions), RegionKeeper::Clock::now() + absl::ToChronoNanoseconds(left),
                          std::move(settled));
@@ -107,7 +107,7 @@ bool SharedMemory::Settle(const std::vector<Range>& ranges, absl::Time deadline,
 void SharedMemory::SettleNow(const std::vector<Range>& ranges, absl::Time deadline) {
   const auto settled = std::make_shared<absl::Notification>();
   if (Settle(ranges, deadline, [settled] { settled->Notify(); })) return;
-  // The time limit is for a child process after a fork, which has no such thread.
+  // The time limit is for a child process after a fork, which does not have the keeper's thread.
   settled->WaitForNotificationWithTimeout(2 * absl::FromChrono(RegionKeeper::kPatience));
 }
 

@@ -1,4 +1,4 @@
-// The client's side of shared memory (proto/attnd/shm/protocol.h).
+// The client side of shared memory (proto/attnd/shm/protocol.h).
 #pragma once
 
 #include <cstddef>
@@ -21,21 +21,21 @@
 
 namespace attnd::client {
 
-// Where the server finds bytes: what SharedTensor says.
+// Where the server finds a tensor: the contents of a SharedTensor message.
 struct SharedPlace {
   shm::Handle region;
   std::uint64_t offset;
 };
 
-// A memfd of `size` bytes that can never shrink, which is what the server insists on; an invalid one, with errno, if
-// the system has none.
+// Makes a memfd of `size` bytes that can never shrink, which the server requires. On failure returns an invalid
+// descriptor and sets errno.
 shm::UniqueFd MakeSharedMemory(std::size_t size);
 
-// The memory that one client shares with the server at one Unix socket. Regions are registered when a call first uses
-// them, and again, by themselves, with a server that was started anew. Thread-safe.
+// The memory that one client shares with the server at one Unix socket. A region is registered when a call first uses
+// it, and again automatically after the server has restarted. Thread-safe.
 class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
  public:
-  // `target` is a gRPC name; null if it is no path of a Unix socket.
+  // `target` is a gRPC target; returns null if it is not the path of a Unix socket.
   static std::shared_ptr<SharedMemory> ForTarget(const std::string& target);
 
   // The server's socket is at `path`.
@@ -43,11 +43,11 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
 
-  // kHuge is for memory that is used for long: the server reads it faster (docs/performance.md, "What huge
-  // pages bring"), and making it takes some two milliseconds a MiB, ten times as long.
+  // kHuge is for memory that is used for a long time: the server reads it faster (docs/performance.md, "What huge pages
+  // bring"), but allocating it takes about two milliseconds for each MiB, ten times as long.
   enum class Pages : std::uint8_t { kSmall, kHuge };
 
-  // `size` bytes of zeros, aligned to a page, freed (also at the server) with the last reference. Errors:
+  // Allocates `size` zeroed, page-aligned bytes. They are freed, also at the server, with the last reference. Errors:
   // RESOURCE_EXHAUSTED.
   absl::StatusOr<std::shared_ptr<void>> Allocate(std::size_t size, Pages pages = Pages::kSmall)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -57,8 +57,8 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
     std::size_t size;
   };
 
-  // The name of a range; nullopt if its bytes are not all in one region, or it is not known (see Settle) that the
-  // server shares it. Does not wait.
+  // The region and offset of a range. nullopt if its bytes are not all in one region, or if it is not known (see
+  // Settle) that the server shares that region. Does not wait.
   std::optional<SharedPlace> Find(const Range& range) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Whether the range lies in one region. Does not wait.
@@ -67,19 +67,19 @@ class SharedMemory : public std::enable_shared_from_this<SharedMemory> {
   // Whether the server is known to share memory. Does not wait.
   bool Offered() { return keeper_->Offered(); }
 
-  // True if the server's answers are there for the regions that `ranges` lie in. Otherwise registers those and calls
-  // `settled` once, on a thread that must not be blocked, when the answers are there: at the latest at `deadline`, and
-  // after RegionKeeper::kPatience.
+  // Returns true if the server has answered for the regions that contain `ranges`. Otherwise registers those regions
+  // and calls `settled` once, on a thread that must not be blocked, when the answers are there; at the latest at
+  // `deadline` and after RegionKeeper::kPatience.
   bool Settle(const std::vector<Range>& ranges, absl::Time deadline, std::function<void()> settled)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The same, and waits for it.
+  // As Settle, but waits.
   void SettleNow(const std::vector<Range>& ranges, absl::Time deadline);
 
-  // Takes note if the server has closed the connection that its regions came over.
+  // Checks whether the server has closed the connection that registered the regions, and if so forgets their handles.
   void Check() { keeper_->Check(); }
 
-  // Takes note that the server knows a handle no more.
+  // For when the server does not know a handle any more: forgets all handles.
   void Forget() { keeper_->Forget(); }
 
  private:

@@ -12,7 +12,7 @@
 namespace attnd::client {
 namespace {
 
-// The result of a call that is repeated for as long as signals interrupt it.
+// Repeats a system call while signals interrupt it.
 template <typename Call>
 ssize_t Uninterrupted(const Call& call) {
   ssize_t result;
@@ -36,7 +36,7 @@ shm::UniqueFd ConnectSeqpacket(const std::string& path) {
   std::copy(path.begin(), path.end(), address.sun_path);
   shm::UniqueFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return {};
-  // A Unix socket connects at once or not at all.
+  // A Unix socket connects at once or fails.
   const auto connected =
       Uninterrupted([&] { return connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)); });
   if (connected != 0) return {};
@@ -93,7 +93,7 @@ Delivery SendDatagram(int socket, absl::string_view bytes) {
 }
 
 Transfer ReceiveDatagram(int socket, absl::Span<unsigned char> buffer, absl::Span<const unsigned char>& bytes) {
-  // With MSG_TRUNC the datagram's length, also where the buffer is shorter.
+  // MSG_TRUNC returns the datagram's length even if the buffer is shorter.
   const ssize_t size =
       Uninterrupted([&] { return recv(socket, buffer.data(), buffer.size(), MSG_DONTWAIT | MSG_TRUNC); });
   if (size < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? Transfer::kNotYet : Transfer::kBroken;
@@ -103,7 +103,7 @@ Transfer ReceiveDatagram(int socket, absl::Span<unsigned char> buffer, absl::Spa
 }
 
 std::size_t LargestDatagram(int socket) {
-  // As the kernel reckons (unix_dgram_sendmsg), whose getsockopt says what it uses.
+  // As the kernel computes it (unix_dgram_sendmsg). getsockopt returns the size that the kernel uses.
   constexpr int kBeside = 32;
   int size = 0;
   socklen_t length = sizeof(size);
@@ -112,7 +112,7 @@ std::size_t LargestDatagram(int socket) {
 }
 
 Transfer AskForSign(int socket) {
-  // To release the handle of zeros, which no region has, is answered (docs/shared-memory.md, "The messages").
+  // A request to release the all-zero handle, which no region has, is answered (docs/shared-memory.md, "The messages").
   return SendRequest(socket, FixedRequest(shm::Operation::kRelease), -1);
 }
 

@@ -11,9 +11,9 @@
 namespace attnd::client {
 namespace {
 
-// Below this tensors are sent, not copied to shared memory. By gRPC, at 8 KiB in all both took the same time and at 1
-// MiB copying took 0.6 of it (docs/performance.md, "Calls"). Over the local socket both take the same from 8 to 48 KiB
-// (docs/performance.md, "Local calls"), and a datagram has no room for much more.
+// Tensors below this total are sent, not copied to shared memory. Over gRPC both took the same time at 8 KiB in total,
+// and copying took 0.6 of it at 1 MiB (docs/performance.md, "Calls"). Over the local socket both take the same from 8
+// to 48 KiB (docs/performance.md, "Local calls"), and a datagram has no room for much more.
 constexpr std::int64_t kMinCopyBytes = std::int64_t{16} << 10;
 
 constexpr std::size_t kAlignment = 64;
@@ -22,7 +22,7 @@ std::size_t Aligned(std::int64_t bytes) {
   return (static_cast<std::size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-// A tensor of a call, and where the server finds it.
+// A tensor of a call, and its place in shared memory.
 struct Part {
   const void* data;
   std::int64_t bytes;
@@ -45,11 +45,11 @@ std::vector<Part> Parts(const ComputeRequest& request, const Shape& shape, WireF
 }  // namespace
 
 std::optional<StagingPool::Block> StagingPool::Get(std::size_t size) {
-  std::vector<Block> surplus;  // freed outside the lock: to unmap a region takes long
+  std::vector<Block> surplus;  // freed outside the lock: unmapping a region takes long
   {
     absl::MutexLock lock(&mutex_);
     surplus = TakeSurplus();
-    // The smallest that fits and is not twice too large; of equals the one used last.
+    // The smallest block that fits and is at most twice as large as needed; of equal sizes, the most recently used.
     auto best = idle_.end();
     for (auto at = idle_.begin(); at != idle_.end(); ++at) {
       const std::size_t offered = at->block.size;
@@ -111,11 +111,11 @@ std::optional<Staged> Staged::Begin(const std::shared_ptr<StagingPool>& pool, co
   if (!pool->memory().Offered()) return std::nullopt;
   Staged staged;
   staged.pool_ = pool;
-  bool unsettled = false;  // all is settled: what is not found was refused
+  bool unsettled = false;  // everything is settled: a region that is not found was refused
   const std::size_t to_copy = staged.Find(request, shape, Way::kGrpc, unsettled);
   if (to_copy == 0) return staged;
   if (to_copy < static_cast<std::size_t>(kMinCopyBytes)) {
-    // Small tensors are sent beside large ones that are shared.
+    // Small tensors are sent in the message although large ones are in shared memory.
     return staged.any() ? std::optional<Staged>(std::move(staged)) : std::nullopt;
   }
   staged.block_ = pool->Get(to_copy);
@@ -130,7 +130,7 @@ std::optional<Staged> Staged::Copy(Staged staged, const ComputeRequest& request,
     if (part.place->has_value()) continue;
     const auto bytes = static_cast<std::size_t>(part.bytes);
     *part.place = staged.pool_->memory().Find({at, bytes});
-    if (!part.place->has_value()) return std::nullopt;  // the server does not take this region
+    if (!part.place->has_value()) return std::nullopt;  // the server does not share this region
     if (part.input) {
       std::memcpy(at, part.data, bytes);
       staged.pool_->NoteCopied(part.bytes);
@@ -164,7 +164,7 @@ Staged Staged::MakeLocal(const std::shared_ptr<StagingPool>& pool, const Compute
   bool unsettled = false;
   std::size_t missing = staged.Find(request, shape, Way::kLocal, unsettled);
   if (unsettled) {
-    // What the server refuses is not found afterwards either.
+    // Find does not find regions that the server refuses.
     pool->memory().SettleNow(CallersRanges(request, shape), deadline);
     missing = staged.Find(request, shape, Way::kLocal, unsettled);
   }
@@ -188,7 +188,7 @@ void Staged::MakeLocalLater(const std::shared_ptr<StagingPool>& pool, const Comp
   const auto copy = [staged, &request, shape, deadline, made = std::move(made)] {
     CopyLocalLater(staged, request, shape, deadline, made);
   };
-  // Tensors are copied on a thread of the runtime, since SharedMemory's must not be held up.
+  // Tensors are copied on a thread of the runtime, so that SharedMemory's thread is not held up.
   if (!unsettled ||
       pool->memory().Settle(CallersRanges(request, shape), deadline, [copy] { AsyncRuntime::Get().Post(copy); })) {
     copy();
@@ -228,7 +228,7 @@ std::optional<Staged> Staged::MakeNow(const std::shared_ptr<StagingPool>& pool, 
 void Staged::MakeLater(const std::shared_ptr<StagingPool>& pool, const ComputeRequest& request, const Shape& shape,
                        absl::Time deadline, std::function<void(std::optional<Staged>)> made) {
   if (pool == nullptr) return made(std::nullopt);
-  // Tensors are copied and calls start on a thread of the runtime, since SharedMemory's must not be held up.
+  // Tensors are copied and calls start on a thread of the runtime, so that SharedMemory's thread is not held up.
   const auto later = [](std::function<void()> step) {
     return [step = std::move(step)] { AsyncRuntime::Get().Post(step); };
   };

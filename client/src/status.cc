@@ -13,8 +13,9 @@ namespace {
 
 using google::protobuf::internal::WireFormatLite;
 
-// The details of a serialised google.rpc.Status {code = 1, message = 2, repeated google.protobuf.Any details = 3}. Read
-// by field number, because a second copy of its descriptor in one process (the caller may have one) is fatal.
+// Returns the ErrorDetail in a serialised google.rpc.Status {code = 1, message = 2, repeated google.protobuf.Any
+// details = 3}; empty if there is none. Read by field number, because a second copy of its descriptor in one process
+// (the caller may have one) is fatal.
 std::string FindErrorDetail(const std::string& rpc_status) {
   constexpr std::uint32_t kDetails = WireFormatLite::MakeTag(3, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
   google::protobuf::io::CodedInputStream input(reinterpret_cast<const std::uint8_t*>(rpc_status.data()),

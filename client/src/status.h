@@ -1,4 +1,4 @@
-// gRPC's statuses as Abseil's.
+// Converts gRPC statuses to Abseil's.
 #pragma once
 
 #include <grpcpp/support/status.h>
@@ -9,11 +9,11 @@
 
 namespace attnd::client {
 
-// The same code and message. Details say that the server sent it; an ErrorDetail among them becomes the status's
-// payload (see error_detail.h).
+// The status with the same code and message. If it has details, the server sent it, and it is marked so; an ErrorDetail
+// among them becomes a payload (see error_detail.h).
 absl::Status FromGrpc(const grpc::Status& status);
 
-// The status that a message says in its fields `code`, `message` and `detail`: a LocalAnswer, or a
+// The status in the fields `code`, `message` and `detail` of a server's message, e.g. a LocalAnswer or a
 // StreamAttentionResponse.
 template <typename Answer>
 absl::Status StatusOf(const Answer& answer) {

@@ -32,16 +32,16 @@ namespace {
 using Stub = grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>;
 using Rpc = grpc::ClientAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
 
-// The pieces of one call: which are still to be sent, what became of them, and the result. Thread-safe.
+// The pieces of one call: which are not sent yet, which are answered, and the result. Thread-safe.
 //
-// Some streams ask for pieces, until there is none left for them. Pieces that one of them could not have answered go to
-// those that still ask.
+// Streams take pieces with Next until none is left for them. Pieces that a stream cannot get answered go to the streams
+// that still take pieces ("ask").
 class Job {
  public:
   Job(const ComputeRequest& request, const Shape& shape, std::vector<PieceRange> ranges)
       : request_(request), shape_(shape), ranges_(std::move(ranges)) {}
 
-  // Gives the results a place if the caller did not. Errors: RESOURCE_EXHAUSTED.
+  // Allocates results for which the caller gave no destination. Errors: RESOURCE_EXHAUSTED.
   absl::Status Prepare() {
     if (request_.output.data == nullptr) {
       const auto size = static_cast<std::size_t>(shape_.output_bytes);
@@ -63,14 +63,14 @@ class Job {
 
   std::size_t pieces() const { return ranges_.size(); }
 
-  // How many streams ask; before the first of them does.
+  // Sets the number of streams that ask, before the first one does.
   void SetAsking(std::size_t streams) {
     absl::MutexLock lock(&mutex_);
     asking_ = streams;
   }
 
-  // The next piece to send, its id; nullopt if there is none left, or the call has failed. `last`: the stream is not to
-  // ask again.
+  // Returns the id of the next piece to send; nullopt if none is left or the call has failed. Sets `last` if the stream
+  // must not ask again.
   std::optional<std::uint64_t> Next(bool& last) {
     absl::MutexLock lock(&mutex_);
     std::optional<std::uint64_t> id;
@@ -85,14 +85,14 @@ class Job {
     return id;
   }
 
-  // The stream asks no more. False if pieces are left, and no other stream asks.
+  // The stream asks no more. Returns false if pieces are left and no other stream asks.
   bool StopAsking() {
     absl::MutexLock lock(&mutex_);
     --asking_;
     return asking_ > 0 || NoneLeft();
   }
 
-  // Pieces that were sent and will not be answered. False if there are some, and no stream asks any more.
+  // Returns pieces that were sent and will not be answered. Returns false if there are any and no stream asks any more.
   bool GiveBack(const std::set<std::uint64_t>& ids) {
     absl::MutexLock lock(&mutex_);
     given_back_.insert(given_back_.end(), ids.begin(), ids.end());
@@ -106,7 +106,7 @@ class Job {
     return EncodePiece(id, more, piece.request, piece.shape, loan, piece.fields);
   }
 
-  // Puts an answer's tensors where they belong. Each piece is accepted once, which is the stream's to see to.
+  // Copies an answer's tensors to the result. The stream must accept each piece once.
   absl::Status Accept(const PieceReply& answer) {
     const PieceRange& range = ranges_[answer.id()];
     const Piece piece = DescribePiece(request_, shape_, range);
@@ -116,7 +116,7 @@ class Job {
     return Merge(*part);
   }
 
-  // The first failure is the call's.
+  // Fails the call. The first error is the call's.
   void Fail(const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
     status_.Update(status);
@@ -162,14 +162,14 @@ class Job {
 
 class StreamCall;
 
-// One RPC that carries pieces of the job, as many as it can have answered. Ends when the RPC is over and no event of it
-// is to come.
+// One RPC, which carries as many pieces of the job as it can get answered. Ends when the RPC is over and no event of it
+// is pending.
 class Stream {
  public:
   Stream(StreamCall& call, Job& job, std::size_t max_in_flight, std::shared_ptr<grpc::ClientContext> context)
       : call_(call), job_(job), max_in_flight_(max_in_flight), context_(std::move(context)) {}
 
-  // `asks`: the first piece waits until the server lets the stream in.
+  // `asks`: the first piece waits until the server admits the stream.
   void Start(const std::shared_ptr<grpc::Channel>& channel, grpc::CompletionQueue* queue, bool asks);
   void Cancel() { context_->TryCancel(); }
 
@@ -186,13 +186,13 @@ class Stream {
   void OnWritten(bool ok);
   void OnRead(bool ok);
   void OnFinished(bool ok);
-  // Sends the next piece, or that there is none, if it may.
+  // Sends the next piece, or the end of the pieces, unless a write is under way or the stream must wait.
   void Write() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool WasSent(std::uint64_t id);
-  // Its server is stopping, or the stream is over: others are to take the pieces that are left.
+  // The stream's server is stopping, or the stream is over: other streams take the remaining pieces.
   void Leave() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Has other streams send a piece that a stopping server refused. False if it was refused for another reason, or none
-  // can.
+  // Lets other streams send a piece that a stopping server refused. Returns false if it was refused for another reason,
+  // or if no other stream can send it.
   bool PassOn(std::uint64_t id, const absl::Status& refused);
 
   StreamCall& call_;
@@ -206,22 +206,23 @@ class Stream {
   grpc::Status status_;
 
   absl::Mutex mutex_;
-  std::set<std::uint64_t> sent_ ABSL_GUARDED_BY(mutex_);  // and not answered
+  std::set<std::uint64_t> sent_ ABSL_GUARDED_BY(mutex_);  // sent and not answered
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool last_written_ ABSL_GUARDED_BY(mutex_) = false;  // it asks the job for no more pieces
+  bool last_written_ ABSL_GUARDED_BY(mutex_) = false;  // the stream asks for no more pieces
   bool left_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// The streams of a call, and the caller's memory that they borrow. When the last stream has ended and the last slice
-// that borrows has gone, in whatever order and on whatever thread, `over` is called: it may delete this only later.
+// The streams of a call, and the caller's memory that they borrow. `over` is called when the last stream has ended and
+// the last slice that borrows was destroyed, in either order and on any thread. It must not delete this object before
+// it returns.
 class StreamCall {
  public:
   StreamCall(const ComputeRequest& request, const Shape& shape, const StreamPlan& plan, std::function<void()> over)
       : plan_(plan), over_(std::move(over)), job_(request, shape, CutIntoPieces(shape, plan.piece_bytes)) {}
 
-  // If this fails nothing was started, and `over` will not be called.
+  // If Start fails, nothing was started and `over` is not called.
   absl::Status Start(const std::shared_ptr<grpc::Channel>& channel, const CallOptions& options,
                      grpc::CompletionQueue* queue);
 
@@ -231,14 +232,14 @@ class StreamCall {
   }
   absl::StatusOr<ComputeReply> Take() { return job_.Take(); }
 
-  // For the streams.
+  // Called by the streams.
   const std::shared_ptr<const void>& loan() const { return loan_; }
   void Fail(const absl::Status& status) {
     job_.Fail(status);
     for (const auto& stream : streams_) stream->Cancel();
   }
   void StreamEnded();
-  // Of the streams one stays less; and whether any does.
+  // The number of streams whose servers are not stopping.
   void StreamLeaves() { --staying_; }
   bool AnyStays() const { return staying_ > 0; }
   void ToldToAsk() { plan_.ask->Told(); }
@@ -247,9 +248,9 @@ class StreamCall {
   const StreamPlan plan_;
   const std::function<void()> over_;
   Job job_;
-  std::vector<std::unique_ptr<Stream>> streams_;  // constant once started
+  std::vector<std::unique_ptr<Stream>> streams_;  // constant after Start
   std::shared_ptr<const void> loan_;
-  std::atomic<int> staying_{0};  // streams whose servers do not stop
+  std::atomic<int> staying_{0};  // streams whose servers are not stopping
   absl::Mutex mutex_;
   std::size_t live_ ABSL_GUARDED_BY(mutex_) = 0;
 };
@@ -261,7 +262,7 @@ void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::Completi
     rpc_->StartCall(static_cast<AsyncRuntime::Event*>(&asked_));
     return;
   }
-  context_->set_initial_metadata_corked(true);  // it travels with the first piece, and has no event of its own
+  context_->set_initial_metadata_corked(true);  // sent with the first piece, without an event of its own
   rpc_ = Stub(channel).PrepareCall(context_.get(), method::kStreamAttention, queue);
   rpc_->StartCall(nullptr);
   {
@@ -273,7 +274,7 @@ void Stream::Start(const std::shared_ptr<grpc::Channel>& channel, grpc::Completi
 
 void Stream::OnAsked(bool /*ok*/) { rpc_->ReadInitialMetadata(static_cast<AsyncRuntime::Event*>(&let_in_)); }
 
-// Or the stream is over, and the read sees why.
+// If the server did not admit the stream, it is over, and the read returns the error.
 void Stream::OnLetIn(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
@@ -289,7 +290,7 @@ void Stream::OnLetIn(bool ok) {
 void Stream::Write() {
   if (writing_ || last_written_ || broken_ || over_ || sent_.size() >= max_in_flight_) return;
   AsyncRuntime::Event* const tag = &written_;
-  // What a server that stops has begun it finishes; the rest goes to others, if there are any.
+  // A stopping server finishes what it has begun. The rest goes to other streams, if there are any.
   std::optional<std::uint64_t> id;
   if (left_ && call_.AnyStays()) {
     last_written_ = true;
@@ -315,7 +316,7 @@ void Stream::OnWritten(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
-    if (!ok) broken_ = true;  // its end, which the read sees, says why
+    if (!ok) broken_ = true;  // the read returns the error
     Write();
     if (!over_ || writing_) return;
   }
@@ -373,12 +374,12 @@ void Stream::OnFinished(bool /*ok*/) {
     over_ = true;
     const bool asked = !std::exchange(last_written_, true);
     const bool others_go_on = !asked || job_.StopAsking();
-    // What a server that stops, or is gone, has not answered others may.
+    // Other streams may send what a stopped or lost server has not answered.
     if (absl::IsUnavailable(status) && call_.AnyStays() && others_go_on && job_.GiveBack(sent_)) {
       status = absl::OkStatus();
     }
     if (!status.ok()) call_.Fail(status);
-    if (writing_) return;  // the event of that write ends it
+    if (writing_) return;  // OnWritten ends the stream
   }
   call_.StreamEnded();  // which may have deleted this
 }
@@ -400,7 +401,7 @@ absl::Status StreamCall::Start(const std::shared_ptr<grpc::Channel>& channel, co
     staying_ = static_cast<int>(count);
     job_.SetAsking(count);
   }
-  // The call may be over, on another thread, as soon as the last one has started.
+  // As soon as the last stream has started, the call may be over on another thread.
   const bool asks = plan_.ask->now();
   for (std::size_t i = 0; i < count; ++i) streams_[i]->Start(channel, queue, asks);
   return absl::OkStatus();
@@ -411,7 +412,7 @@ void StreamCall::StreamEnded() {
     absl::MutexLock lock(&mutex_);
     if (--live_ > 0) return;
   }
-  streams_.clear();  // with them gRPC's calls go, and what those still held
+  streams_.clear();  // destroys gRPC's calls and what they still hold
   const std::shared_ptr<const void> last = std::move(loan_);
 }
 
@@ -421,7 +422,7 @@ absl::StatusOr<ComputeReply> StreamNow(const std::shared_ptr<grpc::Channel>& cha
                                        const Shape& shape, const StreamPlan& plan, const CallOptions& options) {
   absl::Notification over;
   StreamCall call(request, shape, plan, [&over] { over.Notify(); });
-  // A queue of its own: this thread does the polling, with no hop to another.
+  // A separate queue: this thread polls, so there is no thread switch.
   grpc::CompletionQueue queue;
   if (auto s = call.Start(channel, options, &queue); !s.ok()) return s;
   while (!call.streams_ended()) {
@@ -442,11 +443,11 @@ void StreamLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest r
   };
   const auto later = std::make_shared<Later>();
   later->done = std::move(done);
-  // On whatever thread dropped the last slice, so nothing of the caller's may run there.
+  // Runs on the thread that destroyed the last slice, so it must not run the caller's code.
   const auto over = [later] {
     AsyncRuntime::Get().Post([later] {
       absl::StatusOr<ComputeReply> reply = later->call->Take();
-      later->call.reset();  // which holds `later`
+      later->call.reset();  // the call holds `later`
       later->done(std::move(reply));
     });
   };

@@ -1,4 +1,4 @@
-// One call whose pieces travel over several streams (StreamAttention).
+// One call whose pieces are sent over several streams (StreamAttention).
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -17,7 +17,7 @@
 
 namespace attnd::client {
 
-// Whether a server has lately told that calls should ask first. Thread-safe.
+// Whether a server has recently asked for calls that ask before they send (src/contract/asking.h). Thread-safe.
 class AskFirst {
  public:
   using Clock = std::chrono::steady_clock;
@@ -30,25 +30,26 @@ class AskFirst {
   std::atomic<Clock::rep> until_{std::numeric_limits<Clock::rep>::min()};
 };
 
-// How a call is cut and spread.
+// How a call is cut into pieces and spread over streams.
 struct StreamPlan {
-  std::int64_t piece_bytes = std::int64_t{1} << 20;  // of q, k, v and output together; see CutIntoPieces
-  int streams = 1;           // at most so many at once, each its own RPC and so perhaps to a server of its own
-  int pieces_in_flight = 4;  // sent on one stream and not answered yet
-  // Shared by the calls of a client: whether they ask before they send (src/contract/asking.h).
+  std::int64_t piece_bytes = std::int64_t{1} << 20;  // q, k, v and output together; see CutIntoPieces
+  int streams = 1;           // maximum at once; each is an RPC of its own and may reach another server
+  int pieces_in_flight = 4;  // maximum sent on one stream and not answered
+  // Shared by all calls of a client: whether they ask before they send.
   std::shared_ptr<AskFirst> ask = std::make_shared<AskFirst>();
 };
 
-// Both send a request of the shape `shape` and reassemble its output. A piece that fails, or a stream that breaks,
-// fails the call once, with the first reason, and the rest is cancelled. The pieces must all be answered by the same
-// model (content hash); ABORTED if they are not, and the call can be repeated. UNIMPLEMENTED if the server knows no
-// streams.
+// Both functions send `request`, whose checked sizes are `shape`, in pieces and reassemble the output. If a piece fails
+// or a stream breaks, the call fails with the first error and its other streams are cancelled. Exception: if a server
+// stops or is lost, its unanswered pieces go to other streams, if there are any. All pieces must be answered by the
+// same model (content hash); if they are not, the call returns ABORTED and can be repeated. UNIMPLEMENTED: the server
+// does not support streams.
 
-// On the calling thread. Returns when the call is over and gRPC holds no reference to borrowed memory.
+// Runs on the calling thread. Returns when the call is over and gRPC holds no reference to borrowed memory.
 absl::StatusOr<ComputeReply> StreamNow(const std::shared_ptr<grpc::Channel>& channel, const ComputeRequest& request,
                                        const Shape& shape, const StreamPlan& plan, const CallOptions& options);
 
-// On the runtime's threads: calls `done` once the call is over and gRPC holds no reference to borrowed memory.
+// Runs on the runtime's threads. Calls `done` once the call is over and gRPC holds no reference to borrowed memory.
 void StreamLater(const std::shared_ptr<grpc::Channel>& channel, ComputeRequest request, const Shape& shape,
                  const StreamPlan& plan, const CallOptions& options, ComputeCallback done);
 

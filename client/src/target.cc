@@ -16,7 +16,7 @@
 namespace attnd::client {
 namespace {
 
-// Whether gRPC takes what stands before the first colon for a scheme, and not for the host of "host:port".
+// Whether gRPC reads the text before the first colon as a scheme, not as the host of "host:port".
 bool IsScheme(absl::string_view s) {
   constexpr std::array kSchemes = {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "passthrough"};
   for (const char* scheme : kSchemes) {
@@ -69,7 +69,7 @@ bool IsLocalTarget(absl::string_view target) {
     if (absl::StartsWith(scheme, "unix")) return IsScheme(scheme);
     if (IsScheme(scheme)) {
       rest = target.substr(colon + 1);
-      // "//authority/": of dns the server to ask, which does not matter here.
+      // "//authority/": for dns the DNS server, which does not matter here.
       if (absl::ConsumePrefix(&rest, "//")) {
         const std::size_t slash = rest.find('/');
         rest = slash == absl::string_view::npos ? absl::string_view() : rest.substr(slash + 1);

@@ -1,4 +1,4 @@
-// What a target (a gRPC name) stands for, as far as the client must know it.
+// Properties of a target (a gRPC name) that the client needs.
 #pragma once
 
 #include <optional>
@@ -8,11 +8,11 @@
 
 namespace attnd::client {
 
-// Whether every address of `target` is on this host: a Unix socket, "localhost", 127.0.0.0/8 or ::1, in any of the
-// forms that gRPC accepts. Names are not looked up: one that /etc/hosts gives a loopback address counts as remote.
+// Whether every address of `target` is on this host: a Unix socket, "localhost", 127.0.0.0/8 or ::1, in any form that
+// gRPC accepts. Does not resolve names: a name that /etc/hosts maps to a loopback address counts as remote.
 bool IsLocalTarget(absl::string_view target);
 
-// The path of the socket beside the Unix socket that `target` names (docs/shared-memory.md); nullopt if it names none.
+// The path of the socket next to the Unix socket that `target` names (docs/shared-memory.md); nullopt if it names none.
 std::optional<std::string> SocketBeside(const std::string& target);
 
 }  // namespace attnd::client

@@ -1,4 +1,4 @@
-// Unary calls whose messages are bytes.
+// Unary calls with serialized messages.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -14,7 +14,7 @@ namespace attnd::client {
 
 using UnaryRpc = grpc::ClientAsyncResponseReader<grpc::ByteBuffer>;
 
-// Starts a call of the method of that name (client/src/methods.h); `queue` reports its Finish.
+// Starts a call of `method` (client/src/methods.h). `queue` reports its Finish.
 inline std::unique_ptr<UnaryRpc> StartUnary(const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext* context,
                                             const char* method, const grpc::ByteBuffer& bytes,
                                             grpc::CompletionQueue* queue) {
@@ -24,8 +24,8 @@ inline std::unique_ptr<UnaryRpc> StartUnary(const std::shared_ptr<grpc::Channel>
   return rpc;
 }
 
-// Starts a call and waits for its end. This thread does the polling, with no hop to another. Clears `bytes` once the
-// call has started, so that nothing but gRPC holds their memory (ByteBuffer cannot be moved).
+// Starts a call and waits for its end. This thread polls, so there is no thread switch. Clears `bytes` once the call
+// has started, so that only gRPC holds their memory (ByteBuffer cannot be moved).
 inline grpc::Status CallUnary(const std::shared_ptr<grpc::Channel>& channel, grpc::ClientContext* context,
                               const char* method, grpc::ByteBuffer* bytes, grpc::ByteBuffer* answer) {
   grpc::Status status;

@@ -1,4 +1,4 @@
-// A thread that waits for sockets on behalf of its owner, and what wakes it from that.
+// A thread that polls sockets for its owner and can be woken.
 #pragma once
 
 #include <functional>
@@ -7,17 +7,17 @@
 
 namespace attnd::client {
 
-// Guarded by the owner's lock, which the thread takes before it looks at this.
+// Guarded by the owner's lock, which the thread takes before it accesses this object.
 class WakingThread {
  public:
-  // Runs `run` on a thread of its own, unless one runs already. False if the system has no thread, or no descriptor,
-  // left. The thread is detached: `run` has to keep its owner.
+  // Runs `run` on a new thread, unless one was started before. Returns false if the system has no thread or no
+  // descriptor left. The thread is detached: `run` must keep its owner alive.
   bool Start(std::function<void()> run);
 
   // Makes fd() readable. Does nothing before Start.
   void Wake() const;
 
-  // The thread has taken note of what it was woken for.
+  // Makes fd() unreadable again; the thread calls this after it wakes.
   void Clear() const;
 
   // For poll.

@@ -1,4 +1,4 @@
-// What a message of the attention call says beside its ComputeRequest.
+// Fields of an attention call's message that are not in its ComputeRequest.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,9 @@
 namespace attnd::client {
 
 struct WireFields {
-  // Tensors that the server finds in shared memory, and which are therefore not sent (or, for the results, not
-  // received).
+  // Tensors that are in shared memory, and therefore not sent (or, for results, not received).
   std::optional<SharedPlace> q, k, v, output, log_sum_exp;
-  // ComputeAttentionRequest.table_heads; 0: left out.
+  // ComputeAttentionRequest.table_heads; 0: not set.
   std::int64_t table_heads = 0;
 };
 

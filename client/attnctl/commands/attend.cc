@@ -20,9 +20,9 @@ namespace {
 // The tensors of the input file.
 struct Input {
   LoadedTensor q, k, v;
-  std::vector<unsigned char> key_bits;    // of --key_mask
-  std::vector<float> key_bias;            // of --key_bias
-  std::optional<LoadedTensor> reference;  // of --compare
+  std::vector<unsigned char> key_bits;    // from --key_mask
+  std::vector<float> key_bias;            // from --key_bias
+  std::optional<LoadedTensor> reference;  // from --compare
 };
 
 absl::StatusOr<Input> ReadInput(const Flags& flags) {

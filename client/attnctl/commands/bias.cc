@@ -32,7 +32,7 @@ BiasRequest RequestOf(const Flags& flags, const std::string& model) {
   return request;
 }
 
-// What was asked for, so that nothing below here reads past a reply's end.
+// Checks that the reply has the requested sizes, so that nothing below reads past its end.
 absl::Status CheckReply(const BiasRequest& request, const BiasReply& reply) {
   const auto queries = static_cast<std::size_t>(request.query_count),
              keys = static_cast<std::size_t>(request.key_count);

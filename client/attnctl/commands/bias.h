@@ -1,4 +1,4 @@
-// `attnctl bias`: the bias of a window of queries and keys, drawn, as JSON or in a sentence.
+// `attnctl bias`: draws the bias of a window of queries and keys, or prints it as JSON or as a sentence.
 #pragma once
 
 #include "client/attnctl/command.h"

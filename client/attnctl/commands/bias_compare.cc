@@ -25,7 +25,7 @@ bias::Negatives NegativesOf(Mask mask) {
                                : bias::Negatives::kOfTables;
 }
 
-// What is wrong with the flags themselves, under their names on the command line.
+// Errors in the flags, with the flags' names on the command line.
 absl::Status Judged(const absl::Status& status) {
   if (status.code() != absl::StatusCode::kInvalidArgument) return status;
   const std::string message(status.message());

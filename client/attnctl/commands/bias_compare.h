@@ -1,4 +1,4 @@
-// `attnctl bias compare`: what several biases give the same offsets.
+// `attnctl bias compare`: compares the values of several biases at the same offsets.
 #pragma once
 
 #include "client/attnctl/command.h"

@@ -23,7 +23,7 @@ namespace {
 
 using grpc::health::v1::HealthCheckResponse;
 
-// One call, and not through a proxy: it asks about the server, and not about the way to it.
+// One call, not through a proxy: it checks the server, not the way to it.
 absl::StatusOr<HealthCheckResponse::ServingStatus> Check(const Flags& flags) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);

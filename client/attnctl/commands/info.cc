@@ -101,7 +101,7 @@ std::string AsJson(const ServerInfo& info) {
   return json.dump(2) + "\n";
 }
 
-// How calls reach the server.
+// The transport of calls.
 std::string Calls(const ServerInfo& info, const std::string& server) {
   const std::optional<std::string> path = contract::UnixPath(server);
   if (!info.local_calls || !path.has_value()) return "gRPC";

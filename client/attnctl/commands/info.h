@@ -1,4 +1,4 @@
-// `attnctl info`: the server's facts.
+// `attnctl info`: shows the server's version, state and limits.
 #pragma once
 
 #include "client/attnctl/command.h"

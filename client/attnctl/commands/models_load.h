@@ -1,4 +1,4 @@
-// `attnctl models load`: a model from the server's model root.
+// `attnctl models load`: loads a model from the server's model root.
 #pragma once
 
 #include "client/attnctl/command.h"

@@ -1,4 +1,4 @@
-// `attnctl models reload`: a model again from where it was loaded.
+// `attnctl models reload`: reads a model again from where it was loaded.
 #pragma once
 
 #include "client/attnctl/command.h"

@@ -1,4 +1,4 @@
-// `attnctl models unload`: a model removed.
+// `attnctl models unload`: removes a model.
 #pragma once
 
 #include "client/attnctl/command.h"

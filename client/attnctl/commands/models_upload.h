@@ -1,4 +1,4 @@
-// `attnctl models upload`: a model's tables from this machine.
+// `attnctl models upload`: sends a model's tables from this machine.
 #pragma once
 
 #include "client/attnctl/command.h"

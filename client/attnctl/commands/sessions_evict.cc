@@ -39,7 +39,7 @@ absl::Status Run(const Flags& flags, const std::vector<std::string>& arguments) 
     }
     (status.ok() ? evicted : not_found).push_back(id);
   }
-  // What was done is said whatever went wrong then.
+  // Prints what was done even if a later step failed.
   if (failed.ok() || !evicted.empty()) {
     if (absl::Status said = WriteOutput("", Said(evicted, not_found, flags)); !said.ok()) return said;
   }

@@ -1,4 +1,4 @@
-// `attnctl sessions evict`: sessions ended by an operator.
+// `attnctl sessions evict`: ends sessions.
 #pragma once
 
 #include "client/attnctl/command.h"

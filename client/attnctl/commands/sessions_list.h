@@ -1,4 +1,4 @@
-// `attnctl sessions list`: what the open sessions are and hold.
+// `attnctl sessions list`: lists the open sessions and their memory.
 #pragma once
 
 #include "client/attnctl/command.h"

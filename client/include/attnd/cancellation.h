@@ -1,4 +1,4 @@
-// Ends calls early.
+// Cancels calls.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,13 @@ namespace attnd {
 // One Cancellation may be given to any number of calls. Thread-safe.
 class Cancellation {
  public:
-  // Ends every call that carries this, those made later included. The second time does nothing.
+  // Cancels all calls that use this object, including calls that start later. A second Cancel() does nothing.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
   bool cancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // For implementations of Connection: `cancel` runs at Cancel(), or now if that was before, unless the id returned is
-  // removed first. It may still run while Remove returns, so it must own what it touches.
+  // For implementations of Connection: Cancel() runs `cancel`, unless Remove(id) comes first; if Cancel() was called
+  // before, Add runs it at once. `cancel` may still be running when Remove returns, so it must own what it touches.
   std::int64_t Add(std::function<void()> cancel) ABSL_LOCKS_EXCLUDED(mutex_);
   void Remove(std::int64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -30,98 +30,103 @@ namespace attnd {
 //   request.q = {q.data(), attnd::DType::kFp32, {1, 8, 512, 64}};  // and k, v
 //   absl::StatusOr<attnd::ComputeReply> reply = client->Compute(request);
 //
-// Performance: making a client is expensive and connects lazily; make one and share it. Copies are cheap and share the
-// connection. Tensors are sent from the caller's memory without a copy (but see TensorView) and a result is copied
-// once, into its destination. A large call travels in pieces, over all servers that the target's name stands for if the
-// policy is round_robin. A server on the same host that shares memory (docs/shared-memory.md) is handed tensors in
-// memory: from AllocateBuffer without any copy. Attention calls reach such a server without gRPC
-// (ClientOptions::local_calls), which takes a small call a fraction of the time. There is no limit on the size of
-// messages here; the server has its own (see Info).
+// Performance: creating a client is expensive; create one and share it. It connects on the first call. Copies are cheap
+// and share the connection. Tensors are sent from the caller's memory without a copy (exceptions: see TensorView), and
+// a result is copied once, into its destination. A large call travels in pieces; with the round_robin policy the pieces
+// go to all servers that the target's name resolves to. A server on the same host that shares memory
+// (docs/shared-memory.md) gets tensors in shared memory, without any copy if they are in an AllocateBuffer buffer.
+// Attention calls reach such a server over a local socket instead of gRPC (ClientOptions::local_calls), which takes a
+// fraction of the time for a small call. The client limits messages only to what protobuf allows (2 GiB); the server
+// has its own limits (see GetServerInfo).
 //
 // Thread safety: all methods may be called from several threads at once, on one Client or on copies of it.
 //
 // Linking: the library shares no symbol and no registered message with the rest of the process. Several plugins may
-// each link it, beside a program that links it too or compiles attnd's .proto files itself. Its threads run until the
-// process ends, so dlclose leaves a plugin that links it in memory.
+// each link it, in a program that also links it or compiles attnd's .proto files itself. Its threads run until the
+// process ends, so dlclose does not unload a plugin that links it.
 //
-// Fork: a process may fork before its first Client is made, or fork and exec at any time. In a child that was forked
-// later every method, and Create, fails at once with FAILED_PRECONDITION; the parent's clients go on.
+// Fork: a process may fork before it creates its first Client, and may fork and exec at any time. In a child forked
+// after the first Client, Create and every method fail at once with FAILED_PRECONDITION; the parent's clients continue
+// to work.
 //
-// Repeats: what a server refuses or loses is sent again as RetryOptions says, so that a restart shows as a delay.
+// Retries: calls that a server refuses or loses are sent again as described in RetryOptions, so that a server restart
+// appears as a delay.
 //
-// Time: deadlines are times of the system's clock, which gRPC translates when a call begins. A clock that is set back
-// afterwards makes calls with a deadline end later by as much.
+// Time: deadlines are times of the system clock, which gRPC converts when a call begins. If that clock is set back
+// afterwards, calls with a deadline end later by the same amount.
 //
-// Errors: what the server can refuse by shape alone is refused here with the same words before anything is sent
-// (INVALID_ARGUMENT). Otherwise a call has the server's code and message; attnd/v1/*.proto lists the codes of each.
-// UNAVAILABLE: the server was not reached or is stopping, and the repeats did not help; the message says how many.
-// GetErrorDetail(status) tells the field at fault.
+// Errors: requests that are invalid by their shape alone are refused here, with the server's error message, before
+// anything is sent (INVALID_ARGUMENT). All other calls return the server's code and message; attnd/v1/*.proto lists the
+// codes of each. UNAVAILABLE: the server was not reached or is stopping, and retries did not help; the message gives
+// the number of attempts. GetErrorDetail(status) returns the field at fault.
 class Client {
  public:
   // `target` is a gRPC name: "host:port", "dns:///name:port", "unix:///run/attnd/attnd.sock". Does not wait for a
-  // connection: a server that is not there shows in the first call. Errors: INVALID_ARGUMENT for an empty target, an
-  // unknown policy, or timeouts that are not positive; FAILED_PRECONDITION in a forked child (see Fork).
+  // connection: an unreachable server becomes an error of the first call. Errors: INVALID_ARGUMENT for an empty target,
+  // a malformed Unix socket name, an unknown policy, keepalive times or backoffs below 1 ms, or negative retry limits;
+  // FAILED_PRECONDITION in a forked child (see Fork).
   static absl::StatusOr<Client> Create(const std::string& target, const ClientOptions& options = {});
 
-  // Over any connection, e.g. a MockConnection. `connection` is not null.
+  // Uses `connection`, e.g. a MockConnection; it must not be null.
   explicit Client(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
 
-  // Computes one batch of attention and waits for it. The request's memory is borrowed until this returns.
+  // Computes one batch of attention and waits for the result. Borrows the request's memory until it returns.
   absl::StatusOr<ComputeReply> Compute(const ComputeRequest& request, const CallOptions& options = {});
 
-  // The same without waiting. The memory that `request` names (tensors without owner, destinations) must stay valid
-  // until the future is ready.
+  // As Compute, without waiting. The memory that `request` points to (tensors without owner, destinations) must stay
+  // valid until the future is ready.
   std::future<absl::StatusOr<ComputeReply>> ComputeFuture(ComputeRequest request, CallOptions options = {});
 
-  // The same; `done` is called exactly once, on a thread of the library or, if the request is refused at once, on this
-  // one before this returns. The memory that `request` names must stay valid until then. `done` must not block nor
-  // make blocking calls: it holds up other calls.
+  // As Compute, without waiting. `done` is called exactly once: on a thread of the library, or on this thread before
+  // ComputeAsync returns if the call fails before anything is sent. The memory that `request` points to must stay valid
+  // until then. `done` must not block or make blocking calls: other calls would wait for it.
   void ComputeAsync(ComputeRequest request, CallOptions options, ComputeCallback done);
 
-  // Opens a session: the server keeps keys and values (attnd/session.h). The deadline is that of the opening. Errors:
-  // INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (no memory for all that it may keep, or too many sessions).
+  // Opens a session: the server keeps keys and values (attnd/session.h). options.deadline applies to the opening only;
+  // options.cancellation ends the session at any time. Errors: INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED (not
+  // enough memory for the most that the session may keep, or too many sessions).
   absl::StatusOr<std::unique_ptr<Session>> OpenSession(const SessionRequest& request, const CallOptions& options = {});
 
-  // The sessions that are open on the server, for operators; those that were opened first come first.
+  // The sessions open on the server, oldest first. For operators.
   absl::StatusOr<std::vector<OpenSessionInfo>> ListSessions(const CallOptions& options = {});
 
-  // Ends a session, whose steps are ABORTED then. Errors: NOT_FOUND.
+  // Ends a session: its further steps return ABORTED. Errors: NOT_FOUND.
   absl::Status EvictSession(std::uint64_t id, const CallOptions& options = {});
 
   // Memory for tensors and results that a server on the same host reads and writes in place; see SharedBuffer. Errors:
   // RESOURCE_EXHAUSTED.
   absl::StatusOr<SharedBuffer> AllocateBuffer(std::size_t bytes);
 
-  // What ListModels and ListFailedModels give, in one walk through the server's pages.
+  // The results of ListModels and ListFailedModels, with one pass over the server's pages.
   absl::StatusOr<ModelList> ListAllModels(const CallOptions& options = {});
 
-  // All loaded models, in order of name, without values.
+  // All loaded models, sorted by name, without values.
   absl::StatusOr<std::vector<Model>> ListModels(const CallOptions& options = {});
 
-  // What the server's start found in its model root and could not load, by path, without what has been loaded since;
-  // the first 1000. Empty from a server that is older than this method.
+  // What the server found in its model root at its start and could not load, except what has been loaded since; sorted
+  // by path, at most 1000. Empty if the server is older than this method.
   absl::StatusOr<std::vector<FailedModel>> ListFailedModels(const CallOptions& options = {});
 
   // One model. version 0: the current one. Errors: NOT_FOUND.
   absl::StatusOr<Model> GetModel(const std::string& name, std::uint64_t version = 0, bool include_values = false,
                                  const CallOptions& options = {});
 
-  // Loads a checkpoint folder, GGUF or JSON file below the server's model root. `name` empty: the folder's name or the
-  // file's stem, and of the Hub's cache the repository's, "org/name". Errors: NOT_FOUND, ALREADY_EXISTS,
-  // PERMISSION_DENIED (path leaves the root), FAILED_PRECONDITION (no model root), INVALID_ARGUMENT (no valid model;
-  // the message says where), RESOURCE_EXHAUSTED.
+  // Loads a checkpoint folder, GGUF or JSON file below the server's model root. If `name` is empty, the model is named
+  // after the folder or the file without its extension; in the Hub's cache, after the repository ("org/name"). Errors:
+  // NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED (path leaves the root), FAILED_PRECONDITION (no model root),
+  // INVALID_ARGUMENT (no valid model; the message says where), RESOURCE_EXHAUSTED.
   absl::StatusOr<Model> LoadModel(const std::string& path, const std::string& name = "",
                                   const CallOptions& options = {});
 
-  // Reads a model again from where it was loaded; if that fails the old version stays. Errors: as LoadModel.
+  // Reads a model again from where it was loaded. If that fails, the old version stays. Errors: as LoadModel.
   absl::StatusOr<Model> ReloadModel(const std::string& name, const CallOptions& options = {});
 
-  // Removes a model; calls in flight finish with it. Errors: NOT_FOUND.
+  // Removes a model; calls under way finish with it. Errors: NOT_FOUND.
   absl::Status UnloadModel(const std::string& name, const CallOptions& options = {});
 
-  // Makes a model of `table`, or adds it to an uploaded one. table.name empty: "decoder", or "encoder" if
-  // bidirectional. Errors: INVALID_ARGUMENT, ALREADY_EXISTS (and not `replace`, or a model not made by uploads),
-  // RESOURCE_EXHAUSTED.
+  // Creates a model from `table`, or adds it to an uploaded model. If table.name is empty it is "decoder", or "encoder"
+  // for a bidirectional table. Errors: INVALID_ARGUMENT, ALREADY_EXISTS (the table exists and `replace` is false, or
+  // the model was not uploaded), RESOURCE_EXHAUSTED.
   absl::StatusOr<Model> UploadTable(const std::string& model, const Table& table, bool replace = false,
                                     const CallOptions& options = {});
 

@@ -1,4 +1,4 @@
-// What a Client talks through: the seam for tests and for wrappers (logging, retries of one's own).
+// The interface between a Client and its transport, for tests and wrappers (logging, your own retries).
 #pragma once
 
 #include <cstddef>
@@ -20,8 +20,8 @@ namespace attnd {
 
 using ComputeCallback = std::function<void(absl::StatusOr<ComputeReply>)>;
 
-// One method per remote call; Client documents them. Implementations are thread-safe. Tests of code that uses a Client
-// take MockConnection from attnd/mocks/mock_connection.h.
+// One method for each remote call; see Client for their documentation. Implementations are thread-safe. To test code
+// that uses a Client, use MockConnection from attnd/mocks/mock_connection.h.
 class Connection {
  public:
   virtual ~Connection() = default;
@@ -51,7 +51,7 @@ class Connection {
   virtual absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options) = 0;
 };
 
-// A connection over gRPC. Errors and laziness: as Client::Create.
+// A connection to a server. Connects on the first call; errors: as Client::Create.
 absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& target, const ClientOptions& options = {});
 
 }  // namespace attnd

@@ -1,4 +1,4 @@
-// Models as a server describes them, and the server's own facts.
+// Descriptions of models and of the server.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace attnd {
 
-// T5's rule: one value per bucket and head. The book's nb, dist_max form is num_buckets = nb + 1,
-// max_distance = dist_max.
+// T5's rule: one value per bucket and head. For the book's nb and dist_max, num_buckets = nb + 1 and max_distance =
+// dist_max.
 struct T5Buckets {
   std::int64_t num_buckets = 0;
   std::int64_t max_distance = 0;
@@ -25,24 +25,24 @@ struct AlibiSlopes {
   std::vector<float> slopes;  // [heads]; empty in listings
 };
 
-// One value for each offset from min_offset on; the nearer end's value outside.
+// One value for each offset from min_offset on. Offsets outside the range use the value at the nearer end.
 struct PerOffset {
   std::int64_t min_offset = 0;
-  std::vector<float> values;  // [heads, count], by ascending offset; empty in listings
+  std::vector<float> values;  // [heads, count], in ascending order of offset; empty in listings
 };
 
 // One bias table of a model.
 struct Table {
   std::string name;  // "decoder", "encoder", "decoder.N", "encoder.N"
   std::int64_t heads = 0;
-  bool bidirectional = false;  // keys after the query have biases of their own
+  bool bidirectional = false;  // keys after the query have their own biases
   std::variant<T5Buckets, AlibiSlopes, PerOffset> rule;
 };
 
 // A loaded model.
 struct Model {
   std::string name;
-  std::uint64_t version = 0;  // counts loads under this name, from 1
+  std::uint64_t version = 0;  // counts the loads under this name, from 1
   std::int64_t heads = 0;
   std::vector<Table> tables;
   std::string source;        // "embedded", "upload", or its path below the server's model root
@@ -52,20 +52,20 @@ struct Model {
   absl::Time loaded_at;
 };
 
-// What stands in the server's model root and could not be loaded at its start.
+// A model in the server's model root that could not be loaded when the server started.
 struct FailedModel {
-  std::string name;    // that it would have
+  std::string name;    // the name that the model would have
   std::string path;    // below the server's model root; "." for the root itself
-  std::string reason;  // of one line
+  std::string reason;  // one line
 };
 
-// What a server has.
+// The models of a server.
 struct ModelList {
-  std::vector<Model> models;        // in order of name, without values
-  std::vector<FailedModel> failed;  // by path; the first 1000
+  std::vector<Model> models;        // sorted by name, without values
+  std::vector<FailedModel> failed;  // sorted by path, at most 1000
 };
 
-// Asks for the bias of a window of queries and keys.
+// A request for the bias of a window of queries and keys.
 struct BiasRequest {
   std::string model;
   std::uint64_t version = 0;     // 0: the current one
@@ -75,11 +75,10 @@ struct BiasRequest {
   std::int64_t key_start = 0;  // position of the first key
   std::int64_t key_count = 0;
   Mask mask = Mask::kOfTable;
-  std::vector<std::int64_t> heads;  // to return values for; empty: all
+  std::vector<std::int64_t> heads;  // heads to return values for; empty: all
 };
 
-// The offsets of a bucket, as the table puts them there wherever they occur: not only those of a window. Without an end
-// there is none.
+// All offsets that the table maps to a bucket, not only those inside a window. An absent end means unbounded.
 struct BucketRange {
   std::int32_t bucket = 0;
   std::optional<std::int64_t> min_offset, max_offset;
@@ -89,18 +88,18 @@ struct BucketRange {
 struct BiasReply {
   std::uint64_t version = 0;
   std::string content_hash;
-  std::string table;  // the one that was used
-  // Mask that was applied: kCausal or kNone. Where it is causal, cells with a negative offset have bucket -1, value 0.
+  std::string table;  // the table used
+  // The mask applied: kCausal or kNone. With kCausal, cells with a negative offset have bucket -1 and value 0.
   Mask mask = Mask::kNone;
   std::vector<std::int64_t> offsets;  // [query_count, key_count]: query position - key position
   std::vector<std::int32_t> buckets;  // [query_count, key_count]; empty if the table has no buckets
-  std::vector<std::int64_t> heads;    // whose values follow
+  std::vector<std::int64_t> heads;    // the heads of `values`
   std::vector<float> values;          // [heads, query_count, key_count]
-  // Of each bucket that `buckets` names, in the order of buckets; empty from a server of before this field.
+  // The range of each bucket in `buckets`, in order of bucket; empty if the server is older than this field.
   std::vector<BucketRange> bucket_ranges;
 };
 
-// Limits in force on a server; see Limits in attnd/v1/server.proto.
+// The limits of a server; see Limits in attnd/v1/server.proto.
 struct Limits {
   std::int64_t max_request_bytes = 0;
   std::int64_t max_result_bytes = 0;
@@ -117,47 +116,47 @@ struct Limits {
   std::int64_t max_model_bytes = 0;
   std::int64_t max_total_model_bytes = 0;
   std::int64_t max_connections = 0;
-  std::int64_t max_peer_connections = 0;  // 0: as many as stay free for others
+  std::int64_t max_peer_connections = 0;  // 0: one peer may have as many as stay free for others
   std::int64_t max_connection_streams = 0;
   std::int64_t max_reads = 0;
 };
 
-// Whether a server's process shows that a setting has its effect; see SettingState in attnd/v1/server.proto.
+// Whether the server's process has seen a setting take effect; see SettingState in attnd/v1/server.proto.
 enum class SettingState { kUnspecified = 0, kInForce = 1, kNotInForce = 2, kRequested = 3 };
 
-// A setting for speed.
+// A setting that affects speed.
 struct Setting {
   std::string name;  // e.g. "huge_pages"
   SettingState state = SettingState::kUnspecified;
-  std::string detail;  // what was found, in words
+  std::string detail;  // what was found, as text
 };
 
-// How much of a limit on memory is in use, and what was refused since the server's start; see MemoryUse in
+// Use of a memory limit, and the requests refused because of it since the server's start; see MemoryUse in
 // attnd/v1/server.proto.
 struct MemoryUse {
   std::int64_t total_bytes = 0;
   std::int64_t used_bytes = 0;
   std::int64_t peak_bytes = 0;
   std::int64_t free_bytes = 0;
-  std::int64_t peers = 0;  // that hold something
+  std::int64_t peers = 0;  // peers that hold memory
   std::int64_t largest_peer_bytes = 0;
   std::int64_t refused_by_total = 0;
   std::int64_t refused_by_share = 0;
   std::int64_t refused_as_never_fitting = 0;
-  std::int64_t max_peer_bytes = 0;  // that one peer can have; 0 from a server that is older than this field
+  std::int64_t max_peer_bytes = 0;  // the most that one peer can hold; 0 if the server is older than this field
 };
 
-// Calls that the server has ended because their other end stood still.
+// Calls that the server ended because the peer stalled.
 struct StalledCalls {
-  std::int64_t writes = 0;  // a result was not taken in time
-  std::int64_t reads = 0;   // a request did not arrive in time
+  std::int64_t writes = 0;  // results not read in time
+  std::int64_t reads = 0;   // requests that did not arrive in time
 };
 
-// Calls that wait to be computed, and what became of calls because there were too many; see QueueUse in
+// Calls that wait to be received or computed, and calls refused or expired under overload; see QueueUse in
 // attnd/v1/server.proto.
 struct QueueUse {
   std::int64_t waiting = 0;  // now
-  std::int64_t refused = 0;  // since the server's start, as is
+  std::int64_t refused = 0;  // since the server's start, like expired
   std::int64_t expired = 0;
 };
 
@@ -165,27 +164,27 @@ struct QueueUse {
 struct SessionUse {
   std::int64_t open = 0;               // now
   std::int64_t evicted = 0;            // since the server's start
-  std::int64_t max_sessions = 0;       // that may be open
-  std::int64_t max_peer_sessions = 0;  // of one peer
+  std::int64_t max_sessions = 0;       // limit of open sessions
+  std::int64_t max_peer_sessions = 0;  // limit of open sessions of one peer
 };
 
-// A server's facts.
+// Version, configuration and state of a server.
 struct ServerInfo {
   std::string version;
-  std::string kernel;                          // in use, e.g. "x86-64-v4"
+  std::string kernel;                          // the kernel in use, e.g. "x86-64-v4"
   std::vector<std::string> available_kernels;  // best first
   std::int64_t threads = 0;
   absl::Time started_at;
   Limits limits;
-  std::vector<Setting> settings;  // what the server's speed rests on, as found at its start
-  bool local_calls = false;       // whether the sockets beside its Unix sockets take calls
-  // In use when the server answered; nullopt from a server of before these fields.
+  std::vector<Setting> settings;  // settings that affect speed, as found at the server's start
+  bool local_calls = false;       // whether the sockets next to its Unix sockets accept attention calls
+  // Memory use at the time of the reply; nullopt if the server is older than these fields.
   std::optional<MemoryUse> memory;         // of Limits::max_inflight_bytes
-  std::optional<MemoryUse> shared_memory;  // of Limits::max_shared_bytes; nullopt too if it shares no memory
+  std::optional<MemoryUse> shared_memory;  // of Limits::max_shared_bytes; also nullopt if the server shares no memory
   StalledCalls stalled_calls;
   QueueUse queue;
-  std::int64_t model_bytes = 0;        // memory that the tables of all models hold now
-  std::optional<SessionUse> sessions;  // nullopt from a server that has none
+  std::int64_t model_bytes = 0;        // memory that the tables of all models use now
+  std::optional<SessionUse> sessions;  // nullopt if the server is older than this field
 };
 
 }  // namespace attnd

@@ -7,15 +7,15 @@
 
 namespace attnd {
 
-// Memory from Client::AllocateBuffer. Tensors that lie in it are not sent to a server that shares it but read where
-// they are, and a result whose destination lies in it is written there. It is ordinary memory for everything else, and
-// for every server that does not share it. Aligned to a page, zeros at first; on huge pages from 2 MiB on where the
-// system has them. Making it takes some milliseconds a MiB, so buffers are for reuse.
+// Memory from Client::AllocateBuffer. A server that shares it reads tensors in it in place, and writes a result there
+// if its destination is in it: nothing is sent. For everything else, and for every other server, it is ordinary memory.
+// Page-aligned and initially zero; on huge pages from 2 MiB if the system has them. Allocating it takes some
+// milliseconds for each MiB, so reuse buffers.
 //
-// Copies name the same memory; it is freed with the last of them, on any thread and without waiting for the server.
-// That must not be before the calls that use it have ended. A call that ended early (deadline, cancellation, lost
-// connection) may leave the server reading and writing for a short while: a destination that is to be used again at
-// once is better allocated anew. Thread-safe.
+// Copies refer to the same memory. It is freed with the last copy, on any thread and without waiting for the server. Do
+// not free it before the calls that use it have ended. After a call that ended early (deadline, cancellation, lost
+// connection) the server may still read and write for a short while: allocate a new destination instead of reusing that
+// one at once. Thread-safe.
 class SharedBuffer {
  public:
   SharedBuffer() = default;

@@ -1,4 +1,4 @@
-// A mock of the server for tests of code that uses attnd::Client.
+// A mock connection for tests of code that uses attnd::Client.
 #pragma once
 
 #include <gmock/gmock.h>
