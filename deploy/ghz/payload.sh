@@ -2,19 +2,19 @@
 # Writes a ComputeAttentionRequest in protobuf's binary form, with the tensors q, k and v of a safetensors file (F32,
 # [batch, heads, sequence, head_dim]), for load generators that take a file.
 #   deploy/ghz/payload.sh INPUT.safetensors OUTPUT.pb [MODEL]
-# Needs protoc. A protobuf message may be written as its parts one after the other: protoc encodes the small fields, and
-# the tensors' bytes follow, each behind its tag and length.
+# Needs protoc. An encoded protobuf message is the concatenation of its fields: protoc encodes the small ones, and the
+# tensors' bytes follow, each after its tag and length.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,4p' "$0" >&2; exit 2; }
 input=$1 output=$2 model=${3:-t5-tiny}
 proto=$(cd "$(dirname "$0")/../../proto" && pwd)
 
 header_bytes=$(od -An -tu8 -N8 "$input" | tr -d ' ')
-# section BEGIN COUNT: bytes of the file.
+# section BEGIN COUNT: writes COUNT bytes of the file, from BEGIN on.
 section() { dd if="$input" iflag=skip_bytes,count_bytes bs=1M skip="$1" count="$2" status=none; }
 header=$(section 8 "$header_bytes")
 
-# tensor NAME: its entry in the header; shape NAME and range NAME: the numbers in it.
+# tensor NAME: the tensor's entry in the header. shape NAME, range NAME: its dimensions, and its begin and end offsets.
 tensor() { grep -oE "\"$1\":\{\"dtype\":\"F32\",[^}]*\}" <<<"$header" || { echo "$input: no F32 tensor $1" >&2; exit 1; }; }
 shape() { tensor "$1" | sed -E 's/.*"shape":\[([^]]*)\].*/\1/; s/,/ /g'; }
 range() { tensor "$1" | sed -E 's/.*"data_offsets":\[([^]]*)\].*/\1/; s/,/ /g'; }

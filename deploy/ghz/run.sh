@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Loads ComputeAttention of a running attnd with ghz, for ten seconds, with a trained T5's activations (8 heads, 512 tokens).
-#   deploy/ghz/run.sh [HOST:PORT] [GHZ_FLAG...]           127.0.0.1:50051 unless told
-# Settings: deploy/ghz/compute_attention.json. Fails if any call did. Needs ghz (https://ghz.sh) and protoc.
+# Load-tests ComputeAttention of a running attnd with ghz for ten seconds, with a trained T5's activations (8 heads, 512
+# tokens).
+#   deploy/ghz/run.sh [HOST:PORT] [GHZ_FLAG...]           default: 127.0.0.1:50051
+# Settings: deploy/ghz/compute_attention.json. Fails if any call fails. Needs ghz (https://ghz.sh) and protoc.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=127.0.0.1:50051
