@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the files under deploy/ and the proto files with what is at hand: kustomize (or a kubectl that has it), docker
-# compose, buf. Says what it leaves out.
+# Checks the Kubernetes manifests under deploy/ and the proto files with the tools that are installed: kustomize (or a
+# kubectl that includes it), kubeconform, buf. Prints what it leaves out.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -9,7 +9,7 @@ cd "$root"
 render() {
   if command -v kustomize >/dev/null; then kustomize build "$1"; else kubectl kustomize "$1"; fi
 }
-# Debian bookworm's kubectl is too old to know the kustomization's labels.
+# Debian bookworm's kubectl is too old for the kustomization's labels.
 if command -v kustomize >/dev/null || { command -v kubectl >/dev/null && kubectl kustomize deploy/kubernetes/base >/dev/null 2>&1; }; then
   for folder in deploy/kubernetes/base deploy/kubernetes/overlays/*; do
     out=$(render "$folder")

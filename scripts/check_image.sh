@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the image and checks it with the Docker engine at hand: it starts as deploy/ runs it and gets healthy, answers
-# right over TCP and through shared memory, and ends with status 0 when it is stopped; a second SIGTERM ends it at once.
-#   scripts/check_image.sh [OPTION...]     options of "docker build", such as --network=host; IMAGE=NAME: that one, unbuilt
+# Builds the image and checks it with the local Docker engine: a container started as in deploy/ becomes healthy, answers
+# correctly over TCP and through shared memory, and exits with status 0 when stopped; a second SIGTERM ends it at once.
+#   scripts/check_image.sh [OPTION...]     options of "docker build", such as --network=host; IMAGE=NAME: checks that image
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -21,7 +21,7 @@ cleanup() {
   rm -rf "$folder"
 }
 trap cleanup EXIT
-# start FLAG...  A container as deploy/compose.yaml has it; returns when its health check passes.
+# start FLAG...  Starts a container as in deploy/compose.yaml; returns when its health check passes.
 start() {
   docker rm -f "$name" >/dev/null 2>&1 || true
   docker run -d --name "$name" --read-only --cap-drop ALL --security-opt no-new-privileges:true --network none \
@@ -36,7 +36,7 @@ start() {
 attnctl() { docker exec "$name" attnctl "$@"; }
 
 cp tests/golden/trained/t5-tiny_decoder0_512.safetensors "$folder/golden.safetensors"
-# 262144 zeros a head: longer than the drain for one thread. One head of keys, so that the call travels as one message.
+# 262144 zeros per head take one thread longer than the drain. One head of keys makes the call travel as one message.
 header='{"q":{"dtype":"F32","shape":[1,8,262144,1],"data_offsets":[0,8388608]},'
 header+='"k":{"dtype":"F32","shape":[1,1,262144,1],"data_offsets":[8388608,9437184]},'
 header+='"v":{"dtype":"F32","shape":[1,1,262144,1],"data_offsets":[9437184,10485760]}}'

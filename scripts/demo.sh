@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds attnd, starts it, and lets it answer for a trained T5: its real activations go over the wire, the answer is
-# compared with Hugging Face's own, and the bias behind it is drawn. Then everything is stopped.
+# Builds and starts attnd, sends it the real activations of a trained T5, compares the output with Hugging Face's, and
+# draws the model's bias. Then it stops the server.
 #   scripts/demo.sh
 set -euo pipefail
 # shellcheck source=scripts/lib.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Formats the C++ sources with clang-format.
 #   scripts/format.sh            rewrites them
-#   scripts/format.sh --check    changes nothing; fails and names the lines that differ
+#   scripts/format.sh --check    changes nothing; fails and lists the lines that differ
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets with Clang's libFuzzer and the address and undefined behaviour sanitizers, and runs each from its
-# corpus. Fails if one finds a fault; the input is then in build-fuzz/found/NAME.
-#   scripts/fuzz.sh [SECONDS [NAME...]]      180 seconds each and all targets unless told; NAME is picture, upload, ...
-# A fault that is mended gets its input into tests/fuzz/NAME_corpus, which ordinary tests run.
+# corpus. Fails if one finds a fault; build-fuzz/found/NAME then has the input.
+#   scripts/fuzz.sh [SECONDS [NAME...]]      default: 180 seconds for each target; NAME is picture, upload, ...
+# After fixing a fault, add its input to tests/fuzz/NAME_corpus, which ordinary tests run.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Says which includes are missing and which are not used, with include-what-you-use.
-#   scripts/iwyu.sh [BUILD_DIR] [PATH_REGEX]     build-coverage (a build with Clang), and the whole tree, unless told
-# The report is build-iwyu/report.txt; exits with 1 if it names a file. scripts/iwyu_report.py says what is left out of it.
+# Reports missing and unused includes, with include-what-you-use.
+#   scripts/iwyu.sh [BUILD_DIR] [PATH_REGEX]     default: build-coverage (a build with Clang), the whole tree
+# The report is build-iwyu/report.txt; exits with 1 if it names a file. scripts/iwyu_report.py documents what it leaves out.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -20,7 +20,7 @@ fi
 mapfile -t sources < <(grep -oE '"file": "[^"]+' "$build/compile_commands.json" | cut -c 10- | sort -u |
   sed -n "s#^$root/##p" | grep -E "$pattern" | grep -v '^build')
 [ ${#sources[@]} -gt 0 ] || fail "nothing in $build/compile_commands.json matches $pattern"
-# Its exit status counts what it says, not whether it could.
+# iwyu_tool's exit status reflects its suggestions, not whether it could run.
 iwyu_tool -j "$(nproc)" -p "$build" "${sources[@]}" -- -Xiwyu --no_fwd_decls -Xiwyu --quoted_includes_first \
   -Xiwyu --max_line_length=200 -Xiwyu --mapping_file="$root/scripts/iwyu.imp" >"$out/raw.txt" 2>"$out/errors.txt" || true
 echo "include-what-you-use: ${#sources[@]} files"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds attnd and its client, and measures by the clock how long a call waits for a server that does not answer any
-# more: the default keepalive settings, which the tests scale down. About a minute and a half.
+# Builds attnd and its client, and measures in real time how long a call waits for a server that has stopped answering.
+# It uses the default keepalive settings, which the tests scale down. Takes about a minute and a half.
 #   scripts/keepalive.sh
 set -euo pipefail
 # shellcheck source=scripts/lib.sh

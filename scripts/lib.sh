@@ -8,7 +8,7 @@ heading() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # step TEXT LOG COMMAND...  Runs a command quietly and prints one line with its time. On a terminal the line shows the
-# log's last line meanwhile. If the command fails, prints what its log says and exits with its status.
+# log's last line while the command runs. If it fails, prints the end of the log and exits with the command's status.
 step() {
   local text=$1 log=$2 start=$SECONDS watcher='' status=0
   shift 2
@@ -32,7 +32,7 @@ step() {
   printf '%s … done (%d s)\n' "$text" $((SECONDS - start))
 }
 
-# Shows the last line of a log in place, until it is killed or the script is gone.
+# Shows the last line of a log in place, until it is killed or the script has exited.
 watch_log() {
   while kill -0 $$ 2>/dev/null; do
     printf '\r\e[K%s … %s' "$1" "$(tail -c 300 "$2" | tail -n 1 | tr -cd '[:print:]' | cut -c 1-60)"
@@ -40,8 +40,8 @@ watch_log() {
   done
 }
 
-# await_address LOG PID  Prints the loopback address that a starting attnd logs; fails if it ends, or logs none in ten
-# seconds.
+# await_address LOG PID  Prints the loopback address that a starting attnd logs; fails if attnd exits, or logs none within
+# ten seconds.
 await_address() {
   local log=$1 pid=$2 address=''
   for _ in $(seq 200); do
@@ -58,17 +58,17 @@ build_attnd() {
   shift 2
   while [ $# -gt 0 ] && [ "$1" != -- ]; do targets+=(--target "$1"); shift; done
   [ $# -eq 0 ] || shift
-  # Paths below the root are relative for ccache, so that build folders and checkouts share what they compile alike.
+  # ccache makes paths below the root relative, so that build folders and checkouts share objects.
   export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
-  # Needed where headers are precompiled (cmake/AttndTest.cmake).
+  # ccache needs this for precompiled headers (cmake/AttndTest.cmake).
   export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
   command -v ccache >/dev/null && cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
   step "Configuring ($preset)" "$logs/configure.log" cmake --preset "$preset" -S "$root" -B "$build" "${cache[@]}" "$@"
   step "Building ($preset; some minutes the first time)" "$logs/build.log" cmake --build "$build" "${targets[@]}"
 }
 
-# python_venv NAME REQUIREMENTS [PIP_ARGUMENT...]  Prints build/NAME, a virtual environment that holds what the file
-# REQUIREMENTS names; made anew when the file changes. $PYTHON is the interpreter, by default python3. Its log is in
+# python_venv NAME REQUIREMENTS [PIP_ARGUMENT...]  Prints build/NAME, a virtual environment with the packages of the file
+# REQUIREMENTS; rebuilds it when the file changes. $PYTHON is the interpreter, by default python3. The log is in
 # build/logs.
 python_venv() {
   local name=$1 requirements=$2 folder=$root/build/$1 log=$root/build/logs/$1.log

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the Python client's pages from docs/python and the docstrings, in build/python-docs/html. A warning is an error. The
-# first time it makes a virtual environment of docs/python/requirements.txt, for which it needs the network.
+# Builds the Python client's pages from docs/python and the docstrings, in build/python-docs/html. Warnings are errors. The
+# first run creates a virtual environment from docs/python/requirements.txt, which needs the network.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

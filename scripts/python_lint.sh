@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Looks through the Python package, its tests, examples and benchmark with ruff and mypy --strict, and builds it as it would
-# be published, in a virtual environment under build/ that holds what client/python/requirements-lint.txt names. Needs the
-# network the first time.
-#   scripts/python_lint.sh          fails on what they find
-#   scripts/python_lint.sh --fix    formats, and mends what ruff can mend
+# Checks the Python package, its tests, the examples and other Python tests and benchmarks with ruff, and the package with
+# mypy --strict, and builds the package as for publication, in a virtual environment under build/ with the packages of
+# client/python/requirements-lint.txt. Needs the network the first time.
+#   scripts/python_lint.sh          fails if they find anything
+#   scripts/python_lint.sh --fix    formats, and fixes what ruff can fix
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -15,7 +15,7 @@ others=()
 for path in examples/python examples/clients tests/attnctl tests/clients bench/python_bench.py bench/reliability tests/checks/python_package.py; do
   [ ! -e "$path" ] || others+=("$path")
 done
-# The paths in its settings are relative to where it runs.
+# Paths in ruff's settings are relative to the folder it runs in.
 ruff() {
   (cd client/python && "$venv/bin/ruff" "$@" --no-cache .)
   "$venv/bin/ruff" "$@" --no-cache --config client/python/pyproject.toml "${others[@]}"
@@ -29,7 +29,7 @@ ruff format --check
 (cd client/python && "$venv/bin/mypy" --config-file pyproject.toml --cache-dir "$root/build/python-lint/mypy")
 [ -z "${1:-}" ] || exit 0
 
-# The package that would be published, made of a copy: setuptools leaves files beside the sources.
+# Builds the package from a copy, because setuptools leaves files beside the sources.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r client/python "$copy/attnd"

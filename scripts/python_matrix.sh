@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs the Python package's tests with each end of the versions that it allows: Debian's Python 3.9, 3.11, 3.13 and newest,
-# in roots of their own under build-python/, with the oldest and newest grpcio, protobuf and numpy that pip finds wheels of,
-# some between, Debian's own, and once with torch and JAX (gigabytes). Needs root, mmdebstrap and the network.
+# Runs the Python package's tests with the oldest and newest versions that it allows: Debian's Python 3.9, 3.11, 3.13 and
+# newest, each in its own root under build-python/, with the oldest and newest grpcio, protobuf and numpy that have wheels,
+# some in between, Debian's own, and once with torch and JAX (gigabytes). Needs root, mmdebstrap and the network.
 #   scripts/python_matrix.sh [SUITE...]     bullseye bookworm trixie sid
-# The binaries are this machine's, with their libraries beside them. The table is build-python/results.md; logs are beside
-# it. A row that fails does not end the run.
+# Uses this machine's binaries, with copies of their libraries. The table is build-python/results.md; logs are beside it.
+# A row that fails does not end the run.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$root"
 
-# SUITE ROW REQUIREMENT...; what "oldest" names is the first with a wheel for that Python. protobuf 3.20 has none for a
-# Python after 3.10 but the one in pure Python.
+# SUITE ROW REQUIREMENT...; "oldest" rows have the first version with a wheel for that Python. After Python 3.10 the only
+# wheel of protobuf 3.20 is the one in pure Python.
 rows=(
   "bullseye oldest  grpcio==1.51.1 protobuf==3.20.3  numpy==1.23.0"
   "bullseye newest  grpcio         protobuf          numpy"
@@ -33,7 +33,7 @@ rows=(
 case " $* " in *' -'*) sed -n '2,7p' "$0" >&2; exit 2 ;; esac
 command -v mmdebstrap >/dev/null || fail "no mmdebstrap: scripts/setup.sh --nightly"
 [ "$(id -u)" = 0 ] || fail "not root"
-# What is mounted below is seen by this script alone, and goes with it.
+# Only this script sees the mounts below; they disappear when it exits.
 [ -n "${ATTND_UNSHARED:-}" ] ||
   exec env ATTND_UNSHARED=1 unshare --mount --propagation private "$root/scripts/python_matrix.sh" "$@"
 
@@ -42,7 +42,7 @@ logs=$out/logs
 mkdir -p "$logs"
 build_attnd release "$root/build" attnd attnctl
 
-# The binaries run in any root: their own loader finds their own libraries.
+# Makes the binaries run in any root: they bring their own loader and libraries.
 carry_binaries() {
   rm -rf "$out/binaries"
   mkdir -p "$out/binaries/lib" "$out/binaries/real"
@@ -59,7 +59,7 @@ carry_binaries() {
 }
 carry_binaries
 
-# What the tests read, as it is now: it stays the same for all rows.
+# Copies what the tests read, so that it stays the same for all rows.
 sources=$out/src
 rm -rf "$sources"
 mkdir -p "$sources/client" "$sources/tests" "$sources/examples"
@@ -82,14 +82,14 @@ make_root() {
 }
 
 bind() { mkdir -p "$2"; mount --bind "$1" "$2"; }
-# inside SUITE COMMAND...
+# inside SUITE COMMAND...  Runs a command in a suite's root.
 inside() {
   local suite=$1
   shift
   chroot "$out/$suite" env -u PYTHONPATH PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
 }
 
-# run_row SUITE ROW REQUIREMENT...: the tests, with their result in the log's last lines.
+# run_row SUITE ROW REQUIREMENT...  Runs the tests; the log's last lines have their result.
 run_row() {
   local suite=$1 row=$2 python=/opt/$2/bin/python
   shift 2
@@ -99,7 +99,7 @@ run_row() {
     inside "$suite" rm -rf "/opt/$row"
     inside "$suite" python3 -m venv "/opt/$row"
     inside "$suite" "$python" -m pip install --only-binary :all: "$@" pytest
-    # The package as a user of that pip installs it; the tests below take the sources.
+    # Installs the package as a user of that pip does; the tests below import the sources.
     rm -rf "$out/$suite/tmp/attnd"
     cp -r "$sources/client/python" "$out/$suite/tmp/attnd"
     inside "$suite" "$python" -m pip install --no-deps /tmp/attnd
@@ -110,20 +110,20 @@ import platform, grpc, google.protobuf, numpy
 from google.protobuf.internal import api_implementation
 print("versions: |", platform.python_version(), "|", grpc.__version__, "|", google.protobuf.__version__,
       "(" + api_implementation.Type() + ") |", numpy.__version__)'
-  # grpcio 1.51 now and then hangs for ever in os.fork(), also without attnd: on a loaded machine in one of ten programs
-  # that fork three times (1.51.1, Python 3.11).
+  # grpcio 1.51 sometimes hangs forever in os.fork(), also without attnd: on a loaded machine in one of ten programs that
+  # fork three times (1.51.1, Python 3.11).
   local without=() settings=()
   case $suite-$row in
     bullseye-oldest | bookworm-oldest | *-Debian) without=(-k "not fork") ;;
   esac
-  # grpcio 1.80 under Python 3.9, whose subprocess forks: now and then a child aborts between fork and exec ("epoll_wait
-  # error: Bad file descriptor"), but not so.
+  # Python 3.9's subprocess forks. Under grpcio 1.80 a child sometimes aborts between fork and exec ("epoll_wait error: Bad
+  # file descriptor"); this setting prevents it.
   case $suite-$row in bullseye-newest) settings=(GRPC_ENABLE_FORK_SUPPORT=0) ;; esac
   inside "$suite" env "${settings[@]}" ATTND_BINARY=/binaries/attnd ATTNCTL_BINARY=/binaries/attnctl bash -c \
     'cd /src/client/python && exec "$@"' tests "$python" -B -m pytest -q -p no:cacheprovider -W default -W error:::attnd tests "${without[@]}"
 }
 
-# The rows of one Debian, into SUITE.md.
+# Runs the rows of one Debian suite and writes SUITE.md.
 run_suite() {
   local suite=$1 results=$out/$1.md failed=0 line row log
   : >"$results"
@@ -145,7 +145,7 @@ run_suite() {
   return "$failed"
 }
 
-# All at once: the tests mostly wait.
+# The suites run in parallel, because the tests mostly wait.
 live='' # the steps' lines would overwrite each other
 running=()
 for suite in "$@"; do

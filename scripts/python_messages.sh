@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the Python package's messages (client/python/src/attnd/v1) from proto/attnd/v1 with protoc 3.21, the oldest whose
-# code every protobuf from 3.20 on reads. Another protoc is refused.
+# Generates the Python package's messages (client/python/src/attnd/v1) from proto/attnd/v1 with protoc 3.21, the oldest whose
+# code every protobuf from 3.20 on can load. Refuses any other protoc.
 #   scripts/python_messages.sh            writes them
-#   scripts/python_messages.sh --check    changes nothing; fails and shows the difference. Exit code 77: another protoc
-# PROTOC names the compiler, by default the one on PATH.
+#   scripts/python_messages.sh --check    changes nothing; fails and shows differences. Exit code 77: another protoc
+# PROTOC is the compiler, by default the one on PATH.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

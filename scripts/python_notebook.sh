@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Executes examples/python/attend.ipynb against the attnd of build/ (or ATTND_BINARY), in a virtual environment of
-# examples/python/requirements.txt, for which it needs the network the first time.
-#   scripts/python_notebook.sh            fails if a cell fails or shows other text than the committed notebook
-#   scripts/python_notebook.sh --write    puts what the cells show into the notebook
+# Executes examples/python/attend.ipynb against build/'s attnd (or ATTND_BINARY), in a virtual environment made from
+# examples/python/requirements.txt, which needs the network the first time.
+#   scripts/python_notebook.sh            fails if a cell fails or its text differs from the committed notebook
+#   scripts/python_notebook.sh --write    writes the cells' output to the notebook
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs the tests of attnd.transformers with some versions of transformers, in virtual environments under build/. Needs the
+# Runs the tests of attnd.transformers with several versions of transformers, in virtual environments under build/. Needs the
 # network the first time, and some gigabytes (PIP_EXTRA_INDEX_URL may name PyTorch's wheels for CPUs, which are smaller).
-#   scripts/python_transformers.sh [VERSION...]     of transformers, as 5.15 or newest; by default both of these
-# ATTND_BINARY is the server, by default build/server/attnd, which is then built. ATTND_TRAINED_T5 may name the folder of a
-# trained T5 checkpoint, which is tried too, and with which the examples are run. PYTHON is the interpreter; the newest
-# transformers wants 3.11 or newer.
+#   scripts/python_transformers.sh [VERSION...]     of transformers, such as 5.15 or newest; default: these two
+# ATTND_BINARY is the server; by default the script builds build/server/attnd. ATTND_TRAINED_T5 may name the folder of a
+# trained T5 checkpoint, which is then tested too, and used to run the example notebook. PYTHON is the interpreter; the newest
+# transformers needs 3.11 or newer.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -21,7 +21,7 @@ if [ -z "${ATTND_BINARY:-}" ]; then
 fi
 export ATTND_BINARY
 
-# run_tests VERSION  The result is in the last line of the log.
+# run_tests VERSION  Runs the tests; the log's last line has their result.
 run_tests() {
   local requirements=$logs/transformers-$1.txt wanted="transformers==$1.*" venv status=0
   [ "$1" != newest ] || wanted=transformers

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds attnd, stops, kills and starts it under load, directly and behind nginx and HAProxy, and counts what fails with
-# our client, Python's grpcio and grpc-js; fails if a call of our client does. Some minutes, little load.
-#   scripts/restarts.sh [OPTION...]     options of tests/restarts/trial.py, which says what happens
+# Builds attnd, then stops, kills and starts it under load, directly and behind nginx and HAProxy, and counts failed calls of
+# our client, Python's grpcio and grpc-js; fails if a call of our client fails. Takes some minutes, with little load.
+#   scripts/restarts.sh [OPTION...]     options of tests/restarts/trial.py, which describes the trials
 # Needs the network (PyPI, npm) the first time.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that attnd is built with, those that are missing only.
+# Installs the missing ones of the Debian packages that attnd is built with.
 #   scripts/setup.sh [--LIST...]    --lint, --clang…: also those of scripts/packages-LIST.txt
-# Needs root or sudo if something is missing. Asks nothing.
+# Needs root or sudo if a package is missing. Asks no questions.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds attnd, puts honest and hostile load on it for an hour, and fails if an answer is wrong, a call ends as it should
-# not, or the server's memory, descriptors or threads grow (tests/soak/growth.py has the bounds).
-#   scripts/soak.sh [MINUTES]      60 unless told; 2 at least
-# The honest load: single tokens to batches of 4096 rows in pieces, over TCP and over a Unix socket with shared memory, new
-# connections, models that are loaded, uploaded and unloaded, refused calls, cancellations and deadlines. The hostile load
+# Builds attnd, puts honest and hostile load on it for an hour, and fails if an answer is wrong, a call ends in the wrong
+# way, or the server's memory, descriptors or threads grow (tests/soak/growth.py has the bounds).
+#   scripts/soak.sh [MINUTES]      default 60, at least 2
+# Honest load: from single tokens to batches of 4096 rows in pieces, over TCP and over a Unix socket with shared memory, new
+# connections, models that are loaded, uploaded and unloaded, refused calls, cancellations and deadlines. Hostile load
 # (tests/soak/hostile.py): results that nobody reads, messages that do not end, resets, headers and compressed messages
-# that are too large, one after the other from an address of their own.
+# that are too large, one attack after another, from an address of their own.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

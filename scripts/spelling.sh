@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Finds common misspellings in code and documents with codespell; .codespellrc says where, and which words are right.
-#   scripts/spelling.sh [FILE...]     the whole tree, or these files
+# Finds common misspellings in code and documents with codespell; .codespellrc has the paths and the accepted words.
+#   scripts/spelling.sh [FILE...]     default: the whole tree
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"

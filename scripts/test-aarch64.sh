@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Cross-compiles the engine for aarch64, warnings as errors, and runs all its tests under qemu-user. Installs nothing but
-# the cross compiler and qemu (scripts/packages-aarch64.txt), which must be there: the arm64 libraries are unpacked into
-# build-aarch64/sysroot, by an apt with a state of its own.
+# Cross-compiles the engine for aarch64, warnings as errors, and runs all its tests under qemu-user. Needs the cross
+# compiler and qemu (scripts/packages-aarch64.txt) and installs nothing: it unpacks the arm64 libraries into
+# build-aarch64/sysroot, by an apt with its own state.
 #   scripts/test-aarch64.sh [CTEST-ARGUMENTS...]
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -30,7 +30,7 @@ libraries=$sysroot/usr/lib/aarch64-linux-gnu
 cache=()
 if command -v ccache >/dev/null; then cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
-# With the benchmarks, which bring the server's allocator along.
+# Builds the benchmarks too, because they include the server's allocator.
 step "Configuring (aarch64)" "$build/logs/configure.log" cmake -S . -B "$build" -G Ninja "${cache[@]}" \
   -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
   -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_LIBRARY_ARCHITECTURE=aarch64-linux-gnu \
@@ -41,7 +41,7 @@ step "Configuring (aarch64)" "$build/logs/configure.log" cmake -S . -B "$build" 
   -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-L;/usr/aarch64-linux-gnu;-E;LD_LIBRARY_PATH=$libraries" \
   -DATTND_SERVER=OFF -DATTND_CLIENT=OFF -DATTND_ATTNCTL=OFF -DATTND_BENCH=ON -DATTND_TESTS=ON -DATTND_WERROR=ON
 step "Building (aarch64)" "$build/logs/build.log" cmake --build "$build"
-# qemu-user makes up /proc/self/smaps and leaves huge pages out of it, so nothing can be seen of them.
+# qemu-user makes up /proc/self/smaps without huge pages, so tests cannot see them.
 unseen=HugeFractionTest.TellsHugeFromSmall:PageBufferTest.HugeIsHuge:PageBufferTest.CountsEachBufferByItself:HeapTest.LiesOnHugePages
 echo "left out under emulation: ${unseen//:/, }"
 export GTEST_FILTER=-$unseen

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Builds attnd and runs its tests with the next gRPC, protobuf and compiler: Debian sid, with gRPC and protobuf from
-# experimental, in a root of its own under build-experimental/. Needs root and mmdebstrap.
+# experimental, in its own root under build-experimental/. Needs root and mmdebstrap.
 #   scripts/test-experimental.sh [CTEST_ARGUMENT...]
-# Eigen is this machine's. Warnings are not errors: a newer compiler has new ones. Everything is built even if something
-# fails (ninja -k 0), and the tests that could be built run; the script fails at the end. Logs are in
+# Eigen is this machine's version. Warnings are not errors, because a newer compiler has new ones. The build continues after
+# errors (ninja -k 0), and the tests that could be built run; the script then fails at the end. Logs are in
 # build-experimental/logs.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -12,7 +12,7 @@ cd "$root"
 
 command -v mmdebstrap >/dev/null || fail "no mmdebstrap: scripts/setup.sh --nightly"
 [ "$(id -u)" = 0 ] || fail "not root"
-# What is mounted below is seen by this script alone, and goes with it.
+# Only this script sees the mounts below; they disappear when it exits.
 [ -n "${ATTND_UNSHARED:-}" ] || exec env ATTND_UNSHARED=1 unshare --mount --propagation private "$root/scripts/test-experimental.sh" "$@"
 out=$root/build-experimental
 system=$out/root
@@ -34,7 +34,7 @@ if [ ! -e "$system/.complete" ]; then
   step "Reading the lists of packages" "$logs/update.log" inside_apt update
   step "Installing sid's packages" "$logs/sid.log" inside_apt install "${others[@]}" git
   step "Installing experimental's gRPC and protobuf" "$logs/experimental.log" inside_apt install -t experimental "${next[@]}"
-  # attnd asks for Eigen 3.4; sid has 5.0 by now, which is another matter.
+  # attnd requires Eigen 3.4; sid has 5.0, which does not fit.
   (cd "$out" && step "Fetching Eigen 3.4" "$logs/eigen.log" apt-get -o APT::Sandbox::User=root download libeigen3-dev)
   dpkg-deb -x "$out"/libeigen3-dev_*.deb "$system/opt/eigen"
   touch "$system/.complete"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds what locks and schedules with Clang, warnings (Clang's thread-safety analysis among them) as errors, and runs its
+# Builds the code that locks and schedules with Clang, warnings (including thread-safety analysis) as errors, and runs its
 # tests under ThreadSanitizer.
 #   scripts/test-threads.sh [CTEST_ARGUMENT...]
-# The other tests run under the other sanitizers; clang-tidy compiles everything else with the same warnings.
+# The other tests run under the other sanitizers, whose build has the same warnings.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -12,8 +12,8 @@ tests=(
   # the engine
   heap_libc_test memory_ledger_test memory_pace_test registry_test registry_threads_test
   schedule_attention_work_test schedule_default_threads_test schedule_intake_test schedule_queue_test schedule_scheduler_test
-  # the server (its services by the e2e tests: gRPC's in-process channel, which their unit tests use, hands over memory in
-  # an order that cannot be seen)
+  # the server (the e2e tests cover its services: the services' unit tests use gRPC's in-process channel, whose memory
+  # ordering ThreadSanitizer cannot see)
   server_attention_engine_test server_attention_local_service_test
   server_models_executor_test server_net_acceptor_test server_rpc_call_gate_test server_rpc_stall_watch_test
   server_serving_server_test

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds attnd with all its tests, and runs them.
+# Installs missing packages, builds attnd with all its tests, and runs them.
 #   scripts/test.sh [--preset release|dev|asan|tsan] [--werror] [--engine | --client] [CTEST_ARGUMENT...]
-# --engine builds what needs no gRPC, in build-engine/; --client the C++ library alone, in build-client/.
+# --engine builds only what needs no gRPC, in build-engine/; --client only the C++ library, in build-client/.
 # For example: scripts/test.sh --preset asan -R bias
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -27,8 +27,8 @@ case $preset in asan | tsan | coverage) lists=(--clang) ;; esac
 build=$root/build$part
 [ "$preset" = release ] || build=$build-$preset
 build_attnd "$preset" "$build" -- -DATTND_TESTS=ON "${options[@]}"
-# An allocation that is too large fails as it does without a sanitizer.
+# Lets an allocation that is too large fail as it does without a sanitizer.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=1}
-# Undefined behaviour fails a test; by default it is only printed.
+# Makes undefined behaviour fail a test; by default it is only printed.
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
 ctest --test-dir "$build" --output-on-failure --no-tests=error --output-log "$build/logs/ctest.log" -j "$(nproc)" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs clang-tidy (the checks in .clang-tidy) over the sources that a build folder knows, the last changed first.
-#   scripts/tidy.sh [--minutes N] [BUILD_DIR] [PATH_REGEX]     build, and everything but generated code, unless told
-# A file takes it half a minute. --minutes: none is begun when N are over; how many were left out is said.
+# Runs clang-tidy (the checks in .clang-tidy) over the sources in a build's compile_commands.json, last changed first.
+#   scripts/tidy.sh [--minutes N] [BUILD_DIR] [PATH_REGEX]     default: build; src, server, client and examples
+# A file takes half a minute. --minutes: begins no file after N minutes, and prints how many files it checked.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -20,12 +20,12 @@ cd "$root"
 mapfile -t sources < <(grep -oE '"file": "[^"]+' "$build/compile_commands.json" | cut -c 10- | sort -u |
   sed -n "s#^$root/##p" | grep -E "$pattern" | grep -v '^build')
 [ ${#sources[@]} -gt 0 ] || fail "nothing in $build/compile_commands.json matches $pattern"
-# What is not committed, then what commits changed, the newest first, then the rest.
+# Order: uncommitted changes, then files changed by commits, newest first, then the rest.
 mapfile -t sources < <({ git diff --name-only HEAD; git log --format= --name-only; } 2>/dev/null |
   awk 'NR == FNR { known[$0] = 1; left[NR] = $0; next } $0 in known { print; delete known[$0] }
        END { for (i = 1; i in left; i++) if (left[i] in known) print left[i] }' <(printf '%s\n' "${sources[@]}") -)
 
-# A file of which a limit of time keeps clang-tidy is a line of $left.
+# $left has a line for each file that was skipped for lack of time.
 left=$(mktemp)
 trap 'rm -f "$left"' EXIT
 end=${minutes:+$(($(date +%s) + minutes * 60))}
