@@ -19,8 +19,8 @@
 namespace attnd::server {
 namespace {
 
-// gRPC's errors are mostly about single connections: a warning of ours. Its other lines are for debugging. protobuf
-// complains about what callers send: for debugging too, as they are told themselves.
+// gRPC's errors are mostly about single connections, so they become warnings; its other lines are for debugging.
+// protobuf's lines are about what callers send. They are for debugging too, because the callers get an error.
 spdlog::level::level_enum LevelOf(bool is_error) { return is_error ? spdlog::level::warn : spdlog::level::debug; }
 
 #if ATTND_ABSL_LOG

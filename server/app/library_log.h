@@ -1,9 +1,9 @@
-// What gRPC and protobuf log.
+// The log lines of gRPC and protobuf.
 #pragma once
 
 namespace attnd::server {
 
-// Their lines go to spdlog's default logger from now on. Call before other threads exist.
+// Sends the lines of gRPC and protobuf to spdlog's default logger. Call before other threads exist.
 void TakeLibraryLogs();
 
 }  // namespace attnd::server

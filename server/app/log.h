@@ -1,4 +1,4 @@
-// Logging: lines on standard error, gRPC's own among them.
+// Logging to standard error, including gRPC's lines.
 #pragma once
 
 #include "absl/strings/string_view.h"

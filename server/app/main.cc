@@ -43,7 +43,8 @@ sigset_t StopSignals() {
   return signals;
 }
 
-// The allocator, and the pages that its memory lies on: those of received messages, packed keys and values, results.
+// The settings "allocator" and "huge_pages". The heap's pages hold received messages, packed keys and values, and
+// results.
 std::vector<attnd::v1::Setting> SettingsOfTheHeap() {
   using attnd::server::ObservedSetting;
   constexpr std::size_t kProbeBytes = std::size_t{8} << 20;
@@ -54,8 +55,8 @@ std::vector<attnd::v1::Setting> SettingsOfTheHeap() {
                                        attnd::memory::HugePageMode()))};
 }
 
-// Waits for a second signal and ends the process. By default the signal would do that, but not where the process is the
-// first of its PID namespace, as in containers: there the kernel ignores a signal whose action is the default.
+// Waits for a second signal and ends the process. The signal's default action would do that too, but not for the first
+// process of a PID namespace, as in a container: there the kernel ignores signals whose action is the default.
 void EndAtOnce(sigset_t signals) {
   int signal = 0;
   sigwait(&signals, &signal);
@@ -74,10 +75,10 @@ int main(int argc, char** argv) {
   }
   attnd::heap::Configure();
   const std::vector<attnd::v1::Setting> heap_settings = SettingsOfTheHeap();
-  attnd::heap::GiveBack(0);  // what the probe has touched
+  attnd::heap::GiveBack(0);  // the memory that the probe of huge pages has used
   attnd::server::SetUpLog(options->log_level);
   attnd::server::TakeAllDescriptors();
-  // Blocked before any thread exists, so that all inherit it and sigwait below is where the signals arrive.
+  // Block the signals before any thread exists: all threads inherit that, and sigwait below receives the signals.
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 

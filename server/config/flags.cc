@@ -26,13 +26,13 @@ using attnd::server::Limits;
 namespace attnd::server {
 namespace {
 
-// How the limits of each unit stand on the command line.
+// The flag type of each unit of a limit.
 struct BytesFlag {
   using Type = ByteSize;
   static Type From(std::int64_t value) { return {value}; }
   static std::int64_t ValueOf(Type flag) { return flag.bytes; }
 };
-// 0 where nothing is given: what fits the machine.
+// The default is 0: computed from the machine.
 struct FittedBytesFlag : BytesFlag {
   static Type From(std::int64_t) { return {0}; }
 };
@@ -123,7 +123,7 @@ Names NamesOfLimits() {
   return names;
 }
 
-// A line of the help for each flag; their descriptions begin at one column.
+// Appends one line of help for each flag, with the descriptions aligned.
 void Describe(absl::string_view title, const Names& flags, std::string& help) {
   absl::StrAppend(&help, "\n", title, ":\n");
   std::size_t longest = 0;
@@ -160,7 +160,7 @@ std::string Help() {
   return help;
 }
 
-// Prints what was asked for, and ends the process.
+// Prints `text` and exits.
 [[noreturn]] void Answer(const std::string& text) {
   const absl::Status written = files::WriteStandardOutput(text);
   if (!written.ok()) std::cerr << "attnd: " << written.message() << std::endl;

@@ -6,9 +6,9 @@
 
 namespace attnd::server {
 
-// What the flags of the command line say. Prints and ends the process (status 0) for --help and --version, and with a
-// message and status 2 for an unknown flag or a value of the wrong type. Errors: INVALID_ARGUMENT for a value out of
-// range or an argument that is no flag.
+// Parses the command line's flags. For --help and --version, prints and exits with status 0. For an unknown flag or a
+// value of the wrong type, prints a message and exits with status 2. Errors: INVALID_ARGUMENT for a value out of range
+// or an argument that is not a flag.
 absl::StatusOr<Options> OptionsFromCommandLine(int argc, char** argv);
 
 }  // namespace attnd::server

@@ -1,4 +1,4 @@
-// The limits in force: what exceeds one is refused before memory is allocated for it.
+// The limits in force. A request that exceeds one is refused before memory is allocated for it.
 #pragma once
 
 #include <cstdint>
@@ -8,33 +8,32 @@
 
 namespace attnd::server {
 
-// One field for each limit of attnd/limits.inc, with its default, or with the most that its default may be where that
-// follows the machine. Meanings: attnd.v1.Limits in server.proto.
+// One field for each limit in attnd/limits.inc, with its default; for a fitted limit, with the upper bound of its
+// default. attnd.v1.Limits in server.proto documents them.
 struct Limits {
 #define ATTND_LIMIT(name, unit, value, ...) std::int64_t name = value;
 #define ATTND_FIXED_LIMIT(name, value) std::int64_t name = value;
 #include "attnd/limits.inc"
 };
 
-// What is known of one limit.
+// The properties of one limit.
 struct LimitRow {
-  const char* name;             // also of the flag
-  std::int64_t Limits::*value;  // where it stands
-  std::int64_t lowest;          // this and the next for those that have a flag
+  const char* name;             // also the flag's name
+  std::int64_t Limits::*value;  // its field
+  std::int64_t lowest;          // lowest and highest: only if it has a flag
   std::int64_t highest;
   bool has_flag;
-  bool fitted;  // 0 stands for what fits the machine
-  bool bytes;
+  bool fitted;  // 0 means computed from the machine
+  bool bytes;   // in bytes, not a count
 };
 
 // In the order of attnd.v1.Limits.
 absl::Span<const LimitRow> LimitRows();
 
-// The defaults of the flags: 0 in those limits that follow the machine, until server/serving/fitted_limits.h has fitted
-// them.
+// The defaults of the flags. Fitted limits are 0 until server/serving/fitted_limits.h computes them.
 Limits UnfittedLimits();
 
-// Errors: INVALID_ARGUMENT naming the flag whose value is out of its range.
+// Errors: INVALID_ARGUMENT naming a flag whose value is out of range.
 absl::Status CheckLimits(const Limits& limits);
 
 }  // namespace attnd::server

@@ -15,7 +15,7 @@
 namespace attnd::server {
 namespace {
 
-// A run of positions: at least one, none beyond 2^31 - 1.
+// Checks a range of positions: at least one, none beyond 2^31 - 1.
 absl::Status CheckRun(absl::string_view axis, std::int64_t start, std::int64_t count) {
   if (count < 1 || count > contract::kMaxPosition) {
     return InvalidField(absl::StrCat(axis, "_count"), absl::StrCat("1 to ", contract::kMaxPosition), count);
@@ -51,7 +51,7 @@ absl::StatusOr<v1::Mask> MaskOf(const v1::GetBiasRequest& request, const bias::B
   return table.bidirectional() ? v1::MASK_NONE : v1::MASK_CAUSAL;
 }
 
-// The ranges of the buckets that the response names.
+// Adds the offset range of each bucket in response.buckets.
 void AddRanges(v1::GetBiasResponse& response, const bias::BiasTable& table) {
   std::set<std::int32_t> named;
   std::int32_t last = -1;
@@ -84,7 +84,7 @@ absl::Status FillBiasWindow(const v1::GetBiasRequest& request, const model::Mode
   *response.mutable_heads() = request.heads();
   for (std::int64_t head = 0; request.heads().empty() && head < table.heads(); ++head) response.add_heads(head);
 
-  // Calls `cell(offset, masked)` for every cell in order.
+  // Calls `cell(offset, masked)` for every cell, row-major.
   const auto for_each_cell = [&](auto cell) {
     for (std::int64_t i = 0; i < request.query_count(); ++i) {
       for (std::int64_t j = 0; j < request.key_count(); ++j) {
@@ -93,7 +93,7 @@ absl::Status FillBiasWindow(const v1::GetBiasRequest& request, const model::Mode
       }
     }
   };
-  // Room first, once; CheckWindow has bounded it.
+  // Reserve once; CheckWindow has bounded the sizes.
   const auto cells = static_cast<int>(request.query_count() * request.key_count());
   response.mutable_offsets()->Reserve(cells);
   if (table.Bucket(0).has_value()) response.mutable_buckets()->Reserve(cells);
@@ -115,11 +115,11 @@ absl::Status FillBiasWindow(const v1::GetBiasRequest& request, const model::Mode
 std::int64_t BiasWindowBytes(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits) {
   const absl::StatusOr<model::Model::Found> found = model.FindTable(request.table());
   if (!found.ok() || !CheckWindow(request, found->table->heads(), limits).ok()) return 0;
-  // Serialised, an offset or a bucket takes up to ten bytes: a negative number has them all.
+  // Serialised, an offset or a bucket takes up to ten bytes; a negative number takes all ten.
   constexpr std::int64_t kOffsetAndBucket = sizeof(std::int64_t) + sizeof(std::int32_t) + 10 + 10;
   constexpr std::int64_t kValue = sizeof(float) + sizeof(float);
   const std::int64_t heads = request.heads().empty() ? found->table->heads() : request.heads_size();
-  // CheckWindow has bounded the product of the three.
+  // CheckWindow has bounded the product of queries, keys and heads.
   return request.query_count() * request.key_count() * (kOffsetAndBucket + heads * kValue);
 }
 

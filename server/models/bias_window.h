@@ -10,13 +10,13 @@
 
 namespace attnd::server {
 
-// Fills in an empty `response`; what it holds after an error is of no meaning. Errors: INVALID_ARGUMENT naming the
-// field, NOT_FOUND for a table that the model lacks, RESOURCE_EXHAUSTED for a window beyond limits.max_bias_cells.
+// Fills in `response`, which must be empty; after an error its content is undefined. Errors: INVALID_ARGUMENT naming
+// the field, NOT_FOUND for a table that the model lacks, RESOURCE_EXHAUSTED for a window beyond limits.max_bias_cells.
 absl::Status FillBiasWindow(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits,
                             v1::GetBiasResponse& response);
 
-// An upper bound of the bytes that FillBiasWindow's answer takes, as a message and serialised. 0 for a window that is
-// refused.
+// An upper bound of the bytes that FillBiasWindow's answer takes, message and serialised form together. 0 for a window
+// that is refused.
 std::int64_t BiasWindowBytes(const v1::GetBiasRequest& request, const model::Model& model, const Limits& limits);
 
 }  // namespace attnd::server

@@ -9,7 +9,7 @@ namespace attnd::server {
 
 Executor::Executor(int threads) {
   threads_.reserve(static_cast<std::size_t>(threads));
-  // Without memory for a thread those before it end too.
+  // If a thread cannot be started, end those before it.
   absl::Cleanup end = [this] { End(); };
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
   std::move(end).Cancel();
@@ -28,12 +28,12 @@ void Executor::End() {
 std::uint64_t Executor::Submit(std::function<void()> job) {
   absl::MutexLock lock(&mutex_);
   waiting_.emplace(last_number_ + 1, std::move(job));
-  // Queued: from here on nothing takes memory.
+  // Queued: nothing below allocates.
   return ++last_number_;
 }
 
 bool Executor::Drop(std::uint64_t number) {
-  std::function<void()> dropped;  // destroyed without the lock
+  std::function<void()> dropped;  // destroyed after the lock is released
   absl::MutexLock lock(&mutex_);
   const auto found = waiting_.find(number);
   if (found == waiting_.end()) return false;

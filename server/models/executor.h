@@ -1,4 +1,4 @@
-// Threads for calls that may block or take long, so that they never run on gRPC's.
+// Threads for calls that may block or take long, so that these never run on gRPC's threads.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace attnd::server {
 
-// Runs jobs in the order of their arrival. What waits is bounded by the memory that each job has been given from the
-// ledger before it comes here, and not by a count. Thread-safe.
+// Runs jobs in the order of their arrival. The queue is bounded not by a count, but by the memory that each job has
+// reserved in the ledger before it is submitted. Thread-safe.
 class Executor {
  public:
   explicit Executor(int threads);
@@ -22,11 +22,11 @@ class Executor {
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
 
-  // Queues a job, which must not throw. Its number, for Drop. Without memory for the queue it throws std::bad_alloc,
-  // and the job is not queued.
+  // Queues a job, which must not throw. Returns its number, for Drop. If there is no memory for the queue, throws
+  // std::bad_alloc, and the job is not queued.
   std::uint64_t Submit(std::function<void()> job);
 
-  // Takes a job out of the queue: true if it has not started, and then it never will. Destroys it before returning.
+  // Removes a job from the queue and destroys it. Returns false if the job has started.
   bool Drop(std::uint64_t number);
 
   // Whether jobs wait or run.

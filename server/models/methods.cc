@@ -26,7 +26,7 @@ namespace {
 using Snapshot = std::shared_ptr<const model::Model>;
 
 constexpr std::int64_t kDefaultPageSize = 100;
-// Together below a MiB and a half.
+// Bounds of the failed models in an answer: together below 1.5 MiB.
 constexpr int kMaxFailedModels = 1000;
 constexpr std::size_t kMaxShownBytes = 300;
 constexpr std::size_t kMaxReasonBytes = 800;
@@ -35,7 +35,7 @@ void LogFailure(const char* change, absl::string_view name, const absl::Status& 
   spdlog::warn("not {} model {}: {}", change, absl::Utf8SafeCEscape(name), std::string(status.message()));
 }
 
-// One line for each change of what is loaded, and for each that was asked for and failed.
+// Logs one line for each change of the loaded models, and for each attempt that failed.
 void LogChange(const char* change, absl::string_view name, const absl::StatusOr<Snapshot>& outcome) {
   if (outcome.ok()) {
     const model::Model& model = **outcome;
@@ -46,12 +46,12 @@ void LogChange(const char* change, absl::string_view name, const absl::StatusOr<
   }
 }
 
-// The error of a call whose request has the model's name in `field`; the registry calls it "model".
+// The error of a call whose request has the model's name in `field`; the registry calls the field "model".
 grpc::Status Refusal(absl::string_view field, const absl::Status& status) {
   return ToGrpc(errors::Renamed("model", field, status));
 }
 
-// Ends a call that changed a model, whose name is in `field`: logs it and fills in the reply.
+// Ends a call that changes a model, whose name is in `field`: logs the outcome and fills in the response.
 template <typename Response>
 grpc::Status FinishChange(const char* change, absl::string_view field, absl::string_view name,
                           const absl::StatusOr<Snapshot>& outcome, Response* response) {
@@ -66,7 +66,7 @@ void AddFailed(const std::vector<model::FailedModel>& failed, v1::ListModelsResp
   for (const model::FailedModel& model : failed) {
     if (response.failed_models_size() == kMaxFailedModels) return;
     v1::FailedModel& proto = *response.add_failed_models();
-    // Files have names of any bytes; proto3's strings are UTF-8.
+    // File names may contain any bytes; proto3 strings must be UTF-8.
     proto.set_name(errors::Shown(model.name, kMaxShownBytes));
     proto.set_path(errors::Shown(model.path, kMaxShownBytes));
     proto.set_reason(errors::Shown(model.reason, kMaxReasonBytes));
@@ -97,7 +97,7 @@ std::int64_t ValueCount(const bias::T5Rule& rule) { return static_cast<std::int6
 std::int64_t ValueCount(const bias::AlibiRule& rule) { return static_cast<std::int64_t>(rule.slopes.size()); }
 std::int64_t ValueCount(const bias::PerOffsetRule& rule) { return static_cast<std::int64_t>(rule.values.size()); }
 
-// Of the values of a model's tables in an answer: each is there as a message and serialised.
+// Bytes of the values of a model's tables in an answer, message and serialised form together.
 std::int64_t ValuesBytes(const model::Model& model) {
   constexpr std::int64_t kValueBytes = 2 * sizeof(float);
   std::int64_t values = 0;

@@ -1,4 +1,4 @@
-// What the methods of ModelService do, without a server around them.
+// The methods of ModelService, independent of a server.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 namespace attnd::server {
 
 // Thread-safe. Borrows the registry. Statuses: see ModelService in proto/attnd/v1/model.proto. LoadModel and
-// ReloadModel read files, UploadTable and GetBias may compute for long, and what changes a model writes a line to the
-// log. A response is empty, and on an arena where memory may run out (OnArena).
+// ReloadModel read files; UploadTable and GetBias may take long. Methods that change a model log a line. A response
+// must be empty, and on an arena if memory may run out (OnArena).
 class ModelMethods {
  public:
   ModelMethods(const Limits& limits, model::Registry& registry) : limits_(limits), registry_(registry) {}
@@ -25,8 +25,8 @@ class ModelMethods {
   grpc::Status UploadTable(const v1::UploadTableRequest* request, v1::UploadTableResponse* response) const;
   grpc::Status GetBias(const v1::GetBiasRequest* request, v1::GetBiasResponse* response) const;
 
-  // An upper bound of what the answer takes, in bytes: as a message and serialised. 0 where that is little, or where
-  // the method will refuse.
+  // An upper bound of the bytes that the answer takes, message and serialised form together. 0 if that is little, or if
+  // the method will refuse the request.
   std::int64_t AnswerBytes(const v1::GetModelRequest& request) const;
   std::int64_t AnswerBytes(const v1::GetBiasRequest& request) const;
   template <typename Request>

@@ -43,7 +43,7 @@ struct RuleToProto {
   }
 };
 
-// Where the fields of the table's rule are; "table." if it has none.
+// The path of the fields of the table's rule; "table." if it has none.
 std::string RulePath(const v1::Table& table) {
   const auto* const rule =
       table.GetReflection()->GetOneofFieldDescriptor(table, v1::Table::descriptor()->FindOneofByName("rule"));
@@ -56,8 +56,6 @@ absl::Status CheckCount(absl::string_view field, std::int64_t count, std::int64_
                     absl::StrCat("at most ", max_table_values, " values (--max_table_values)"), absl::StrCat(count));
 }
 
-// The number of values must be a whole number of heads' worth, which BiasTable::Create leaves to the caller's
-// arithmetic.
 absl::StatusOr<bias::Rule> PerOffsetOf(const v1::Table& table) {
   const v1::PerOffset& per_offset = table.per_offset();
   if (table.bidirectional() != (per_offset.min_offset() < 0)) {
@@ -67,7 +65,7 @@ absl::StatusOr<bias::Rule> PerOffsetOf(const v1::Table& table) {
   return bias::PerOffsetRule{per_offset.min_offset(), ValuesOf(per_offset.values())};
 }
 
-// Lets `ticket` count the rule's values before they are copied.
+// Grows `ticket` for the rule's values, before they are copied.
 absl::Status Count(absl::string_view field, std::int64_t count, std::int64_t max_table_values,
                    bias::TableTicket& ticket) {
   ATTND_RETURN_IF_ERROR(CheckCount(field, count, max_table_values));
@@ -94,7 +92,7 @@ absl::StatusOr<bias::Rule> RuleOf(const v1::Table& table, std::int64_t max_table
   return InvalidField("table.rule", "t5, alibi or per_offset", "none");
 }
 
-// Whether an error blames the whole table, as a ticket's does.
+// Whether an error blames the whole table, as errors of a ticket do.
 bool IsOfTheTable(const absl::Status& status) {
   const auto fault = errors::FaultOf(status);
   return fault.has_value() && fault->field == "table";
@@ -126,7 +124,7 @@ absl::StatusOr<bias::BiasTable> TableOf(const v1::Table& table, std::int64_t max
   ATTND_ASSIGN_OR_RETURN(bias::Rule rule, RuleOf(table, max_table_values, ticket));
   absl::StatusOr<bias::BiasTable> made =
       bias::BiasTable::Create(table.heads(), std::move(rule), max_table_values, std::move(ticket));
-  // Whatever is wrong now is a field of the rule, or the table is too large for what may be held.
+  // Any error here is about a field of the rule, or the table is too large for the memory limit.
   if (!made.ok() && !IsOfTheTable(made.status())) return errors::Under(RulePath(table), made.status());
   return made;
 }

@@ -1,4 +1,4 @@
-// Models and tables as messages, both ways.
+// Converts models to messages, and messages to tables.
 #pragma once
 
 #include <cstdint>
@@ -10,11 +10,11 @@
 
 namespace attnd::server {
 
-// Fills in an empty `proto`, the tables' values only if asked for. On an arena where memory may run out (OnArena).
+// Fills in `proto`, which must be empty, and on an arena if memory may run out (OnArena).
 void FillModel(const model::Model& model, bool include_values, v1::Model& proto);
 
-// A table that a caller sent. Errors: INVALID_ARGUMENT naming the field, RESOURCE_EXHAUSTED for more values than
-// `max_table_values`, and where `ticket`, which counts the table, cannot grow.
+// Makes a table from a caller's message. `ticket` counts the table's memory. Errors: INVALID_ARGUMENT naming the field,
+// RESOURCE_EXHAUSTED if there are more values than `max_table_values` or if `ticket` cannot grow.
 absl::StatusOr<bias::BiasTable> TableOf(const v1::Table& table, std::int64_t max_table_values,
                                         bias::TableTicket ticket);
 

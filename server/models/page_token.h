@@ -1,4 +1,4 @@
-// ListModels' page tokens: where the next page begins, in a form that callers have no reason to take apart.
+// Page tokens of ListModels: where the next page begins, as an opaque string.
 #pragma once
 
 #include <string>
@@ -11,8 +11,8 @@ namespace attnd::server {
 // The token of the page after the model called `last_name`.
 std::string MakePageToken(absl::string_view last_name);
 
-// The name in a token; empty for the empty token of the first page. Errors: INVALID_ARGUMENT for one that MakePageToken
-// never makes.
+// The name in a token; empty for the empty token of the first page. Errors: INVALID_ARGUMENT for a token that
+// MakePageToken does not make.
 absl::StatusOr<std::string> ParsePageToken(absl::string_view token);
 
 }  // namespace attnd::server

@@ -21,15 +21,16 @@
 namespace attnd::server {
 namespace {
 
-// What gRPC keeps of a call that waits, beside its message.
+// What gRPC holds for a waiting call, besides its message.
 constexpr std::int64_t kCallBytes = 16 << 10;
-// The message, its copy in one piece, and its fields.
+// The message, its contiguous copy, and its parsed fields.
 constexpr std::int64_t kCopies = 3;
 
 template <typename Request, typename Response>
 using Method = grpc::Status (ModelMethods::*)(const Request*, Response*) const;
 
-// From one piece: then protobuf makes room for a list of numbers once, and an arena does not keep what it grew out of.
+// Parses from contiguous bytes: protobuf then allocates a list of numbers once, and the arena does not fill with the
+// list's outgrown buffers.
 template <typename Request>
 grpc::Status Parse(const grpc::ByteBuffer& request, Request& parsed) {
   grpc::Slice bytes;
@@ -40,7 +41,7 @@ grpc::Status Parse(const grpc::ByteBuffer& request, Request& parsed) {
   return ToGrpc(InvalidField("request", absl::StrCat("an ", Request::descriptor()->full_name()), "malformed protobuf"));
 }
 
-// Calls the method, and serialises.
+// Calls the method and serialises its response.
 template <typename Request, typename Response>
 grpc::Status Answer(const ModelMethods& methods, Method<Request, Response> method, const Request& request,
                     grpc::ByteBuffer* response) {
@@ -58,7 +59,7 @@ grpc::Status ParseAndAnswer(const ModelMethods& methods, Method<Request, Respons
   return Answer(methods, method, *parsed, response);
 }
 
-// The status of a call that `call` answers; never throws.
+// Runs `call`, which answers a call, and returns its status. Never throws.
 grpc::Status Guarded(absl::FunctionRef<grpc::Status()> call, grpc::ByteBuffer* response) {
   grpc::Status status;
   const absl::Status done = memory::CatchNoMemoryIn([&] { status = call(); });
@@ -74,7 +75,7 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
  public:
   using Method = server::Method<Request, Response>;
 
-  // Holds what it has taken until gRPC is done with the call.
+  // Holds its reservation until gRPC is done with the call.
   SlowCall(ModelService& service, Executor& executor, Method method, std::shared_ptr<memory::Account> account,
            grpc::CallbackServerContext& context, const grpc::ByteBuffer& request, grpc::ByteBuffer* response)
       : service_(service), executor_(executor), account_(std::move(account)), context_(context) {
@@ -91,7 +92,7 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
     });
   }
 
-  // gRPC calls this at the deadline too. A call that runs already is answered as if nothing had happened.
+  // gRPC calls this at the deadline too. A call that is already running is answered as usual.
   void OnCancel() override {
     if (number_.has_value() && executor_.Drop(*number_)) Finish(grpc::Status::CANCELLED);
   }
@@ -114,7 +115,7 @@ class ModelService::SlowCall final : public grpc::ServerUnaryReactor {
   grpc::Status Run(Method method, const grpc::ByteBuffer& request, grpc::ByteBuffer* response) {
     OnArena<Request> parsed;
     if (grpc::Status status = Parse(request, *parsed); !status.ok()) return status;
-    // Lists that come in many parts take more than their length.
+    // Lists that arrive in many parts take more memory than their length on the wire.
     const std::int64_t more = static_cast<std::int64_t>(parsed.allocated_bytes()) - Length(request);
     const std::int64_t answer = service_.methods_.AnswerBytes(*parsed);
     if (const absl::Status taken = Take(std::max<std::int64_t>(0, more) + answer); !taken.ok()) {

@@ -1,4 +1,4 @@
-// ModelService: what the registry holds.
+// ModelService over gRPC.
 #pragma once
 
 #include <vector>
@@ -16,9 +16,9 @@
 
 namespace attnd::server {
 
-// The methods take messages as bytes. Parsing and serialising them is part of the work: of what may block or take long
-// it is done on threads of this service and never on gRPC's, and where there is no memory for it the call gets an
-// error, while gRPC's own parsing would end the process.
+// The methods receive messages as bytes and parse and serialise them themselves. So messages of calls that may block or
+// take long are parsed on this service's threads and not on gRPC's, and a lack of memory for that is an error of the
+// call; in gRPC's own parsing it would end the process.
 using ModelServiceBase =
     v1::ModelService::WithRawCallbackMethod_ListModels<v1::ModelService::WithRawCallbackMethod_GetModel<
         v1::ModelService::WithRawCallbackMethod_LoadModel<v1::ModelService::WithRawCallbackMethod_UnloadModel<
@@ -26,11 +26,11 @@ using ModelServiceBase =
                 v1::ModelService::WithRawCallbackMethod_GetBias<v1::ModelService::Service>>>>>>>;
 
 // Thread-safe. Borrows the registry, the ledger and the watch. ListModels, and GetModel without values, are answered at
-// once. Calls that read files wait for each other only, and so do the rest; a call that is cancelled or past its
-// deadline while it waits is dropped. A call takes memory from the ledger, in its caller's share: for its message and
-// what becomes of it on arrival, and for the answer before it is made; it holds message and answer until gRPC has sent
-// the latter. Whatever finds no room is refused with RESOURCE_EXHAUSTED. A call whose answer is not taken in time is
-// ended.
+// once. Other calls wait in two queues: one for calls that read files, one for the rest. A call that is cancelled or
+// exceeds its deadline while it waits is dropped. A call in a queue reserves memory in its peer's share of the ledger:
+// for its message on arrival, and for its answer before that is made. It holds message and answer until gRPC has sent
+// the answer. A call for which there is no memory is refused with RESOURCE_EXHAUSTED. A call in a queue whose answer is
+// not read in time is ended.
 class ModelService final : public ModelServiceBase {
  public:
   // Threads that the service starts.
@@ -41,7 +41,7 @@ class ModelService final : public ModelServiceBase {
   ModelService(const Limits& limits, model::Registry& registry, memory::Ledger& ledger, StallWatch& stalls,
                std::vector<AddressRange> proxies = {});
 
-  // Whether calls wait or run. The ledger tells whether answers are not sent yet.
+  // Whether calls wait or run. Answers that are still being sent do not count; the ledger shows those.
   bool busy() const { return files_.busy() || tables_.busy(); }
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
@@ -60,7 +60,7 @@ class ModelService final : public ModelServiceBase {
                                     grpc::ByteBuffer* response) override;
 
  private:
-  // A call that is answered by an executor's thread.
+  // A call that an executor's thread answers.
   template <typename Request, typename Response>
   class SlowCall;
   template <typename Request, typename Response>

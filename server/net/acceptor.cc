@@ -21,22 +21,22 @@
 namespace attnd::server {
 namespace {
 
-// How long the sockets rest after the system could not give a connection. Without a rest the one that waits would wake
-// the thread again at once, over and over.
+// How long the thread does not poll the sockets after the system could not give a connection. Otherwise the waiting
+// connection would wake the thread again at once, in a busy loop.
 constexpr int kRestMilliseconds = 100;
 
-// How many connections are taken at one socket before the others have their turn.
+// How many connections are accepted at one socket before the others have their turn.
 constexpr int kTurn = 64;
 
-// What accept reports of a connection that has gone meanwhile, or of the network below it: the next one may be fine.
+// Whether the error of accept concerns one connection that is gone, or its network; the next one may be fine.
 bool IsOfOneConnection(int error) {
   constexpr int kErrors[] = {EINTR,     ECONNABORTED, EPROTO,     EPERM,        ENETDOWN,   ENOPROTOOPT,
                              EHOSTDOWN, ENONET,       EOPNOTSUPP, EHOSTUNREACH, ENETUNREACH};
   return std::find(std::begin(kErrors), std::end(kErrors), error) != std::end(kErrors);
 }
 
-// The peer at the other end, by the name that its calls have (server/rpc/peers.h). Nullopt if it cannot be named any
-// more: gRPC takes no such connection, and logs an error.
+// The peer at the other end, under the name that its calls have (server/rpc/peers.h). Nullopt if the system no longer
+// knows it: gRPC would refuse such a connection and log an error.
 std::optional<std::string> PeerOf(int fd) {
   sockaddr_storage address{};
   socklen_t size = sizeof(address);
@@ -119,7 +119,7 @@ void Acceptor::Run() {
     for (std::size_t i = 1; i < watched_.size(); ++i) {
       if (watched_[i].revents == 0) continue;
       bool all = false;
-      // A connection for which there is no memory is closed; the others wait.
+      // If there is no memory for a connection, it is closed, and the others wait.
       const absl::Status taken = memory::CatchNoMemoryIn([&] { all = AcceptAt(watched_[i].fd); });
       if (!taken.ok() || !all) resting = true;
     }

@@ -1,5 +1,5 @@
-// Takes connections at listening sockets and hands them on. gRPC's own listener stops for good when the process has run
-// out of descriptors once (CVE-2023-4785), and knows no limit on connections.
+// Accepts connections at listening sockets and hands them on. gRPC's own listener stops for good once the process has
+// run out of descriptors (CVE-2023-4785), and has no limit on connections.
 #pragma once
 
 #include <poll.h>
@@ -20,25 +20,24 @@
 
 namespace attnd::server {
 
-// How many connections may be open at once; further ones are closed as they come.
+// How many connections may be open at once; further ones are closed as soon as they are accepted.
 struct ConnectionLimits {
   std::int64_t most = 1;  // in all
-  // Of one peer: a TCP address without its port, or all callers at Unix sockets. 0: as many as stay free then, so that
-  // one alone has half of them at most.
+  // Of one peer: a TCP address without its port, or all callers at Unix sockets. 0 means as many as stay free, so that
+  // a single peer has at most half.
   std::int64_t most_of_peer = 0;
-  std::vector<AddressRange> proxies;  // these peers may have all
+  std::vector<AddressRange> proxies;  // peers without a limit of their own
 };
 
-// One thread for all sockets. Where descriptors or memory run out the connections wait in the system's queue and are
-// taken soon after there are some again. Start and Stop are for one thread.
+// One thread for all sockets. If descriptors or memory run out, connections wait in the system's queue and are accepted
+// soon after there are some again. Start and Stop must be called on one thread.
 class Acceptor {
  public:
-  // Gets an open connection that does not block and is closed on exec, and must close it sometime. Runs on the
-  // acceptor's thread.
+  // Receives an open connection, non-blocking and close-on-exec, and owns it. Runs on the acceptor's thread.
   using Handler = std::function<void(shm::UniqueFd)>;
 
-  // Connections beyond a limit are closed at once; those that are open live on. Errors: what the system says where it
-  // has no descriptor left.
+  // New connections beyond a limit are closed at once; open ones are not touched. Errors: the system's error if it has
+  // no descriptor left.
   static absl::StatusOr<std::unique_ptr<Acceptor>> Create(std::vector<ListeningSocket> sockets,
                                                           ConnectionLimits limits);
 
@@ -46,21 +45,21 @@ class Acceptor {
   Acceptor(const Acceptor&) = delete;
   Acceptor& operator=(const Acceptor&) = delete;
 
-  // Begins to take connections. Errors: RESOURCE_EXHAUSTED if the system has no thread left.
+  // Begins to accept connections. Errors: RESOURCE_EXHAUSTED if the system has no thread left.
   absl::Status Start(Handler handler);
 
-  // Listens no more: connections that come from now on, and those that nobody has taken yet, are closed or refused by
-  // the system, and Unix sockets lose their names. The handler does not run any more once this returns. Connections
-  // that were handed on are not touched.
+  // Stops listening. The system closes or refuses new connections and those not yet accepted, and the files of Unix
+  // sockets are removed. Once this returns, the handler does not run any more. Connections that were handed on are not
+  // touched.
   void Stop();
 
  private:
-  // Says a thing at most once a second, with how often it has happened.
+  // Logs a warning at most once a second, with how often it has occurred.
   class Complaint;
 
   Acceptor(std::vector<ListeningSocket> sockets, shm::UniqueFd stop, ConnectionLimits limits);
   void Run();
-  // Takes what waits at a socket; false if the system cannot give more now.
+  // Accepts the connections that wait at a socket. Returns false if the system cannot give any now.
   bool AcceptAt(int socket);
   void Admit(shm::UniqueFd connection);
   bool Full() const;
@@ -73,7 +72,7 @@ class Acceptor {
   const std::unique_ptr<Complaint> too_many_of_peer_;
   const std::unique_ptr<Complaint> cannot_accept_;
   ConnectionTable connections_;
-  std::vector<pollfd> watched_;  // the thread's, once it runs
+  std::vector<pollfd> watched_;  // used only by the thread once it runs
   Handler handler_;
   std::thread thread_;
 };

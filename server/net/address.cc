@@ -30,7 +30,7 @@ absl::StatusOr<Address> ParseAddress(const std::string& address) {
   const std::size_t colon = std::min(address.rfind(':'), address.size());
   absl::string_view host = absl::string_view(address).substr(0, colon);
   const absl::string_view port = absl::string_view(address).substr(std::min(colon + 1, address.size()));
-  // Without brackets the last colon may be the port's or the address's.
+  // Without brackets, the last colon could belong to the port or to an IPv6 address.
   const bool bracketed = absl::StartsWith(host, "[") && absl::EndsWith(host, "]");
   if (bracketed) host = host.substr(1, host.size() - 2);
   if (host.empty() || !IsPort(port) || host.find_first_of("[]") != absl::string_view::npos ||

@@ -1,4 +1,4 @@
-// What an address of --listen means: "host:port", "[v6]:port" or a Unix socket's name (src/contract/unix_name.h).
+// Parses an address of --listen: "host:port", "[v6]:port" or a Unix socket's name (src/contract/unix_name.h).
 #pragma once
 
 #include <optional>
@@ -11,18 +11,18 @@
 namespace attnd::server {
 
 struct Address {
-  std::optional<std::string> unix_path;  // of a Unix socket; the others are empty then
+  std::optional<std::string> unix_path;  // of a Unix socket; host and port are then empty
   std::string host;                      // a name, or an IP address without brackets
   std::string port;                      // 0 to 65535
 };
 
-// The form alone. Errors: INVALID_ARGUMENT naming --listen.
+// Checks only the form. Errors: INVALID_ARGUMENT naming --listen.
 absl::StatusOr<Address> ParseAddress(const std::string& address);
 
 // The path of a Unix address; nullopt for other addresses.
 std::optional<std::string> UnixPathOf(absl::string_view address);
 
-// The address with the port that was bound in place of its own, which may have been 0. Unix addresses stay.
+// The address with the port that was bound instead of its own, which may have been 0. Unix addresses stay unchanged.
 std::string WithPort(const std::string& address, int port);
 
 }  // namespace attnd::server

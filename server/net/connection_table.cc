@@ -15,7 +15,7 @@ void ConnectionTable::Add(int fd, const std::string& peer) {
   struct stat status;
   if (fstat(fd, &status) != 0) return;
   const auto [count, is_new_peer] = peers_.try_emplace(peer);
-  const auto [entry, is_new] = sockets_.try_emplace(fd);  // where this throws a peer without sockets is left, no more
+  const auto [entry, is_new] = sockets_.try_emplace(fd);  // if this throws, only a peer without sockets remains
   ++count->second;  // first: the socket that had this number may have been the same peer's only one
   if (!is_new) CountOut(entry->second);
   entry->second = {{status.st_dev, status.st_ino}, &*count};

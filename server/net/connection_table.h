@@ -1,4 +1,4 @@
-// The connections that gRPC has been given and not closed yet.
+// The connections that gRPC has been given and has not closed.
 #pragma once
 
 #include <sys/types.h>
@@ -11,21 +11,20 @@
 
 namespace attnd::server {
 
-// gRPC closes a connection's descriptor without telling. A descriptor that is still open is still the same socket,
-// which fstat shows by its inode; so nothing is held for it, and a closed one is noticed when somebody asks. Not
-// thread-safe.
+// gRPC closes a connection's descriptor without telling anybody. Sweep finds closed connections with fstat: a
+// descriptor is still the same socket if its inode is the same. So the table need not own descriptors. Not thread-safe.
 class ConnectionTable {
  public:
-  // Takes note of an open socket, whose number may have been that of one which has been closed since.
+  // Adds an open socket. Its descriptor number may be that of a socket that was closed since.
   void Add(int fd, const std::string& peer);
 
-  // How many are open, or were when this was last able to look; never too few.
+  // How many were open at the last sweep or have been added since; never too few.
   std::size_t size() const { return sockets_.size(); }
-  // Of one peer.
+  // The same for one peer.
   std::size_t CountOf(const std::string& peer) const;
 
-  // Forgets those that have been closed. Looks at all of them, one call of the system each; where that takes long it
-  // does nothing at times, so as to spend at most a twentieth of a thread.
+  // Removes the connections that have been closed. Makes one system call for each connection; if that takes long, some
+  // calls of Sweep do nothing, so that it uses at most a twentieth of a thread.
   void Sweep();
 
  private:
@@ -39,7 +38,7 @@ class ConnectionTable {
   void CountOut(const Socket& socket);
 
   std::unordered_map<int, Socket> sockets_;
-  Counts peers_;  // how many of each
+  Counts peers_;  // how many sockets each peer has
   std::chrono::steady_clock::time_point next_sweep_;
 };
 

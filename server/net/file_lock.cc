@@ -14,7 +14,7 @@
 namespace attnd::server {
 namespace {
 
-// Those of another user in a folder such as /tmp must not be opened with O_CREAT, not even by root
+// In a folder such as /tmp, another user's file must not be opened with O_CREAT, not even by root
 // (fs.protected_regular).
 shm::UniqueFd Open(const std::string& path) {
   constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
@@ -56,7 +56,7 @@ absl::StatusOr<FileLock> FileLock::Take(const std::string& path) {
       if (errno == EWOULDBLOCK) return absl::AlreadyExistsError(absl::StrCat("another process holds the lock ", path));
       if (errno != EINTR) return absl::ErrnoToStatus(errno, absl::StrCat("cannot lock ", path));
     }
-    // Its last holder may have removed it between open and flock.
+    // The last holder may have removed the file between open and flock; then try again.
     if (IsAt(path, fd.get())) return FileLock(path, std::move(fd));
   }
 }

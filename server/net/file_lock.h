@@ -1,4 +1,4 @@
-// One process at a time: a file held by flock.
+// A lock between processes: a file held by flock.
 #pragma once
 
 #include <sys/stat.h>
@@ -11,15 +11,15 @@
 
 namespace attnd::server {
 
-// Whose a file is, for messages: "root (uid 0)".
+// The owner of a file, for messages: "root (uid 0)".
 std::string OwnerOf(const struct stat& file);
 
-// Holds the lock of a file that is made for it, and removes the file when it goes. The system lets the lock of a
-// process that died go by itself; the file that such a process leaves behind is no obstacle. Movable.
+// Holds a lock on a file that it creates, and removes the file when it is destroyed. If a process dies, the system
+// releases its lock; the file that it leaves does not prevent another Take. Movable.
 class FileLock {
  public:
-  // Errors: ALREADY_EXISTS if a process holds it, PERMISSION_DENIED with the owner if the file is another user's, or
-  // what the system says.
+  // Errors: ALREADY_EXISTS if a process holds the lock, PERMISSION_DENIED with the owner if the file is another user's,
+  // or the system's error.
   static absl::StatusOr<FileLock> Take(const std::string& path);
 
   FileLock(FileLock&& other) noexcept = default;

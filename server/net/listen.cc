@@ -37,7 +37,7 @@ std::filesystem::path WholePath(const std::string& path) {
   return error ? std::filesystem::path(path) : whole;
 }
 
-// Whether one may be in the other's way.
+// Whether the two addresses may conflict.
 bool MayMeet(const std::string& one_text, const std::string& other_text) {
   const absl::StatusOr<Address> one = ParseAddress(one_text), other = ParseAddress(other_text);
   if (!one.ok() || !other.ok() || one->unix_path.has_value() != other->unix_path.has_value()) return false;

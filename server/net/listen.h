@@ -1,4 +1,4 @@
-// Listening at the addresses of --listen.
+// Listens at the addresses of --listen.
 #pragma once
 
 #include <sys/types.h>
@@ -14,17 +14,17 @@ namespace attnd::server {
 
 struct ListenOptions {
   mode_t unix_mode = 0660;
-  absl::Duration tcp_user_timeout;  // as ListenTcp has it
+  absl::Duration tcp_user_timeout;  // see ListenTcp
 };
 
 struct Listening {
   std::vector<ListeningSocket> sockets;
-  std::vector<std::string> addresses;  // as they were given, each with the port that was bound
+  std::vector<std::string> addresses;  // as given, with the ports that were bound
 };
 
-// Listens at all of the addresses. What a name stands for and this machine lacks is left out, and logged. Errors:
-// INVALID_ARGUMENT for an address of no known form; UNAVAILABLE with the address and the system's reason (in use, no
-// permission, no such host, ...).
+// Listens at all of the addresses. IP addresses of a name that this machine does not have are left out and logged.
+// Errors: INVALID_ARGUMENT for an address of no known form; UNAVAILABLE with the address and the system's reason (in
+// use, no permission, no such host, ...).
 absl::StatusOr<Listening> ListenAt(const std::vector<std::string>& addresses, const ListenOptions& options);
 
 }  // namespace attnd::server

@@ -19,7 +19,7 @@
 namespace attnd::server {
 namespace {
 
-// How often another free port is tried where the first was taken at a second address of the name.
+// How many free ports are tried, if one is free at one address of the name but in use at another.
 constexpr int kAttempts = 16;
 
 struct Endpoint {
@@ -37,7 +37,7 @@ Endpoint EndpointOf(const addrinfo& info) {
   return endpoint;
 }
 
-// The port's place in an address, in network order.
+// The port field of an address, in network byte order.
 in_port_t& PortIn(Endpoint& endpoint) {
   auto* const address = &endpoint.address;
   if (endpoint.family() == AF_INET6) return reinterpret_cast<sockaddr_in6*>(address)->sin6_port;
@@ -68,12 +68,12 @@ std::string HostOf(const Endpoint& endpoint) {
   return endpoint.family() == AF_INET6 ? absl::StrCat("[", host.data(), "]") : host.data();
 }
 
-// Whether the system lacks the address or its whole family, rather than refusing it.
+// Whether the system does not have the address or its family, as opposed to refusing it.
 bool IsMissing(int error) { return error == EAFNOSUPPORT || error == EADDRNOTAVAIL || error == EPROTONOSUPPORT; }
 
 bool Set(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof(value)) == 0; }
 
-// A port's sockets as they come together. Each function returns 0 or the system's error.
+// Collects the sockets of one port. Functions that return int return 0 or the system's error.
 class Listening {
  public:
   Listening(int port, absl::Duration user_timeout) : user_timeout_(user_timeout) { sockets_.port = port; }
@@ -91,7 +91,7 @@ class Listening {
   int AddAnywhere() {
     if (anywhere_) return 0;
     const int six = AddOne(Anywhere(AF_INET6, 0));
-    // A socket for IPv6 that takes IPv4 too is all that is needed.
+    // An IPv6 socket that accepts IPv4 too suffices.
     if (six == 0 && takes_both_) return anywhere_ = true, 0;
     if (six != 0 && !IsMissing(six)) return six;
     const int four = AddOne(Anywhere(AF_INET, 0));
@@ -104,7 +104,7 @@ class Listening {
     shm::UniqueFd fd(socket(endpoint.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd.valid()) return errno;
     if (endpoint.family() == AF_INET6) {
-      // Whatever net.ipv6.bindv6only says: only a wildcard takes both families.
+      // Only a wildcard accepts both families, whatever net.ipv6.bindv6only says.
       takes_both_ = IsWildcard(endpoint) && Set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
       if (!takes_both_ && !Set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1)) return errno;
     }
@@ -115,7 +115,7 @@ class Listening {
     }
     PortIn(endpoint) = htons(static_cast<std::uint16_t>(sockets_.port));
     if (bind(fd.get(), endpoint.get(), endpoint.size) != 0) return errno;
-    // The system takes net.core.somaxconn for anything above it.
+    // The system limits this to net.core.somaxconn.
     if (listen(fd.get(), std::numeric_limits<int>::max()) != 0) return errno;
     Endpoint bound = endpoint;
     if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound.address), &bound.size) != 0) return errno;

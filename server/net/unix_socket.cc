@@ -22,7 +22,7 @@ absl::Status SystemError(std::string_view what, const std::string& path) {
   return absl::ErrnoToStatus(error, absl::StrCat(std::string(what), " ", path));
 }
 
-// `address` is that of `path`, whose lock is held.
+// `address` is the address of `path`. The lock of `path` must be held.
 absl::Status RemoveStaleSocket(const std::string& path, const sockaddr_un& address) {
   struct stat file;
   if (lstat(path.c_str(), &file) != 0) {
@@ -38,7 +38,7 @@ absl::Status RemoveStaleSocket(const std::string& path, const sockaddr_un& addre
         absl::StrCat("cannot tell whether a process listens at ", path, ", which belongs to ", OwnerOf(file)));
   }
   if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-    const int error = errno;  // OwnerOf changes it
+    const int error = errno;  // OwnerOf may change errno
     return absl::ErrnoToStatus(error, absl::StrCat("cannot remove the stale socket of ", OwnerOf(file), ", ", path));
   }
   return absl::OkStatus();

@@ -1,4 +1,4 @@
-// Sockets in the file system: who may open them, and what a server that died left behind.
+// Unix sockets in the file system: their permissions, and the removal of sockets that a dead server left.
 #pragma once
 
 #include <sys/types.h>
@@ -18,20 +18,20 @@
 
 namespace attnd::server {
 
-// The address of a socket at `path`. Errors: INVALID_ARGUMENT for an empty path or one too long for a socket's address.
+// The address of a socket at `path`. Errors: INVALID_ARGUMENT if the path is empty or too long for a socket address.
 absl::StatusOr<sockaddr_un> SocketAddress(const std::string& path);
 
-// Whether a process listens there, with a stream or a seqpacket socket. kUnknown if this process may not connect. Never
-// blocks.
+// Whether a process listens at `address`, with a stream or seqpacket socket. kUnknown if this process may not connect.
+// Never blocks.
 enum class Listens : std::uint8_t { kNobody, kSomebody, kUnknown };
 Listens WhoListensAt(const sockaddr_un& address);
 
 // Permission bits from octal digits ("0660"). Errors: INVALID_ARGUMENT for anything else or bits beyond 0777.
 absl::StatusOr<mode_t> ParseSocketMode(std::string_view text);
 
-// While it lives, this process makes sockets with the permissions `mode`: there is no moment at which the file has
-// others, as there would be with chmod after bind. The mask is the whole process's, so keep the scope short; other
-// files made meanwhile get no more permissions than `mode`.
+// While it lives, sockets that this process creates have the permissions `mode`. Unlike chmod after bind, this leaves
+// no moment with other permissions. It sets the umask of the whole process, so keep the scope short; other files
+// created meanwhile get no more permissions than `mode`.
 class SocketModeScope {
  public:
   explicit SocketModeScope(mode_t mode);
@@ -43,23 +43,24 @@ class SocketModeScope {
   const mode_t before_;
 };
 
-// The name of a Unix socket while this process has it, also against processes that start at the same time: holds the
-// lock PATH.lock until it goes. Not thread-safe.
+// Ownership of a Unix socket's path. Holds the lock PATH.lock until it is destroyed, so that two processes that start
+// at the same time cannot both have the path. Not thread-safe.
 class UnixName {
  public:
-  // Makes way for a socket at `path`: removes one that nobody listens at. Errors: ALREADY_EXISTS if somebody does, or
-  // if what stands there is no socket; PERMISSION_DENIED with the owner if it is another user's; INVALID_ARGUMENT for a
-  // path too long for a socket's address; or what the system says.
+  // Locks `path`, and removes a socket there at which nobody listens. Errors: ALREADY_EXISTS if a process listens there
+  // or holds the lock, or if the file is not a socket; PERMISSION_DENIED with the owner if the lock or the socket is
+  // another user's and this process may not use it; INVALID_ARGUMENT if the path is empty or too long for a socket
+  // address; or the system's error.
   static absl::StatusOr<std::unique_ptr<UnixName>> Take(const std::string& path);
 
   ~UnixName() { RemoveSocket(); }
   UnixName(const UnixName&) = delete;
   UnixName& operator=(const UnixName&) = delete;
 
-  // Binds the socket and makes its file, with the permissions `mode`.
+  // Binds the socket, which creates its file with the permissions `mode`.
   absl::Status Bind(int fd, mode_t mode);
 
-  // Removes the file that Bind made; another one in its place stays. The lock stays.
+  // Removes the file that Bind created, but not another file in its place. Keeps the lock.
   void RemoveSocket();
 
  private:
@@ -69,23 +70,23 @@ class UnixName {
   const std::string path_;
   const sockaddr_un address_;
   const FileLock lock_;
-  std::optional<std::pair<dev_t, ino_t>> file_;  // what Bind made
+  std::optional<std::pair<dev_t, ino_t>> file_;  // the file that Bind created
 };
 
-// A socket that listens, does not block and is closed on exec.
+// A listening socket, non-blocking and close-on-exec.
 struct ListeningSocket {
-  std::unique_ptr<UnixName> name;  // of a Unix socket
+  std::unique_ptr<UnixName> name;  // of a Unix socket; null for TCP
   shm::UniqueFd fd;
 
-  // Listens no more. A Unix socket's file goes; its lock stays.
+  // Stops listening. Removes a Unix socket's file, but keeps its lock.
   void Close() {
     fd = shm::UniqueFd();
     if (name != nullptr) name->RemoveSocket();
   }
 };
 
-// A socket of `type`, SOCK_STREAM or SOCK_SEQPACKET, that listens at `path` with the permissions `mode`. Errors: as
-// UnixName::Take, or what the system says.
+// Makes a socket of `type`, SOCK_STREAM or SOCK_SEQPACKET, that listens at `path` with the permissions `mode`. Errors:
+// as UnixName::Take, or the system's error.
 absl::StatusOr<ListeningSocket> ListenUnix(const std::string& path, int type, mode_t mode);
 
 }  // namespace attnd::server

@@ -22,11 +22,11 @@ void SetError(ServerReflectionResponse& response, grpc::StatusCode code, const s
   response.mutable_error_response()->set_error_message(message);
 }
 
-// The file and, after it, all that it imports, directly or not; each once.
+// Adds the file and then all files that it imports, directly or indirectly; each once.
 void AddFile(const FileDescriptor& file, std::set<const FileDescriptor*>& added,
              grpc::reflection::v1::FileDescriptorResponse& response) {
   if (!added.insert(&file).second) return;
-  // Its memory goes back before the next file is described.
+  // One arena per file, freed when the call returns: the response is all that stays.
   google::protobuf::Arena arena;
   auto* const proto = google::protobuf::Arena::CreateMessage<google::protobuf::FileDescriptorProto>(&arena);
   file.CopyTo(proto);

@@ -1,4 +1,4 @@
-// What server reflection answers.
+// The answers of server reflection.
 #pragma once
 
 #include <string>
@@ -9,10 +9,10 @@
 
 namespace attnd::server {
 
-// Answers one request from the descriptors in `pool`. `services` are the full names that list_services gives.
-// What is not found is an error_response with NOT_FOUND, a request that asks for nothing one with INVALID_ARGUMENT.
-// `response` is empty, and on an arena where memory may run out: of a list that does not grow an element is lost, or
-// one that was never made is destroyed.
+// Answers one request from the descriptors in `pool`. `services` are the full names that list_services returns. If
+// something is not found, the response is an error_response with NOT_FOUND; if the request asks for nothing, one with
+// INVALID_ARGUMENT. `response` must be empty, and on an arena if memory may run out: otherwise a list that cannot grow
+// leaks an element, or destroys one that was never constructed.
 void Describe(const grpc::reflection::v1::ServerReflectionRequest& request, const std::vector<std::string>& services,
               const google::protobuf::DescriptorPool& pool, grpc::reflection::v1::ServerReflectionResponse& response);
 

@@ -7,7 +7,7 @@ namespace attnd::server {
 grpc::Status Guarded(absl::FunctionRef<grpc::Status()> answer) {
   grpc::Status status;
   if (memory::CatchNoMemoryIn([&] { status = answer(); }).ok()) return status;
-  // Short enough to lie in the string itself.
+  // Short enough to be stored in the string object itself.
   return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "out of memory");
 }
 

@@ -1,4 +1,4 @@
-// What the probes answer where there is no memory (memory/no_memory.h).
+// What the probes answer if there is no memory (memory/no_memory.h).
 #pragma once
 
 #include "absl/functional/function_ref.h"
@@ -6,8 +6,8 @@
 
 namespace attnd::server {
 
-// What `answer` returns; where an allocation in it fails, RESOURCE_EXHAUSTED with a message that takes no memory. An
-// error's message takes memory too. Never throws.
+// Returns what `answer` returns. If an allocation in `answer` fails, returns RESOURCE_EXHAUSTED with a message that
+// allocates nothing. Never throws. Make errors within `answer` too, because their messages allocate.
 grpc::Status Guarded(absl::FunctionRef<grpc::Status()> answer);
 
 }  // namespace attnd::server

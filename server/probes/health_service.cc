@@ -22,7 +22,7 @@ grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext& context, grpc::
 
 template <typename Message>
 grpc::Status Parse(const grpc::ByteBuffer& bytes, Message& message) {
-  grpc::ByteBuffer own = bytes;  // parsing takes its own reference away
+  grpc::ByteBuffer own = bytes;  // parsing clears its buffer
   return grpc::SerializationTraits<Message>::Deserialize(&own, &message);
 }
 
@@ -39,12 +39,12 @@ grpc::Status Stopping() {
 
 }  // namespace
 
-// One Watch. The locks of OpenStreams and of the service are taken before its own.
+// One call of Watch. Lock order: the locks of OpenStreams and of the service come before its own.
 class HealthService::Watcher final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public OpenStream {
  public:
   Watcher(HealthService& service, grpc::CallbackServerContext& context) : service_(service), context_(context) {}
 
-  // Once, before gRPC has the reactor. Never throws.
+  // Call once, before gRPC has the reactor. Never throws.
   void Start(const grpc::ByteBuffer& request) {
     grpc::Status status = Guarded([&] { return Begin(request); });
     if (status.ok()) return;
@@ -111,7 +111,7 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<grpc::ByteB
       writing_ = true;
       HealthCheckResponse response;
       response.set_status(newest_);
-      // Two bytes, which lie in the slice itself.
+      // Does not allocate: two bytes are stored in the slice object itself.
       static_cast<void>(Serialize(response, response_));
       StartWrite(&response_);
     } else if (ending_) {
@@ -124,7 +124,7 @@ class HealthService::Watcher final : public grpc::ServerWriteReactor<grpc::ByteB
   grpc::CallbackServerContext& context_;
   std::string name_;
   bool subscribed_ = false;
-  grpc::ByteBuffer response_;  // the write's, while one is under way
+  grpc::ByteBuffer response_;  // used by the write that is under way
   absl::Mutex mutex_;
   Status newest_ ABSL_GUARDED_BY(mutex_) = HealthCheckResponse::SERVICE_UNKNOWN;
   bool unsent_ ABSL_GUARDED_BY(mutex_) = false;
@@ -198,7 +198,7 @@ grpc::ServerUnaryReactor* HealthService::List(grpc::CallbackServerContext* conte
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* HealthService::Watch(grpc::CallbackServerContext* context,
                                                                  const grpc::ByteBuffer* request) {
-  // Without memory for it gRPC answers UNIMPLEMENTED: a watch has nothing else to end with.
+  // If there is no memory for a watcher, gRPC answers UNIMPLEMENTED: without a reactor there is no way to set a status.
   auto* const watcher = new (std::nothrow) Watcher(*this, *context);
   if (watcher != nullptr) watcher->Start(*request);
   return watcher;

@@ -17,25 +17,25 @@ using HealthServiceBase =
     grpc::health::v1::Health::WithRawCallbackMethod_Check<grpc::health::v1::Health::WithRawCallbackMethod_List<
         grpc::health::v1::Health::WithRawCallbackMethod_Watch<grpc::health::v1::Health::Service>>>;
 
-// Answers on gRPC's threads and waits for nothing; a watch holds no thread. gRPC's own service gives no way to end its
-// watches, and reflection does not know it. Messages are parsed here, where a lack of memory is an error of the call.
-// Thread-safe. Borrows `streams`.
+// Answers on gRPC's threads without waiting; a watch holds no thread. It replaces gRPC's own health service, whose
+// watches cannot be ended and which reflection does not list. It parses messages itself, so that a lack of memory is an
+// error of the call. Thread-safe. Borrows `streams`.
 class HealthService final : public HealthServiceBase {
  public:
-  // Longest name of a service that can be asked for.
+  // Longest service name that Watch accepts.
   static constexpr std::size_t kMaxNameBytes = 1024;
 
   explicit HealthService(OpenStreams& streams) : streams_(streams) {}
 
-  // Sets what is said of a service, and tells those who watch it.
+  // Sets the status of a service, and tells its watchers.
   void Set(const std::string& service, bool serving);
 
   grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                  grpc::ByteBuffer* response) override;
-  // Sends the newest status; of several changes while an answer is under way the last alone. When the server stops the
-  // watch ends with UNAVAILABLE, after the status that the stop set.
+  // Sends the status and its changes; if it changes several times while a message is being written, only the last
+  // change is sent. When the server stops, the watch ends with UNAVAILABLE, after the status that the stop has set.
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Watch(grpc::CallbackServerContext* context,
                                                     const grpc::ByteBuffer* request) override;
 
@@ -43,7 +43,7 @@ class HealthService final : public HealthServiceBase {
   class Watcher;
   using Status = grpc::health::v1::HealthCheckResponse::ServingStatus;
 
-  // What is known of a name, or asked about one that is not.
+  // A known service, or an unknown one that is being watched.
   struct Service {
     Status status = grpc::health::v1::HealthCheckResponse::SERVICE_UNKNOWN;
     std::unordered_set<Watcher*> watchers;

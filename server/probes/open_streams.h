@@ -1,4 +1,4 @@
-// The streams that stay open until the caller or the server ends them.
+// Streams that stay open until the caller or the server ends them.
 #pragma once
 
 #include <unordered_set>
@@ -9,28 +9,28 @@
 
 namespace attnd::server {
 
-// A stream that can be ended from outside. It adds itself to its OpenStreams when it begins, and removes itself when
-// gRPC says that it is over.
+// A stream that the server can end. It adds itself to its OpenStreams when it begins, and removes itself when gRPC is
+// done with it.
 class OpenStream {
  public:
-  // Finish it, after a write that is under way. Called at most once, under the lock of OpenStreams.
+  // Finishes the stream, after a write that is under way. OpenStreams calls it at most once, with its lock held.
   virtual void End() = 0;
-  // Cancel it, whatever is under way. Called under the lock of OpenStreams.
+  // Cancels the stream, even during a write. OpenStreams calls it with its lock held.
   virtual void Cancel() = 0;
 
  protected:
   ~OpenStream() = default;
 };
 
-// Ends all of them when the server stops, so that none holds the stop up. Thread-safe.
+// Ends all streams when the server stops, so that none delays the stop. Thread-safe.
 class OpenStreams {
  public:
-  // If EndAll was called before, ends the stream at once.
+  // Ends the stream at once if EndAll was called before.
   void Add(OpenStream* stream);
   void Remove(OpenStream* stream);
 
-  // Ends all streams and waits until they are over; those that are not after `patience`, since their callers do not
-  // read, are cancelled.
+  // Ends all streams and waits until they are over, for at most `patience`. Then cancels those that are left, whose
+  // callers do not read.
   void EndAll(absl::Duration patience);
 
  private:

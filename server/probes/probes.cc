@@ -22,7 +22,7 @@ Probes::Probes(std::vector<std::string> services)
       health_(streams_),
       reflection_(listed_, streams_),
       reflection_alpha_(listed_, streams_) {
-  // Nothing else uses this file's messages, and without a use the linker leaves out the descriptors.
+  // Nothing else uses the messages of v1alpha, and without a use the linker drops their descriptors.
   google::protobuf::LinkMessageReflection<grpc::reflection::v1alpha::ServerReflectionRequest>();
 }
 

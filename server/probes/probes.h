@@ -1,4 +1,4 @@
-// What tools and orchestrators ask of a server: is it well, and what does it offer.
+// The services for tools and orchestrators: health and reflection.
 #pragma once
 
 #include <string>
@@ -12,25 +12,25 @@
 
 namespace attnd::server {
 
-// Health and reflection of a server with `services` beside them. Thread-safe. Outlives the gRPC server.
+// Health and reflection of a server that also has `services`. Thread-safe. Must outlive the gRPC server.
 class Probes {
  public:
   explicit Probes(std::vector<std::string> services);
 
   void Register(grpc::ServerBuilder& builder);
 
-  // What health says of "" and of the services.
+  // Sets the health status of "" and of the services.
   void SetServing(bool serving);
 
-  // Ends watches and reflection streams, those that come from now on too. Blocks until they are over, but for at most
-  // `patience`; what is left then is cancelled.
+  // Ends watches and reflection streams, present and future ones. Blocks until they are over, for at most `patience`;
+  // those that are left are then cancelled.
   void End(absl::Duration patience) { streams_.EndAll(patience); }
 
   HealthService& health() { return health_; }
 
  private:
-  const std::vector<std::string> services_;  // health knows these
-  const std::vector<std::string> listed_;    // reflection lists these
+  const std::vector<std::string> services_;  // whose health is reported
+  const std::vector<std::string> listed_;    // which reflection lists
   OpenStreams streams_;
   HealthService health_;
   ReflectionService<grpc::reflection::v1::ServerReflection> reflection_;

@@ -18,7 +18,7 @@ using grpc::StatusCode;
 using grpc::reflection::v1::ServerReflectionRequest;
 using grpc::reflection::v1::ServerReflectionResponse;
 
-// Reads and writes take turns, so a caller that does not read holds one answer.
+// Reads and writes alternate, so a caller that does not read its answers costs the memory of one answer.
 class Stream final : public ReflectionReactor, public OpenStream {
  public:
   Stream(const std::vector<std::string>& services, OpenStreams& streams, grpc::CallbackServerContext& context)
@@ -60,7 +60,7 @@ class Stream final : public ReflectionReactor, public OpenStream {
   }
 
  private:
-  // Makes the answer to what was read.
+  // Makes the answer to the message that was read.
   grpc::Status Answer() {
     if (incoming_.Length() > kMaxReflectionRequestBytes) {
       return grpc::Status(
@@ -91,8 +91,8 @@ class Stream final : public ReflectionReactor, public OpenStream {
   const std::vector<std::string>& services_;
   OpenStreams& streams_;
   grpc::CallbackServerContext& context_;
-  grpc::ByteBuffer incoming_;  // the read's, while one is under way
-  grpc::ByteBuffer outgoing_;  // the write's
+  grpc::ByteBuffer incoming_;  // used by the read that is under way
+  grpc::ByteBuffer outgoing_;  // used by the write that is under way
   absl::Mutex mutex_;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
@@ -103,7 +103,6 @@ class Stream final : public ReflectionReactor, public OpenStream {
 
 ReflectionReactor* NewReflectionStream(const std::vector<std::string>& services, OpenStreams& streams,
                                        grpc::CallbackServerContext& context) {
-  // Without memory for it gRPC answers UNIMPLEMENTED: a stream has nothing else to end with.
   Stream* stream = nullptr;
   const absl::Status made = memory::CatchNoMemoryIn([&] { stream = new Stream(services, streams, context); });
   return made.ok() ? stream : nullptr;

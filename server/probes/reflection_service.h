@@ -1,4 +1,4 @@
-// grpc.reflection.v1.ServerReflection, and the same as v1alpha.
+// grpc.reflection.v1.ServerReflection and v1alpha.
 #pragma once
 
 #include <string>
@@ -14,16 +14,17 @@ namespace attnd::server {
 
 using ReflectionReactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
-// Largest request, in bytes: a response repeats it.
+// Largest request, in bytes. It is bounded because the response repeats it.
 inline constexpr std::size_t kMaxReflectionRequestBytes = 64 << 10;
 
-// A stream of requests, each answered in turn; it holds no thread while it is idle. It ends with UNAVAILABLE when the
-// server stops, with RESOURCE_EXHAUSTED for a request that is too large and with INVALID_ARGUMENT for one that is not a
-// ServerReflectionRequest. Borrows both.
+// A stream of requests, answered in order; holds no thread while it is idle. It ends with UNAVAILABLE when the server
+// stops, with RESOURCE_EXHAUSTED for a request that is too large, and with INVALID_ARGUMENT for a malformed one.
+// Borrows `services` and `streams`. Returns null if there is no memory, to which gRPC answers UNIMPLEMENTED.
 ReflectionReactor* NewReflectionStream(const std::vector<std::string>& services, OpenStreams& streams,
                                        grpc::CallbackServerContext& context);
 
-// The service of one version: the messages of both have the same bytes. Thread-safe. Borrows both.
+// The service of one version; the messages of both versions have the same wire format. Thread-safe. Borrows `services`
+// and `streams`.
 template <typename Service>
 class ReflectionService final
     : public Service::template WithRawCallbackMethod_ServerReflectionInfo<typename Service::Service> {

@@ -1,4 +1,5 @@
-// Memory for calls, from the ledger: what finds no room is refused at once instead of all calls suffering.
+// Reserves memory for calls in the ledger. A call for which there is no room is refused at once, so that the others do
+// not suffer.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +11,10 @@
 
 namespace attnd::server {
 
-// The ticket of `bytes` >= 0 for the peer of `account`, whose request holds `beside` already. Errors:
-// RESOURCE_EXHAUSTED blaming `field` ("request") and naming the bound that was met: what one peer can ever have, all
-// that is in flight, or the peer's share of it. Where waiting helps, which it does for the latter two, the error says
-// when to come back (SetRetryDelay).
+// Reserves `bytes` >= 0 for the peer of `account`, whose request already holds `beside` bytes. Errors:
+// RESOURCE_EXHAUSTED blaming `field` and naming the bound that was exceeded: the most that one peer can ever have, the
+// total in flight, or the peer's share. For the latter two waiting can help, and the error has a retry delay
+// (SetRetryDelay).
 absl::StatusOr<memory::Ticket> Admit(memory::Ledger& ledger, std::shared_ptr<memory::Account> account,
                                      std::int64_t bytes, std::int64_t beside = 0, absl::string_view field = "request");
 

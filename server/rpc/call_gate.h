@@ -1,4 +1,4 @@
-// Counts the calls in flight, and closes for good when the server stops.
+// Counts the calls in flight; refuses new ones once the server stops.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +12,16 @@ namespace attnd::server {
 // Thread-safe.
 class CallGate {
  public:
-  // False once closed: the call is to be refused with UNAVAILABLE. Otherwise Leave must follow when it is over.
+  // Counts a call, and returns true; the caller must call Leave when the call is over. Returns false once closed:
+  // refuse the call with UNAVAILABLE.
   [[nodiscard]] bool Enter();
-  // For more of a call that has begun (a piece of a stream), also once closed. Leave must follow.
+  // Counts a piece of a stream that has begun, even if closed. The caller must call Leave.
   void EnterMore();
   void Leave();
 
   std::int64_t inside() const;
 
-  // Lets nobody in from now on.
+  // From now on Enter returns false.
   void Close();
 
  private:
@@ -29,7 +30,7 @@ class CallGate {
   std::int64_t inside_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// A way through the gate that has been entered, left when this goes.
+// A call counted by the gate; calls Leave when it is destroyed.
 struct LeaveGate {
   void operator()(CallGate* gate) const { gate->Leave(); }
 };

@@ -1,4 +1,4 @@
-// Counts of what the server ended by itself. GetServerInfo shows them.
+// Counts of calls that the server ended. GetServerInfo reports them.
 #pragma once
 
 #include <atomic>
@@ -6,9 +6,9 @@
 
 namespace attnd::server {
 
-// Since the start. Thread-safe. Relaxed order: each is a count of its own.
+// Since the server's start. Thread-safe. Relaxed order suffices, because the counts are independent.
 struct Counters {
-  std::atomic<std::int64_t> stalled_writes{0};  // calls ended because a result was not taken in time
+  std::atomic<std::int64_t> stalled_writes{0};  // calls ended because their caller did not read a result in time
   std::atomic<std::int64_t> stalled_reads{0};   // calls ended because their message did not arrive in time
 };
 

@@ -13,14 +13,14 @@ std::chrono::steady_clock::time_point SteadyDeadline(gpr_timespec deadline) {
   deadline = gpr_convert_clock_type(deadline, GPR_CLOCK_MONOTONIC);
   if (gpr_time_cmp(deadline, gpr_inf_future(GPR_CLOCK_MONOTONIC)) == 0) return steady_clock::time_point::max();
   const gpr_timespec left = gpr_time_sub(deadline, gpr_now(GPR_CLOCK_MONOTONIC));
-  // A time beyond the clock's range, which ends in 292 years, is none.
+  // A deadline beyond the clock's range, which ends after 292 years, counts as none.
   constexpr std::chrono::seconds kFar = std::chrono::hours(24 * 365 * 100);
   if (std::chrono::seconds(left.tv_sec) > kFar) return steady_clock::time_point::max();
   return steady_clock::now() + std::chrono::seconds(left.tv_sec) + std::chrono::nanoseconds(left.tv_nsec);
 }
 
 absl::StatusOr<absl::Duration> CheckedDuration(absl::string_view field, const google::protobuf::Duration& duration) {
-  // As google.protobuf.Duration has it: ten thousand years.
+  // The range of google.protobuf.Duration: ten thousand years.
   constexpr std::int64_t kMaxSeconds = 315'576'000'000;
   constexpr std::int32_t kMaxNanos = 999'999'999;
   const std::int64_t seconds = duration.seconds();

@@ -1,4 +1,4 @@
-// When a call is to be over.
+// Deadlines of calls.
 #pragma once
 
 #include <chrono>
@@ -11,16 +11,17 @@
 
 namespace attnd::server {
 
-// `deadline` (a context's raw_deadline()) by the steady clock; max() if the call has none. gRPC takes a call's
-// remaining time at its arrival and keeps the end by its own monotonic clock. Its deadline() adds the time of day to
-// what is left, and what is made from that moves when the clock is set.
+// Converts `deadline` (a context's raw_deadline()) to the steady clock; max() if the call has none. gRPC stores the end
+// of a call's remaining time by its own monotonic clock. The context's deadline() adds the remaining time to the time
+// of day, so a deadline made from it moves when the clock is set.
 std::chrono::steady_clock::time_point SteadyDeadline(gpr_timespec deadline);
 
-// The same as Abseil's. Errors: INVALID_ARGUMENT, blaming `field`, for less than no time or what is no duration.
+// Converts a duration to Abseil's. Errors: INVALID_ARGUMENT, blaming `field`, if it is negative or not a valid
+// duration.
 absl::StatusOr<absl::Duration> CheckedDuration(absl::string_view field, const google::protobuf::Duration& duration);
 
-// Now and `timeout` later; max() where that is later than the clock's end. Errors: INVALID_ARGUMENT, blaming "timeout",
-// for less than no time or what is no duration.
+// Returns now plus `timeout`, or max() if that is more than 100 years away. Errors: INVALID_ARGUMENT, blaming
+// "timeout", if it is negative or not a valid duration.
 absl::StatusOr<std::chrono::steady_clock::time_point> DeadlineAfter(const google::protobuf::Duration& timeout);
 
 }  // namespace attnd::server

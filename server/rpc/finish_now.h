@@ -1,4 +1,4 @@
-// Ending a unary call in its handler.
+// Finishes a unary call in its handler.
 #pragma once
 
 #include <utility>
@@ -9,7 +9,7 @@
 
 namespace attnd::server {
 
-// The reactor of a call that has ended: gRPC's own, which costs no change of threads. Once for each call.
+// Finishes the call and returns its reactor: gRPC's default one, which needs no switch of threads. Once per call.
 inline grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext& context, grpc::Status status) {
   grpc::ServerUnaryReactor* const reactor = context.DefaultReactor();
   reactor->Finish(std::move(status));

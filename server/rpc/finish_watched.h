@@ -1,4 +1,4 @@
-// Ending a unary call in its handler, with a result that is to be taken in time.
+// Finishes a unary call in its handler, and watches that the caller reads the result in time.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@
 
 namespace attnd::server {
 
-// The reactor of a call that has ended and whose answer has `bytes`. Like gRPC's own (FinishNow) it costs no change of
-// threads: what it does when the call is over is done at once by whatever thread sees that. Borrows the watch. Never
-// throws: without memory for the reactor the call is not watched.
+// Finishes a call whose answer has `bytes`, and returns its reactor. Like gRPC's default one (FinishNow) it needs no
+// switch of threads: OnDone runs on the thread that sees the call end. Borrows the watch. Never throws: if there is no
+// memory for the reactor, the call is not watched.
 inline grpc::ServerUnaryReactor* FinishWatched(grpc::CallbackServerContext& context, StallWatch& stalls,
                                                std::int64_t bytes, grpc::Status status) {
   class Reactor final : public grpc::ServerUnaryReactor {

@@ -1,4 +1,4 @@
-// A message whose memory may run out.
+// A message that survives a lack of memory.
 #pragma once
 
 #include <array>
@@ -8,10 +8,10 @@
 
 namespace attnd::server {
 
-// A Message on an arena of its own. protobuf's messages do not survive an allocation within them that throws: a oneof
-// or a list may be left with an element that was never made, which the message's destructor then destroys, and a copy
-// that is not finished loses what it has. On an arena no destructor runs, and what was made goes with the arena. As
-// thread-safe as the message.
+// A Message on its own arena. A protobuf message does not survive an allocation in it that throws: a oneof or a list
+// may be left with an element that was never constructed, which the message's destructor then destroys, and an
+// unfinished copy leaks. On an arena no destructor runs, and everything is freed with the arena. As thread-safe as the
+// message.
 template <typename Message>
 class OnArena {
  public:
@@ -25,7 +25,7 @@ class OnArena {
   Message* operator->() { return &message_; }
   const Message* operator->() const { return &message_; }
 
-  // Of the arena, in bytes: never less than the message has in use.
+  // Size of the arena in bytes: at least what the message uses.
   std::size_t allocated_bytes() const { return arena_.SpaceAllocated(); }
 
  private:

@@ -18,7 +18,7 @@
 namespace attnd::server {
 namespace {
 
-constexpr int kMappedBits = 96;  // before the IPv4 address that IPv6 has mapped
+constexpr int kMappedBits = 96;  // before the IPv4 address in an IPv4-mapped IPv6 address
 constexpr absl::string_view kMappedPrefix = "::ffff:";
 
 std::optional<std::array<std::uint8_t, 16>> ParseHost(absl::string_view host) {
@@ -30,14 +30,14 @@ std::optional<std::array<std::uint8_t, 16>> ParseHost(absl::string_view host) {
   return std::nullopt;
 }
 
-// "a:1", "[b]:1", "[b]" and "b" without port and brackets; gRPC may escape the brackets.
+// Strips port and brackets from "a:1", "[b]:1", "[b]" or "b"; gRPC may escape the brackets.
 absl::string_view HostOf(absl::string_view address) {
   for (const auto& [open, close] : {std::pair<absl::string_view, absl::string_view>{"[", "]"}, {"%5B", "%5D"}}) {
     if (!absl::ConsumePrefix(&address, open)) continue;
     return address.substr(0, address.rfind(close));
   }
   const std::size_t colon = address.rfind(':');
-  // Several colons are those of an IPv6 address without brackets, which has no port.
+  // More than one colon: an IPv6 address without brackets, and so without a port.
   return colon == absl::string_view::npos || address.find(':') != colon ? address : address.substr(0, colon);
 }
 
@@ -92,7 +92,7 @@ std::string ForwardedPeer(absl::string_view forwarded, const std::vector<Address
     const std::optional<std::array<std::uint8_t, 16>> address = ParseHost(host);
     if (!address.has_value()) return "";
     if (AnyContains(proxies, host)) continue;
-    // One spelling for each address: what comes from outside could write one in many ways.
+    // Normalize: the sender could write one address in many ways.
     char text[INET6_ADDRSTRLEN] = {};
     inet_ntop(AF_INET6, address->data(), text, sizeof(text));
     return WithoutMapping(text);
@@ -103,7 +103,7 @@ std::string ForwardedPeer(absl::string_view forwarded, const std::vector<Address
 std::string Peers::NameOf(const grpc::ServerContextBase& context) const {
   std::string name = PeerName(context.peer());
   if (!proxies_.empty() && AnyContains(proxies_, name)) {
-    // Of several headers the last one is the last proxy's.
+    // If there are several headers, the last one is the last proxy's.
     const auto [begin, end] = context.client_metadata().equal_range("x-forwarded-for");
     std::string forwarded;
     for (auto header = begin; header != end; ++header) {

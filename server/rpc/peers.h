@@ -1,4 +1,4 @@
-// Who calls: the peer whose share of the memory a gRPC call takes from.
+// The peer of a gRPC call: whose share of the memory the call uses.
 #pragma once
 
 #include <array>
@@ -20,8 +20,8 @@ class AddressRange {
   // Errors: INVALID_ARGUMENT. Bits beyond the prefix are ignored.
   static absl::StatusOr<AddressRange> Parse(absl::string_view text);
 
-  // Whether `host`, an address without a port, is one of them; an IPv4 address that IPv6 has mapped ("::ffff:10.0.0.1")
-  // is that IPv4 address.
+  // Whether `host`, an address without a port, is in the range. An IPv4-mapped IPv6 address ("::ffff:10.0.0.1") counts
+  // as the IPv4 address.
   bool Contains(absl::string_view host) const;
 
  private:
@@ -31,16 +31,16 @@ class AddressRange {
   int prefix_;  // bits of `address_` that count
 };
 
-// The peer at the other end as gRPC writes it (context.peer()): the address without its port, an IPv4 address that IPv6
-// has mapped as that IPv4 address, "unix" for every Unix socket, and anything else as it is.
+// Name of the peer that gRPC calls `grpc_peer` (context.peer()): the address without its port, an IPv4-mapped IPv6
+// address as the IPv4 address, "unix" for every Unix socket, and anything else unchanged.
 std::string PeerName(absl::string_view grpc_peer);
 
-// The caller that `forwarded` ("x-forwarded-for": addresses, each written by the proxy that it reached) names: the last
-// one that is no trusted proxy; empty if there is none, or it is no address.
+// The peer that the header x-forwarded-for names. `forwarded` is a list of addresses, each appended by the proxy that
+// saw it. Returns the last one that is not a trusted proxy; empty if there is none, or if it is not an address.
 std::string ForwardedPeer(absl::string_view forwarded, const std::vector<AddressRange>& proxies);
 
-// The accounts of gRPC's callers. A caller is the TCP address at the other end of its connection. Behind a proxy that
-// is trusted it is the address that the proxy names. On Unix sockets all are one. Thread-safe; borrows the ledger.
+// The accounts of gRPC's peers. A peer is the TCP address at the other end of the connection, or, behind a trusted
+// proxy, the address that the proxy names. All callers on Unix sockets are one peer. Thread-safe; borrows the ledger.
 class Peers {
  public:
   explicit Peers(memory::Ledger& ledger, std::vector<AddressRange> proxies = {})
@@ -49,8 +49,8 @@ class Peers {
   std::shared_ptr<memory::Account> AccountOf(const grpc::ServerContextBase& context) const {
     return ledger_.AccountOf(NameOf(context));
   }
-  // The account of what the caller's sessions hold: apart from that of its calls, so that a session which holds much
-  // does not keep its own steps from what they need.
+  // The account of what the peer's sessions reserve. It is separate from that of the peer's calls, so that a session
+  // that holds much memory does not leave too little for its own steps.
   std::shared_ptr<memory::Account> SessionAccountOf(const grpc::ServerContextBase& context) const {
     return ledger_.AccountOf("sessions of " + NameOf(context));
   }

@@ -1,4 +1,4 @@
-// Abseil's times as protobuf's.
+// Converts Abseil's times to protobuf's.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace attnd::server {
 
-// `duration` finite.
+// `duration` must be finite.
 inline google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration proto;
   proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
@@ -17,7 +17,7 @@ inline google::protobuf::Duration ToProto(absl::Duration duration) {
   return proto;
 }
 
-// `time` finite and after 1970.
+// `time` must be finite and not before 1970.
 inline google::protobuf::Timestamp ToProto(absl::Time time) {
   const google::protobuf::Duration since = ToProto(time - absl::UnixEpoch());
   google::protobuf::Timestamp proto;

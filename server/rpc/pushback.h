@@ -1,4 +1,4 @@
-// When a refused call may come back, for callers whose gRPC repeats calls by itself.
+// Tells clients with a gRPC retry policy when to repeat a refused call.
 #pragma once
 
 #include <optional>
@@ -13,9 +13,9 @@
 
 namespace attnd::server {
 
-// Adds the trailer grpc-retry-pushback-ms to a call that ends with an error that says when to come back (RetryDelayOf):
-// a retry policy goes by it (gRFC A6, "Pushback"); and the one that tells clients to ask before they send. Before
-// Finish. Never throws: without memory there is none.
+// If `status` has a retry delay (RetryDelayOf), adds two trailers to the call: grpc-retry-pushback-ms, which a retry
+// policy follows (gRFC A6, "Pushback"), and kAskTrailer, which tells clients to ask before they send. Call it before
+// Finish. Never throws: if there is no memory, the trailers are left out.
 inline void AddPushback(grpc::CallbackServerContext& context, const absl::Status& status) {
   if (status.ok()) return;
   static_cast<void>(memory::CatchNoMemoryIn([&] {

@@ -1,4 +1,4 @@
-// A stream that ends with an error before it has begun.
+// Refuses streams: ends them with an error before they begin.
 #pragma once
 
 #include <array>
@@ -13,10 +13,10 @@
 
 namespace attnd::server {
 
-// Makes reactors that end their streams. gRPC has one of its own for unary calls alone, and takes a stream without a
-// reactor for a method that does not exist. Some are kept for when there is no memory for another: each is in use until
-// gRPC has sent its status, which can be after the caller's next call. `Reactor` is a server's reactor of gRPC.
-// Thread-safe; outlives its reactors.
+// Makes reactors that end their streams at once. gRPC has a default reactor only for unary calls, and answers
+// UNIMPLEMENTED to a stream without a reactor. Spare reactors are kept for when there is no memory for a new one; each
+// is in use until gRPC has sent its status, which may be after the caller's next call. `Reactor` is a gRPC server
+// reactor. Thread-safe; must outlive its reactors.
 template <typename Reactor>
 class RefusedStreams {
  public:
@@ -31,7 +31,7 @@ class RefusedStreams {
   RefusedStreams(const RefusedStreams&) = delete;
   RefusedStreams& operator=(const RefusedStreams&) = delete;
 
-  // Never throws. Null, with which gRPC answers UNIMPLEMENTED, where there is no memory and all spare ones are in use.
+  // Never throws. Returns null, to which gRPC answers UNIMPLEMENTED, if there is no memory and all spares are in use.
   Reactor* Refuse(grpc::Status status) {
     Refused* refused = new (std::nothrow) Refused(*this);
     for (std::size_t i = 0; refused == nullptr && i < kSpares; ++i) refused = spares_[i].exchange(nullptr);
@@ -45,7 +45,7 @@ class RefusedStreams {
     explicit Refused(RefusedStreams& owner) : owner_(owner) {}
     void OnDone() override {
       RefusedStreams& owner = owner_;
-      // As new: a reactor serves one call.
+      // Reconstruct it in place, because a reactor serves only one call.
       this->~Refused();
       auto* const unused = new (static_cast<void*>(this)) Refused(owner);
       for (std::atomic<Refused*>& spare : owner.spares_) {

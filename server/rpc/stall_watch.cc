@@ -12,7 +12,7 @@ namespace {
 
 constexpr absl::Duration kShortestLook = absl::Milliseconds(5);
 constexpr absl::Duration kLongestLook = absl::Seconds(1);
-// Longer than anybody waits, and within the clock's range.
+// Counts as infinite, and is within the clock's range.
 constexpr absl::Duration kYears = absl::Hours(24 * 365 * 100);
 constexpr std::chrono::seconds kBetweenLines(1);
 
@@ -20,7 +20,7 @@ struct Free {
   void operator()(char* text) const { gpr_free(text); }
 };
 
-// Spreads threads over the shards.
+// A number for this thread, which spreads threads over the shards.
 std::size_t ThisThread(std::atomic<std::size_t>& next) {
   thread_local const std::size_t number = next.fetch_add(1, std::memory_order_relaxed);
   return number;
@@ -84,7 +84,7 @@ std::vector<StallWatch::Stalled> StallWatch::Take(absl::FunctionRef<bool(const T
       Transfer* const next = transfer->next;
       if (stalled(*transfer)) {
         taken.push_back({transfer->call, transfer->is_read, transfer->bytes});
-        grpc_call_ref(transfer->call);  // its owner may end it as soon as the lock is free
+        grpc_call_ref(transfer->call);  // its owner may end it as soon as the lock is released
         Unlink(*transfer);
       }
       transfer = next;

@@ -1,4 +1,4 @@
-// Ends calls whose callers do not take their results, or do not send what they have begun.
+// Ends calls whose callers do not read their results, or do not finish sending their messages.
 #pragma once
 
 #include <array>
@@ -20,27 +20,26 @@
 
 namespace attnd::server {
 
-// How long a message may take: `patience` and a second more for each `bytes_per_second` of it.
+// How long a message may take: `patience` plus a second for every `bytes_per_second` bytes.
 struct StallLimit {
-  absl::Duration patience = absl::InfiniteDuration();  // infinite: as long as it likes
+  absl::Duration patience = absl::InfiniteDuration();  // infinite: no limit
   std::int64_t bytes_per_second = 64 << 10;            // >= 1
 };
 
-// gRPC tells a writer when its message has passed the caller's flow control, and a reader when its message is whole,
-// and never how far it has come. So whoever writes or reads tells this when it begins and when gRPC is done with it,
-// and a thread looks at what has been under way for too long. That call is cancelled: gRPC then ends its reads and
-// writes, and its reactor gives back all that it holds. The end comes a quarter of `patience` late at most, but no more
-// than a second and a few milliseconds.
+// gRPC tells a writer when its message has passed the caller's flow control, and a reader when its message is complete,
+// but never how far a message has come. So a call reports to the watch when a write or read begins and ends, and a
+// thread cancels calls whose write or read takes too long: gRPC then ends their reads and writes, and their reactors
+// free what they hold. A call is cancelled late by at most a quarter of `patience`, and by at most about a second.
 //
-// Thread-safe. Cheap, since small calls come here too: beginning and ending take a lock each that hardly anybody else
-// wants, and a look at the clock.
+// Thread-safe. Cheap enough for small calls: Begin and End each take a lock that is rarely contended, and Begin reads
+// the clock.
 class StallWatch {
  public:
   using Clock = std::chrono::steady_clock;
-  // Gets a line for the log, at most once a second. Runs on the thread of the watch.
+  // Receives a line for the log, at most once a second. Runs on the watch's thread.
   using Log = std::function<void(const std::string&)>;
 
-  // One call's write or read, if one is under way. Its owner keeps it in place and ends what it has begun.
+  // A call's write or read, if one is under way. Its owner must not move it, and must End what it has begun.
   class Transfer {
    public:
     Transfer() = default;
@@ -49,7 +48,7 @@ class StallWatch {
 
    private:
     friend class StallWatch;
-    StallWatch* watch = nullptr;  // in one of whose lists this is
+    StallWatch* watch = nullptr;  // whose lists contain this; null: none
     std::size_t shard = 0;
     Transfer* previous = nullptr;
     Transfer* next = nullptr;
@@ -59,25 +58,25 @@ class StallWatch {
     Clock::time_point begun, due;
   };
 
-  // Borrows `counters`. Without patience there is no thread, and nothing is watched.
+  // Borrows `counters`. With infinite patience there is no thread, and nothing is watched.
   StallWatch(const StallLimit& limit, Counters& counters, Log log);
-  // Nothing may be under way.
+  // No transfer may be under way.
   ~StallWatch();
   StallWatch(const StallWatch&) = delete;
   StallWatch& operator=(const StallWatch&) = delete;
 
-  // `call` begins to write `bytes`. It must live until End. `transfer` is not under way.
+  // `call` begins to write `bytes`. It must live until End. `transfer` must not be under way.
   void Begin(Transfer& transfer, grpc_call* call, std::int64_t bytes) { Begin(transfer, call, bytes, false); }
-  // The same for a read, of a message that has `most_bytes` at most.
+  // The same for reading a message of at most `most_bytes`.
   void BeginRead(Transfer& transfer, grpc_call* call, std::int64_t most_bytes) {
     Begin(transfer, call, most_bytes, true);
   }
-  // The write or read is over, or the call is. Nothing happens if it was not under way, or has been ended as stalled.
-  // After this the watch knows nothing of the call.
+  // The write, the read or the whole call is over. Does nothing if `transfer` was not under way, or was ended as
+  // stalled. Afterwards the watch does not use the call.
   void End(Transfer& transfer);
 
-  // For a server that stops: ends the calls whose reads have begun before `then`, with UNAVAILABLE. They were not begun
-  // themselves.
+  // For a stopping server: ends the calls whose reads began before `then` with UNAVAILABLE. These calls have not begun,
+  // so they may be sent elsewhere.
   void EndReads(Clock::time_point then);
 
   bool watches() const { return watches_; }
@@ -85,7 +84,7 @@ class StallWatch {
  private:
   struct alignas(64) Shard {
     absl::Mutex mutex;
-    Transfer first ABSL_GUARDED_BY(mutex);  // before the first of the list
+    Transfer first ABSL_GUARDED_BY(mutex);  // sentinel before the list's first element
   };
   struct Stalled {
     grpc_call* call = nullptr;  // with a reference
@@ -95,7 +94,7 @@ class StallWatch {
 
   void Begin(Transfer& transfer, grpc_call* call, std::int64_t bytes, bool is_read);
   void Run();
-  // Those that `stalled` picks out.
+  // Removes the transfers for which `stalled` returns true, and returns them.
   std::vector<Stalled> Take(absl::FunctionRef<bool(const Transfer&)> stalled);
   void Cancel(const Stalled& stalled);
   Clock::duration Allowed(std::int64_t bytes) const;
@@ -107,7 +106,7 @@ class StallWatch {
   Counters& counters_;
   const Log log_;
   std::atomic<std::size_t> next_shard_{0};
-  // Of the thread.
+  // Used by the thread only.
   Clock::time_point next_line_;
   std::int64_t unsaid_ = 0;
 

@@ -24,12 +24,12 @@ namespace {
 constexpr char kErrorDetailUrl[] = "type.googleapis.com/attnd.v1.ErrorDetail";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
-// Payload of a status: when to come back, in nanoseconds.
+// Payload of a status: the retry delay, in nanoseconds.
 constexpr char kRetryDelayUrl[] = "attnd/retry_delay";
 
-// HTTP/2 headers carry message and details: short enough to fit beside others in the customary 8 KiB.
+// HTTP/2 headers carry message and details, so these must fit the usual 8 KiB together with other headers.
 constexpr std::size_t kMaxMessageBytes = 2000;
-// A longer one stands in the details only beside a field at fault: both together would not fit.
+// Details repeat a longer message only if there is a field at fault: twice it might not fit.
 constexpr std::size_t kMaxRepeatedBytes = 500;
 
 std::string AnyOf(const char* url, const std::string& value) {
@@ -39,10 +39,10 @@ std::string AnyOf(const char* url, const std::string& value) {
   return any.SerializeAsString();
 }
 
-// A CodedOutputStream writes once more when it goes, and must not fail then: `bytes` has room before it comes.
+// A CodedOutputStream writes once more in its destructor and must not fail there, so `bytes` is reserved beforehand.
 constexpr std::size_t kTagsAndLengths = 64;
 
-// google.rpc.RetryInfo {google.protobuf.Duration retry_delay = 1}, which Debian's protobuf does not ship either.
+// google.rpc.RetryInfo {google.protobuf.Duration retry_delay = 1}, which Debian's protobuf does not ship.
 std::string RetryInfo(absl::Duration delay) {
   const std::string duration = ToProto(delay).SerializeAsString();
   std::string bytes;
@@ -115,7 +115,7 @@ grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   grpc::Status shown;
   if (memory::CatchNoMemoryIn([&] { shown = WithDetails(status); }).ok()) return shown;
-  // Short enough to lie in the string itself.
+  // Short enough to be stored in the string object itself.
   return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "out of memory");
 }
 

@@ -1,4 +1,4 @@
-// Early return of errors.
+// Macros that return early on errors.
 #pragma once
 
 #include <utility>

@@ -8,7 +8,7 @@
 namespace attnd::server {
 namespace {
 
-// Descriptors of the server itself: sockets that listen, gRPC's and the allocator's, files of models.
+// Descriptors of the server itself: listening sockets, those of gRPC and the allocator, model files.
 constexpr std::int64_t kOwnDescriptors = 32;
 
 }  // namespace

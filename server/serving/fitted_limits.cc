@@ -8,16 +8,17 @@
 namespace attnd::server {
 namespace {
 
-// Below this a server is of little use; one that may have less than twice as much is warned of by MemorySetting.
+// Lower bound of max_inflight_bytes and max_shared_bytes: with less, a server is of little use. MemorySetting warns if
+// the process may have less than twice this.
 constexpr std::int64_t kLeastInflight = std::int64_t{32} << 20;
-// Whole mebibytes, so that flags and logs are readable.
+// Limits are rounded down to whole MiB, so that flags and logs are readable.
 constexpr std::int64_t kStep = std::int64_t{1} << 20;
 
 // Scratch memory of a thread that computes, at the largest head_dim.
 constexpr std::int64_t kThreadBytes = std::int64_t{4} << 20;
-// The embedded models, and some hundred of T5's sizes.
+// Enough for the embedded models and about a hundred models as large as T5's.
 constexpr std::int64_t kLeastModels = std::int64_t{16} << 20;
-// A connection that is quiet; and how many a server has room for in any case.
+// Memory of an idle connection, and how many connections the memory limit always allows.
 constexpr std::int64_t kConnectionBytes = std::int64_t{24} << 10;
 constexpr std::int64_t kLeastConnections = 256;
 
@@ -41,7 +42,7 @@ Limits FittedLimits(const Options& options, int threads, const AllowedMemory& al
   fit(limits.max_model_bytes, limits.max_total_model_bytes, kMost.max_model_bytes);
   const std::int64_t half = std::max<std::int64_t>(0, left - limits.max_total_model_bytes) / 2;
   fit(limits.max_inflight_bytes, std::max(half, kLeastInflight), kMost.max_inflight_bytes);
-  // Without shares all of it can be one peer's, and the rule keeps the same distance.
+  // The same with --nopeer_shares, although one peer can then have all of it.
   const std::int64_t eighth = std::max<std::int64_t>(1, limits.max_inflight_bytes / 8);
   fit(limits.max_request_bytes, eighth, kMost.max_request_bytes);
   fit(limits.max_result_bytes, eighth, kMost.max_result_bytes);

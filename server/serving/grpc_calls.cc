@@ -12,7 +12,7 @@
 namespace attnd::server {
 namespace {
 
-// The numbers that stand, in quotes, behind every `"name":`: the largest.
+// The largest of the numbers that follow `name` in `json`.
 std::int64_t LargestOf(absl::string_view name, absl::string_view json) {
   std::int64_t largest = 0;
   std::size_t at = 0;
@@ -45,7 +45,7 @@ GrpcCalls CallsInChannelz(absl::string_view json) {
 std::int64_t NewestGrpcServer() {
   std::int64_t newest = 0;
   while (true) {
-    // A page of them, from this name on.
+    // A page of servers, from this id on.
     const std::unique_ptr<char, Free> json(grpc_channelz_get_servers(newest + 1));
     const std::int64_t last = json == nullptr ? 0 : LargestOf("\"serverId\"", json.get());
     if (last <= newest) return newest;

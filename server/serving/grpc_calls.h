@@ -1,4 +1,4 @@
-// What gRPC counts of a server's calls, those that no service has seen among them.
+// gRPC's counts of a server's calls, including calls that no service has seen.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,17 @@
 namespace attnd::server {
 
 struct GrpcCalls {
-  std::int64_t begun = 0;  // arrived
-  std::int64_t ended = 0;  // answers sent, or cancelled; never counted for a call that reached no service
+  std::int64_t begun = 0;  // calls that arrived
+  std::int64_t ended = 0;  // calls answered or cancelled; does not count calls that reached no service
 };
 
-// channelz's name for the gRPC server of this process that was made last; 0 if there is none.
+// The channelz id of the gRPC server that this process created last; 0 if there is none.
 std::int64_t NewestGrpcServer();
 
-// Of that server. None where channelz is off. Thread-safe.
+// The counts of that server; 0 if channelz is off. Thread-safe.
 GrpcCalls CountGrpcCalls(std::int64_t grpc_server);
 
-// What channelz's JSON says of one server.
+// Reads the counts from channelz's JSON of one server.
 GrpcCalls CallsInChannelz(absl::string_view json);
 
 }  // namespace attnd::server

@@ -1,4 +1,4 @@
-// What holds for every connection of the gRPC server, whatever the services.
+// Settings of the gRPC server and its connections, independent of the services.
 #pragma once
 
 #include "attnd/v1/server.pb.h"
@@ -7,11 +7,11 @@
 
 namespace attnd::server {
 
-// Message sizes, compression, read sizes, calls at once, keepalive and age. `options` are checked, and
-// their limits fitted.
+// Sets message sizes, compression, read sizes, concurrent calls, keepalive and age. `options` must be checked, and
+// their limits fitted (fitted_limits.h).
 void Configure(const Options& options, grpc::ServerBuilder& builder);
 
-// What GetServerInfo says of them.
+// The setting "grpc_read_bytes" of GetServerInfo.
 v1::Setting ReadBytesSetting();
 
 }  // namespace attnd::server

@@ -1,4 +1,4 @@
-// ServerService: facts about this server.
+// ServerService: information about this server.
 #pragma once
 
 #include <functional>
@@ -16,11 +16,11 @@ namespace attnd::server {
 
 using InfoServiceBase = v1::ServerService::WithRawCallbackMethod_GetServerInfo<v1::ServerService::Service>;
 
-// Answers with facts that do not change while a server runs, and with what is in use now, on gRPC's thread: it waits
-// for nothing. Thread-safe.
+// Answers with the constant information about a running server and with what is in use now. Runs on gRPC's thread,
+// without waiting. Thread-safe.
 class InfoService final : public InfoServiceBase {
  public:
-  // Adds to an answer what is in use. Thread-safe; must not wait.
+  // Adds to an answer what is in use now. Thread-safe; must not wait.
   using AddUse = std::function<void(v1::GetServerInfoResponse&)>;
 
   explicit InfoService(v1::GetServerInfoResponse info, AddUse add_use = nullptr)
@@ -30,7 +30,7 @@ class InfoService final : public InfoServiceBase {
                                           grpc::ByteBuffer* response) override {
     grpc::Status status;
     const absl::Status answered = memory::CatchNoMemoryIn([&] {
-      grpc::ByteBuffer bytes = *request;  // parsing takes its own reference away
+      grpc::ByteBuffer bytes = *request;  // parsing clears its buffer
       v1::GetServerInfoRequest parsed;
       bool own = false;
       status = grpc::SerializationTraits<v1::GetServerInfoRequest>::Deserialize(&bytes, &parsed);
@@ -43,7 +43,7 @@ class InfoService final : public InfoServiceBase {
     return FinishNow(*context, answered.ok() ? std::move(status) : ToGrpc(answered));
   }
 
-  // The facts that do not change.
+  // The constant information.
   const v1::GetServerInfoResponse& info() const { return info_; }
 
  private:

@@ -17,7 +17,8 @@ namespace {
 
 std::string Said(std::int64_t bytes) { return AbslUnparseFlag(ByteSize{bytes}); }
 
-// What the limits allow and the ledger can never give: a request, or a result, that takes more than one peer can have.
+// Describes the limits that can never be reached: a largest request or result that is more than one peer can have.
+// Empty if there are none.
 std::string NeverAdmitted(const Options& options) {
   const Limits& limits = options.limits;
   const std::int64_t most = options.peer_shares ? limits.max_inflight_bytes / 2 : limits.max_inflight_bytes;

@@ -1,4 +1,4 @@
-// Whether the server's limits fit into the memory that it may have.
+// Reports whether the server's limits fit into the memory that it may have.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +9,22 @@
 
 namespace attnd::server {
 
-// The most memory that a process may have, and what says so.
+// The most memory that a process may have, and what sets this limit.
 struct AllowedMemory {
   std::int64_t bytes = 0;
   std::string source;  // "the cgroup's limit", "the machine's memory"
 };
 
-// What a server without calls takes: code, threads, buffers, the embedded models.
+// The memory of a server without calls: code, threads, buffers, the embedded models.
 inline constexpr std::int64_t kIdleBytes = std::int64_t{32} << 20;
 
-// Of this process: the cgroup's limit, or the machine's memory if that is less.
+// For this process: the cgroup's limit, or the machine's memory if that is less.
 AllowedMemory AllowedToThisProcess();
 
-// "memory", in force if each limit of bytes in flight, of models, or shared, and what the server takes without calls,
-// fits into `allowed`, and one peer can have as much in flight as the largest request is allowed to take. A server that
-// takes more is killed by the kernel. The limits of `options` are fitted (fitted_limits.h).
+// The setting "memory". It is in force if each limit (bytes in flight, request, result, models, shared memory) fits
+// into `allowed` together with kIdleBytes, and if one peer can have as much in flight as the largest request and the
+// largest result. Otherwise the operating system may kill the server, or such requests are always refused. The limits
+// of `options` must be fitted (fitted_limits.h).
 v1::Setting MemorySetting(const Options& options, const AllowedMemory& allowed);
 
 }  // namespace attnd::server

@@ -1,4 +1,4 @@
-// Bounds the memory of messages that gRPC receives, by what calls leave of the process's memory.
+// Bounds the memory of the messages that gRPC receives, by what calls leave of the process's memory.
 #pragma once
 
 #include <cstdint>
@@ -12,24 +12,24 @@
 
 namespace attnd::server {
 
-// What gRPC may hold of messages while calls hold `used` of `total` bytes (--max_inflight_bytes), `received` of them
-// messages that have arrived in full: twice the total, less what calls hold beside messages. So both together stay near
-// twice the total, which the default of the total leaves room for (fitted_limits.h); gRPC's buffers take up to a fifth
-// more than it counts.
+// How many bytes of messages gRPC may hold while calls hold `used` of `total` bytes (--max_inflight_bytes), of which
+// `received` are messages that have arrived completely. It is twice the total, less what calls hold besides messages.
+// So both together stay near twice the total, for which the default of the total leaves room (fitted_limits.h). gRPC's
+// buffers take up to a fifth more than it counts.
 std::int64_t ReceiveBytes(std::int64_t total, std::int64_t used, std::int64_t received);
 
-// Keeps gRPC's resource quota to that, ten times a second, until it is destroyed. Beyond the quota gRPC closes
-// connections, whoever's they are: the last resort.
+// Sets gRPC's resource quota to that, ten times a second, until it is destroyed. If the quota is exceeded, gRPC closes
+// connections of any client, so this is the last resort.
 class ReceiveQuota {
  public:
   static constexpr absl::Duration kInterval = absl::Milliseconds(100);
 
   struct Held {
-    std::int64_t used;      // by calls
-    std::int64_t received;  // of that: messages
+    std::int64_t used;      // bytes that calls hold
+    std::int64_t received;  // of these, bytes of messages
   };
-  // `held` is called on the thread; what it refers to must outlive this. Where there is no thread to be had, the quota
-  // stays as if calls held all they may, and nothing of that were messages.
+  // `held` is called on this object's thread; what it refers to must outlive this. If the thread cannot be started, the
+  // quota stays at `total`, as if calls held all they may and none of it were messages.
   ReceiveQuota(std::int64_t total, std::function<Held()> held);
   ~ReceiveQuota();
   ReceiveQuota(const ReceiveQuota&) = delete;

@@ -36,25 +36,25 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-// Longer than any server runs, and within the steady clock's range.
+// Counts as infinite, and is within the steady clock's range.
 constexpr absl::Duration kYears = absl::Hours(24 * 365 * 100);
 
-// How often a stopping server looks at what is left.
+// How often a stopping server checks what is left.
 constexpr std::chrono::milliseconds kLook(10);
-// A stream of which nothing has been under way for this long has no piece on its way to here either, unless its client
-// has said so.
+// If nothing has been under way on a stream for this long, the server assumes that no piece is on its way, unless the
+// client has announced one.
 constexpr std::chrono::milliseconds kQuietStream(700);
-// From the end of the last call until connections are closed whose clients have not. A client without a thread of its
-// own (gRPC's synchronous one) reads of the end only with its next call, or after five seconds.
+// How long after the end of the last call the server closes connections that clients have not closed. A client without
+// its own thread (gRPC's synchronous client) notices the GOAWAY only with its next call, or after five seconds.
 constexpr std::chrono::milliseconds kLastWord(400);
 
-// How long watches and reflection streams have for their end before they are cancelled.
+// How long watches and reflection streams may take to end before they are cancelled.
 constexpr absl::Duration kProbesEnd = absl::Seconds(1);
 
 // Unlimited.
 constexpr int kAnyReads = std::numeric_limits<int>::max();
 
-// How long a client that has vanished may leave data unacknowledged before its connection is given up.
+// How long a client may leave sent data unacknowledged before its connection is dropped.
 constexpr absl::Duration kTcpUserTimeout = absl::Seconds(20);
 
 model::RegistryOptions RegistryOptionsOf(const Options& options) {
@@ -247,7 +247,7 @@ absl::Status Server::ListenBeside() {
   return absl::OkStatus();
 }
 
-// Each step is tried for itself: one that has no memory is left out, and the stop goes on.
+// If there is no memory for a step, that step is skipped, and the stop continues.
 Stopped Server::Stop() {
   const SteadyClock::time_point deadline =
       SteadyClock::now() + absl::ToChronoNanoseconds(std::min(options_.drain, kYears));
@@ -255,9 +255,9 @@ Stopped Server::Stop() {
   local_gate_.Close();
   static_cast<void>(memory::CatchNoMemoryIn([this] { session_service_.GoAway(std::min(options_.drain, kYears)); }));
   for (const auto& listener : shared_memory_listeners_) listener->StopAccepting();
-  acceptor_->Stop();  // gRPC would neither take nor close what comes after its shutdown
-  // Every connection gets a GOAWAY at once. A call that a client had sent before it read that never reaches a service:
-  // gRPC ends it with CANCELLED.
+  acceptor_->Stop();  // gRPC would neither take nor close connections that come after its shutdown
+  // Every connection gets a GOAWAY at once. If a client sent a call before it read the GOAWAY, that call never reaches
+  // a service: gRPC ends it with CANCELLED.
   const std::int64_t begun = CountCalls().begun;
   closing_.Begin();
   static_cast<void>(memory::CatchNoMemoryIn([this] { probes_.End(std::min(kProbesEnd, options_.drain)); }));
@@ -266,8 +266,8 @@ Stopped Server::Stop() {
   gate_.Close();
   closing_.Await();
   shared_memory_listeners_.clear();
-  // Those that came after the count above and reached a service before gRPC's shutdown have been answered, and have
-  // ended.
+  // Calls that came after the first count and reached a service before gRPC's shutdown have been answered, so they
+  // count as ended.
   const GrpcCalls calls = CountCalls();
   stopped.not_begun = std::max<std::int64_t>(0, std::min(calls.begun - begun, calls.begun - calls.ended));
   return stopped;
@@ -287,7 +287,7 @@ GrpcCalls Server::CountCalls() const {
   return calls;
 }
 
-// As the services count. gRPC's own count never ends a call that reached none of them.
+// By the services' own counts: gRPC never counts a call as ended if it reached no service.
 bool Server::AtWork() const { return calls_in_flight() > 0 || ledger_.used_bytes() > 0 || model_service_.busy(); }
 
 std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
@@ -295,11 +295,11 @@ std::int64_t Server::AwaitClosed(SteadyClock::time_point deadline) {
   SteadyClock::time_point last_busy = begun;
   while (!closing_.done() || local_gate_.inside() > 0) {
     const SteadyClock::time_point now = SteadyClock::now();
-    // Streams that wait for their clients would hold the connections open.
+    // End streams that wait for their clients, because they would keep the connections open.
     std::int64_t streams = 0;
     static_cast<void>(memory::CatchNoMemoryIn([&] {
       streams = attention_service_.EndStreamsQuietFor(kQuietStream);
-      // And calls whose messages do not come.
+      // Also end calls whose messages do not arrive.
       if (now - begun >= kQuietStream) stalls_.EndReads(now - kQuietStream);
     }));
     const bool at_work = AtWork() || streams > 0;

@@ -1,4 +1,4 @@
-// The server: its models, its threads, its services, and the addresses it answers on.
+// The server: its models, threads, services and addresses.
 #pragma once
 
 #include <chrono>
@@ -33,53 +33,53 @@ namespace attnd::server {
 
 class Acceptor;
 
-// The health service's name for "the process is alive", which stays SERVING while a stopping server drains; "" and the
-// names of attnd's services tell whether it takes calls.
+// The health service's name for "the process is alive". It stays SERVING during the drain; "" and the names of attnd's
+// services tell whether the server takes calls.
 inline constexpr char kLivenessName[] = "liveness";
 
-// How a server has stopped.
+// Calls that a stop ended without an answer.
 struct Stopped {
-  std::int64_t cut_off = 0;    // calls that were cancelled before they were answered
-  std::int64_t not_begun = 0;  // calls that came before their clients knew of the stop: gRPC ended them with CANCELLED
+  std::int64_t cut_off = 0;    // cancelled before they were answered
+  std::int64_t not_begun = 0;  // sent before their clients knew of the stop; gRPC ended them with CANCELLED
 };
 
-// Thread-safe but for its destruction.
+// Thread-safe, except for its destructor.
 // NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): members stand in the order of their lifetimes
 class Server {
  public:
-  // Loads the embedded models and what the model root holds, then listens. Errors: INVALID_ARGUMENT (a flag's value),
-  // NOT_FOUND, PERMISSION_DENIED and FAILED_PRECONDITION (the kernel, the model root, with strict_models what is in
-  // it), UNAVAILABLE (an address that cannot be listened on), RESOURCE_EXHAUSTED (no memory or thread).
-  // `process_settings` are what GetServerInfo says of the process beside the server's own settings (settings.h).
+  // Loads the embedded models and those in the model root, then listens. Errors: INVALID_ARGUMENT (a flag's value),
+  // NOT_FOUND, PERMISSION_DENIED and FAILED_PRECONDITION (the kernel, the model root, or, with strict_models, a model
+  // in it), UNAVAILABLE (cannot listen on an address), RESOURCE_EXHAUSTED (no memory or thread). GetServerInfo reports
+  // `process_settings` before the server's own settings (settings.h).
   static absl::StatusOr<std::unique_ptr<Server>> Start(const Options& options,
                                                        const std::vector<v1::Setting>& process_settings = {});
 
-  // Stops at once: calls in flight are cancelled. Call Stop first to let them finish.
+  // Stops at once and cancels calls in flight. Call Stop first to let them finish.
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Reports NOT_SERVING, listens no more, tells every client to turn elsewhere (GOAWAY, and UNAVAILABLE for local
-  // calls), and takes no new call. Calls in flight, and jobs in streams, are finished; streams without pieces are ended
-  // with UNAVAILABLE. What is left after options.drain is cancelled. Connections that are left without calls are
-  // closed.
+  // Reports NOT_SERVING, stops listening, tells every client to use another server (GOAWAY; UNAVAILABLE for new local
+  // calls), and takes no new calls. Calls in flight and large calls on streams are finished; streams without pieces end
+  // with UNAVAILABLE. Cancels what is left after options.drain, and closes connections without calls.
   Stopped Stop();
 
-  // As given to Options.listen, with the port that was bound where it asked for any.
+  // As given in Options.listen, with the ports that were bound.
   const std::vector<std::string>& addresses() const { return addresses_; }
   std::string kernel_name() const;
   std::int64_t calls_in_flight() const { return gate_.inside() + local_gate_.inside(); }
   int threads() const { return engine_.threads(); }
-  // The most bytes that calls held at once since this was last called. For one caller.
+  // The most bytes that calls held at once since the last call of this function. It resets the peak, so only one place
+  // may use it.
   std::int64_t TakePeakInflightBytes() { return ledger_.TakePeakBytes(); }
-  // What the server has ended by itself.
+  // Counts of calls that the server ended.
   const Counters& counters() const { return counters_; }
-  // What calls hold of --max_inflight_bytes now; those whose answers gRPC is still sending are among them.
+  // Bytes of --max_inflight_bytes that calls hold now, including calls whose answers gRPC is still sending.
   std::int64_t inflight_bytes() const { return ledger_.used_bytes(); }
-  // As GetServerInfo lists them.
+  // The constant part of GetServerInfo's answer.
   const v1::GetServerInfoResponse& info() const { return info_service_.info(); }
 
-  // What all calls hold together.
+  // The memory that calls hold.
   const memory::Ledger& ledger() const { return ledger_; }
   model::Registry& registry() { return registry_; }
   grpc::Server& grpc_server() { return *grpc_server_; }
@@ -91,23 +91,23 @@ class Server {
   absl::Status LoadModels();
   absl::Status Listen();
   absl::Status ListenBeside();
-  // Of calls that wait to be received, or to be computed.
+  // Counts of calls that wait to be received or to be computed.
   schedule::QueueUse QueueUseNow() const;
   bool AtWork() const;
-  // Until gRPC has closed all connections and every local call is answered; closes them itself at the deadline, or soon
-  // after the last call. Returns how many calls that cut off.
+  // Waits until gRPC has closed all connections and every local call is answered. Cancels what is left at the deadline,
+  // or soon after the last call has ended. Returns how many calls it cancelled.
   std::int64_t AwaitClosed(std::chrono::steady_clock::time_point deadline);
-  // None where there is no memory to count them.
+  // All counts are 0 if there is no memory for counting.
   GrpcCalls CountCalls() const;
 
-  const Options options_;  // with limits that fit
+  const Options options_;  // with fitted limits
   const kernel::Kernel& kernel_;
   const std::shared_ptr<SharedMemory> shared_memory_;  // null if callers cannot share memory
-  memory::Ledger ledger_;                              // of everything that calls hold
+  memory::Ledger ledger_;                              // of all memory that calls and sessions hold
   Counters counters_;
   model::Registry registry_;
   CallGate gate_;
-  CallGate local_gate_;  // closed at the stop's beginning, as local callers are told of it by no other means
+  CallGate local_gate_;  // closed at the beginning of a stop, because local callers get no GOAWAY
   StallWatch stalls_;
   AttentionEngine engine_;
   AttentionService attention_service_;

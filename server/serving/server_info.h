@@ -1,4 +1,4 @@
-// What GetServerInfo answers.
+// The answer of GetServerInfo.
 #pragma once
 
 #include <vector>
@@ -15,12 +15,12 @@
 
 namespace attnd::server {
 
-// The facts of a server that starts now, whose limits are fitted (fitted_limits.h). `process_settings` are those that
-// the process has seen (settings.h); the server's own follow them.
+// The constant information about a server that starts now. The limits of `options` must be fitted (fitted_limits.h).
+// The server's own settings follow `process_settings` (settings.h).
 v1::GetServerInfoResponse InfoOf(const Options& options, const kernel::Kernel& kernel, int threads,
                                  const std::vector<v1::Setting>& process_settings);
 
-// What is in use now, as InfoService adds it. `shared` is null where callers cannot share memory.
+// Adds to `info` what is in use now. `shared` is null if callers cannot share memory.
 void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
             const model::Registry& models, const schedule::QueueUse& queue, const SessionTable::Use& sessions,
             v1::GetServerInfoResponse& info);

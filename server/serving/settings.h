@@ -1,5 +1,5 @@
-// What the server's speed rests on, and whether this process shows it in force: reported by the log and by
-// GetServerInfo, and never a reason not to serve.
+// Settings that the server's speed depends on, and whether they are in force in this process. The log and GetServerInfo
+// report them; the server serves in any case.
 #pragma once
 
 #include <string>
@@ -9,14 +9,14 @@
 
 namespace attnd::server {
 
-// A setting whose effect was looked for in this process.
+// A setting whose effect this process can observe.
 v1::Setting ObservedSetting(const std::string& name, bool in_force, const std::string& detail);
 
-// A setting that a library was asked for.
+// A setting that was requested from a library, which may not follow.
 v1::Setting RequestedSetting(const std::string& name, const std::string& detail);
 
-// The kernel in use: in force if it is the one that --kernel or the environment's ATTND_KERNEL named. Where neither
-// names one, in force if it is the best that this CPU runs.
+// The kernel in use. It is in force if it is the one that --kernel or the environment variable ATTND_KERNEL names or,
+// if neither names one, the best that this CPU runs.
 v1::Setting KernelSetting(const kernel::Kernel& in_use, const std::string& asked_for);
 
 // "allocator: in force (tcmalloc 2.10)", for the log.

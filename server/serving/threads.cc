@@ -20,7 +20,8 @@ void* AwaitEnd(void* end) {
   return nullptr;
 }
 
-// gRPC 1.51's: pools of its event engine and of callbacks by the number of CPUs, and a few that it starts when busy.
+// Threads of gRPC 1.51: the pools of its event engine and of callbacks, sized by the number of CPUs, and a few that it
+// starts when it is busy.
 int ThreadsOfGrpc() {
   const int cpus = static_cast<int>(std::thread::hardware_concurrency());
   return std::clamp(cpus, 2, 32) + std::clamp(cpus / 2, 2, 16) + 8;
@@ -33,9 +34,8 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // Seven more give memory back, look for stalled calls, slow senders (of unary calls, of streams) and sessions that
-  // are over, take connections and close them; two for each address serve the socket beside it and close what that
-  // hands over.
+  // Seven more: heap trimmer, stall watch, intake of unary calls, intake of streams, session table, acceptor, closing.
+  // Two for each address: one serves the local socket beside it, one closes what that hands over.
   return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 7 +
          2 * static_cast<int>(options.listen.size());
 }

@@ -1,4 +1,4 @@
-// How both sides map a region.
+// How client and server map a region.
 #pragma once
 
 #include <sys/mman.h>
@@ -10,20 +10,20 @@
 
 namespace attnd::shm {
 
-// Large regions begin on such a boundary at either side, as their pages can be huge only there.
+// Both sides map large regions at a multiple of this, because only there can their pages be huge pages.
 inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 
-// Maps the memfd's first `size` bytes (> 0) for reading and writing. `flags`: MAP_POPULATE or 0. MAP_FAILED, with
-// errno, if the system refuses. To be unmapped by munmap(data, size).
+// Maps the memfd's first `size` bytes (> 0) for reading and writing. `flags` is MAP_POPULATE or 0. Returns MAP_FAILED
+// and sets errno if the system refuses. The caller unmaps with munmap(data, size).
 inline void* Map(int fd, std::size_t size, int flags) {
   if (size < kHugePageBytes || size > SIZE_MAX - kHugePageBytes) {
     return mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
   }
-  // Whether it can be mapped at all is tried first: a mapping at a fixed address that fails may leave a hole there.
+  // Try an ordinary mapping first: a failed mapping at a fixed address may leave a hole there.
   void* const trial = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (trial == MAP_FAILED) return MAP_FAILED;
   munmap(trial, size);
-  // Addresses are reserved, and what lies outside of the boundaries is given back.
+  // Reserve a larger range of addresses, map at the boundary within it, and unmap the rest.
   const std::size_t reserved = size + kHugePageBytes;
   void* const reservation = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reservation == MAP_FAILED) return MAP_FAILED;
@@ -40,10 +40,11 @@ inline void* Map(int fd, std::size_t size, int flags) {
   return data;
 }
 
-// Moves what Map gave to huge pages, but for an end that fills none. False where the system cannot (it takes Linux 6.1,
-// whatever the mode for shared memory is), or where there is nothing to move. The memory must be resident.
+// Moves memory that Map returned to huge pages, except for a tail smaller than one. Returns false if the system cannot
+// do it (it needs Linux 6.1, whatever its huge page mode for shared memory), or if there is no whole huge page. The
+// memory must be resident.
 inline bool UseHugePages(void* data, std::size_t size) {
-  constexpr int kCollapse = 25;  // MADV_COLLAPSE, which Debian's headers are too old to name
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE; Debian's headers are too old to have it
   const std::size_t whole = size / kHugePageBytes * kHugePageBytes;
   return whole > 0 && madvise(data, whole, kCollapse) == 0;
 }

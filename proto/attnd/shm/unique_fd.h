@@ -1,4 +1,4 @@
-// A file descriptor with an owner.
+// An owned file descriptor.
 #pragma once
 
 #include <unistd.h>
@@ -7,7 +7,7 @@
 
 namespace attnd::shm {
 
-// Closes its descriptor when it goes. Movable; -1 is none.
+// Closes its descriptor when it is destroyed. Movable; -1 means none.
 class UniqueFd {
  public:
   UniqueFd() = default;
@@ -23,7 +23,7 @@ class UniqueFd {
 
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
-  // The descriptor, which the caller closes.
+  // Returns the descriptor, which the caller must close.
   int release() { return std::exchange(fd_, -1); }
 
  private:
