@@ -143,8 +143,8 @@ class FailedPrecondition(Error):
 
 
 class Aborted(Error):
-    """The model was replaced several times in a row while the pieces of a large call were computed; or the server
-    evicted the session."""
+    """The server ended the session (``field`` is "session"): it was evicted, or another connection resumed it. Or the
+    tables of a model attached by attnd.transformers were replaced on the server several times in a row."""
 
     code = grpc.StatusCode.ABORTED
 
