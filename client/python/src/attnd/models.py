@@ -255,8 +255,8 @@ class BiasWindow:
         columns: int = 0,
         colour: bool = False,
     ) -> str:
-        """Draws the same as lines of text. If a line would exceed ``columns`` characters (0: no limit), some columns
-        are left out. ``colour`` adds ANSI colours."""
+        """Draws the same as lines of text. If a line would exceed ``columns`` characters (0: no limit), only every n-th
+        query and key is shown. ``colour`` adds ANSI colours."""
         window = self._window(head, heads)
         draw = bucket_grid_text if window.values is None else heat_map_text
         return draw(window, columns=columns, colour=colour)
