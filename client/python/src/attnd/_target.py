@@ -28,7 +28,7 @@ def resolve(target: Optional[str]) -> str:
         raise InvalidArgument.of("target", _UNIX_NAMES, name)
     if name.startswith("/"):
         raise InvalidArgument.of("target", f"unix://{name} for a Unix socket, or {_FORMS}", name)
-    # URLs are a common mistake: gRPC would look up the whole URL as a host name.
+    # gRPC would look up such a URL as a host name.
     scheme, slashes, rest = name.partition("://")
     if slashes and scheme in ("http", "https", "grpc", "grpcs", "tcp"):
         raise InvalidArgument.of("target", f"{rest.rstrip('/')}, without a scheme", name)
