@@ -79,7 +79,7 @@ class ValueSpan(NamedTuple):
     cut: bool
 
     def ticks(self) -> List[float]:
-        """Round values, ascending; at most six."""
+        """At most six round values, ascending."""
         step = round_step(self.high - self.low, 5)
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 

@@ -49,7 +49,7 @@ def _parts(message: bytes) -> Tuple[session_pb2.SessionReply, Tensors]:
 
 
 class BlockingDuplex(Duplex):
-    """Over grpcio."""
+    """The stream over grpcio, for the blocking client."""
 
     def __init__(self, io: Any, method: str, metadata: Metadata) -> None:
         """`io` is a BlockingIo."""
@@ -121,7 +121,7 @@ class BlockingDuplex(Duplex):
 
 
 class AwaitingDuplex(Duplex):
-    """Over grpc.aio."""
+    """The stream over grpc.aio, for the asyncio client."""
 
     def __init__(self, call: Any, error_of: Callable[[grpc.RpcError], Error]) -> None:
         self._call = call

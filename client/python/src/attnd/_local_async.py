@@ -113,7 +113,7 @@ class _Link:
         self._socket.close()
 
     async def _turn(self, timeout: float, at: float) -> None:
-        """Waits until a call has ended."""
+        """Waits until another call has ended and makes room."""
         # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that arrives at the same time as the result.
         turn: asyncio.Future[None] = self._loop.create_future()
         left = at - time.monotonic()

@@ -123,7 +123,7 @@ class LocalSession(Duplex):
     def _closing(self, seconds: float) -> Waits[None]:
         at = time.monotonic() + seconds
         yield from self._send(Datagram([_local_wire.SESSION_CLOSE]), at)
-        while True:  # until the end raises
+        while True:  # until the server's end of the session raises
             yield from self._hear(at)
 
     def _send(self, datagram: Datagram, at: float) -> Waits[bool]:

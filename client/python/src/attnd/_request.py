@@ -16,7 +16,7 @@ from attnd._arguments import integer, model_name, one_of, text
 from attnd.errors import InvalidArgument, ResourceExhausted
 from attnd.v1 import attention_pb2
 
-LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence stands before the heads
+LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence axis comes before the heads
 MASKS: Dict[Optional[str], int] = {None: 0, "causal": 1, "none": 2}
 _PRECISIONS = {None: 0, _dtypes.FP32: 1, _dtypes.BF16: 2}
 _OTHER_ARRAYS = ("out", "key_mask", "key_bias")

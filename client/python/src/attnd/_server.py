@@ -257,7 +257,7 @@ def _log_tail(folder: str) -> str:
 
 def _stop(guard: subprocess.Popen[bytes], folder: str, owner: int) -> None:
     if os.getpid() != owner:
-        return  # a forked child: the server is its parent's
+        return  # in a forked child: the server belongs to the parent
     try:
         for patience in (_DRAIN_SECONDS, _STOP_SECONDS):
             guard.send_signal(signal.SIGTERM)
@@ -268,6 +268,6 @@ def _stop(guard: subprocess.Popen[bytes], folder: str, owner: int) -> None:
                 pass
     finally:
         if guard.poll() is None:
-            guard.kill()  # which takes the server along
+            guard.kill()  # the kernel kills the server with it
             guard.wait()
         shutil.rmtree(folder, ignore_errors=True)

@@ -48,7 +48,7 @@ class Job:
         self._failure: Optional[BaseException] = None
 
     def take(self) -> Optional[Item]:
-        """The next call to send; None: there is none, or the job has failed."""
+        """The next call to send; None if there is none, or the job has failed."""
         with self._lock:
             if self._failure is not None:
                 return None

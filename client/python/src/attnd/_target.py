@@ -42,7 +42,7 @@ def unix_path(target: str) -> Optional[str]:
         return None
     name = target[5:]
     if name.startswith("//"):
-        # In a URI, a host stands between "//" and the next "/"; a Unix socket has none.
+        # In a URI, the host is between "//" and the next "/"; a Unix socket has none.
         name = name[2:]
         if not name.startswith("/"):
             return None

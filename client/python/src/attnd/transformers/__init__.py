@@ -59,8 +59,8 @@ def attach(
         min_length: an encoder's sequences with fewer tokens than this are computed locally (sdpa, with the same bias),
             because a call would take longer. 0: none are. None: measured now, in about half a second.
         min_cached_tokens: a decoder's self-attention is computed locally until all rows (batch times beams) together
-            have this many tokens, because a step would take longer. 0: never locally. None: measured now, in about
-            half a second.
+            have this many tokens, or half as many once beams have been reordered, because a step would take longer. 0:
+            never locally. None: measured now, in about half a second.
         replay_bytes: if the server or a session is lost, continue the generation on another one with the same tokens:
             self-attention from a copy of at most this many bytes per generation, cross attention from the encoder's
             output. 0: ``generate`` raises an error.

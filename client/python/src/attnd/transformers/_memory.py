@@ -37,7 +37,7 @@ class SharedTensors:
         self._closed = False
 
     def make(self, shape: Sequence[int], dtype: Any) -> Optional[Any]:
-        """Makes a contiguous torch tensor; None if there is no memory, it is empty, or attnd does not have the dtype."""
+        """Makes a contiguous torch tensor; None if it is empty, its dtype is not supported, or there is no memory."""
         storage = STORAGE.get(dtype)
         count = math.prod(shape)
         if storage is None or count == 0:
