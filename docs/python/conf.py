@@ -1,4 +1,4 @@
-"""Sphinx's settings for the Python client's pages; scripts/python_docs.sh makes them."""
+"""Sphinx's settings for the Python client's pages, which scripts/python_docs.sh builds."""
 
 import pathlib
 import runpy
@@ -15,12 +15,12 @@ html_title = f"attnd {release}: the Python client"
 html_show_sphinx = False
 html_copy_source = False
 
-nitpicky = True  # a name that leads nowhere is a warning, and warnings are errors
+nitpicky = True  # an unresolved reference is a warning, and warnings are errors
 nitpick_ignore_regex = [
-    # What is not described here.
+    # Names that these pages do not document.
     (r"py:.*", r"(asyncio|collections|datetime|enum|grpc|numpy|np|os|pathlib|subprocess|torch|types|typing)\..*"),
-    (r"py:class", r"(.*\b_\w+\..*|attnd\.errors\.E)"),  # what is private
-    (r"py:class", r"Handle|Difference"),  # of attnd.transformers, which need torch to be imported
+    (r"py:class", r"(.*\b_\w+\..*|attnd\.errors\.E)"),  # private names
+    (r"py:class", r"Handle|Difference"),  # of attnd.transformers, whose modules need torch
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -1,9 +1,9 @@
-"""Executes a notebook: fails if a cell fails, or shows another text than the file says. For scripts/python_notebook.sh
-and scripts/python_transformers.sh.
+"""Executes a notebook, and fails if a cell fails or its text output differs from the file's. For
+scripts/python_notebook.sh and scripts/python_transformers.sh.
 
 execute.py [--write] NOTEBOOK
 
-What cells with the tag "varies" show, times for example, is not compared.
+The output of cells with the tag "varies", for example times, is not compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_BYTES = 64 << 10
 
 
 def texts(notebook: Any) -> list[list[str]]:
-    """What each cell shows as text. Pictures are left to the eye, and so is what varies."""
+    """The text output of each code cell. Pictures, and cells with the tag "varies", are not compared."""
     shown = []
     for cell in notebook.cells:
         if cell.cell_type == "code" and "varies" in cell.metadata.get("tags", []):
@@ -38,7 +38,7 @@ def main() -> int:
     before = texts(notebook)
     resources = {"metadata": {"path": str(path.parent)}}
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's bars are not shown
-    # Its kernel listens on loopback, and would warn of that.
+    # The notebook's kernel listens on loopback, and would log a warning about it.
     arguments = ["--log-level=ERROR"]
     client = NotebookClient(notebook, timeout=600, record_timing=False, resources=resources, extra_arguments=arguments)
     try:

@@ -1,9 +1,9 @@
-"""What it takes to give a trained attention layer a bias that it was trained without.
+"""Shows what it takes to add a bias to an attention layer that was trained without one.
 
-A small language model of one attention layer is trained on sequences of 64 tokens in which the next token often repeats
-the one three places back. It has no position of any kind, so it can learn how often tokens occur and not where. Then it
-gets T5's buckets, from zeros. Training is numpy in float64; what is printed was computed by attnd, whose address is in
-ATTND_SERVER.
+A small language model with one attention layer is trained on sequences of 64 tokens in which the next token often
+repeats the one three places back. It has no information about positions, so it can learn how often tokens occur but not
+where. Then T5's buckets are added, starting from zeros. Training is numpy in float64; the printed results are computed
+by attnd, whose address is in ATTND_SERVER.
 
     python3 examples/python/retrofit.py           parameters, and losses at three lengths; half a minute
     python3 examples/python/retrofit.py --time    what a bias adds to the time of a call
@@ -23,7 +23,8 @@ random = np.random.RandomState(0)  # its stream is the same in all versions of n
 
 
 def sequences(count, length):
-    """Each has a topic of its own, some of the tokens; half of its tokens repeat the one BACK places before."""
+    """Random sequences: each draws its tokens from a topic of TOPIC tokens, and half of its tokens repeat the one BACK
+    places before."""
     topics = np.array([random.permutation(TOKENS)[:TOPIC] for _ in range(count)])
     drawn = topics[np.arange(count)[:, None], random.randint(TOPIC, size=(count, length + 1))]
     repeated = random.rand(count, length + 1) < 0.5
@@ -46,7 +47,7 @@ def loss_of(logits, target):
 
 
 def gradients(w, tokens, buckets):
-    """Of the mean loss, by parameter; backpropagation by hand."""
+    """The gradients of the mean loss, by parameter; backpropagation by hand."""
     x, target = w["embed"][tokens[:, :-1]], tokens[:, 1:]
     q, k, v = (split(x @ w[name]) for name in "qkv")
     logits = q @ k.swapaxes(-1, -2) + w["u"][buckets].transpose(2, 0, 1)
@@ -71,13 +72,13 @@ def gradients(w, tokens, buckets):
 
 
 def product(a, b):
-    """Summed over all axes but the last."""
+    """a transposed times b, summed over all axes but the last."""
     return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
 
 
 def train(w, names, buckets=None):
-    """Adam on the parameters named; the rest stays as it is. Without buckets all offsets share one, which changes no
-    weight."""
+    """Trains the named parameters with Adam; the others do not change. Without buckets all offsets share one bucket,
+    which changes no attention weight."""
     buckets = np.zeros((LENGTH, LENGTH), int) if buckets is None else buckets
     w = {name: value.copy() for name, value in w.items()}
     moments = {name: (np.zeros_like(w[name]), np.zeros_like(w[name])) for name in names}
@@ -100,7 +101,7 @@ def computed(client, w, tokens, model):
 
 
 def buckets_of(max_distance):
-    """[queries, keys] of the trained length."""
+    """The buckets [queries, keys] at the trained length."""
     rule = attnd.compare_bias([f"t5:{BUCKETS},{max_distance}"], max_offset=LENGTH).sources[0]
     return rule.buckets[np.maximum(np.subtract.outer(np.arange(LENGTH), np.arange(LENGTH)), 0)]
 
@@ -141,7 +142,8 @@ def experiment(client):
 
 
 def timed(client):
-    """Whole calls: 8 heads, 2048 queries and keys of 64, in turn, the fastest of 20 each."""
+    """Times whole calls with and without a bias, alternating: 8 heads, 2048 queries and keys of 64; the fastest of 20
+    each."""
     q, k, v = random.normal(size=(3, 1, 8, 2048, 64)).astype(np.float32)
     rounds = []
     for _ in range(20):

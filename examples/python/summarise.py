@@ -1,7 +1,7 @@
 """Summarises a long text with a model of the T5 family: by itself, and with its attention computed by attnd.
 
-The tokens must be the same. The server is the one that --server or ATTND_SERVER names, or else a private one. Needs
-torch and transformers: pip install "./client/python[transformers]".
+The tokens must be the same. The server is --server, or else ATTND_SERVER, or else a private one. Needs torch and
+transformers: pip install "./client/python[transformers]".
 
     python3 examples/python/summarise.py                    flan-t5-small, which transformers downloads, on a chapter
     python3 examples/python/summarise.py --model FOLDER     any checkpoint: T5, Flan-T5, mT5, umT5, Switch, LongT5
@@ -24,7 +24,7 @@ ROUNDS = 2
 
 
 class Bytes:
-    """ByT5's tokens: 0 pads, 1 ends, 2 is unknown, and a byte is its value plus 3."""
+    """ByT5's tokens: 0 is padding, 1 the end, 2 unknown, and a byte is its value plus 3."""
 
     def encode(self, text):
         return [byte + 3 for byte in text.encode()] + [1]
@@ -34,7 +34,7 @@ class Bytes:
 
 
 class Words:
-    """The checkpoint's own tokens, and the words that a T5 which was trained to summarise waits for."""
+    """The checkpoint's own tokens, after the prefix that a T5 trained to summarise expects."""
 
     def __init__(self, name):
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(name)
@@ -47,20 +47,20 @@ class Words:
 
 
 def is_byte_level(name, vocab_size):
-    """Whether a folder holds no tokenizer, and a model with a token for each byte and little more."""
+    """Whether a folder has no tokenizer, and its model's vocabulary is little more than the bytes."""
     folder = pathlib.Path(name)
     return folder.is_dir() and not [*folder.glob("tokenizer*"), *folder.glob("*.model")] and 259 <= vocab_size <= 384
 
 
 def load(name):
-    """The model, and its tokens."""
+    """Loads the model and its tokenizer."""
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32).eval()
     return model, Bytes() if is_byte_level(name, model.config.vocab_size) else Words(name)
 
 
 def timed(model, ids, **settings):
-    """What generate makes, and its seconds."""
+    """Returns what generate produces, and its seconds."""
     start = time.perf_counter()
     tokens = model.generate(input_ids=ids, **settings)
     return tokens[0], time.perf_counter() - start
@@ -76,7 +76,7 @@ def main():
     flags = parser.parse_args()
 
     local, words = load(flags.model)
-    remote = copy.deepcopy(local)  # so that the two can take turns
+    remote = copy.deepcopy(local)  # so that the two can be timed alternately
     ids = torch.tensor([words.encode(flags.text.read_text(encoding="utf-8"))])
     settings = {"num_beams": flags.beams, "max_new_tokens": flags.new_tokens, "do_sample": False}
     with attnd.transformers.attach(remote, flags.server) as handle:

@@ -1,7 +1,7 @@
 """Fixtures of all tests: a real attnd and the files of tests/golden.
 
-The binaries are those that the environment names (ATTND_BINARY, ATTNCTL_BINARY), otherwise those of build/ or on PATH.
-A test that needs none runs without them; one that does fails if there is none.
+The binaries are ATTND_BINARY and ATTNCTL_BINARY in the environment, or else those in build/, or else those on the PATH.
+A test fails if a binary that it needs is missing; the others run without.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
-# A shell starts a job in its background with SIGINT ignored, and Python leaves that as it is.
+# A shell starts background jobs with SIGINT ignored, and Python does not change that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -46,7 +46,7 @@ def golden() -> pathlib.Path:
 
 
 class Server:
-    """An attnd that listens on a Unix socket and on a TCP port of its own.
+    """An attnd process that listens on its own Unix socket and TCP port.
 
     unix, tcp: the targets. process: the subprocess.Popen. log: the file that it logs to.
     """
@@ -80,25 +80,25 @@ class Server:
             time.sleep(0.01)
 
     def stop(self) -> int:
-        """Ends it by SIGTERM, which answers what it has accepted; its exit code."""
+        """Stops it with SIGTERM, after the calls that it has accepted; returns its exit code."""
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(timeout=60)
 
     def kill(self) -> None:
-        """Ends it at once, by SIGKILL."""
+        """Stops it at once, with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def restart(self) -> None:
-        """Kills it and starts another one at the same addresses."""
+        """Kills it and starts it again at the same addresses."""
         self.kill()
         self._start(self.tcp)
 
 
 @pytest.fixture(scope="session")
 def server(attnd_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that change nothing in it. It takes shared memory."""
+    """One server for all tests that do not change its state. It offers shared memory."""
     found = Server(attnd_binary, tmp_path_factory.mktemp("server"), ("--shared_memory",))
     yield found
     assert found.stop() == 0, found.log.read_text()

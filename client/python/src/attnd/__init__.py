@@ -1,4 +1,4 @@
-"""Client of attnd, the attention service with learned relative-position bias.
+"""The Python client of attnd, a server that computes attention with learned relative-position bias.
 
 Example:
     >>> import attnd, numpy as np

@@ -1,4 +1,4 @@
-"""A server's answer to an attention call, checked and put where it belongs."""
+"""Checks a server's answer to an attention call, and copies its tensors to their destination."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Expected(Protocol):
 
 
 def answer_of(call: Expected, message: bytes) -> Answer:
-    """Of a serialised ComputeAttentionResponse, its tensors copied once: the output to `call.out`, or to new memory.
+    """Reads a serialised ComputeAttentionResponse. Its tensors are copied once: the output to `call.out`, or to new
+    memory.
 
-    Raises Internal for bytes that are no answer to `call`."""
+    Raises Internal if the bytes are not an answer to `call`."""
     small, tensors = _wire.split(message)
     return placed_answer(call, parse_small(call, small), tensors)
 
@@ -41,7 +42,7 @@ def answer_of(call: Expected, message: bytes) -> Answer:
 def placed_answer(
     call: Expected, parsed: attention_pb2.ComputeAttentionResponse, tensors: Dict[int, memoryview]
 ) -> Answer:
-    """The same of its parts, the small ones of which are checked."""
+    """As `answer_of`, for a response whose small fields are parsed and checked already."""
     output = placed("output", tensors.get(_wire.OUTPUT), call.output_shape, call.output_code, call.out)
     log_sum_exp = None
     if call.log_sum_exp_shape is not None:
@@ -50,7 +51,7 @@ def placed_answer(
 
 
 def parse_small(call: Expected, small: bytes) -> attention_pb2.ComputeAttentionResponse:
-    """The fields beside the tensors. Raises Internal."""
+    """Parses and checks the fields other than the tensors. Raises Internal."""
     kind = attention_pb2.ComputeAttentionResponse
     parsed: attention_pb2.ComputeAttentionResponse = _wire.parse(kind, small, _NO_RESPONSE)
     check_small(call, parsed)
@@ -58,13 +59,13 @@ def parse_small(call: Expected, small: bytes) -> attention_pb2.ComputeAttentionR
 
 
 def check_small(call: Expected, parsed: attention_pb2.ComputeAttentionResponse) -> None:
-    """Raises Internal if they are no answer to `call`."""
+    """Raises Internal if the small fields are not an answer to `call`."""
     if parsed.dtype != call.output_code:
         raise not_an_answer(f"dtype: expected {_dtypes.NAMES[call.output_code]}, got {parsed.dtype}")
 
 
 def empty(shape: Tuple[int, ...], code: int) -> np.ndarray[Any, Any]:
-    """New memory for a result. Raises ResourceExhausted."""
+    """Allocates memory for a result. Raises ResourceExhausted."""
     try:
         return np.empty(shape, _dtypes.STORAGE[code])
     except MemoryError:
@@ -73,7 +74,7 @@ def empty(shape: Tuple[int, ...], code: int) -> np.ndarray[Any, Any]:
 
 
 def reply_of(call: Call, answer: Answer, transport: str) -> ComputeReply:
-    """For the caller."""
+    """Makes the caller's reply of an answer."""
     message = answer.message
     return ComputeReply(
         output=call.output(answer.output),
@@ -89,7 +90,7 @@ def reply_of(call: Call, answer: Answer, transport: str) -> ComputeReply:
 def placed(
     name: str, data: Any, shape: Tuple[int, ...], code: int, out: Optional[np.ndarray[Any, Any]]
 ) -> np.ndarray[Any, Any]:
-    """A result, whose bytes are copied to `out` or to new memory. Raises Internal for none, and for too few or many."""
+    """Copies a result's bytes to `out` or to new memory. Raises Internal if they are missing or of the wrong number."""
     if data is None:
         raise not_an_answer(f"it has no {name}")
     size = math.prod(shape) * _dtypes.SIZES[code]

@@ -17,7 +17,7 @@ def one_of(name: str, choices: Dict[Any, Any], value: Any) -> Any:
 
 
 def integer(name: str, value: Any, lowest: int = 0, highest: int = 2**63 - 1) -> int:
-    """An argument that is a whole number in a range."""
+    """Checks an argument that must be a whole number in a range."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -29,7 +29,7 @@ def integer(name: str, value: Any, lowest: int = 0, highest: int = 2**63 - 1) ->
 
 
 def text(name: str, value: Any, expected: str) -> str:
-    """An argument that is a name; None is the empty one."""
+    """Checks an argument that must be a name; None becomes the empty name."""
     if value is None:
         return ""
     if not isinstance(value, str) or not _is_unicode(value):
@@ -38,7 +38,7 @@ def text(name: str, value: Any, expected: str) -> str:
 
 
 def model_name(value: Any, name: str = "model") -> str:
-    """An argument that names a model."""
+    """Checks an argument that must name a model."""
     if not isinstance(value, str) or not value or not _is_unicode(value):
         got = "an empty name" if value == "" else repr(value)[:80]
         raise InvalidArgument.of(name, "the name of a loaded model", got)
@@ -46,7 +46,7 @@ def model_name(value: Any, name: str = "model") -> str:
 
 
 def _is_unicode(value: str) -> bool:
-    """Whether it can be sent: not with half a surrogate pair in it."""
+    """Whether a string can be encoded as UTF-8, which lone surrogates cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:

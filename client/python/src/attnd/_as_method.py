@@ -1,4 +1,4 @@
-"""Methods that carry an operation out, with its name, signature and description."""
+"""Turns operations into methods that keep the operation's name, signature and docstring."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def as_method(method: F, operation: Callable[..., Any], owner: str, name: Optional[str] = None, gives: Any = None) -> F:
-    """`method` with the name, the signature and the description of the operation that it carries out; `name` and
-    `gives` (what it returns) in place of the operation's."""
+    """Gives `method` the name, signature and docstring of the operation that it runs. `name` and `gives` (the return
+    type) replace the operation's own."""
     functools.update_wrapper(method, operation)
     method.__name__ = name or operation.__name__
     method.__qualname__ = f"{owner}.{method.__name__}"
-    # Of the operation's, which begins with its core and gives an Operation.
+    # The operation's first parameter is its core, which becomes self; Operation[T] becomes T.
     signature = inspect.signature(operation)
     parameters = list(signature.parameters.values())
     parameters[0] = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -40,11 +40,11 @@ def _opening(
 
 
 class AsyncClient(ClientBase):
-    """The twin of :class:`attnd.Client` for asyncio: the same arguments and methods, which are awaited.
+    """The asyncio form of :class:`attnd.Client`: the same arguments and methods, which are awaited.
 
-    Belongs to the event loop of its first call, which may be uvloop's. Cancelling the task of a call cancels the call
-    on the server too. Use it in an ``async with`` statement, or ``await client.close()``. Arrays are looked at and
-    joined into messages on the loop's thread; it does not wait there.
+    The client belongs to the event loop of its first call, which may be uvloop's. Cancelling the task of a call cancels
+    the call on the server too. Use it in an ``async with`` statement, or ``await client.close()``. Arrays are checked
+    and joined into messages on the loop's thread, but nothing blocks there.
 
     Example:
         >>> async def main():
@@ -79,8 +79,8 @@ class AsyncClient(ClientBase):
     evict_session = _awaiting(_open_sessions.evict_session)
 
     async def close(self) -> None:
-        """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then
-        raise FailedPrecondition."""
+        """Ends the calls under way with Cancelled and closes the connections. A second close does nothing; all other
+        methods raise FailedPrecondition from then on."""
         if _process.forked():
             return
         self._core.close_transports()

@@ -1,4 +1,4 @@
-"""Attention calls as operations: one, in pieces, or many."""
+"""Attention calls as operations: one call, one call in pieces, or many calls."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from attnd.v1 import attention_pb2
 
 GRPC = "grpc"
 
-# How often the pieces of a call are computed again because the model was replaced meanwhile. Then it goes in one.
+# How often a call is sent in pieces if the model is replaced while they are computed. Then it is sent whole.
 _MAX_MIXED = 2
 
 
 def compute(
     core: Core, io: Io, request: ComputeRequest, deadline: Deadline, metadata: Metadata
 ) -> Operation[ComputeReply]:
-    """One call, by the first way that takes it."""
+    """Makes one call, over the first transport that takes it."""
     return (yield from _compute_call(core, io, Call.of(request), deadline, metadata))
 
 
@@ -46,8 +46,8 @@ def _compute_call(core: Core, io: Io, call: Call, deadline: Deadline, metadata: 
 
 
 def width_of(core: Core) -> int:
-    """How many calls travel beside each other: enough to keep a server busy while others are copied, and to reach all
-    of several servers."""
+    """How many calls are sent concurrently: enough to keep a server busy while others are copied, and to reach several
+    servers."""
     return max(4 * core.options.channels, 8 if core.options.load_balancing == "round_robin" else 1)
 
 
@@ -59,14 +59,15 @@ def compute_many(
     deadline: Deadline,
     metadata: Metadata,
 ) -> Operation[List[Union[ComputeReply, Error]]]:
-    """Many calls, in order: by gRPC over streams; elsewhere each by itself, several at once."""
+    """Makes many calls; results in order. Over gRPC they are sent on streams; over other transports each is a call of
+    its own, several at once."""
     try:
         source = iter(requests)
     except TypeError:
         raise InvalidArgument.of("requests", "attnd.ComputeRequests", f"a {type(requests).__qualname__}") from None
     first = list(islice(source, 2))
     if len(first) == 1:
-        # Nothing else keeps the server busy: a large call goes in pieces.
+        # A single call is sent in pieces if it is large, since no other call keeps the server busy.
         try:
             return [(yield from compute(core, io, first[0], deadline, metadata))]
         except Error as error:
@@ -93,7 +94,7 @@ def compute_many(
 def _unanswered(
     core: Core, io: Io, job: _stream.Job, deadline: Deadline, metadata: Metadata
 ) -> Operation[List[Union[ComputeReply, Error]]]:
-    """The calls of a job that no stream has answered, each by itself."""
+    """Makes the calls of a job that no stream has answered, each as a call of its own."""
 
     def start(item: _stream.Item, branch: Io) -> Operation[None]:
         index, call = item
@@ -130,9 +131,9 @@ def _by_grpc(core: Core, io: Io, call: Call, deadline: Deadline, metadata: Metad
 def _in_pieces(
     core: Core, io: Io, call: Call, ranges: List[_pieces.Range], deadline: Deadline, metadata: Metadata
 ) -> Operation[Answer]:
-    """Each piece is a call of its own, so that it may go to any server and is repeated by itself. The first that fails
-    fails the call, and the others are cancelled."""
-    # What arrives early must not change what is still to be sent.
+    """Makes a call in pieces. Each piece is a call of its own, which may go to any server and is repeated by itself. If
+    a piece fails, the call fails and the other pieces are cancelled."""
+    # If the output overlaps q, k or v, an early result must not overwrite inputs that are still to be sent.
     in_place = call.out is not None and not call.out_overlaps
     output = call.out if in_place and call.out is not None else empty(call.output_shape, call.output_code)
     shape = call.log_sum_exp_shape

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class AwaitingIo(Io):
-    """For one event loop: that of the first call."""
+    """Belongs to the event loop of the first call."""
 
     _channels: Channels
     _ended: asyncio.Event
@@ -58,7 +58,7 @@ class AwaitingIo(Io):
 
     @contextlib.contextmanager
     def _ends_with_the_client(self) -> Iterator[None]:
-        """Within this, what was cancelled because the client was closed raises Cancelled."""
+        """A context in which a call that is cancelled because the client is closed raises Cancelled."""
         try:
             yield
         except asyncio.CancelledError:
@@ -106,8 +106,8 @@ class AwaitingIo(Io):
             call.cancel()
 
     async def _check_method(self, method: str, deadline: Deadline, metadata: Metadata) -> None:
-        """Raises Unimplemented if the server has no such stream. A stream without messages cannot fail in writing, so
-        that its status is not lost."""
+        """Raises Unimplemented if the server does not have the method. Opens a stream without messages: it cannot fail
+        while writing, so grpc.aio does not lose its status."""
         call = self._channels.stream(method)((), timeout=deadline.left(), metadata=metadata)
         try:
             with self._ends_with_the_client():
@@ -133,7 +133,7 @@ class AwaitingIo(Io):
 
     async def connected(self, deadline: Deadline) -> bool:
         self._open()
-        # Closing a channel does not wake those who wait for its connection.
+        # Closing a channel does not wake tasks that wait for its connection.
         ready = asyncio.ensure_future(self._channels.first.channel_ready())
         ended = asyncio.ensure_future(self._ended.wait())
         try:
@@ -168,7 +168,7 @@ class AwaitingIo(Io):
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            del worker, workers  # which refer to the error, whose traceback refers to this frame
+            del worker, workers  # they refer to the error, whose traceback refers to this frame
         return results
 
     async def close(self) -> None:
@@ -180,7 +180,7 @@ class AwaitingIo(Io):
 
 
 class _Branch(Io):
-    """The Io of operations that run beside each other."""
+    """The Io of operations that run concurrently."""
 
     parallel = False
 

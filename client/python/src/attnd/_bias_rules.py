@@ -1,4 +1,4 @@
-"""What a bias table gives an offset, computed here: the same floats as the server's, to the last bit."""
+"""Computes a bias table's values at offsets: bit for bit the server's floats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HeldTable(NamedTuple):
     first_distances: List[int]
 
     def buckets(self, offsets: Any) -> Any:
-        """int64 bucket of each offset; None if the rule has none. Of a causal table negative offsets have bucket 0."""
+        """int64 bucket of each offset; None if the rule has none. In a causal table negative offsets have bucket 0."""
         if not isinstance(self.rule, T5Buckets):
             return None
         buckets = np.searchsorted(np.array(self.first_distances), np.abs(offsets), side="right") - 1
@@ -54,14 +54,14 @@ class HeldTable(NamedTuple):
 
     @property
     def parameters_per_head(self) -> int:
-        """Buckets, one slope, or a value per offset."""
+        """Number of buckets (T5), 1 (ALiBi's slope), or number of offsets with a value."""
         if isinstance(self.rule, T5Buckets):
             return self.rule.num_buckets
         return 1 if isinstance(self.rule, AlibiSlopes) else int(_held(self.rule.values).shape[1])
 
     @property
     def saturates_at(self) -> Optional[int]:
-        """The distance from which on all keys before the query share a value; None: there is none."""
+        """The distance from which on all keys before the query share a value; None if there is none."""
         if isinstance(self.rule, T5Buckets):
             return self.first_distances[-1]
         if isinstance(self.rule, AlibiSlopes):
@@ -86,7 +86,7 @@ def held(table: Table) -> HeldTable:
 
 
 def t5(num_buckets: int, max_distance: int, bidirectional: bool, values: Any, heads: int) -> HeldTable:
-    """T5's rule over flat values, by bucket and then head."""
+    """Makes a table of T5's rule from flat values, by bucket and then head."""
     _check_t5(num_buckets, max_distance, bidirectional)
     if len(values) != num_buckets * heads:
         raise InvalidArgument.of("values", f"{num_buckets} buckets x {heads} heads", str(len(values)))
@@ -98,7 +98,7 @@ def t5(num_buckets: int, max_distance: int, bidirectional: bool, values: Any, he
 
 
 def per_offset(min_offset: int, values: Any, heads: int) -> HeldTable:
-    """A value per offset from ``min_offset`` on, over flat values, by head and then offset."""
+    """Makes a table with a value per offset from ``min_offset`` on, from flat values, by head and then offset."""
     if len(values) == 0 or heads < 1 or len(values) % heads != 0:
         raise InvalidArgument.of("values", f"a multiple of {heads} heads, at least one offset", str(len(values)))
     if abs(min_offset) > _MAX_START:
@@ -108,7 +108,7 @@ def per_offset(min_offset: int, values: Any, heads: int) -> HeldTable:
 
 
 def paper_slopes(heads: int) -> Any:
-    """float32 [heads]: ALiBi's slopes, as Press, Smith and Lewis (2022) fix them by the number of heads.
+    """float32 [heads]: ALiBi's slopes as Press, Smith and Lewis (2022) define them for a number of heads.
 
     For a power of two n: 2^(-8 i / n). For other counts: those of the largest power of two below it, then every second
     slope of twice that power.
@@ -122,7 +122,7 @@ def paper_slopes(heads: int) -> Any:
 def random_values(count: int, seed: int) -> Any:
     """float32 [count], uniform in [-1, 1): the upper 24 bits of SplitMix64's outputs (Steele, Lea and Flood 2014)."""
     gamma, one, two = 0x9E3779B97F4A7C15, np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-    # Products of arrays wrap around, as they should.
+    # Products of uint64 arrays wrap around, as SplitMix64 requires.
     z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(gamma)
     z = (z ^ (z >> np.uint64(30))) * one
     z = (z ^ (z >> np.uint64(27))) * two
@@ -131,7 +131,7 @@ def random_values(count: int, seed: int) -> Any:
 
 
 def first_distances(buckets: int, max_distance: int) -> List[int]:
-    """The smallest distance in each bucket of one side, as Hugging Face's T5Attention has it: see t5_buckets.cc."""
+    """The smallest distance in each bucket of one side, as in Hugging Face's T5Attention: see t5_buckets.cc."""
     max_exact = buckets // 2
     divisor = np.float32(math.log(max_distance / max_exact))
     factor, room = np.float32(buckets - max_exact), buckets - 1 - max_exact
@@ -156,12 +156,12 @@ def first_distances(buckets: int, max_distance: int) -> List[int]:
 
 
 def bucket_of_distance(first: List[int], distance: int) -> int:
-    """The bucket that ``distance`` >= 0 falls into."""
+    """The bucket of a ``distance`` >= 0."""
     return bisect.bisect_right(first, distance) - 1
 
 
 def _hugging_face_log(x: Any) -> Any:
-    """PyTorch's float32 logarithm, where that decides a bucket: see hf_log.h."""
+    """The float32 logarithm, with PyTorch's rounding where that decides a bucket: see hf_log.h."""
     correct = np.float32(math.log(float(x)))
     step = _DECISIVE.get(int(x.view(np.uint32)))
     if step is None:
@@ -196,7 +196,7 @@ def _check_size(field: str, heads: int, offsets: int) -> None:
 
 
 def _floats(field: str, values: Any, rank: int) -> Any:
-    """A float32 array of that rank with finite values."""
+    """Converts values to float32, and checks that they have this rank and are finite."""
     try:
         with np.errstate(over="ignore"):
             array = np.asarray(values, np.float32)
@@ -210,6 +210,6 @@ def _floats(field: str, values: Any, rank: int) -> Any:
 
 
 def _held(values: Any) -> Any:
-    """Of a checked rule, whose values are there."""
+    """The values of a checked rule, which are never None."""
     assert values is not None
     return values

@@ -1,4 +1,4 @@
-"""The words that name a bias table, as attnctl reads them (src/bias/source_words.cc), and the tables that they name."""
+"""Parses the strings that name a bias table, as attnctl does (src/bias/source_words.cc), and finds the tables."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class Source(NamedTuple):
-    """A bias that is compared.
+    """A bias to compare.
 
     Attributes:
-        label: how it was named.
+        label: its name in the comparison.
         note: where its values come from; may be empty.
-        table: the bias itself.
-        head: the only one of its heads that is compared; None: all.
+        table: the bias table.
+        head: the head to compare; None: all heads.
     """
 
     label: str
@@ -39,15 +39,15 @@ class Source(NamedTuple):
 class _Words(NamedTuple):
     label: str
     kind: str
-    name: str  # a model's, a path, or the rule's words
+    name: str  # a model's name, a path, or the rule's parameters
     table: str
     head: Optional[int]
 
 
 def find_source(source: Any, client: Any) -> Source:
-    """The table of a source: words, an attnd.Table, or a pair of a name and a Table.
+    """Finds the table of a source: a string, an attnd.Table, or a pair of a name and a Table.
 
-    Raises InvalidArgument for words without sense, NotFound for a model or table that is not there, and what
+    Raises InvalidArgument if the string cannot be parsed, NotFound for an unknown model or table, and what
     ``client.get_model`` raises.
     """
     if isinstance(source, Table):
@@ -75,7 +75,7 @@ def find_source(source: Any, client: Any) -> Source:
 
 
 def shown(text: str, max_bytes: int) -> str:
-    """Printable text of at most `max_bytes` bytes, as src/errors/shown.cc has it."""
+    """Escapes and shortens text to at most `max_bytes` printable bytes, as src/errors/shown.cc does."""
     result, end_if_cut = b"", 0
     for character in text:
         raw = character.encode("utf-8", "surrogateescape")
@@ -90,7 +90,7 @@ def shown(text: str, max_bytes: int) -> str:
 
 
 def _under(label: str, error: Error) -> Error:
-    """The same error with the source's words before its field."""
+    """The same error with the source's label before its field."""
     if not error.field:
         return error
     return type(error).of(f"{label}: {error.field}", error.expected, error.got)
@@ -126,7 +126,7 @@ def _read(text: str) -> _Words:
 
 
 def _made(words: _Words, tables: Dict[str, Table]) -> Tuple[HeldTable, str]:
-    """The table, and where its values come from. ``tables`` are those of the model or file."""
+    """Makes the table, and the note that says where its values come from. ``tables`` are the model's or file's."""
     if words.kind == "alibi":
         return _alibi(words.name), ""
     if words.kind == "t5":
@@ -138,7 +138,7 @@ def _made(words: _Words, tables: Dict[str, Table]) -> Tuple[HeldTable, str]:
 
 
 def _loaded(words: _Words, client: Any) -> Tuple[Dict[str, Table], str]:
-    """The tables of a loaded model, and words about its version."""
+    """The tables of a loaded model, and its version as text."""
     if not hasattr(client, "get_model"):
         got = "None" if client is None else f"a {type(client).__qualname__}"
         raise InvalidArgument.of("client", f"an attnd.Client of the server that has {words.label}", got)
@@ -150,7 +150,7 @@ def _loaded(words: _Words, client: Any) -> Tuple[Dict[str, Table], str]:
 
 
 def _table_name(tables: Dict[str, Table], name: str, model: str) -> str:
-    """The table that is meant; without a name the decoder's, or the only one."""
+    """The name of the table that ``name`` selects; without a name, the decoder's, or the only table."""
     for candidate in (name, name.split(".", maxsplit=1)[0]) if name else ("decoder", "decoder.0"):
         if candidate in tables:
             return candidate
@@ -161,7 +161,8 @@ def _table_name(tables: Dict[str, Table], name: str, model: str) -> str:
 
 
 class _RuleWords:
-    """A rule's words: "32,128,heads=8,seed=1" or "4,5@0.1,0.2,0.3,0.4". ``fields`` are the names of the first."""
+    """Parses a rule's parameters: "32,128,heads=8,seed=1" or "4,5@0.1,0.2,0.3,0.4". ``fields`` names the leading
+    numbers."""
 
     def __init__(self, text: str, fields: Tuple[str, ...]) -> None:
         sizes, at, values = text.partition("@")
@@ -246,7 +247,7 @@ def _numbers(text: str) -> Any:
 
 
 def _read_file(path: str) -> Dict[str, Table]:
-    """The tables of a JSON file, as docs/models.md has them."""
+    """The tables of a JSON file, in the format of docs/models.md."""
     if not path.endswith(".json"):
         expected = "a .json file (attnctl also reads checkpoints and GGUF files; a server loads them)"
         raise InvalidArgument.of("path", expected, f'"{path}"')

@@ -40,7 +40,7 @@ class BlockingIo(Io):
             answer: bytes = self.channels.unary(method)(payload, **settings)
         except grpc.RpcError as error:
             raise self.error_of(error) from None
-        except ValueError:  # what grpcio raises of a closed channel
+        except ValueError:  # grpcio's error for a closed channel
             if not self.closed:
                 raise
             raise closed_error() from None
@@ -62,7 +62,7 @@ class BlockingIo(Io):
         return BlockingDuplex(self, method, metadata)
 
     def error_of(self, error: grpc.RpcError) -> Error:
-        # Of a call on another thread it refers to the error itself, and together they would keep the call's memory.
+        # The traceback of a call on another thread refers to the error: the cycle would keep the call's memory alive.
         error.__traceback__ = None
         if self.closed:
             return closed_during_the_call()
@@ -93,7 +93,7 @@ class BlockingIo(Io):
 
 
 class Sender:
-    """Hands a stream's messages to grpcio, which asks for them on a thread of its own."""
+    """Gives a stream's messages to grpcio, which requests them on its own thread."""
 
     def __init__(self, stream: MessageStream, in_flight: int) -> None:
         self._stream = stream
@@ -109,7 +109,7 @@ class Sender:
             yield message
 
     def receive(self, io: BlockingIo, call: Any) -> None:
-        """Until the stream ends."""
+        """Passes answers to the stream until it ends."""
         try:
             for answer in call:
                 self._stream.accept(answer)
@@ -132,7 +132,7 @@ def _batch_ended() -> Cancelled:
 
 
 class _Group(Io):
-    """Operations that run beside each other on threads of their own, and whose calls can be cancelled from another."""
+    """Operations that run concurrently on their own threads, and whose calls another thread can cancel."""
 
     parallel = False
 
@@ -169,11 +169,11 @@ class _Group(Io):
             try:
                 raise failure
             finally:
-                del failure  # whose traceback refers to this frame: together they would keep the calls' memory
+                del failure  # its traceback refers to this frame: the cycle would keep the calls' memory alive
         return self._results
 
     def _next(self) -> Any:
-        # Not under the other lock: the caller's iterator may take its time while calls begin and end.
+        # Not under the other lock: the caller's iterator may be slow while calls begin and end.
         with self._reading:
             if self._over.is_set():
                 return None
@@ -199,13 +199,13 @@ class _Group(Io):
                 raise
 
     def _end(self, failure: Optional[BaseException]) -> None:
-        """Cancels what is under way. The first failure is the one to report."""
+        """Cancels the calls under way. The first failure is the one that run() raises."""
         with self._lock:
             if self._failure is None and not self._over.is_set():
                 self._failure = failure
             self._over.set()
             calls = list(self._calls)
-            # Under the lock, so that none is interrupted that has gone to another caller.
+            # Under the lock, so that no connection is interrupted after it has gone to another caller.
             for connection in self._connections:
                 connection.interrupt()
         for call in calls:
@@ -219,7 +219,7 @@ class _Group(Io):
         settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
         try:
             call = self._io.channels.unary(method).future(payload, **settings)
-        except ValueError:  # what grpcio raises of a closed channel
+        except ValueError:  # grpcio's error for a closed channel
             if not self._io.closed:
                 raise
             raise closed_error() from None
@@ -242,7 +242,7 @@ class _Group(Io):
 
     @contextlib.contextmanager
     def _cancellable(self, call: Any) -> Iterator[None]:
-        """Within this the call is cancelled when the group ends early."""
+        """A context in which the call is cancelled if the group ends early."""
         with self._lock:
             self._calls.add(call)
         if self._over.is_set():
@@ -255,7 +255,7 @@ class _Group(Io):
 
     @contextlib.contextmanager
     def interruptible(self, connection: Any) -> Iterator[None]:
-        """Within this the connection, of the local socket, is interrupted when the group ends early."""
+        """A context in which a connection of the local socket is interrupted if the group ends early."""
         with self._lock:
             if self._over.is_set():
                 raise _batch_ended()

@@ -10,7 +10,7 @@ from attnd._target import for_grpc
 
 
 class Channels:
-    """Calls take the channels in turns. Thread-safe as far as these are."""
+    """Calls use the channels in turn. As thread-safe as the channels are."""
 
     def __init__(self, api: Any, options: Options) -> None:
         """`api` is the module grpc or grpc.aio."""
@@ -33,7 +33,7 @@ class Channels:
         return self._channels
 
     def unary(self, method: str) -> Any:
-        """The method of the next channel, from bytes to bytes."""
+        """The method on the next channel, from bytes to bytes."""
         index = next(self._turn) % len(self._channels)
         found = self._methods[index].get(method)
         if found is None:
@@ -41,5 +41,5 @@ class Channels:
         return found
 
     def stream(self, method: str) -> Any:
-        """As `unary`, with streams of messages."""
+        """As `unary`, for a method with streams of messages."""
         return self._channels[next(self._turn) % len(self._channels)].stream_stream(method, None, None)

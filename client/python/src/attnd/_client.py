@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class ClientBase:
-    """What both clients have: settings, and what follows from them."""
+    """The settings, properties and memory that both clients share."""
 
     _asynchronous = False
 
@@ -67,38 +67,39 @@ class ClientBase:
 
     @property
     def target(self) -> str:
-        """The target that was given; without one, that of ATTND_SERVER or the default."""
+        """The target given to the client, or else ATTND_SERVER, or else the default."""
         return self._core.options.target
 
     @property
     def transport(self) -> str:
-        """The way that attention calls go now.
+        """The transport that attention calls use now.
 
-        "local" is over the socket beside the server's Unix socket, "shared_memory" by gRPC with tensors in shared
-        memory, "grpc" by gRPC alone, as everything goes that cannot go the first two ways. The blocking client asks the
-        server if it is not known yet; the asyncio client knows it from its first call on.
+        "local" is the local socket next to the server's Unix socket. "shared_memory" is gRPC with the tensors in shared
+        memory. "grpc" is gRPC alone, the fallback for calls that neither of the others can take. If the transport is
+        not known yet, the blocking client asks the server; the asyncio client knows it after its first call.
         """
         self._core.check_open()
         return next((transport.name for transport in self._core.transports if transport.ready()), "grpc")
 
     def empty(self, shape: Any, dtype: Any = "float32", *, kind: Optional[str] = None) -> Any:
-        """A new array of zeros, which travels to the server and back without a copy.
+        """Allocates an array of zeros that travels to the server and back without a copy.
 
-        It lies in memory that the server shares, on huge pages if it fills one (2 MiB), where the target is a Unix
-        socket, and in ordinary memory elsewhere. Views of it, and torch tensors over it, are as good as itself if they
-        have no gaps. The memory goes with the last of them; after the client was closed it is ordinary memory.
+        If the target is a Unix socket, the array is in memory shared with the server, on huge pages if it fills one
+        (2 MiB); otherwise it is in ordinary memory. Contiguous views of the array, and torch tensors over it, are not
+        copied either. The memory is freed with the last of them; after the client is closed it is ordinary memory.
 
         Args:
             shape: sizes, or one size.
             dtype: float32, float16 or bfloat16, by name or as a dtype of numpy, torch or ml_dtypes.
-            kind: "numpy" or "torch"; None is torch if ``dtype`` is one of torch's, and numpy otherwise.
+            kind: "numpy" or "torch"; None is torch if ``dtype`` is a torch dtype, and numpy otherwise.
 
         Raises:
-            InvalidArgument: no such shape, dtype or kind.
-            ResourceExhausted: no memory or descriptor is left.
+            InvalidArgument: the shape, dtype or kind is invalid.
+            ResourceExhausted: no memory or file descriptor is left.
 
-        A large one takes time to make (some milliseconds a MiB): make it once and use it for many calls. A call that
-        ended early (timeout, cancellation) may leave the server reading and writing for a moment.
+        Allocating a large array takes time (some milliseconds per MiB): allocate it once and use it for many calls.
+        After a call that ended early (timeout, cancellation), the server may still read and write the array for a
+        moment.
 
         Example:
             >>> q = client.empty((1, 8, 16, 64))
@@ -122,7 +123,7 @@ class ClientBase:
 
 
 def ways_on_this_host(options: _options.Options, asynchronous: bool) -> List[Transport]:
-    """The ways beside gRPC that a client of these options has, the best first."""
+    """The transports other than gRPC that a client with these options can use, the best first."""
     path = unix_path(options.target)
     if path is None or options.credentials is not None or not (options.local_calls or options.shared_memory):
         return []
@@ -150,19 +151,19 @@ def _opening(
 class Client(ClientBase):
     """Calls an attnd server.
 
-    Making a client is expensive, and it connects with its first call; make one and share it. All methods may be called
-    from several threads at once. Close it, or use it in a ``with`` statement; one that is dropped without closing
-    leaves nothing behind.
+    Creating a client is expensive, and it connects at its first call: create one and share it. All methods may be
+    called from several threads at once. Close the client, or use it in a ``with`` statement; a client that is garbage
+    collected without being closed leaks nothing.
 
-    Timeouts: every call has one, 60 seconds unless the client or the call says otherwise; DeadlineExceeded is raised
-    when it has passed. ``timeout=None`` in a call is the client's, ``float("inf")`` is none.
+    Timeouts: every call has a timeout, 60 seconds unless the client or the call sets another; when it has passed,
+    DeadlineExceeded is raised. In a call, ``timeout=None`` means the client's timeout and ``float("inf")`` means none.
 
-    Repeats: what a server refuses or loses is sent again as :class:`attnd.Retry` says, so that a restart shows as a
-    delay.
+    Retries: calls that a server refuses or loses are sent again as :class:`attnd.Retry` describes, so that a server's
+    restart only delays them.
 
-    Fork: a process may fork before its first client is made, or fork and exec at any time. In a child that was forked
-    later (multiprocessing's start method "fork") every method, and making a client, raises FailedPrecondition at once;
-    the parent's clients go on.
+    Fork: a process may fork before it creates its first client, or fork and exec at any time. In a child that was
+    forked later (multiprocessing's start method "fork"), creating a client and every method except ``close`` raise
+    FailedPrecondition at once; the parent's clients keep working.
 
     An interrupted call (KeyboardInterrupt) is cancelled on the server too.
 
@@ -170,22 +171,24 @@ class Client(ClientBase):
         target: a gRPC name: "host:port", "dns:///name:port", "unix:///run/attnd/attnd.sock". None is ATTND_SERVER in
             the environment, or "127.0.0.1:50051" if that is not set either.
         credentials: for TLS, for example ``grpc.ssl_channel_credentials(root)``; None: no encryption.
-        token: sent along as ``authorization: Bearer``: a string, or a function that is asked at each call. Only beside
-            ``credentials``, or to a server on this host.
-        timeout: of calls that name none, in seconds.
-        retry: how calls are repeated; None: not at all.
-        shared_memory: hand tensors over in shared memory where the target is a Unix socket and the server offers it.
-        local_calls: make calls, and open sessions, over the socket beside a Unix socket where the server offers it.
+        token: sent as ``authorization: Bearer``: a string, or a function that is called for each call. Allowed only
+            with ``credentials`` or for a server on this host.
+        timeout: seconds; for calls that set none.
+        retry: how calls are repeated; None: never.
+        shared_memory: pass tensors in shared memory if the target is a Unix socket and the server offers it.
+        local_calls: make calls and open sessions over the local socket if the target is a Unix socket and the server
+            offers it.
         load_balancing: how a name with several addresses is used, "pick_first" or "round_robin".
-        channels: number of gRPC channels that calls take in turns, each with a connection of its own, 1 to 64.
-        keepalive_time: seconds. While calls wait, a connection on which nothing has arrived for this long is asked for
-            a sign of life. ``float("inf")``: never.
-        keepalive_timeout: seconds after which such a connection is given up, and its calls fail with Unavailable.
-        user_agent: put before the library's own.
+        channels: number of gRPC channels that calls use in turn, each with its own connection, 1 to 64.
+        keepalive_time: seconds. While calls wait, a connection that has received nothing for this long is pinged.
+            ``float("inf")``: never.
+        keepalive_timeout: seconds without an answer to the ping after which the connection is closed and its calls
+            fail with Unavailable.
+        user_agent: prepended to the library's own.
 
     Raises:
-        InvalidArgument: a target or settings that make no client.
-        FailedPrecondition: in a forked child.
+        InvalidArgument: the target or a setting is invalid.
+        FailedPrecondition: this process is a forked child.
 
     Example:
         >>> with attnd.Client() as client:
@@ -215,8 +218,8 @@ class Client(ClientBase):
     evict_session = _blocking(_open_sessions.evict_session)
 
     def close(self) -> None:
-        """Ends the calls under way with Cancelled, and the connections. A second time does nothing; other methods then
-        raise FailedPrecondition."""
+        """Ends the calls under way with Cancelled and closes the connections. A second close does nothing; all other
+        methods raise FailedPrecondition from then on."""
         if _process.forked():
             return
         self._core.close_transports()

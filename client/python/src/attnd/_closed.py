@@ -1,4 +1,4 @@
-"""What calls of a client that is closed raise."""
+"""The errors of calls on a closed client."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from attnd.errors import Cancelled, FailedPrecondition
 
 
 def closed_error() -> FailedPrecondition:
-    """Of a call that begins afterwards."""
+    """The error of a call that begins after the client was closed."""
     return FailedPrecondition.of("client", "an open one", "one that was closed")
 
 
 def closed_during_the_call() -> Cancelled:
-    """Of a call that was under way."""
+    """The error of a call that was under way."""
     return Cancelled("the client was closed during the call")

@@ -1,4 +1,4 @@
-"""Several biases side by side: what each table gives the same offsets, near and beyond the trained length."""
+"""Compares several biases: each table's values at the same offsets, within and beyond the trained length."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["BiasComparison", "ComparedBias", "compare_bias"]
 
 @dataclass(frozen=True, eq=False)
 class ComparedBias:
-    """One of the biases that are compared.
+    """One of the compared biases.
 
     Attributes:
-        source: how it was named.
+        source: its name in the comparison.
         description: its rule, direction and heads, in words.
-        parameters_per_head: buckets of T5, one slope of ALiBi, or a value per offset.
-        saturates_at: the offset from which on all keys before the query get one value; None if there is none.
-        first_offset: the lowest offset at which it is shown: 0 if keys after the query are masked.
+        parameters_per_head: number of T5's buckets, 1 for ALiBi's slope, or the number of offsets with a value.
+        saturates_at: the offset from which on all keys before the query get the same value; None if there is none.
+        first_offset: the lowest offset that is shown: 0 if keys after the query are masked.
         buckets: int64 bucket of each offset from ``first_offset`` on; None if the rule has no buckets.
     """
 
@@ -44,13 +44,13 @@ class ComparedBias:
 
 
 class BiasComparison:
-    """What several biases give the same offsets. A notebook shows it as a picture; ``print`` shows it as text.
+    """The values of several biases at the same offsets. A notebook shows it as a picture; ``print`` shows it as text.
 
     Attributes:
-        sources: List[ComparedBias], the biases in their order.
+        sources: List[ComparedBias], the biases in the order given.
         heads: the heads that are compared, a panel for each.
         offsets: int64 [offsets], query position - key position, ascending.
-        trained_length: that was given, or None.
+        trained_length: the argument, or None.
         values: float32 [sources, heads, offsets]; NaN where a key after the query is masked, or where a source has no
             such head.
     """
@@ -80,7 +80,7 @@ class BiasComparison:
                     self.values[s, p, -len(values) :] = values
 
     def text(self) -> str:
-        """What each source is; then for each head its values by ranges of offsets, and the weights that they mean."""
+        """Describes each source; then, for each head, its values by ranges of offsets, and the resulting weights."""
         return comparison_text(self._comparison)
 
     def svg(self) -> Svg:
@@ -88,7 +88,7 @@ class BiasComparison:
         return Svg(comparison_svg(self._comparison))
 
     def to_json(self) -> str:
-        """All values, each in the fewest digits that give the same float again, as attnctl writes them."""
+        """All values as JSON, each in the fewest digits that identify the float, as attnctl writes them."""
         held = self._comparison
         length = "null" if held.trained_length is None else held.trained_length
         head = (
@@ -143,35 +143,36 @@ def compare_bias(
     axis: str = "auto",
     mask: Optional[str] = None,
 ) -> BiasComparison:
-    """Compares biases: what T5's buckets (Raffel et al. 2020), ALiBi's slopes (Press, Smith and Lewis 2022) and values
-    per offset give the same offsets, near and beyond the trained length.
+    """Compares the values of biases at the same offsets, within and beyond the trained length: T5's buckets (Raffel et
+    al. 2020), ALiBi's slopes (Press, Smith and Lewis 2022) and values per offset.
 
-    A source is a :class:`Table`, a pair of a name and a Table, or words:
+    A source is a :class:`Table`, a pair of a name and a Table, or a string:
 
     - ``"alibi:8"``: ALiBi with the paper's slopes for 8 heads; ``"alibi:8,bidirectional"``.
-    - ``"t5:32,128"``: 32 buckets, max distance 128, with random values, uniform in [-1, 1). Options follow with commas:
-      ``bidirectional``, ``heads=8``, ``seed=1``. ``"t5:4,5@0.1,0.2,0.3,0.4"`` gives the values: by bucket, then head.
+    - ``"t5:32,128"``: 32 buckets, max distance 128, with random values, uniform in [-1, 1). Options follow, separated
+      by commas: ``bidirectional``, ``heads=8``, ``seed=1``. ``"t5:4,5@0.1,0.2,0.3,0.4"`` gives the values: by bucket,
+      then head.
     - ``"offsets:0@0.5,0.25"``: a value for each offset from 0 on.
-    - ``"file:tables.json"``, ``"file:tables.json:encoder"``: a JSON file in the form of docs/models.md.
+    - ``"file:tables.json"``, ``"file:tables.json:encoder"``: a JSON file in the format of docs/models.md.
     - ``"t5-tiny"``, ``"t5-tiny:encoder"``: a loaded model, for which ``client`` is needed; also ``"model:t5-tiny"``.
 
-    ``#3`` behind any of these compares its head 3 alone with all heads of the others. Without a loaded model no server
+    A source that ends in ``#3`` compares only its head 3 with all heads of the others. Without a loaded model no server
     is needed. The text, the picture and the JSON are those of ``attnctl bias compare``.
 
     Args:
-        sources: 1 to 8 of them.
+        sources: 1 to 8 sources.
         client: a :class:`Client`, if a source is a loaded model.
-        heads: to compare, a panel for each; None is all.
+        heads: heads to compare, a panel for each; None is all.
         max_offset: the largest offset shown, in tokens; None is four times the longest max distance, table or
             trained length.
-        trained_length: in tokens; marked, and what lies within is told from what lies beyond.
+        trained_length: in tokens; marked in the output, which distinguishes offsets within and beyond it.
         axis: "linear" or "log", the scale of the picture's offsets; "auto" is log beyond 64.
-        mask: "causal" leaves out keys after the query, "none" shows them for all; None shows those of bidirectional
+        mask: "causal" leaves out keys after the query, "none" shows them for all tables, None only for bidirectional
             tables.
 
     Raises:
-        InvalidArgument: words without sense, a table that is not valid, an argument out of range. It is a ValueError.
-        NotFound: there is no such model, table or file.
+        InvalidArgument: a string cannot be parsed, a table is invalid, or an argument is out of range (a ValueError).
+        NotFound: no such model, table or file.
 
     Example:
         >>> compared = attnd.compare_bias(["alibi:8", "t5:32,128,heads=8"], trained_length=128)

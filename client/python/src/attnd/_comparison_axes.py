@@ -1,4 +1,4 @@
-"""Where a comparison's panels, offsets and values lie in its picture, as src/bias/comparison_axes.cc has it."""
+"""The layout of a comparison's picture: panels, offset axis and value axis; as in src/bias/comparison_axes.cc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FAINTEST = 10  # see span_of
 
 
 def panel_columns(panels: int) -> int:
-    """How many panels stand side by side."""
+    """Number of panels side by side."""
     if panels <= 1:
         return 1
     if panels <= 4:
@@ -28,7 +28,7 @@ def size_of_panels(columns: int) -> Tuple[float, float]:
 
 
 class OffsetAxis:
-    """Across a panel: offsets, linear, or by log2(1 + |offset|) to both sides of 0."""
+    """The horizontal axis of a panel: offsets, linear, or by log2(1 + |offset|) on both sides of 0."""
 
     def __init__(self, comparison: Comparison, width: float) -> None:
         self._log = comparison.log_axis
@@ -41,11 +41,11 @@ class OffsetAxis:
         return PANEL_INSET + inner * (self._place(offset) - self._low) / (self._high - self._low)
 
     def ticks(self) -> List[int]:
-        """Round offsets whose labels have room, ascending."""
+        """Round offsets whose labels fit, ascending."""
         label = _CHARACTER * len(str(self._min_offset if self._min_offset < 0 else self._max_offset))
 
         def has_room(tick: int) -> bool:
-            """A label at the edge must not meet that of the next panel."""
+            """Whether a label at the edge stays clear of the next panel's labels."""
             return self.x(tick) + label / 2 <= self._width + PANEL_GAP / 2 - 3
 
         ticks = [0]
@@ -72,20 +72,20 @@ class OffsetAxis:
 
 
 class ValueSpan(NamedTuple):
-    """The values that all panels' common axis spans; ``cut`` says whether curves that fall for ever leave it."""
+    """The range of the value axis, which all panels share; ``cut``: whether curves that fall forever leave it."""
 
     low: float
     high: float
     cut: bool
 
     def ticks(self) -> List[float]:
-        """Round values, ascending; at most six."""
+        """At most six round values, ascending."""
         step = round_step(self.high - self.low, 5)
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
 def span_of(comparison: Comparison) -> ValueSpan:
-    """All values of the tables, but no more than 10 below its highest of a curve that falls for ever."""
+    """The range of all values; of a curve that falls forever, only down to 10 below its highest value."""
     lows, highs, cut = [], [], False
     for s, source in enumerate(comparison.sources):
         for panel in comparison.panels:

@@ -1,4 +1,4 @@
-"""The offsets, heads and values of a comparison, as src/bias/comparison.cc has them."""
+"""The offsets, heads and values of a comparison; the Python form of src/bias/comparison.cc."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from attnd.errors import InvalidArgument
 from attnd.models import AlibiSlopes, T5Buckets
 
 _MAX_SOURCES, _MAX_PANELS, _MAX_OFFSET, _MAX_CELLS = 8, 256, 1 << 20, 1 << 24
-_REACH_OF_NONE = 128  # where no table has one
-_LINEAR_UP_TO = 64  # offsets; a longer axis is logarithmic by itself
+_REACH_OF_NONE = 128  # if no table has a reach
+_LINEAR_UP_TO = 64  # offsets; with axis "auto" a longer axis is logarithmic
 _MOST_RANGES = 64  # with more, only powers of two
 
 
 class Comparison(NamedTuple):
-    """A source of which one head is compared is in every panel; the others show head h in panel h, if they have it.
+    """What is compared. A source with one selected head, or with only one head, is in every panel; the others show head
+    h in panel h, if they have it.
 
     Attributes:
         sources: the biases.
-        panels: the heads.
+        panels: the heads, a panel for each.
         min_offset: 0, or -max_offset.
         max_offset: the largest offset shown.
-        trained_length: or None.
-        length: the trained length, or the longest reach of a table.
+        trained_length: the caller's, or None.
+        length: the trained length, or else the longest reach of a table.
         log_axis: whether the picture's offsets are on a log scale.
         mask: None, "causal" or "none".
         held: float32 values by source and head.
@@ -49,7 +50,7 @@ class Comparison(NamedTuple):
         return _head_of(self.sources[s], panel)
 
     def panel_name(self, panel: int) -> str:
-        """ "head 3", for a heading."""
+        """A panel's heading, for example "head 3"."""
         varies = any(source.head is None and source.table.heads > 1 for source in self.sources)
         named = any(source.head is not None for source in self.sources)
         return "the heads named" if named and not varies else f"head {panel}"
@@ -62,11 +63,11 @@ class Comparison(NamedTuple):
         return np.arange(self.first_offset(s), self.max_offset + 1)
 
     def values(self, s: int, head: int) -> Any:
-        """float32 of first_offset(s) to max_offset."""
+        """The float32 values of offsets first_offset(s) to max_offset."""
         return self.held[s, head]
 
     def ranges(self) -> List[Tuple[int, int]]:
-        """Ranges that together are all offsets, ascending: the tables' buckets, then powers of two; cut at the trained
+        """Partitions all offsets into ascending ranges: the tables' buckets, then powers of two; split at the trained
         length."""
         starts = {0, self.min_offset}
         for after in (False, True) if self.min_offset < 0 else (False,):
@@ -108,7 +109,8 @@ def of_sources(
     axis: str,
     mask: Optional[str],
 ) -> Comparison:
-    """Raises InvalidArgument: no or too many sources, a head that none has, a number out of range."""
+    """Makes a comparison. Raises InvalidArgument for no or too many sources, a head that no source has, or a number out
+    of range."""
     if not 1 <= len(sources) <= _MAX_SOURCES:
         raise InvalidArgument.of("sources", f"1 to {_MAX_SOURCES}", str(len(sources)))
     for source in sources:
@@ -130,7 +132,7 @@ def of_sources(
 
 
 def described(source: Source) -> str:
-    """ "T5, 32 buckets, max distance 128; causal; 8 heads"."""
+    """Describes a source, for example "T5, 32 buckets, max distance 128; causal; 8 heads"."""
     table = source.table
     rule = table.rule
     if isinstance(rule, T5Buckets):
@@ -190,7 +192,7 @@ def _held(
 
 
 def _edges(table: HeldTable, after: bool) -> List[int]:
-    """Distances at which one side's values may change; none if there are too many to name."""
+    """Distances at which one side's values may change; empty if there are too many to list."""
     if isinstance(table.rule, T5Buckets):
         return [] if after and not table.bidirectional else table.first_distances
     if isinstance(table.rule, AlibiSlopes):
@@ -200,7 +202,8 @@ def _edges(table: HeldTable, after: bool) -> List[int]:
 
 
 def _reach(table: HeldTable) -> int:
-    """The farthest offset at which a rule still tells distances apart, as its author names it; 0: no such thing."""
+    """The farthest offset at which a rule still distinguishes distances, by its own parameters; 0 if it has no such
+    limit."""
     if isinstance(table.rule, T5Buckets):
         return table.rule.max_distance
     if isinstance(table.rule, AlibiSlopes):

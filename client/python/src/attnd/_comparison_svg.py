@@ -1,4 +1,4 @@
-"""A comparison of biases as an SVG document, the same as attnctl's (src/bias/comparison_svg.cc)."""
+"""Draws a comparison of biases as the same SVG document as attnctl (src/bias/comparison_svg.cc)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attnd._comparison_offsets import Comparison, described
 from attnd._drawing import escaped, minus
 from attnd._number_text import rounded
 
-# Each source has a colour and a dash of its own, so that the curves can be told apart without colour.
+# Each source has its own colour and dash, so that the curves can be distinguished without colour.
 _STROKES = (
     ("#005a9e", ""),
     ("#a84300", "7 4"),
@@ -23,7 +23,7 @@ _STROKES = (
     ("#5a6272", "1 3"),
 )
 _MARGIN, _LEFT, _TOP, _LEGEND_ROW, _GAP_Y = 32.0, 92.0, 116.0, 24.0, 60.0  # pixels
-_MAX_TITLE, _MAX_NAME = 80, 40  # bytes; longer lists and names give way to numbers and letters
+_MAX_TITLE, _MAX_NAME = 80, 40  # bytes; longer lists and names are replaced by numbers and letters
 _GREY = ' fill="#5a6272"'
 _BELOW = "below the axis: less than 1/20,000 of a curve's largest weight"
 
@@ -41,7 +41,7 @@ class _Drawing:
         self._across = OffsetAxis(comparison, self._width)
         self._span = span_of(comparison)
         self._ticks = self._across.ticks()
-        # Of the longest curve, whose end all share: in pixels, as text, and by columns of pixels.
+        # The x of every offset, and its column of pixels. Shorter curves use the tail, since all end at max_offset.
         self._xs = [self._across.x(offset) for offset in range(comparison.min_offset, comparison.max_offset + 1)]
         self._pixels = np.floor(np.array(self._xs))
         self._body: List[str] = []
@@ -89,7 +89,7 @@ class _Drawing:
 
     def _y(self, value: float) -> float:
         low, high, _ = self._span
-        # Far below the axis, so that a curve leaves the panel, and not so far that a viewer minds.
+        # Clamped below the axis: a curve still leaves the panel, but its coordinates stay small.
         within = max(value, low - (high - low))
         return PANEL_INSET + (self._height - 2 * PANEL_INSET) * (high - within) / (high - low)
 
@@ -129,7 +129,7 @@ class _Drawing:
         return length is not None and length <= self._comparison.max_offset
 
     def _beyond(self) -> None:
-        """The offsets that no trained sequence had, in grey, with a line where they begin."""
+        """Shades the offsets beyond the trained length in grey, with a line where they begin."""
         if not self._beyond_is_shown():
             return
         length = self._comparison.length
@@ -149,8 +149,8 @@ class _Drawing:
         self._add(f'<path d="{lines}" stroke="#d5d9e0" stroke-width="0.8"/>')
 
     def _curve(self, values: Any) -> str:
-        """A path through all values. Of those that fall into one column of pixels the first, lowest, highest and last
-        are drawn, which looks the same (Jugel et al. 2014, "M4"); level stretches are one step."""
+        """The path of a curve. Of the values in one column of pixels only the first, lowest, highest and last are
+        drawn, which looks the same (Jugel et al. 2014, "M4"); a level stretch is one step."""
         xs, pixels = self._xs[-len(values) :], self._pixels[-len(values) :]
         begins = [0, *(np.flatnonzero(np.diff(pixels)) + 1).tolist()]
         points: List[Tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""A comparison of biases as text, the same as attnctl's (src/bias/comparison_text.cc)."""
+"""Writes a comparison of biases as the same text as attnctl (src/bias/comparison_text.cc)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from attnd._number_text import rounded
 
 
 class _Curve(NamedTuple):
-    """Values of one head, by offset from ``first`` on."""
+    """The values of one head, by offset from ``first`` on."""
 
     first: int
     values: Any
 
     def over(self, first: int, last: int) -> str:
-        """ "-0.5", or "-8 .. -4": the lowest and the highest value of a range."""
+        """The lowest and the highest value in a range: "-8 .. -4", or "-0.5" if they are equal."""
         part = self.values[first - self.first : last - self.first + 1]
         least, most = (rounded(float(value), 4) for value in (part.min(), part.max()))
         return least if least == most else f"{least} .. {most}"
 
     def weight(self, offset: int) -> str:
-        """The weight of a key at ``offset`` against one at offset 0, if both have the same q.k."""
+        """The weight of a key at ``offset`` relative to one at offset 0 with the same q.k."""
         difference = float(self.values[offset - self.first]) - float(self.values[-self.first])
         try:
             return "x" + rounded(math.exp(difference), 3)
@@ -67,7 +67,7 @@ def _summary(comparison: Comparison, s: int) -> str:
 
 
 def _distinct(comparison: Comparison, s: int) -> int:
-    """How many different values a head of source ``s`` has over the offsets shown: of the head that has most."""
+    """The number of different values of source ``s`` over the offsets shown, in the head that has most."""
     heads = {comparison.head_of(s, panel) for panel in comparison.panels} - {None}
     return max((len(np.unique(comparison.values(s, head))) for head in heads if head is not None), default=0)
 
@@ -101,7 +101,7 @@ def _panel(comparison: Comparison, panel: int) -> str:
 
 
 def _parts(comparison: Comparison) -> List[Tuple[str, int, int]]:
-    """The offsets shown that lie within the trained length, and those beyond it on either side."""
+    """The ranges of offsets within the trained length, and beyond it on either side."""
     least, most, length = comparison.min_offset, comparison.max_offset, comparison.length
     parts = [("within", max(least, 1 - length), min(most, length - 1))]
     if most >= length:
@@ -112,7 +112,7 @@ def _parts(comparison: Comparison) -> List[Tuple[str, int, int]]:
 
 
 def _drawn(lines: List[Union[str, List[str]]]) -> str:
-    """Lines of words, and of cells right-aligned in columns that are as wide as they need to be."""
+    """Joins lines; rows of cells are right-aligned in columns of their widest cell."""
     rows = [line for line in lines if isinstance(line, list)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "".join(

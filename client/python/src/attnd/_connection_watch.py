@@ -1,4 +1,4 @@
-"""What a blocking gRPC channel's connection is doing."""
+"""Watches the connection state of a blocking gRPC channel."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import grpc
 
 from attnd._deadline import Deadline
 
-# grpcio looks at a connection on a thread of its own, which ends this long after the last one who asked has gone, and
-# which fails loudly if the channel is closed before.
+# grpcio polls the connection on its own thread, which ends this long after the last subscription. If the channel is
+# closed before that, the thread fails with an exception.
 _THREAD_ENDS = 0.3
 
 
 class ConnectionWatch:
-    """Asks only while somebody waits for an answer. Thread-safe."""
+    """Subscribes to the channel's state only while a caller waits. Thread-safe."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
@@ -26,16 +26,16 @@ class ConnectionWatch:
         self._ended = False
 
     def first_state(self) -> Optional[grpc.ChannelConnectivity]:
-        """What it is doing now; None if that cannot be found out."""
+        """The state now; None if it is not reported within a second or the channel is being closed."""
         return self._wait(False, 1.0, lambda state: True)
 
     def ready(self, deadline: Deadline) -> bool:
-        """Waits until it is connected; False if it is not by then, or the channel is closed."""
+        """Waits until the channel is connected; False if it is not by the deadline, or is being closed."""
         wanted = grpc.ChannelConnectivity.READY
         return self._wait(True, deadline.left(), lambda state: state is wanted) is wanted
 
     def end(self) -> None:
-        """The channel is about to be closed: wakes those who wait, and waits until grpcio's thread has ended."""
+        """Prepares for closing the channel: wakes all waiting callers, and waits until grpcio's thread has ended."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Messages as the dataclasses of `models.py`, and back."""
+"""Converts messages to the dataclasses of `models.py`, and back."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _array(values: Any, shape: Any) -> Any:
 
 
 def _floats(name: str, values: Any, shape: Any, words: str) -> Any:
-    """Values of the rank and sizes of `shape`, where None is any size."""
+    """Flattens values after checking that they have the rank and sizes of `shape`, where None is any size."""
     try:
         array = np.asarray(values, np.float32)
     except (TypeError, ValueError):

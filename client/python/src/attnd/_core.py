@@ -1,4 +1,4 @@
-"""What a client of either kind consists of."""
+"""The state and retry loop that both kinds of client share."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ T = TypeVar("T")
 
 
 class Core:
-    """Thread-safe as far as its Io is."""
+    """One client. As thread-safe as its Io."""
 
     def __init__(self, options: Options, io: Io, transports: List[Transport]) -> None:
         self.options = options
         self.io = io
         self.transports = transports
         self.policy = Policy(options.retry)
-        # Whether the server has StreamAttention, as far as is known.
+        # Whether the server has StreamAttention; True until it refuses it.
         self.has_streams = True
         self.closed = False
 
     def close_transports(self) -> None:
-        """The client is being closed; its Io follows."""
+        """First half of closing the client; the Io is closed next."""
         self.closed = True
         for transport in self.transports:
             transport.close()
 
     def check_open(self) -> None:
-        """Raises FailedPrecondition if this client can make no calls."""
+        """Raises FailedPrecondition if the client is closed or this is a forked child."""
         _process.check()
         if self.closed:
             raise closed_error()
 
     def begin(self, timeout: Any, metadata: Any) -> Tuple[Deadline, Metadata]:
-        """A call begins. Raises FailedPrecondition if this client can make none."""
+        """Begins a call: returns its deadline and metadata. Raises as check_open(), and DeadlineExceeded or
+        InvalidArgument for an unusable timeout or metadata."""
         self.check_open()
         deadline = Deadline(checked_timeout(timeout, self.options.timeout))
         if deadline.passed():
@@ -56,8 +57,8 @@ class Core:
         attempt: Callable[[], Operation[T]],
         worth_another: Callable[[Error], bool] = lambda _: False,
     ) -> Operation[T]:
-        """For calls that change nothing on the server: attempts until one is answered, as `Retry` says, and also after
-        errors that are `worth_another` to the call."""
+        """For calls that change nothing on the server: repeats `attempt` until it succeeds, as `Retry` describes, and
+        also after errors for which `worth_another` is true."""
         tries = Tries(self.policy, deadline)
         while True:
             try:
@@ -71,25 +72,26 @@ class Core:
                 return result
 
     def _await_next(self, io: Io, tries: Tries, error: Error) -> Operation[None]:
-        """Waits until it is time for another attempt, and a server is connected. Raises the call's error."""
+        """Waits until the next attempt is due and a server is connected. Raises the call's error if there is none."""
         if not self.policy.connected:
-            # A channel that found nobody is failing now; one that lost its connection is idle or connecting.
+            # A channel that never reached a server is in TRANSIENT_FAILURE; one that lost its connection is idle or
+            # connecting.
             self.policy.connected = yield io.reachable
             if not self.policy.connected:
                 raise tries.explain(error) from None
         wait = tries.wait(error)
         yield lambda: io.pause(wait)
         until = tries.deadline()
-        # A repeat while the connection is down would only fail, so that it is not spent.
+        # An attempt without a connection would fail, so the budget is charged only once there is one.
         ready = yield lambda: io.connected(until)
         if not ready:
             raise tries.explain(error, ", and there is no time for another") from None
         tries.spend(error)
 
     def once(self, io: Io, deadline: Deadline, attempt: Callable[[bool], Operation[T]]) -> Operation[T]:
-        """For calls with effects: after an error nobody knows whether the server began. What waits for a connection has
-        not been sent. `attempt` is told whether gRPC shall wait for another connection: the one that is found here may
-        be lost before the call takes it."""
+        """For calls with effects, which are not repeated: after an error it is not known whether the server began.
+        Waiting for a connection is safe, since nothing is sent before. `attempt` gets the `wait_for_ready` of the gRPC
+        call: the connection found here may be lost before the call uses it, and gRPC then waits for another."""
         connected = False
         if self.policy.options.enabled and self.policy.connected:
             until = Tries(self.policy, deadline).deadline()
@@ -108,7 +110,7 @@ def ask_server(
     metadata: Metadata,
     wait_for_ready: bool = False,
 ) -> Operation[Any]:
-    """One attempt of a gRPC method with messages."""
+    """Makes one attempt of a unary gRPC method."""
     payload = request.SerializeToString()
     answer: bytes = yield lambda: core.io.unary(method, payload, deadline, metadata, wait_for_ready)
     return _wire.parse(response, answer, f"the server's reply is no {response.DESCRIPTOR.name}")

@@ -1,4 +1,4 @@
-"""When a call has to be over."""
+"""Deadlines and timeouts of calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Deadline:
         self.at = time.monotonic() + timeout
 
     def left(self) -> Optional[float]:
-        """Seconds that are left, at least 0; None if the call may take for ever."""
+        """Seconds left, at least 0; None if there is no deadline."""
         if self.at == math.inf:
             return None
         return max(0.0, self.at - time.monotonic())
@@ -32,12 +32,12 @@ class Deadline:
 
 
 def checked_timeout(timeout: Any, default: float = math.inf) -> float:
-    """Seconds; ``default`` for None. A time that has passed (0 or less) is a timeout like any other."""
+    """Checks a timeout in seconds; ``default`` for None. 0 or less is valid, and has passed already."""
     return _seconds("timeout", "a number of seconds", timeout, default)
 
 
 def checked_seconds(name: str, value: Any, default: float) -> float:
-    """At least 0; ``default`` for None."""
+    """Checks a number of seconds, at least 0; ``default`` for None."""
     seconds = _seconds(name, "at least 0 seconds", value, default)
     if seconds < 0:
         raise InvalidArgument.of(name, "at least 0 seconds", f"{seconds:g}")

@@ -1,4 +1,4 @@
-"""What pictures of a bias and comparisons of several share as they are drawn."""
+"""Drawing functions shared by pictures of one bias and comparisons of several."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 
 
 def escaped(text: str) -> str:
-    """Text as SVG has it, in elements and attributes."""
+    """Escapes text for SVG elements and attributes."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
 def minus(text: str) -> str:
-    """With the sign that is as wide as a plus."""
+    """Replaces each hyphen by the minus sign, which is as wide as a plus."""
     return text.replace("-", "\u2212")
 
 
 def round_step(span: float, most: int) -> float:
-    """A round number for the ticks of an axis: 1, 2 or 5 times a power of ten, of which `span` has at most `most`.
+    """The step between ticks of an axis: 1, 2 or 5 times a power of ten, so that `span` has at most `most` steps.
 
     `span` is above 0, `most` 4 or 5.
     """

@@ -1,6 +1,6 @@
-"""A stream of questions, each answered before the next is asked: a session as its operations see it.
+"""The stream of a session: questions, each answered before the next is asked.
 
-`_grpc_duplex.py` has it over gRPC, `_local_session.py` and `_local_session_async.py` over a local socket.
+`_grpc_duplex.py` implements it over gRPC, `_local_session.py` and `_local_session_async.py` over a local socket.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ OPEN, STEP, RESUME, CLOSE = 1, 2, 4, 5
 ENDED = "the server ended the session before it had answered"
 INTERRUPTED = "the session was interrupted"
 LATE = "the server did not answer in time, and the session was given up"
-# How long a server may take to end a session.
+# How long close() waits for the server to end the session.
 CLOSE_SECONDS = 5.0
-# Beyond a step's time until its session is given up.
+# How long after a step's timeout its session is given up.
 SPARE_SECONDS = 5.0
 
 _NAMES = {_wire.Q: "q", _wire.K: "k", _wire.V: "v"}
@@ -37,8 +37,8 @@ class Question(NamedTuple):
         field: OPEN, STEP or RESUME.
         body: the serialised message of that field.
         tensors: field number and array of each tensor.
-        output_bytes: of the output that the answer has.
-        log_sum_exp_bytes: of its log-sum-exp.
+        output_bytes: size of the output in the answer.
+        log_sum_exp_bytes: size of the log-sum-exp in the answer.
     """
 
     field: int
@@ -48,43 +48,43 @@ class Question(NamedTuple):
     log_sum_exp_bytes: int = 0
 
     def too_large(self, expected: str, got: int) -> ResourceExhausted:
-        """The error of a question that has too many bytes. It names what has most of them."""
+        """The error of a question that is too large. It names the largest of q, k and v, or the step."""
         number, size = max(((n, array.nbytes) for n, array in self.tensors), key=lambda t: t[1], default=(0, 0))
         return ResourceExhausted.of(_NAMES[number] if size > len(self.body) else "step", expected, f"{got} bytes")
 
     def no_memory(self) -> ResourceExhausted:
-        """The error of a question for which there is no memory to share with the server."""
+        """The error if there is no shared memory for a question's tensors."""
         size = sum(array.nbytes for _, array in self.tensors) + self.output_bytes + self.log_sum_exp_bytes
         return ResourceExhausted(f"no memory to share with the server for {size} bytes of a step")
 
 
-# Makes the question, which may be asked at once.
+# Makes the question; called when it can be sent at once.
 Make = Callable[[], Question]
-# An answer's output and log-sum-exp, by field number. Their memory is used again once Accept has returned.
+# An answer's output and log-sum-exp, by field number. Their memory is reused once Accept has returned.
 Tensors = Dict[int, Union[bytes, memoryview, np.ndarray[Any, Any]]]
-# Takes what comes until it returns the answer.
+# Called with each message until it returns the answer.
 Accept = Callable[[session_pb2.SessionReply, Tensors], Optional[T]]
 
 
 def closed_session() -> FailedPrecondition:
-    """Of a step after the session's end."""
+    """The error of a step on a closed session."""
     return FailedPrecondition("the session is closed")
 
 
 def patience(seconds: Optional[float]) -> float:
-    """How long a step that has so many seconds (None: for ever) waits for its answer. The server keeps the step's time;
-    this is for one that answers nothing any more."""
+    """How long the client waits for the answer to a step with a timeout of `seconds` (None: none). The server enforces
+    the timeout; this limit is for a server that no longer answers at all."""
     return math.inf if seconds is None else max(seconds, 0) + SPARE_SECONDS
 
 
 class Duplex:
-    """One stream. After an error it is over, and every question raises that error. In the asyncio client the methods
+    """One stream. After an error it has ended, and every question raises that error. In the asyncio client the methods
     are coroutine functions. Thread-safe: questions take turns.
 
     Attributes:
-        name: how it travels, as `Transport.name`.
-        max_message_bytes: the largest message that the server takes, as it says in its answer to the opening.
-        resumable: whether the server keeps the session for a while if the stream ends without a word.
+        name: its transport, as `Transport.name`.
+        max_message_bytes: the largest message that the server accepts, from its answer to the opening.
+        resumable: whether the server keeps the session for its grace time if the stream ends without a close message.
     """
 
     name = "grpc"
@@ -93,14 +93,13 @@ class Duplex:
     _failure: Optional[Error] = None
 
     def ask(self, make: Make, accept: Accept[T], seconds: float = math.inf) -> Any:
-        """Asks one question and returns its answer. What `make` raises, and a question that the server would not take
-        (ResourceExhausted), change nothing; any other error, an interruption, and an answer that has not come after
-        `seconds`, end the stream."""
+        """Asks one question and returns its answer. An exception of `make`, or a question that is too large for the
+        server (ResourceExhausted), changes nothing. Any other error, an interruption, or no answer within `seconds`
+        ends the stream."""
         raise NotImplementedError
 
     def close(self) -> Any:
-        """Ends the stream from this side and waits for the server's end, but not for long. A second time does
-        nothing."""
+        """Ends the stream, and waits up to CLOSE_SECONDS for the server to end it too. A second close does nothing."""
         raise NotImplementedError
 
     def _check(self) -> None:

@@ -1,4 +1,4 @@
-"""New arrays of a caller's, in shared memory where there is some."""
+"""Allocates arrays for a caller, in shared memory if there is some."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHAPE = "sizes, which are whole numbers from 0 on"
 
 
 def make(allocate: Optional[Callable[[int], np.ndarray[Any, Any]]], shape: Any, dtype: Any, kind: Any) -> Any:
-    """See Client.empty. ``allocate`` gives bytes of shared memory; None: there is none."""
+    """See Client.empty. ``allocate`` allocates bytes of shared memory; None: there is none."""
     sizes = _sizes(shape)
     code = _dtypes.parse("dtype", dtype)
     if kind is None:

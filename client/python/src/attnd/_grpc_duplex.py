@@ -1,4 +1,4 @@
-"""A session as a gRPC stream, in the blocking and in the asyncio client."""
+"""A session's stream over gRPC, for the blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from attnd.v1 import session_pb2
 
 T = TypeVar("T")
 
-# What grpc.aio makes of a stream that ended, however, while it was writing: the server's status is lost.
+# grpc.aio's error if a stream ends, for whatever reason, while it is writing: it loses the server's status.
 WRITE_FAILED = "Internal error from Core"
 _CLOSE = _wire.bytes_field_head(CLOSE, 0)  # SessionRequest{close {}}
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 (the stubs lack it)
 
 
 def _message(question: Question, most_bytes: float) -> bytes:
-    """Raises ResourceExhausted if it has more."""
+    """Serialises a question. Raises ResourceExhausted if it has more than `most_bytes`."""
     head = _wire.bytes_field_head(question.field, len(question.body)) + question.body
     size = len(head)
     for number, array in question.tensors:
@@ -49,7 +49,7 @@ def _parts(message: bytes) -> Tuple[session_pb2.SessionReply, Tensors]:
 
 
 class BlockingDuplex(Duplex):
-    """Over grpcio."""
+    """The stream over grpcio, for the blocking client."""
 
     def __init__(self, io: Any, method: str, metadata: Metadata) -> None:
         """`io` is a BlockingIo."""
@@ -121,7 +121,7 @@ class BlockingDuplex(Duplex):
 
 
 class AwaitingDuplex(Duplex):
-    """Over grpc.aio."""
+    """The stream over grpc.aio, for the asyncio client."""
 
     def __init__(self, call: Any, error_of: Callable[[grpc.RpcError], Error]) -> None:
         self._call = call
@@ -159,7 +159,7 @@ class AwaitingDuplex(Duplex):
         try:
             await self._call.write(question)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            # What grpc.aio says of it hides what the server said, if that has come.
+            # grpc.aio's error hides the server's status, if that has arrived.
             if self._call.done():
                 ended = await self._ended()
                 if not ended.message.startswith(WRITE_FAILED):
@@ -167,7 +167,7 @@ class AwaitingDuplex(Duplex):
             raise Unavailable("the session's stream broke while a step was sent") from None
 
     async def _ended(self) -> Error:
-        """After the server's end."""
+        """The error with which the server ended the stream."""
         code = await self._call.code()
         if code is grpc.StatusCode.OK:
             return Internal(ENDED)
@@ -214,8 +214,8 @@ _open_streams: weakref.WeakSet[Duplex] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """What a child would do to end its copy of a stream, when it drops it or ends itself, would end the parent's: their
-    connection is one. So the copies are never dropped."""
+    """Keeps a child's copies of streams alive forever: parent and child share the connection, so that ending a copy,
+    when it is dropped or the child exits, would end the parent's stream."""
     for stream in list(_open_streams):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(stream)["_call"]))

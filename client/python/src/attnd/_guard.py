@@ -1,9 +1,9 @@
-"""Runs a private server for another process, and ends it with that process, however that ends.
+"""Runs a private server for another process, and ends it when that process ends, in whatever way.
 
-A program of its own, started by attnd.local_server() as `python -I -S -c THIS PARENT FOLDER COMMAND...`. The kernel
-could end the server with its parent by itself (PR_SET_PDEATHSIG), but takes the thread that started it for the parent:
-a server started on a thread of a pool would end with that thread. This process has one thread, which lives as long as
-the process, so that the server may rely on it.
+This is a separate program, started by attnd.local_server() as `python -I -S -c THIS PARENT FOLDER COMMAND...`. The
+kernel could end the server with its parent (PR_SET_PDEATHSIG), but it treats the thread that started the server as the
+parent: a server started on a pool's thread would end with that thread. This process has one thread, which lives as long
+as the process.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from typing import List
 
 _PR_SET_PDEATHSIG = 1
 _WAITED = (signal.SIGCHLD, signal.SIGTERM)
-# How often the parent is looked for, in seconds.
+# How often the parent is checked, in seconds.
 _PERIOD = 0.5
 
 

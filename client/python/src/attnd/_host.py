@@ -1,4 +1,4 @@
-"""The ways to a server on the same host: calls over the local socket, and shared memory beside calls by gRPC."""
+"""The transports to a server on the same host: the local socket, and gRPC with tensors in shared memory."""
 
 from __future__ import annotations
 
@@ -37,28 +37,29 @@ if TYPE_CHECKING:
 
 LOCAL, SHARED = "local", "shared_memory"
 
-# What a server with local calls has beside a Unix socket.
+# The local socket's path is the Unix socket's path with this suffix.
 _SUFFIX = ".shm"
-# How often a call is sent again because the server did not know its memory: servers that restart in a row.
+# How often a call is sent again because the server did not know its memory, in case it restarts several times.
 _MAX_UNKNOWN = 3
-# An event loop copies at most this many bytes by itself; more is copied on another thread.
+# At most this many bytes are copied on the event loop's thread; more are copied on another thread.
 _MAX_LOOP_COPY = 1 << 20
-# Sessions of more rows or sources go by gRPC: what steps say of each of them would fill a datagram.
+# Sessions with more rows or sources use gRPC: a step's lists of one entry each would fill a datagram.
 _MAX_SEQUENCES = 1024
-# What an opening, and the mask of a session's sources, may have of a datagram. The lists of so many rows take the rest.
+# The largest opening, and the largest mask of a session's sources, in a datagram. A step's lists take the rest.
 _MAX_FIELDS = 24 << 10
 
 _hosts: WeakSet[Host] = WeakSet()
 
 
 class Host:
-    """What one client's same-host ways have in common. Thread-safe.
+    """What one client's same-host transports share. Thread-safe.
 
     Attributes:
         memory: the client's shared memory.
-        stager: finds tensors in it, and copies others there.
-        door: where local calls go; None if they are turned off.
-        sessions: where sessions begin; None if local calls or shared memory are turned off: large steps need both.
+        stager: finds tensors in the shared memory, and copies others there.
+        door: sends local calls; None if they are turned off.
+        sessions: opens sessions over the local socket; None if local calls or shared memory are turned off, because
+            large steps need both.
     """
 
     def __init__(self, path: str, options: Options, asynchronous: bool) -> None:
@@ -69,17 +70,17 @@ class Host:
         self.sessions = (
             _make_session_door(path, options, asynchronous) if options.local_calls and options.shared_memory else None
         )
-        # Also if the client is dropped without being closed.
+        # Closes even if the client is dropped without being closed.
         self._close = weakref.finalize(self, _close, self.door, self.sessions, self.memory, self.stager)
         self._close.atexit = False
         _hosts.add(self)
 
     def close(self) -> None:
-        """Ends calls with Cancelled, and lets the server forget the memory. Arrays in it stay. Does not block."""
+        """Ends calls with Cancelled, and releases the regions at the server. Arrays in them stay. Does not block."""
         self._close()
 
     def abandon(self) -> None:
-        """In a forked child: lets go of the parent's sockets."""
+        """In a forked child: closes the child's copies of the parent's sockets."""
         self._close.detach()
         self.memory.keeper.abandon()
         if self.door is not None:
@@ -131,7 +132,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def transports(path: str, options: Options, asynchronous: bool) -> List[Transport]:
-    """Of a client with these options whose server's socket is at ``path``, the best first."""
+    """The transports of a client with these options whose server's Unix socket is at ``path``, the best first."""
     host = Host(path, options, asynchronous)
     found: List[Transport] = []
     if host.door is not None:
@@ -153,7 +154,7 @@ class _HostTransport(Transport):
 
 
 class _LocalTransport(_HostTransport):
-    """Calls over the local socket, through a door that blocks or one for an event loop."""
+    """Calls over the local socket, through a LocalDoor, which blocks, or an AsyncLocalDoor."""
 
     name = LOCAL
 
@@ -172,7 +173,7 @@ class _LocalTransport(_HostTransport):
 
     def attempt(self, io: Io, call: Call, deadline: Deadline, metadata: Metadata) -> Operation[Answer]:
         if metadata:
-            raise NotTaken  # datagrams have none
+            raise NotTaken  # datagrams carry no metadata
         offered: bool = yield lambda: self._door.offered(deadline.at)
         if not offered:
             raise NotTaken
@@ -204,14 +205,14 @@ class _LocalTransport(_HostTransport):
 
 
 def _fits_datagrams(opening: session_pb2.SessionOpen) -> bool:
-    """Whether what is said beside tensors in such a session has room in datagrams."""
+    """Whether everything but the tensors of such a session's messages fits into datagrams."""
     mask_bytes = opening.sources * -(-opening.max_source_tokens // 8)
     largest = max(opening.ByteSize(), mask_bytes)
     return max(opening.rows, opening.sources) <= _MAX_SEQUENCES and largest <= _MAX_FIELDS
 
 
 class _SharedTransport(_HostTransport):
-    """Calls by gRPC whose tensors are in shared memory."""
+    """gRPC calls whose tensors are in shared memory."""
 
     name = SHARED
 
@@ -280,14 +281,14 @@ def _error_in(answer: Optional[local_pb2.LocalAnswer]) -> Optional[Error]:
 
 
 def _forgotten(host: Host, staged: Staged, error: Error) -> int:
-    """If the server did not know the call's memory, as after a restart: how often it did not, so that it may be told
-    again. Otherwise raises `error`."""
+    """If the server did not know the call's memory, for example after a restart, forgets its handles and returns how
+    often that has happened in this call. After _MAX_UNKNOWN times, and for any other error, raises `error`."""
     unknown = isinstance(error, FailedPrecondition) and error.field.endswith("_shared.region")
     if not unknown or staged.unknown >= _MAX_UNKNOWN:
         try:
             raise error
         finally:
-            del error  # whose traceback refers to this frame: together they would keep the call's memory
+            del error  # its traceback refers to this frame: the cycle would keep the call's memory alive
     host.memory.keeper.forget(staged.generation)
     return staged.unknown + 1
 
@@ -299,7 +300,7 @@ def _result_of(answer: Optional[local_pb2.LocalAnswer]) -> Result:
 
 
 def _finished(stager: Stager, staged: Staged, call: Call, result: Result) -> Answer:
-    """The answer in memory of the caller's; the call's own goes back to the pool."""
+    """Makes the answer, with results in the caller's memory; the call's staging memory goes back to the pool."""
     message, sent_output, sent_log_sum_exp = result
     check_small(call, message)
     output = staged.output

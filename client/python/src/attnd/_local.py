@@ -18,13 +18,13 @@ from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, SIGN_REQUEST, con
 from attnd.errors import DeadlineExceeded, Error, Internal, Unavailable
 from attnd.v1 import local_pb2
 
-# Connections of one client, each with one call at a time. Further threads wait for one.
+# The most connections of one client, each with one call at a time. Further threads wait for a connection.
 MAX_CONNECTIONS = 64
 
 GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED}
-# What a system call can wait for; longer is for ever.
+# The longest timeout of a system call; a longer one counts as none.
 _LONGEST_WAIT = 1e6
-# What of a call or an answer is neither a tensor nor a field of the request takes less than this.
+# An upper bound for the bytes of a call or an answer that are neither tensors nor fields of the request.
 _BESIDE = 1024
 LOST = "the connection to the server was lost before the answer came"
 SILENT = "the server gives no sign of life"
@@ -34,8 +34,8 @@ class Keepalive(NamedTuple):
     """How long a server may be silent while calls wait, in seconds.
 
     Attributes:
-        time: after which it is asked for a sign of life.
-        timeout: within which one must come; otherwise the connection is lost.
+        time: silence after which the server is pinged (SIGN_REQUEST).
+        timeout: the time to answer; otherwise the connection is lost.
     """
 
     time: float = math.inf
@@ -46,35 +46,35 @@ NO_KEEPALIVE = Keepalive()
 
 
 class Welcome(NamedTuple):
-    """What the server offers."""
+    """The limits of a server that offers local calls."""
 
     max_message_bytes: int
     max_calls: int
 
     def has_room(self, small_bytes: int, sent_bytes: int, answered_bytes: int) -> bool:
-        """Whether a call and its answer fit into a datagram each.
+        """Whether a call and its answer each fit into a datagram.
 
         Args:
-            small_bytes: of the request's fields beside the tensors that are sent.
-            sent_bytes: of these.
-            answered_bytes: of the tensors that come with the answer.
+            small_bytes: bytes of the request's fields other than the sent tensors.
+            sent_bytes: bytes of the tensors in the call's datagram.
+            answered_bytes: bytes of the tensors in the answer's datagram.
         """
         return max(sent_bytes, answered_bytes) <= self.max_message_bytes - small_bytes - _BESIDE
 
 
 class Lost(Exception):
-    """The connection had ended before the call was sent: the server has seen nothing of it."""
+    """The connection had ended before the call was sent: the server has not seen the call."""
 
 
 class TooLarge(Exception):
-    """The datagram is larger than the socket takes: the server has seen nothing of it."""
+    """The datagram is too large for the socket: the server has not seen the call."""
 
 
 def greet(sock: socket.socket, user_agent: str, timeout: float) -> Optional[Welcome]:
-    """Asks for calls on a new connection; None if they are not offered.
+    """Asks the server for local calls on a new connection; None if it does not offer them.
 
     Raises:
-        OSError: the connection ended, as that to a server without local calls does, or there was no answer.
+        OSError: the connection ended, as it does with a server without local calls, or there was no answer.
     """
     sock.settimeout(timeout)
     sock.send(_local_wire.hello(user_agent), socket.MSG_NOSIGNAL)
@@ -88,7 +88,7 @@ def greet(sock: socket.socket, user_agent: str, timeout: float) -> Optional[Welc
 
 
 def welcome_of(reply: local_pb2.LocalReply) -> Optional[Welcome]:
-    """What the server offers; None if it offers no calls."""
+    """What the server offers; None if it offers no local calls."""
     welcome = reply.welcome
     if reply.WhichOneof("kind") != "welcome":
         return None
@@ -98,14 +98,15 @@ def welcome_of(reply: local_pb2.LocalReply) -> Optional[Welcome]:
 
 
 def _left(timeout: float, at: float) -> float:
-    """What is left of a timeout that ends at a time. A call that has just begun has all of it, so that its bytes, and
-    the socket's own limit, are those of the call before."""
+    """The part of a timeout that is left until `at`. A call that has just begun gets the whole timeout, so that its
+    encoded timeout and the socket's timeout are the same as in the previous call."""
     left = at - time.monotonic()
     return timeout if timeout - left < 1e-3 else left
 
 
 class Connection:
-    """A connection with one call at a time. Not thread-safe; closed by whoever cannot say how its last call ended."""
+    """A connection with one call at a time. Not thread-safe. After an error whose outcome is unknown the caller must
+    close it."""
 
     __slots__ = (
         "__weakref__",
@@ -122,21 +123,21 @@ class Connection:
 
     def __init__(self, sock: socket.socket, welcome: Welcome, keepalive: Keepalive) -> None:
         self._socket = sock
-        self._timeout: Optional[float] = 0.0  # not known
+        self._timeout: Optional[float] = 0.0  # the socket's; not set yet
         self._id = 0
         self._buffer = bytearray(welcome.max_message_bytes)
         self._view = memoryview(self._buffer)
         self._keepalive = keepalive
-        self._signs = 0  # that were asked for and have not come
+        self._signs = 0  # pings that are not answered yet
         self.welcome = welcome
-        self.silent = False  # the server gave no sign of life
+        self.silent = False  # the server did not answer a ping
 
     def call(self, header: bytes, names: bytes, sent: Any, timeout: float, at: float) -> local_pb2.LocalAnswer:
-        """One call and its answer.
+        """Sends one call and receives its answer.
 
         Args:
-            timeout: of the call, in seconds, as the server is told; infinite is for ever.
-            at: when that is over, by the monotonic clock.
+            timeout: of the call, in seconds, as sent to the server; infinity is none.
+            at: the deadline, by the monotonic clock.
 
         Raises:
             Lost, TooLarge: nothing was sent.
@@ -145,7 +146,7 @@ class Connection:
         if timeout <= 0:
             raise DeadlineExceeded("the call was not sent")
         self._wait_for(min(timeout, self._keepalive.time))
-        # Two answers are never under way, and a number that changes shows it.
+        # Only one call is under way at a time; changing ids expose an answer to another call.
         self._id = self._id % 127 + 1
         try:
             parts = _local_wire.call(self._id, timeout, header, names, sent)
@@ -182,25 +183,25 @@ class Connection:
         return answer
 
     def _wait_for(self, seconds: float) -> None:
-        """How long the next system calls wait."""
+        """Sets the timeout of the next system calls."""
         wait = seconds if seconds < _LONGEST_WAIT else None
         if wait != self._timeout:
             self._socket.settimeout(wait)
             self._timeout = wait
 
     def _receive_late(self, at: float, ask: bool) -> int:
-        """Waits for the answer for as long as the server gives signs of life. Its size in the buffer.
+        """Waits for the answer while the server answers pings. Returns the answer's size in the buffer.
 
         Args:
-            at: when the call is over.
-            ask: whether the server has been silent already.
+            at: the call's deadline.
+            ask: whether to ping the server at once, because it has been silent for the keepalive time.
         """
         while True:
             left = at - time.monotonic()
             if left <= 0:
                 raise DeadlineExceeded("the call was not answered")
             if ask:
-                with contextlib.suppress(socket.timeout):  # no room: the server reads nothing
+                with contextlib.suppress(socket.timeout):  # the socket is full: the server is not reading
                     self._socket.send(SIGN_REQUEST, socket.MSG_NOSIGNAL)
                     self._signs += 1
             self._wait_for(min(left, self._keepalive.timeout if ask else self._keepalive.time))
@@ -218,22 +219,22 @@ class Connection:
             ask = False
 
     def close(self) -> None:
-        """Ends the connection, and with it the call."""
+        """Closes the connection, which ends the call."""
         self._socket.close()
 
     def interrupt(self) -> None:
-        """Ends the connection from another thread: the call fails with Unavailable."""
-        with contextlib.suppress(OSError):  # it may have ended
+        """Shuts the connection down from another thread: the call fails with Unavailable."""
+        with contextlib.suppress(OSError):  # it may have ended already
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class LocalDoor:
-    """Sends calls over connections that it makes and keeps as threads need them. Thread-safe.
+    """Sends local calls over a pool of connections, which grows as threads need them. Thread-safe.
 
     Args:
-        path: of the socket.
-        user_agent: who calls, for the server.
-        on_loss: called when a connection has ended, on the thread that found out.
+        path: of the local socket.
+        user_agent: sent to the server.
+        on_loss: called when a connection has ended, on the thread that noticed it.
         keepalive: of each connection.
     """
 
@@ -253,12 +254,12 @@ class LocalDoor:
         self._closed = False
 
     def worth_trying(self) -> bool:
-        """Whether calls may go this way, as far as is known. Does not wait."""
+        """Whether local calls may be possible, as far as is known. Does not wait."""
         return not self._closed and (len(self._made) > 0 or time.monotonic() >= self._rest_until)
 
     def offered(self, at: float) -> bool:
-        """Whether calls go this way. Makes the first connection, unless it is known that none can be made, and waits
-        until ``at`` and for PATIENCE at most."""
+        """Whether the server offers local calls. Makes the first connection, unless it is known that none can be made;
+        waits until ``at``, for PATIENCE at most."""
         if self._idle or self._made:
             return True
         connection = self._take(min(at - time.monotonic(), PATIENCE))
@@ -278,25 +279,25 @@ class LocalDoor:
         at: float,
         interruptible: Optional[Callable[[Connection], ContextManager[None]]] = None,
     ) -> Optional[local_pb2.LocalAnswer]:
-        """One call and its answer, which may be an error.
+        """Sends one call and returns its answer, which may be an error.
 
         Args:
-            header: serialised fields of the request, without what is in ``names`` and ``sent``.
-            names: those that name shared memory.
-            sent: field number and array of each tensor that the datagram carries.
-            sent_bytes: of these together.
-            answered_bytes: of the tensors that come with the answer.
+            header: serialised fields of the request, without ``names`` and ``sent``.
+            names: serialised fields that name shared memory.
+            sent: field number and array of each tensor in the datagram.
+            sent_bytes: total size of these tensors.
+            answered_bytes: size of the tensors in the answer's datagram.
             timeout: in seconds.
-            at: when that is over, by the monotonic clock.
-            interruptible: Io's.
+            at: the deadline, by the monotonic clock.
+            interruptible: see Io.
 
         Returns:
-            None if calls do not go this way: nothing was sent.
+            None if this call cannot be a local call: nothing was sent.
 
         Raises:
-            DeadlineExceeded: on this side.
+            DeadlineExceeded: the deadline passed in the client.
             Cancelled: the client was closed, or the call interrupted.
-            Unavailable: the connection was lost, and the call may or may not have been done.
+            Unavailable: the connection was lost; it is not known whether the call was computed.
             Internal: the server broke the protocol.
         """
         left = _left(timeout, at)
@@ -328,7 +329,7 @@ class LocalDoor:
                 self._discard(connection)
                 if connection.silent:
                     self._rest_until = time.monotonic() + REST
-                    self._close_idle()  # they are of the same server
+                    self._close_idle()  # the other connections are to the same server
                 if self._closed and isinstance(error, Unavailable):
                     raise closed_during_the_call() from None
                 raise
@@ -336,7 +337,7 @@ class LocalDoor:
             return answer
 
     def close(self) -> None:
-        """Ends all connections. Calls under way fail with Cancelled."""
+        """Closes all connections. Calls under way fail with Cancelled."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
@@ -345,12 +346,12 @@ class LocalDoor:
         self._close_idle()
 
     def abandon(self) -> None:
-        """In a forked child: closes the child's copies of the sockets, so that the parent's end is the end."""
+        """In a forked child: closes its copies of the sockets, so that they close when the parent closes them."""
         for connection in list(self._made):
             connection.close()
 
     def _take(self, timeout: float) -> Optional[Connection]:
-        """An idle connection or a new one; None if there is none to be had within ``timeout`` seconds."""
+        """Takes an idle connection or makes one; None if that fails or takes more than ``timeout`` seconds."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -390,7 +391,7 @@ class LocalDoor:
             self._rest_until = time.monotonic() + REST
             return None
         try:
-            # A server in trouble shows by more than the impatience of one caller.
+            # A short timeout of the caller says nothing about the server; only a full PATIENCE without answer does.
             rest = REST_AFTER_SILENCE if timeout >= PATIENCE else REST
             welcome = greet(sock, self._user_agent, max(1e-3, min(timeout, PATIENCE)))
         except socket.timeout:

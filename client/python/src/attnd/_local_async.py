@@ -18,25 +18,25 @@ from attnd._regions import PATIENCE, REST, REST_AFTER_SILENCE, SIGN_REQUEST, con
 from attnd.errors import DeadlineExceeded, Error, FailedPrecondition, Internal, Unavailable
 from attnd.v1 import local_pb2
 
-# Datagrams that are read before other tasks have their turn.
+# The most datagrams that are read before other tasks run.
 _READS = 32
 
 
 class _Link:
-    """A connection with many calls under way, told apart by their ids. Belongs to one event loop."""
+    """A connection with many calls under way, distinguished by their ids. Belongs to one event loop."""
 
     def __init__(self, sock: socket.socket, on_end: Callable[[_Link], None], keepalive: Keepalive) -> None:
         sock.setblocking(False)
         self._keepalive = keepalive
         self._look_timer: Optional[asyncio.TimerHandle] = None
         self._asked = False
-        self._heard = 0.0  # or asked, by the loop's clock
-        self.silent = False  # the server gave no sign of life
+        self._heard = 0.0  # when a datagram last came or a ping was sent, by the loop's clock
+        self.silent = False  # the server did not answer a ping
         self._socket = sock
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._last_id = 0
-        # By id. None: the caller has gone, and the answer is still to come.
+        # By id. None: the caller no longer waits, but the answer is still to come.
         self._calls: Dict[int, Optional[asyncio.Future[local_pb2.LocalAnswer]]] = {}
         self._waiting: Deque[asyncio.Future[None]] = deque()
         self._unsent: Deque[bytes] = deque()
@@ -47,7 +47,7 @@ class _Link:
         self._loop.add_reader(sock.fileno(), self._read)
 
     async def greet(self, user_agent: str) -> bool:
-        """Whether calls are offered on this connection."""
+        """Asks the server for local calls; returns whether it offers them on this connection."""
         try:
             self._send([_local_wire.hello(user_agent)])
             welcome = await asyncio.wait_for(self._greeting, PATIENCE)
@@ -60,7 +60,7 @@ class _Link:
         return True
 
     async def call(self, header: bytes, names: bytes, sent: Any, timeout: float, at: float) -> local_pb2.LocalAnswer:
-        """One call and its answer. Raises as LocalDoor.call, and Lost and TooLarge if nothing was sent."""
+        """Sends one call, returns its answer. Raises as LocalDoor.call, and Lost and TooLarge if nothing was sent."""
         while len(self._calls) >= self.welcome.max_calls and not self.ended:
             await self._turn(timeout, at)
         if self.ended:
@@ -109,12 +109,12 @@ class _Link:
         self._on_end(self)
 
     def close_copy(self) -> None:
-        """In a forked child."""
+        """In a forked child: closes the child's copy of the socket."""
         self._socket.close()
 
     async def _turn(self, timeout: float, at: float) -> None:
-        """Waits until a call has ended."""
-        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the turn.
+        """Waits until another call has ended and makes room."""
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that arrives at the same time as the result.
         turn: asyncio.Future[None] = self._loop.create_future()
         left = at - time.monotonic()
         late = DeadlineExceeded(f"the call was not sent within {timeout:g} s")
@@ -124,7 +124,7 @@ class _Link:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._wake(1)  # it was this task's turn
+                self._wake(1)  # this task had the turn: pass it on
             raise
         finally:
             if timer is not None:
@@ -149,7 +149,7 @@ class _Link:
         self._asked = False
 
     def _look(self) -> None:
-        """Whether the server has been silent for too long."""
+        """Keepalive timer: pings a silent server, and ends the connection if a ping is not answered."""
         self._look_timer = None
         if not self._calls:
             return
@@ -171,7 +171,7 @@ class _Link:
             self._look_timer = self._loop.call_later(left, self._look)
 
     def _cancel(self, call_id: int) -> None:
-        with contextlib.suppress(Lost, TooLarge, Unavailable):  # the connection's end cancels the call too
+        with contextlib.suppress(Lost, TooLarge, Unavailable):  # if the connection has ended, so has the call
             self._send([_local_wire.cancel(call_id)])
 
     def _send(self, parts: List[Any]) -> None:
@@ -238,11 +238,11 @@ class _Link:
 
 
 class AsyncLocalDoor:
-    """Sends all calls over one connection. Belongs to the event loop of its first call.
+    """Sends all local calls over one connection. Belongs to the event loop of its first call.
 
     Args:
-        path: of the socket.
-        user_agent: who calls, for the server.
+        path: of the local socket.
+        user_agent: sent to the server.
         on_loss: called when the connection has ended.
         keepalive: of the connection.
     """
@@ -262,21 +262,21 @@ class AsyncLocalDoor:
 
     @property
     def connected(self) -> bool:
-        """Whether calls go this way."""
+        """Whether there is a connection for local calls."""
         return self._link is not None
 
     def worth_trying(self) -> bool:
-        """Whether calls may go this way, as far as is known. Does not wait."""
+        """Whether local calls may be possible, as far as is known. Does not wait."""
         return not self._closed and (self._link is not None or time.monotonic() >= self._rest_until)
 
     async def offered(self, at: float) -> bool:
-        """Whether calls go this way. Connects, unless it is known that that is of no use, and waits until ``at``."""
+        """Whether the server offers local calls. Connects, unless that is known to be futile; waits until ``at``."""
         return await self._linked(at) is not None
 
     async def call(
         self, header: bytes, names: bytes, sent: Any, sent_bytes: int, answered_bytes: int, timeout: float, at: float
     ) -> Optional[local_pb2.LocalAnswer]:
-        """As LocalDoor.call. A task that is cancelled meanwhile cancels the call."""
+        """As LocalDoor.call. Cancelling the task cancels the call."""
         while True:
             link = await self._linked(at)
             if link is None:
@@ -292,14 +292,14 @@ class AsyncLocalDoor:
                 return None
 
     def close(self) -> None:
-        """Ends the connection. Calls under way fail with Cancelled. May be called on any thread."""
+        """Closes the connection. Calls under way fail with Cancelled. May be called on any thread."""
         self._closed = True
         loop = self._loop
         if loop is None:
             return
         if loop.is_running() and not _runs_here(loop):
-            # A client that nobody refers to any more may be found on any thread.
-            with contextlib.suppress(RuntimeError):  # it has been closed meanwhile
+            # The finalizer of a dropped client may run on any thread.
+            with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime
                 loop.call_soon_threadsafe(self._end)
                 return
         self._end()
@@ -311,7 +311,7 @@ class AsyncLocalDoor:
             self._making.cancel()
 
     def abandon(self) -> None:
-        """In a forked child: closes the child's copy of the socket, so that the parent's end is the end."""
+        """In a forked child: closes the child's copy of the socket, so that it closes when the parent closes it."""
         if self._link is not None:
             self._link.close_copy()
 
@@ -327,7 +327,7 @@ class AsyncLocalDoor:
             return None
         if self._making is None:
             self._making = asyncio.ensure_future(self._make())
-        # One task that is cancelled, or has no time, leaves the connection to the others.
+        # A task that is cancelled or times out here does not stop the connecting, for which other tasks may wait.
         making = self._making
         await asyncio.wait({making}, timeout=None if at == math.inf else max(0.0, at - time.monotonic()))
         if self._closed:

@@ -1,7 +1,7 @@
-"""A session over a connection of its own to the local socket (attnd/v1/local.proto).
+"""A session over its own connection to the local socket (attnd/v1/local.proto).
 
-What is said when is written once, in generators that yield what to wait for: `Waits`. `BlockingLocalSession` waits on
-the caller's thread, `AwaitingLocalSession` (`_local_session_async.py`) in the event loop.
+The protocol is written once, as generators that yield what to wait for (`Waits`). `BlockingLocalSession` waits on the
+caller's thread, `AwaitingLocalSession` (`_local_session_async.py`) in the event loop.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 LOST = "the connection to the server was lost, and what the session kept is gone"
 
-# Datagrams that may still lie in a socket whose other end is closed.
+# The most datagrams that are read from a socket whose other end is closed.
 _LAST = 8
 _NO_MEMORY = {errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Wait(NamedTuple):
-    """What to wait for: select.POLLIN or POLLOUT, and for how many seconds. Whether it has come is sent back."""
+    """What to wait for: select.POLLIN or POLLOUT, and for how many seconds. The generator is sent whether it came."""
 
     events: int
     seconds: float
@@ -44,7 +44,7 @@ Waits = Generator[Wait, bool, T]
 
 
 class LocalSession(Duplex):
-    """What both kinds have."""
+    """The protocol, for both kinds of client."""
 
     name = "local"
 
@@ -55,20 +55,22 @@ class LocalSession(Duplex):
         self._wire = SessionWire()
         self._buffer = memoryview(bytearray(self._wire.most_bytes))
         self._client_closed = False
-        weakref.finalize(self, sock.close)  # if it is dropped without being closed
+        weakref.finalize(self, sock.close)  # if the session is dropped without being closed
 
     def greet(self, user_agent: str, seconds: float) -> Any:
-        """Whether this connection may have a session. Before everything else. Raises nothing that the server causes."""
+        """Asks the server for a session on this connection; returns whether it offers one. Must come first. Does not
+        raise errors caused by the server."""
         raise NotImplementedError
 
     def cut(self) -> None:
-        """The client is being closed: a step that is under way fails with Cancelled. May be called on any thread."""
+        """Called when the client is closed: a step under way fails with Cancelled. May be called on any thread."""
         self._client_closed = True
-        with contextlib.suppress(OSError):  # it may have ended
+        with contextlib.suppress(OSError):  # the connection may have ended already
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close_copy(self) -> None:
-        """In a forked child: the parent's end is the session's end."""
+        """In a forked child: closes the child's copy of the socket, so that the session ends when the parent closes
+        it."""
         self._socket.close()
 
     def _greeting(self, user_agent: str, seconds: float) -> Waits[bool]:
@@ -83,11 +85,11 @@ class LocalSession(Duplex):
         self._wire.most_bytes = welcome.max_message_bytes
         if welcome.max_message_bytes > len(self._buffer):
             self._buffer = memoryview(bytearray(welcome.max_message_bytes))
-        # A server that shares no memory has no way for a large step.
+        # Large steps need shared memory: try to register a region now.
         return (yield from self._make_room(1, at))
 
     def _asking(self, question: Question, shared_bytes: int, accept: Accept[T], at: float) -> Waits[Optional[T]]:
-        """The answer; None if there is no memory to ask, and nothing was sent."""
+        """Asks a question and returns its answer; None if there is no memory for it, and nothing was sent."""
         wire = self._wire
         if not wire.has_room(shared_bytes) and not (yield from self._make_room(shared_bytes, at)):
             return None
@@ -105,7 +107,8 @@ class LocalSession(Duplex):
                 return answer
 
     def _make_room(self, shared_bytes: int, at: float) -> Waits[bool]:
-        """Whether there is a region of at least so many bytes now, or none if these are 0."""
+        """Replaces the region by one of at least `shared_bytes`, or by none if that is 0. Returns whether it
+        succeeded."""
         try:
             datagrams = self._wire.replace_region(shared_bytes)
         except (OSError, OverflowError):
@@ -120,11 +123,11 @@ class LocalSession(Duplex):
     def _closing(self, seconds: float) -> Waits[None]:
         at = time.monotonic() + seconds
         yield from self._send(Datagram([_local_wire.SESSION_CLOSE]), at)
-        while True:  # until the end raises
+        while True:  # until the server's end of the session raises
             yield from self._hear(at)
 
     def _send(self, datagram: Datagram, at: float) -> Waits[bool]:
-        """Whether the socket takes it."""
+        """Sends a datagram. Returns False if the socket has no memory for it."""
         while True:
             try:
                 self._socket.sendmsg(datagram.parts, datagram.control, socket.MSG_NOSIGNAL)
@@ -138,12 +141,13 @@ class LocalSession(Duplex):
                 return True
 
     def _hear(self, at: float) -> Waits[None]:
-        """Takes the next datagram. Raises an Error if there is none."""
+        """Waits for the next datagram and passes it to the wire, pinging a silent server. Raises an Error if none
+        comes."""
         left = at - time.monotonic()
         if not (yield Wait(select.POLLIN, min(left, self._keepalive.time))):
             if left <= self._keepalive.time:
                 raise DeadlineExceeded(LATE)
-            with contextlib.suppress(OSError):  # what is wrong shows in what follows
+            with contextlib.suppress(OSError):  # an error shows in the next call
                 self._socket.send(SIGN_REQUEST, socket.MSG_NOSIGNAL)
                 self._wire.sign_requested()
             yield from self._wait(select.POLLIN, self._keepalive.timeout, at)
@@ -158,27 +162,28 @@ class LocalSession(Duplex):
         self._wire.hear(self._buffer[:size])
 
     def _wait(self, events: int, seconds: float, at: float) -> Waits[None]:
-        """Raises the error of a server that is silent for so long, or until the question's time is over."""
+        """Waits for an event. Raises Unavailable if the server is silent for `seconds`, or DeadlineExceeded at `at`."""
         left = at - time.monotonic()
         if not (yield Wait(events, min(left, seconds))):
             raise DeadlineExceeded(LATE) if left <= seconds else Unavailable(SILENT)
 
     def _last_words(self) -> Error:
-        """After an error of the socket: why the session has ended, if the server said so before it closed."""
+        """After a socket error: reads what the server sent before it closed, and returns the reason for the session's
+        end, if it is there."""
         for _ in range(_LAST):
             try:
                 size = self._socket.recv_into(self._buffer)
                 if size == 0:
                     break
                 self._wire.hear(self._buffer[:size])
-            except OSError:  # the error is reported once, before what lies behind it
+            except OSError:  # the socket reports its error once, before the datagrams that are left
                 continue
             except Error as error:
                 return error
         return Unavailable(LOST)
 
     def _error_of(self, error: BaseException) -> BaseException:
-        """Ends the session, as this was raised while it was asked. What to raise."""
+        """Ends the session after an error in a question. Returns the error to raise."""
         if isinstance(error, Unavailable) and self._client_closed:
             error = closed_during_the_call()
         self._end(error if isinstance(error, Error) else Unavailable(INTERRUPTED))
@@ -225,16 +230,16 @@ class BlockingLocalSession(LocalSession):
         accept: Callable[[], Accept[T]],
         seconds: float,
     ) -> Optional[T]:
-        """As ask(), with little between the caller and the socket.
+        """As ask(), on a short path with prepared bytes.
 
         Args:
-            say: makes the parts of the datagram. None: there is no room for it.
-            take: the answer in the first datagram that comes; None: it is none, or an unusual one.
-            accept: what `ask` takes for such a one.
-            seconds: as ask's.
+            say: makes the parts of the datagram; None if there is no room for it.
+            take: reads the answer from the first datagram; None if it is not the answer or an unusual one.
+            accept: makes the `accept` of ask(), for a datagram that `take` did not read.
+            seconds: as for ask().
 
         Returns:
-            None if nothing was sent, which ask() then may.
+            None if nothing was sent; then ask() may be used.
         """
         with self._lock:
             self._check()
@@ -258,7 +263,7 @@ class BlockingLocalSession(LocalSession):
         return answer
 
     def _first(self, seconds: float) -> Optional[bytes]:
-        """The next datagram; None if none has come, or what is wrong shows with the next attempt."""
+        """The next datagram; None if none has come, or after an error, which the next receive reports."""
         if not self._readable.poll(_milliseconds(seconds)):
             return None
         try:
@@ -298,5 +303,5 @@ class BlockingLocalSession(LocalSession):
 
 
 def _milliseconds(seconds: float) -> Optional[float]:
-    """As poll takes them, which has no more than 32 bits for them."""
+    """Milliseconds for poll(), which has 32 bits for them; None (no timeout) for a longer time."""
     return max(0.0, seconds * 1e3) if seconds < 1e6 else None

@@ -1,4 +1,4 @@
-"""A session over a connection of its own to the local socket, in an asyncio event loop."""
+"""A session over its own connection to the local socket, in an asyncio event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class AwaitingLocalSession(LocalSession):
-    """The loop watches the socket while a question waits for its answer, and not otherwise."""
+    """The event loop watches the socket only while a question waits for its answer."""
 
     def __init__(self, sock: socket.socket, keepalive: Keepalive) -> None:
         super().__init__(sock, keepalive)

@@ -1,4 +1,4 @@
-"""The datagrams of attnd/v1/local.proto. A call's is put together from bytes, as its tensors stay where they are."""
+"""The datagrams of attnd/v1/local.proto. A call's datagram is assembled from parts, so that tensors are not copied."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ VERSION = 1
 
 # Fields of LocalRequest (call), LocalCall (id, timeout, request), LocalCancel (id): tags, as protobuf writes them.
 _CALL, _ID, _TIMEOUT, _REQUEST, _CANCEL = b"\x12", b"\x08", b"\x12", b"\x1a", b"\x1a"
-# Of LocalRequest (session).
+# Tag of LocalRequest (session).
 _SESSION = b"\x22"
 # The datagram that ends a session: LocalRequest.session_close.
 SESSION_CLOSE = b"\x2a\x00"
 
-# What google.protobuf.Duration can say, in seconds: 10,000 years.
+# The longest google.protobuf.Duration, in seconds: 10,000 years.
 _LONGEST = 315_576_000_000
 
 
@@ -41,10 +41,10 @@ def call(
 
     Args:
         call_id: less than 2^63.
-        timeout: in seconds; infinite is without end.
+        timeout: in seconds; infinity is none.
         header: serialised fields of the request.
-        names: more of these.
-        sent: field number and array of each tensor that the datagram carries.
+        names: further serialised fields of the request.
+        sent: field number and array of each tensor in the datagram.
     """
     size = len(header) + len(names)
     tail, tail_bytes = _tensor_parts(sent)
@@ -58,10 +58,10 @@ def session(field: int, body: bytes, names: bytes, sent: Sequence[Tuple[int, np.
     """The parts of a session's datagram.
 
     Args:
-        field: of SessionRequest: 1 is open, 2 is step.
-        body: serialised fields of the message of that field.
-        names: more of these.
-        sent: as call's.
+        field: of SessionRequest: 1 is open, 2 is step, 4 is resume.
+        body: serialised fields of the message in that field.
+        names: further serialised fields of that message.
+        sent: as for `call`.
     """
     size = len(body) + len(names)
     head = bytes_field_head(field, size)
@@ -70,7 +70,7 @@ def session(field: int, body: bytes, names: bytes, sent: Sequence[Tuple[int, np.
 
 
 def _tensor_parts(sent: Sequence[Tuple[int, np.ndarray[Any, Any]]]) -> Tuple[List[Any], int]:
-    """The fields of tensors, and their size."""
+    """The serialised fields of tensors, in parts, and their total size."""
     parts: List[Any] = []
     size = 0
     for number, array in sent:
@@ -84,22 +84,22 @@ def _tensor_parts(sent: Sequence[Tuple[int, np.ndarray[Any, Any]]]) -> Tuple[Lis
 def _timeout(seconds: float) -> bytes:
     if seconds > _LONGEST:
         return b""
-    nanos = math.ceil(seconds * 1e9)  # at least what the caller allows, as its own end comes first
+    nanos = math.ceil(seconds * 1e9)  # rounded up: the client's own deadline passes first
     value = b"\x08" + varint(nanos // 10**9) + b"\x10" + varint(nanos % 10**9)
     return _TIMEOUT + bytes((len(value),)) + value
 
 
 def cancel(call_id: int) -> bytes:
-    """The datagram that ends a call early."""
+    """The datagram that cancels a call."""
     body = _ID + varint(call_id)
     return _CANCEL + bytes((len(body),)) + body
 
 
 def reply(data: bytes) -> local_pb2.LocalReply:
-    """What the server sent.
+    """Parses a datagram of the server's.
 
     Raises:
-        Internal: it is no reply.
+        Internal: it is not a LocalReply.
     """
     message: local_pb2.LocalReply = parse(local_pb2.LocalReply, data, "the server's datagram is no attnd.v1.LocalReply")
     return message

@@ -1,7 +1,7 @@
 """Memory that can be shared with the server: memfds, mapped into this process.
 
-The C library is called through ctypes, as the module ``mmap`` can neither choose an address (the kernel gives huge
-pages only to memory on a boundary of 2 MiB) nor report that there is no memory for a page (a later write would end the
+The C library is called through ctypes, because the module ``mmap`` can neither choose an address (the kernel uses huge
+pages only for memory aligned to 2 MiB) nor report that there is no memory for a page (a later write would end the
 process with SIGBUS).
 """
 
@@ -39,7 +39,7 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def make_memfd(size: int) -> int:
-    """A memfd of ``size`` bytes that can neither shrink nor grow, which is what the server insists on.
+    """Makes a memfd of ``size`` bytes that can neither shrink nor grow, as the server requires.
 
     Raises:
         OSError: no descriptor or no memory is left, or a limit is exceeded.
@@ -55,10 +55,10 @@ def make_memfd(size: int) -> int:
 
 
 def map_memfd(fd: int, size: int, huge: bool) -> int:
-    """Maps a memfd, all of its pages present. Large ones begin on a boundary of 2 MiB.
+    """Maps a memfd and populates all of its pages. Mappings of 2 MiB or more are aligned to 2 MiB.
 
     Args:
-        huge: move the memory to huge pages, where the system has them (Linux 6.1).
+        huge: move the memory to huge pages, if the system supports it (Linux 6.1).
 
     Returns:
         The address, for :func:`unmap`.
@@ -74,7 +74,7 @@ def map_memfd(fd: int, size: int, huge: bool) -> int:
         unmap(address, size)
         raise
     if huge and aligned:
-        # The memory is as good without.
+        # A failure is ignored: the memory works without huge pages.
         _libc.madvise(address, size // HUGE_PAGE * HUGE_PAGE, _MADV_COLLAPSE)
     return address
 
@@ -92,9 +92,9 @@ def _map(address: int, size: int, protection: int, flags: int, fd: int) -> int:
 
 
 def _map_aligned(fd: int, size: int) -> int:
-    # Whether it can be mapped at all is tried first: a mapping at a fixed address that fails may leave a hole there.
+    # First try whether it can be mapped at all: a failed mapping at a fixed address may leave a hole there.
     unmap(_map(0, size, _PROT_READ_WRITE, _MAP_SHARED, fd), size)
-    # Addresses are reserved, and what lies outside of the boundaries is given back.
+    # Reserve more addresses than needed, and unmap those before and after the aligned range.
     reserved = size + HUGE_PAGE
     begin = _map(0, reserved, _PROT_NONE, _MAP_RESERVATION, -1)
     before = -begin % HUGE_PAGE
@@ -125,7 +125,7 @@ def _error() -> OSError:
 
 
 class Memory:
-    """Owns mapped memory: numpy arrays of it refer to this object, and with the last of them the memory goes."""
+    """Owns mapped memory: numpy arrays over it refer to this object, and the memory is freed after the last of them."""
 
     __slots__ = ("__array_interface__", "__weakref__")
 

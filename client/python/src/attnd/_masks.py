@@ -1,4 +1,4 @@
-"""What differs from sequence to sequence or from key to key: where queries stand, and which keys they see."""
+"""Checks the arguments that differ by sequence or by key: positions, lengths, masks, segments and key biases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnd.errors import InvalidArgument
 
 
 def each_sequence(name: str, value: Any, batch: int, lowest: int, highest: int) -> List[int]:
-    """One whole number of a range for each sequence; [] for None or an empty sequence."""
+    """Checks a list of one whole number in a range for each sequence; [] for None or an empty list."""
     if value is None:
         return []
     try:
@@ -29,8 +29,8 @@ def each_sequence(name: str, value: Any, batch: int, lowest: int, highest: int) 
 
 
 def key_bits(value: Any, batch: int, keys: int) -> bytes:
-    """A key mask, [batch, keys] of bool or 0 and 1, as messages have it: each sequence's bits in bytes of its own, the
-    first key in the lowest bit. Empty where every key is true."""
+    """Packs a key mask, [batch, keys] of bool or 0 and 1, for a message: each sequence's bits begin at a new byte, the
+    first key in the lowest bit. Empty if every key is true."""
     array = _tensors.whole_numbers("key_mask", value)
     if array.shape != (batch, keys):
         raise InvalidArgument.of("key_mask", f"sizes {[batch, keys]} (batch, keys)", f"sizes {list(array.shape)}")
@@ -45,7 +45,7 @@ def key_bits(value: Any, batch: int, keys: int) -> bytes:
 
 
 def key_bias(value: Any, heads: int, keys: int) -> np.ndarray[Any, Any]:
-    """A bias of each key, float32 [heads, keys], flat."""
+    """Checks and flattens a bias for each key, float32 [heads, keys]."""
     array = _tensors.floats("key_bias", value)
     if array.shape != (heads, keys):
         raise InvalidArgument.of("key_bias", f"sizes {[heads, keys]} (heads, keys)", f"sizes {list(array.shape)}")
@@ -57,7 +57,7 @@ def key_bias(value: Any, heads: int, keys: int) -> np.ndarray[Any, Any]:
 
 
 def segments(queries: Any, keys: Any, batch: int, query_length: int, key_length: int) -> Tuple[List[int], List[int]]:
-    """Where sequences that are packed into rows begin, in q and in k; [] for what is not given."""
+    """Checks where sequences that are packed into rows begin, in q and in k; [] for an argument that is not given."""
     starts = _starts("query_segments", queries, batch, query_length)
     if not starts:
         if keys is not None and np.size(keys) > 0:
@@ -82,7 +82,8 @@ def segments(queries: Any, keys: Any, batch: int, query_length: int, key_length:
 
 
 def _starts(name: str, value: Any, batch: int, length: int) -> List[int]:
-    """Ascending positions in `batch` rows of `length` laid end to end, the first of each row where it begins."""
+    """Checks ascending positions in `batch` rows of `length` laid end to end. The first position in each row must be
+    the row's beginning."""
     if value is None:
         return []
     values = value.tolist() if hasattr(value, "tolist") else list(value)
@@ -101,6 +102,6 @@ def _starts(name: str, value: Any, batch: int, length: int) -> List[int]:
 
 
 def bits_of_sequences(bits: bytes, keys: int, sequences: slice) -> bytes:
-    """Those of some of the sequences."""
+    """The key bits of some of the sequences."""
     size = -(-keys // 8)
     return bits[sequences.start * size : sequences.stop * size]

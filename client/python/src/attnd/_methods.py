@@ -58,29 +58,29 @@ def attend(
 
     Args:
         q: [batch, heads, query_length, head_dim] in ``layout``; float32, float16 or bfloat16. A numpy, torch or JAX
-            array in the CPU's memory, or anything with DLPack or the buffer protocol. Views with any strides; a
-            [batch, sequence, heads, dim] array seen through ``transpose(1, 2)`` is sent without a copy of ours.
+            array in the CPU's memory, or anything with DLPack or the buffer protocol. Views may have any strides; the
+            client does not copy a [batch, sequence, heads, dim] array that is passed as its ``transpose(1, 2)``.
         k: [batch, kv_heads, key_length, head_dim], of q's kind and dtype.
-        v: [batch, kv_heads, key_length, value_head_dim], likewise.
+        v: [batch, kv_heads, key_length, value_head_dim], of q's kind and dtype.
         model: name of a loaded model; None adds no bias.
         timeout: seconds; None is the client's, ``float("inf")`` is none.
-        metadata: gRPC metadata to send along: a mapping, or pairs of a lower-case key and a value.
+        metadata: gRPC metadata to send: a mapping, or pairs of a lower-case key and a value.
 
     Returns:
-        The output [batch, heads, query_length, value_head_dim] in ``layout``, of the kind that went in (numpy for other
-        arrays than torch's and JAX's); ``out`` itself if that was given. With ``return_log_sum_exp`` a pair of the
-        output and the float32 log-sum-exp [batch, heads, query_length].
+        The output [batch, heads, query_length, value_head_dim] in ``layout``, of the kind of ``q`` (numpy if that is
+        neither torch nor JAX); ``out`` itself if that was given. With ``return_log_sum_exp`` a pair of the output and
+        the float32 log-sum-exp [batch, heads, query_length].
 
     Raises:
-        InvalidArgument: an argument is out of range, or arguments do not go together; ``error.field`` names it.
+        InvalidArgument: an argument is out of range, or two arguments contradict each other; ``error.field`` names it.
         NotFound: no such model, version or table.
-        ResourceExhausted: over one of the server's limits; the error names it.
+        ResourceExhausted: the call exceeds one of the server's limits; the error names it.
         DeadlineExceeded: not done within the timeout.
         Unavailable: the server was not reached, or is stopping.
         FailedPrecondition: the client is closed, or in a forked child.
 
-    A large call travels in pieces beside each other, over all servers that the target's name stands for if
-    ``load_balancing`` is "round_robin"; the first piece that fails fails the call, and the others are cancelled.
+    A large call is sent in several pieces at once, over all servers that the target's name resolves to if
+    ``load_balancing`` is "round_robin". If a piece fails, the call fails with its error and the others are cancelled.
 
     Example:
         >>> q, k, v = (np.ones((1, 8, 16, 64), np.float32) for _ in range(3))
@@ -126,15 +126,15 @@ def attend(
 def compute(
     core: Core, request: ComputeRequest, *, timeout: Optional[float] = None, metadata: Any = None
 ) -> Operation[ComputeReply]:
-    """As :meth:`attend`, with everything that the server says of the call.
+    """As :meth:`attend`, but returns everything that the server reports about the call.
 
     Args:
         request: what to compute.
         timeout: seconds; None is the client's.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Returns:
-        The output, the log-sum-exp, the model's version and content hash, times, and how the call travelled.
+        The output, the log-sum-exp, the model's version and content hash, the times, and the transport.
 
     Raises:
         Error: as attend.
@@ -159,14 +159,15 @@ def attend_many(
     """Computes many batches, several at once over the client's channels and the target's servers.
 
     Args:
-        requests: what to compute, in any number; read as they are needed, on the caller's thread and the client's.
-        return_errors: give failed calls' errors in their places. Otherwise the first call to fail raises its error, and
-            the others are cancelled.
-        timeout: seconds for all of them together; None is the client's.
-        metadata: gRPC metadata to send along with each.
+        requests: any number of requests. The iterable is read as requests are needed, on the caller's thread and on
+            threads of the client.
+        return_errors: return the error of a failed call in the place of its result. Otherwise the first error is
+            raised and the other calls are cancelled.
+        timeout: seconds for all calls together; None is the client's.
+        metadata: gRPC metadata to send with each call.
 
     Returns:
-        The results in the order of the requests, each as attend's.
+        The results in the order of the requests, each as attend returns it.
 
     Raises:
         Error: as attend.
@@ -188,7 +189,7 @@ def compute_many(
     timeout: Optional[float] = None,
     metadata: Any = None,
 ) -> Operation[List[Union[ComputeReply, Error]]]:
-    """As :meth:`attend_many`, with everything that the server says of each call.
+    """As :meth:`attend_many`, but returns everything that the server reports about each call.
 
     Example:
         >>> [reply.version for reply in client.compute_many([attnd.ComputeRequest(q, k, v, "t5-tiny")] * 3)]
@@ -199,7 +200,7 @@ def compute_many(
 
 
 def list_models(core: Core, *, timeout: Optional[float] = None, metadata: Any = None) -> Operation[List[Model]]:
-    """All loaded models, in order of name, without the tables' values.
+    """Returns all loaded models, in order of name, without the tables' values.
 
     Raises:
         Unavailable: the server was not reached, or is stopping.
@@ -224,8 +225,8 @@ def list_models(core: Core, *, timeout: Optional[float] = None, metadata: Any = 
 def list_failed_models(
     core: Core, *, timeout: Optional[float] = None, metadata: Any = None
 ) -> Operation[List[FailedModel]]:
-    """What the server's start found in its model root and could not load, by path, without what has been loaded since;
-    the first 1000.
+    """Returns the models in the server's model root that could not be loaded when it started and have not been loaded
+    since, in order of path; the first 1000.
 
     Raises:
         Unavailable: the server was not reached, or is stopping.
@@ -255,10 +256,10 @@ def get_model(
 
     Args:
         name: the model's.
-        version: 0 is the current one; another one than that is NotFound.
+        version: 0 is the current one; any other version than the current one is NotFound.
         include_values: also fetch the tables' values.
         timeout: seconds; None is the client's.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Raises:
         NotFound: no such model or version.
@@ -280,22 +281,22 @@ def get_model(
 def load_model(
     core: Core, path: str, *, name: Optional[str] = None, timeout: Optional[float] = None, metadata: Any = None
 ) -> Operation[Model]:
-    """Loads a model from the server's model root. Sent once, and not repeated.
+    """Loads a model from the server's model root. The call is sent once and never repeated.
 
     Args:
         path: of a Hugging Face checkpoint folder, a GGUF file or a JSON file, relative to the server's model root.
-        name: to give it; None is the folder's name, or the file's without its ending, and of the Hub's cache the
-            repository's, "org/name".
+        name: the model's name. None is the folder's name or the file's name without its extension; for a folder of
+            the Hugging Face Hub's cache it is the repository's name, "org/name".
         timeout: seconds; None is the client's.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Raises:
-        InvalidArgument: a bad name or path, or no valid model; the message says where.
+        InvalidArgument: the name or path is invalid, or the model is; the message says where.
         NotFound: no such file.
         AlreadyExists: a model of this name is loaded.
         PermissionDenied: the path leaves the model root.
         FailedPrecondition: the server has no model root.
-        ResourceExhausted: too large, or too many models.
+        ResourceExhausted: the model is too large, or too many models are loaded.
 
     Example:
         >>> try:
@@ -309,7 +310,7 @@ def load_model(
 
 
 def reload_model(core: Core, name: str, *, timeout: Optional[float] = None, metadata: Any = None) -> Operation[Model]:
-    """Reads a model again from where it was loaded; if that fails the old version stays. Sent once, and not repeated.
+    """Loads a model again from its file; if that fails, the old version stays. Sent once and never repeated.
 
     Raises:
         NotFound: no such model.
@@ -328,7 +329,7 @@ def reload_model(core: Core, name: str, *, timeout: Optional[float] = None, meta
 
 
 def unload_model(core: Core, name: str, *, timeout: Optional[float] = None, metadata: Any = None) -> Operation[None]:
-    """Removes a model; calls in flight finish with it. Sent once, and not repeated.
+    """Removes a model; calls in flight finish with it. The call is sent once and never repeated.
 
     Raises:
         NotFound: no such model.
@@ -352,22 +353,23 @@ def upload_table(
     timeout: Optional[float] = None,
     metadata: Any = None,
 ) -> Operation[Model]:
-    """Makes a model of a table, or adds it to an uploaded one. Sent once, and not repeated.
+    """Creates a model from a table, or adds the table to a model that was uploaded. The call is sent once and never
+    repeated.
 
     Args:
         model: the model's name.
         table: the table with its values.
         replace: replace a table of the same name.
         timeout: seconds; None is the client's.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Returns:
-        The version that is now current.
+        The model in the version that is now current.
 
     Raises:
-        InvalidArgument: values that make no table.
-        AlreadyExists: the model has this table and ``replace`` is not set, or it was not made by uploads.
-        ResourceExhausted: too large, or too many models.
+        InvalidArgument: the table is invalid.
+        AlreadyExists: the model has this table and ``replace`` is not set, or the model was not uploaded.
+        ResourceExhausted: the table is too large, or too many models are loaded.
 
     Example:
         >>> values = np.zeros((32, 8), np.float32)
@@ -394,23 +396,23 @@ def bias(
     timeout: Optional[float] = None,
     metadata: Any = None,
 ) -> Operation[BiasWindow]:
-    """The bias of a window of queries and keys, as numbers and as a picture.
+    """Returns the bias of a window of queries and keys, as numbers and as a picture.
 
     Args:
         model: name of a loaded model.
         queries: number of queries, the rows.
-        keys: number of keys, the columns; None is as many as queries.
+        keys: number of keys, the columns; None is the number of queries.
         query_start: position of the first query.
         key_start: position of the first key.
         table: "decoder" (also if None), "encoder", "decoder.N", "encoder.N".
         version: of the model; 0 is the current one.
-        mask: "causal", "none", or None (as the table has it).
+        mask: "causal", "none", or None (the table's own).
         heads: to return values for; None or "all" is all.
         timeout: seconds; None is the client's.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Raises:
-        InvalidArgument: a number out of range.
+        InvalidArgument: an argument is out of range.
         NotFound: no such model, version or table.
         ResourceExhausted: the window is too large.
 
@@ -425,7 +427,7 @@ def bias(
 
 
 def server_info(core: Core, *, timeout: Optional[float] = None, metadata: Any = None) -> Operation[ServerInfo]:
-    """The server's version, kernel, threads, limits and memory in use.
+    """Returns the server's version, kernel, threads, limits and memory in use.
 
     Example:
         >>> client.server_info().limits["max_head_dim"]
@@ -440,13 +442,13 @@ def server_info(core: Core, *, timeout: Optional[float] = None, metadata: Any = 
 def health(
     core: Core, service: str = "", *, timeout: Optional[float] = None, metadata: Any = None
 ) -> Operation[ServingStatus]:
-    """Whether the server, or one of its services, can be called. Asked once, and not repeated.
+    """Asks whether the server, or one of its services, is serving. The call is sent once and never repeated.
 
     Args:
         service: "attnd.v1.AttentionService" for example, or "liveness", which stays SERVING while a stopping server
-            answers the calls that it has accepted; "" is the server as a whole.
+            finishes the calls that it has accepted; "" is the server as a whole.
         timeout: seconds; None is the client's.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Raises:
         NotFound: no such service.
@@ -458,7 +460,8 @@ def health(
     """
     deadline, pairs = core.begin(timeout, metadata)
     name = text("service", service, "a service's name").encode()
-    # HealthCheckRequest {1: service} and HealthCheckResponse {1: status}, whose modules are another package's.
+    # HealthCheckRequest {1: service} and HealthCheckResponse {1: status} are encoded and decoded by hand, because their
+    # modules belong to another package.
     payload = _wire.bytes_field_head(1, len(name)) + name
     answer: bytes = yield lambda: core.io.unary(_HEALTH, payload, deadline, pairs)
     status = 0
@@ -476,7 +479,7 @@ def _result(reply: ComputeReply) -> Any:
 
 
 def _change(core: Core, method: str, request: Any, response: Any, timeout: Any, metadata: Any) -> Operation[Model]:
-    """A method with effects that answers with the model."""
+    """Calls a method that changes a model and returns the model."""
     deadline, pairs = core.begin(timeout, metadata)
     ask = partial(ask_server, core, _MODELS + method, request, response, deadline, pairs)
     return _convert.model_of((yield from core.once(core.io, deadline, ask)).model)

@@ -1,4 +1,4 @@
-"""Numbers as text that comes out the same in Python and in C++ (src/bias/number_text.cc)."""
+"""Formats numbers as the same text in Python and in C++ (src/bias/number_text.cc)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def shortest(value: Any) -> str:
-    """The fewest digits that give the same float32 again, as a JSON number. -0 is 0."""
+    """The fewest digits that identify the float32, as a JSON number. -0 is 0."""
     if value == 0:
         return "0"
     text = np.format_float_scientific(np.float32(value), unique=True, trim="-")
@@ -27,5 +27,5 @@ def shortest(value: Any) -> str:
 
 
 def rounded(value: float, digits: int) -> str:
-    """With `digits` significant digits, as printf's %g has it: for people. -0 is 0."""
+    """`value` with `digits` significant digits, as printf's %g formats it. -0 is 0."""
     return f"{value or 0.0:.{digits}g}"

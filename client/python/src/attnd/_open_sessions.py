@@ -1,4 +1,4 @@
-"""The sessions that a server has open, for its operators. Operations for both clients."""
+"""Lists and evicts a server's open sessions, for operators. Operations for both clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SESSIONS = "/attnd.v1.SessionService/"
 
 
 def list_sessions(core: Core, *, timeout: Optional[float] = None, metadata: Any = None) -> Operation[List[SessionInfo]]:
-    """The sessions that are open at the server, of all its clients; those that were opened first come first.
+    """Returns the open sessions of all clients of the server, in the order in which they were opened.
 
     Raises:
         ResourceExhausted: no memory for the list.
@@ -36,12 +36,12 @@ def list_sessions(core: Core, *, timeout: Optional[float] = None, metadata: Any 
 
 
 def evict_session(core: Core, id: int, *, timeout: Optional[float] = None, metadata: Any = None) -> Operation[None]:
-    """Ends a session, whoever has opened it: its next step raises Aborted. Sent once, and not repeated.
+    """Evicts a session of any client: its next step raises Aborted. The call is sent once and never repeated.
 
     Args:
-        id: of the session, as :meth:`list_sessions` has it.
+        id: the session's, from :meth:`list_sessions`.
         timeout: seconds; None is the client's.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Raises:
         NotFound: no such session is open.

@@ -1,4 +1,4 @@
-"""Settings of a client, checked, and the gRPC channel's options that follow from them."""
+"""The checked settings of a client, and the gRPC channel options that follow from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attnd._version import VERSION
 from attnd.errors import InvalidArgument
 
 _INT_MAX = 2**31 - 1
-# As the server's: docs/performance.md, "Settings of the channel".
+# The same as the server's: docs/performance.md, "Settings of the channel".
 _READ_BYTES = 256 << 10
 
 _METADATA = "pairs of a lower-case key and printable ASCII text, or bytes if the key ends in -bin"
@@ -27,7 +27,7 @@ Token = Union[str, Callable[[], str]]
 
 @dataclass(frozen=True)
 class Options:
-    """A client's settings. `target` is the caller's, or that of the environment."""
+    """A client's settings. `target` is the caller's, or from the environment, or the default."""
 
     target: str
     credentials: Optional[grpc.ChannelCredentials]
@@ -43,12 +43,12 @@ class Options:
     user_agent: str
 
     def authorization(self) -> Metadata:
-        """The metadata that carries the token. Raises what the caller's function raises."""
+        """The metadata with the token. Raises what the caller's token function raises."""
         if self.token is None:
             return ()
         token = self.token() if callable(self.token) else self.token
         if not _is_printable(token):
-            raise InvalidArgument.of("token", "printable ASCII text", "something else")  # which is secret
+            raise InvalidArgument.of("token", "printable ASCII text", "something else")  # the token is secret
         return (("authorization", f"Bearer {token}"),)
 
 
@@ -67,7 +67,7 @@ def checked(
     keepalive_timeout: float,
     user_agent: Optional[str],
 ) -> Options:
-    """Raises InvalidArgument for what no client can be made of."""
+    """Checks the arguments of a client. Raises InvalidArgument."""
     name = _target.resolve(target)
     if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
         raise InvalidArgument.of("credentials", "grpc.ChannelCredentials", f"a {type(credentials).__qualname__}")
@@ -103,20 +103,20 @@ def checked(
 
 
 def channel_options(options: Options) -> List[Tuple[str, Any]]:
-    """As the C++ client's (client/src/connection.cc)."""
+    """The gRPC channel options, the same as the C++ client's (client/src/connection.cc)."""
     result: List[Tuple[str, Any]] = [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
         ("grpc.lb_policy_name", options.load_balancing),
-        # A server that restarts is looked for, and connected to, soon: gRPC's own values (30 s between look-ups of a
-        # name, 1 to 120 s between attempts) let a client miss a rolling update.
+        # Look up names and reconnect soon after a server restarts: with gRPC's defaults (30 s between look-ups of a
+        # name, 1 to 120 s between attempts) a client would miss a rolling update.
         ("grpc.dns_min_time_between_resolutions_ms", 1000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
-        # This limits one attempt to connect, handshakes included (gRPC: 20 s). An address that is silent holds up the
-        # next.
+        # The limit of one attempt to connect, handshakes included (gRPC: 20 s). An unresponsive address delays the
+        # attempt at the next.
         ("grpc.min_reconnect_backoff_ms", 2000),
-        # The client repeats calls by itself; gRPC adds only the repeats of what was never sent.
+        # The client repeats calls itself; gRPC only repeats calls that were never sent.
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.keepalive_time_ms", _milliseconds(options.keepalive_time)),
         ("grpc.keepalive_timeout_ms", _milliseconds(options.keepalive_timeout)),
@@ -128,14 +128,14 @@ def channel_options(options: Options) -> List[Tuple[str, Any]]:
         ("grpc.secondary_user_agent", options.user_agent),
     ]
     if options.channels > 1:
-        result.append(("grpc.use_local_subchannel_pool", 1))  # so that each channel has connections of its own
+        result.append(("grpc.use_local_subchannel_pool", 1))  # so that each channel has its own connections
     if _target.is_local(options.target):
         result.append(("grpc.enable_http_proxy", 0))  # an http_proxy in the environment is meant for other machines
     return result
 
 
 def checked_metadata(metadata: Any) -> Metadata:
-    """Pairs of a caller's metadata, which is a mapping or such pairs."""
+    """Checks a caller's metadata, a mapping or pairs, and returns it as pairs."""
     if metadata is None:
         return ()
     try:
@@ -149,7 +149,7 @@ def checked_metadata(metadata: Any) -> Metadata:
 
 
 def _is_metadata(key: Any, value: Any) -> bool:
-    """What gRPC takes; it fails for the whole call, and less clearly, of anything else."""
+    """Whether gRPC accepts this pair. Checked here because gRPC's own error for a bad pair is less clear."""
     if not isinstance(key, str) or not re.fullmatch("[0-9a-z_.-]+", key) or key.startswith("grpc-"):
         return False
     return isinstance(value, bytes) if key.endswith("-bin") else value == "" or _is_printable(value)

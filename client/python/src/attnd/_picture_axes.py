@@ -1,4 +1,4 @@
-"""Which rows and columns of a grid are named, and how, as src/bias/picture_axes.cc has it."""
+"""Decides which rows and columns of a grid are named, and how, as src/bias/picture_axes.cc does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST_TICKS = 12
 
 
 class Size(NamedTuple):
-    """Of a window's cells, and of the labels in them (0: none) in this form. In pixels."""
+    """The size of a window's cells, and of the labels in them (0: no labels), in pixels; and the labels' form."""
 
     width: float
     height: float
@@ -23,9 +23,9 @@ class Size(NamedTuple):
 class Axis(NamedTuple):
     """
     Attributes:
-        all: every row or column is named, by a letter with an index; else some are, by their positions.
-        size: of the text.
-        ticks: rows or columns, and their names.
+        all: whether every row or column is named, by a letter with an index; otherwise some are, by their positions.
+        size: of the text, in pixels.
+        ticks: the named rows or columns, and their names.
     """
 
     all: bool
@@ -48,7 +48,7 @@ def _axis(step: int, window: Window, size: Size, ticks: List[Tuple[int, Label]])
 
 
 def room_for_rows(window: Window, size: Size) -> float:
-    """The width of the queries' positions, which stand left of the grid."""
+    """The width of the queries' names, left of the grid."""
     axis = row_axis(window, size)
     return max(label.ems * axis.size for _, label in axis.ticks)
 
@@ -63,7 +63,8 @@ def _name_size(window: Window, size: Size) -> float:
 
 
 def _steps(window: Window, size: Size) -> Tuple[int, int]:
-    """From one named row and column to the next: 1, where every one has room for its name, or a power of two."""
+    """The steps between named rows and between named columns: 1 if every one has room for its name, or a power of
+    two."""
     name = _name_size(window, size)
     key = _last_key(window).ems * name + 4
     number = plain(str(window.key_start + window.keys - 1)).ems * _TICK + 10

@@ -1,4 +1,4 @@
-"""An SVG document that is drawn upon, as src/bias/picture_canvas.cc has it."""
+"""A canvas that produces an SVG document, as src/bias/picture_canvas.cc does."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ HATCHING = "url(#attnd-masked)"
 
 
 class Label(NamedTuple):
-    """Text with markup, and how wide it is at most, in units of the font's size."""
+    """Text with markup, and its greatest width, in ems."""
 
     markup: str
     ems: float
 
 
 def plain(text: str) -> Label:
-    # In the widest of the fonts that a viewer may take.
+    # The width in the widest of the fonts that a viewer may use.
     return Label(escaped(text), 0.63 * len(text) + 0.37 * sum(map(text.count, "mMwW@%")))
 
 
 def indexed(letter: str, index: int) -> Label:
-    """A letter with an index, as mathematics sets it. The index is lowered by dy, which every viewer knows; what
-    follows in the same line must be raised again, which `product` does."""
+    """An italic letter with a subscript. The subscript is lowered by dy, which every viewer supports; text after it in
+    the same line must be raised again, as `product` does."""
     markup = f'<tspan font-style="italic">{letter}</tspan><tspan dy="0.28em" font-size="68%">{index}</tspan>'
     return Label(markup, 0.6 + 0.42 * len(str(index)))
 
@@ -43,7 +43,7 @@ def n(value: float) -> str:
 
 
 class Canvas:
-    """Grows with what is drawn on it."""
+    """A drawing that grows with its elements."""
 
     def __init__(self) -> None:
         self._body: List[str] = []
@@ -53,7 +53,7 @@ class Canvas:
         self._body.append(element + "\n")
 
     def reach(self, right: float, bottom: float) -> None:
-        """The document covers this point."""
+        """Extends the document to cover this point."""
         self.right, self.bottom = max(self.right, right), max(self.bottom, bottom)
 
     def rect(self, x: float, y: float, width: float, height: float, attributes: str) -> None:
@@ -63,20 +63,20 @@ class Canvas:
     def text(
         self, x: float, y: float, size: float, label: Label, fill: str = INK, anchor: str = "start", more: str = ""
     ) -> None:
-        """`y` is the baseline's; `more` holds further attributes, each with a space before it."""
+        """Draws text. `y` is the baseline; `more` holds further attributes, each after a space."""
         part = {"start": 1.0, "middle": 0.5, "end": 0.0}[anchor]
         self.reach(x + part * label.ems * size, y + 0.3 * size)
         place = "" if anchor == "start" else f' text-anchor="{anchor}"'
         self.add(f'<text x="{n(x)}" y="{n(y)}" font-size="{n(size)}" fill="{fill}"{place}{more}>{label.markup}</text>')
 
     def turned_text(self, x: float, y: float, size: float, label: Label, fill: str) -> None:
-        """Reads upwards, with its middle at (x, y)."""
+        """Draws text that reads upwards, with its middle at (x, y)."""
         self.reach(x, y + label.ems * size / 2)
         turned = f'text-anchor="middle" class="s" transform="rotate(-90 {n(x)} {n(y)})"'
         self.add(f'<text x="{n(x)}" y="{n(y)}" font-size="{n(size)}" fill="{fill}" {turned}>{label.markup}</text>')
 
     def finish(self, title: str, subtitle: str, description: str) -> str:
-        """The document, with its title at the top, where room has been left."""
+        """Returns the document, with the title at the top, where the drawing must have left room."""
         room = max(self.right - MARGIN, 480.0)
         heading, below = plain(title), plain(subtitle)
         heading = Label(heading.markup, 1.12 * heading.ems)  # in bold

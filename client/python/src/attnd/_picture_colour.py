@@ -1,4 +1,4 @@
-"""Colours of the pictures, as src/bias/picture_colour.cc has them."""
+"""Colours of the pictures, the same as in src/bias/picture_colour.cc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Colour(NamedTuple):
         return f"#{self.red:02x}{self.green:02x}{self.blue:02x}"
 
     def ink(self) -> Colour:
-        """Black or white, whichever has more contrast to this: 4.5 or more to any colour."""
+        """Black or white, whichever has more contrast to this colour; it is 4.5 or more for any colour."""
         return BLACK if contrast(self, BLACK) >= contrast(self, WHITE) else WHITE
 
 
@@ -78,7 +78,7 @@ def _luminance(c: Colour) -> float:
 
 
 def _along(stops: Sequence[int], t: float) -> Colour:
-    """Between the stops, which are close enough together to mix linearly."""
+    """Interpolates between the stops, which are close enough together to mix linearly."""
     place = min(max(t, 0.0), 1.0) * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
     rest = place - low
@@ -90,5 +90,5 @@ def _along(stops: Sequence[int], t: float) -> Colour:
 
 
 def _round(value: float) -> int:
-    """Half away from zero; the value is not negative."""
+    """Rounds a value >= 0, halves up."""
     return math.floor(value + 0.5)

@@ -1,4 +1,4 @@
-"""What stands beside a picture's grid, as src/bias/picture_legend.cc has it."""
+"""Draws the legend or colour bar of a picture, as src/bias/picture_legend.cc does."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from attnd._picture_window import Window
 
 _GAP = 40.0  # between the grid and its legend
 _ROW = 24.0
-_MOST_BUCKETS = 96  # more are thinned out
+_MOST_BUCKETS = 96  # with more, only every n-th is listed
 
 
 class _Entry(NamedTuple):
-    fill: str  # of its patch; empty: none
+    fill: str  # of its colour patch; empty: no patch
     name: Optional[Label]
     words: Label
     heading: bool = False
@@ -27,7 +27,7 @@ class _Entry(NamedTuple):
 
 
 def bucket_legend(canvas: Canvas, window: Window, keys: Dict[int, BucketKey], panel: Panel) -> None:
-    """The buckets' true offsets, in columns as tall as the grid; below it, if it is a strip."""
+    """Draws the buckets' offsets, in columns as tall as the grid; below the grid, if that is a wide strip."""
     entries = _entries(window, keys)
     width = max(entry.indent + 13 * entry.words.ems for entry in entries) + 16
     below = panel.width > 3 * panel.height and panel.width > 2 * width
@@ -38,7 +38,7 @@ def bucket_legend(canvas: Canvas, window: Window, keys: Dict[int, BucketKey], pa
         rows = max(8, int(panel.height // _ROW))
     left = panel.left if below else panel.left + panel.width + _GAP
     top = max(panel.top + panel.height + 24, canvas.bottom + 12) if below else panel.top
-    # A heading stands in the column of what follows it.
+    # A heading begins a new column, unless all entries fit into one.
     fitting = len(entries) <= rows
     i = -1
     for entry in entries:
@@ -77,7 +77,7 @@ def _entries(window: Window, keys: Dict[int, BucketKey]) -> List[_Entry]:
 
 
 def colour_bar(canvas: Canvas, window: Window, scale: ValueScale, panel: Panel) -> None:
-    """The scale from least to greatest, zero in its middle, right of `panel`."""
+    """Draws the colour scale right of `panel`, with zero in the middle."""
     x, top = panel.left + panel.width + _GAP, panel.top
     height = min(max(panel.height, 160.0), 400.0)
     count = 2 * SHADES + 1

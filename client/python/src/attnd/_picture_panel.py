@@ -1,4 +1,4 @@
-"""One grid of cells with its axes, as src/bias/picture_panel.cc has it."""
+"""Draws one grid of cells with its axes, as src/bias/picture_panel.cc does."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from attnd._picture_colour import Colour
 from attnd._picture_window import Window
 
 _LARGEST_CELL = 72.0
-_ROOMY_CELL = 24.0  # cells are square up to this side; beyond it a short axis has larger ones
-_GROWTH = 64.0  # of the grid, until labels fit
-_MOST_SEPARATE = 40  # with lines between cells, whether they have labels or not
+_ROOMY_CELL = 24.0  # cells are square up to this side; beyond it they may be longer along a short axis
+_GROWTH = 64.0  # how much the grid grows at a time until labels fit
+_MOST_SEPARATE = 40  # up to this many rows and columns, lines separate the cells even without labels
 _SMOOTH_CELL = 4.0  # below this side the edge between two colours is a straight line instead of a staircase
-_SMALLEST_INDEXED = 10.5  # below it an index is not legible
+_SMALLEST_INDEXED = 10.5  # below this size a subscript is not legible
 
 
 class Form(NamedTuple):
-    """One way to write the labels of cells: by offset, and from the smallest size of text to the largest."""
+    """One way to write the labels of cells: the label of an offset, and the range of text sizes."""
 
     label: Callable[[int], Label]
     smallest: float
@@ -27,14 +27,14 @@ class Form(NamedTuple):
 
 
 class Look(NamedTuple):
-    """How the cells of an offset look: their colour, and their label in the first form that there is room for."""
+    """How the cells of an offset look: their colour, and the forms of their label; the first form that fits is used."""
 
     colour: Callable[[int], Colour]
     forms: List[Form]
 
 
 def fitted(window: Window, look: Look, plot: float, grown: float) -> Size:
-    """A grid of at most `plot` pixels a side, or as much more, up to `grown`, as makes its labels legible."""
+    """The cell size of a grid of at most `plot` pixels a side, or up to `grown` if that makes its labels legible."""
     ems = [max((form.label(offset).ems for offset in window.visible()), default=1.0) for form in look.forms]
 
     def within(side: float) -> Size:
@@ -84,7 +84,7 @@ class Panel:
         return f'<g transform="{scale}" shape-rendering="crispEdges">'
 
     def _cells(self, look: Look) -> None:
-        """Runs of one colour along rows, gathered by colour."""
+        """Draws the cells: runs of one colour along rows, in one path for each colour."""
         window = self._window
         paths: Dict[str, List[str]] = {}
         for q in range(window.queries):
@@ -106,7 +106,7 @@ class Panel:
         self._canvas.add("</g>")
 
     def _lines(self) -> None:
-        """Between the cells."""
+        """Draws lines between the cells."""
         window, size, left, top = self._window, self._size, n(self.left), n(self.top)
         lines = [f"M{left} {n(self.top + q * size.height)}h{n(self.width)}" for q in range(1, window.queries)]
         lines += [f"M{n(self.left + k * size.width)} {top}v{n(self.height)}" for k in range(1, window.keys)]
@@ -115,8 +115,8 @@ class Panel:
             self._canvas.add(f'<path stroke="#ffffff" stroke-width="{width}" d="{"".join(lines)}"/>')
 
     def _bands(self, look: Look) -> None:
-        """Each colour covers all cells from an offset on, and the next one paints over what is beyond it. So there is
-        no seam between them, however thin the bands are."""
+        """Draws diagonal bands: each colour covers all cells from an offset on, and the next colour is painted over it.
+        This leaves no seams, however thin the bands are."""
         window = self._window
         last: Optional[Colour] = None
         self._canvas.add(self._scaled())
@@ -128,9 +128,9 @@ class Panel:
         self._canvas.add("</g>")
 
     def _from(self, offset: int) -> str:
-        """The cells of this offset and all greater ones: those left of an edge that leads down from the top."""
+        """The path around the cells with this offset or a greater one, which are left of a descending edge."""
         window = self._window
-        # In row q the edge is at key q + first, held within the grid.
+        # In row q the edge is at key q + first, clamped to the grid.
         first = window.offset(0, 0) - offset + 1
         edge = [min(max(q + first, 0), window.keys) for q in range(window.queries)]
         if min(self._size.width, self._size.height) >= _SMOOTH_CELL:
@@ -141,7 +141,7 @@ class Panel:
                     down = 0
                 down += 1
             return f"{path}v{down}H0z"
-        # Straight through the middles of the stairs.
+        # A straight line through the middles of the stairs.
         x = first - 0.5
         path = f"M0 {n(max(-x, 0.0))}" if x < 0 else f"M0 0H{n(min(x, float(window.keys)))}"
         if x < window.keys:
@@ -175,7 +175,7 @@ class Panel:
                 self._canvas.add(f"{group}\n{''.join(lines)}</g>")
 
     def row_names(self) -> None:
-        """The queries' positions, left of the grid."""
+        """Draws the queries' names, left of the grid."""
         axis = row_axis(self._window, self._size)
         for q, label in axis.ticks:
             y = self.top + self._size.height * (q + 0.5)
@@ -184,7 +184,7 @@ class Panel:
                 self._canvas.add(f'<path stroke="{LINE}" d="M{n(self.left - 5)} {n(y)}h5"/>')
 
     def column_names(self) -> None:
-        """The keys' positions, above the grid."""
+        """Draws the keys' names, above the grid."""
         axis = column_axis(self._window, self._size)
         for k, label in axis.ticks:
             x = self.left + self._size.width * (k + 0.5)

@@ -1,4 +1,4 @@
-"""What colours and words stand for buckets and values in a picture, as src/bias/picture_scale.cc has them."""
+"""Maps buckets and values to the colours and text of a picture, as src/bias/picture_scale.cc does."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Dict, List, NamedTuple, Optional
 from attnd._picture_colour import NOT_A_NUMBER, Colour, diverging, opposite, sequential
 from attnd._picture_window import Range, Window
 
-# Colours on each side of zero: few enough that long diagonals of nearly equal values merge, and enough that the eye
-# sees no steps.
+# Colours on each side of zero: few enough that long diagonals of nearly equal values merge, but enough that no steps
+# are visible.
 SHADES = 32
-_NEAR_ZERO = 0.1  # of the diverging scale: values beside zero begin here, to stand out from it
+_NEAR_ZERO = 0.1  # of the diverging scale: the smallest values begin here, to stand out from zero
 
 
 class BucketKey(NamedTuple):
-    """What a legend says about a bucket: its colour, and the offsets that it holds (None: no end)."""
+    """A bucket in the legend: its colour, and its first and last offset (None: unbounded)."""
 
     colour: Colour
     first: Optional[int]
@@ -23,13 +23,13 @@ class BucketKey(NamedTuple):
 
     @property
     def after(self) -> bool:
-        """Whether it is one of keys after the query."""
+        """Whether the bucket is for keys after the query."""
         return self.last is not None and self.last < 0
 
 
 def bucket_keys(window: Window) -> Dict[int, BucketKey]:
-    """The buckets that the window shows, by number. Each has the offsets that the table gives it, or those of the
-    window where the window does not know them."""
+    """The buckets in the window, by number. Each has its offsets in the table without masked ones, or its offsets in
+    the window if the window does not know the table's."""
     ranges: Dict[int, Range] = {}
     buckets = window.by_offset(window.buckets)
     for offset in window.visible():
@@ -54,12 +54,12 @@ def bucket_keys(window: Window) -> Dict[int, BucketKey]:
 
 
 def knows_ranges(window: Window, keys: Dict[int, BucketKey]) -> bool:
-    """Whether all of them have the offsets that the table gives them."""
+    """Whether the window knows the offsets in the table of all buckets in `keys`."""
     return all(bucket in window.bucket_ranges for bucket in keys)
 
 
 def offsets_of(key: BucketKey) -> str:
-    """ "0", "2 to 3", "from 4 on"; nearest first."""
+    """A bucket's offsets as text, nearest first: "0", "2 to 3", "from 4 on"."""
     if key.first is None:
         return f"from {key.last} down"
     if key.last is None:
@@ -70,7 +70,7 @@ def offsets_of(key: BucketKey) -> str:
 
 
 def colour_of_shade(shade: int) -> Colour:
-    """From -SHADES to SHADES, 0 for zero."""
+    """The colour of a shade from -SHADES to SHADES; 0 is for the value zero."""
     if shade == 0:
         return diverging(0)
     t = _NEAR_ZERO + (1 - _NEAR_ZERO) * abs(shade) / SHADES
@@ -78,9 +78,9 @@ def colour_of_shade(shade: int) -> Colour:
 
 
 class ValueScale:
-    """The colours of values, symmetric about zero, and how many digits they are written with.
+    """The colours of values, symmetric about zero, and the number of digits of their labels.
 
-    The finite values alone decide; an infinite one has the colour of its end, NaN one of its own.
+    Only finite values determine the scale. An infinite value has the colour of its end of the scale; NaN has its own.
     """
 
     def __init__(self, window: Window) -> None:
@@ -95,7 +95,7 @@ class ValueScale:
         self._scientific = magnitude > 4 or magnitude < -4
 
     def colour(self, value: float) -> Colour:
-        """Zero has a colour that no other value has."""
+        """The colour of a value. No other value has the colour of zero."""
         if math.isnan(value):
             return NOT_A_NUMBER
         if value == 0:
@@ -104,7 +104,7 @@ class ValueScale:
         return colour_of_shade(-shade if value < 0 else shade)
 
     def label(self, value: float) -> str:
-        """Nothing but zero itself is written "0"."""
+        """The label of a value. Only zero is written "0"."""
         if value == 0:
             return "0"
         return f"{value:.1e}" if self._scientific else f"{value:.{self._digits}f}"

@@ -1,4 +1,4 @@
-"""Pictures of a bias window as SVG documents, the same as attnctl's (src/bias/picture_svg.cc)."""
+"""Draws a bias window as the same SVG documents as attnctl (src/bias/picture_svg.cc)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from attnd._picture_panel import Form, Look, Panel, fitted
 from attnd._picture_scale import ValueScale, bucket_keys, offsets_of
 from attnd._picture_window import Window
 
-_PLOT, _GROWN_PLOT = 640.0, 1024.0  # pixels a side; the latter where labels need it
+_PLOT, _GROWN_PLOT = 640.0, 1024.0  # pixels a side; the latter if labels need it
 _TOP = 124.0
 
 
 def bucket_grid_svg(window: Window) -> str:
-    """The grid of buckets. The window has buckets."""
+    """Draws the grid of buckets. The window must have buckets."""
     keys = bucket_keys(window)
     buckets = window.by_offset(window.buckets)
     forms = [
@@ -37,7 +37,7 @@ def bucket_grid_svg(window: Window) -> str:
 
 
 def heat_map_svg(window: Window) -> str:
-    """The values of each head of the window, on one diverging scale."""
+    """Draws the values of each head of the window, on one diverging scale."""
     scale = ValueScale(window)
     looks = [_look(scale, values) for values in scale.values]
     canvas = Canvas()
@@ -67,7 +67,8 @@ def _one_panel(canvas: Canvas, window: Window, look: Look) -> Panel:
 
 
 def _all_panels(canvas: Canvas, window: Window, looks: List[Look]) -> Panel:
-    """Small multiples: a panel for each head, axes beside the outer ones. Returns the one at the upper right."""
+    """Draws a panel for each head (small multiples), with axes at the outer ones. Returns the panel at the upper
+    right."""
     columns, side = _arrangement(window, len(looks))
     size = min((fitted(window, look, side, side) for look in looks), key=lambda size: size.label)
     left, top = _left(window, size), _TOP + 24
@@ -93,7 +94,7 @@ def _all_panels(canvas: Canvas, window: Window, looks: List[Look]) -> Panel:
 
 
 def _axis_names(canvas: Canvas, first: Panel, last: Panel) -> None:
-    """Beside all panels from the one at the upper left to the one at the lower right."""
+    """Draws the axis names next to all panels: `first` is the upper left one, `last` the lower right one."""
     x = (first.left + last.left + last.width) / 2
     canvas.text(x, _TOP - 32, 13, plain("key position"), GREY, "middle", ' class="s"')
     y = (first.top + last.top + last.height) / 2
@@ -101,7 +102,7 @@ def _axis_names(canvas: Canvas, first: Panel, last: Panel) -> None:
 
 
 def _arrangement(window: Window, count: int) -> Tuple[int, float]:
-    """Columns of panels, and the side that a panel may take."""
+    """The number of columns of panels, and the most pixels of a panel's side."""
     if window.keys >= 4 * window.queries:
         return 1, _PLOT
     root = math.sqrt(count)

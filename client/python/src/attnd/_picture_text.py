@@ -1,4 +1,4 @@
-"""Pictures of a bias window as lines of text, the same as attnctl's (src/bias/picture_text.cc)."""
+"""Draws a bias window as the same lines of text as attnctl (src/bias/picture_text.cc)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from attnd._picture_window import Window
 
 _MASKED = "\u00b7"
 _MASKED_IN_WORDS = f"{_MASKED}: masked, the key comes after the query"
-_LEGEND_COLUMNS = 100  # of a legend where the terminal's width is not known
+_LEGEND_COLUMNS = 100  # of a legend if the terminal's width is not known
 
 
 class _Look(NamedTuple):
-    """How the cells of an offset look, and how wide they are at most."""
+    """How the cells of an offset look, and their greatest width in characters."""
 
     colour: Callable[[int], Colour]
     label: Callable[[int], str]
@@ -22,7 +22,7 @@ class _Look(NamedTuple):
 
 
 def bucket_grid_text(window: Window, *, columns: int, colour: bool) -> str:
-    """The grid of buckets. The window has buckets."""
+    """Draws the grid of buckets. The window must have buckets."""
     keys = bucket_keys(window)
     buckets = window.by_offset(window.buckets)
     look = _Look(
@@ -33,7 +33,7 @@ def bucket_grid_text(window: Window, *, columns: int, colour: bool) -> str:
     lines = [f"{window.title}: buckets", "", *_grid(window, look, columns, colour), ""]
     known = knows_ranges(window, keys)
     lines.append("offset = query position - key position" + ("" if known else "; of each bucket in this window:"))
-    # An entry's length, and the entry as it is painted.
+    # The lengths count characters without the colours' escape sequences.
     line, room = "", columns or _LEGEND_COLUMNS
     used = 0
     for bucket, key in keys.items():
@@ -54,7 +54,7 @@ def bucket_grid_text(window: Window, *, columns: int, colour: bool) -> str:
 
 
 def heat_map_text(window: Window, *, columns: int, colour: bool) -> str:
-    """The values of each head of the window, one after the other."""
+    """Draws the values of each head of the window, one head after the other."""
     scale = ValueScale(window)
     one = len(window.heads) == 1
     lines = [
@@ -84,7 +84,7 @@ def _painted(text: str, back: Colour) -> str:
 
 
 def _grid(window: Window, look: _Look, columns: int, colour: bool) -> List[str]:
-    """Rows of cells, every `step`th query and key, with their positions beside them."""
+    """The lines of the grid: every `step`th query and key, with their positions."""
     row_name = _digits(window.query_start, window.queries) + 1
     width = max(look.width, _digits(window.key_start, window.keys) + 1) + 1
     step = 1
@@ -92,7 +92,7 @@ def _grid(window: Window, look: _Look, columns: int, colour: bool) -> List[str]:
         fits = max(1, (columns - row_name - 2) // width)
         step = max(1, -(-window.keys // fits))
     shown = range(0, window.keys, step)
-    # What a cell looks like follows from its offset.
+    # A cell's look depends only on its offset.
     cells = {
         offset: _cell(look.label(offset).rjust(width), look.colour(offset) if colour else None)
         for offset in window.visible()

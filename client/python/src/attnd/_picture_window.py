@@ -1,4 +1,4 @@
-"""What the pictures show."""
+"""The input of the pictures: a bias window as plain data."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-# Offsets from the first to the second; None where there is no end.
+# Offsets from the first to the second, inclusive; None: unbounded.
 Range = Tuple[Optional[int], Optional[int]]
 
 
 class Window(NamedTuple):
-    """A window of queries (rows) and keys (columns). Whatever is drawn depends on offset = query position - key
-    position alone.
+    """A window of queries (rows) and keys (columns). What is drawn in a cell depends only on its offset = query
+    position - key position.
 
     Attributes:
         title: the model, its version and the table.
         query_start: position of the first query.
         key_start: position of the first key.
-        queries: how many.
-        keys: how many.
+        queries: number of queries.
+        keys: number of keys.
         causal: whether cells with a negative offset are masked.
         buckets: [queries, keys]; None if the table has none.
-        bucket_ranges: the offsets of each bucket, wherever they occur; may lack some.
-        heads: whose values these are.
+        bucket_ranges: the offsets of each bucket in the table, inside the window or not; may lack buckets.
+        heads: the heads of `values`.
         values: [heads, queries, keys]; None to draw buckets.
     """
 
@@ -47,7 +47,7 @@ class Window(NamedTuple):
         return self.query_start + self.queries - 1 - self.key_start
 
     def offset(self, query: int, key: int) -> int:
-        """Of row `query` and column `key`."""
+        """The offset of row `query` and column `key`."""
         return self.query_start + query - (self.key_start + key)
 
     def masked(self, offset: int) -> bool:
@@ -58,10 +58,10 @@ class Window(NamedTuple):
         return self.masked(self.least_offset)
 
     def visible(self) -> range:
-        """The offsets that the window has and does not mask."""
+        """The offsets in the window that are not masked."""
         return range(0 if self.has_masked else self.least_offset, self.greatest_offset + 1)
 
     def by_offset(self, cells: Any) -> Dict[int, Any]:
-        """What [queries, keys] hold, by offset."""
+        """The values of cells [queries, keys], by offset."""
         along = np.concatenate([cells[0, ::-1], cells[1:, 0]]).tolist()
         return dict(zip(range(self.least_offset, self.greatest_offset + 1), along))

@@ -1,4 +1,4 @@
-"""Cuts a large call into pieces that travel and are computed on their own, as the C++ client does."""
+"""Cuts a large call into pieces that are sent and computed separately, as the C++ client does."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from attnd import _masks, _wire
 from attnd._request import Call
 
-# Of q, k, v and output together. A call of less than two pieces is not cut.
+# Bytes of q, k, v and output together. A call of less than two pieces is not cut.
 PIECE_BYTES = 1 << 20
 
 
 class Range(NamedTuple):
-    """Some sequences of a batch, and of these some key/value heads with all their query heads. Either all heads, or one
-    sequence."""
+    """Part of a call: some sequences with all heads, or one sequence with some key/value heads and all their query
+    heads."""
 
     first_batch: int
     batch: int
@@ -24,17 +24,17 @@ class Range(NamedTuple):
 
 
 def call_bytes(call: Call) -> int:
-    """Of all tensors, the output included."""
+    """Bytes of all tensors, including the output."""
     return int(call.q.nbytes + call.k.nbytes + call.v.nbytes + call.output_bytes)
 
 
 def cut(call: Call, piece_bytes: int = PIECE_BYTES) -> List[Range]:
-    """Ranges that cover the call, each of about `piece_bytes`; one key/value head of one sequence is not cut."""
+    """Ranges that cover the call, each of about `piece_bytes`, but at least one key/value head of one sequence."""
     batch, kv_heads = call.shape.batch, call.shape.kv_heads
     if call.request.kv_rows is not None or (call.request.query_segments is not None and batch > 1):
         return [Range(0, batch, 0, kv_heads)]
     pieces = min(max(call_bytes(call) // piece_bytes, 1), batch * kv_heads)
-    # Evenly, so that no small rest travels alone.
+    # Cut evenly, so that no small remainder is left.
     if pieces <= batch:
         bounds = [batch * i // pieces for i in range(pieces + 1)]
         return [Range(begin, end - begin, 0, kv_heads) for begin, end in zip(bounds, bounds[1:])]
@@ -44,7 +44,7 @@ def cut(call: Call, piece_bytes: int = PIECE_BYTES) -> List[Range]:
 
 
 def part(call: Call, piece: Range, array: np.ndarray[Any, Any], of_keys: bool) -> np.ndarray[Any, Any]:
-    """The piece's part of a tensor of the whole: of k and v (`of_keys`), or of q and the output."""
+    """A piece's view of a tensor of the whole call: k or v (`of_keys`), or q or the output."""
     group = 1 if of_keys else call.shape.heads // call.shape.kv_heads
     heads = slice(piece.first_kv_head * group, (piece.first_kv_head + piece.kv_heads) * group)
     sequences = slice(piece.first_batch, piece.first_batch + piece.batch)
@@ -52,7 +52,7 @@ def part(call: Call, piece: Range, array: np.ndarray[Any, Any], of_keys: bool) -
 
 
 class Piece:
-    """A piece as a call of its own. Has those attributes of `Call` that an answer is checked against."""
+    """A piece as a separate call, with the attributes of `Call` that an answer is checked against."""
 
     __slots__ = ("_call", "_range", "code", "log_sum_exp_shape", "out", "output_code", "output_shape")
 
@@ -93,7 +93,7 @@ class Piece:
             first = piece.first_kv_head * group
             header.key_bias[:] = header.key_bias[first * keys : (first + piece.kv_heads * group) * keys]
         if call.has_bias and piece.kv_heads != call.shape.kv_heads:
-            # The server can no longer see by the piece whether the call had as many heads as the table.
+            # From the piece alone the server cannot check that the call has as many heads as the table.
             if not header.HasField("first_head"):
                 header.table_heads = call.shape.heads
             header.first_head += piece.first_kv_head * group

@@ -1,8 +1,8 @@
-"""Finds out whether this process was forked from one that has used a client.
+"""Detects whether this process was forked from one that has made a client.
 
 gRPC's threads do not exist in a forked child, so a call there would hang. As in the C++ client, a process may fork
-before it makes its first client, or fork and exec at any time; in a child that was forked later every method fails at
-once, and the parent's clients go on.
+before it makes its first client, or fork and exec at any time. In a child that was forked later every method but close
+fails at once; the parent's clients keep working.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Dict
 
 from attnd.errors import FailedPrecondition
 
-# Process ids: of the "first user", and of the "child" that was forked from it, if this is one.
+# Process ids: "first user" made the first client; "child" is this process, if it was forked from that one.
 _state: Dict[str, int] = {}
 
 
 def use() -> None:
-    """A client is about to be made. Raises FailedPrecondition in a forked child."""
+    """Records that this process makes a client. Raises FailedPrecondition in a forked child."""
     check()
     _state.setdefault("first user", os.getpid())
 

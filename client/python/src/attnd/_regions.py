@@ -1,4 +1,4 @@
-"""Hands regions of memory to the server, over the socket that docs/shared-memory.md describes."""
+"""Registers regions of memory with the server, over the local socket (docs/shared-memory.md)."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _REQUEST = struct.Struct("<QIIQ16s")
 _REPLY = struct.Struct("<QIi16s224s")
 _NO_HANDLE = bytes(16)
 
-# Asks for a sign of life: no region has this handle, so there is nothing to release, which the server answers.
+# A ping: a release with a handle that no region has. The server does nothing and answers.
 SIGN_REQUEST = _REQUEST.pack(_MAGIC, _VERSION, _RELEASE, 0, _NO_HANDLE)
 _SIGN_BEGINS = struct.pack("<Q", _MAGIC)
 
-# A server that has not answered for this long is taken not to share memory; an answer takes microseconds.
+# A server that has not answered for this long is assumed not to share memory; an answer takes microseconds.
 PATIENCE = 1.0
-# How long the server is left alone after that, and after it was found not to share memory.
+# How long the server is not asked again after that, and after it was found not to share memory.
 REST_AFTER_SILENCE = 10.0
 REST = 1.0
 
 
 class Region:
-    """Memory that is or may be known to the server.
+    """Shared memory that is or may be registered with the server.
 
     Attributes:
         address: where it begins.
         size: in bytes.
         fd: its memfd.
-        handle: the server's name for it, 16 bytes; None if the server does not know it. Whoever reads it needs no lock.
-        fields: what was made of the handle, by whoever made it. As handle.
+        handle: the server's name for it, 16 bytes; None if it is not registered. Reading needs no lock.
+        fields: cache of serialised fields with the handle, by offset and tensor. Reading needs no lock.
     """
 
     __slots__ = ("address", "fd", "fields", "handle", "refused_until", "size")
@@ -54,35 +54,34 @@ class Region:
 
 
 def is_sign(data: memoryview) -> bool:
-    """Whether a datagram is the answer to SIGN_REQUEST, or to another of the fixed messages."""
+    """Whether a datagram is the answer to SIGN_REQUEST or another of the fixed messages."""
     return len(data) == _REPLY.size and data[:8] == _SIGN_BEGINS
 
 
 def register_request(size: int) -> bytes:
-    """Asks the server to take a region, whose memfd goes along."""
+    """The message that registers a region; its memfd is sent with it."""
     return _REQUEST.pack(_MAGIC, _VERSION, _REGISTER, size, _NO_HANDLE)
 
 
 def release_request(handle: bytes) -> bytes:
-    """Lets the server forget a region."""
+    """The message that releases a region."""
     return _REQUEST.pack(_MAGIC, _VERSION, _RELEASE, 0, handle)
 
 
 def parse_answer(data: memoryview) -> Tuple[int, bytes]:
-    """The code and the handle of an answer to a fixed message, which `data` is."""
+    """The code and the handle in the answer to a fixed message."""
     _, _, code, handle, _ = _REPLY.unpack(data)
     return code, handle
 
 
 class RegionKeeper:
-    """What the server at one socket knows of a client's memory. Thread-safe.
+    """The regions of a client that are registered at one socket. Thread-safe.
 
     Only :meth:`register` waits for the server. A finalizer may call :meth:`release` and :meth:`close` on any thread at
-    any time, also one that is within a method of this object.
+    any time, even on one that is inside a method of this object.
 
     Attributes:
-        generation: grows with each connection that is given up, and with it all handles. Whoever reads it needs no
-            lock.
+        generation: incremented when a connection is dropped, which invalidates all handles. Reading needs no lock.
     """
 
     def __init__(self, path: str) -> None:
@@ -106,14 +105,15 @@ class RegionKeeper:
         return not self._closed and (self._socket is not None or time.monotonic() >= self._rest_until)
 
     def connect(self) -> bool:
-        """Whether the server shares memory, as far as a connection shows."""
+        """Connects if necessary. Whether there is a connection, so that the server may share memory."""
         with self._lock:
             connected = self._connected() is not None
         self._finish()
         return connected
 
     def register(self, region: Region, timeout: float = PATIENCE) -> bool:
-        """Whether the server knows the region; asks it to, at most once. Waits for up to ``timeout`` seconds."""
+        """Registers the region unless it is registered already; returns whether it is. Asks the server at most once,
+        and waits up to ``timeout`` seconds, for PATIENCE at most."""
         if region.handle is not None:
             return True
         deadline = time.monotonic() + min(timeout, PATIENCE)
@@ -124,7 +124,7 @@ class RegionKeeper:
             if region.handle is None and time.monotonic() >= region.refused_until:
                 self._register(region, deadline, rest)
         except BaseException:
-            self._drop(0.0)  # whether an answer is still to come is not known
+            self._drop(0.0)  # it is not known whether an answer is still to come
             raise
         finally:
             self._lock.release()
@@ -132,7 +132,7 @@ class RegionKeeper:
         return region.handle is not None
 
     def release(self, region: Region) -> None:
-        """Lets the server forget the region, which its owner has given up. Does not wait, and takes no lock."""
+        """Releases a region that its owner no longer uses. Does not wait for the server or for a lock."""
         handle, region.handle = region.handle, None
         if handle is None or _process.forked():
             return
@@ -142,7 +142,7 @@ class RegionKeeper:
     def check(self) -> None:
         """Forgets all handles if the server has closed the connection."""
         if not self._lock.acquire(blocking=False):
-            return  # whoever uses the connection will see it
+            return  # the thread that uses the connection will notice
         try:
             if self._socket is not None and _has_ended(self._socket):
                 self._drop(0.0)
@@ -151,25 +151,25 @@ class RegionKeeper:
         self._finish()
 
     def forget(self, generation: int) -> None:
-        """Gives up the connection, and with it all regions, if it still is that of ``generation``: the server has said
-        that it does not know a handle of it."""
+        """Drops the connection, and with it all handles, if it is still that of ``generation``: called when the server
+        does not know one of its handles."""
         with self._lock:
             if self.generation == generation:
                 self._drop(0.0)
         self._finish()
 
     def close(self) -> None:
-        """Ends the connection for good. The regions' memory stays with its owners. Does not wait."""
+        """Closes the connection for good. The regions' memory stays with its owners. Does not wait."""
         self._closed = True
         self._finish()
 
     def abandon(self) -> None:
-        """In a forked child: closes the child's copy of the socket, so that the parent's end is the end."""
+        """In a forked child: closes the child's copy of the socket, so that it closes when the parent closes it."""
         sock, self._socket = self._socket, None
         if sock is not None:
             sock.close()
 
-    # What follows runs under the lock.
+    # The methods below run under the lock, except _finish, which takes it.
 
     def _register(self, region: Region, deadline: float, rest: float) -> None:
         sock = self._connected()
@@ -204,8 +204,8 @@ class RegionKeeper:
             region.refused_until = time.monotonic() + REST
 
     def _await_room(self, sock: socket.socket, deadline: float) -> bool:
-        """Whether a message can be sent before the deadline. Reads answers to releases meanwhile: a server that has no
-        room for those reads nothing."""
+        """Whether a message can be sent before the deadline. Reads answers to releases while it waits, because a server
+        that cannot send them does not read."""
         while True:
             poll = select.poll()
             poll.register(sock, select.POLLOUT | (select.POLLIN if self._unanswered else 0))
@@ -242,8 +242,8 @@ class RegionKeeper:
             self._rest_until = time.monotonic() + rest
 
     def _finish(self) -> None:
-        """Sends releases, and closes if that was asked for. Whoever has held the lock comes here after it, so that
-        finalizers need not wait for it."""
+        """Sends pending releases, or closes if close() was called. Every holder of the lock calls this after releasing
+        it, so that finalizers need not wait for the lock."""
         while (self._releases or (self._closed and self._socket is not None)) and self._lock.acquire(blocking=False):
             try:
                 if self._closed:
@@ -271,7 +271,7 @@ class RegionKeeper:
                 self._known.discard(region)
                 self._unanswered += 1
         except BlockingIOError:
-            return False  # goes with the next one
+            return False  # sent with the next release
         except OSError:
             self._drop(0.0)
             return False
@@ -279,11 +279,11 @@ class RegionKeeper:
 
 
 def connect(path: str) -> Optional[socket.socket]:
-    """A connection to the server's socket for memory and calls; None if nobody listens there or it may not be used."""
+    """Connects to the server's local socket; None if nothing listens there or access is denied."""
     sock = None
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.setblocking(False)  # a Unix socket connects at once or not at all
+        sock.setblocking(False)  # a Unix socket connects at once or fails
         sock.connect(os.fsencode(path))
     except OSError:
         if sock is not None:

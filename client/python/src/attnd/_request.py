@@ -1,6 +1,6 @@
-"""A caller's arguments as a checked call: what travels beside the tensors, and views of these.
+"""Checks a caller's arguments and makes a call of them: the message's small fields, and views of the tensors.
 
-What can be refused by shape alone is refused here, with the server's words, before anything is sent.
+Errors that can be found from shapes alone are raised here, worded as the server words them, before anything is sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attnd._arguments import integer, model_name, one_of, text
 from attnd.errors import InvalidArgument, ResourceExhausted
 from attnd.v1 import attention_pb2
 
-LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence stands before the heads
+LAYOUTS: Dict[str, bool] = {"bhsd": False, "bshd": True}  # whether the sequence axis comes before the heads
 MASKS: Dict[Optional[str], int] = {None: 0, "causal": 1, "none": 2}
 _PRECISIONS = {None: 0, _dtypes.FP32: 1, _dtypes.BF16: 2}
 _OTHER_ARRAYS = ("out", "key_mask", "key_bias")
@@ -35,7 +35,7 @@ _ON_THE_WIRE = {"key_mask": "key_bits"}
 _BIAS_NONE = 1  # attnd.v1.Bias
 _MAX_POSITION = 2**31 - 1
 _MAX_FLOAT = 3.4028235677973362e38  # the largest double that rounds to a finite float
-# What protobuf allows a message; a little is left for the small fields.
+# Protobuf's limit for a message, less a reserve for the small fields.
 _MAX_MESSAGE_BYTES = 2**31 - 1 - (1 << 20)
 
 
@@ -47,39 +47,39 @@ class ComputeRequest:
         q: [batch, heads, query_length, head_dim] in ``layout``; float32, float16 or bfloat16.
         k: [batch, kv_heads, key_length, head_dim]; kv_heads divides heads (grouped-query attention).
         v: [batch, kv_heads, key_length, value_head_dim].
-        model: name of a loaded model, whose bias is added; None adds no bias. Without a model there is no table,
-            version and first_head, q may have any number of heads, and the mask that None stands for is "none".
+        model: name of a loaded model, whose bias is added; None adds no bias. Without a model, table, version and
+            first_head must be left at their defaults, q may have any number of heads, and mask=None means "none".
         table: "decoder" (also if None), "encoder", "decoder.N", "encoder.N".
         version: of the model; 0 is the current one.
         layout: order of the axes of q, k, v and the output: "bhsd" is [batch, heads, sequence, dim], "bshd" is
             [batch, sequence, heads, dim].
-        mask: which keys a query may see: "causal", "none" (every key), or None (as the table has it).
-        scale: factor of q.k; None is 1, as T5 has it.
+        mask: which keys a query may see: "causal", "none" (every key), or None (the table's own mask).
+        scale: factor of q.k; None is 1, as in T5.
         query_offset: position of the first query among the keys; None is key_length - query_length.
         query_lengths: true number of queries of each sequence, [batch]; None is all. Later output rows are zeros.
         key_lengths: true number of keys of each sequence, [batch]; None is all. Later keys are masked.
         query_offsets: query_offset of each sequence, [batch], in place of one for all.
         key_starts: first true key of each sequence, [batch]; None is 0 for all. Earlier keys are masked (padding on the
-            left); positions are counted from key row 0 all the same.
+            left); positions are still counted from key row 0.
         key_mask: which keys are true, [batch, key_length]; an array (numpy, torch, JAX) of bool or of integers that are
-            0 or 1, as Hugging Face's attention_mask is. None is all. It may be given together with the others: a
-            key is seen where all of them allow it.
-        window_left: the most that a key may stand before a query; None is any distance. LongT5's local attention has
-            its radius on both sides; a decoder that sees W keys, its own among them, has W - 1 on the left. Time grows
-            with the window, not with the number of keys.
-        window_right: the most that a key may stand after a query; None is any distance.
-        prefix_lengths: keys at the beginning of each sequence, [batch], that a causal mask hides from no query
-            (prefix-LM); None is 0 for all.
-        key_bias: float32 [heads, key_length], a finite number for each key, added to q.k beside the table's bias;
-            None is none. Falcon's ALiBi is one.
-        query_segments: several sequences packed into each row of the batch, as FlashAttention's cu_seqlens: where the
-            queries of each begin, counted over all rows laid end to end (row b begins at b * query_length), ascending;
-            the first of a row begins with the row. A query sees keys of its own sequence alone, and positions begin
-            anew with each. Goes with mask, window, scale and bias alone.
-        key_segments: where the keys of each of these sequences begin; None is as query_segments, for query_length =
+            0 or 1, like Hugging Face's attention_mask. None is all. It may be combined with the other masks: a key is
+            visible if all of them allow it.
+        window_left: the largest distance of a key before the query; None is any distance. For LongT5's local attention
+            set both sides to its radius; for a decoder whose queries see W keys, their own included, set W - 1 here.
+            The time grows with the window, not with the number of keys.
+        window_right: the largest distance of a key after the query; None is any distance.
+        prefix_lengths: number of keys at the beginning of each sequence, [batch], that every query sees despite a
+            causal mask (prefix-LM); None is 0 for all.
+        key_bias: float32 [heads, key_length], a finite number for each key, added to q.k in addition to the table's
+            bias; None is none. Falcon's ALiBi is an example.
+        query_segments: packs several sequences into each row of the batch, like FlashAttention's cu_seqlens: the index
+            at which the queries of each sequence begin, ascending, counted over all rows laid end to end (row b begins
+            at b * query_length); the first sequence of a row begins with the row. A query sees only keys of its own
+            sequence, and positions restart with each sequence. Can be combined only with mask, window, scale and bias.
+        key_segments: where the keys of each of these sequences begin; None is query_segments, if query_length =
             key_length.
-        kv_rows: the sequence of k and v that each sequence of q reads, [batch]; k and v may then have another batch
-            than q, as the sources of beams do. None is each its own.
+        kv_rows: index of the sequence of k and v that each sequence of q reads, [batch]; the batch of k and v may then
+            differ from q's, for example if beams share a source. None: each sequence reads its own.
         first_head: the table's head that query head 0 uses, for a call with only some of the heads; None: all heads.
         product_precision: arithmetic of the products, "float32" or "bfloat16"; None follows the dtypes.
         output_dtype: element type of the output; None is that of q.
@@ -148,25 +148,25 @@ class Shape(NamedTuple):
     key_length: int
     head_dim: int
     value_head_dim: int
-    kv_batch: int  # of k and v: other than batch only with kv_rows
+    kv_batch: int  # of k and v; differs from batch only with kv_rows
 
 
 class Call:
-    """A checked request. Nobody changes it once it is made, but for what `header` returns.
+    """A checked request. Immutable; only the message that `header` returns may be changed.
 
     Attributes:
-        kind: of the caller's arrays, and of the result.
+        kind: of the caller's arrays and of the result.
         shape: counts of elements.
-        sequence_first: the order of axes of `q`, `k`, `v` here and on the wire; the caller's may be the other one.
+        sequence_first: the order of the axes of `q`, `k`, `v` here and on the wire; may differ from the caller's.
         q, k, v: views of the caller's memory, [batch, heads, sequence, dim] or with the sequence first; any strides.
         code: their attnd.v1.Dtype.
-        output_code: that of the output.
+        output_code: the output's.
         output_shape: sizes of the output on the wire.
-        output_bytes: its bytes.
+        output_bytes: bytes of the output.
         log_sum_exp_shape: [batch, heads, query_length]; None if it was not asked for.
-        out: view of the caller's memory that the output goes to, with the axes of the wire; None for new memory.
+        out: view of the caller's memory for the output, with the axes of the wire; None: new memory is allocated.
         has_bias: whether a model's bias is added.
-        out_overlaps: whether that memory may be some of q's, k's or v's.
+        out_overlaps: whether `out` may overlap q, k or v.
     """
 
     __slots__ = (
@@ -214,17 +214,17 @@ class Call:
 
     @classmethod
     def of(cls, request: Any) -> Call:
-        """The call of a caller's request. Raises InvalidArgument for what is none."""
+        """Makes the call of a caller's request. Raises InvalidArgument if it is not a ComputeRequest."""
         if not isinstance(request, ComputeRequest):
             raise InvalidArgument.of("request", "an attnd.ComputeRequest", f"a {type(request).__qualname__}")
         return cls(request)
 
     def small(self) -> attention_pb2.ComputeAttentionRequest:
-        """Everything but the tensors, not to be changed."""
+        """Everything but the tensors; must not be changed."""
         return self._small
 
     def header(self) -> attention_pb2.ComputeAttentionRequest:
-        """Everything but the tensors, for the caller to add to."""
+        """A copy of everything but the tensors, to which the caller may add."""
         message = attention_pb2.ComputeAttentionRequest()
         message.CopyFrom(self._small)
         return message
@@ -234,17 +234,18 @@ class Call:
         return self._small.SerializeToString()
 
     def output(self, array: np.ndarray[Any, Any]) -> Any:
-        """The caller's output over the memory of `array`, which has the wire's axes: `out` itself if that was given."""
+        """The output for the caller, over the memory of `array` (axes as on the wire); `out` itself if it was given."""
         if self.request.out is not None:
             return self.request.out
         return self.kind.result(array.swapaxes(1, 2) if self._swapped else array, self.output_code)
 
     def log_sum_exp(self, array: np.ndarray[Any, Any]) -> Any:
-        """The caller's log-sum-exp over the memory of `array`."""
+        """The log-sum-exp for the caller, over the memory of `array`."""
         return self.kind.result(array, _dtypes.FP32)
 
     def _set_layout(self, q: Any, k: Any, v: Any, sequence_first: bool) -> None:
-        """Takes the order of axes in which fewer bytes have to be copied: views may be of the other order."""
+        """Chooses the order of axes for which fewer bytes have to be copied: the caller's arrays may be transposed
+        views of contiguous arrays in the other order."""
         self.q, self.k, self.v = q, k, v
         self._swapped = False
         if not (q.flags.c_contiguous and k.flags.c_contiguous and v.flags.c_contiguous):
@@ -274,16 +275,16 @@ class ComputeReply:
     """The result of one call.
 
     Attributes:
-        output: [batch, heads, query_length, value_head_dim] in the request's layout, of the kind that went in; the
+        output: [batch, heads, query_length, value_head_dim] in the request's layout, of the kind of ``q``; the
             request's ``out`` if that was given.
         log_sum_exp: float32 [batch, heads, query_length] in either layout, -infinity where a row sees no key; None if
             it was not asked for.
-        version: of the model that was used; 0 without one.
+        version: of the model that was used; 0 without a model.
         content_hash: of that version; "" without a model.
-        queue_time: seconds between the request's arrival at the server and the start of its work.
-        compute_time: seconds from then until the work was done. Of a large call that travelled in pieces: the longest
-            queue time, the sum of the compute times.
-        transport: how the call travelled, for example "grpc".
+        queue_time: seconds from the request's arrival at the server to the start of its computation. For a large call
+            that was sent in pieces, the longest queue time of a piece.
+        compute_time: seconds of the computation; for a call in pieces, the sum over the pieces.
+        transport: the transport of the call, for example "grpc".
     """
 
     output: Any
@@ -303,7 +304,7 @@ class ComputeReply:
 
 
 def _described(array: Any) -> str:
-    """ "float32 (1, 8, 16, 64)", of what has a dtype and a shape."""
+    """For example "float32 (1, 8, 16, 64)"; the type's name if the object has no dtype and shape."""
     dtype, shape = getattr(array, "dtype", None), getattr(array, "shape", None)
     if dtype is None or shape is None:
         return f"a {type(array).__qualname__}"
@@ -311,7 +312,7 @@ def _described(array: Any) -> str:
 
 
 def mask_number(value: Optional[str]) -> int:
-    """attnd.v1.Mask."""
+    """The attnd.v1.Mask of a mask's name."""
     number: int = one_of("mask", MASKS, value)
     return number
 
@@ -333,7 +334,7 @@ def _check_same(name: str, like: str, expected: int, got: int) -> None:
 
 
 def _check_batch(q: int, k: int, v: int) -> None:
-    """If two agree, the third is to blame, and otherwise k."""
+    """If two of the three agree, the error names the third, and otherwise k."""
     if k == v:
         _check_same("q.batch", "k and v", k, q)
     elif q == k:
@@ -343,7 +344,8 @@ def _check_batch(q: int, k: int, v: int) -> None:
 
 
 def _check_key_heads(q: int, k: int, v: int) -> None:
-    """k and v have the same heads, which divide q's. If only one of them can be right, it is."""
+    """Checks that k and v have the same number of heads, a divisor of q's. The error names the one that cannot be
+    right."""
     if k == v:
         if q % k != 0:
             raise InvalidArgument.of("kv_heads", f"a divisor of heads, which is {q}", str(k))
@@ -407,7 +409,7 @@ def precision_number(value: Any) -> int:
 
 
 def _model_fields(r: ComputeRequest) -> Dict[str, Any]:
-    """The bias, and where it is from."""
+    """The fields that select the bias."""
     if r.model is None:
         for name in ("version", "table", "first_head"):
             value = getattr(r, name)
@@ -423,7 +425,7 @@ def _model_fields(r: ComputeRequest) -> Dict[str, Any]:
 
 
 def _sequence_fields(r: ComputeRequest, shape: Shape) -> Dict[str, Any]:
-    """Positions and masks of the sequences."""
+    """The fields for positions and masks."""
     found: Dict[str, Any] = {}
     offsets = (-shape.query_length, _MAX_POSITION - shape.query_length)
     if r.query_offset is not None:
@@ -440,7 +442,7 @@ def _sequence_fields(r: ComputeRequest, shape: Shape) -> Dict[str, Any]:
             found[name] = _masks.each_sequence(name, value, shape.batch, lowest, highest)
     if r.query_offset is not None and found.get("query_offsets"):
         raise InvalidArgument.of("query_offsets", "none beside query_offset", f"{shape.batch} values")
-    # The table, which only the server knows, may have the mask.
+    # With a model and mask=None the mask is the table's, which only the server knows.
     if found.get("prefix_lengths") and (r.mask == "none" or (r.mask is None and r.model is None)):
         raise InvalidArgument.of("prefix_lengths", "none without a causal mask", f"{shape.batch} values")
     if r.key_mask is not None:
@@ -462,7 +464,7 @@ def _sequence_fields(r: ComputeRequest, shape: Shape) -> Dict[str, Any]:
 
 
 def _segments(r: ComputeRequest, shape: Shape, others: Dict[str, Any]) -> Dict[str, Any]:
-    """query_segments and key_segments, beside which nothing else tells sequences apart."""
+    """query_segments and key_segments, which exclude the other fields that describe sequences."""
     queries, keys = _masks.segments(r.query_segments, r.key_segments, shape.batch, shape.query_length, shape.key_length)
     if queries:
         for name in _NOT_WITH_SEGMENTS:

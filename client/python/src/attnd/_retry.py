@@ -1,4 +1,4 @@
-"""When a call that a server refused or lost is sent again. No I/O: callers wait and send."""
+"""Decides when a call that a server refused or lost is sent again. Does no I/O: the callers wait and send."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from attnd.errors import Aborted, Cancelled, Error, InvalidArgument, ResourceExh
 
 _MAX_EARNED = 1000.0
 _RESERVE_SECONDS = 10.0
-# What gRPC itself says of a call whose connection closed before any status had come, a proxy's mostly.
+# gRPC's message for a call whose connection closed before a status arrived, mostly because of a proxy.
 _STREAM_REMOVED = "Stream removed"
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How a client sends calls again that a server refused or lost, as they are while servers restart.
+    """How a client repeats calls that a server refused or lost, for example while servers restart.
 
-    Repeated are Unavailable, and Cancelled that nobody asked for, on another server if there is one, and only once this
-    client has reached a server: before, unless ``wait_for_first_server``, an address at which nobody listens is an
-    error at once. Only calls that change
-    nothing on the server are repeated (attend, bias, list_models, get_model, server_info). load_model, reload_model,
-    upload_table and unload_model are sent once, since their fate is not known after a failure; they wait for a
-    connection first. A server that answers with ``grpc-retry-pushback-ms`` decides when, or that there is no repeat.
+    A call is repeated if it fails with Unavailable, with Unknown because a proxy dropped the connection, or with
+    Cancelled although nobody cancelled it; the repeat goes to another server if there is one. Calls are repeated only
+    once this client has reached a server: before that, a call to an address at which nothing listens fails at once,
+    unless ``wait_for_first_server`` is set. Only calls that change nothing on the server are repeated (attend, bias,
+    list_models, get_model, server_info), and the opening of a session. load_model, reload_model, upload_table,
+    unload_model and evict_session are sent once, because after a failure it is not known whether they took effect; they
+    wait for a connection first. If the server sends ``grpc-retry-pushback-ms``, that sets when the call is repeated, or
+    forbids it.
 
     Attributes:
         enabled: False turns repeats off.
         max_time: seconds. A call begins its last attempt within this time of its start, and before its timeout. Until
             then it waits for a server that this client has reached before and cannot reach now.
-        initial_backoff: seconds before the first repeat; each next one waits twice as long. Half of it is random.
+        initial_backoff: seconds before the first repeat, doubled for each further repeat. Half of the wait is random.
         max_backoff: the longest such wait, in seconds.
-        budget: the client may send as many repeats as ``budget`` times its calls, and beside these
-        reserve_per_second: repeats every second, saved up for at most ten seconds.
-        wait_for_first_server: wait for ``max_time`` also for a server that this client has never reached.
+        budget: repeats that the client may send for each of its calls, in addition to the reserve.
+        reserve_per_second: repeats per second that the client may send in addition to the budget; at most ten seconds'
+            worth accumulate.
+        wait_for_first_server: wait up to ``max_time`` even for a server that this client has never reached.
 
     Example:
         >>> attnd.Retry(max_time=5.0).max_time
@@ -66,7 +69,7 @@ class Retry:
 
 
 class Budget:
-    """How many repeats a client may send. The reserve is full at first. Thread-safe."""
+    """Limits the repeats that a client may send. The reserve is full at first. Thread-safe."""
 
     def __init__(self, share: float, per_second: float, now: Callable[[], float] = time.monotonic) -> None:
         self._share = share
@@ -78,7 +81,7 @@ class Budget:
         self._refilled = now()
 
     def earn(self) -> None:
-        """A call was made (not a repeat)."""
+        """Counts a call (not a repeat)."""
         with self._lock:
             self._earned = min(_MAX_EARNED, self._earned + self._share)
 
@@ -89,7 +92,7 @@ class Budget:
             grown = self._reserve + (now - self._refilled) * self._per_second
             self._reserve = min(self._per_second * _RESERVE_SECONDS, grown)
             self._refilled = now
-            # A fifth has no exact form: five of them may be a little less than one.
+            # 0.2 is not exact in binary: five of them may sum to slightly less than 1.
             if self._earned >= 1 - 1e-9:
                 self._earned = max(0.0, self._earned - 1)
             elif self._reserve >= 1 - 1e-9:
@@ -100,34 +103,34 @@ class Budget:
 
 
 def is_loss(error: Error) -> bool:
-    """Whether it says that the connection or the server was lost, or stops."""
+    """Whether the error means that the connection or the server was lost, or that the server is stopping."""
     if isinstance(error, Unknown):
         return error.message.startswith(_STREAM_REMOVED)
     return isinstance(error, Unavailable)
 
 
 def is_eviction(error: Error) -> bool:
-    """Whether it says that the server has ended a session that it could have kept."""
+    """Whether the error means that the server evicted the session."""
     return isinstance(error, Aborted) and error.field == "session"
 
 
 def comes_back(error: Error) -> bool:
-    """Whether it says that the server has no room now, and when to come back."""
+    """Whether the error means that the server has no memory now, and says when to retry."""
     return isinstance(error, ResourceExhausted) and error.retry_delay is not None
 
 
 class Policy:
-    """What the calls of one client share. Thread-safe."""
+    """The retry state that the calls of one client share. Thread-safe."""
 
     def __init__(self, options: Retry) -> None:
         self.options = options
         self.budget = Budget(options.budget, options.reserve_per_second)
-        # A server was connected: from then on there is one to wait for.
+        # Whether a server has been reached: only then is it worth waiting for one.
         self.connected = options.wait_for_first_server
 
 
 class Tries:
-    """The attempts of one call without lasting effect on the server. Not thread-safe."""
+    """The attempts of one call that changes nothing on the server. Not thread-safe."""
 
     def __init__(self, policy: Policy, deadline: Deadline, jitter: Callable[[], float] = random.random) -> None:
         self._policy = policy
@@ -140,8 +143,8 @@ class Tries:
             policy.budget.earn()
 
     def failed(self, error: Error, worth_another: bool = False) -> bool:
-        """An attempt failed. Whether there may be another one, once a server has been connected: always if the error is
-        `worth_another` to the call."""
+        """Counts a failed attempt. Returns whether the error allows another one: always if `worth_another`, unless
+        retries are off."""
         self._attempts += 1
         if not self._policy.options.enabled:
             return False
@@ -156,7 +159,7 @@ class Tries:
             wait = pushback
             self._backoff = self._policy.options.initial_backoff
         else:
-            # Between half and the whole of the backoff, so that callers that were refused together come back apart.
+            # Jitter between half and all of the backoff, so that callers refused together do not return together.
             wait = self._backoff * (0.5 + 0.5 * self._jitter())
             self._backoff = min(self._backoff * 2, self._policy.options.max_backoff)
         if time.monotonic() + wait >= self._end:
@@ -164,16 +167,16 @@ class Tries:
         return wait
 
     def deadline(self) -> Deadline:
-        """When the last attempt must have begun."""
+        """The time by which the last attempt must begin."""
         return Deadline(self._end - time.monotonic())
 
     def spend(self, error: Error) -> None:
-        """Another attempt begins. Raises the call's error if the budget is used up."""
+        """Takes another attempt from the budget. Raises the call's error if the budget is used up."""
         if not self._policy.budget.spend():
             raise self.explain(error, ", and the budget of repeats is used up")
 
     def explain(self, error: Error, why: str = "") -> Error:
-        """`error` with words on the attempts, if there was more to it than one."""
+        """`error`, with the number of attempts and `why` added to its message if there were several or `why` is set."""
         if self._attempts <= 1 and not why:
             return error
         seconds = time.monotonic() - self._start

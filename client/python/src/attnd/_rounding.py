@@ -1,4 +1,4 @@
-"""Other element types of arrays, with the bits that a server rounds to."""
+"""Converts arrays between element types, with the same rounding as the server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from attnd._dtypes import BF16, STORAGE
 
 
 def rounded(array: np.ndarray[Any, Any], code: int, to: int) -> np.ndarray[Any, Any]:
-    """`array` with elements of type `to`, to the nearest, ties to even. Both have the dtypes of `_dtypes.STORAGE`; the
-    array itself if there is nothing to do."""
+    """Converts `array` from element type `code` to `to`, rounding to nearest, ties to even. Both have the dtypes of
+    `_dtypes.STORAGE`. Returns the array itself if the types are equal."""
     if code == to:
         return array
     if code == BF16:
@@ -30,6 +30,6 @@ def _to_bfloat16(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     nearest += bits
     nearest >>= 16
     nan = np.isnan(array)
-    if nan.any():  # it stays one: the sum may have carried that away
+    if nan.any():  # keep NaNs: the carry of the addition may have changed them
         nearest[nan] = bits[nan] >> 16 | 0x40
     return nearest.astype("<u2")

@@ -20,9 +20,9 @@ from attnd.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavail
 
 _Path = Union[str, "os.PathLike[str]"]
 
-# Of a Unix socket, with the ".shm" of the socket for memory and calls behind it.
+# The longest path of a Unix socket, less the suffix ".shm" of the local socket next to it.
 _MAX_PATH_BYTES = 107 - len(".shm")
-# How long the server may take to finish its calls when it is to end, and how long after a second request.
+# How long close() waits for the server to finish its calls, and how long after a second SIGTERM.
 _DRAIN_SECONDS = 5.0
 _STOP_SECONDS = 2.0
 _LOG_TAIL_BYTES = 4000
@@ -36,23 +36,23 @@ def local_server(
     arguments: Sequence[str] = (),
     timeout: float = 30.0,
 ) -> LocalServer:
-    """A private server on this host, for notebooks and tests.
+    """Creates a private server on this host, for notebooks and tests.
 
-    It listens at a Unix socket in a new folder that only this user can enter, takes shared memory and local calls, and
-    ends with the ``with`` block, with ``close()``, with the last reference to it, or with this process, also if that is
-    killed. It starts when the block is entered, or with ``start()``.
+    The server listens on a Unix socket in a new folder that only this user can enter, and offers shared memory and
+    local calls. It starts when the ``with`` block is entered, or at ``start()``. It stops at the end of the block, at
+    ``close()``, when the last reference to it goes away, or when this process ends, even if it is killed.
 
     Args:
-        binary: the server's program. None: what ATTND_BINARY in the environment says, or else ``attnd`` on the PATH.
-        models: folder of models; what lies directly in it is loaded. The embedded ones are always there.
-        threads: threads that compute; None: the CPUs that this process may use.
-        arguments: more of the server's flags (``attnd --help``).
-        timeout: seconds that the server may take until it serves.
+        binary: the server's program. None: ATTND_BINARY in the environment, or else ``attnd`` on the PATH.
+        models: folder of models; all models directly in it are loaded. The embedded models are always loaded.
+        threads: threads that compute; None: the number of CPUs that this process may use.
+        arguments: further flags of the server (``attnd --help``).
+        timeout: seconds within which the server must be serving.
 
     Raises:
-        NotFound: there is no such program; the message says where it was looked for. From start().
-        Unavailable: the server ended at once; the message has what it wrote. From start().
-        DeadlineExceeded: it did not serve in time. From start().
+        NotFound: from start(): the program was not found; the message says where it was searched.
+        Unavailable: from start(): the server ended at once; the message has its output.
+        DeadlineExceeded: from start(): the server was not serving in time.
 
     Example:
         >>> with attnd.local_server(threads=1) as server, server.client() as client:
@@ -63,7 +63,7 @@ def local_server(
 
 
 class LocalServer:
-    """What :func:`attnd.local_server` gives. Thread-safe but for start() and close().
+    """A private server, created by :func:`attnd.local_server`. Thread-safe except for start() and close().
 
     Example:
         >>> server = attnd.local_server().start()
@@ -94,34 +94,35 @@ class LocalServer:
 
     @property
     def target(self) -> str:
-        """The server's name for clients. Raises FailedPrecondition if it does not run."""
+        """The target for clients. Raises FailedPrecondition if the server is not running."""
         self._check_running()
         return _target(self._folder)
 
     @property
     def pid(self) -> int:
-        """The id of the process that runs the server and passes SIGTERM on to it."""
+        """The id of the process that runs the server and forwards SIGTERM to it."""
         return self._check_running().pid
 
     def client(self, **options: Any) -> Any:
-        """A new :class:`attnd.Client` of the server. Takes its keyword arguments."""
+        """Creates an :class:`attnd.Client` of the server, with the client's keyword arguments."""
         from attnd import Client  # noqa: PLC0415 - which imports this module
 
         return Client(self.target, **options)
 
     def async_client(self, **options: Any) -> Any:
-        """A new :class:`attnd.AsyncClient` of the server. Takes its keyword arguments."""
+        """Creates an :class:`attnd.AsyncClient` of the server, with the client's keyword arguments."""
         from attnd import AsyncClient  # noqa: PLC0415
 
         return AsyncClient(self.target, **options)
 
     def log(self) -> str:
-        """The end of what the server has written so far."""
+        """The end of the server's log so far."""
         self._check_running()
         return _log_tail(self._folder)
 
     def start(self) -> LocalServer:
-        """Starts the server and waits until it serves. Does nothing if it runs. Raises: see :func:`local_server`."""
+        """Starts the server and waits until it serves. Does nothing if it is running. Raises: see
+        :func:`local_server`."""
         if self._guard is not None:
             return self
         binary = _find_binary(self._binary)
@@ -142,7 +143,8 @@ class LocalServer:
         return self
 
     def close(self) -> None:
-        """Ends the server, after the calls that it has begun (for up to five seconds). A second time does nothing."""
+        """Stops the server after the calls under way, for which it waits up to five seconds. A second call does
+        nothing."""
         end, self._end = self._end, None
         self._guard = None
         if end is not None:
@@ -182,7 +184,7 @@ def _find_binary(binary: Optional[_Path]) -> str:
 
 
 def _make_folder() -> str:
-    """A new folder, for this user alone, whose path leaves room for the sockets' names."""
+    """Creates a folder that only this user can enter, with a path short enough for the sockets' names."""
     tried: List[Tuple[str, str]] = []
     for parent in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):
         if not parent:
@@ -218,7 +220,7 @@ def _spawn(binary: str, folder: str, flags: Sequence[str]) -> subprocess.Popen[b
     command = [sys.executable, "-I", "-S", "-c", source.decode(), str(os.getpid()), folder, binary]
     command += [f"--listen={_target(folder)}", *flags]
     with open(os.path.join(folder, "log"), "wb") as log:
-        # A session of its own, so that Ctrl-C in a terminal reaches this process and not the server.
+        # In a new process session, so that Ctrl-C in a terminal reaches this process and not the server.
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
@@ -255,7 +257,7 @@ def _log_tail(folder: str) -> str:
 
 def _stop(guard: subprocess.Popen[bytes], folder: str, owner: int) -> None:
     if os.getpid() != owner:
-        return  # a forked child: the server is its parent's
+        return  # in a forked child: the server belongs to the parent
     try:
         for patience in (_DRAIN_SECONDS, _STOP_SECONDS):
             guard.send_signal(signal.SIGTERM)
@@ -266,6 +268,6 @@ def _stop(guard: subprocess.Popen[bytes], folder: str, owner: int) -> None:
                 pass
     finally:
         if guard.poll() is None:
-            guard.kill()  # which takes the server along
+            guard.kill()  # the kernel kills the server with it
             guard.wait()
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,5 @@
-"""Sessions: keys and values that the server keeps (attnd/v1/session.proto). How one is opened; `_step.py` has what it
-is asked."""
+"""Opens sessions: keys and values that the server keeps between calls (attnd/v1/session.proto). `_step.py` has the
+steps."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from attnd.v1 import session_pb2
 _TABLE = 'the name of a table: "decoder", "decoder.N"'
 _SELF, _CROSS = 1, 2  # attnd.v1.SessionLayerKind
 
-# For how long a session with a log is to be kept for its client, and any: a server allows less.
+# The default grace time of a session with a log, and the largest that is requested; the server may allow less.
 _GRACE_SECONDS = 30.0
 _LONGEST_GRACE = 86400.0
 
 
 @dataclass(frozen=True)
 class SelfLayer:
-    """A layer whose keys and values belong to the rows of a session: causal, with the bias of a model's table.
+    """A self-attention layer, whose keys and values belong to the session's rows: causal, with a bias table's bias.
 
     Attributes:
         heads: number of query heads.
         head_dim: elements in a row of q and k.
-        table: of the session's model: "decoder" (also if None), or "decoder.N" for layer N.
-        bias: False for none.
+        table: bias table of the session's model: "decoder" (also if None), or "decoder.N" for layer N.
+        bias: False adds no bias.
         kv_heads: number of key/value heads; divides heads. None is heads.
         value_head_dim: elements in a row of v and of the output; None is head_dim.
-        scale: factor of q.k; None is 1, as T5 has it.
+        scale: factor of q.k; None is 1, as in T5.
     """
 
     heads: int
@@ -54,8 +54,8 @@ class SelfLayer:
 
 @dataclass(frozen=True)
 class CrossLayer:
-    """A layer whose keys and values belong to the sources of a session, which rows share: every key is visible, and no
-    bias is added. Attributes as :class:`SelfLayer` has them."""
+    """A cross-attention layer, whose keys and values belong to the session's sources, which rows share: every key is
+    visible, and no bias is added. The attributes are those of :class:`SelfLayer`."""
 
     heads: int
     head_dim: int
@@ -68,7 +68,7 @@ Layer = Union[SelfLayer, CrossLayer]
 
 
 class State:
-    """A session that is open. Thread-safe as far as its stream is."""
+    """An open session. As thread-safe as its stream."""
 
     def __init__(self, core: Core, layers: Sequence[Layer], rows: int, sources: int) -> None:
         self.core = core
@@ -78,24 +78,24 @@ class State:
         self.opened = session_pb2.SessionOpened()
         self.going_away: Optional[float] = None
         self.next_step = 1
-        self.forms: Dict[Any, Any] = {}  # of its steps, by what they are found by: _step_message.py
+        self.forms: Dict[Any, Any] = {}  # cached forms of steps, by their settings: _step_message.py
         self.stream: Duplex = Duplex()
-        self.recovery: Optional[Recovery] = None  # None: a loss is the end
+        self.recovery: Optional[Recovery] = None  # None: a lost session is not restored
 
     @property
     def log(self) -> Optional[SessionLog]:
-        """Of what steps have changed."""
+        """The client's copy of what steps have changed; None without one."""
         return None if self.recovery is None else self.recovery.log
 
     def adopt(self, stream: Duplex, opened: session_pb2.SessionOpened, next_step: int) -> None:
-        """The session goes on with this stream."""
+        """Continues the session on this stream."""
         self.stream, self.opened, self.next_step = stream, opened, next_step
         self.going_away = None
         if self.recovery is not None:
             self.recovery.token = opened.resume_token
 
     def answers(self, reply: session_pb2.SessionReply) -> bool:
-        """Takes note of what the server says. Whether it is an answer."""
+        """Returns whether the message is an answer; otherwise records what it says (going_away)."""
         if reply.HasField("going_away"):
             left = reply.going_away.time_left
             self.going_away = left.seconds + left.nanos / 1e9
@@ -121,26 +121,28 @@ def open_session(
     timeout: Optional[float] = None,
     metadata: Any = None,
 ) -> Operation[State]:
-    """Opens a session: the server keeps keys and values, and each step sends the new tokens' alone.
+    """Opens a session: the server keeps keys and values, so that each step sends only those of the new tokens.
 
     Args:
         layers: a :class:`SelfLayer` or :class:`CrossLayer` for each attention layer of the model, in any order.
-        model: name of a loaded model, whose bias the self layers have; None if no layer has a bias.
-        rows: sequences that grow (batch times beams).
-        sources: what rows attend across to, 1 to rows; 0 without cross layers.
-        max_tokens: the most tokens that a row may get.
-        max_source_tokens: the most tokens that a source may get.
+        model: name of a loaded model, whose bias the self layers use; None if no layer has a bias.
+        rows: number of sequences (batch times beams).
+        sources: number of sources that cross layers attend to, 1 to rows; 0 without cross layers.
+        max_tokens: the most tokens that a row may have.
+        max_source_tokens: the most tokens that a source may have.
         dtype: in which keys and values are kept: float32, float16 or bfloat16.
-        version: of the model; 0 is the current one. The session keeps it.
-        row_sources: the source of each row, [rows]; None: rows stand together by their sources.
-        replay_bytes: keep a copy of what rows and sources have, of so many bytes at most, and send it again where the
-            connection or the server is lost. 0: none. A session that comes to have more goes on without its copy.
-        replay_evicted: send it again also where the server has evicted the session: an operator did, or it was idle for
-            too long or too old. Needs ``replay_bytes``. Without it such a session is over.
-        grace: seconds for which the server is to keep the session where the connection is lost, for it to be resumed.
-            It allows some 30 s at most. None: that with ``replay_bytes``, 0 without.
+        version: of the model; 0 is the current one. The session keeps the version that it began with.
+        row_sources: the source of each row, [rows]. None: the first rows / sources rows belong to source 0, the next
+            to source 1, and so on.
+        replay_bytes: keep a copy of the keys and values in the client, of at most this many bytes, and send it again
+            if the connection or the server is lost (replay). 0: no copy. If the session outgrows this, the copy is
+            dropped and the session continues without it.
+        replay_evicted: also replay a session that the server evicted, because it was idle for too long or too old, or
+            because an operator evicted it. Needs ``replay_bytes``. Without it, an evicted session is over.
+        grace: seconds for which the server keeps the session after its connection is lost, so that it can be resumed.
+            The server allows about 30 s at most. None: 30 s with ``replay_bytes``, 0 without.
         timeout: seconds for the opening; None is the client's, ``float("inf")`` is none.
-        metadata: gRPC metadata to send along.
+        metadata: gRPC metadata to send.
 
     Raises:
         InvalidArgument: an argument is out of range; ``error.field`` names it.
@@ -148,10 +150,10 @@ def open_session(
         ResourceExhausted: no memory for all that the session may keep, or too many sessions.
         Unavailable: the server was not reached, or is stopping.
 
-    Close it, or use it in a ``with`` statement: what it keeps is memory of the server. It is lost with its connection,
-    unless ``replay_bytes`` or ``grace`` is given: then a step restores it, within its timeout and as the client's
-    :class:`Retry` says, also where the server has no room for it at first, and one that is not closed stays in the
-    server's memory for its grace time.
+    Close the session, or use it in a ``with`` statement, because it holds memory of the server. Without
+    ``replay_bytes`` or ``grace`` it is lost with its connection. With either, the next step restores it, within the
+    step's timeout and as the client's :class:`Retry` describes, and keeps trying while the server has no memory for it;
+    a session that is not closed then stays in the server's memory for its grace time.
 
     Example:
         >>> layers = [attnd.SelfLayer(heads=8, head_dim=64)]

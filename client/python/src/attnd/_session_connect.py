@@ -1,4 +1,4 @@
-"""How the stream of a session begins: by the first way that takes it."""
+"""Begins the stream of a session, over the first transport that accepts it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHOD = "/attnd.v1.SessionService/Attend"
 def connect(
     state: State, opening: session_pb2.SessionOpen, question: Question, deadline: Deadline, metadata: Metadata
 ) -> Operation[Tuple[Duplex, session_pb2.SessionOpened]]:
-    """Asks the first question of a stream, which makes it the session that `opening` describes."""
+    """Begins a stream and asks its first question, which opens or resumes the session that `opening` describes."""
     stream = yield from _stream(state.core, opening, deadline, metadata)
 
     def accept(reply: session_pb2.SessionReply, _: Tensors) -> Optional[session_pb2.SessionOpened]:

@@ -1,4 +1,4 @@
-"""Where sessions over the local socket begin."""
+"""Makes the connections of sessions over the local socket."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SessionDoor:
     """Makes the connections of one client's sessions. Thread-safe in the blocking client.
 
     Args:
-        path: of the socket.
-        user_agent: who calls, for the server.
+        path: of the local socket.
+        user_agent: sent to the server.
         keepalive: of each connection.
-        kind: what the client's sessions are.
+        kind: the class of the client's sessions, blocking or asyncio.
     """
 
     def __init__(self, path: str, user_agent: str, keepalive: Keepalive, kind: Type[LocalSession]) -> None:
@@ -34,14 +34,14 @@ class SessionDoor:
         self._closed = False
 
     def begin(self, at: float) -> Operation[Optional[LocalSession]]:
-        """A connection that may have a session; None if the server offers none. Waits until `at`, by the monotonic
-        clock, and for PATIENCE at most."""
+        """Makes a connection for a session; None if the server offers none. Waits until `at`, by the monotonic clock,
+        for PATIENCE at most."""
         now = time.monotonic()
         if self._closed or now < self._rest_until:
             return None
         sock = connect(self._path)
         if sock is None:
-            return None  # which took no time: the next session may try again
+            return None  # this took no time, so the next session may try again
         session = self._kind(sock, self._keepalive)
         with self._lock:
             self._begun.add(session)
@@ -50,7 +50,7 @@ class SessionDoor:
         seconds = max(1e-3, min(at - now, PATIENCE))
         offered: bool = yield lambda: session.greet(self._user_agent, seconds)
         if not offered:
-            # A server in trouble shows by more than the impatience of one caller.
+            # A short timeout of the caller says nothing about the server; only a full PATIENCE without answer does.
             self._rest_until = time.monotonic() + (REST_AFTER_SILENCE if seconds >= PATIENCE else REST)
             return None
         return session

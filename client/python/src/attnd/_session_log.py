@@ -1,4 +1,4 @@
-"""What the rows and sources of a session have now, so that another session can be given the same. No I/O."""
+"""The client's copy of a session's keys and values, from which another session can be filled. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnd.v1 import session_pb2
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
-# Tokens of a chunk. Rows that were one share all chunks but their last.
+# Tokens per chunk. Rows that were copied from one row share its chunks, except for the last one once they append.
 CHUNK = 32
 
 _SELF = 1  # attnd.v1.SessionLayerKind
@@ -23,8 +23,8 @@ class Piece(NamedTuple):
     """Tokens to append.
 
     Attributes:
-        before: of each row or source: the tokens that it has by then.
-        lengths: how many of these are its own.
+        before: the tokens that each row or source has before this piece.
+        lengths: the true number of tokens of this piece for each row or source.
         k, v: [rows or sources, kv_heads, tokens, elements], of the session's dtype.
     """
 
@@ -35,26 +35,26 @@ class Piece(NamedTuple):
 
 
 class _Full(Exception):
-    """The log has no room."""
+    """The log would exceed its limit."""
 
 
 class _Meter:
-    """Counts bytes."""
+    """Counts bytes against a limit."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.used = 0
 
     def add(self, size: int) -> None:
-        """Raises _Full, and counts nothing."""
+        """Adds `size`. Raises _Full and adds nothing if that exceeds the limit."""
         if self.used + size > self.most:
             raise _Full
         self.used += size
 
 
 class _Chunk:
-    """Keys and values of CHUNK tokens, side by side: [kv_heads, CHUNK, head_dim + value_head_dim]. Rows see different
-    numbers of them, and only what nobody sees yet is written: from `used` on."""
+    """Keys and values of CHUNK tokens, side by side: [kv_heads, CHUNK, head_dim + value_head_dim]. Rows that share a
+    chunk may use different numbers of its tokens; new tokens are written only from `used` on, where no row reads."""
 
     __slots__ = ("_meter", "array", "used")
 
@@ -71,7 +71,7 @@ class _Chunk:
 
 
 class _Tokens:
-    """What one row or source has in one layer."""
+    """The tokens of one row or source in one layer."""
 
     __slots__ = ("chunks", "length")
 
@@ -92,7 +92,7 @@ class _Tokens:
             place = self.length % CHUNK
             if place == 0:
                 self.chunks.append(_Chunk(heads, width, array.dtype, meter))
-            elif self.chunks[-1].used != place:  # another row has gone on here
+            elif self.chunks[-1].used != place:  # another row has appended here
                 chunk = _Chunk(heads, width, array.dtype, meter)
                 chunk.array[:, :place] = self.chunks[-1].array[:, :place]
                 self.chunks[-1] = chunk
@@ -104,7 +104,7 @@ class _Tokens:
             done += count
 
     def read(self, begin: int, end: int, k: Array, v: Array) -> None:
-        """Writes tokens `begin` to `end` to the first places of `k` and `v`."""
+        """Copies tokens `begin` to `end` to the beginning of `k` and `v`."""
         dim = k.shape[2]
         at = begin
         while at < end:
@@ -117,11 +117,11 @@ class _Tokens:
 
 
 class SessionLog:
-    """Follows the steps of one session that were answered. Not thread-safe.
+    """A copy of one session's state, updated with each step that succeeded. Not thread-safe.
 
     Attributes:
-        code: the element type of what it keeps.
-        kept: False once it would have had more bytes than it may: then it has nothing any more.
+        code: the element type of the kept keys and values.
+        kept: False once the log has exceeded its limit or was given up, and is empty.
     """
 
     def __init__(self, opening: session_pb2.SessionOpen, most_bytes: int) -> None:
@@ -141,15 +141,15 @@ class SessionLog:
 
     @property
     def used_bytes(self) -> int:
-        """Of keys, values and the key mask."""
+        """Bytes of keys, values and the key mask."""
         return self._meter.used
 
     def note(self, layer: int, step: Optional[session_pb2.SessionStep], appended: Sequence[Array], code: int) -> None:
-        """A step was answered.
+        """Records a step that succeeded.
 
         Args:
             layer: its layer.
-            step: what it said of rows and sources, if anything.
+            step: its fields for rows and sources, if it has any.
             appended: k and v, [rows or sources, kv_heads, tokens, elements]; empty if it appended nothing.
             code: their element type.
         """
@@ -165,15 +165,15 @@ class SessionLog:
             self.give_up()
 
     def give_up(self) -> None:
-        """Frees what it has, for good."""
+        """Empties the log for good."""
         self.kept = False
         self._tokens = []
         self._key_bits = (b"", 0)
-        self._meter = _Meter(0)  # chunks that go later do not count here
+        self._meter = _Meter(0)  # chunks freed later are not subtracted from this one
 
     def opening(self) -> session_pb2.SessionOpen:
-        """Of a session to which the rest is then said. It asks for the model's current version, as what counts is that
-        its content is the same."""
+        """The opening of a session to be filled from the log. It asks for the model's current version; the caller
+        checks that the content is the same."""
         opening = session_pb2.SessionOpen()
         opening.CopyFrom(self._opening)
         opening.version = 0
@@ -182,7 +182,7 @@ class SessionLog:
         return opening
 
     def settings(self) -> Iterator[session_pb2.SessionStep]:
-        """Steps that append nothing."""
+        """The steps that restore key starts and the key mask."""
         if any(self._key_starts):
             yield session_pb2.SessionStep(key_starts=self._key_starts)
         bits, length = self._key_bits
@@ -191,7 +191,7 @@ class SessionLog:
             yield session_pb2.SessionStep(layer=layer, key_bits=bits, key_bits_length=length)
 
     def pieces(self, layer: int, most_bytes: int) -> Iterator[Piece]:
-        """What to append to a layer, in pieces of at most so many bytes, or of one token."""
+        """The tokens to append to a layer, in pieces of at most `most_bytes`, but at least one token."""
         tokens = self._tokens[layer]
         longest = max(self.lengths(layer))
         if longest == 0:
@@ -211,7 +211,7 @@ class SessionLog:
             yield Piece(before, lengths, k, v)
 
     def lengths(self, layer: int) -> Tuple[int, ...]:
-        """Tokens of each row or source."""
+        """Number of tokens of each row or source."""
         return tuple(one.length for one in self._tokens[layer])
 
     def _change(self, step: session_pb2.SessionStep) -> None:

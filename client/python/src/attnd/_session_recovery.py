@@ -1,5 +1,5 @@
-"""What a session does when it is lost with its connection or server, or evicted: it is resumed, or opened and filled
-anew."""
+"""Restores a session that was lost with its connection or server, or evicted: resumes it, or opens a new one and fills
+it from the log (replay)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from attnd._session import State
     from attnd._step_message import StepMessage, StepReply
 
-# What is appended at once, and of a message beside that: for all, and for each row or source.
+# The most bytes that a replay appends at once; and the bytes of its message besides tensors: in all, and for each row
+# or source.
 _PIECE_BYTES = 4 << 20
 _BESIDE, _BESIDE_EACH = 1024, 20
 
@@ -30,16 +31,16 @@ _Tensors = Sequence[Tuple[int, Any]]
 
 
 class Recovery:
-    """What a session keeps for it. Its turn has to be taken first.
+    """What a session keeps for its recovery. Guarded by `turn`.
 
     Attributes:
-        turn: a lock: in the asyncio client it is awaited.
-        log: None if nothing is to be sent again.
-        replays_evicted: whether eviction is a loss too.
-        over: why the session has ended for good.
-        resumes, replays: how often it was resumed, and filled anew.
-        restore_model: makes the model available to a server that has lost it, changes what the opening says of it, and
-            returns its content hash. It blocks. None: that is an error.
+        turn: a lock; in the asyncio client it is awaited.
+        log: the copy to replay; None if there is to be no replay.
+        replays_evicted: whether a session is replayed after an eviction too.
+        over: the error with which the session has ended for good; None before.
+        resumes, replays: how often it was resumed, and replayed.
+        restore_model: makes the model available on a server that has lost it, updates the model in the opening, and
+            returns its content hash. It blocks. None: a lost model is an error.
     """
 
     restore_model: Optional[Callable[[session_pb2.SessionOpen], str]] = None
@@ -64,26 +65,26 @@ class Recovery:
 
     @property
     def replayable(self) -> bool:
-        """Whether there is a log."""
+        """Whether there is a log that has not been given up."""
         return self.log is not None and self.log.kept
 
     def is_loss(self, error: Error) -> bool:
-        """Whether the session is lost, and not over."""
+        """Whether the error means that the session is lost and may be restored."""
         return is_loss(error) or (self.replays_evicted and is_eviction(error))
 
     def is_worth_another(self, error: Error) -> bool:
-        """Whether another attempt to restore it may have more luck."""
+        """Whether another attempt to restore the session may succeed."""
         return self.is_loss(error) or comes_back(error)
 
     def end(self, error: Error) -> None:
-        """The session is over."""
+        """Ends the session for good."""
         self.over = error
         if self.log is not None:
             self.log.give_up()
 
 
 def ask(state: State, recovery: Recovery, message: StepMessage, timeout: float) -> Operation[Union[StepReply, Error]]:
-    """Asks a step, and if the session is lost by then, another time after it was restored."""
+    """Asks a step. If the session is lost, restores it and asks the step again."""
     deadline = Deadline(timeout)
     yield recovery.turn.acquire
     try:
@@ -97,7 +98,7 @@ def ask(state: State, recovery: Recovery, message: StepMessage, timeout: float) 
             lost = error
         return (yield from _restored(state, recovery, message, deadline, lost))
     except ResourceExhausted:
-        raise  # if it was the step alone, the session goes on
+        raise  # if it concerned only the step, the session continues
     except BaseException as error:
         recovery.end(error if isinstance(error, Error) else Unavailable(INTERRUPTED))
         raise
@@ -106,7 +107,7 @@ def ask(state: State, recovery: Recovery, message: StepMessage, timeout: float) 
 
 
 def close(state: State, recovery: Recovery) -> Operation[None]:
-    """Ends the session. One that is lost is not restored any more."""
+    """Ends the session. A lost session is not restored after this."""
     if _process.forked():
         return  # the session is the parent's
     recovery.over = recovery.over or closed_session()
@@ -119,7 +120,7 @@ def close(state: State, recovery: Recovery) -> Operation[None]:
 
 
 def grow(state: State, max_tokens: int) -> Operation[None]:
-    """Moves what a session with a log keeps to another one, whose rows may get `max_tokens`."""
+    """Replaces a session with a log by a new one, filled from the log, whose rows may have `max_tokens`."""
     recovery = state.recovery
     assert recovery is not None
     deadline = Deadline(state.core.options.timeout)
@@ -147,7 +148,7 @@ def _asked(
         )
     except Error as error:
         if is_eviction(error):
-            recovery.token = b""  # nothing is left to resume
+            recovery.token = b""  # an evicted session cannot be resumed
         raise
     return reply
 
@@ -160,7 +161,7 @@ def _restored(
         message.shorten(deadline.left())
         try:
             return (yield from _asked(state, recovery, message, deadline))
-        except ResourceExhausted as error:  # too large for this way; nothing was sent
+        except ResourceExhausted as error:  # too large for this transport; nothing was sent
             return error
 
     try:
@@ -200,7 +201,7 @@ def _restore(state: State, recovery: Recovery, deadline: Deadline) -> Operation[
 def _reopen(
     state: State, recovery: Recovery, log: SessionLog, deadline: Deadline, metadata: Metadata
 ) -> Operation[Tuple[Duplex, session_pb2.SessionOpened]]:
-    """Another session, empty, of a model with the content that the lost one had."""
+    """Opens a new, empty session with a model of the same content as the lost session's."""
     content = state.opened.content_hash
     restore_model = recovery.restore_model
     while True:
@@ -226,7 +227,7 @@ def _reopen(
 
 
 def _resume(state: State, recovery: Recovery, deadline: Deadline, metadata: Metadata) -> Operation[bool]:
-    """Whether the session has outlived its connection. Without a log it is an error if not."""
+    """Resumes the session. Returns False if the server no longer has it and there is a log; without one, raises."""
     question = Question(RESUME, session_pb2.SessionResume(token=recovery.token).SerializeToString())
     try:
         stream, opened = yield from connect(state, recovery.opening, question, deadline, metadata)
@@ -235,7 +236,7 @@ def _resume(state: State, recovery: Recovery, deadline: Deadline, metadata: Meta
         if not recovery.replayable:
             raise
         return False
-    # The step that was under way was done, or it was not: the same number is right for both.
+    # Whether the step under way was done or not, it is sent again with the same number.
     if state.next_step - opened.last_step not in (0, 1):
         yield stream.close
         raise not_an_answer(f"last_step is {opened.last_step} where {state.next_step - 1} were answered")
@@ -247,7 +248,7 @@ def _resume(state: State, recovery: Recovery, deadline: Deadline, metadata: Meta
 def _say(
     state: State, stream: Duplex, step: session_pb2.SessionStep, tensors: _Tensors, deadline: Deadline
 ) -> Operation[None]:
-    """A step of those that fill a session."""
+    """Sends one of the steps that fill a session."""
     question = Question(STEP, step.SerializeToString(), tensors)
 
     def accept(reply: session_pb2.SessionReply, _: Tensors) -> Optional[session_pb2.SessionStepResult]:
@@ -268,7 +269,7 @@ def _say(
 
 
 def _steps(state: State, log: SessionLog, stream: Duplex) -> Iterator[Tuple[session_pb2.SessionStep, _Tensors]]:
-    """What gives an empty session what the log has."""
+    """The steps that fill an empty session from the log."""
     for step in log.settings():
         yield step, ()
     most = _PIECE_BYTES

@@ -1,4 +1,4 @@
-"""Memory that one session shares with the server."""
+"""The memory that one session shares with the server."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from attnd._mapping import Memory, make_memfd, map_memfd, unmap
 
 
 class SessionRegion:
-    """A region of its own. It goes with this object, and at the server with the session's connection, unless it is
-    released before.
+    """A region of one session. It is freed with this object, and at the server when it is released or the session's
+    connection ends.
 
     Attributes:
         array: its bytes.
         fd: its memfd, until close_fd().
-        handle: the server's name for it; None until that is known.
+        handle: the server's name for it; None until the server has answered.
     """
 
     def __init__(self, size: int) -> None:
         """Raises OSError or OverflowError if there is no memory or no descriptor."""
         self.handle: Optional[bytes] = None
         self.fd = make_memfd(size)
-        # The process's end frees everything.
+        # Not needed at exit: the end of the process frees everything.
         self.close_fd = weakref.finalize(self, os.close, self.fd)
         self.close_fd.atexit = False
         address = map_memfd(self.fd, size, huge=False)

@@ -1,4 +1,4 @@
-"""What a session says and hears on a connection of the local socket (attnd/v1/local.proto), without I/O."""
+"""The messages of a session on the local socket (attnd/v1/local.proto), without I/O."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from attnd._wire import varint
 from attnd.errors import Error, Internal
 from attnd.v1 import local_pb2, session_pb2
 
-# What of a datagram is neither a tensor nor a field of the opening or the step takes less than this.
+# An upper bound for the bytes of a datagram that are neither tensors nor fields of the opening or the step.
 BESIDE = 1024
-# Of an answer: five bytes for each length of at most 1024 rows or sources come in addition.
+# The same for an answer, which also has five bytes for the length of each of at most 1024 rows or sources.
 _ANSWER_BESIDE = BESIDE + 5 * 1024
-# Regions are so large, or a multiple of it.
+# Sizes of regions are multiples of this.
 _GRAIN = 64 << 10
-# A larger region that a step has left is given back when one comes that needs an eighth of it at most.
+# A larger region than this is released when a step needs an eighth of it at most.
 _KEPT = 16 << 20
 
 # SessionStep.q_shared to log_sum_exp_shared: tags. Of SharedTensor: the handle's tag and length, and the offset's tag.
@@ -40,7 +40,7 @@ _HANDLE_HEAD, _OFFSET_HEAD = b"\x0a\x10", b"\x10"
 
 
 class Datagram(NamedTuple):
-    """What to send: its parts, and control messages of the socket."""
+    """A datagram to send: its parts, and the socket's control messages."""
 
     parts: List[Any]
     control: Any = ()
@@ -48,10 +48,10 @@ class Datagram(NamedTuple):
 
 class Places(NamedTuple):
     """Attributes:
-    region: of the session.
-    names: fields of a step that say where its tensors are.
-    inputs: the memory of each, as an array of its shape.
-    results: that of the results, by field number.
+    region: the session's.
+    names: serialised fields of a step that name the memory of its tensors.
+    inputs: the memory of each input, as an array of its shape.
+    results: the memory of the results, by field number.
     """
 
     region: SessionRegion
@@ -61,12 +61,12 @@ class Places(NamedTuple):
 
 
 class SessionWire:
-    """One connection's. Not thread-safe.
+    """The state of one connection. Not thread-safe.
 
     Attributes:
-        welcome: what the server offers; None until it has said so.
-        most_bytes: of a datagram.
-        replies: what the server has said of the session, and nobody has taken yet.
+        welcome: what the server offers; None until it has answered.
+        most_bytes: the largest datagram.
+        replies: the session's replies that have arrived and are not taken yet.
         region: the session's; None if there is none.
     """
 
@@ -75,14 +75,14 @@ class SessionWire:
         self.most_bytes = 1 << 16
         self.replies: Deque[Tuple[session_pb2.SessionReply, Tensors]] = deque()
         self.region: Optional[SessionRegion] = None
-        # The fixed messages that are not answered yet, in order: whether it is the registration of the region. What the
-        # answers to the others say does not matter.
+        # The fixed messages that are not answered yet, in order: True for the registration of the region. The contents
+        # of the other answers do not matter.
         self._unanswered: Deque[bool] = deque()
-        self._results: Optional[Tensors] = None  # where the server writes those of the step that is under way
+        self._results: Optional[Tensors] = None  # where the server writes the results of the step under way
 
     def shared_bytes(self, question: Question) -> int:
-        """What the question and its answer need of shared memory; 0 if they travel in datagrams. Raises
-        ResourceExhausted for a question that the server would not take."""
+        """Bytes of shared memory that the question and its answer need; 0 if they travel in datagrams. Raises
+        ResourceExhausted for a question that is too large for the server."""
         room = self.most_bytes - len(question.body) - BESIDE
         if room < 0:
             raise question.too_large(f"at most {self.most_bytes - BESIDE} bytes beside q, k and v", len(question.body))
@@ -94,19 +94,19 @@ class SessionWire:
         return sum(map(aligned, (*sizes, question.output_bytes, question.log_sum_exp_bytes)))
 
     def has_room(self, size: int) -> bool:
-        """Whether the region is right for a step that needs so many bytes of it."""
+        """Whether the region suits a step that needs `size` bytes of it: neither too small nor much too large."""
         region = self.region
         if region is None:
             return size == 0
         return size <= region.size and (region.size <= _KEPT or 8 * size > region.size)
 
     def replace_region(self, size: int) -> List[Datagram]:
-        """Gives the region back, and makes another one if `size` is not 0. The datagrams that tell the server so.
+        """Releases the region, and makes another one if `size` is not 0. Returns the datagrams that tell the server.
 
         Raises:
             OSError, OverflowError: there is no memory.
         """
-        # A little more than is asked for, as steps that grow come one after another.
+        # A quarter more than needed, because steps often grow one after another.
         region = SessionRegion(-(-size * 5 // 4 // _GRAIN) * _GRAIN) if size > 0 else None
         old, self.region = self.region, region
         datagrams: List[Datagram] = []
@@ -121,15 +121,15 @@ class SessionWire:
 
     @property
     def registering(self) -> bool:
-        """Whether the server has not said yet if it takes the region."""
+        """Whether the server has not yet answered the registration of the region."""
         return True in self._unanswered
 
     def sign_requested(self) -> None:
-        """SIGN_REQUEST was sent."""
+        """Records that a ping (SIGN_REQUEST) was sent."""
         self._unanswered.append(False)
 
     def say(self, question: Question, shared_bytes: int) -> Datagram:
-        """A question for which there is room."""
+        """The datagram of a question, for which there must be room."""
         if shared_bytes == 0:
             self.expect(None)
             return Datagram(_local_wire.session(question.field, question.body, b"", question.tensors))
@@ -140,7 +140,7 @@ class SessionWire:
         return Datagram(_local_wire.session(question.field, question.body, places.names))
 
     def places(self, question: Question) -> Places:
-        """Where in the region the tensors of a question go that has room there."""
+        """Lays out the tensors of a question in the region, which must have room."""
         region = self.region
         assert region is not None
         assert region.handle is not None
@@ -163,17 +163,17 @@ class SessionWire:
         return Places(region, b"".join(names), inputs, results)
 
     def expect(self, results: Optional[Tensors]) -> None:
-        """Where the server writes the results of the step that is sent next; None: in its answer."""
+        """Sets where the server writes the results of the step that is sent next; None: in its answer."""
         self._results = results
 
     @property
     def quiet(self) -> bool:
-        """Whether all that was sent is answered, and all answers are taken."""
+        """Whether everything sent has been answered, and all answers have been taken."""
         return not self.replies and not self._unanswered
 
     def hear(self, data: memoryview) -> None:
-        """Takes a datagram. Raises the error with which the server ends the session, or Internal for what is no
-        answer."""
+        """Takes a datagram. Raises the error with which the server ends the session, or Internal for an unexpected
+        datagram."""
         if is_sign(data):
             self._hear_fixed(data)
             return
@@ -189,7 +189,7 @@ class SessionWire:
             raise Internal(f"the server's reply is none to a session: {kind or 'nothing that is known'}")
 
     def drop(self) -> None:
-        """The connection has ended."""
+        """Frees everything after the connection's end."""
         self.region = self._results = None
         self.replies.clear()
 
@@ -200,7 +200,7 @@ class SessionWire:
             code, handle = parse_answer(data)
             if code == 0:
                 self.region.handle = handle
-                self.region.close_fd()  # the server has its own, and the mapping needs none
+                self.region.close_fd()  # the server has its own copy, and the mapping needs none
             else:
                 self.region = None
 

@@ -1,4 +1,4 @@
-"""Sessions of both clients: `Session` blocks in its steps, `AsyncSession` awaits them."""
+"""The sessions of both clients: the steps of `Session` block, those of `AsyncSession` are awaited."""
 
 from __future__ import annotations
 
@@ -18,75 +18,76 @@ T = TypeVar("T")
 
 
 class SessionBase:
-    """What both have."""
+    """The properties that both kinds of session share."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     @property
     def layers(self) -> Tuple[Layer, ...]:
-        """As the session was opened with."""
+        """The layers that the session was opened with."""
         return self._state.layers
 
     @property
     def rows(self) -> int:
-        """Sequences that grow."""
+        """Number of sequences."""
         return self._state.rows
 
     @property
     def sources(self) -> int:
-        """What rows attend across to."""
+        """Number of sources that cross layers attend to."""
         return self._state.sources
 
     @property
     def version(self) -> int:
-        """Of the model; 0 without one."""
+        """Version of the model; 0 without a model."""
         return self._state.opened.version
 
     @property
     def content_hash(self) -> str:
-        """Of that version."""
+        """Content hash of that version."""
         return self._state.opened.content_hash
 
     @property
     def reserved_bytes(self) -> int:
-        """What the session holds of the server's memory until it ends."""
+        """Bytes of the server's memory that are reserved for the session until it ends."""
         return self._state.opened.reserved_bytes
 
     @property
     def page_tokens(self) -> int:
-        """Tokens of a page. Memory is used page by page."""
+        """Tokens per page; the server allocates keys and values in pages."""
         return self._state.opened.page_tokens
 
     @property
     def transport(self) -> str:
-        """The way that steps go. "local" is over the socket beside the server's Unix socket, "grpc" a gRPC stream."""
+        """The transport of the steps: "local" is the local socket next to the server's Unix socket, "grpc" a gRPC
+        stream."""
         return self._state.stream.name
 
     @property
     def going_away(self) -> Optional[float]:
-        """Seconds that a server which stops has given its sessions, from when it said so. None if it has not."""
+        """Seconds that a stopping server gives its sessions, counted from its notice; None if it sent none."""
         return self._state.going_away
 
     @property
     def replayable(self) -> bool:
-        """Whether the client has a copy of what the session keeps. False without ``replay_bytes``, and from when that
-        was not enough."""
+        """Whether the client has a copy of the session's keys and values. False without ``replay_bytes``, and once the
+        session has outgrown it."""
         return self._state.recovery is not None and self._state.recovery.replayable
 
     @property
     def replay_bytes(self) -> int:
-        """What that copy takes now."""
+        """Bytes that the copy takes now."""
         return 0 if self._state.log is None else self._state.log.used_bytes
 
     @property
     def replays(self) -> int:
-        """How often the session was opened anew and filled from the copy."""
+        """How often the session was opened again and filled from the copy."""
         return 0 if self._state.recovery is None else self._state.recovery.replays
 
     @property
     def resumes(self) -> int:
-        """How often it was resumed after its connection was lost, and nothing of the copy sent."""
+        """How often the session was resumed after its connection was lost, without sending the copy."""
         return 0 if self._state.recovery is None else self._state.recovery.resumes
 
     def __reduce__(self) -> Any:
@@ -122,10 +123,9 @@ def _awaiting(
 
 
 class Session(SessionBase):
-    """Keys and values that the server keeps: see :meth:`attnd.Client.session`, which opens one.
+    """Keys and values that the server keeps; opened by :meth:`attnd.Client.session`.
 
-    Steps may be made from several threads, and take turns. One that is interrupted (KeyboardInterrupt) ends the
-    session.
+    Steps may be made from several threads; they take turns. Interrupting a step (KeyboardInterrupt) ends the session.
 
     Example:
         >>> layers = [attnd.SelfLayer(heads=8, head_dim=64), attnd.CrossLayer(heads=8, head_dim=64)]
@@ -162,7 +162,7 @@ class Session(SessionBase):
 
 
 class AsyncSession(SessionBase):
-    """The twin of :class:`attnd.Session` for asyncio. Cancelling the task of a step ends the session.
+    """The asyncio form of :class:`attnd.Session`. Cancelling the task of a step ends the session.
 
     Example:
         >>> async def main():

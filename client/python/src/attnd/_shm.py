@@ -15,23 +15,23 @@ from attnd._mapping import HUGE_PAGE, Memory, make_memfd, map_memfd, unmap
 from attnd._regions import Region, RegionKeeper
 from attnd.errors import ResourceExhausted
 
-# Arrays up to this size are cut from a common region, as a region takes a descriptor here and one of the 256 that the
-# server allows a connection.
+# Arrays up to this size are cut from a common region, because a region takes a descriptor here and one of the 256 that
+# the server allows a connection.
 _MAX_PIECE = 256 << 10
 _PIECES_REGION = HUGE_PAGE
 _ALIGNMENT = 64
 
 
 class SharedMemory:
-    """Makes memory, finds addresses in it, and names them for the server. Thread-safe.
+    """Allocates shared memory, and finds the region of an address. Thread-safe.
 
-    Memory goes, here and at the server, with the last array that refers to it, also after :meth:`close`.
+    Memory is freed, here and at the server, with the last array that refers to it, even after :meth:`close`.
     """
 
     def __init__(self, keeper: RegionKeeper) -> None:
         self.keeper = keeper
         self._lock = threading.Lock()
-        # By address. Replaced as a whole, so that place() needs no lock.
+        # Sorted by address. Replaced as a whole, so that place() needs no lock.
         self._index: Tuple[List[int], List[Region]] = ([], [])
         self._freed: Deque[Region] = deque()
         self._pieces: Optional[Memory] = None
@@ -39,7 +39,7 @@ class SharedMemory:
         self._closed = False
 
     def allocate(self, size: int, huge: bool = False) -> Tuple[np.ndarray[Any, Any], Region]:
-        """A region of its own of ``size`` bytes (> 0) of zeros.
+        """Allocates a separate region of ``size`` bytes (> 0) of zeros.
 
         Raises:
             ResourceExhausted: no memory, descriptor or address space is left.
@@ -48,7 +48,8 @@ class SharedMemory:
         return np.asarray(memory), region
 
     def empty(self, size: int) -> np.ndarray[Any, Any]:
-        """``size`` bytes of zeros, aligned to 64 bytes, on huge pages if they fill one; small ones share a region.
+        """Allocates ``size`` bytes of zeros, aligned to 64 bytes, on huge pages if they fill one; small arrays share a
+        region.
 
         Raises:
             ResourceExhausted: no memory, descriptor or address space is left.
@@ -72,7 +73,7 @@ class SharedMemory:
         return np.asarray(memory)[:size]
 
     def place(self, address: int, size: int) -> Optional[Tuple[Region, int]]:
-        """The region in which all of ``size`` bytes at ``address`` lie, and the offset there; None if there is none."""
+        """The region that contains all of ``size`` bytes at ``address``, and their offset; None if there is none."""
         addresses, regions = self._index
         at = bisect.bisect_right(addresses, address) - 1
         if at < 0:
@@ -83,11 +84,11 @@ class SharedMemory:
 
     @property
     def count(self) -> int:
-        """Regions that there are."""
+        """Number of regions."""
         return len(self._index[0])
 
     def close(self) -> None:
-        """Lets the server forget all memory, for good. Arrays stay as they are. Does not wait."""
+        """Ends the sharing for good. Arrays stay valid. Does not wait."""
         self._closed = True
         self._pieces = None
         self._collect()
@@ -110,18 +111,18 @@ class SharedMemory:
             addresses, regions = self._index
             at = bisect.bisect(addresses, address)
             self._index = ([*addresses[:at], address, *addresses[at:]], [*regions[:at], region, *regions[at:]])
-        # Arrays may be in use when the interpreter ends, and the process's end frees everything.
+        # Not at exit: arrays may still be in use then, and the end of the process frees everything.
         weakref.finalize(memory, self._free, region).atexit = False
         self._collect()
         return memory, region
 
     def _free(self, region: Region) -> None:
-        # A finalizer: any thread, at any time, also one that holds the lock.
+        # A finalizer: it may run on any thread at any time, even on one that holds the lock.
         self._freed.append(region)
         self._collect()
 
     def _collect(self) -> None:
-        # Whoever holds the lock comes here after it.
+        # Every holder of the lock calls this after releasing it.
         while self._freed and self._lock.acquire(blocking=False):
             freed: List[Region] = []
             try:
@@ -139,5 +140,5 @@ class SharedMemory:
 
 
 def aligned(size: int) -> int:
-    """The size with what follows it up to where the next array may begin."""
+    """The size, rounded up to a multiple of the alignment."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT

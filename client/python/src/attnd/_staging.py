@@ -1,5 +1,5 @@
-"""Where the tensors of one call are for the server: in the caller's shared memory, in memory of the client's, or in the
-message."""
+"""Decides where the server reads and writes a call's tensors: in the caller's shared memory, in staging memory of the
+client, or in the message."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from attnd.errors import ResourceExhausted
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
-# Tensors that are not in shared memory are sent with the message if all of them (q, k, v, output, log-sum-exp) have at
-# most this many bytes together, and copied to shared memory otherwise.
+# Tensors that are not in shared memory (q, k, v, output, log-sum-exp) are sent in the message if together they have at
+# most this many bytes, and are copied to shared memory otherwise.
 MAX_SENT = 16 << 10
 
 _OUTPUT, _LOG_SUM_EXP = 3, 4
-# Tag and length of q_shared, k_shared, v_shared, output_shared and log_sum_exp_shared, by the bytes that follow.
+# Numbers and tags of q_shared, k_shared, v_shared, output_shared and log_sum_exp_shared.
 _FIELDS = (22, 23, 24, 25, 27)
 _TAGS = tuple(bytes(((number << 3 | 2) & 0x7F | 0x80, number >> 4)) for number in _FIELDS)
-# Remembered for a region: one with arrays at ever new offsets does not gather fields without end.
+# The most fields that are cached for a region, in case its arrays are at ever new offsets.
 _MAX_FIELDS = 1024
 # Of SharedTensor: the handle's tag and length, and the offset's tag.
 _HANDLE_HEAD, _OFFSET_HEAD = b"\x0a\x10", b"\x10"
@@ -41,10 +41,10 @@ class Block(NamedTuple):
 
 
 class StagingPool:
-    """Keeps regions for reuse, since a new one costs its pages and a message to the server. Thread-safe.
+    """Keeps regions for reuse, because a new one costs its pages and a message to the server. Thread-safe.
 
-    At most MAX_IDLE_BYTES and MAX_IDLE, those used last, and none that has been idle for longer than MAX_IDLE_TIME when
-    the next one is taken or given.
+    Keeps the most recently used, at most MAX_IDLE_BYTES and MAX_IDLE regions. Those idle for longer than MAX_IDLE_TIME
+    are freed at the next get() or put().
     """
 
     MAX_IDLE_BYTES = 256 << 20
@@ -55,18 +55,18 @@ class StagingPool:
         self._memory = memory
         self._now = now
         self._lock = threading.Lock()
-        self._idle: Deque[Tuple[Block, float]] = deque()  # the one used last is the last
+        self._idle: Deque[Tuple[Block, float]] = deque()  # the most recently used is last
         self._idle_bytes = 0
         self._closed = False
 
     def get(self, size: int) -> Optional[Block]:
-        """At least ``size`` bytes; None if there is no memory."""
+        """Takes a region of at least ``size`` bytes; None if there is no memory."""
         with self._lock:
             surplus = self._take_surplus()
             best = -1
             for at in range(len(self._idle) - 1, -1, -1):
                 offered = self._idle[at][0].region.size
-                # The smallest that fits and is not twice too large; of equals the one used last.
+                # The smallest that fits and is at most twice the size; among equals the most recently used.
                 if size <= offered <= 2 * size and (best < 0 or offered < self._idle[best][0].region.size):
                     best = at
             found = self._idle[best][0] if best >= 0 else None
@@ -82,7 +82,8 @@ class StagingPool:
             return None
 
     def put(self, block: Block) -> None:
-        """For a block that neither side uses any more: after a call that succeeded, and after no other."""
+        """Gives back a block that neither side uses any more: after a call that succeeded, or if the server was never
+        told to use it. Not after a failed call, since the server may still use it."""
         if block.region.size > self.MAX_IDLE_BYTES:
             return
         with self._lock:
@@ -94,7 +95,7 @@ class StagingPool:
         del surplus
 
     def close(self) -> None:
-        """Frees what is idle, and from now on everything that is given back."""
+        """Frees the idle regions, and from now on every region that is given back."""
         with self._lock:
             self._closed = True
             surplus = list(self._idle)
@@ -119,13 +120,13 @@ class StagingPool:
 
 
 class Staged:
-    """One call's way through shared memory.
+    """Where the tensors of one call are.
 
     Attributes:
-        names: the serialised fields of ComputeAttentionRequest that name memory.
-        sent: the field number and the array of each tensor that goes with the message.
-        sent_bytes: of these together.
-        answered_bytes: of the output and the log-sum-exp that come with the answer.
+        names: the serialised fields of ComputeAttentionRequest that name shared memory.
+        sent: the field number and the array of each tensor in the message.
+        sent_bytes: total size of these tensors.
+        answered_bytes: size of the output and the log-sum-exp in the answer.
     """
 
     __slots__ = (
@@ -145,13 +146,13 @@ class Staged:
         self.sent: List[Tuple[int, Array]] = []
         self.sent_bytes = 0
         self.answered_bytes = 0
-        # Where the server writes: null if it comes with the answer.
+        # Shared memory that the server writes to; None: the result comes in the answer.
         self.output: Optional[Array] = None
         self.log_sum_exp: Optional[Array] = None
         self._block: Optional[Block] = None
-        # Of the handles in `names`, or of earlier ones.
+        # The generation of the handles in `names`, or an earlier one.
         self.generation = 0
-        # How often the server did not know the memory that was named.
+        # How often the server did not know the named memory.
         self.unknown = 0
 
 
@@ -159,13 +160,13 @@ class Stager:
     """Finds or makes the place of each tensor. Thread-safe.
 
     Args:
-        enabled: False: everything is sent.
+        enabled: False: everything is sent in messages.
 
     Attributes:
-        enabled: as given.
-        copied_in: bytes that were copied to shared memory so far. As copied_out it is a number for tests and
-            measurements: concurrent calls may be missed.
-        copied_out: bytes that were copied from it.
+        enabled: the argument.
+        copied_in: bytes copied to shared memory so far. Like copied_out it is for tests and measurements: it may miss
+            concurrent calls.
+        copied_out: bytes copied from shared memory so far.
     """
 
     def __init__(self, memory: SharedMemory, enabled: bool = True) -> None:
@@ -176,7 +177,8 @@ class Stager:
         self.copied_out = 0
 
     def name(self, which: int, array: Array, at: float) -> Optional[bytes]:
-        """The field that names an array's memory; None if that is not shared or has gaps. ``which``: q is 0, k 1."""
+        """The field that names an array's memory; None if it is not shared memory or not contiguous. ``which``: an
+        index into _FIELDS (0 is q, 1 is k)."""
         if not self.enabled or not array.flags.c_contiguous:
             return None
         place = self.memory.place(array.__array_interface__["data"][0], array.nbytes)
@@ -185,7 +187,7 @@ class Stager:
         return self._name(which, place[0], place[1], at)
 
     def _name(self, which: int, region: Region, offset: int, at: float) -> Optional[bytes]:
-        fields = region.fields  # before the handle, so that they are not those of a later one
+        fields = region.fields  # read before the handle, so that they do not belong to a later handle
         handle = region.handle
         if handle is None:
             if not self.memory.keeper.register(region, at - time.monotonic()):
@@ -212,20 +214,20 @@ class Stager:
         may_send: bool = True,
         at: float = math.inf,
     ) -> Optional[Staged]:
-        """Decides for each tensor, and copies what has to be.
+        """Decides where each tensor goes, and copies tensors to shared memory where necessary.
 
         Args:
-            inputs: q, k, v, as the message has them but for strides.
-            out: where the caller wants the output.
-            out_overlaps: whether that may be some of the inputs' memory.
+            inputs: q, k, v, with the message's axes and any strides.
+            out: the caller's memory for the output; None: new memory.
+            out_overlaps: whether `out` may overlap the inputs.
             output_bytes: size of the output.
             log_sum_exp_bytes: size of the log-sum-exp; 0 if it is not wanted.
-            may_send: whether small tensors may go with the message even if none is shared.
-            at: when the call must be over, by the monotonic clock.
+            may_send: whether small tensors may be sent in the message even if no tensor is shared.
+            at: the call's deadline, by the monotonic clock.
 
         Returns:
-            None if tensors have to be sent that are too large for a datagram: there is no memory, or the server does
-            not share it.
+            None if the call cannot use shared memory: there is no memory, the server does not share it, or (without
+            `may_send`) no tensor is in it and all are small.
         """
         staged = Staged()
         staged.generation = self.memory.keeper.generation
@@ -239,7 +241,7 @@ class Stager:
                 to_place += array.nbytes
             else:
                 names.append(name)
-        # The server refuses an output that lies over q, k or v, so that it is written elsewhere first.
+        # The server refuses an output that overlaps q, k or v, so it is written elsewhere first.
         name = self.name(_OUTPUT, out, at) if out is not None and not out_overlaps else None
         if name is None:
             missing.append(_OUTPUT)
@@ -273,7 +275,7 @@ class Stager:
         return to_copy <= max_copy
 
     def finish(self, staged: Staged) -> None:
-        """After a call that succeeded, and its results have been taken: the memory may be used again."""
+        """Makes the memory reusable after a successful call, once its results have been read."""
         block, staged._block = staged._block, None
         if block is not None:
             self.pool.put(block)
@@ -311,7 +313,7 @@ class Stager:
         for which in missing:
             name = self._name(which, block.region, offset, at)
             if name is None:
-                self.pool.put(block)  # the server has not seen it
+                self.pool.put(block)  # the server has not used it
                 return False
             names.append(name)
             place = block.array[offset : offset + sizes[which]]

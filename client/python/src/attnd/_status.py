@@ -1,4 +1,4 @@
-"""What gRPC says of a failed call, as an Error."""
+"""Makes Errors of gRPC's errors and of errors in messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 
 
 def error_of(code: int, message: str, detail: Optional[types_pb2.ErrorDetail], retry_delay: Optional[float]) -> Error:
-    """An error as a server describes it. `code` is not 0."""
+    """Makes an Error as the server describes it. `code` is not 0."""
     if detail is None:
         return error_class(code)(message, retry_delay=retry_delay)
     return error_class(code)(
@@ -22,7 +22,7 @@ def error_of(code: int, message: str, detail: Optional[types_pb2.ErrorDetail], r
 
 
 def error_in(answer: Any) -> Error:
-    """That of a LocalAnswer or a StreamAttentionResponse whose code is not 0."""
+    """The Error in a LocalAnswer, StreamAttentionResponse, SessionStepResult or LocalSessionEnd whose code is not 0."""
     detail = answer.detail if answer.HasField("detail") else None
     delay = None
     if detail is not None and detail.HasField("retry_delay"):
@@ -31,7 +31,7 @@ def error_in(answer: Any) -> Error:
 
 
 def error_in_end(end: Any) -> Error:
-    """That of a LocalSessionEnd whose code is not 0."""
+    """The Error in a LocalSessionEnd whose code is not 0, with the server's pushback."""
     error = error_in(end)
     if end.HasField("retry_delay"):
         error.retry_delay = end.retry_delay.seconds + end.retry_delay.nanos / 1e9
@@ -40,7 +40,7 @@ def error_in_end(end: Any) -> Error:
 
 
 def from_rpc_error(rpc: Any) -> Error:
-    """Of a grpc.RpcError of either API. The server's wish for a repeat is in `pushback_of`."""
+    """The Error of a grpc.RpcError of either API. `pushback_of` returns when the server allows a retry."""
     metadata = _as_dict(rpc.trailing_metadata())
     detail, delay = _read_details(metadata.get(_DETAILS))
     error = error_of(rpc.code().value[0], rpc.details() or "", detail, delay)
@@ -49,7 +49,7 @@ def from_rpc_error(rpc: Any) -> Error:
 
 
 def pushback_of(error: Error) -> Optional[float]:
-    """When the server wants a repeat: seconds; negative: not at all; None: it did not say."""
+    """Seconds after which the server allows a retry; negative: none is allowed; None: it did not say."""
     pushback: Optional[float] = error.__dict__.get("_pushback")
     return pushback
 
@@ -65,13 +65,14 @@ def _pushback(metadata: Dict[str, Union[str, bytes]]) -> Optional[float]:
     try:
         return int(text) / 1000
     except ValueError:
-        return -1.0  # as gRPC takes it: what is no number asks for no repeat
+        return -1.0  # as in gRPC: an invalid number forbids retries
 
 
 def _read_details(data: Union[str, bytes, None]) -> Tuple[Optional[types_pb2.ErrorDetail], Optional[float]]:
-    """Of a serialised google.rpc.Status {3: repeated google.protobuf.Any {1: type_url, 2: value}}.
+    """The ErrorDetail and the retry delay in a google.rpc.Status {3: repeated google.protobuf.Any {1: type_url, 2:
+    value}}.
 
-    Read by field number: its generated module is another package's, which may not be there.
+    It is read by field number, because its generated module belongs to another package, which may not be installed.
     """
     detail: Optional[types_pb2.ErrorDetail] = None
     delay: Optional[float] = None
@@ -89,13 +90,13 @@ def _read_details(data: Union[str, bytes, None]) -> Tuple[Optional[types_pb2.Err
                 detail = types_pb2.ErrorDetail.FromString(bytes(value))
             elif bytes(url).endswith(b"/google.rpc.RetryInfo"):
                 delay = _read_retry_info(value)
-    except Exception:  # protobuf's errors have changed their base: what cannot be read says nothing
+    except Exception:  # the base class of protobuf's errors depends on its version; unreadable details are ignored
         pass
     return detail, delay
 
 
 def _read_retry_info(data: memoryview) -> Optional[float]:
-    """{1: google.protobuf.Duration {1: seconds, 2: nanos}}."""
+    """The seconds in a google.rpc.RetryInfo {1: google.protobuf.Duration {1: seconds, 2: nanos}}."""
     for number, value, _, _ in _wire.fields(data):
         if number == 1 and isinstance(value, memoryview):
             parts = {n: part for n, part, _, _ in _wire.fields(value) if isinstance(part, int)}

@@ -1,4 +1,4 @@
-"""What a session is asked: its steps, as operations for both clients."""
+"""The steps of a session, as operations for both clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnd._session_recovery import ask
 from attnd._step_message import StepMessage, StepReply
 from attnd.errors import Error
 
-# A timeout beyond it, three thousand years, is none.
+# A longer timeout (over three thousand years) counts as none.
 _MOST_SECONDS = 1e11
 
 
@@ -37,26 +37,28 @@ def step(
     return_log_sum_exp: bool = False,
     timeout: Optional[float] = None,
 ) -> Operation[StepReply]:
-    """One step of one layer: rows change places, keys and values are appended, queries are answered, in this order.
+    """One step of one layer: reorders and truncates rows, appends keys and values, and attends, in this order.
 
-    All of it is optional, and nothing is half done: after an error the session is as it was before, and goes on. A step
-    that is larger than the server takes is not sent: append a long prompt in several steps.
+    All of it is optional. A step is atomic: a step that the server refuses, or that fails there, leaves the session as
+    it was, and the session continues. A step that is larger than the server accepts is not sent: append a long prompt
+    in several steps.
 
     Args:
-        layer: its place in the session's layers.
-        q: [rows, heads, query_length, head_dim] in ``layout``: the queries of each row's last tokens, those of this
-            step among them. None attends nothing.
-        k: [rows, kv_heads, key_length, head_dim], of a cross layer [sources, ...]: appended to what is there. None
-            appends nothing.
-        v: [rows, kv_heads, key_length, value_head_dim], beside k.
+        layer: index in the session's layers.
+        q: [rows, heads, query_length, head_dim] in ``layout``: the queries of each row's last tokens, including those
+            that this step appends. None attends nothing.
+        k: [rows, kv_heads, key_length, head_dim], for a cross layer [sources, ...]: keys to append. None appends
+            nothing.
+        v: [rows, kv_heads, key_length, value_head_dim], the values that belong to k.
         reorder: row r becomes what row ``reorder[r]`` was, in all self layers, [rows]. Nothing is copied.
         truncate: the most tokens that each row keeps, in all self layers, [rows].
         expected_lengths: tokens that rows (or sources) should have in this layer before anything is appended, one
-            number for all or [rows]; another number is an error.
+            number for all or [rows]; a mismatch is an error.
         key_starts: first true key of each row, [rows] (padding on the left), for all self layers from now on.
-        key_mask: of a cross layer: which tokens of each source are true, [sources, n], from now on.
+        key_mask: for a cross layer: which tokens of each source are true, [sources, n], for all cross layers from now
+            on.
         key_lengths: true number of keys of each row or source in k; None is all.
-        query_lengths: true number of queries of each row in q; None is all. Output rows of the others are zeros.
+        query_lengths: true number of queries of each row in q; None is all. Later output rows are zeros.
         layout: order of the axes of q, k, v and the output: "bhsd" or "bshd".
         output_dtype: element type of the output; None is that of q.
         product_precision: arithmetic of the products, "float32" or "bfloat16"; None follows the dtypes.
@@ -66,16 +68,17 @@ def step(
     Raises:
         InvalidArgument: an argument is out of range; ``error.field`` names it.
         OutOfRange: a row or source would have more tokens than the session was opened for.
-        FailedPrecondition: other lengths than were expected; or the client is closed.
-        ResourceExhausted: no memory for the step's message or result now; a step that is larger than the server takes
-            (its ``max_request_bytes``; :meth:`Client.server_info` has it), and then ``error.field`` names the largest
-            of q, k and v; or a step that changes rows and appends many tokens (which two steps can).
-        DeadlineExceeded: not done within the timeout; nothing has been appended. A server that answers nothing for five
-            seconds more is given up, and the session with it.
-        Aborted: the session was evicted, and is gone: it was idle for too long, or too old, or an operator did so. With
-            ``replay_evicted``: it could not be restored by its log.
-        Unavailable: the connection was lost, and the session with it: it could not be restored by its log or by its
-            grace time, or it has neither.
+        FailedPrecondition: the lengths are not the expected ones; or the client is closed.
+        ResourceExhausted: there is no memory for the step's message or result now (if this process has none for the
+            result, the step was done); or the step is larger than the server accepts (``max_request_bytes`` in
+            :meth:`Client.server_info`), and ``error.field`` names the largest of q, k and v; or the step both changes
+            rows and appends many tokens (use two steps).
+        DeadlineExceeded: not done within the timeout; nothing was appended. If the server does not answer within five
+            more seconds, the connection is closed and the session ends.
+        Aborted: the session was evicted: it was idle for too long, or too old, or an operator evicted it. With
+            ``replay_evicted``: it could not be restored from its copy.
+        Unavailable: the connection was lost, and the session has neither a copy nor a grace time, or could not be
+            restored from them.
     """
     state.core.check_open()
     timeout = checked_timeout(timeout, state.core.options.timeout)
@@ -115,7 +118,7 @@ def attend(
     return_log_sum_exp: bool = False,
     timeout: Optional[float] = None,
 ) -> Operation[Any]:
-    """A step that returns the output alone, or with ``return_log_sum_exp`` a pair of output and log-sum-exp. The
+    """A step that returns only the output, or with ``return_log_sum_exp`` a pair of output and log-sum-exp. The
     arguments are those of :meth:`step`."""
     reply = yield from step(
         state,
@@ -154,7 +157,7 @@ def append(
     layout: str = "bhsd",
     timeout: Optional[float] = None,
 ) -> Operation[Tuple[int, ...]]:
-    """A step that appends and attends nothing; returns the lengths. The arguments are those of :meth:`step`."""
+    """A step that appends without attending; returns the lengths. The arguments are those of :meth:`step`."""
     reply = yield from step(
         state,
         layer,
@@ -174,12 +177,12 @@ def append(
 
 
 def reorder(state: State, rows: Sequence[int]) -> Operation[None]:
-    """Row r becomes what row ``rows[r]`` was, in all self layers. As an argument of a step it costs no call of its
-    own."""
+    """Row r becomes what row ``rows[r]`` was, in all self layers. The argument ``reorder`` of a step does the same
+    without an extra call."""
     yield from step(state, 0, reorder=rows)
 
 
 def lengths(state: State, layer: int) -> Operation[Tuple[int, ...]]:
-    """Tokens that each row, or source, has in a layer."""
+    """Returns the number of tokens that each row, or source, has in a layer."""
     reply = yield from step(state, layer)
     return reply.lengths

@@ -1,4 +1,4 @@
-"""A step as a message, and its answer."""
+"""Builds the message of a step and reads its answer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from attnd.v1 import session_pb2
 _MAX_POSITION = 2**31 - 1
 # The tag of SessionStep.step.
 _NUMBER = b"\x08"
-# That of SessionStep.timeout.
+# The tag of SessionStep.timeout.
 _TIMEOUT = b"\x92\x01"
-# A session remembers as many forms of steps.
+# The most forms that a session caches.
 _MAX_FORMS = 64
 
 Shape = Tuple[int, ...]
@@ -31,16 +31,16 @@ Shape = Tuple[int, ...]
 
 @dataclass(eq=False)
 class StepReply:
-    """What a step gave.
+    """The result of a step.
 
     Attributes:
         output: [rows, heads, query_length, value_head_dim] in the step's layout, of the kind that went in; None without
             queries.
         log_sum_exp: float32 [rows, heads, query_length]; None if it was not asked for.
-        lengths: tokens that each row (of a cross layer: each source) has in the step's layer now.
-        used_bytes: bytes of pages that the session uses now.
-        queue_time: seconds until its computation began.
-        compute_time: seconds from then on.
+        lengths: tokens that each row (for a cross layer: each source) has in the step's layer now.
+        used_bytes: bytes of the pages that the session uses now.
+        queue_time: seconds from its arrival to the start of its computation.
+        compute_time: seconds of its computation.
     """
 
     output: Any
@@ -52,12 +52,12 @@ class StepReply:
 
 
 class Form(NamedTuple):
-    """What steps whose tensors have the same shapes have in common.
+    """What all steps with the same settings have in common; cached, since most steps repeat an earlier one's settings.
 
     Attributes:
-        body: of the message: the serialised fields that are the same.
-        output_shape, log_sum_exp_shape: of what comes back; None for what does not.
-        output_bytes, log_sum_exp_bytes: of these.
+        body: the serialised fields of the message that are the same.
+        output_shape, log_sum_exp_shape: shapes of what comes back; None for what does not.
+        output_bytes, log_sum_exp_bytes: their sizes.
     """
 
     body: bytes
@@ -71,7 +71,7 @@ class Form(NamedTuple):
 
 
 class _Settings(NamedTuple):
-    """What a form is found by."""
+    """The settings of a step: the key of a form in the cache."""
 
     layer: int
     sequence_first: bool
@@ -86,7 +86,7 @@ class _Settings(NamedTuple):
 
 
 class StepMessage:
-    """A step's message, and what its answer must be."""
+    """The message of one step, and the check of its answer."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class StepMessage:
         key_lengths: Any,
         query_lengths: Any,
     ) -> None:
-        """What differs from row to row."""
+        """Adds the fields that differ from row to row."""
         given = (reorder, truncate, expected_lengths, key_starts, key_mask, key_lengths, query_lengths)
         if all(value is None for value in given):
             return
@@ -187,35 +187,36 @@ class StepMessage:
             expected = f"sizes [{sources}, n] (sources, tokens)"
             raise InvalidArgument.of("key_mask", expected, f"sizes {list(array.shape)}")
         n = int(array.shape[1])
-        # Empty where all are true: a mask that was given before is to go.
+        # key_bits() is empty if all are true; all ones are sent then, to replace a mask that was given before.
         message.key_bits = _masks.key_bits(key_mask, sources, n) or b"\xff" * (sources * -(-n // 8))
         message.key_bits_length = n
 
     @property
     def form(self) -> Form:
-        """What it has in common with other steps of these shapes."""
+        """What this step has in common with other steps of the same settings."""
         return self._form
 
     def is_step(self, number: int) -> None:
-        """Its number, if question() was asked by somebody else."""
+        """Sets the step's number, if the message is sent without question()."""
         self._number = number
 
     def shorten(self, seconds: Optional[float]) -> None:
-        """Leaves so much of the step's time; None is all of it."""
+        """Replaces the step's timeout by the seconds that are left; None leaves it as it is."""
         if seconds is not None:
-            # Zeros too, as they take the place of the form's.
+            # Written even if zero: this field overrides the timeout in the form.
             value = b"\x08" + _wire.varint(int(seconds)) + b"\x10" + _wire.varint(int(seconds % 1 * 1e9))
             self._more += _TIMEOUT + bytes((len(value),)) + value
 
     def question(self) -> Question:
-        """With the session's next number: called when it is this step's turn."""
+        """The question, with the session's next step number; called when it is this step's turn."""
         self._number = self._state.next_step
         form = self._form
         body = _NUMBER + _wire.varint(self._number) + form.body + self._more
         return Question(STEP, body, self._tensors, form.output_bytes, form.log_sum_exp_bytes)
 
     def accept(self, reply: session_pb2.SessionReply, tensors: Tensors) -> Union[StepReply, Error, None]:
-        """What the server answered, or the error that it or this side has with the step; None: no answer yet."""
+        """Returns the step's result, or the error that the server or this client has with it; None if the message is
+        not the answer."""
         if not self._state.answers(reply):
             return None
         result = reply.result
@@ -253,7 +254,7 @@ class StepMessage:
 
 
 def _form(layer: Layer, rows: int, count: int, settings: _Settings) -> Form:
-    """Raises InvalidArgument for shapes that do not fit the session."""
+    """Makes a form. Raises InvalidArgument for shapes that do not fit the session."""
     q, k, v = settings.q, settings.k, settings.v
     if (k is None) != (v is None):
         raise InvalidArgument.of("v" if v is None else "k", "k and v, or neither", "one of them")
@@ -298,7 +299,7 @@ def _form(layer: Layer, rows: int, count: int, settings: _Settings) -> Form:
 
 
 def _check_sizes(name: str, got: Shape, sizes: Tuple[int, int, int], axes: Tuple[int, int]) -> None:
-    """`sizes`: of the sequences, heads and elements. `axes`: those of the heads and of the sequence."""
+    """Checks a shape against `sizes` (sequences, heads, elements); `axes` are the axes of heads and of the sequence."""
     count, heads, dim = sizes
     expected: List[Any] = [count, 0, 0, dim]
     expected[axes[0]], expected[axes[1]] = heads, "n"

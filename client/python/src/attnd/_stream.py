@@ -1,4 +1,4 @@
-"""Many calls over one or more streams (StreamAttention), each call answered as soon as it is done."""
+"""Makes many calls over one or more streams (StreamAttention). Each call is answered as soon as it is done."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from attnd.v1 import attention_pb2
 
 METHOD = "/attnd.v1.AttentionService/StreamAttention"
 
-# Sent on one stream and not answered: enough to keep a server busy while answers travel.
+# The most unanswered calls on one stream: enough to keep a server busy while answers travel.
 _IN_FLIGHT = 8
-# A stream stays with one server. These are enough to reach every one of several.
+# The number of streams with round_robin, since each stream stays on one server: enough to reach several servers.
 _STREAMS_OVER_SERVERS = 8
 
 _NO_RESPONSE = f"{_wire.NOT_AN_ANSWER}it is no StreamAttentionResponse"
 
 
 class NoStreams(Exception):
-    """The server has no StreamAttention: the calls that are left go each by itself."""
+    """The server has no StreamAttention: the remaining calls must be sent one by one."""
 
 
 Item = Tuple[int, Call]
@@ -36,7 +36,7 @@ Result = Union[ComputeReply, Error]
 
 
 class Job:
-    """The calls: which are still to be sent, and what became of them. Thread-safe."""
+    """The calls of one compute_many: those still to be sent, and the results. Thread-safe."""
 
     def __init__(self, requests: Iterator[ComputeRequest], return_errors: bool, transport: str) -> None:
         self.return_errors = return_errors
@@ -48,7 +48,7 @@ class Job:
         self._failure: Optional[BaseException] = None
 
     def take(self) -> Optional[Item]:
-        """The next call to send; None: there is none, or the job has failed."""
+        """The next call to send; None if there is none, or the job has failed."""
         with self._lock:
             if self._failure is not None:
                 return None
@@ -63,17 +63,17 @@ class Job:
                         if not self.return_errors:
                             raise
                         self._results[index] = error
-            except Exception as error:  # of the caller's iterator, too
+            except Exception as error:  # including errors of the caller's iterator
                 self._failure = error
             return None
 
     def give_back(self, items: Iterable[Item]) -> None:
-        """Calls that were not answered, to be sent again."""
+        """Takes back calls that were not answered, to be sent again."""
         with self._lock:
             self._given_back.extend(items)
 
     def answered(self, item: Item, message: attention_pb2.StreamAttentionResponse, tensors: Any) -> None:
-        """Raises the error of a call, unless it is a result."""
+        """Stores the result of a call. Raises the call's error, unless the job returns errors."""
         index, call = item
         result: Result
         if message.code == 0:
@@ -90,12 +90,12 @@ class Job:
             self._results[index] = result
 
     def check(self) -> None:
-        """Raises what ended the job early."""
+        """Raises the error that ended the job early, if there is one."""
         if self._failure is not None:
             raise self._failure
 
     def results(self, rest: Optional[Error]) -> List[Result]:
-        """In order; `rest` for those that were not answered, also of requests that were not read yet."""
+        """The results in order; `rest` for calls without an answer, including requests that were not read yet."""
         with self._lock:
             unanswered = rest if rest is not None else Cancelled("the call was not answered")
             self._results.extend(None for _ in self._requests)
@@ -147,7 +147,7 @@ class _Stream(MessageStream):
             self._job.answered(item, answer, tensors)
 
     def end(self) -> None:
-        """The stream is over: what was not answered is given back."""
+        """Called at the stream's end: gives back the calls that were not answered."""
         with self._lock:
             self._over = True
             self._unanswered, self._sent = list(self._sent.values()), {}
@@ -158,7 +158,8 @@ class _Stream(MessageStream):
         return isinstance(error, Unimplemented) and not self._answered
 
     def check(self) -> None:
-        """After the stream has ended well. Raises the error of calls that the server refused, to have them repeated."""
+        """Called after the stream has ended without an error. Raises Unavailable if the server refused calls, so that
+        they are repeated, and Internal if calls were not answered."""
         self._job.check()
         if self._leaving and not self._all_sent and self._refusal is None:
             self._refusal = Unavailable("the server is stopping")
@@ -169,7 +170,7 @@ class _Stream(MessageStream):
 
 
 def compute_many(core: Core, io: Io, job: Job, deadline: Deadline, metadata: Metadata) -> Operation[List[Result]]:
-    """Raises the first error, unless the job returns errors, and NoStreams."""
+    """Makes the calls of a job. Raises the first error, unless the job returns errors; and NoStreams."""
     errors: List[Error] = []
 
     def one_stream(branch: Io) -> Operation[None]:

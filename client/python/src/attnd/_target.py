@@ -1,4 +1,4 @@
-"""What a target (a gRPC name) stands for, as far as a client must know it. As the C++ client's."""
+"""Interprets targets (gRPC names), as the C++ client does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attnd.errors import InvalidArgument
 
-# As attnctl's (client/attnctl/server.cc).
+# The same as attnctl's (client/attnctl/server.cc).
 _DEFAULT = "127.0.0.1:50051"
 _SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "passthrough")
 _FORMS = "host:port, dns:///name:port or unix:///path"
@@ -28,7 +28,7 @@ def resolve(target: Optional[str]) -> str:
         raise InvalidArgument.of("target", _UNIX_NAMES, name)
     if name.startswith("/"):
         raise InvalidArgument.of("target", f"unix://{name} for a Unix socket, or {_FORMS}", name)
-    # Of gRPC's names only these have "//" behind another scheme. gRPC itself would look up the whole as a host.
+    # gRPC would look up such a URL as a host name.
     scheme, slashes, rest = name.partition("://")
     if slashes and scheme in ("http", "https", "grpc", "grpcs", "tcp"):
         raise InvalidArgument.of("target", f"{rest.rstrip('/')}, without a scheme", name)
@@ -36,13 +36,13 @@ def resolve(target: Optional[str]) -> str:
 
 
 def unix_path(target: str) -> Optional[str]:
-    """The path that a name of the unix scheme stands for; it may be relative. None for other names, and for those that
-    gRPC's server and client would read differently."""
+    """The path in a name of the unix scheme; it may be relative. None for other names, and for names that gRPC's server
+    and client interpret differently."""
     if not target.startswith("unix:"):
         return None
     name = target[5:]
     if name.startswith("//"):
-        # What follows "//" up to the next "/" is a host in a URI, and a Unix socket has none.
+        # In a URI, the host is between "//" and the next "/"; a Unix socket has none.
         name = name[2:]
         if not name.startswith("/"):
             return None
@@ -53,7 +53,7 @@ def unix_path(target: str) -> Optional[str]:
 
 
 def for_grpc(target: str) -> str:
-    """The spelling that every gRPC client reads in the same way."""
+    """The target in a spelling that all gRPC clients interpret in the same way."""
     path = unix_path(target)
     if path is None:
         return target
@@ -70,7 +70,7 @@ def is_local(target: str) -> bool:
     elif scheme.startswith("unix"):
         return scheme in _SCHEMES
     elif scheme in _SCHEMES:
-        # "//authority/": of dns the server to ask, which does not matter here.
+        # Skip "//authority/": for dns it is the DNS server to ask.
         if rest.startswith("//"):
             rest = rest[2:].partition("/")[2]
         rest = rest[1:] if rest.startswith("/") else rest
@@ -81,7 +81,7 @@ def is_local(target: str) -> bool:
 
 
 def _host_of(address: str) -> str:
-    """Of "host:port", "host", "[address]:port" or an IPv6 address by itself."""
+    """The host in "host:port", "host", "[address]:port" or a bare IPv6 address."""
     if address.startswith("["):
         return address[1:].partition("]")[0]
     return address.partition(":")[0] if address.count(":") == 1 else address

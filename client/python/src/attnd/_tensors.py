@@ -1,6 +1,6 @@
-"""Arrays of any kind as numpy views of their memory, and results as arrays of the kind that went in.
+"""Views any kind of array as numpy, and returns results as arrays of the kind that went in.
 
-Neither torch nor jax is imported here: if the caller has an array of theirs, it has been already.
+Neither torch nor jax is imported here: if the caller has one of their arrays, it is imported already.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ _DLPACK_DEVICES = {2: "cuda", 3: "cuda_host", 4: "opencl", 7: "vulkan", 8: "meta
 
 
 class Kind:
-    """A library's arrays."""
+    """Access to the arrays of one library."""
 
     name = "numpy.ndarray"
 
     def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
-        """A view of the memory with the dtype that `_dtypes.STORAGE` has for it, and the element type's number."""
+        """A view of the memory with the dtype of `_dtypes.STORAGE`, and the element type's code."""
         code = _dtypes.code_of(value.dtype)
         if code is None:
             raise InvalidArgument.of(f"{field}.dtype", _dtypes.EXPECTED, str(value.dtype))
         if code == _dtypes.BF16:
-            # numpy knows no byte order of ml_dtypes' bfloat16: it is the machine's.
+            # ml_dtypes' bfloat16 always has the machine's byte order.
             return value.view(np.uint16), code
         return value, code
 
     def plain(self, field: str, value: Any) -> np.ndarray[Any, Any]:
-        """A view of an array of any elements that numpy has."""
+        """A view of an array of any element type that numpy has."""
         array: np.ndarray[Any, Any] = value
         return array
 
     def whole_numbers(self, field: str, value: Any) -> np.ndarray[Any, Any]:
-        """As `plain`, of bool or integers."""
+        """As `plain`, for bool or integers."""
         array = self.plain(field, value)
         if array.dtype.kind not in "biu":
             raise InvalidArgument.of(f"{field}.dtype", _WHOLE_NUMBERS, str(array.dtype))
         return array
 
     def result(self, array: np.ndarray[Any, Any], code: int) -> Any:
-        """An array of this kind over the memory of `array`, whose dtype is that of `_dtypes.STORAGE`."""
+        """An array of this kind over the memory of `array`, which has the dtype of `_dtypes.STORAGE`."""
         return array.view(_dtypes.numpy_dtype(code)) if code == _dtypes.BF16 else array
 
     def check_result(self, code: int) -> None:
-        """Raises if `result` could not be made of this element type."""
+        """Raises if `result` cannot make arrays of this element type."""
         _dtypes.numpy_dtype(code)
 
     def destination(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
-        """As `bits`, to write to."""
+        """As `bits`, for an array that is written to."""
         array, code = self.bits(field, value)
         if not array.flags.writeable:
             raise InvalidArgument.of(field, "an array that can be written", "a read-only one")
@@ -74,7 +74,7 @@ class _NumpyKind(Kind):
 
 
 class _ForeignKind(Kind):
-    """Anything with DLPack or the buffer protocol. Results are numpy's."""
+    """Anything with DLPack or the buffer protocol. Results are numpy arrays."""
 
     def bits(self, field: str, value: Any) -> Tuple[np.ndarray[Any, Any], int]:
         return super().bits(field, self.plain(field, value))
@@ -111,7 +111,7 @@ class _TorchKind(Kind):
         return array
 
     def whole_numbers(self, field: str, value: Any) -> np.ndarray[Any, Any]:
-        if value.dtype.is_floating_point or value.dtype.is_complex:  # numpy lacks some of these
+        if value.dtype.is_floating_point or value.dtype.is_complex:  # numpy lacks some of these types
             raise InvalidArgument.of(f"{field}.dtype", _WHOLE_NUMBERS, str(value.dtype))
         return super().whole_numbers(field, value)
 
@@ -161,15 +161,15 @@ NUMPY, FOREIGN, TORCH, JAX = _NumpyKind(), _ForeignKind(), _TorchKind(), _JaxKin
 
 
 class Tensor(NamedTuple):
-    """One of q, k, v as it lies in the caller's memory."""
+    """One of q, k, v, in the caller's memory."""
 
     kind: Kind
-    array: np.ndarray[Any, Any]  # of 4 axes; dtype as in `_dtypes.STORAGE`; any strides
+    array: np.ndarray[Any, Any]  # 4 axes; dtype as in `_dtypes.STORAGE`; any strides
     code: int  # attnd.v1.Dtype
 
 
 def kind_of(field: str, value: Any) -> Kind:
-    """Which library's array it is. Raises InvalidArgument for what is none."""
+    """The kind of an array. Raises InvalidArgument if it is not an array."""
     if isinstance(value, np.ndarray):
         return NUMPY
     torch = sys.modules.get("torch")
@@ -184,7 +184,7 @@ def kind_of(field: str, value: Any) -> Kind:
 
 
 def view(field: str, value: Any, sequence_first: bool) -> Tensor:
-    """Looks at a caller's array without copying it, but for a big-endian one."""
+    """Views a caller's array of 4 axes. Only a big-endian array is copied."""
     kind = kind_of(field, value)
     array, code = kind.bits(field, value)
     if array.ndim != 4:
@@ -197,12 +197,12 @@ def view(field: str, value: Any, sequence_first: bool) -> Tensor:
 
 
 def whole_numbers(field: str, value: Any) -> np.ndarray[Any, Any]:
-    """A caller's array of bool or integers, without a copy. Raises InvalidArgument for what is none."""
+    """Views a caller's array of bool or integers, without a copy. Raises InvalidArgument for anything else."""
     return kind_of(field, value).whole_numbers(field, value)
 
 
 def floats(field: str, value: Any) -> np.ndarray[Any, Any]:
-    """A caller's array of float32, without a copy. Raises InvalidArgument for what is none."""
+    """Views a caller's array of float32, without a copy. Raises InvalidArgument for anything else."""
     array, code = kind_of(field, value).bits(field, value)
     if code != _dtypes.FP32:
         raise InvalidArgument.of(f"{field}.dtype", "float32", _dtypes.NAMES[code])
@@ -210,7 +210,7 @@ def floats(field: str, value: Any) -> np.ndarray[Any, Any]:
 
 
 def destination(field: str, value: Any, code: int, shape: Tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """The memory of an array to write a result to, which must be of this element type and shape."""
+    """Views a caller's array that a result is written to. It must have this element type and shape."""
     array, got = kind_of(field, value).destination(field, value)
     if got != code:
         raise InvalidArgument.of(f"{field}.dtype", _dtypes.NAMES[code], _dtypes.NAMES[got])
@@ -238,6 +238,6 @@ def _foreign_array(field: str, value: Any) -> np.ndarray[Any, Any]:
         return np.from_dlpack(value)
     except Error:
         raise
-    except Exception as error:  # whatever a foreign library raises
+    except Exception as error:  # a foreign library may raise anything
         got = f"a {type(value).__module__}.{type(value).__qualname__} that numpy cannot read: {error}"
         raise InvalidArgument.of(field, _ACCEPTED, got[:200]) from error

@@ -1,3 +1,3 @@
-"""The package's version: that of the project (CMakeLists.txt), which tests/checks/python_package.py holds it to."""
+"""The package's version: the project's (CMakeLists.txt), as tests/checks/python_package.py checks."""
 
 VERSION = "0.1.0"

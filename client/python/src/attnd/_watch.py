@@ -1,4 +1,4 @@
-"""Cancels what is not done in time, for calls that grpcio only blocks in."""
+"""Cancels overdue waits, for grpcio's blocking calls that take no timeout."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Callable, Dict, Tuple
 
 
 class Watch:
-    """One thread for all, which begins with the first entry. Thread-safe."""
+    """Timers on one thread, which starts with the first entry. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._entries: Dict[int, Tuple[float, Callable[[], None]]] = {}
         self._numbers = itertools.count()
-        self._wakes = math.inf  # when the thread looks next
+        self._wakes = math.inf  # when the thread checks next
         self._started = False
 
     def add(self, at: float, overdue: Callable[[], None]) -> int:
-        """Has `overdue` called at a time by the monotonic clock, unless the entry is removed before."""
+        """Calls `overdue` at `at`, by the monotonic clock, unless the entry is removed before. Returns its number."""
         with self._changed:
             number = next(self._numbers)
             self._entries[number] = at, overdue
@@ -32,7 +32,7 @@ class Watch:
             return number
 
     def remove(self, number: int) -> None:
-        """A second time does nothing."""
+        """Removes an entry. A second call does nothing."""
         with self._changed:
             self._entries.pop(number, None)
 
@@ -45,7 +45,7 @@ class Watch:
                 if not calls:
                     self._wakes = min((at for at, _ in self._entries.values()), default=math.inf)
                     self._changed.wait(None if self._wakes == math.inf else self._wakes - now)
-                    self._wakes = -math.inf  # until it has looked
+                    self._wakes = -math.inf  # until the thread has checked
             for call in calls:
                 call()
 

@@ -1,4 +1,4 @@
-"""Protobuf bytes whose tensors are written and read in place: by field number, without a message in between."""
+"""Writes and reads tensors in protobuf bytes directly, by field number, without generated messages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from attnd.errors import Internal
 
-# Of ComputeAttentionRequest and StreamAttentionRequest.
+# Fields of ComputeAttentionRequest, StreamAttentionRequest and SessionRequest.
 Q, K, V = 100, 101, 102
-# Of ComputeAttentionResponse and StreamAttentionResponse.
+# Fields of ComputeAttentionResponse, StreamAttentionResponse and SessionReply.
 LOG_SUM_EXP, OUTPUT = 100, 101
 
 NOT_AN_ANSWER = "the server's reply is not an answer to the request: "
@@ -20,7 +20,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def varint(value: int) -> bytes:
-    """`value`, which is not negative, in seven bits a byte."""
+    """Encodes a value >= 0 as a varint."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -33,12 +33,12 @@ _TAGS = {number: varint(number << 3 | _BYTES) for number in (1, 2, 4, 5, Q, K, V
 
 
 def bytes_field_head(number: int, size: int) -> bytes:
-    """What stands before the bytes of a field."""
+    """The tag and length of a field of bytes."""
     return _TAGS[number] + varint(size)
 
 
 def join(header: bytes, tensors: Sequence[Tuple[int, np.ndarray[Any, Any]]]) -> bytes:
-    """A message: the serialised small fields, then each tensor, which is copied once, whatever its strides."""
+    """Joins a message: the serialised small fields, then each tensor, which is copied once, whatever its strides."""
     parts: List[Any] = [header]
     contiguous = True
     for number, array in tensors:
@@ -47,7 +47,7 @@ def join(header: bytes, tensors: Sequence[Tuple[int, np.ndarray[Any, Any]]]) -> 
     if contiguous:
         return b"".join(parts)
     size = sum(part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts)
-    # BytesIO gives its memory away without a copy once nobody views it.
+    # BytesIO.getvalue() does not copy if no view of the buffer is left.
     buffer = io.BytesIO()
     buffer.seek(size - 1)
     buffer.write(b"\0")
@@ -65,15 +65,15 @@ def join(header: bytes, tensors: Sequence[Tuple[int, np.ndarray[Any, Any]]]) -> 
 
 
 def parse(kind: Any, data: bytes, otherwise: str) -> Any:
-    """`data` as a message of the generated class `kind`. Raises Internal, with the words `otherwise`, if it is none."""
+    """Parses `data` as the generated class `kind`. If that fails, raises Internal with the message `otherwise`."""
     try:
         return kind.FromString(data)
-    except Exception:  # protobuf's errors have changed their base
+    except Exception:  # the base class of protobuf's errors depends on its version
         raise Internal(otherwise) from None
 
 
 class Malformed(ValueError):
-    """Bytes that are no protobuf message."""
+    """The bytes are not a protobuf message."""
 
 
 def _read_varint(data: memoryview, at: int) -> Tuple[int, int]:
@@ -114,7 +114,7 @@ def fields(data: memoryview) -> Iterator[Tuple[int, Union[int, memoryview], int,
 
 
 def split(message: bytes) -> Tuple[bytes, Dict[int, memoryview]]:
-    """The small fields of an answer, serialised, and views of its tensors (of a repeated one the last)."""
+    """Splits an answer into its serialised small fields and views of its tensors (the last, if one is repeated)."""
     data = memoryview(message)
     small: List[memoryview] = []
     tensors: Dict[int, memoryview] = {}

@@ -1,7 +1,7 @@
 """The errors that clients raise.
 
-Every failed call raises an :class:`Error`: one subclass for each gRPC status code. Where a built-in exception says the
-same, the subclass is also that one, so that ``except ValueError`` or ``except TimeoutError`` works.
+Every failed call raises a subclass of :class:`Error`, one for each gRPC status code. Where a built-in exception has the
+same meaning, the subclass also derives from it, so that ``except ValueError`` or ``except TimeoutError`` works.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Error(Exception):
     Attributes:
         code: the gRPC status code.
         message: what went wrong, in words.
-        field: the argument or message field at fault, as a path ("q", "key_lengths[2]"); "" if no single one was.
+        field: the argument or message field at fault, as a path ("q", "key_lengths[2]"); "" if it is no single one.
         expected: what would have been accepted; "" without ``field``.
         got: what was given; "" without ``field``.
-        retry_delay: seconds after which the server asks the call to be made again; None if it did not say.
+        retry_delay: seconds after which the server suggests repeating the call; None if it did not say.
 
     Example:
         >>> try:
@@ -79,29 +79,29 @@ class Error(Exception):
         return (type(self), (self.message,), detail)
 
     def with_message(self: E, message: str) -> E:
-        """The same error in other words."""
+        """The same error with another message."""
         return type(self)(message, field=self.field, expected=self.expected, got=self.got, retry_delay=self.retry_delay)
 
     @classmethod
     def of(cls: Type[E], field: str, expected: str, got: str) -> E:
-        """The error that a field caused, in the words that the server uses."""
+        """The error of an invalid field, worded as the server words it."""
         return cls(f"{field}: expected {expected}, got {got}", field=field, expected=expected, got=got)
 
 
 class Cancelled(Error):
-    """The call was cancelled: by the caller, by closing the client, or on the way."""
+    """The call was cancelled: by the caller, by closing the client, or by something between client and server."""
 
     code = grpc.StatusCode.CANCELLED
 
 
 class Unknown(Error):
-    """The server, or something on the way to it, gave no better code."""
+    """The server, or a proxy on the way to it, gave no more specific code."""
 
     code = grpc.StatusCode.UNKNOWN
 
 
 class InvalidArgument(Error, ValueError):
-    """An argument is out of range, or arguments do not go together. ``field`` names it."""
+    """An argument is out of range, or two arguments contradict each other. ``field`` names it."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -113,7 +113,7 @@ class DeadlineExceeded(Error, TimeoutError):
 
 
 class NotFound(Error, LookupError):
-    """No such model, version, table or file."""
+    """No such model, version, table, file, service or session."""
 
     code = grpc.StatusCode.NOT_FOUND
 
@@ -125,26 +125,26 @@ class AlreadyExists(Error):
 
 
 class PermissionDenied(Error, PermissionError):
-    """The server does not allow it, for example a path that leaves its model root."""
+    """The server does not permit the call, for example a path that leaves its model root."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class ResourceExhausted(Error):
-    """Over one of the server's limits, or no memory. ``field`` names the limit's subject."""
+    """The call exceeds one of the server's limits, or there is no memory for it. ``field`` names what is limited."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class FailedPrecondition(Error):
-    """The call does not fit the state of the server or of the client (closed; in a forked child)."""
+    """The state of the server or of the client does not allow the call (the client is closed, or in a forked child)."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Aborted(Error):
-    """The model was replaced while the pieces of a large call were computed, several times in a row; or the server has
-    ended a session."""
+    """The server ended the session (``field`` is "session"): it was evicted, or another connection resumed it. Or the
+    tables of a model attached by attnd.transformers were replaced on the server several times in a row."""
 
     code = grpc.StatusCode.ABORTED
 
@@ -162,25 +162,25 @@ class Unimplemented(Error, NotImplementedError):
 
 
 class Internal(Error):
-    """A fault of the server, or a reply that is not an answer to the request."""
+    """The server has a fault, or its reply does not match the request."""
 
     code = grpc.StatusCode.INTERNAL
 
 
 class Unavailable(Error, ConnectionError):
-    """The server was not reached or is stopping, and the repeats did not help; the message says how many there were."""
+    """The server was not reached or is stopping, and retries did not help; the message says how many there were."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
 
 class DataLoss(Error):
-    """gRPC's code DATA_LOSS, which attnd's server does not use."""
+    """The server could not read a model's file or folder, or the file shrank while it was read."""
 
     code = grpc.StatusCode.DATA_LOSS
 
 
 class Unauthenticated(Error):
-    """The server, or a proxy before it, wants other credentials."""
+    """The server, or a proxy in front of it, did not accept the credentials."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
@@ -209,5 +209,5 @@ _BY_CODE: Dict[int, Type[Error]] = {
 
 
 def error_class(code: int) -> Type[Error]:
-    """The class of a gRPC status code, which is not 0; :class:`Unknown` for a number that gRPC does not know."""
+    """The class for a gRPC status code other than 0; :class:`Unknown` for a number that gRPC does not define."""
     return _BY_CODE.get(code, Unknown)

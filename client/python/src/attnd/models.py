@@ -1,4 +1,4 @@
-"""Models as a server describes them, and the server's own facts. Plain data: numpy arrays and dataclasses."""
+"""Models as a server describes them, and what a server reports about itself: dataclasses and numpy arrays."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class AlibiSlopes:
 
 @dataclass(eq=False)
 class PerOffset:
-    """One value for each offset from ``min_offset`` on; the nearer end's value outside.
+    """One value for each offset from ``min_offset`` on; offsets outside the range use the value at the nearer end.
 
     Attributes:
         min_offset: offset of the first value.
@@ -92,9 +92,9 @@ class Table:
     Attributes:
         rule: how offsets (query position - key position) become biases.
         bidirectional: whether keys after the query have biases of their own (encoders).
-        name: "decoder", "encoder", "decoder.N" or "encoder.N". For an upload it may be "": "decoder", or "encoder" if
+        name: "decoder", "encoder", "decoder.N" or "encoder.N". For an upload, "" means "decoder", or "encoder" if
             bidirectional.
-        heads: number of heads; for an upload 0 is that of the rule's values.
+        heads: number of heads; for an upload, 0 means the number of heads of the rule's values.
 
     Example:
         >>> attnd.Table(attnd.T5Buckets(32, 128, np.zeros((32, 8), np.float32)))
@@ -117,7 +117,7 @@ class Table:
 
 
 def _heads_of(rule: Rule) -> int:
-    """Of a rule with values of the right rank; 0 otherwise, which the server refuses in its own words."""
+    """The number of heads of a rule whose values have the right rank; otherwise 0, which the server refuses."""
     values, rank, axis = (
         (rule.slopes, 1, 0)
         if isinstance(rule, AlibiSlopes)
@@ -132,7 +132,7 @@ class Model:
     """A loaded model: an immutable snapshot of its tables.
 
     Attributes:
-        name: by which it is called.
+        name: the model's name.
         version: counts loads under this name, from 1.
         heads: number of attention heads of its tables.
         tables: its tables, by name.
@@ -159,12 +159,12 @@ class Model:
 
 @dataclass(frozen=True)
 class FailedModel:
-    """What stands in the server's model root and could not be loaded at its start.
+    """A model in the server's model root that could not be loaded when the server started.
 
     Attributes:
-        name: that it would have.
+        name: the name it would have.
         path: below the server's model root; "." for the root itself.
-        reason: why not, in one line.
+        reason: why it could not be loaded, in one line.
     """
 
     name: str
@@ -173,7 +173,7 @@ class FailedModel:
 
 
 class Svg(str):
-    """An SVG document. A notebook shows it as a picture; otherwise it is a string, for example for a file."""
+    """An SVG document: a string that a notebook shows as a picture."""
 
     __slots__ = ()
 
@@ -193,16 +193,16 @@ class BiasWindow:
         version: of the model.
         content_hash: of that version.
         table: name of the table that was used.
-        mask: that was applied, "causal" or "none". Where it is causal, cells with a negative offset are masked: they
-            keep their offset, their bucket is -1 and their value is 0.
+        mask: the mask that was applied, "causal" or "none". With "causal", cells with a negative offset are masked:
+            they keep their offset, their bucket is -1 and their value is 0.
         query_start: position of the first query.
         key_start: position of the first key.
         offsets: int64 [queries, keys], query position - key position.
         buckets: int32 [queries, keys]; None if the table has no buckets.
         heads: the heads whose values follow.
         values: float32 [heads, queries, keys].
-        bucket_ranges: for each bucket that the window shows, the least and the greatest offset that the table puts into
-            it, in this window or not; None where there is no end. Empty from servers of before this field.
+        bucket_ranges: for each bucket in the window, the least and the greatest offset that the table maps to it, in
+            this window or not; None where the range is unbounded. Empty if the server is older than this field.
 
     Example:
         >>> window = client.bias("book", queries=3)
@@ -238,11 +238,11 @@ class BiasWindow:
     bucket_ranges: Dict[int, Tuple[Optional[int], Optional[int]]] = field(default_factory=dict)
 
     def svg(self, head: Optional[int] = None, *, heads: Union[str, Sequence[int], None] = None) -> Svg:
-        """A standalone SVG document: the grid of buckets; a heat map of the values of ``head``; or a heat map of each
-        of ``heads`` (numbers, or "all" that the window has) on one scale.
+        """Draws a standalone SVG document: the grid of buckets; with ``head`` a heat map of that head's values; with
+        ``heads`` (numbers, or "all") a heat map of each of them on one scale.
 
-        It is a string, and a notebook shows it as the picture. A table without buckets is drawn as the heat map of its
-        first head. Raises ValueError for a head that the window has no values of.
+        The result is a string that a notebook shows as a picture. A table without buckets is drawn as the heat map of
+        its first head. Raises ValueError for a head whose values are not in the window.
         """
         window = self._window(head, heads)
         return Svg(bucket_grid_svg(window) if window.values is None else heat_map_svg(window))
@@ -255,8 +255,8 @@ class BiasWindow:
         columns: int = 0,
         colour: bool = False,
     ) -> str:
-        """The same as lines of text. Wider windows are thinned out to ``columns`` characters (0: no limit); ``colour``
-        adds ANSI colours."""
+        """Draws the same as lines of text. If a line would exceed ``columns`` characters (0: no limit), only every n-th
+        query and key is shown. ``colour`` adds ANSI colours."""
         window = self._window(head, heads)
         draw = bucket_grid_text if window.values is None else heat_map_text
         return draw(window, columns=columns, colour=colour)
@@ -277,7 +277,7 @@ class BiasWindow:
         )
 
     def _chosen(self, head: Optional[int], heads: Union[str, Sequence[int], None]) -> List[int]:
-        """The heads whose values are drawn; none to draw buckets."""
+        """The heads whose values are drawn; empty if buckets are drawn."""
         if head is not None and heads is not None:
             raise ValueError("heads: expected head or heads, got both")
         if isinstance(heads, str):
@@ -307,7 +307,7 @@ class BiasWindow:
 
 
 class ServingStatus(enum.Enum):
-    """What a server says of itself, or of one of its services, as gRPC's health service has it."""
+    """The status that gRPC's health service reports for a server or one of its services."""
 
     UNKNOWN = 0
     SERVING = 1
@@ -317,12 +317,12 @@ class ServingStatus(enum.Enum):
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that the server's speed rests on.
+    """A setting that the server's speed depends on.
 
     Attributes:
         name: for example "huge_pages".
-        state: "in force" (its effect was seen), "not in force", "requested" (cannot be seen from within) or
-            "unspecified".
+        state: "in force" (its effect was observed), "not in force", "requested" (its effect cannot be observed by the
+            server) or "unspecified".
         detail: what was found, in words.
     """
 
@@ -333,19 +333,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """How much of a limit on memory was in use when the server answered, and what it has refused since its start.
+    """How much of a memory limit was in use when the server answered, and what it has refused since it started.
 
     Attributes:
         total_bytes: the limit.
-        used_bytes: held.
-        peak_bytes: the most that was held at once.
-        free_bytes: left.
-        peers: how many hold something.
-        largest_peer_bytes: held by the peer that holds most.
+        used_bytes: reserved.
+        peak_bytes: the most that was reserved at once.
+        free_bytes: not reserved.
+        peers: number of peers that hold a reservation.
+        largest_peer_bytes: reserved by the peer that holds most.
         refused_by_total: requests refused because less was free than they need.
-        refused_by_share: requests refused because their peer would hold more than stays free.
+        refused_by_share: requests refused because their peer would hold more than would remain free.
         refused_as_never_fitting: requests refused because they need more than one peer can ever have.
-        max_peer_bytes: what one peer can have; 0 from a server that is older than this field.
+        max_peer_bytes: the most that one peer can have; 0 if the server is older than this field.
     """
 
     total_bytes: int = 0
@@ -362,11 +362,11 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class StalledCalls:
-    """Calls that the server has ended because their other end stood still.
+    """Calls that the server has ended because the client stalled.
 
     Attributes:
-        writes: a result was not taken in time.
-        reads: a request did not arrive in time.
+        writes: the result was not read in time.
+        reads: the request did not arrive in time.
     """
 
     writes: int = 0
@@ -375,13 +375,13 @@ class StalledCalls:
 
 @dataclass(frozen=True)
 class QueueUse:
-    """Calls that wait to be computed, and what became of calls because there were too many.
+    """The queue: calls that wait, and calls that were not computed because of overload.
 
     Attributes:
-        waiting: that wait for their turn now; small calls wait for none.
-        refused: since the server's start: they would have been done after their deadline, or, without one, would have
-            waited for longer than ``--max_queue_time``.
-        expired: since the server's start: they waited until it was too late, and nothing of them was computed.
+        waiting: calls that wait now, to be received or to be computed; small calls do not wait to be computed.
+        refused: calls refused since the server started, because they would have finished after their deadline or,
+            without a deadline, would have waited longer than ``--max_queue_time``.
+        expired: calls whose deadline passed in the queue since the server started; nothing of them was computed.
     """
 
     waiting: int = 0
@@ -391,13 +391,14 @@ class QueueUse:
 
 @dataclass(frozen=True)
 class SessionUse:
-    """Sessions of a server.
+    """How many sessions a server has.
 
     Attributes:
-        open: that are open now.
-        evicted: that the server has ended since its start, as they were idle for too long or too old, or an operator.
-        max_sessions: how many may be open.
-        max_peer_sessions: how many of one peer.
+        open: sessions that are open now.
+        evicted: sessions ended since the server started because they were idle for too long or too old, or because an
+            operator evicted them.
+        max_sessions: the most that may be open.
+        max_peer_sessions: the most that may be open for one peer.
     """
 
     open: int = 0
@@ -411,16 +412,16 @@ class SessionInfo:
     """A session that is open at the server.
 
     Attributes:
-        id: its number, which no other session of this server has or will have.
-        peer: the address at the other end, as gRPC writes it ("ipv4:10.0.0.1:4242", "unix:").
-        model: the name of its model; "" without one, and before it is opened.
+        id: its number, which the server never reuses.
+        peer: the client's address, as gRPC writes it ("ipv4:10.0.0.1:4242", "unix:").
+        model: the name of its model; "" without a model, and before the opening is complete.
         version: of the model.
-        rows: sequences that grow; 0 before it is opened.
-        sources: what rows attend across to.
+        rows: number of sequences; 0 before the opening is complete.
+        sources: number of sources that cross layers attend to.
         layers: number of layers.
-        reserved_bytes: what it holds of the server's memory.
-        used_bytes: bytes of pages that it uses now.
-        steps: that were answered without an error.
+        reserved_bytes: bytes of the server's memory that are reserved for it.
+        used_bytes: bytes of the pages that it uses now.
+        steps: number of steps answered without an error.
         age: seconds since it began.
         idle: seconds since its last message or answer; 0 while a step is computed.
     """
@@ -441,23 +442,23 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server's facts.
+    """What a server reports about itself.
 
     Attributes:
         version: semantic version of attnd.
-        kernel: in use, for example "x86-64-v4".
-        available_kernels: every kernel that this CPU can run, best first.
+        kernel: the kernel in use, for example "x86-64-v4".
+        available_kernels: all kernels that the server's CPU can run, best first.
         threads: worker threads that compute attention.
         started_at: when the server started, in UTC.
         limits: limits in force by name, as in attnd/v1/server.proto ("max_request_bytes", "max_dim", ...).
-        settings: what the server's speed rests on, as found at its start.
-        local_calls: whether the sockets beside the server's Unix sockets take calls.
-        memory: what calls hold of "max_inflight_bytes"; None from a server that is older than this field.
-        shared_memory: what callers share of "max_shared_bytes"; None if they cannot.
-        stalled_calls: how many calls the server has ended because their other end stood still.
-        model_bytes: memory that the tables of all models hold now.
-        queue: calls that wait to be computed.
-        sessions: how many there are, and may be; None from a server that has none.
+        settings: settings that the server's speed depends on, as found when it started.
+        local_calls: whether the local sockets next to the server's Unix sockets accept calls.
+        memory: what calls use of "max_inflight_bytes"; None if the server is older than this field.
+        shared_memory: what clients use of "max_shared_bytes"; None if the server does not offer shared memory.
+        stalled_calls: calls that the server has ended because the client stalled.
+        model_bytes: bytes of the tables of all models now.
+        queue: calls that wait.
+        sessions: open sessions and their limits; None if the server does not offer sessions.
     """
 
     version: str

@@ -1,4 +1,4 @@
-"""Hugging Face models of the T5 family whose attention an attnd server computes, in another process and exactly.
+"""Lets an attnd server compute the attention of Hugging Face models of the T5 family, exactly.
 
 Example:
     >>> import attnd.transformers, torch
@@ -6,7 +6,7 @@ Example:
     >>> tokens = model.generate(input_ids=ids, num_beams=4, max_new_tokens=8)
     >>> handle.detach()
 
-Needs torch and transformers 5.15 or newer, which are imported by the first call and not with this module.
+Needs torch and transformers 5.15 or newer, which are imported at the first call and not with this module.
 """
 
 from __future__ import annotations
@@ -32,49 +32,50 @@ def attach(
     decoder: bool = True,
     timeout: float = 60.0,
 ) -> Handle:
-    """Lets attnd compute a model's attention, until the handle is detached.
+    """Lets attnd compute a model's attention until the handle is detached.
 
-    Of an encoder: its self-attention. No tensor of [query_length, key_length] is made any more: neither the bias nor
-    the 4-D mask nor the scores.
+    For an encoder, attnd computes the self-attention. No tensor of [query_length, key_length] is created any more:
+    neither the bias nor the 4-D mask nor the scores.
 
-    Of a decoder, in ``generate`` (greedy, sampling, beams, assisted) and wherever its forward gets a cache that
-    ``Handle.cache`` made: its cross attention, whose keys and values are projected and kept once for each source,
-    not for each beam; and its self-attention, from when the cache has ``min_cached_tokens``. Keys and values are then
-    in sessions of the server. Without such a cache a decoder computes as it did before.
+    For a decoder, attnd computes attention in ``generate`` (greedy, sampling, beams, assisted) and in every forward
+    pass with a cache from ``Handle.cache``: the cross attention, whose keys and values are projected and kept once per
+    source instead of once per beam, and the self-attention once the cache has ``min_cached_tokens``. Keys and values
+    are then kept in sessions of the server. Without such a cache a decoder computes as before.
 
-    The weights stay as they are; ``state_dict()`` and ``save_pretrained()`` give what they gave before. A deep copy,
-    and what is pickled or saved, is not attached, and computes as the model did before. Weights may change after this
-    (``to``, ``load_state_dict``, in place), but not in the middle of a generation: the bias tables are looked at, and
-    those that are new are uploaded.
+    The weights are not changed; ``state_dict()`` and ``save_pretrained()`` return what they returned before. A deep
+    copy, a pickled or a saved model is not attached and computes as the model did before. Weights may change later
+    (``to``, ``load_state_dict``, in place), but not during a generation: the bias tables are checked, and changed ones
+    are uploaded.
 
     Several models may be attached, to one server or to several, and may run on several threads at once.
 
     Args:
-        model: a T5, mT5, umT5, Switch or Pop2Piano model of transformers; of LongT5, UDOP and Pix2Struct the decoder
-            alone. In the CPU's memory, float32, float16 or bfloat16. Of a model that holds such encoders and decoders
-            as parts, all of them are attached.
+        model: a T5, mT5, umT5, Switch or Pop2Piano model of transformers; for LongT5, UDOP and Pix2Struct only the
+            decoder is attached. It must be in the CPU's memory, in float32, float16 or bfloat16. If a model contains
+            several such encoders and decoders, all of them are attached.
         target: the server: a gRPC name ("unix:///run/attnd/attnd.sock", "host:50051"), or an :class:`attnd.Client` or
-            :class:`attnd.LocalServer`, which stay the caller's to close. None: ATTND_SERVER in the environment, or else
-            a private server (:func:`attnd.local_server`) that ends with the handle.
-        min_length: an encoder's sequences of fewer tokens than this are computed locally (sdpa, with the true bias),
-            since a call would take longer. 0: none are. None: measured now, within about half a second.
-        min_cached_tokens: a decoder's self-attention is computed locally until its rows (batch times beams) have so
-            many tokens together, since a step would take longer. 0: never locally. None: measured now, likewise.
-        replay_bytes: if the server, or a session, is lost, go on with another one, and the same tokens: self-attention
-            from a copy of at most ``replay_bytes`` for each generation, cross attention from the encoder's output. 0:
-            the loss is an error of ``generate``.
-        decoder: False leaves decoders alone.
+            :class:`attnd.LocalServer`, which the caller closes. None: ATTND_SERVER in the environment, or else a
+            private server (:func:`attnd.local_server`) that ends with the handle.
+        min_length: an encoder's sequences with fewer tokens than this are computed locally (sdpa, with the same bias),
+            because a call would take longer. 0: none are. None: measured now, in about half a second.
+        min_cached_tokens: a decoder's self-attention is computed locally until all rows (batch times beams) together
+            have this many tokens, or half as many once beams have been reordered, because a step would take longer. 0:
+            never locally. None: measured now, in about half a second.
+        replay_bytes: if the server or a session is lost, continue the generation on another one with the same tokens:
+            self-attention from a copy of at most this many bytes per generation, cross attention from the encoder's
+            output. 0: ``generate`` raises an error.
+        decoder: False does not attach decoders.
         timeout: of each call and step, in seconds.
 
     Returns:
-        A context manager that detaches at its end; ``print`` of it says what was done.
+        A context manager that detaches at its end; printing it shows what was done.
 
     Raises:
         Refused: the model has no part that can be attached, is attached already, is not in the CPU's memory, or has
             ``output_attentions`` set; the message says which. Later, from a forward pass: gradients, dropout, 4-D
             masks, ``output_attentions``; from ``generate`` also caches other than DynamicCache.
         FailedPrecondition: the server has no such bias table and refuses its upload; the message says what to load.
-        Unavailable, NotFound: no server was reached, or there is no program to start one from.
+        Unavailable, NotFound: no server was reached, or the server's program was not found.
         ResourceExhausted: from ``generate``: the server has no memory for its keys and values.
         ImportError: torch or transformers is missing or too old.
 
@@ -101,7 +102,7 @@ def attach(
 
 
 def detach(model: Any) -> None:
-    """Undoes :func:`attach`: the model computes its attention by itself again, as before.
+    """Undoes :func:`attach`: the model computes its own attention again.
 
     Raises:
         Refused: the model is not attached.
@@ -128,25 +129,25 @@ def check(
     num_beams: int = 1,
     quiet: bool = False,
 ) -> Difference:
-    """Runs a model attached and not, and prints what differs and both times: of its encoders' output, and of the tokens
-    and logits that it generates.
+    """Runs a model with and without attnd, and prints the differences and both times, for its encoders' output and for
+    the tokens and logits that it generates.
 
-    A model that is not attached is attached for the time of this, with ``min_length=0`` and ``min_cached_tokens=0``.
-    Not to be called while other threads run the model.
+    If the model is not attached, it is attached during the check, with ``min_length=0`` and ``min_cached_tokens=0``.
+    Do not call this while other threads run the model.
 
     Args:
         model: as for :func:`attach`.
-        inputs: as a tokenizer gives them: "input_ids" or "inputs_embeds", and "attention_mask" if there is padding.
-            Others, such as "decoder_input_ids", are for ``generate`` alone.
+        inputs: a tokenizer's output: "input_ids" or "inputs_embeds", and "attention_mask" if there is padding. Other
+            inputs, such as "decoder_input_ids", are passed only to ``generate``.
         target: as for attach, if the model is not attached.
-        repeats: runs of each kind, in turns; the fastest of each counts.
-        new_tokens: the most that ``generate`` makes; 0: it is not called.
-        num_beams: of ``generate``, which does not sample.
+        repeats: runs of each kind, alternating; the fastest of each counts.
+        new_tokens: the most tokens that ``generate`` produces; 0: it is not called.
+        num_beams: for ``generate``, which does not sample.
         quiet: print nothing.
 
     Returns:
-        The largest difference over all positions that the mask keeps, what it is relative to, and both times; and the
-        same of ``generate``.
+        The largest difference over all positions that the mask keeps, the magnitude of the values it is relative to,
+        and both times; and the same for ``generate``.
 
     Raises:
         Error: as attach.

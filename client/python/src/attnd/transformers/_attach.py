@@ -1,4 +1,4 @@
-"""Attaching a model."""
+"""Attaches models: the implementation of attach() and detach()."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def attach(
     connection = Connection(target, timeout)
     try:
         handle = Handle(model, encoders, decoders, connection, replay_bytes, timeout)
-        handle.tables()  # so that what cannot be found or uploaded shows now
+        handle.tables()  # so that a table that can be neither found nor uploaded is an error now
         if encoders:
             handle.min_length = _calibrate.measure(handle, encoders) if min_length is None else min_length
         if decoders:
@@ -65,7 +65,7 @@ def attach(
 
 
 def handle_of(model: Any) -> Handle:
-    """Raises Refused if the model is not attached."""
+    """The handle of an attached model. Raises Refused if the model is not attached."""
     handle = _handle_of(model)
     if handle is None:
         raise Refused.of("model", "one that is attached", f"a {type(model).__qualname__} that is not")

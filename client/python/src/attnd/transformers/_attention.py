@@ -1,4 +1,4 @@
-"""What transformers calls for the attention of each layer."""
+"""The functions that transformers calls for the attention of each layer."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def attention(
     position_bias: Any = None,
     **others: Any,
 ) -> Tuple[Any, None]:
-    """softmax(scaling * query.key + bias) . value, over the keys that the mask shows.
+    """Computes softmax(scaling * query.key + bias) . value, over the keys that the mask shows.
 
     Args:
-        module: the attention layer. One that is not attached is computed by sdpa: a config may be shared by models.
+        module: the attention layer. If it is not attached, sdpa computes it: several models may share a config.
         query: [batch, heads, queries, head_dim].
         key: [batch, heads, keys, head_dim].
         value: [batch, heads, keys, head_dim].
-        attention_mask: from :func:`mask_function`, or what the stack made of the 2-D mask.
+        attention_mask: from :func:`mask_function`, or made from the 2-D mask by the stack.
         dropout: of the attention's weights.
         scaling: factor of query.key; None is 1 / sqrt(head_dim).
         position_bias: from a :class:`Bias`.
-        others: further arguments of transformers' own.
+        others: further arguments of transformers.
 
     Returns:
         The output [batch, queries, heads, head_dim], and no weights.
@@ -61,7 +61,7 @@ def attention(
 
 
 def register() -> None:
-    """Makes the functions known to transformers. Any number of times."""
+    """Registers the functions with transformers. May be called any number of times."""
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, _mask)
 

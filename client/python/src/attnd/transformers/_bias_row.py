@@ -1,4 +1,4 @@
-"""The bias of a decoder's newest token, kept from token to token."""
+"""Caches the bias of a decoder's newest token."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any, Optional
 
 import torch
 
-# The number of keys of a row that is made is a multiple of this.
+# Rows are computed for a multiple of this number of keys.
 _GRAIN = 128
 
 
 class BiasRow:
-    """Of one attention layer with a bias table.
+    """The bias row of one attention layer with a bias table.
 
-    transformers computes the buckets of all keys anew for each token. As they are a function of the offset alone, the
-    row for fewer keys is the end of the one for more.
+    transformers computes the buckets of all keys again for each token. They depend only on the offset, so the row for
+    fewer keys is the end of the row for more keys.
 
     Args:
         module: the attention layer.
@@ -26,7 +26,7 @@ class BiasRow:
         self._row: Optional[Any] = None  # [1, heads, 1, keys]
 
     def of(self, keys: int) -> Any:
-        """[1, heads, 1, keys], of the weights as they are now; None if something else than a plain table makes it."""
+        """[1, heads, 1, keys] with the current weights; None if the table is not a plain Embedding."""
         embedding = self._module.relative_attention_bias
         if type(embedding) is not torch.nn.Embedding:
             return None

@@ -1,4 +1,4 @@
-"""From which length on a call to the server is faster than computing here."""
+"""Measures from which length on a call to the server is faster than local computation."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _BUDGET = 0.5  # seconds
 
 
 def measure(handle: Handle, encoders: List[Encoder]) -> int:
-    """The shortest of a few lengths at which one sequence's attention takes less time by a call.
+    """Returns the shortest of a few lengths at which a call is faster for one sequence's attention.
 
-    A call has to be faster at that length and at twice that, lest an interruption decides. Takes the first encoder's
-    heads and dtype, and counts the making of the bias, shared among the layers as the model shares it. Takes about half
-    a second, and with large models what one length takes more.
+    A call must be faster at that length and at twice that length, so that a single interruption does not decide. Uses
+    the first encoder's heads and dtype, and counts the computation of the bias, divided by the layers that share it.
+    Takes about half a second; with large models, up to the time of one length more.
     """
     encoder = encoders[0]
     layer = encoder.layers[0]
@@ -58,7 +58,8 @@ def measure(handle: Handle, encoders: List[Encoder]) -> int:
 
 
 class Projection:
-    """What runs before an attention in a model, and leaves caches and torch's threads in the state that it meets."""
+    """A projection, as it runs before the attention in a model: it leaves caches and torch's threads in the same state
+    as there."""
 
     def __init__(self, length: int, width: int, dtype: Any) -> None:
         self._states = torch.zeros(length, width, dtype=dtype)
@@ -69,7 +70,7 @@ class Projection:
 
 
 def _states(handle: Handle, layer: Any, length: int, dtype: Any) -> Any:
-    """[1, heads, length, head_dim], as a projection gives it."""
+    """Random [1, heads, length, head_dim] with the strides of a projection's output."""
     shape = (1, length, layer.n_heads, layer.key_value_proj_dim)
     states = handle.memory.make(shape, dtype)
     if states is None:
@@ -78,7 +79,7 @@ def _states(handle: Handle, layer: Any, length: int, dtype: Any) -> Any:
 
 
 def seconds(function: Callable[[], Any], before: Any, of: Callable[[List[float]], float] = statistics.median) -> float:
-    """The median, or what `of` takes, of some runs."""
+    """The seconds of `function`: the median (or `of`) of several runs."""
     function()
     found: List[float] = []
     for _ in range(_REPEATS):

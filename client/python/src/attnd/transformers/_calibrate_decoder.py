@@ -1,4 +1,4 @@
-"""From how many tokens on a decoder's self attention is faster in a session than here."""
+"""Measures from how many tokens on a decoder's self-attention is faster in a session than locally."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _BUDGET = 0.5  # seconds
 
 
 def measure(handle: Handle, decoder: Decoder) -> int:
-    """The fewest tokens, of a few numbers, for which a step of one layer takes less time in a session.
+    """Finds the smallest of a few numbers of tokens for which a step of one layer is faster in a session.
 
-    It has to be faster with that many and with twice as many, lest an interruption decides. Takes one row, the
-    decoder's heads and dtype, and about half a second.
+    It must be faster with that number and with the next larger one, so that a single interruption does not decide. Uses
+    one row and the decoder's heads and dtype. Takes about half a second.
 
     Returns:
-        That number. If none is found: twice the largest that was tried.
+        That number; if there is none, twice the largest that was tried.
     """
     layer = decoder.self_layers[0]
     dtype = next(layer.module.parameters()).dtype
@@ -42,7 +42,7 @@ def measure(handle: Handle, decoder: Decoder) -> int:
     ) as session:
         quick = QuickSteps(session, handle.timeout)
         have = 0
-        # The shortest of some runs counts: another process may take the CPUs for most of them.
+        # The shortest of several runs counts, because another process may take the CPUs during most of them.
         for tokens in _TOKENS:
             new = torch.zeros(1, tokens - have, layer.heads, layer.head_dim, dtype=dtype)
             session.append(0, new, new, layout="bshd", timeout=handle.timeout)
@@ -67,7 +67,8 @@ def measure(handle: Handle, decoder: Decoder) -> int:
 
 
 def _local(heads: int, dim: int, tokens: int, dtype: Any) -> Callable[[], Any]:
-    """What transformers does in a step of a layer: keys and values grow, and sdpa adds a bias."""
+    """Makes a function that does what transformers does in a step of a layer: it appends keys and values, and calls
+    sdpa with a bias."""
     kept = torch.zeros(1, heads, tokens, dim, dtype=dtype)
     new = kept[:, :, :1]
     bias = torch.zeros(1, heads, 1, tokens + 1, dtype=dtype)

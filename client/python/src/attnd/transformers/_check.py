@@ -1,4 +1,4 @@
-"""A model attached and not, side by side: its encoders' output, and what it generates."""
+"""Compares a model with and without attnd: its encoders' output, and what it generates."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _INPUTS = ("input_ids", "inputs_embeds", "attention_mask")
 
 @dataclass(frozen=True)
 class Generated:
-    """What :func:`attnd.transformers.check` found of ``generate``. ``str()`` is what it prints.
+    """What :func:`attnd.transformers.check` found for ``generate``. ``str()`` is what it prints.
 
     Attributes:
-        first_difference: the first new token that differs in any row; None if all are the same.
-        largest: largest absolute difference of the logits, of the steps before it.
-        magnitude: largest absolute value of the model's own there.
-        attached_seconds: of the fastest call by attnd.
-        local_seconds: of the fastest by the model itself.
+        first_difference: index of the first new token that differs in any row; None if all are the same.
+        largest: largest absolute difference of the logits, over the steps up to the first difference; with beams, if
+            tokens differ, of the first step only.
+        magnitude: largest absolute value of the model's own logits in these steps.
+        attached_seconds: the fastest call with attnd.
+        local_seconds: the fastest call of the model itself.
         rows, new_tokens, num_beams: of the call.
     """
 
@@ -62,12 +63,12 @@ class Difference:
     Attributes:
         largest: largest absolute difference of the encoders' hidden states, at positions that the mask keeps; NaN if no
             encoder is attached.
-        magnitude: largest absolute value of the model's own there.
-        attached_seconds: of the encoders' fastest pass by attnd.
-        local_seconds: of their fastest pass by the model itself.
-        batch, tokens: of the inputs.
+        magnitude: largest absolute value of the model's own hidden states at these positions.
+        attached_seconds: the encoders' fastest pass with attnd.
+        local_seconds: the encoders' fastest pass by the model itself.
+        batch, tokens: sizes of the inputs.
         implementation: the model's own attention implementation.
-        generated: of ``generate``; None if no decoder is attached, or no tokens were asked for.
+        generated: the result for ``generate``; None if no decoder is attached, or no tokens were asked for.
     """
 
     largest: float
@@ -175,7 +176,7 @@ def _generate(
         first = max(0, int(columns[0]) - begin)
     elif one.shape != other.shape:
         first = width - begin
-    # Beams that differ at the end may have differed from the beginning on.
+    # If beams differ at the end, they may have differed from the first step on.
     steps = made if first is None else 1 if num_beams > 1 else first + 1
     pairs = [(a.double(), b.double()) for a, b in zip(attached.logits[:steps], local.logits)]
     return Generated(
@@ -193,7 +194,7 @@ def _generate(
 def _side_by_side(
     handle: Handle, run: Callable[[], T], implementation: Callable[[], str], repeats: int
 ) -> Tuple[T, T, float, float, str]:
-    """The results attached and not, the fastest time of each, and what `implementation` says of the model itself."""
+    """Returns the results with and without attnd, the fastest time of each, and the model's own `implementation`."""
     attached_seconds = local_seconds = float("inf")
     with torch.inference_mode():
         for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""What torch.compile must leave alone."""
+"""Excludes functions from torch.compile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REASON = (
 
 
 def not_compiled(function: F) -> F:
-    """Ends torch.compile's graph before the function, and begins another after it."""
+    """Makes torch.compile end its graph before the function and begin another one after it."""
     if "reason" in inspect.signature(torch.compiler.disable).parameters:
         return torch.compiler.disable(function, reason=_REASON)  # type: ignore[no-any-return]
     return torch.compiler.disable(function)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Keys and values of a decoder's cross attention, in a session: those of each source once, whatever rows it has."""
+"""Keeps the keys and values of a decoder's cross attention in a session, once per source."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from attnd.transformers._decoders import AttentionLayer, Decoder
     from attnd.transformers._handle import Handle
 
-# How often a layer's step is made again on another session.
+# How often a layer's step is repeated on another session.
 _MAX_LOSSES = 4
 _GRACE_SECONDS = 30.0
 
 
 class CrossStore:
-    """Of one cache, used by one thread at a time.
+    """The cross attention of one cache, used by one thread at a time.
 
-    A session is opened by the first layer that attends. Each layer's keys and values are projected once, for one row of
-    each source, and appended. If the session is lost and the handle recovers, another one is opened, and they are
-    projected again from the encoder's output, which each forward pass has.
+    The first layer that attends opens the session. Each layer's keys and values are projected once, for one row of each
+    source, and appended. If the session is lost and the handle recovers, another one is opened, and the keys and values
+    are projected again from the encoder's output, which every forward pass gets.
 
     Args:
-        handle: of the model.
-        decoder: of it.
-        sessions: where open sessions are noted, to be closed with the cache.
+        handle: the model's.
+        decoder: the model's.
+        sessions: the list of open sessions, which are closed with the cache.
     """
 
     def __init__(self, handle: Handle, decoder: Decoder, sessions: List[Session]) -> None:
@@ -50,27 +50,27 @@ class CrossStore:
         self._given: Dict[int, Tuple[Any, Any]] = {}
         self._order: Optional[List[int]] = None
         self._visible: np.ndarray[Any, Any] = np.empty((0, 0), bool)  # of each source
-        self._to_say = False  # whether the session does not know that yet
+        self._to_say = False  # whether the session does not have _visible yet
         self._seen = UNSEEN
 
     def take(self, layer: int, keys: Any, values: Any) -> None:
-        """Keys and values of transformers' own cache, [rows, heads, tokens, head_dim], instead of projected ones."""
+        """Uses keys and values of transformers' own cache, [rows, heads, tokens, head_dim], instead of projecting."""
         self._given[layer] = (keys.transpose(1, 2), values.transpose(1, 2))
 
     def length(self, layer: int) -> int:
-        """Tokens of a source."""
+        """Number of tokens of a source in a layer."""
         if layer in self._given:
             return int(self._given[layer][0].shape[1])
         return self._tokens if self._filled[layer] else 0
 
     def attend(self, layer: AttentionLayer, query: Any, states: Any, mask: Any) -> Any:
-        """The layer's attention.
+        """Computes a layer's attention.
 
         Args:
             layer: of the decoder.
             query: [rows, queries, heads, head_dim].
             states: the encoder's output, [rows, tokens, width].
-            mask: as the layer was given it.
+            mask: the layer's argument.
 
         Returns:
             [rows, queries, heads, head_dim].
@@ -88,7 +88,7 @@ class CrossStore:
         return self._attend(layer, query, states, mask)
 
     def reorder(self, order: List[int]) -> None:
-        """Row r becomes what row order[r] was. Beams stay with their source, and then there is nothing to do."""
+        """Row r becomes what row order[r] was. Nothing changes if each row keeps its source, as beams do."""
         if self._sources is None:
             return
         of_rows = [self._sources.of_rows[row] for row in order]
@@ -124,7 +124,7 @@ class CrossStore:
         return reply
 
     def _look(self, mask: Any, rows: int, keys: int, states: Any) -> None:
-        """Finds the sources, the first time, and what is visible of each."""
+        """Finds the sources, at the first call, and the visible tokens of each."""
         if mask is self._seen and self._sources is not None:
             return
         visible = visible_to_all(mask, rows, keys)
@@ -180,7 +180,7 @@ class CrossStore:
         self._sessions.append(session)
         self._session = session
         self._quick = QuickSteps(session, self._handle.timeout)
-        self._order = None  # row_sources say it
+        self._order = None  # row_sources includes the order
         self._to_say = not bool(self._visible.all())
         return session
 

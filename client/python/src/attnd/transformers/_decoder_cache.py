@@ -1,4 +1,4 @@
-"""The cache that `generate` gets: its keys and values are in sessions of an attnd server."""
+"""The cache that `generate` uses: its keys and values are in sessions of an attnd server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 class SessionCache(EncoderDecoderCache):  # type: ignore[misc]
     """A cache of an attached model: for one batch, used by one thread at a time.
 
-    Its sessions are closed when nobody refers to it any more, by :meth:`close`, and when the model is detached.
+    Its sessions are closed with the last reference to the cache, by :meth:`close`, or when the model is detached.
 
     Args:
-        handle: of the model.
-        decoder: of it.
-        max_tokens: the most tokens that a row may get where its keys and values are in a session.
-        grows: whether it may be asked to take more, for which a copy of them is kept here.
+        handle: the model's.
+        decoder: the model's.
+        max_tokens: the most tokens that a row may have in a session.
+        grows: whether the cache may have to grow beyond that, for which the client keeps a copy of keys and values.
     """
 
     def __init__(self, handle: Handle, decoder: Decoder, max_tokens: int, grows: bool = False) -> None:
@@ -43,12 +43,12 @@ class SessionCache(EncoderDecoderCache):  # type: ignore[misc]
         handle.note_cache(self)
 
     def check_is_of(self, handle: Handle, decoder: Decoder) -> None:
-        """Raises Refused if it was made for another model, or before the model was attached anew."""
+        """Raises Refused if the cache was made for another model, or before the model was attached again."""
         if self.handle is not handle or self.decoder is not decoder:
             raise Refused.of("cache", "one that was made for this model, as it is attached now", "another one's")
 
     def close(self) -> None:
-        """Ends its sessions, and forgets everything: an empty cache."""
+        """Closes the sessions and empties the cache."""
         self.reset()
 
     def reset(self) -> None:
@@ -65,7 +65,7 @@ class SessionCache(EncoderDecoderCache):  # type: ignore[misc]
 
 
 class _Fixed(DynamicCache):  # type: ignore[misc]
-    """A DynamicCache of layers that are given."""
+    """A DynamicCache with a fixed list of layers."""
 
     def __init__(self, layers: List[Any]) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _SelfCache(_Fixed):
             self._store.note_moved()
 
     def crop(self, tokens: int) -> None:
-        """Keeps the first `tokens`; if negative, removes as many from the end. Newer versions only ask for that."""
+        """Keeps the first `tokens`; if negative, removes that many from the end. Newer versions pass only negatives."""
         if self._store.remote:
             count = int(tokens)  # a tensor in some versions
             self._store.cut(count if count > 0 else self._store.length + count)
@@ -101,7 +101,7 @@ class _SelfCache(_Fixed):
 
 
 class _CrossLayer(DynamicLayer):  # type: ignore[misc]
-    """Has no tensors."""
+    """A layer without tensors: its keys and values are in the session."""
 
     def __init__(self, store: CrossStore, index: int) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""What an attached decoder's attention layers do instead of their forward, where they get a cache of attnd's."""
+"""Replaces the forward of an attached decoder's attention layers, for calls with a SessionCache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Forward(Method):
-    """`forward` of one attention layer. Without a cache of attnd's it is the layer's own."""
+    """Replaces `forward` of one attention layer. Without a SessionCache it calls the layer's own."""
 
     def __init__(self, layer: AttentionLayer, decoder: Decoder, handle: Handle) -> None:
         super().__init__(layer.module, "forward")
@@ -50,18 +50,18 @@ class _Forward(Method):
         if hidden_states.requires_grad and torch.is_grad_enabled():
             expected = "no gradients: run the model in torch.inference_mode() or torch.no_grad()"
             raise Refused.of("model", expected, "a forward pass that records gradients")
-        # The config is asked once for each pass, since that takes as long as everything else here.
+        # The config is read only once per pass, because that takes as long as everything else here.
         if others.get("output_attentions") or (self._layer.index == 0 and module.config.output_attentions):
             expected = "False, since the weights of the attention are never made"
             raise Refused.of("output_attentions", expected, "True")
 
 
 class SelfForward(_Forward):
-    """Of a self layer. The pass begins with the first one's."""
+    """The forward of a self-attention layer. The first layer's call begins the pass."""
 
     def __init__(self, layer: AttentionLayer, decoder: Decoder, handle: Handle) -> None:
         super().__init__(layer, decoder, handle)
-        # That of umT5 makes its own in any case.
+        # umT5's layers always compute their own bias.
         has_row = layer.gives_bias and layer.module.has_relative_attention_bias
         self._bias_row = BiasRow(layer.module) if has_row else None
 
@@ -79,7 +79,7 @@ class SelfForward(_Forward):
 
 
 class CrossForward(_Forward):
-    """Of a cross layer."""
+    """The forward of a cross-attention layer."""
 
     def _attend(self, cache: SessionCache, hidden_states: Any, others: Dict[str, Any]) -> Any:
         layer = self._layer
@@ -90,7 +90,7 @@ class CrossForward(_Forward):
 
 
 def forwards(decoder: Decoder, handle: Handle) -> List[Method]:
-    """Of all layers of a decoder."""
+    """The replaced forwards of all layers of a decoder."""
     made: List[Method] = [SelfForward(layer, decoder, handle) for layer in decoder.self_layers]
     made += [CrossForward(layer, decoder, handle) for layer in decoder.cross_layers]
     return made

@@ -1,4 +1,4 @@
-"""The 4-D masks that transformers gives a decoder's layers, as what sessions keep: which keys are visible at all."""
+"""Converts the 4-D masks of a decoder's layers to what sessions support: the visible keys of each row."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from attnd.transformers._refused import Refused
 
 Visible = np.ndarray[Any, Any]
-# Stands for the last mask that was looked at, before any was: all layers of a forward pass get the same tensor.
+# Initial value of "the mask checked last". All layers of a forward pass get the same tensor, which is checked once.
 UNSEEN: Any = object()
 
 
 def visible_to_all(mask: Any, rows: int, keys: int) -> Optional[Visible]:
-    """Of a cross layer: bool [rows, keys]; None if all are visible.
+    """The visible keys of a cross layer: bool [rows, keys]; None if all are visible.
 
     Args:
         mask: None, or [rows or 1, 1, queries, keys or more], of bool or of floats to add.
 
     Raises:
-        Refused: queries of a row see different keys, or there are other values than zero and the smallest.
+        Refused: queries of a row see different keys, or a float mask has values other than 0 and the dtype's minimum.
     """
     if mask is None:
         return None
@@ -33,10 +33,10 @@ def visible_to_all(mask: Any, rows: int, keys: int) -> Optional[Visible]:
 
 
 def visible_and_causal(mask: Any, rows: int, keys: int) -> Optional[Visible]:
-    """Of a self layer whose queries are its last tokens, as `visible_to_all`. A key after a query is never visible.
+    """As `visible_to_all`, for a self layer whose queries are its last tokens. Keys after a query must be hidden.
 
     Raises:
-        Refused: the mask shows or hides other keys than causality and [rows, keys] say.
+        Refused: the mask is not the combination of a causal mask and a mask [rows, keys].
     """
     if mask is None:
         return None
@@ -44,7 +44,7 @@ def visible_and_causal(mask: Any, rows: int, keys: int) -> Optional[Visible]:
     last, queries = seen[:, -1], seen.shape[1]
     if queries > 1:
         causal = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-        # Padding that sees nothing is given any key by some versions; what it gets is read by nobody.
+        # Some versions let padding queries, which see nothing, see arbitrary keys; their output is never read.
         right = (seen == (last[:, None] & causal)).all(-1) | ~last[:, -queries:]
         if not bool(right.all()):
             raise _refused(mask, "decoder_attention_mask")
@@ -52,7 +52,8 @@ def visible_and_causal(mask: Any, rows: int, keys: int) -> Optional[Visible]:
 
 
 def left_padding(visible: Optional[Visible]) -> Optional[Tuple[int, ...]]:
-    """The first visible key of each row; empty if all are visible; None if keys behind the first one are hidden."""
+    """The first visible key of each row; empty if all are visible; None if keys after the first visible one are
+    hidden."""
     if visible is None:
         return ()
     first = visible.argmax(axis=1)
@@ -62,7 +63,7 @@ def left_padding(visible: Optional[Visible]) -> Optional[Tuple[int, ...]]:
 
 
 def _seen(mask: Any, keys: int) -> Any:
-    """bool [rows or 1, queries, keys]."""
+    """The mask as bool [rows or 1, queries, keys]."""
     if mask.dim() != 4 or mask.shape[1] != 1 or mask.shape[3] < keys:
         raise _refused(mask, "attention_mask")
     mask = mask[:, 0, :, :keys]

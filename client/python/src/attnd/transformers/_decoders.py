@@ -1,4 +1,4 @@
-"""Which parts of a model are decoders that can be attached."""
+"""Finds the decoders of a model that can be attached."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class _Shape(NamedTuple):
     Attributes:
         attention: class of its attention layers.
         blocks: attribute of the stack with its blocks.
-        self_path, cross_path: of the attention layers within a block.
-        projections: attributes of an attention layer: q, k, v and the output's.
-        mask, source: arguments of an attention layer's forward: the mask, and the encoder's output.
+        self_path, cross_path: paths of the attention layers within a block.
+        projections: attributes of an attention layer: the projections to q, k, v and the output.
+        mask, source: names of the forward's arguments for the mask and the encoder's output.
         gives_bias: whether an attention layer's forward returns its bias between output and weights.
     """
 
@@ -53,11 +53,10 @@ class AttentionLayer:
     """One attention layer of a decoder.
 
     Attributes:
-        module: transformers' own.
+        module: transformers' layer.
         index: of its block.
         heads, head_dim: sizes.
-        mask, source: arguments of its forward, as `_Shape` has them.
-        gives_bias: as `_Shape` has it.
+        mask, source, gives_bias: as in `_Shape`.
     """
 
     def __init__(self, module: Any, index: int, shape: _Shape) -> None:
@@ -71,23 +70,23 @@ class AttentionLayer:
         self._names = shape.projections
 
     def query(self, states: Any) -> Any:
-        """[rows, tokens, heads, head_dim] of hidden states."""
+        """Projects hidden states to queries, [rows, tokens, heads, head_dim]."""
         return self._split(getattr(self.module, self._names[0])(states))
 
     def key(self, states: Any) -> Any:
-        """As query."""
+        """As query, for keys."""
         return self._split(getattr(self.module, self._names[1])(states))
 
     def value(self, states: Any) -> Any:
-        """As query."""
+        """As query, for values."""
         return self._split(getattr(self.module, self._names[2])(states))
 
     def output(self, attended: Any) -> Any:
-        """Hidden states of [rows, tokens, heads, head_dim]."""
+        """Projects the attention's output [rows, tokens, heads, head_dim] to hidden states."""
         return getattr(self.module, self._names[3])(attended.reshape(*attended.shape[:2], -1))
 
     def result(self, output: Any) -> Any:
-        """What the layer's forward returns for its output: no bias and no weights."""
+        """The return value of the layer's forward: the output, without bias and weights."""
         return (output, None, None) if self.gives_bias else (output, None)
 
     def _split(self, states: Any) -> Any:
@@ -102,7 +101,7 @@ class Decoder:
         name: path within the model; "" if it is the model itself.
         stack: the stack of layers, a PreTrainedModel.
         self_layers, cross_layers: the attention layers of each block, in order.
-        biased: of the self layers, those that have a bias table: the first, or all.
+        biased: the self layers that have a bias table: the first, or all.
     """
 
     name: str
@@ -115,7 +114,7 @@ class Decoder:
         return [layer for layer in self.self_layers if layer.module.has_relative_attention_bias]
 
     def path(self, index: int) -> str:
-        """Of a block, for messages."""
+        """The path of a block within the model."""
         return block_path(self.name, index)
 
 
@@ -140,7 +139,7 @@ def find_decoders(model: Any) -> List[Decoder]:
         )
         for layer in decoder.self_layers + decoder.cross_layers:
             check_layer(layer.module, shape.attention)
-        # A bias table in the first layer alone is shared by all; without one there is nothing to compute by.
+        # A table in the first layer only is shared by all layers. A decoder without a table cannot be attached.
         if decoder.self_layers and decoder.self_layers[0].module.has_relative_attention_bias:
             found.append(decoder)
     return found

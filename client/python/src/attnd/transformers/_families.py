@@ -1,4 +1,4 @@
-"""Which parts of a model are encoders that can be attached, and why others cannot."""
+"""Finds the encoders of a model that can be attached, and explains why others cannot."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Mapping
 
 from attnd.transformers._refused import Refused
 
-# Class of a stack of layers: class of its attention. Their encoders ask the attention interface, with a bias that is a
-# function of the offset alone.
+# Class of a stack of layers: class of its attention. The encoders of these families use the attention interface, with a
+# bias that depends only on the offset.
 _STACKS: Dict[str, str] = {
     "T5Stack": "T5Attention",
     "MT5Stack": "MT5Attention",
@@ -18,7 +18,7 @@ _STACKS: Dict[str, str] = {
 }
 ACCEPTED = "an encoder or a decoder of the T5 family (T5, mT5, umT5, Switch, Pop2Piano)"
 
-# By the beginning of a class's name.
+# Why a family cannot be attached, by the beginning of a class's name.
 _REASONS: Dict[str, str] = {
     "LongT5": "its encoder attends within windows or to summaries, and asks no attention interface",
     "MPNet": "it computes its attention in its own class, and asks no attention interface",
@@ -47,12 +47,12 @@ class Encoder:
     before: Any = None
 
     def path(self, index: int) -> str:
-        """Of a layer, for messages."""
+        """The path of a layer's block within the model."""
         return block_path(self.name, index)
 
     @property
     def takes_float_mask(self) -> bool:
-        """Whether its layers get a [batch, 1, 1, keys] mask of floats that its stack makes of the 2-D one."""
+        """Whether its layers get a float mask [batch, 1, 1, keys] that the stack makes from the 2-D one."""
         return bool(known_class(self.stack, _STACKS) == "SwitchTransformersStack")
 
 
@@ -60,7 +60,7 @@ def find_encoders(model: Any) -> List[Encoder]:
     """All encoders of a model that can be attached.
 
     Raises:
-        Refused: it is no model, or a layer's forward is not transformers' own.
+        Refused: the argument is not a model, or a layer's forward is not transformers' own.
     """
     from torch import nn  # noqa: PLC0415
 
@@ -79,18 +79,18 @@ def find_encoders(model: Any) -> List[Encoder]:
 
 
 def local_parts(model: Any, attached: List[str]) -> List[str]:
-    """Paths of the stacks of the same family that stay local."""
+    """Paths of the known stacks that are not attached and stay local."""
     stacks = ((name, module) for name, module in model.named_modules() if known_class(module, _STACKS) is not None)
     return [name for name, module in stacks if name not in attached]
 
 
 def block_path(stack: str, index: int) -> str:
-    """Of a block of the stack that has this path."""
+    """The path of a block, in the stack with path `stack`."""
     return f"{stack}.block.{index}".lstrip(".")
 
 
 def known_class(module: Any, known: Mapping[str, Any]) -> Any:
-    """The name of the first of a module's classes that is transformers' own and in `known`; None if there is none."""
+    """The name of the first class in a module's MRO that is in `known` and from transformers; None if there is none."""
     for base in type(module).__mro__:
         if base.__name__ in known and base.__module__.startswith("transformers.models."):
             return base.__name__
@@ -99,14 +99,14 @@ def known_class(module: Any, known: Mapping[str, Any]) -> Any:
 
 def check_layer(layer: Any, expected: str) -> None:
     forwards = [vars(base)["forward"] for base in type(layer).__mro__ if base.__name__ == expected]
-    own = vars(layer).get("forward", layer.forward)  # in a copy of an attached one the class's stands there
+    own = vars(layer).get("forward", layer.forward)  # a copy of an attached layer has the class's method here
     if not forwards or getattr(own, "__func__", None) is not forwards[0] or own.__self__ is not layer:
         got = f"a {type(layer).__qualname__} with a forward of its own"
         raise Refused.of("model", f"transformers' {expected} in every layer", got)
 
 
 def none_found(model: Any) -> Refused:
-    """The error of a model of which no part can be attached."""
+    """The error for a model without any part that can be attached."""
     for module in model.modules():
         for base in type(module).__mro__:
             for prefix, reason in _REASONS.items():

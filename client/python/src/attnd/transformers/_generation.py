@@ -1,4 +1,4 @@
-"""How `generate` comes to its cache."""
+"""Gives `generate` its cache."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger("attnd.transformers")
 
 _ACCEPTED = "none, or an EncoderDecoderCache of two DynamicCaches"
-# An assistant model's cache grows from call to call of generate(), each of which says only its own length.
+# The least room of an assistant model's cache, which grows with each call of generate(), whose length covers only that
+# call.
 _ASSISTANT_TOKENS = 1024
 
 
 class PrepareCache(Method):
-    """`_prepare_cache_for_generation` of a model with an attached decoder."""
+    """Replaces `_prepare_cache_for_generation` of a model with an attached decoder."""
 
     def __init__(self, model: Any, decoder: Decoder, handle: Handle) -> None:
         super().__init__(model, "_prepare_cache_for_generation")
@@ -41,9 +42,9 @@ class PrepareCache(Method):
     ) -> Any:
         name = _name(model_kwargs)
         given = model_kwargs.get(name)
-        # As cached tokens may be left out of what is given beside them, they come on top.
+        # The cached tokens of a given cache are added to this below: the length may not include them.
         room = int(max_cache_length) + 1
-        # Such caches are given to further calls.
+        # Such caches may be passed to further calls.
         is_assistant = bool(getattr(generation_config, "is_assistant", False))
         grows = is_assistant or bool(generation_config.return_dict_in_generate)
         implementation = generation_config.cache_implementation
@@ -55,7 +56,7 @@ class PrepareCache(Method):
         if given is None:
             name = _name(model_kwargs)
             made = model_kwargs.get(name)
-            if made is not None:  # otherwise without a cache: as before
+            if made is not None:  # None: generate without a cache, as without attnd
                 if not _is_plain(made):
                     raise Refused.of("cache_implementation", _ACCEPTED, _described(made))
                 if is_assistant:
@@ -78,7 +79,7 @@ class PrepareCache(Method):
 
 
 def prepared(model: Any, decoder: Decoder, handle: Handle) -> List[Method]:
-    """Of the parts of a model that generate with this decoder."""
+    """The replaced methods of all parts of a model that generate with this decoder."""
     return [
         PrepareCache(part, decoder, handle)
         for part in model.modules()
@@ -90,7 +91,7 @@ def prepared(model: Any, decoder: Decoder, handle: Handle) -> List[Method]:
 
 
 def converted(given: Any, handle: Handle, decoder: Decoder, max_tokens: int, grows: bool) -> SessionCache:
-    """A cache of attnd's with the keys and values of one of transformers' own, which stays as it is."""
+    """Makes a SessionCache with the keys and values of one of transformers' caches, which is not changed."""
     cache = SessionCache(handle, decoder, max_tokens, grows)
     for ours, theirs in zip(cache.self_store.layers, given.self_attention_cache.layers):
         if theirs.get_seq_length() > 0:
@@ -103,7 +104,7 @@ def converted(given: Any, handle: Handle, decoder: Decoder, max_tokens: int, gro
 
 
 def _name(model_kwargs: Dict[str, Any]) -> str:
-    """Under which the cache goes: until transformers 5.23 the second."""
+    """The name of the cache's argument: until transformers 5.23 it is "past_key_values"."""
     return "cache" if model_kwargs.get("cache") is not None else "past_key_values"
 
 

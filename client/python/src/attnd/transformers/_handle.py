@@ -1,4 +1,4 @@
-"""What attach() gives: what was patched, and the way back."""
+"""The handle that attach() returns: records what was patched, and undoes it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from attnd.transformers._server import Connection
 from attnd.transformers._tables import Content, Contents, LayerTable, Place, ServerTables
 from attnd.transformers._undo import NAME, Implementation, Mark, Method
 
-# How often a call looks for its table again: a server that restarts, or models that are replaced, in a row.
+# How often a call looks up its table again: the server may restart, or models may be replaced, several times in a row.
 _MAX_MOVES = 4
 _patching = threading.Lock()
 
 
 class Handle:
-    """A model whose attention is computed by a server. A context manager, which detaches.
+    """A model whose attention is computed by a server. A context manager that detaches at its end.
 
     Attributes:
-        min_length: an encoder's sequences of fewer tokens than this are computed locally. May be set.
-        min_cached_tokens: a decoder's self-attention is computed locally until its rows have so many tokens together.
+        min_length: an encoder's sequences with fewer tokens than this are computed locally. May be set.
+        min_cached_tokens: a decoder's self-attention is computed locally until its rows together have this many tokens.
             May be set.
-        replay_bytes: as :func:`attnd.transformers.attach` was given it.
+        replay_bytes: the argument of :func:`attnd.transformers.attach`.
 
     Example:
         >>> handle = attnd.transformers.attach(model, min_length=0, min_cached_tokens=0)
@@ -70,7 +70,7 @@ class Handle:
         self._local_parts = local_parts(model, attached)
         self._connection = connection
         self._tables = ServerTables(connection.client, _described(model))
-        self._layer_tables: Dict[str, List[LayerTable]] = {}  # by the path of what may share a session or a call
+        self._layer_tables: Dict[str, List[LayerTable]] = {}  # by the path of the first layer that uses them
         self._methods: List[Method] = []
         self._caches: weakref.WeakSet[SessionCache] = weakref.WeakSet()
         for encoder in encoders:
@@ -79,7 +79,7 @@ class Handle:
             self._add_decoder(model, decoder)
         self._attached = False
 
-    # What the user sees.
+    # The public interface.
 
     @property
     def attached(self) -> bool:
@@ -88,44 +88,44 @@ class Handle:
 
     @property
     def target(self) -> str:
-        """The server."""
+        """The server's gRPC name."""
         return self._connection.target
 
     @property
     def transport(self) -> str:
-        """The way that calls go now: "local", "shared_memory" or "grpc", as :attr:`attnd.Client.transport`."""
+        """The transport that calls use now: "local", "shared_memory" or "grpc", as :attr:`attnd.Client.transport`."""
         transport: str = self._connection.client.transport
         return transport
 
     @property
     def layers(self) -> int:
-        """Layers of encoders whose self-attention the server computes."""
+        """Number of encoder layers whose self-attention the server computes."""
         return sum(len(encoder.layers) for encoder in self._encoders)
 
     @property
     def decoder_layers(self) -> int:
-        """Layers of decoders, each with self and cross attention, that the server computes while they generate."""
+        """Number of decoder layers whose self and cross attention the server computes during generation."""
         return sum(len(decoder.self_layers) for decoder in self._decoders)
 
     @property
     def recovers(self) -> bool:
-        """Whether a generation goes on after its sessions were lost."""
+        """Whether a generation continues after its sessions were lost."""
         return self.replay_bytes > 0
 
     def tables(self) -> Dict[str, Place]:
-        """Where the server has the bias tables, by the path of the layer, or of the first of the layers, that they
-        belong to; uploads what is not there."""
+        """Where the server has the bias tables, by the path of the first layer that uses them. Uploads tables that the
+        server does not have."""
         return {name: self.place(_contents(tables)) for name, tables in self._layer_tables.items()}
 
     def cache(self, max_tokens: int) -> SessionCache:
-        """A cache for forward passes of one's own, as ``generate`` makes one for each call.
+        """Creates a cache for your own forward passes, as ``generate`` does for each of its calls.
 
         Args:
-            max_tokens: the most tokens that a row may get.
+            max_tokens: the most tokens that a row may have.
 
         Returns:
-            What the model's forward takes as ``past_key_values`` (since transformers 5.24: ``cache``), for one batch.
-            Close it, or drop it.
+            The argument ``past_key_values`` (since transformers 5.24: ``cache``) of the model's forward, for one batch.
+            Close it or drop the last reference to it.
 
         Raises:
             Refused: the model has no attached decoder, or several.
@@ -136,8 +136,8 @@ class Handle:
         return SessionCache(self, self._decoders[0], max_tokens)
 
     def detach(self) -> None:
-        """Makes the model compute its attention by itself again, and ends the connection, and the server if it is the
-        handle's own. A second time does nothing."""
+        """Makes the model compute its own attention again, closes the connection, and stops the server if the handle
+        started it. A second call does nothing."""
         if self._attached:
             self.remove()
             self._attached = False
@@ -160,7 +160,7 @@ class Handle:
         return f"<attnd.transformers.Handle {self._model_name}: {layers} {state} {self.target!r}>"
 
     def __str__(self) -> str:
-        """What was patched, in lines."""
+        """What was patched, as lines of text."""
         if not self._attached:
             return f"detached from {self.target}"
         lines = [f"{self._model_name}: attention computed by attnd"]
@@ -189,11 +189,11 @@ class Handle:
             lines.append(f"  {name}: stays local, as it was")
         return "\n".join(lines)
 
-    # What the patches use.
+    # Used by the patches.
 
     def compute(self, content: Content, query: Any, key: Any, value: Any, keys: Dict[str, Any], scale: float) -> Any:
-        """One layer's attention. query, key, value: [batch, heads, tokens, head_dim]; gives [batch, tokens, heads,
-        head_dim]."""
+        """Computes one layer's attention. query, key, value: [batch, heads, tokens, head_dim]; returns [batch, tokens,
+        heads, head_dim]."""
         q, k, v = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         out = self.memory.make((*q.shape[:3], v.shape[3]), q.dtype)
         contents = (content,)
@@ -216,23 +216,23 @@ class Handle:
         raise self.replaced_too_often(place)
 
     def contents_of(self, name: str) -> Contents:
-        """The bias tables as the weights are now, by the path that :meth:`tables` has."""
+        """The bias tables with the current weights, by their path in :meth:`tables`."""
         return _contents(self._layer_tables[name])
 
     def place(self, contents: Contents) -> Place:
-        """Where the server has tables."""
+        """Where the server has the tables; uploads them if it does not have them."""
         return self._tables.place(contents)
 
     def forget(self, contents: Contents, place: Place) -> None:
-        """The server no longer has them there."""
+        """Records that the server no longer has the tables at `place`."""
         self._tables.forget(contents, place)
 
     def replaced_too_often(self, place: Place) -> Error:
-        """The error of a table that is never there when it is asked for."""
+        """The error if a table was gone or replaced at every attempt."""
         return Aborted(f"model {place.model!r} of {self.target} was replaced {_MAX_MOVES} times in a row")
 
     def note_cache(self, cache: SessionCache) -> None:
-        """Its sessions end when the model is detached."""
+        """Registers a cache, whose sessions end when the model is detached."""
         self._caches.add(cache)
 
     # Patching.
@@ -284,7 +284,7 @@ class Handle:
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """Within this the model is as it was before."""
+        """A context in which the model is not patched."""
         self.remove()
         try:
             yield
@@ -293,7 +293,7 @@ class Handle:
 
 
 def _switch(config: Any) -> None:
-    """The implementation of a config, which several encoders may share."""
+    """Sets the attention implementation of a config; counts users, because several encoders may share a config."""
     now = config._attn_implementation_internal
     if not isinstance(now, Implementation):
         now = Implementation(now)
@@ -308,7 +308,7 @@ def _switch_back(encoder: Encoder) -> None:
         now.users -= 1
         if now.users == 0:
             config._attn_implementation_internal = now.before
-    elif now == NAME:  # set by its name since; another one that was set stays
+    elif now == NAME:  # set by name since then; any other that was set since stays
         config._attn_implementation_internal = encoder.before
 
 

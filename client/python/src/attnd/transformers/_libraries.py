@@ -1,4 +1,4 @@
-"""Whether torch and transformers are there, and new enough."""
+"""Checks that torch and transformers are installed and new enough."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import importlib
 import re
 from typing import Any, Tuple
 
-# The first that asks attention functions for T5's family, and its masks with them.
+# The first version in which the T5 family uses registered attention and mask functions.
 OLDEST_TRANSFORMERS = (5, 15)
 _HINT = 'pip install "attnd[transformers]"'
 
 
 def check() -> None:
-    """Raises ImportError with what is missing."""
+    """Raises ImportError that says what is missing."""
     _import("torch")
     version = str(_import("transformers").__version__)
     if _numbers(version) < OLDEST_TRANSFORMERS:

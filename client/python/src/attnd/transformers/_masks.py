@@ -1,4 +1,4 @@
-"""Hugging Face's 2-D masks as attnd's arguments, without a tensor of [queries, keys]."""
+"""Converts Hugging Face's 2-D masks to attnd's arguments, without a tensor of [queries, keys]."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from transformers import masking_utils
 
 from attnd.transformers._refused import Refused
 
-# Attribute of a mask tensor: its Keys, found once for a forward pass. The tensor itself is [batch, 1, 1, keys], a view
-# of the 2-D mask, and goes through all layers as it is.
+# Attribute of a mask tensor: its Keys, computed once per forward pass. The tensor itself is [batch, 1, 1, keys], a view
+# of the 2-D mask, and passes unchanged through all layers.
 _TAG = "_attnd_keys"
 _ACCEPTED = "None, or a mask of [batch, keys]"
 
@@ -19,7 +19,7 @@ Keys = Dict[str, Any]
 
 
 def keys_of(visible: np.ndarray[Any, Any]) -> Optional[Keys]:
-    """The arguments of a call that say which keys are visible; None if all are.
+    """The arguments of a call that select the visible keys; None if all are visible.
 
     Args:
         visible: bool [batch, keys].
@@ -28,7 +28,7 @@ def keys_of(visible: np.ndarray[Any, Any]) -> Optional[Keys]:
     length = visible.shape[1]
     if (count == length).all():
         return None
-    # A row without any key has its first and its last at 0 and none between.
+    # A row without a visible key has first = end = 0.
     first = np.where(count > 0, visible.argmax(axis=1), 0)
     end = np.where(count > 0, length - visible[:, ::-1].argmax(axis=1), 0)
     if (end - first != count).any():
@@ -51,10 +51,10 @@ def mask_function(
     use_vmap: bool = False,
     **others: Any,
 ) -> Any:
-    """What transformers asks for the mask of a forward pass of a model whose attention is attnd's.
+    """Makes the mask of a forward pass, for a model with attnd's attention implementation; called by transformers.
 
-    An encoder's: None, or bool [batch, 1, 1, keys] with its Keys. Any other, as of a decoder that was switched to this
-    implementation by name: sdpa's.
+    For an encoder: None, or bool [batch, 1, 1, keys] with its Keys. Otherwise, for example for a decoder that was
+    switched to this implementation by name: sdpa's mask.
     """
     of_encoder = (
         mask_function is masking_utils.bidirectional_mask_function
@@ -86,14 +86,14 @@ def mask_function(
 
 
 def keys_in(mask: Any, takes_float_mask: bool) -> Optional[Keys]:
-    """The Keys of the mask that an attention function was given.
+    """The Keys of an attention function's mask.
 
     Args:
-        mask: as the layer was given it.
-        takes_float_mask: whether the layer's stack makes a [batch, 1, 1, keys] mask of floats of the 2-D one.
+        mask: the function's argument.
+        takes_float_mask: whether the layer's stack makes a float mask [batch, 1, 1, keys] from the 2-D one.
 
     Raises:
-        Refused: it is no 2-D mask, but one of the caller's for each query.
+        Refused: the mask does not come from a 2-D mask, but differs by query.
     """
     if mask is None:
         return None

@@ -1,4 +1,4 @@
-"""Tensors in memory that the server shares, used again when nobody refers to them any more."""
+"""Tensors in memory shared with the server, which is reused once no tensor refers to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from attnd.errors import FailedPrecondition, ResourceExhausted
 
 STORAGE = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16: np.int16}
-# What is kept for the next layers, at least: five blocks serve a thread.
+# The most idle blocks and bytes that are kept for the next layers. Of large blocks, _KEPT_OF_LARGE are kept even if
+# they have more bytes: one thread needs five.
 _MAX_IDLE = 32
 _MAX_IDLE_BYTES = 256 << 20
 _KEPT_OF_LARGE = 6
@@ -23,20 +24,20 @@ _KEPT_OF_LARGE = 6
 class SharedTensors:
     """Makes uninitialised tensors that travel to the server and back without a copy. Thread-safe.
 
-    The memory of a tensor goes back to this object with the last tensor, view or array that refers to it, and so is not
-    written to while somebody, such as a hook that keeps a layer's output, still holds one.
+    A tensor's memory is reused only after the last tensor, view or array that refers to it is gone. So a layer's output
+    that a hook keeps, for example, is not overwritten.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._idle: List[np.ndarray[Any, Any]] = []  # the one used last is the last
-        # Filled by finalizers, which may run on any thread within any call, and take no lock.
+        self._idle: List[np.ndarray[Any, Any]] = []  # the most recently used is last
+        # Filled by finalizers, which may run on any thread within any call, and so must not take a lock.
         self._returned: Deque[np.ndarray[Any, Any]] = deque()
         self._closed = False
 
     def make(self, shape: Sequence[int], dtype: Any) -> Optional[Any]:
-        """A contiguous torch tensor; None if there is no memory, or no dtype of attnd's."""
+        """Makes a contiguous torch tensor; None if it is empty, its dtype is not supported, or there is no memory."""
         storage = STORAGE.get(dtype)
         count = math.prod(shape)
         if storage is None or count == 0:
@@ -46,13 +47,13 @@ class SharedTensors:
         if block is None:
             return None
         array = block[:size].view(storage).reshape(shape)
-        # torch keeps this very array for as long as a tensor refers to the memory.
+        # torch keeps a reference to this array as long as a tensor refers to the memory.
         weakref.finalize(array, self._returned.append, block).atexit = False
         tensor = torch.from_numpy(array)
         return tensor.view(torch.bfloat16) if dtype is torch.bfloat16 else tensor
 
     def close(self) -> None:
-        """Frees what is idle. Tensors stay."""
+        """Frees the idle blocks. Tensors stay valid."""
         with self._lock:
             self._closed = True
             self._idle.clear()
@@ -60,7 +61,7 @@ class SharedTensors:
 
     @property
     def idle(self) -> int:
-        """Blocks that wait to be used again."""
+        """Number of blocks that wait to be reused."""
         with self._lock:
             self._collect()
             return len(self._idle)
@@ -72,7 +73,7 @@ class SharedTensors:
             self._collect()
             best = -1
             for at in range(len(self._idle) - 1, -1, -1):
-                # The smallest that fits and is not twice too large; of equals the one used last.
+                # The smallest that fits and is at most twice the size; among equals the most recently used.
                 offered = self._idle[at].nbytes
                 if size <= offered <= 2 * size and (best < 0 or offered < self._idle[best].nbytes):
                     best = at

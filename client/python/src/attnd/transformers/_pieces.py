@@ -1,4 +1,4 @@
-"""How a decoder's layers are told to a session."""
+"""Converts a decoder layer's tensors and scale for a session."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Iterator, Optional, Tuple
 if TYPE_CHECKING:
     from attnd.transformers._decoders import AttentionLayer
 
-# Of keys and values that are appended at once: a session's memory for messages grows to the largest one.
+# The most bytes of keys and values that are appended at once: a session's memory for messages grows to its largest.
 _PIECE_BYTES = 4 << 20
 
 
 def pieces(key: Any, value: Any) -> Iterator[Tuple[Any, Any]]:
-    """Keys and values [rows, tokens, heads, head_dim] in parts of a few tokens."""
+    """Splits keys and values [rows, tokens, heads, head_dim] into pieces of at most _PIECE_BYTES, or of one token."""
     tokens = key.shape[1]
     if tokens == 0:
         return
@@ -23,6 +23,6 @@ def pieces(key: Any, value: Any) -> Iterator[Tuple[Any, Any]]:
 
 
 def scale_of(layer: AttentionLayer) -> Optional[float]:
-    """A session's factor of query.key, None for 1."""
+    """The layer's scale as a session layer's argument: None for 1."""
     scaling = float(layer.module.scaling)
     return None if scaling == 1.0 else scaling

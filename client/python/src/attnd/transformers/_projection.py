@@ -1,4 +1,4 @@
-"""Projections that write q, k and v where the server reads them."""
+"""Projections that write q, k and v to memory shared with the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Projection(Method):
-    """`forward` of one q, k or v. What it gives is what the Linear gives, in memory that the server shares."""
+    """Replaces `forward` of one q, k or v projection: gives the Linear's result, in memory shared with the server."""
 
     def __init__(self, module: Any, handle: Handle, attention: Any) -> None:
         super().__init__(module, "forward")
@@ -44,7 +44,8 @@ class Projection(Method):
 
 
 def projections(layer: Any, handle: Handle) -> List[Projection]:
-    """Of a layer's q, k and v, as far as they are plain ones: adapters and quantized ones stay as they are."""
+    """The replaced projections of a layer's q, k and v. Only plain Linear modules without bias are replaced, not
+    adapters or quantized ones."""
     return [
         Projection(linear, handle, layer)
         for linear in (layer.q, layer.k, layer.v)

@@ -1,7 +1,7 @@
-"""Steps of a session over the local socket that were made before with tensors of the same shapes.
+"""A short path for steps of a session over the local socket whose shapes occurred before.
 
-A decoder makes two steps for each layer and token, between matrix products that leave no code and no data in the CPU's
-caches: what counts is how much Python lies between the layer and the socket. What is unusual takes the long way.
+A decoder makes two steps for each layer and token, between matrix products that evict code and data from the CPU's
+caches, so the amount of Python code between the layer and the socket matters. Unusual steps use the session's methods.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NUMBERS = (_wire.Q, _wire.K, _wire.V)
 
 class _Form(NamedTuple):
     """Attributes:
-    body: of the message, without its number.
-    places: of tensors in shared memory; None if they travel in the datagram.
-    inputs: these as tensors.
-    output: where the server writes, as a tensor of the output's shape.
-    shape: of the output.
-    output_bytes: of the output.
+    body: the serialised step without its number.
+    places: the tensors' places in shared memory; None if they travel in the datagram.
+    inputs: the inputs' places as tensors.
+    output: the place that the server writes to, as a tensor of the output's shape.
+    shape: the output's.
+    output_bytes: the output's size.
     """
 
     body: bytes
@@ -46,10 +46,10 @@ class _Form(NamedTuple):
 
 
 class QuickSteps:
-    """Of one session. Its steps take turns with those that are made by the session's own methods.
+    """The quick steps of one session. They take turns with the steps of the session's own methods.
 
     Args:
-        session: that was opened.
+        session: an open session.
         timeout: of each step, in seconds.
     """
 
@@ -64,11 +64,11 @@ class QuickSteps:
 
         Args:
             layer: of the session.
-            tensors: of torch: the query, or query, key and value: [rows, tokens, heads, head_dim].
-            more: serialised fields of the step.
+            tensors: torch tensors: the query, or query, key and value: [rows, tokens, heads, head_dim].
+            more: further serialised fields of the step.
 
         Returns:
-            The output; None if nothing was done, and the session's own method is to be asked.
+            The output; None if nothing was done, and the session's own method must be used.
         """
         state = self._state
         stream = state.stream
@@ -146,12 +146,12 @@ class QuickSteps:
 
 
 def _array(tensor: Any) -> Any:
-    """The bytes of a tensor, contiguous, as numpy has them."""
+    """A tensor as a numpy array over the same memory; bfloat16 as int16."""
     if tensor.dtype is torch.bfloat16:
         tensor = tensor.view(torch.int16)
     return tensor.numpy()
 
 
 def _tensor(array: Any, dtype: Any, shape: Any) -> Any:
-    """A tensor in the memory of an array."""
+    """A tensor over the memory of an array."""
     return torch.from_numpy(array.reshape(-1).view("u1")).view(dtype).view(shape)

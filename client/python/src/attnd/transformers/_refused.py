@@ -1,4 +1,4 @@
-"""The error of what cannot be computed exactly."""
+"""The error for what cannot be computed exactly."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from attnd.errors import FailedPrecondition
 
 
 class Refused(FailedPrecondition):
-    """What attnd cannot compute for a model as transformers would, and refuses to compute otherwise.
+    """attnd cannot compute exactly what transformers would, and refuses to compute something else.
 
-    ``field`` names the model, the argument or the setting, ``expected`` what would do.
+    ``field`` names the model, the argument or the setting; ``expected`` says what would be accepted.
 
     Example:
         >>> try:

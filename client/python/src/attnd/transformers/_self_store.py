@@ -1,4 +1,4 @@
-"""Keys and values of a decoder's self attention: here, as transformers keeps them, later in a session."""
+"""Keeps the keys and values of a decoder's self-attention: first locally, as transformers does, later in a session."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from attnd.transformers._handle import Handle
     from attnd.transformers._tables import Contents, Place
 
-# How often a session looks for its tables: a server that restarts, or models that are replaced, in a row.
+# How often an opening looks up its tables again: the server may restart, or models may be replaced, several times in a
+# row.
 _MAX_MOVES = 4
-# A step that changes rows and appends more tokens than this, or in several parts, is made in two.
+# If more tokens than this, or several pieces, are to be appended, pending changes of rows are made in a separate step.
 _MOST_APPENDED = 32
-# The most that is kept of a cache that may grow, where losses are errors.
+# The limit of the copy of a cache that may grow, if the handle has no replay_bytes.
 _GROWING_BYTES = 1 << 30
 
 
 class KeptLayer(DynamicLayer):  # type: ignore[misc]
-    """transformers' own layer of a cache, as long as the store is local."""
+    """A cache layer of transformers, used while the store is local."""
 
     def __init__(self, store: SelfStore, index: int) -> None:
         super().__init__()
@@ -47,18 +48,19 @@ class KeptLayer(DynamicLayer):  # type: ignore[misc]
 
 
 class SelfStore:
-    """Of one cache, used by one thread at a time.
+    """The self-attention of one cache, used by one thread at a time.
 
-    It begins locally: the layers are transformers' own, and compute as before. At the beginning of a forward pass in
-    which rows come to have `handle.min_cached_tokens` together, everything goes to a session, and stays there. Rows
-    with masked tokens behind visible ones stay local, since a session masks on the left alone.
+    The store begins locally, with transformers' own cache layers. At the beginning of the forward pass in which all
+    rows together reach `handle.min_cached_tokens` (half of that if rows have changed places), everything moves to a
+    session, and stays there. Rows with masked tokens after visible ones stay local, because a session can only mask
+    tokens on the left.
 
     Args:
-        handle: of the model.
-        decoder: of it.
-        sessions: where open sessions are noted, to be closed with the cache.
-        max_tokens: the most tokens that a row may get in a session.
-        grows: whether :meth:`grow` is to work once it is remote.
+        handle: the model's.
+        decoder: the model's.
+        sessions: the list of open sessions, which are closed with the cache.
+        max_tokens: the most tokens that a row may have in a session.
+        grows: whether :meth:`grow` must work once the store is remote.
     """
 
     def __init__(self, handle: Handle, decoder: Decoder, sessions: List[Session], max_tokens: int, grows: bool) -> None:
@@ -76,16 +78,16 @@ class SelfStore:
         self._place: Optional[Place] = None
         self._order: Optional[List[int]] = None
         self._cut: Optional[int] = None
-        self._key_starts: Tuple[int, ...] = ()  # as the session has them
+        self._key_starts: Tuple[int, ...] = ()  # the session's
         self._said_starts: Optional[Tuple[int, ...]] = None
         self._seen = UNSEEN
         self._moved = False  # whether rows have changed places
 
     def begin(self, rows: int, tokens: int, mask: Any) -> None:
-        """A forward pass of [rows, tokens] begins.
+        """Begins a forward pass of [rows, tokens].
 
         Raises:
-            Refused: the mask says what a session cannot, and the store is remote.
+            Refused: the store is remote, and the session does not support the mask, or the bias table was changed.
             OutOfRange: rows would have more tokens than the session has room for.
         """
         length = self.length + tokens
@@ -93,7 +95,7 @@ class SelfStore:
             self._check_room(length)
             self._look(mask, rows, length)
             return
-        # Beams that change places cost as much again locally.
+        # Reordering beams doubles the local cost.
         least = self._handle.min_cached_tokens / (2 if self._moved else 1)
         if length > self.max_tokens or rows * length < least:
             return
@@ -106,7 +108,7 @@ class SelfStore:
             self._look(mask, rows, length)
 
     def attend(self, layer: AttentionLayer, query: Any, key: Any, value: Any) -> Any:
-        """Appends to a layer of a remote store, and attends. All are [rows, tokens, heads, head_dim]."""
+        """Appends to a layer of a remote store, and attends. All tensors are [rows, tokens, heads, head_dim]."""
         session = self._session or self._open(query.shape[0], key.dtype)
         parts = list(pieces(key, value))
         if len(parts) > 1 or key.shape[1] > _MOST_APPENDED:
@@ -140,7 +142,7 @@ class SelfStore:
 
     @property
     def length(self) -> int:
-        """Tokens of a row in the first layer."""
+        """Number of tokens of a row in the first layer."""
         return self.layers[0].get_seq_length()
 
     def reorder(self, order: List[int]) -> None:
@@ -149,14 +151,14 @@ class SelfStore:
         self._order = order if self._order is None else [self._order[row] for row in order]
 
     def note_moved(self) -> None:
-        """Rows of a local store have changed places."""
+        """Records that rows of a local store have changed places."""
         self._moved = True
 
     def grow(self, max_tokens: int) -> None:
-        """Lets rows get up to `max_tokens`. What is in a session goes to a larger one.
+        """Makes room for `max_tokens` in each row. A session's contents move to a larger session.
 
         Raises:
-            OutOfRange: the session has less room, and there is no copy of what it has.
+            OutOfRange: the session has less room, and there is no copy of its contents.
         """
         if max_tokens <= self.max_tokens:
             return
@@ -174,7 +176,7 @@ class SelfStore:
             self._seen = UNSEEN
 
     def close(self) -> None:
-        """Frees everything; the store is local again, and empty."""
+        """Frees everything. The store is then local and empty."""
         session, self._session, self._quick = self._session, None, None
         close_one(self._sessions, session)
         self.remote = False
@@ -206,7 +208,7 @@ class SelfStore:
             self._said_starts = starts or (0,) * rows
 
     def _move(self, starts: Tuple[int, ...]) -> None:
-        """Takes what the local layers have to a session."""
+        """Moves the contents of the local layers to a session."""
         kept = [(layer.keys, layer.values) for layer in self.layers]
         lengths = [layer.get_seq_length() for layer in self.layers]
         self.remote = True
@@ -232,7 +234,7 @@ class SelfStore:
         self.lengths[index] += key.shape[1]
 
     def _pending(self, rows: int) -> Dict[str, Any]:
-        """The changes of rows that the next step makes before it appends."""
+        """The pending changes of rows, as arguments of the next step, which makes them before it appends."""
         return {
             "reorder": self._order,
             "truncate": None if self._cut is None else [self._cut] * rows,
@@ -240,7 +242,7 @@ class SelfStore:
         }
 
     def _rearrange(self, session: Session) -> None:
-        """Makes these changes in a step of its own."""
+        """Makes the pending changes in a separate step."""
         if self._order is None and self._cut is None and self._said_starts is None:
             return
         session.step(0, **self._pending(session.rows), timeout=self._handle.timeout)
@@ -279,7 +281,7 @@ class SelfStore:
         raise handle.replaced_too_often(place)
 
     def _restore_model(self, opening: Any) -> str:
-        """For a server that has been started anew since, and has lost what was uploaded."""
+        """Recovery.restore_model: uploads the tables again to a restarted server that has lost them."""
         handle, contents = self._handle, self._contents
         assert contents is not None
         assert self._place is not None
@@ -300,6 +302,6 @@ class SelfStore:
 
 
 def not_attached() -> Refused:
-    """The error of a cache that a layer uses by itself."""
+    """The error if a layer that is not attached uses a SessionCache."""
     expected = "one of transformers' own, or the model that it was made for, attached"
     return Refused.of("cache", expected, "attnd's cache, whose keys and values are in a session")

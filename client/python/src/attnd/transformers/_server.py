@@ -10,12 +10,12 @@ from attnd.errors import InvalidArgument
 
 
 class Connection:
-    """A client, and what has to end with it.
+    """A client, and the private server if one was started.
 
     Attributes:
         client: the client.
-        origin: whose server it is, in words.
-        target: the server's name.
+        origin: where the server comes from, in words.
+        target: the server's gRPC name.
     """
 
     def __init__(self, target: Any, timeout: float) -> None:
@@ -42,7 +42,7 @@ class Connection:
         self.target: str = self.client.target
 
     def close(self) -> None:
-        """Ends what is this object's own."""
+        """Closes the client and stops the server, if this object made them."""
         if self._owns_client:
             self.client.close()
         if self._server is not None:

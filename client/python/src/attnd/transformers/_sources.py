@@ -1,4 +1,4 @@
-"""Which rows of a batch have the same source: the beams of an input, for example."""
+"""Finds the rows of a batch that have the same source, for example the beams of an input."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 import torch
 
-# Rows whose samples differ are different; those of the same samples are compared.
+# Samples taken of each row. Rows whose samples differ are different; rows with equal samples are compared in full.
 _SAMPLES = 16
 
 
 class Sources(NamedTuple):
     """Attributes:
-    of_rows: the source of each row, numbered by their first rows.
+    of_rows: the source of each row; sources are numbered in the order of their first rows.
     firsts: the first row of each source.
     """
 
@@ -26,7 +26,7 @@ class Sources(NamedTuple):
 
 
 def find_sources(states: Any, visible: Optional[np.ndarray[Any, Any]]) -> Sources:
-    """Compares rows, and what is visible of them.
+    """Finds the sources: rows with equal states and equal visibility share one.
 
     Args:
         states: [rows, ...].
@@ -34,7 +34,7 @@ def find_sources(states: Any, visible: Optional[np.ndarray[Any, Any]]) -> Source
     """
     flat = states.detach().reshape(states.shape[0], -1)
     samples = flat[:, :: max(1, flat.shape[1] // _SAMPLES)].float().numpy()
-    alike: Dict[bytes, List[int]] = {}  # sources by what was sampled of them
+    alike: Dict[bytes, List[int]] = {}  # sources by their samples
     of_rows: List[int] = []
     firsts: List[int] = []
     for row in range(flat.shape[0]):

@@ -1,4 +1,4 @@
-"""Bias tables: what a layer's is now, and where the server has the same."""
+"""Bias tables: the current table of a layer, and where the server has the same table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from attnd.transformers._refused import Refused
 
 _MAX_UPLOADS = 3
 _T5_RULE = 0  # its number in the server's hash
-# What a server, or a proxy before it, says that takes no uploads, or not this one.
+# The errors of a server, or a proxy in front of it, that does not accept uploads, or not this one.
 _REFUSALS = (
     FailedPrecondition,
     InvalidArgument,
@@ -43,7 +43,7 @@ class Content(NamedTuple):
     """A table by its content.
 
     Attributes:
-        bidirectional: an encoder's, otherwise a decoder's.
+        bidirectional: True for an encoder's table, False for a decoder's.
         num_buckets, max_distance, heads: sizes.
         values: float32 [num_buckets, heads] as bytes.
     """
@@ -56,30 +56,30 @@ class Content(NamedTuple):
 
     @property
     def side(self) -> str:
-        """What the table of a model with this one alone is called."""
+        """The table's name in a model that has only this table."""
         return "encoder" if self.bidirectional else "decoder"
 
     def array(self) -> np.ndarray[Any, Any]:
         return np.frombuffer(self.values, np.float32).reshape(self.num_buckets, self.heads)
 
     def digest(self) -> bytes:
-        """As src/model/content_hash.cc has it."""
+        """The table's part of the content hash, as in src/model/content_hash.cc."""
         numbers = (self.heads, _T5_RULE, self.num_buckets, self.max_distance, int(self.bidirectional))
         return hashlib.sha256(struct.pack("=6q", *numbers, len(self.values) // 4) + self.values).digest()
 
 
-# The tables that one call or session uses: an encoder layer's, or those of all layers of a decoder that have one.
+# The tables that one call or session uses: that of an encoder layer, or those of all layers of a decoder that have one.
 Contents = Tuple[Content, ...]
 
 
 def _names(contents: Contents) -> List[str]:
-    """What the tables of a model that has just these are called."""
+    """The tables' names in a model that has only these tables."""
     side = contents[0].side
     return [side] if len(contents) == 1 else [f"{side}.{i}" for i in range(len(contents))]
 
 
 def content_hash(contents: Contents) -> str:
-    """The content hash of a model that has just these tables, as src/model/content_hash.cc has it."""
+    """The content hash of a model that has only these tables, as src/model/content_hash.cc computes it."""
     hasher = hashlib.sha256()
     for name, content in sorted(zip(_names(contents), contents)):
         hasher.update(struct.pack("=q", len(name)) + name.encode() + content.digest())
@@ -91,9 +91,9 @@ class Place(NamedTuple):
 
     Attributes:
         model: the model's name.
-        tables: the tables' names in it.
-        content_hash: of the model.
-        uploaded: whether they were put there for this.
+        tables: the tables' names in the model.
+        content_hash: the model's.
+        uploaded: True if the tables were uploaded for this, False if the server had them already.
     """
 
     model: str
@@ -103,10 +103,10 @@ class Place(NamedTuple):
 
 
 class LayerTable:
-    """The bias table of one attention layer, as its weights are now. Thread-safe.
+    """The bias table of one attention layer, with its current weights. Thread-safe.
 
     Args:
-        name: of the layer, for messages.
+        name: the layer's path.
         module: the attention layer.
         bidirectional: whether it is an encoder's.
     """
@@ -118,10 +118,10 @@ class LayerTable:
         self._last: Optional[Content] = None
 
     def content(self) -> Content:
-        """Looks at the weights, all of them: a kilobyte or a few.
+        """Reads the current weights, a few kilobytes at most.
 
         Raises:
-            Refused: they are not in the CPU's memory.
+            Refused: the weights are not in the CPU's memory.
         """
         module = self._module
         embedding = module.relative_attention_bias
@@ -129,7 +129,7 @@ class LayerTable:
         if weight.device.type != "cpu":
             raise Refused.of("model", "weights in the CPU's memory", f"weights on {weight.device}")
         if type(embedding) is not torch.nn.Embedding:
-            # Something that makes the rows, such as an adapter.
+            # Not a plain table, for example an adapter that computes the rows.
             weight = embedding(torch.arange(module.relative_attention_num_buckets))
         values = weight.detach().to(torch.float32).contiguous().numpy().tobytes()
         last = self._last
@@ -147,11 +147,11 @@ class LayerTable:
 
 
 class ServerTables:
-    """Where the tables are on one server. Thread-safe.
+    """Finds and uploads tables on one server. Thread-safe.
 
     Args:
         client: of the server.
-        describe: the model, for messages: what to load where uploads are refused.
+        describe: the model, for messages that say what to load if uploads are refused.
     """
 
     def __init__(self, client: Any, describe: str) -> None:
@@ -164,7 +164,7 @@ class ServerTables:
         """Finds the tables in one model, or uploads them.
 
         Raises:
-            FailedPrecondition: they are not there, and the server refuses the upload.
+            FailedPrecondition: the server does not have them and refuses the upload.
         """
         place = self._places.get(contents)
         if place is not None:
@@ -177,13 +177,13 @@ class ServerTables:
             return place
 
     def forget(self, contents: Contents, place: Place) -> None:
-        """The server no longer has the tables there."""
+        """Records that the server no longer has the tables at `place`."""
         with self._lock:
             if self._places.get(contents) == place:
                 self._places = {key: value for key, value in self._places.items() if key != contents}
 
     def has_changed(self, place: Place) -> bool:
-        """Whether the server has another content there now, as far as it says."""
+        """Whether the server now has other content at `place`; False if the server cannot be asked."""
         try:
             return bool(self._client.get_model(place.model).content_hash != place.content_hash)
         except NotFound:
@@ -197,7 +197,8 @@ class ServerTables:
         for model in models:
             if model.content_hash == expected:
                 return Place(model.name, tuple(_names(contents)), expected, uploaded)
-        # A checkpoint's model has the other side's tables or all layers' too, so that its hash is another one.
+        # A model loaded from a checkpoint may also have the other side's or further layers' tables, and so another
+        # hash: compare table by table.
         for model in models:
             if all(any(_alike(table, content) for table in model.tables.values()) for content in contents):
                 place = self._compare(model.name, contents)
@@ -217,7 +218,8 @@ class ServerTables:
         return Place(name, found, model.content_hash, False) if len(found) == len(contents) else None
 
     def _upload_patiently(self, contents: Contents) -> Place:
-        """Asks a server that restarts again, as the client does not; looking for the table waits for it."""
+        """Uploads, and repeats that while the server restarts, because the client does not repeat uploads. Looking for
+        the tables waits for the server."""
         for _ in range(_MAX_UPLOADS - 1):
             try:
                 return self._upload(contents)
@@ -235,9 +237,9 @@ class ServerTables:
             try:
                 model = self._client.upload_table(model_name, table)
             except AlreadyExists as error:
-                failure = error  # somebody else uploads the same at this time
+                failure = error  # another client is uploading the same tables
             except Unavailable as error:
-                failure = error  # the answer was lost, and the table may be there
+                failure = error  # the answer was lost; the table may have been uploaded
                 break
             except _REFUSALS as error:
                 raise self._not_there(contents, error) from error

@@ -1,7 +1,7 @@
-"""What is put into a model so that a copy of the model is as if it had not been put there.
+"""Objects that are put into a model when it is attached, and that are undone in copies of the model.
 
-deepcopy() and pickle find these objects in the dicts of modules and configs, and take for them what their __reduce__
-says: what stood there before. The copy therefore needs nothing of attnd.
+deepcopy() and pickle find these objects in the dicts of modules and configs, and replace them by what their __reduce__
+returns: what was there before. So a copy of an attached model does not depend on attnd.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ NAME = "attnd"
 
 
 class Implementation(str):
-    """The name of attnd's attention function in a model's config. A copy has the name of the one before."""
+    """The name of attnd's attention function in a model's config. A copy has the previous implementation's name."""
 
     __slots__ = ("before", "users")
 
     before: Any
-    users: int  # encoders that are attached and have this config
+    users: int  # number of attached encoders with this config
 
     def __new__(cls: Type[Implementation], before: Any) -> Implementation:
         self = str.__new__(cls, NAME)
@@ -35,7 +35,7 @@ def _same(value: Any) -> Any:
 
 
 class Method:
-    """Stands for a method of one module. In a copy it is the method of the module's class."""
+    """Replaces a method of one module. A copy has the method of the module's class."""
 
     def __init__(self, module: Any, name: str) -> None:
         self.module = module
@@ -54,12 +54,12 @@ class Method:
             del vars(self.module)[self.name]
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        # The copy of the module exists by then, without anything in its dict: it is the class's method that is found.
+        # The copy of the module exists by then, but its dict is still empty: getattr finds the class's method.
         return getattr, (self.module, self.name)
 
 
 class Mark:
-    """An attribute of one module. In a copy it is None."""
+    """Marks a module as attached, as one of its attributes. In a copy the attribute is None."""
 
     NAME = "_attnd"
 
