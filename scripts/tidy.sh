@@ -17,7 +17,8 @@ pattern=${2:-'^(src|server|client|examples)/'}
 [ -f "$build/compile_commands.json" ] || fail "no $build/compile_commands.json: configure first (cmake --preset release)"
 command -v clang-tidy >/dev/null || "$root/scripts/setup.sh" --lint
 cd "$root"
-mapfile -t sources < <(grep -oE '"file": "[^"]+' "$build/compile_commands.json" | cut -c 10- | sort -u |
+python3 scripts/compile_commands.py "$build" "$build/each"
+mapfile -t sources < <(grep -oE '"file": "[^"]+' "$build/each/compile_commands.json" | cut -c 10- | sort -u |
   sed -n "s#^$root/##p" | grep -E "$pattern" | grep -v '^build')
 [ ${#sources[@]} -gt 0 ] || fail "nothing in $build/compile_commands.json matches $pattern"
 # Order: uncommitted changes, then files changed by commits, newest first, then the rest.
@@ -32,7 +33,7 @@ end=${minutes:+$(($(date +%s) + minutes * 60))}
 export build left end
 one_file() {
   if [ -n "$end" ] && [ "$(date +%s)" -ge "$end" ]; then echo "$1" >>"$left"; return; fi
-  clang-tidy -p "$build" --quiet --warnings-as-errors='*' "$1" 2>/dev/null
+  clang-tidy -p "$build/each" --quiet --warnings-as-errors='*' "$1" 2>/dev/null
 }
 export -f one_file
 printf '%s\0' "${sources[@]}" | xargs -0 -P "$(nproc)" -I '{}' bash -c 'one_file "$1"' _ '{}'

@@ -9,7 +9,7 @@ namespace {
 
 absl::Time ToTime(const v1::Timestamp& t) { return absl::FromUnixSeconds(t.seconds()) + absl::Nanoseconds(t.nanos()); }
 
-Table FromProto(const v1::Table& m) {
+Table TableFromProto(const v1::Table& m) {
   Table table;
   table.name = m.name();
   table.heads = m.heads();
@@ -34,7 +34,7 @@ Table FromProto(const v1::Table& m) {
   return table;
 }
 
-Limits FromProto(const v1::Limits& m) {
+Limits LimitsFromProto(const v1::Limits& m) {
   Limits limits;
 #define ATTND_LIMIT(name, ...) limits.name = m.name();
 #define ATTND_FIXED_LIMIT(name, value) limits.name = m.name();
@@ -65,7 +65,7 @@ Model FromProto(const v1::Model& m) {
   model.name = m.name();
   model.version = m.version();
   model.heads = m.heads();
-  for (const v1::Table& table : m.tables()) model.tables.push_back(FromProto(table));
+  for (const v1::Table& table : m.tables()) model.tables.push_back(TableFromProto(table));
   model.source = m.source();
   model.format = m.format();
   model.architecture = m.architecture();
@@ -116,7 +116,7 @@ BiasReply FromProto(const v1::GetBiasResponse& m) {
   return reply;
 }
 
-MemoryUse FromProto(const v1::MemoryUse& m) {
+MemoryUse MemoryUseFromProto(const v1::MemoryUse& m) {
   return {m.total_bytes(),
           m.used_bytes(),
           m.peak_bytes(),
@@ -136,10 +136,10 @@ ServerInfo FromProto(const v1::GetServerInfoResponse& m) {
   info.available_kernels.assign(m.available_kernels().begin(), m.available_kernels().end());
   info.threads = m.threads();
   info.started_at = ToTime(m.started_at());
-  info.limits = FromProto(m.limits());
+  info.limits = LimitsFromProto(m.limits());
   info.local_calls = m.local_calls();
-  if (m.has_memory()) info.memory = FromProto(m.memory());
-  if (m.has_shared_memory()) info.shared_memory = FromProto(m.shared_memory());
+  if (m.has_memory()) info.memory = MemoryUseFromProto(m.memory());
+  if (m.has_shared_memory()) info.shared_memory = MemoryUseFromProto(m.shared_memory());
   info.stalled_calls = {m.stalled_calls().writes(), m.stalled_calls().reads()};
   info.queue = {m.queue().waiting(), m.queue().refused(), m.queue().expired()};
   info.model_bytes = m.model_bytes();

@@ -37,7 +37,7 @@ constexpr std::int64_t kMaxSequences = 1024;
 // Upper bound of the bytes of a reply for each row or source: its length.
 constexpr std::size_t kBytesOfLength = 10;
 
-constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kPartAlignment = 64;
 
 // The first region only checks that the server shares memory. Sizes of later regions are multiples of kRegionUnit.
 constexpr std::size_t kFirstRegionBytes = 4096;
@@ -230,7 +230,7 @@ absl::Status LocalSession::PlaceTensors(const StepRequest& request, const StepSi
     }
   }
   std::size_t needed = 0;
-  for (const Part& part : parts) needed += Up(part.bytes, kAlignment);
+  for (const Part& part : parts) needed += Up(part.bytes, kPartAlignment);
   if (const absl::Status grown = Grow(needed); !grown.ok()) {
     if (!ended_.ok()) return ended_;
     const auto largest =
@@ -247,7 +247,7 @@ absl::Status LocalSession::PlaceTensors(const StepRequest& request, const StepSi
     shared.set_offset(offset);
     if (part.place != nullptr) *part.place = Place{offset, part.bytes};
     if (part.data != nullptr) std::memcpy(static_cast<unsigned char*>(region_.data) + offset, part.data, part.bytes);
-    offset += Up(part.bytes, kAlignment);
+    offset += Up(part.bytes, kPartAlignment);
   }
   return absl::OkStatus();
 }

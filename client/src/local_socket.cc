@@ -17,7 +17,7 @@ namespace attnd::client {
 namespace {
 
 using Clock = LocalSocket::Clock;
-using Bytes = absl::Span<const unsigned char>;
+using ByteSpan = absl::Span<const unsigned char>;
 
 // Maximum number of datagrams that the server may send unasked while memory is being registered: that it is stopping,
 // and that the session has ended.
@@ -93,14 +93,14 @@ Delivery LocalSocket::Send(absl::Span<const iovec> pieces, Until until) const {
   }
 }
 
-absl::StatusOr<Bytes> LocalSocket::Receive(Until until) {
+absl::StatusOr<ByteSpan> LocalSocket::Receive(Until until) {
   if (early_.empty()) return Next(until);
   current_ = std::move(early_.front());
   early_.pop_front();
-  return Bytes(reinterpret_cast<const unsigned char*>(current_.data()), current_.size());
+  return ByteSpan(reinterpret_cast<const unsigned char*>(current_.data()), current_.size());
 }
 
-absl::StatusOr<Bytes> LocalSocket::Next(Until until) {
+absl::StatusOr<ByteSpan> LocalSocket::Next(Until until) {
   bool wait = until.has_value();
   bool asked = false;
   Clock::time_point heard = Clock::now();  // or pinged
@@ -130,7 +130,7 @@ absl::StatusOr<Bytes> LocalSocket::Next(Until until) {
         return absl::InternalError(
             absl::StrCat("the server's answer: expected at most ", offer_.max_message_bytes, " bytes, got ", bytes));
       }
-      const Bytes datagram(buffer_.get(), bytes);
+      const ByteSpan datagram(buffer_.get(), bytes);
       if (!IsFixedReply(datagram) || answered_++ == registration_) return datagram;
       asked = false;
       heard = Clock::now();
@@ -155,7 +155,7 @@ absl::StatusOr<shm::Reply> LocalSocket::Register(int memory, std::size_t size, U
   if (sent == Transfer::kBroken) return Lost("sendmsg");
   registration_ = asked_++;
   while (true) {
-    const absl::StatusOr<Bytes> datagram = Next(until);
+    const absl::StatusOr<ByteSpan> datagram = Next(until);
     if (!datagram.ok()) {
       registration_.reset();
       return datagram.status();

@@ -158,8 +158,8 @@ absl::Status CheckDestination(const std::string& field, const Destination& to, s
   return Invalid(field, absl::StrCat(bytes, " bytes"), absl::StrCat(to.size_bytes, " bytes"));
 }
 
-absl::StatusOr<std::int64_t> Bytes(const std::string& field, std::initializer_list<std::int64_t> dims,
-                                   std::size_t element) {
+absl::StatusOr<std::int64_t> BytesOf(const std::string& field, std::initializer_list<std::int64_t> dims,
+                                     std::size_t element) {
   std::vector<std::int64_t> factors(dims);
   factors.push_back(static_cast<std::int64_t>(element));
   const std::optional<std::int64_t> bytes = tensor::CheckedProduct(factors);
@@ -175,18 +175,19 @@ absl::Status SetBytes(const ComputeRequest& r, Shape& s) {
     if (bytes.ok()) to = *bytes;
     return bytes.status();
   };
-  if (auto e = set(s.q_bytes, Bytes("q", {s.batch, s.heads, s.query_length, s.head_dim}, element)); !e.ok()) return e;
-  if (auto e = set(s.k_bytes, Bytes("k", {s.kv_batch, s.kv_heads, s.key_length, s.head_dim}, element)); !e.ok())
+  if (auto e = set(s.q_bytes, BytesOf("q", {s.batch, s.heads, s.query_length, s.head_dim}, element)); !e.ok()) return e;
+  if (auto e = set(s.k_bytes, BytesOf("k", {s.kv_batch, s.kv_heads, s.key_length, s.head_dim}, element)); !e.ok())
     return e;
-  if (auto e = set(s.v_bytes, Bytes("v", {s.kv_batch, s.kv_heads, s.key_length, s.value_head_dim}, element)); !e.ok()) {
-    return e;
-  }
-  if (auto e = set(s.output_bytes,
-                   Bytes("output", {s.batch, s.heads, s.query_length, s.value_head_dim}, SizeOf(s.output_dtype)));
+  if (auto e = set(s.v_bytes, BytesOf("v", {s.kv_batch, s.kv_heads, s.key_length, s.value_head_dim}, element));
       !e.ok()) {
     return e;
   }
-  if (auto e = set(s.log_sum_exp_bytes, Bytes("log_sum_exp", {s.batch, s.heads, s.query_length}, sizeof(float)));
+  if (auto e = set(s.output_bytes,
+                   BytesOf("output", {s.batch, s.heads, s.query_length, s.value_head_dim}, SizeOf(s.output_dtype)));
+      !e.ok()) {
+    return e;
+  }
+  if (auto e = set(s.log_sum_exp_bytes, BytesOf("log_sum_exp", {s.batch, s.heads, s.query_length}, sizeof(float)));
       !e.ok()) {
     return e;
   }

@@ -74,9 +74,9 @@ bool IsMissing(int error) { return error == EAFNOSUPPORT || error == EADDRNOTAVA
 bool Set(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof(value)) == 0; }
 
 // Collects the sockets of one port. Functions that return int return 0 or the system's error.
-class Listening {
+class PortSockets {
  public:
-  Listening(int port, absl::Duration user_timeout) : user_timeout_(user_timeout) { sockets_.port = port; }
+  PortSockets(int port, absl::Duration user_timeout) : user_timeout_(user_timeout) { sockets_.port = port; }
 
   int Add(Endpoint endpoint) {
     const int error = IsWildcard(endpoint) ? AddAnywhere() : AddOne(endpoint);
@@ -145,7 +145,7 @@ absl::StatusOr<TcpSockets> ListenTcp(const std::string& host, const std::string&
   Endpoint first = EndpointOf(*list);
   const int number = ntohs(PortIn(first));
   for (int attempt = 1;; ++attempt) {
-    Listening listening(number, user_timeout);
+    PortSockets listening(number, user_timeout);
     std::string failed;
     int error = 0;
     for (const addrinfo* info = list; info != nullptr && (error == 0 || IsMissing(error)); info = info->ai_next) {

@@ -126,7 +126,7 @@ absl::StatusOr<BiasTable> BiasTable::Create(std::int64_t heads, Rule rule, std::
     const std::int64_t buckets = BucketsPerSide(t5->num_buckets, t5->bidirectional);
     state->first_offsets = FirstDistances(buckets, t5->max_distance);
   }
-  const absl::StatusOr<OffsetSpan> span = SpanOf(heads, rule, state->first_offsets, max_values);
+  const absl::StatusOr<FormSpan> span = SpanOf(heads, rule, state->first_offsets, max_values);
   if (!span.ok()) return span.status();
   state->bytes = before + span->bytes(heads);
   if (absl::Status taken = ticket.GrowTo(state->bytes); !taken.ok()) return taken;

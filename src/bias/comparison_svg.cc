@@ -25,10 +25,10 @@ constexpr Stroke kStrokes[] = {
     {"#005a9e", ""},     {"#a84300", "7 4"}, {"#006b52", "2 3"},         {"#7d3280", "10 3 2 3"},
     {"#20242c", "14 5"}, {"#9c2740", "4 2"}, {"#4a5f00", "8 3 2 3 2 3"}, {"#5a6272", "1 3"}};
 
-constexpr double kMargin = 32, kLeft = 92, kTop = 116, kLegendRow = 24, kGapY = 60;  // pixels
+constexpr double kPageMargin = 32, kLeft = 92, kTop = 116, kLegendRow = 24, kGapY = 60;  // pixels
 constexpr std::size_t kMaxTitle = 80, kMaxName = 40;  // bytes; longer titles show a count, longer names a letter
 
-std::string Number(double value) { return Minus(RoundedText(value, 6)); }
+std::string AxisNumber(double value) { return Minus(RoundedText(value, 6)); }
 
 class Drawing {
  public:
@@ -62,8 +62,8 @@ class Drawing {
   }
 
   void Heading() {
-    Text(kMargin, 42, 20, Escaped(Title()), R"( font-weight="600")");
-    Text(kMargin, 66, 13.5, "added to each logit: 1 more is 2.7 times the weight", kGrey);
+    Text(kPageMargin, 42, 20, Escaped(Title()), R"( font-weight="600")");
+    Text(kPageMargin, 66, 13.5, "added to each logit: 1 more is 2.7 times the weight", kGrey);
     std::vector<std::string> notes;
     if (BeyondIsShown()) {
       notes.push_back(absl::StrCat("grey: beyond the trained length of ", *comparison_.trained_length()));
@@ -71,13 +71,13 @@ class Drawing {
     if (span_.cut) {
       notes.push_back("below the axis: less than 1/20,000 of a curve's largest weight");
     }
-    if (!notes.empty()) Text(kMargin, 87, 13.5, absl::StrJoin(notes, "; "), kGrey);
+    if (!notes.empty()) Text(kPageMargin, 87, 13.5, absl::StrJoin(notes, "; "), kGrey);
     for (std::size_t s = 0; s < comparison_.sources().size(); ++s) {
       const ComparedSource& source = comparison_.sources()[s];
       const double y = kTop + kLegendRow * static_cast<double>(s);
-      Add(absl::StrFormat(R"(<path d="M%.1f %.1fH%.1f"%s/>)", kMargin, y, kMargin + 56, StrokeOf(s)));
+      Add(absl::StrFormat(R"(<path d="M%.1f %.1fH%.1f"%s/>)", kPageMargin, y, kPageMargin + 56, StrokeOf(s)));
       const std::string name = source.label.size() > kMaxName ? "source " + Letter(s) : source.label;
-      Text(kMargin + 68, y + 4.5, 13.5,
+      Text(kPageMargin + 68, y + 4.5, 13.5,
            absl::StrCat(R"(<tspan font-weight="600">)", Escaped(name), R"(</tspan><tspan dx="10" fill="#5a6272">)",
                         Escaped(Described(source)), "</tspan>"));
     }
@@ -124,12 +124,12 @@ class Drawing {
     Add(absl::StrFormat(R"(<rect x="%.1f" y="%.1f" width="%g" height="%g" fill="none" stroke="#7a8290"/>)", left, top,
                         panel_.width, panel_.height));
     for (const std::int64_t tick : across_.Ticks()) {
-      Text(left + across_.X(tick), top + panel_.height + 17, 11.5, Number(static_cast<double>(tick)),
+      Text(left + across_.X(tick), top + panel_.height + 17, 11.5, AxisNumber(static_cast<double>(tick)),
            std::string(R"( text-anchor="middle")") + kGrey);
     }
     if (column > 0) return;
     for (const double tick : span_.Ticks()) {
-      Text(left - 8, top + Y(tick) + 4, 11.5, Number(tick), std::string(R"( text-anchor="end")") + kGrey);
+      Text(left - 8, top + Y(tick) + 4, 11.5, AxisNumber(tick), std::string(R"( text-anchor="end")") + kGrey);
     }
   }
 
@@ -211,13 +211,13 @@ class Drawing {
          absl::StrCat("offset, query position \u2212 key position", comparison_.log_axis() ? ", log scale" : "", sides),
          std::string(R"( text-anchor="middle")") + kGrey);
     const double middle = plots_top_ + PlotsHeight() / 2;
-    Text(kMargin + 4, middle, 13.5, "bias",
-         absl::StrFormat(R"svg( text-anchor="middle" fill="#5a6272" transform="rotate(-90 %.1f %.1f)")svg", kMargin + 4,
-                         middle));
+    Text(kPageMargin + 4, middle, 13.5, "bias",
+         absl::StrFormat(R"svg( text-anchor="middle" fill="#5a6272" transform="rotate(-90 %.1f %.1f)")svg",
+                         kPageMargin + 4, middle));
   }
 
   std::string Finish() const {
-    const double width = kLeft + PlotsWidth() + kMargin, height = plots_top_ + PlotsHeight() + 44 + kMargin - 8;
+    const double width = kLeft + PlotsWidth() + kPageMargin, height = plots_top_ + PlotsHeight() + 44 + kPageMargin - 8;
     return absl::StrFormat(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
         "font-family=\"Inter,'Helvetica Neue',Arial,'DejaVu Sans',sans-serif\" fill=\"#20242c\">\n"

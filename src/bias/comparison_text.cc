@@ -102,7 +102,7 @@ std::vector<std::pair<std::string, OffsetSpan>> Parts(const Comparison& comparis
   return parts;
 }
 
-std::string Panel(const Comparison& comparison, std::int64_t panel) {
+std::string PanelText(const Comparison& comparison, std::int64_t panel) {
   const std::vector<std::optional<Curve>> curves = Curves(comparison, panel);
   Lines lines;
   std::vector<std::string> heading = {"offset"};
@@ -173,7 +173,7 @@ std::string ComparisonText(const Comparison& comparison) {
       &text,
       "\nweight against offset 0: e^(bias - bias at offset 0), what a key weighs against one at the query's "
       "own\nposition that has the same q.k\n");
-  for (const std::int64_t panel : comparison.panels()) absl::StrAppend(&text, Panel(comparison, panel));
+  for (const std::int64_t panel : comparison.panels()) absl::StrAppend(&text, PanelText(comparison, panel));
   return text;
 }
 

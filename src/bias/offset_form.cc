@@ -13,7 +13,7 @@ namespace attnd::bias {
 namespace {
 
 // A form for `heads` heads, filled with zeros.
-OffsetForm Zeros(std::int64_t heads, const OffsetSpan& span) {
+OffsetForm Zeros(std::int64_t heads, const FormSpan& span) {
   OffsetForm form;
   form.min_offset = span.min_offset;
   form.max_offset = span.max_offset;
@@ -54,7 +54,7 @@ struct Spanner {
 
   struct Result {
     absl::string_view field;
-    OffsetSpan span;
+    FormSpan span;
   };
   Result operator()(const T5Rule& rule) const {
     const std::int64_t last = first_distances.back();
@@ -86,7 +86,7 @@ class BucketCursor {
 struct Maker {
   std::int64_t heads;
   const std::vector<std::int64_t>& first_distances;
-  const OffsetSpan& span;
+  const FormSpan& span;
 
   absl::StatusOr<OffsetForm> operator()(const T5Rule& rule) const {
     OffsetForm form = Zeros(heads, span);
@@ -121,8 +121,8 @@ struct Maker {
 
 }  // namespace
 
-absl::StatusOr<OffsetSpan> SpanOf(std::int64_t heads, const Rule& rule,
-                                  const std::vector<std::int64_t>& first_distances, std::int64_t max_values) {
+absl::StatusOr<FormSpan> SpanOf(std::int64_t heads, const Rule& rule, const std::vector<std::int64_t>& first_distances,
+                                std::int64_t max_values) {
   const auto [field, span] = std::visit(Spanner{heads, first_distances}, rule);
   const std::optional<std::int64_t> values = tensor::CheckedProduct({heads, span.count()});
   if (values && *values <= max_values) return span;
@@ -132,7 +132,7 @@ absl::StatusOr<OffsetSpan> SpanOf(std::int64_t heads, const Rule& rule,
 }
 
 absl::StatusOr<OffsetForm> MakeOffsetForm(std::int64_t heads, const Rule& rule,
-                                          const std::vector<std::int64_t>& first_distances, const OffsetSpan& span) {
+                                          const std::vector<std::int64_t>& first_distances, const FormSpan& span) {
   return std::visit(Maker{heads, first_distances, span}, rule);
 }
 

@@ -10,7 +10,7 @@
 namespace attnd::bias {
 
 // The range of offsets that a form stores values for.
-struct OffsetSpan {
+struct FormSpan {
   std::int64_t min_offset;
   std::int64_t max_offset;
 
@@ -21,12 +21,12 @@ struct OffsetSpan {
 
 // The offsets that the form of `rule` needs. `rule` has been validated for `heads`; `first_distances` is T5's,
 // otherwise empty. Errors: RESOURCE_EXHAUSTED if the form needs more than `max_values` values.
-absl::StatusOr<OffsetSpan> SpanOf(std::int64_t heads, const Rule& rule,
-                                  const std::vector<std::int64_t>& first_distances, std::int64_t max_values);
+absl::StatusOr<FormSpan> SpanOf(std::int64_t heads, const Rule& rule, const std::vector<std::int64_t>& first_distances,
+                                std::int64_t max_values);
 
 // `span` is the result of SpanOf for the same arguments. Allocates only what it returns. Errors: INVALID_ARGUMENT if
 // the values of a head differ by more than a float can hold.
 absl::StatusOr<OffsetForm> MakeOffsetForm(std::int64_t heads, const Rule& rule,
-                                          const std::vector<std::int64_t>& first_distances, const OffsetSpan& span);
+                                          const std::vector<std::int64_t>& first_distances, const FormSpan& span);
 
 }  // namespace attnd::bias

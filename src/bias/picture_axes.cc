@@ -53,12 +53,12 @@ std::vector<Tick> Ticks(std::int64_t start, std::int64_t count, std::int64_t ste
 
 }  // namespace
 
-Axis RowAxis(const PictureWindow& window, const CellSize& size) {
+GridAxis RowAxis(const PictureWindow& window, const CellSize& size) {
   const std::int64_t step = StepsOf(window, size).rows;
   return {step == 1, step == 1 ? NameSize(window, size) : kTick, Ticks(window.query_start, window.queries, step, "q")};
 }
 
-Axis ColumnAxis(const PictureWindow& window, const CellSize& size) {
+GridAxis ColumnAxis(const PictureWindow& window, const CellSize& size) {
   const std::int64_t step = StepsOf(window, size).columns;
   return {step == 1, step == 1 ? NameSize(window, size) : kTick, Ticks(window.key_start, window.keys, step, "k")};
 }

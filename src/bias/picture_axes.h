@@ -15,13 +15,13 @@ struct Tick {
   Label label;
 };
 
-struct Axis {
+struct GridAxis {
   bool all;     // all rows or columns are named, by an indexed letter; otherwise some are, by position
   double size;  // of the text
   std::vector<Tick> ticks;
 };
 
-Axis RowAxis(const PictureWindow& window, const CellSize& size);
-Axis ColumnAxis(const PictureWindow& window, const CellSize& size);
+GridAxis RowAxis(const PictureWindow& window, const CellSize& size);
+GridAxis ColumnAxis(const PictureWindow& window, const CellSize& size);
 
 }  // namespace attnd::bias

@@ -16,7 +16,6 @@ constexpr double kRoomyCell = 24;           // up to this side, cells are square
 constexpr double kSmoothCell = 4;           // below it, edges between colours are straight lines, not staircases
 constexpr double kGrowth = 64;              // step by which the grid grows until labels fit
 constexpr std::int64_t kMostSeparate = 40;  // cells per side that get lines between them even without labels
-constexpr double kSmallestIndexed = 10.5;   // a subscript is not legible in smaller text
 
 CellSize Within(const PictureWindow& window, const Look& look, const std::vector<double>& ems, double side) {
   double width = std::min(kLargestCell, side / static_cast<double>(window.keys));
@@ -50,7 +49,7 @@ CellSize Fitted(const PictureWindow& window, const Look& look, double plot, doub
 }
 
 double RoomForRows(const PictureWindow& window, const CellSize& size) {
-  const Axis axis = RowAxis(window, size);
+  const GridAxis axis = RowAxis(window, size);
   double widest = 0;
   for (const Tick& tick : axis.ticks) widest = std::max(widest, tick.label.ems * axis.size);
   return widest;
@@ -191,7 +190,7 @@ void Panel::Labels(const Look& look) {
 }
 
 void Panel::RowNames() {
-  const Axis axis = RowAxis(window_, size_);
+  const GridAxis axis = RowAxis(window_, size_);
   for (const Tick& tick : axis.ticks) {
     const double y = top_ + size_.height * (static_cast<double>(tick.place) + 0.5);
     canvas_.Text(left_ - 9, y + 0.34 * axis.size, axis.size, tick.label, kInk, "end");
@@ -201,7 +200,7 @@ void Panel::RowNames() {
 }
 
 void Panel::ColumnNames() {
-  const Axis axis = ColumnAxis(window_, size_);
+  const GridAxis axis = ColumnAxis(window_, size_);
   for (const Tick& tick : axis.ticks) {
     const double x = left_ + size_.width * (static_cast<double>(tick.place) + 0.5);
     canvas_.Text(x, top_ - 10, axis.size, tick.label, kInk, "middle");

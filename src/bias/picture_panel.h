@@ -13,6 +13,8 @@
 
 namespace attnd::bias {
 
+inline constexpr double kSmallestIndexed = 10.5;  // pixels: the smallest legible text with a subscript
+
 // One way to label cells: a label per offset, the range of text sizes, and the text's attributes.
 struct LabelForm {
   std::function<Label(std::int64_t)> label;

@@ -20,8 +20,8 @@ namespace {
 
 // In pixels.
 constexpr double kPlot = 640, kGrownPlot = 1024;  // side lengths; the second if labels need it
-constexpr double kTop = 124;
-constexpr double kSmallestText = 7, kSmallestIndexed = 10.5;  // an index is smaller than its letter
+constexpr double kPanelTop = 124;
+constexpr double kSmallestText = 7;
 
 double Left(const PictureWindow& window, const CellSize& size) {
   return kMargin + 16 + 12 + RoomForRows(window, size) + 9;
@@ -37,13 +37,14 @@ std::string InWords(const PictureWindow& window) {
 
 // Names the axes beside all panels, from the upper left one to the lower right one.
 void AxisNames(Canvas& canvas, const Panel& first, const Panel& last) {
-  canvas.Text((first.left() + last.right()) / 2, kTop - 32, 13, Plain("key position"), kGrey, "middle", " class=\"s\"");
+  canvas.Text((first.left() + last.right()) / 2, kPanelTop - 32, 13, Plain("key position"), kGrey, "middle",
+              " class=\"s\"");
   canvas.TurnedText(kMargin + 10, (first.top() + last.bottom()) / 2, 13, Plain("query position"), kGrey);
 }
 
 Panel OnePanel(Canvas& canvas, const PictureWindow& window, const Look& look) {
   const CellSize size = Fitted(window, look, kPlot, kGrownPlot);
-  Panel panel(canvas, window, size, Left(window, size), kTop);
+  Panel panel(canvas, window, size, Left(window, size), kPanelTop);
   panel.Draw(look);
   panel.RowNames();
   panel.ColumnNames();
@@ -81,7 +82,7 @@ Panel AllPanels(Canvas& canvas, const PictureWindow& window, const std::vector<L
     const CellSize its = Fitted(window, look, side, side);
     if (its.label < size.label) size = its;
   }
-  const double left = Left(window, size), top = kTop + 24;
+  const double left = Left(window, size), top = kPanelTop + 24;
   const double across = size.width * static_cast<double>(window.keys) + 24;
   const double down = size.height * static_cast<double>(window.queries) + 34;
   const double names = ColumnAxis(window, size).size;

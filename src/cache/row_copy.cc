@@ -7,12 +7,6 @@
 #include "tensor/convert.h"
 
 namespace attnd::cache {
-namespace {
-
-std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
-
-}  // namespace
-
 RowCopier::RowCopier(const kernel::TensorView& view, std::int64_t dim, tensor::DType to)
     : view_(view), dim_(dim), to_(to) {
   if (view.dtype == to) return;

@@ -10,6 +10,9 @@
 
 namespace attnd::cache {
 
+// Bytes of an element.
+inline std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
+
 // Copies rows of `view`, which must have segments, not pages. Remembers its position: rows in ascending order need no
 // search, others take time logarithmic in the number of segments. Not thread-safe; borrows what the view points at.
 class RowCopier {

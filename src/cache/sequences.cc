@@ -14,8 +14,6 @@ namespace {
 
 std::int64_t PagesFor(std::int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
-std::int64_t ElementSize(tensor::DType dtype) { return static_cast<std::int64_t>(tensor::SizeOf(dtype)); }
-
 // Offset of a head's row in a page, in bytes.
 std::int64_t RowInPage(const kernel::TensorView& view, std::int64_t head, std::int64_t row) {
   return (view.page_begin + head * view.head_stride + row * view.row_stride) * ElementSize(view.dtype);

@@ -13,7 +13,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kMaxDepth = 500;
+constexpr int kMaxConfigDepth = 500;
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxLayers = 1000;
 
@@ -45,7 +45,7 @@ absl::StatusOr<std::string> ModelType(const Json& config) {
 
 absl::StatusOr<HfConfig> ParseHfConfig(std::string_view text) {
   const absl::StatusOr<files::JsonDocument> json =
-      files::ParsePythonJson(text, kMaxDepth, files::DuplicateKeys::kLastCounts);
+      files::ParsePythonJson(text, kMaxConfigDepth, files::DuplicateKeys::kLastCounts);
   if (!json.ok()) return json.status();
   if (!json->is_object()) return absl::InvalidArgumentError("expected an object");
   HfConfig config;

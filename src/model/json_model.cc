@@ -19,7 +19,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kMaxDepth = 8;
+constexpr int kMaxModelDepth = 8;
 constexpr double kLargestFloat = std::numeric_limits<float>::max();
 
 absl::Status Expected(absl::string_view field, absl::string_view what) {
@@ -148,7 +148,7 @@ absl::StatusOr<HeadsAndRule> ReadTable(const Json& table) {
 }  // namespace
 
 absl::StatusOr<ModelTables> ParseJsonModel(std::string_view text, const ReadLimits& limits) {
-  const absl::StatusOr<files::JsonDocument> json = files::ParseStrictJson(text, kMaxDepth);
+  const absl::StatusOr<files::JsonDocument> json = files::ParseStrictJson(text, kMaxModelDepth);
   if (!json.ok()) return json.status();
   if (!json->is_object()) return absl::InvalidArgumentError("expected an object");
   if (absl::Status known = CheckFields(*json, {"architecture", "tables"}); !known.ok()) return known;

@@ -2,20 +2,17 @@
 
 #include <new>
 
+#include "schedule/rounding.h"
+
 namespace attnd::schedule {
-namespace {
 
-constexpr std::align_val_t kAlignment{64};
-
-}  // namespace
-
-void Arena::Free::operator()(std::byte* block) const { ::operator delete[](block, kAlignment); }
+void Arena::Free::operator()(std::byte* block) const { ::operator delete[](block, std::align_val_t{kAlignment}); }
 
 std::byte* Arena::Get(std::size_t bytes) {
   if (bytes > capacity_) {
     block_.reset();
     capacity_ = 0;
-    block_.reset(static_cast<std::byte*>(::operator new[](bytes, kAlignment)));
+    block_.reset(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment})));
     capacity_ = bytes;
   }
   return block_.get();

@@ -4,11 +4,10 @@
 #include <memory>
 
 #include "kernel/visible.h"
+#include "schedule/rounding.h"
 
 namespace attnd::schedule {
 namespace {
-
-std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Item number `next` of a unit with splits: its keys, counted from the unit's first key, and its cost.
 struct SplitItem {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernel/visible.h"
+#include "schedule/rounding.h"
 
 namespace attnd::schedule {
 namespace {
@@ -32,9 +33,7 @@ constexpr double kCostPerRow = 2 << 10;        // 32 ns, and its bytes
 constexpr double kCostPerPair = 24;            // 0.4 ns: the weights
 constexpr double kCostPerClearedRow = 1 << 10;
 
-std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t RoundUp(std::int64_t a, std::int64_t multiple) { return CeilDiv(a, multiple) * multiple; }
-std::size_t Aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // The sum of `count` consecutive numbers from `first` on, each clamped to [low, high].
 double SumOfClamped(std::int64_t first, std::int64_t count, std::int64_t low, std::int64_t high) {

@@ -12,6 +12,7 @@
 #include "kernel/visible.h"
 #include "schedule/arena.h"
 #include "schedule/attention_items.h"
+#include "schedule/rounding.h"
 
 namespace attnd::schedule {
 namespace {
@@ -20,9 +21,6 @@ using kernel::Attention;
 using kernel::Kernel;
 using kernel::PackedHead;
 using kernel::RowTile;
-
-constexpr std::size_t kAlignment = 64;
-std::size_t Aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 struct FreeAligned {
   void operator()(std::byte* block) const { ::operator delete[](block, std::align_val_t{kAlignment}); }

@@ -10,7 +10,7 @@ namespace {
 using Seconds = std::chrono::duration<double>;
 
 // Share of the time left at arrival within which an entry must be done with by the estimate: its answer takes time too.
-constexpr double kUsableTime = 0.75;
+constexpr double kUsableWait = 0.75;
 // Share of that time: an entry is not refused for a shorter wait.
 constexpr double kLittle = 0.05;
 
@@ -75,7 +75,7 @@ bool IntakeLine::TooLongFor(const IntakeEntry& entry, Clock::time_point now, Too
   if (per_second == 0) return false;
   if (!entry.has_deadline_ && options_.max_wait == Clock::duration::max()) return false;
   const double time =
-      entry.has_deadline_ ? Seconds(entry.due_ - now).count() * kUsableTime : Seconds(options_.max_wait).count();
+      entry.has_deadline_ ? Seconds(entry.due_ - now).count() * kUsableWait : Seconds(options_.max_wait).count();
   const double wait = (Before(entry, time * per_second) + 1) / per_second;
   const double after = entry.has_deadline_ ? inside_seconds_ : 0;
   if (wait < kLittle * time || wait + after <= time) return false;

@@ -6,11 +6,13 @@
 Preprocesses sources as they are compiled, with one more include.
 """
 
-import json
 import pathlib
 import shlex
 import subprocess
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
+import compile_commands  # noqa: E402
 
 # A source, a header that its room names, and one that it does not.
 CASES = [
@@ -35,7 +37,7 @@ def preprocess(entry: dict, header: str) -> str:
 
 def main() -> int:
     root = pathlib.Path(sys.argv[1]).resolve()
-    entries = {entry["file"]: entry for entry in json.loads(pathlib.Path(sys.argv[2]).read_text())}
+    entries = {entry["file"]: entry for entry in compile_commands.entries(pathlib.Path(sys.argv[2]))}
     problems = []
     for source, named, other in CASES:
         entry = entries[str(root / source)]
