@@ -34,9 +34,9 @@ int ComputingThreads(const Options& options) {
 }
 
 int ThreadsOf(const Options& options) {
-  // Seven more: heap trimmer, stall watch, intake of unary calls, intake of streams, session table, acceptor, closing.
-  // Two for each address: one serves the local socket beside it, one closes what that hands over.
-  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 7 +
+  // Eight more: heap trimmer, stall watch, receive quota, intake of unary calls, intake of streams, session table,
+  // acceptor, closing. Two for each address: one serves the local socket beside it, one closes what that hands over.
+  return ComputingThreads(options) + ModelService::kFileThreads + ModelService::kTableThreads + ThreadsOfGrpc() + 8 +
          2 * static_cast<int>(options.listen.size());
 }
 
