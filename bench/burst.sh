@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Resident memory of attnd before a burst of large calls, right after it, and 60 seconds later. Prints a line of JSON.
+# Measures attnd's anonymous resident memory before a burst of large calls, right after it, and 60 seconds later. Prints
+# a line of JSON.
 #   bench/burst.sh [BUILD_FOLDER]
-# Eight callers at once send calls of 8 heads, n = 8192, d = 64, fp32 (48 MiB sent, 16 MiB back) for five seconds.
+# Eight concurrent callers send calls of 8 heads, n = 8192, d = 64, fp32 (48 MiB sent, 16 MiB back) for five seconds.
 set -euo pipefail
 build=${1:-$(cd "$(dirname "$0")/.." && pwd)/build}
 folder=$(mktemp -d)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the Python package's tests with the oldest and newest versions that it allows: Debian's Python 3.9, 3.11, 3.13 and
-# newest, each in its own root under build-python/, with the oldest and newest grpcio, protobuf and numpy that have wheels,
-# some in between, Debian's own, and once with torch and JAX (gigabytes). Needs root, mmdebstrap and the network.
+# Runs the Python package's tests on Debian's Python 3.9, 3.11, 3.13 and newest, each in a root under build-python/. The
+# rows vary grpcio, protobuf and numpy: the oldest and newest that have wheels, some in between, and Debian's own. One
+# row adds torch and JAX (gigabytes). Needs root, mmdebstrap and the network.
 #   scripts/python_matrix.sh [SUITE...]     bullseye bookworm trixie sid
 # Uses this machine's binaries, with copies of their libraries. The table is build-python/results.md; logs are beside it.
 # A row that fails does not end the run.
@@ -10,8 +10,8 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 cd "$root"
 
-# SUITE ROW REQUIREMENT...; "oldest" rows have the first version with a wheel for that Python. After Python 3.10 the only
-# wheel of protobuf 3.20 is the one in pure Python.
+# Each row: SUITE ROW REQUIREMENT... The "oldest" rows have the first versions with a wheel for that Python. For Python
+# newer than 3.10, protobuf 3.20 has a wheel in pure Python only.
 rows=(
   "bullseye oldest  grpcio==1.51.1 protobuf==3.20.3  numpy==1.23.0"
   "bullseye newest  grpcio         protobuf          numpy"
@@ -89,7 +89,7 @@ inside() {
   chroot "$out/$suite" env -u PYTHONPATH PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
 }
 
-# run_row SUITE ROW REQUIREMENT...  Runs the tests; the log's last lines have their result.
+# run_row SUITE ROW REQUIREMENT...  Runs the tests. The result is in the last lines of the log.
 run_row() {
   local suite=$1 row=$2 python=/opt/$2/bin/python
   shift 2
@@ -99,7 +99,7 @@ run_row() {
     inside "$suite" rm -rf "/opt/$row"
     inside "$suite" python3 -m venv "/opt/$row"
     inside "$suite" "$python" -m pip install --only-binary :all: "$@" pytest
-    # Installs the package as a user of that pip does; the tests below import the sources.
+    # Checks that this version of pip can install the package. The tests below import the sources instead.
     rm -rf "$out/$suite/tmp/attnd"
     cp -r "$sources/client/python" "$out/$suite/tmp/attnd"
     inside "$suite" "$python" -m pip install --no-deps /tmp/attnd
@@ -110,14 +110,14 @@ import platform, grpc, google.protobuf, numpy
 from google.protobuf.internal import api_implementation
 print("versions: |", platform.python_version(), "|", grpc.__version__, "|", google.protobuf.__version__,
       "(" + api_implementation.Type() + ") |", numpy.__version__)'
-  # grpcio 1.51 sometimes hangs forever in os.fork(), also without attnd: on a loaded machine in one of ten programs that
-  # fork three times (1.51.1, Python 3.11).
+  # grpcio 1.51 sometimes hangs forever in os.fork(), even without attnd. On a loaded machine, one of ten programs that
+  # fork three times hangs (1.51.1, Python 3.11).
   local without=() settings=()
   case $suite-$row in
     bullseye-oldest | bookworm-oldest | *-Debian) without=(-k "not fork") ;;
   esac
-  # Python 3.9's subprocess forks. Under grpcio 1.80 a child sometimes aborts between fork and exec ("epoll_wait error: Bad
-  # file descriptor"); this setting prevents it.
+  # Python 3.9's subprocess forks. Under grpcio 1.80 a child sometimes aborts between fork and exec ("epoll_wait error:
+  # Bad file descriptor"); this setting prevents it.
   case $suite-$row in bullseye-newest) settings=(GRPC_ENABLE_FORK_SUPPORT=0) ;; esac
   inside "$suite" env "${settings[@]}" ATTND_BINARY=/binaries/attnd ATTNCTL_BINARY=/binaries/attnctl bash -c \
     'cd /src/client/python && exec "$@"' tests "$python" -B -m pytest -q -p no:cacheprovider -W default -W error:::attnd tests "${without[@]}"

@@ -1,4 +1,4 @@
-"""Our side: one run of `attnd_bench kernel` at a time."""
+"""Runs `attnd_bench kernel`, which measures attnd's kernel, and reads its result."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import subprocess
 from case import Case
 from json_worker import PeerError
 
-# A process counts what its parent held before exec as its own peak memory. So a small shell starts the benchmark, not
-# Python; the "exit" keeps the shell from becoming the benchmark itself.
+# The peak memory of a process includes what its parent held when it forked. Therefore a small shell, not Python, starts
+# the benchmark. The "exit" makes the shell fork too: without it, the shell would exec its only command directly.
 _PINNED = ("sh", "-c", 'taskset -c "$0" "$@"; exit $?')
 PATIENCE_SECONDS = 300
 
@@ -54,5 +54,5 @@ def run(
 
 
 def reps_for(seconds: float, milliseconds: float) -> int:
-    """How many repetitions fill a block of `seconds`."""
+    """The number of repetitions of `milliseconds` each that fill a block of `seconds`."""
     return max(1, math.ceil(seconds * 1e3 / max(milliseconds, 1e-3)))

@@ -1,4 +1,4 @@
-"""A peer that fails costs its own row and nothing else."""
+"""Tests of contests and their reports. If a peer fails, only its own rows lack times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kernel_plan import Contest, Entrant
 FAKE = pathlib.Path(__file__).with_name("fake_worker.py")
 CASE = Case(1, 1, 8, 8, 4)
 
-# As attnd_bench kernel: one line of JSON.
+# Prints one line of JSON, as `attnd_bench kernel` does.
 FAKE_BENCH = """#!/bin/sh
 echo '{"kernel": "fake", "ms_min": 100, "ms_median": 120, "gflops": 1, "peak_gflops": 2, "read_bandwidth": 10,' \
   '"read_bandwidth_median": 8, "pages": "huge", "huge_fraction": 1.0, "peak_rss_mb": 5}'
@@ -29,7 +29,7 @@ echo '{"kernel": "fake", "ms_min": 100, "ms_median": 120, "gflops": 1, "peak_gfl
 
 
 def contest(*entrants: tuple[str, str]) -> Contest:
-    """Entrants by worker and path, and ours."""
+    """A contest between attnd and the entrants, each given as (library, path)."""
     peers = (Entrant(f"{path} ({library})", library, CASE, path=path) for library, path in entrants)
     return Contest("test", "a test", (Entrant("attnd", "attnd", CASE), *peers))
 
@@ -51,7 +51,7 @@ class WithFolder(unittest.TestCase):
 
 class ArenaTest(WithFolder):
     def check(self, library: str, path: str, reason: str, patience: float = 30.0) -> None:
-        """The path's row says why it has no time; ours, the same worker's other path and another worker's have theirs."""
+        """Checks that the path's row gives `reason` for its missing time, and that rows that can still run have times."""
         name = f"{path} ({library})"
         entrants = (("good", "first"), (library, "before"), (library, path), (library, "after"), ("other", "last"))
         measured = self.arena(patience).run(contest(*entrants), rounds=3)
@@ -161,7 +161,7 @@ class GoalsTest(unittest.TestCase):
         self.assertTrue(all("not measured (not run)" in row for row in rows))
 
     def test_decode_is_judged_round_by_round(self):
-        # K and V have 0.537 GB. Neighbours halve the bandwidth in the second round: no fraction moves.
+        # K and V have 0.537 GB. In the second round other load halves the bandwidth; no fraction changes.
         speed = 2 * 32 * 8 * 4096 * 64 * 4 / 1e9 / 0.1
         ours = Measurement(90, 100, rounds=[Round(90, 100, speed), Round(180, 200, speed / 2), Round(90, 100, speed)])
         ours.extras["read_bandwidth"] = speed / 0.9

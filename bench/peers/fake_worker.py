@@ -1,4 +1,4 @@
-"""A worker for the tests of contest.py: what a path does is its name. Speaks as worker.py does."""
+"""A worker for the tests of contest.py, with worker.py's protocol. The name of a path or library says how it fails."""
 
 from __future__ import annotations
 

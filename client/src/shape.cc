@@ -37,15 +37,15 @@ absl::Status CheckSame(const std::string& field, const char* like, std::int64_t 
   return Invalid(field, absl::StrCat(expected, " as ", like, " has"), absl::StrCat(got));
 }
 
-// q, k and v must agree. If two agree, the third is at fault; otherwise k is.
+// q, k and v must agree. If two agree, the third is at fault; if all differ, k is.
 absl::Status CheckAllSame(const char* axis, std::int64_t q, std::int64_t k, std::int64_t v) {
   if (k == v) return CheckSame(absl::StrCat("q.", axis), "k and v", k, q);
   if (q == k) return CheckSame(absl::StrCat("v.", axis), "q and k", q, v);
   return CheckSame(absl::StrCat("k.", axis), q == v ? "q and v" : "q", q, k);
 }
 
-// k and v must have the same number of heads, which divides that of q. If only one of the two can be right, the other
-// is at fault.
+// k and v must have the same number of heads, a divisor of q's. If they differ, k is at fault if v's number equals q's,
+// or if v's alone divides q's; otherwise v is.
 absl::Status CheckKeyHeads(std::int64_t q, std::int64_t k, std::int64_t v) {
   if (k == v) return Refusal(contract::CheckKeyHeads(q, k));
   if (q == v) return CheckSame("k.heads", "q and v", v, k);
@@ -101,7 +101,7 @@ absl::Status CheckModel(const ComputeRequest& r) {
   return absl::OkStatus();
 }
 
-// With Mask::kOfTable, the table, which only the server knows, may be causal.
+// With Mask::kOfTable, the table decides whether the mask is causal. Only the server knows the table.
 bool MayBeCausal(const ComputeRequest& r) {
   return r.mask == Mask::kCausal || (r.mask == Mask::kOfTable && r.bias == Bias::kOfTable);
 }
@@ -119,7 +119,7 @@ std::optional<contract::Fault> CheckBesideSegments(const ComputeRequest& r) {
                                         .kv_rows = r.kv_rows.size()});
 }
 
-// Positions, masks and key_bias.
+// Checks positions, masks, key_bias, kv_rows and segments.
 absl::Status CheckSequences(const ComputeRequest& r, const Shape& shape) {
   if (r.query_offset.has_value()) {
     if (auto s = Refusal(contract::CheckQueryOffset(*r.query_offset, shape.query_length)); !s.ok()) return s;

@@ -15,9 +15,9 @@ bool WakingThread::Start(std::function<void()> run) {
   try {
     std::thread(std::move(run)).detach();
   } catch (const std::system_error&) {
-    return false;  // no thread left in the system
+    return false;  // the system has no thread left
   }
-  event_ = std::move(event);  // safe after the start: the thread waits for the owner's lock
+  event_ = std::move(event);  // no race: the thread first takes the lock that our caller holds
   return true;
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Load-tests ComputeAttention of a running attnd with ghz for ten seconds, with a trained T5's activations (8 heads, 512
-# tokens).
+# Load-tests ComputeAttention of a running attnd with ghz for ten seconds. The requests have a trained T5's activations
+# (8 heads, 512 tokens).
 #   deploy/ghz/run.sh [HOST:PORT] [GHZ_FLAG...]           default: 127.0.0.1:50051
 # Settings: deploy/ghz/compute_attention.json. Fails if any call fails. Needs ghz (https://ghz.sh) and protoc.
 set -euo pipefail

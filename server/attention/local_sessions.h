@@ -1,4 +1,4 @@
-// Sessions over local sockets, as a connection uses them.
+// The interface that a connection of a local socket uses for its session.
 #pragma once
 
 #include <memory>
@@ -12,9 +12,9 @@ namespace attnd::server {
 class LocalSession {
  public:
   virtual ~LocalSession() = default;
-  // Takes a SessionRequest.
+  // Takes the next SessionRequest, serialized.
   virtual void Take(absl::string_view message) = 0;
-  // No more requests come, and the session is to end (LocalSessionClose).
+  // The client has sent LocalSessionClose: no more requests come. The session ends once its steps are answered.
   virtual void Close() = 0;
   // The connection has ended.
   virtual void Drop() = 0;

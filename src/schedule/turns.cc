@@ -71,7 +71,7 @@ double Turns::CostBefore(const Turn& turn, Clock::time_point until, double enoug
       }
     }
   }
-  // Each other caller gets at most one turn more than this one.
+  // Before this job is done, each other caller gets at most one turn more than its caller.
   const double rounds = own + turn.left + quantum_;
   return own + std::min(std::max(0.0, others), static_cast<double>(other_callers) * rounds);
 }

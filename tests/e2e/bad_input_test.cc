@@ -52,7 +52,7 @@ std::vector<Case> Sizes() {
          r.set_first_head(0);
          r.set_table_heads(3);
        },
-       "heads"},  // as the whole call, of which this is a piece, would be told
+       "heads"},  // the field that is at fault in the whole call, not in this piece of it
       {"kv_heads_no_divisor",
        [](Request& r) {
          r.set_heads(2);
@@ -315,7 +315,7 @@ class BadInputTest : public testing::Test {
     }
   }
 
-  // The answer to the same as a piece of a stream.
+  // Sends the call as one piece of a stream and returns the answer.
   v1::StreamAttentionResponse AsPiece(const Request& request) {
     grpc::ClientContext context;
     const auto stream = server_->attention().StreamAttention(&context);
@@ -335,7 +335,7 @@ class BadInputTest : public testing::Test {
     return answer;
   }
 
-  // The answer to the local call 7 with these bytes as its request.
+  // Sends a local call with id 7 and these bytes as its request, and returns the answer.
   v1::LocalAnswer CallLocally(const std::string& request) {
     google::protobuf::UnknownFieldSet call;
     call.AddVarint(v1::LocalCall::kIdFieldNumber, 7);
@@ -364,9 +364,9 @@ TEST_F(BadInputTest, Tensors) { Run(Tensors()); }
 TEST_F(BadInputTest, Positions) { Run(Positions()); }
 TEST_F(BadInputTest, Names) { Run(Names()); }
 
-// A new field needs a case, or a reason why it needs none.
+// A new field needs a case, or an entry in `named` that says why it has none.
 TEST_F(BadInputTest, EveryFieldHasACase) {
-  std::set<std::string> named = {"return_log_sum_exp"};  // every value is right
+  std::set<std::string> named = {"return_log_sum_exp"};  // a bool, so every value is valid
   for (const auto& cases : {Sizes(), Tensors(), Positions(), Names()}) {
     for (const Case& c : cases) {
       const std::string field = c.field;
@@ -390,7 +390,7 @@ TEST_F(BadInputTest, WhatIsNoMessage) {
       {"ComputeAttention", call + "\x0a\x02\xc3(", "model", "a string that is not"},
       {"ComputeAttention", call + "\x1a\x01\xff", "table", "a string that is not"},
       {"ComputeAttention", call + "\x07", "request", "malformed protobuf at byte "},
-      {"ComputeAttention", "\x82\x01\x01\xff" + call, "request", "malformed protobuf"},  // a length, cut
+      {"ComputeAttention", "\x82\x01\x01\xff" + call, "request", "malformed protobuf"},  // a varint, cut
       {"StreamAttention", "\x12\x03\x0a\x01\xff", "call.model", "a string that is not"},
   };
   for (const auto& c : kCases) {

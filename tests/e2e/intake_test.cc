@@ -1,4 +1,5 @@
-// Calls are let in before their messages are received: few at a time, in turns, or they are refused at their headers.
+// The intake decides at a call's headers whether to receive its message. It lets in a few calls at a time, in turns,
+// and refuses those that would be late.
 #include <grpcpp/generic/generic_stub.h>
 
 #include <chrono>
@@ -32,7 +33,7 @@ grpc::ByteBuffer Bytes(const std::string& text) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
-// A call whose headers are sent, and whose message follows when it is told to. Cancelled when it goes.
+// A call that has sent its headers only; SendLast sends its message. The destructor cancels the call.
 class OpenCall {
  public:
   OpenCall(const std::shared_ptr<grpc::Channel>& channel, const char* method, Clock::time_point deadline,
@@ -50,7 +51,7 @@ class OpenCall {
     for (bool ok = false; queue_.Next(&tag, &ok);) continue;
   }
 
-  // Sends a message, if there is one, and that none follows.
+  // Sends `message` as the last one. An empty `message` is not sent: the call ends its writes without one.
   void SendLast(const std::string& message = "") {
     if (!message.empty()) {
       call_->WriteLast(Bytes(message), grpc::WriteOptions(), this);
@@ -70,7 +71,7 @@ class OpenCall {
     Await();
     return status;
   }
-  // Waits for the server's initial metadata; whether they let it in.
+  // Waits for the server's initial metadata. Returns true if the server has let the call in.
   bool IsLetIn() {
     call_->ReadInitialMetadata(this);
     Await();
@@ -115,12 +116,12 @@ class IntakeTest : public testing::Test {
     return info.queue();
   }
 
-  // Begins this many calls that send no message. All but the first wait in the line; each has a place for a quarter of
-  // a second.
+  // Begins this many calls that send no message. The first has a place at once, the others wait in line; each loses its
+  // place after a quarter of a second.
   void Occupy(int calls, const char* method = kUnary, absl::Duration time = kLong) {
     for (int i = 0; i < calls; ++i) occupants_.emplace_back(server_->channel(), method, In(time));
     EXPECT_TRUE(Becomes([&] { return Queue().waiting() > 0; }));
-    // From here on the server knows how fast the line moves.
+    // Once one call has lost its place, the server knows how fast the line moves.
     const std::int64_t waiting = Queue().waiting();
     EXPECT_TRUE(Becomes([&] { return Queue().waiting() < waiting; }));
   }
@@ -132,9 +133,9 @@ class IntakeTest : public testing::Test {
 };
 
 TEST_F(IntakeTest, ACallThatWouldBeLateIsRefusedWithoutItsMessage) {
-  Occupy(60, kUnary, absl::Seconds(9));  // fifteen seconds of the line, due before the one below
+  Occupy(60, kUnary, absl::Seconds(9));  // they take fifteen seconds and are due before `call`
   OpenCall call(server_->channel(), kUnary, In(absl::Seconds(10)));
-  const grpc::Status status = call.Finish();  // it has sent nothing
+  const grpc::Status status = call.Finish();  // without having sent a message
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
   const v1::ErrorDetail detail = DetailOf(status);
   EXPECT_EQ(detail.field(), "deadline");
@@ -195,7 +196,7 @@ class RoomyIntakeTest : public IntakeTest {
   RoomyIntakeTest() : IntakeTest(1000) {}
 };
 
-// What the two above are for: without the protection the same call is let in.
+// The negative control of the first two tests: with a place for every call, the same call is answered.
 TEST_F(RoomyIntakeTest, WithRoomForAllItIsAnswered) {
   for (int i = 0; i < 60; ++i) occupants_.emplace_back(server_->channel(), kUnary, In(absl::Seconds(9)));
   OpenCall call(server_->channel(), kUnary, In(absl::Seconds(10)));
@@ -217,7 +218,7 @@ TEST_F(IntakeTest, ALineThatMovesServesAll) {
   }
 }
 
-// Those at the Unix socket are another caller than this test's TCP address.
+// To the server, calls over the Unix socket have another caller than calls over TCP.
 TEST_F(IntakeTest, AnotherCallersLineHoldsNobodyUp) {
   Occupy(16);
   const auto channel = test::NewChannel(server_->server().addresses()[1]);
@@ -236,7 +237,7 @@ TEST_F(IntakeTest, WhoIsCancelledInTheLineHoldsNothing) {
 }
 
 TEST_F(IntakeTest, ADeadlineInTheLineIsADeadline) {
-  // Before the line's speed is known, nothing is refused for it.
+  // No call is refused as late before the server knows the line's speed.
   for (int i = 0; i < 8; ++i) occupants_.emplace_back(server_->channel(), kStream, In(kLong));
   OpenCall call(server_->channel(), kStream, In(absl::Milliseconds(100)));
   const grpc::Status status = call.Finish();
@@ -254,14 +255,14 @@ TEST_F(IntakeTest, ACallWithoutAMessageIsToldSo) {
   EXPECT_EQ(server_->server().calls_in_flight(), 0);
 }
 
-// They have had their time: the stop does not wait for the end of its drain.
+// Stop ends calls whose messages do not arrive; it does not wait for them until the drain time is over.
 TEST_F(IntakeTest, AServerThatStopsWaitsForNoMessageThatDoesNotCome) {
   Occupy(20);
   EXPECT_EQ(server_->server().Stop().cut_off, 0);
   for (OpenCall& occupant : occupants_) EXPECT_EQ(occupant.Finish().error_code(), StatusCode::UNAVAILABLE);
 }
 
-// They have come before the stop, and are answered.
+// The calls began before the stop, so they are answered.
 TEST_F(IntakeTest, AServerThatStopsReceivesWhatWaits) {
   Occupy(3);
   std::thread stop([this] { EXPECT_EQ(server_->server().Stop().cut_off, 0); });

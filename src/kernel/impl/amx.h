@@ -1,5 +1,5 @@
 // bf16 products with AMX. Packed keys and values already have the layout of AMX's second factor, rows of 16 pairs. The
-// first factor is query rows, which Begin copies, or rows of weights as WeighTileRow stores them.
+// first factor is either the query rows that Begin has copied, or the rows of weights that WeighTileRow has stored.
 #pragma once
 
 #include "kernel/impl/amx_instructions.h"
@@ -19,7 +19,8 @@ inline constexpr int kTileLastA = 6;
 inline constexpr int kTileLastB = 7;
 static_assert(kScoreCols <= kTileSums && kValueCols <= kTileSums);
 
-// Keeps the registers configured during its lifetime. Configuring takes about 200 cycles, so this outlives key tiles.
+// Keeps the registers configured during its lifetime. Configuring takes about 200 cycles, so one object serves all key
+// tiles.
 class TileUnit {
  public:
   TileUnit() { Configure(kAmxPairs); }
@@ -49,14 +50,14 @@ class TileUnit {
   std::int64_t last_ = 0;
 };
 
-// kAmxRows rows times some packets of columns, over `pairs` pairs.
+// A product of kAmxRows rows of `a` and some packets of columns of `b`: sums over `pairs` pairs of bf16 numbers.
 struct TileProduct {
   const float* a;  // row r's pairs at a + r * a_stride
   std::int64_t a_stride;
   const float* b;  // pair k's columns at b + k * b_stride
   std::int64_t b_stride;
   std::int64_t pairs;
-  float* sums;  // row r's at sums + r * sum_stride
+  float* sums;  // row r's sums at sums + r * sum_stride
   std::int64_t sum_stride;
 };
 
@@ -109,8 +110,8 @@ inline void MultiplyTiles(const TileProduct& p, std::int64_t packets) {
   }
 }
 
-// Applies scale, biases and masks to a row's products with up to kPanel keys and raises its running maximum. The row
-// sees the columns `seen`, except those that `keep` hides.
+// Turns a row's products with up to kPanel keys into scores: applies scale, biases and masks. Then raises the row's
+// running maximum. The row sees the columns `seen`, except those that `keep` hides.
 template <bool kWindow>
 ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale, const float* bias,
                                const float* key_bias, const ColumnRange& seen, const float* keep, float* lane_max) {
@@ -129,7 +130,7 @@ ATTND_INLINE void FinishScores(float* scores, std::int64_t columns, float scale,
   ei::pstore(lane_max, max);
 }
 
-// ScoreBlocks with AMX.
+// The AMX version of ScoreBlocks.
 template <bool kWindow>
 inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
   const Attention& a = t.attention;
@@ -161,8 +162,9 @@ inline void ScoreByAmx(const TileContext& t, const KeyTile& keys, const RowRange
   }
 }
 
-// Adds the values of up to kAmxRows rows. Reads whole steps, including keys that a row does not see: their weights are
-// zero, so their values must be finite. Returns false and does nothing if one is not.
+// Adds the weighted values to the output of up to kAmxRows rows. Reads whole steps, including keys that a row does not
+// see. The weights of those keys are zero, which hides a value only if it is finite. If one of their values is not
+// finite, this function returns false and adds nothing.
 template <bool kWindow>
 inline bool AddValuesByAmx(const RowKeys& keys, std::int64_t rows, std::int64_t packets, std::int64_t packed_pairs,
                            ValueBlock block) {
@@ -176,7 +178,7 @@ inline bool AddValuesByAmx(const RowKeys& keys, std::int64_t rows, std::int64_t 
   return true;
 }
 
-// AddValueBlocks with AMX.
+// The AMX version of AddValueBlocks.
 template <bool kWindow>
 inline void ValuesByAmx(const TileContext& t, const KeyTile& keys, const RowRange& rows, TileUnit& unit) {
   const std::int64_t packets = ValuePackets(t.attention);
@@ -217,7 +219,7 @@ inline void AdvanceOverByAmx(const TileContext& t, std::int64_t first_key, std::
   });
 }
 
-// Kernel::advance of a build with AMX.
+// Kernel::advance in a build with AMX.
 inline void AdvanceByAmx(const Attention& a, const RowTile& tile, const PackedHead& packed, std::int64_t first_key,
                          std::int64_t last_key, Ahead& ahead, std::byte* state, std::byte* scratch) {
   const TileContext context = MakeContext(a, tile, packed, ahead, state, scratch);

@@ -1,5 +1,5 @@
-// The server as a whole: what it refuses to start with, what it answers on, how it stops. What its services do is
-// tested with them; the signals and messages of the process are tested in tests/e2e.
+// The server as a whole: which options it rejects, on which addresses it answers, and how it stops. Its services have
+// tests of their own; tests/e2e tests the signals and messages of the process.
 
 #include "server/serving/server.h"
 
@@ -39,8 +39,8 @@ using grpc::StatusCode;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-// gRPC stays up until the process ends: where its last user goes just after a large write, it waits ten seconds for a
-// poller of its own.
+// Keeps gRPC initialized until the process ends. If its last user were destroyed right after a large write, gRPC would
+// shut down and wait ten seconds for one of its own pollers.
 [[maybe_unused]] const bool kGrpcIsUp = (grpc_init(), true);
 
 constexpr absl::Duration kPatience = absl::Seconds(30);
@@ -87,7 +87,7 @@ StatusCode Compute(const std::shared_ptr<grpc::Channel>& channel) {
   return v1::AttentionService::NewStub(channel)->ComputeAttention(&context, BookRequest(), &response).error_code();
 }
 
-// What the health service says: SERVING, NOT_SERVING, or why it says nothing.
+// The health service's answer: SERVING, NOT_SERVING, or the error's code.
 std::string Health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
   grpc::ClientContext context;
   context.set_deadline(Patience());
@@ -99,13 +99,13 @@ std::string Health(const std::shared_ptr<grpc::Channel>& channel, const std::str
 const char* const kServingNames[] = {"", "attnd.v1.AttentionService", "attnd.v1.ModelService",
                                      "attnd.v1.ServerService"};
 
-// A stream with a piece that the server has answered and nobody reads: it is in flight until somebody does.
+// A stream of one piece whose answer is not read at first. The call stays in flight until Read.
 class UnreadStream {
  public:
   explicit UnreadStream(Server& server) : channel_(test::NewChannel(server.addresses()[0])) {
     context_.set_deadline(Patience());
     stream_ = v1::AttentionService::NewStub(channel_)->StreamAttention(&context_);
-    // Its answer is of 16 MiB, more than the transport buffers.
+    // The answer has 16 MiB, which is more than the transport buffers.
     v1::ComputeAttentionRequest request = BookRequest(4096, 1024);
     v1::StreamAttentionRequest piece;
     piece.set_q(request.q());
@@ -122,7 +122,7 @@ class UnreadStream {
     EXPECT_GT(server.calls_in_flight(), 0);
   }
 
-  // Whether the answer can be read.
+  // Reads the answer. Returns true if it is OK and nothing follows it.
   bool Read() {
     v1::StreamAttentionResponse answer;
     return stream_->Read(&answer) && answer.code() == 0 && !stream_->Read(&answer);
@@ -175,7 +175,7 @@ TEST_F(ServerTest, InfoIsWhatGetServerInfoAnswers) {
       v1::ServerService::NewStub(test::NewChannel((*server)->addresses()[0]))->GetServerInfo(&context, {}, &info).ok());
   EXPECT_GT(info.memory().total_bytes(), 0);
   EXPECT_GT(info.model_bytes(), 0) << "the embedded models";
-  // What is in use now is added to the facts that do not change.
+  // GetServerInfo adds fields about the current use to info(), whose facts do not change.
   info.clear_memory();
   info.clear_stalled_calls();
   info.clear_queue();
@@ -336,7 +336,7 @@ TEST_F(ServerTest, HealthKnowsLivenessAndTheServices) {
 TEST_F(ServerTest, WhileItDrainsItIsAliveAndTakesNoCalls) {
   const std::unique_ptr<Server> server = Started();
   ASSERT_NE(server, nullptr);
-  UnreadStream accepted(*server);  // keeps the server from ending before this test has looked
+  UnreadStream accepted(*server);  // so that the drain lasts until this test has looked
   const std::shared_ptr<grpc::Channel> channel = test::NewChannel(server->addresses()[0]);
   ASSERT_EQ(Compute(channel), StatusCode::OK);
   std::int64_t cut_off = -1;
@@ -345,17 +345,17 @@ TEST_F(ServerTest, WhileItDrainsItIsAliveAndTakesNoCalls) {
   for (const char* name : kServingNames) {
     std::string health = Health(channel, name);
     while (health == "SERVING" && absl::Now() < deadline) health = Health(channel, name);
-    EXPECT_THAT(health, testing::AnyOf("NOT_SERVING", testing::StartsWith("error"))) << name;  // error: hung up
+    EXPECT_THAT(health, testing::AnyOf("NOT_SERVING", testing::StartsWith("error"))) << name;  // error: closed
   }
   EXPECT_THAT(Health(channel, kLivenessName), testing::AnyOf("SERVING", testing::StartsWith("error")));
-  // gRPC's shutdown begins a moment after health has turned.
+  // gRPC's shutdown begins a moment after the health service answers NOT_SERVING.
   StatusCode refused = Compute(channel);
   while (refused == StatusCode::OK && absl::Now() < deadline) refused = Compute(channel);
   EXPECT_THAT(refused, testing::AnyOf(StatusCode::UNAVAILABLE, StatusCode::CANCELLED));
   EXPECT_GT(server->calls_in_flight(), 0);
   EXPECT_TRUE(accepted.Read()) << "what was accepted is answered";
-  // gRPC closes a connection with its last call, and a client that writes just then, its flow control for example,
-  // takes that for the connection's loss before it reads the status.
+  // gRPC closes the connection when its last call ends. If the client writes at that moment, for example for flow
+  // control, its write fails before it reads the status, and it reports UNAVAILABLE.
   const grpc::Status finished = accepted.Finish();
   EXPECT_THAT(finished.error_code(), testing::AnyOf(StatusCode::OK, StatusCode::UNAVAILABLE))
       << finished.error_message();
@@ -395,7 +395,7 @@ TEST_F(ServerTest, DestructionCancelsWhatIsInFlight) {
 TEST_F(ServerTest, AnotherMayListenWhereOneHasStopped) {
   Options options = TestOptions();
   absl::StatusOr<std::unique_ptr<Server>> started = absl::UnknownError("not tried");
-  // Another process may get the port in between.
+  // Tries again if another process gets the port in between.
   for (int i = 0; i < 10 && !started.ok(); ++i) {
     std::unique_ptr<Server> first = Started();
     ASSERT_NE(first, nullptr);

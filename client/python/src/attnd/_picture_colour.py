@@ -15,7 +15,7 @@ class Colour(NamedTuple):
         return f"#{self.red:02x}{self.green:02x}{self.blue:02x}"
 
     def ink(self) -> Colour:
-        """Black or white, whichever has more contrast to this colour; it is 4.5 or more for any colour."""
+        """Black or white, whichever has more contrast to this colour. That contrast is at least 4.5 for any colour."""
         return BLACK if contrast(self, BLACK) >= contrast(self, WHITE) else WHITE
 
 
@@ -78,7 +78,7 @@ def _luminance(c: Colour) -> float:
 
 
 def _along(stops: Sequence[int], t: float) -> Colour:
-    """Interpolates between the stops, which are close enough together to mix linearly."""
+    """Interpolates linearly between the stops, which are close enough together for that."""
     place = min(max(t, 0.0), 1.0) * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
     rest = place - low

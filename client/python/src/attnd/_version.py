@@ -1,3 +1,3 @@
-"""The package's version: the project's (CMakeLists.txt), as tests/checks/python_package.py checks."""
+"""The package's version. tests/checks/python_package.py checks that it equals the project's in CMakeLists.txt."""
 
 VERSION = "0.1.0"

@@ -1,4 +1,4 @@
-"""Cancels overdue waits, for grpcio's blocking calls that take no timeout."""
+"""Timers that cancel overdue waits in grpcio's blocking calls, which take no timeout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Watch:
         self._started = False
 
     def add(self, at: float, overdue: Callable[[], None]) -> int:
-        """Calls `overdue` at `at`, by the monotonic clock, unless the entry is removed before. Returns its number."""
+        """Adds an entry; returns its number. Unless it is removed before, `overdue` is called at monotonic time `at`."""
         with self._changed:
             number = next(self._numbers)
             self._entries[number] = at, overdue
@@ -45,7 +45,7 @@ class Watch:
                 if not calls:
                     self._wakes = min((at for at, _ in self._entries.values()), default=math.inf)
                     self._changed.wait(None if self._wakes == math.inf else self._wakes - now)
-                    self._wakes = -math.inf  # until the thread has checked
+                    self._wakes = -math.inf  # until its next check, for which add() need not wake it
             for call in calls:
                 call()
 
