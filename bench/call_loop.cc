@@ -1,11 +1,11 @@
-// Calls one server through the C++ client, in turns that another program requests, so that the times of this client and
-// of another one come from one run (bench/python_table.sh).
+// Calls one server through the C++ client, in turns that another program requests. That program can thus measure this
+// client and another one in the same run (bench/python_table.sh).
 //
 //   attnd_call_loop --target TARGET --model MODEL --shape B,H,N,D [--in_place] [--cpu C]
 //
-// For each line on standard input, the length of a turn in seconds, it prints one line of JSON: "ms", the time of each
-// call, and "compute_ms", the computing time that the server reports. --in_place: tensors are in memory shared with the
-// server, and the library chooses the transport; otherwise everything is sent by gRPC.
+// Each line on standard input is the length of a turn in seconds. After each turn, prints one line of JSON: "ms", the
+// time of each call, and "compute_ms", the computing time that the server reports for it. With --in_place, tensors are
+// in memory shared with the server, and the library chooses the transport. Without it, everything is sent by gRPC.
 
 #include <array>
 #include <chrono>

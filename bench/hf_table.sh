@@ -1,9 +1,10 @@
 #!/bin/sh
-# Measures a Hugging Face T5 attached to attnd beside itself and CTranslate2, and writes docs/transformers.md:
+# Measures a Hugging Face T5 whose attention attnd computes, the same T5 without attnd, and CTranslate2. Writes the
+# results into docs/transformers.md. Run it on a machine that does nothing else:
 #   bench/hf_table.sh              its encoder: the table, its curve and bench/results/hf.json; about four minutes
 #   bench/hf_table.sh --generate   generate(): the table and bench/results/hf_generate.json; a quarter of an hour
-# on a machine that does nothing else. Needs the built target attnd, and the Python that bench/setup_peers.sh makes:
-# build/peers/bin/python, or $PYTHON. Further options: bench/hf_table.sh [--generate] --help.
+# Needs the built target attnd, and the Python that bench/setup_peers.sh makes (build/peers/bin/python), or another one
+# in $PYTHON. Further options: bench/hf_table.sh [--generate] --help.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=bench/python.sh

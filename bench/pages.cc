@@ -28,8 +28,8 @@ absl::StatusOr<PageKind> ParsePageKind(const std::string& name) {
 }
 
 PageBuffer::PageBuffer(std::size_t bytes, PageKind kind) : size_(bytes) {
-  // At least one page before and after the buffer keeps the mapping's default advice. Different advice separates
-  // mappings; without that margin the kernel would merge two adjacent buffers.
+  // The mapping has a margin of at least one page before and after the buffer, and the margin keeps the default advice.
+  // The kernel does not merge ranges of different advice. Without the margin it would merge two adjacent buffers.
   const std::size_t inner = RoundUp(bytes, kHugePageBytes);
   mapped_ = inner + 2 * kHugePageBytes;
   void* const mapping = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -40,7 +40,7 @@ PageBuffer::PageBuffer(std::size_t bytes, PageKind kind) : size_(bytes) {
   mapping_ = static_cast<std::byte*>(mapping);
   const std::size_t begin = reinterpret_cast<std::uintptr_t>(mapping) % kHugePageBytes;
   data_ = mapping_ + (kHugePageBytes - begin);
-  // Fails on a system without huge pages, which has only small ones.
+  // This fails on a system without huge pages. The buffer then has small ones, whatever `kind` is.
   madvise(data_, inner, kind == PageKind::kHuge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 

@@ -1,5 +1,5 @@
-// Memory for the benchmarks' tensors, on pages of a chosen size. On 4 KiB pages, readers wait for address translation
-// that huge pages avoid, so everything that is compared must be on the same kind of page.
+// Memory for the benchmarks' tensors, on pages of a chosen size. Readers of 4 KiB pages wait for address translations
+// that huge pages avoid. Therefore all tensors of a comparison must be on the same kind of page.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ using memory::kHugePageBytes;
 
 enum class PageKind : std::uint8_t { kSmall, kHuge };
 
-// "huge" or "small". Errors: INVALID_ARGUMENT.
+// Parses "huge" or "small". Errors: INVALID_ARGUMENT for any other name.
 absl::StatusOr<PageKind> ParsePageKind(const std::string& name);
 
 // Zeroed memory that begins at a huge page boundary and fills whole huge pages. The kernel does not merge its mapping
@@ -23,7 +23,7 @@ absl::StatusOr<PageKind> ParsePageKind(const std::string& name);
 class PageBuffer {
  public:
   PageBuffer() = default;
-  // The system may not provide huge pages; memory::HugeFraction tells what it did.
+  // The system may not provide the huge pages that kHuge asks for; memory::HugeFraction returns the part on huge pages.
   PageBuffer(std::size_t bytes, PageKind kind);
   ~PageBuffer();
   PageBuffer(PageBuffer&& other) noexcept { *this = static_cast<PageBuffer&&>(other); }

@@ -1,7 +1,7 @@
-"""Measures settings of gRPC's channels: an echo of one message, settings in turns; prints a Markdown table.
+"""Measures echoes of one message under several settings of gRPC's channels, in turns. Prints a Markdown table.
 
   channel_settings.py [--build DIR] [--rounds N] [--seconds S]
-Needs the built target attnd_bench and a machine that does nothing else; two minutes.
+Takes two minutes. Needs the built target attnd_bench and a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SETTINGS = {
     "retry buffer of 64 MiB": ["grpc.per_rpc_retry_buffer_size=67108864"],
     "zero-copy sends": ["grpc.experimental.tcp_tx_zerocopy_enabled=1"],
 }
-LENGTH_OF = {1: 512, 4: 2048, 16: 8192}  # of 8 heads, d = 64, fp32, by the MiB of a tensor
+LENGTH_OF = {1: 512, 4: 2048, 16: 8192}  # MiB of a tensor: its length, for 8 heads, d = 64, fp32
 
 
 def main() -> None:

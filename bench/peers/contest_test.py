@@ -51,7 +51,7 @@ class WithFolder(unittest.TestCase):
 
 class ArenaTest(WithFolder):
     def check(self, library: str, path: str, reason: str, patience: float = 30.0) -> None:
-        """Checks that the path's row gives `reason` for its missing time, and that rows that can still run have times."""
+        """Checks that the path's row gives `reason` for its missing time. Rows that can still run must have times."""
         name = f"{path} ({library})"
         entrants = (("good", "first"), (library, "before"), (library, path), (library, "after"), ("other", "last"))
         measured = self.arena(patience).run(contest(*entrants), rounds=3)

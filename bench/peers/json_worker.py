@@ -1,4 +1,4 @@
-"""The other end of worker.py: a peer process that answers JSON lines."""
+"""Starts a peer's process, which runs worker.py, and sends it commands. Commands and answers are lines of JSON."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import subprocess
 import sys
 import time
 
-# glibc keeps freed pages instead of giving them back, so that large temporaries are not paged in anew each time.
+# Make glibc keep freed pages instead of returning them to the system. Large temporaries then cause no new page faults.
 MALLOC_KEEPS_PAGES = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 
-# PyTorch allocates outputs and temporaries itself; with this it asks for huge pages, as our kernel does for its own.
+# PyTorch allocates its outputs and temporaries itself. This makes it ask for huge pages for them, as our kernel does.
 TORCH_ON_HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 
-# What a library's worker adds to the environment. Some libraries have several workers, which differ by that.
+# Workers whose module or environment does not follow from their names: the module, and the variables to add to the
+# environment. The same module may have several workers, which differ in their variables.
 VARIANTS = {
     "torch": ("torch", TORCH_ON_HUGE_PAGES),
     "torch-as-it-comes": ("torch", {}),
@@ -34,7 +35,7 @@ PATIENCE_SECONDS = 300.0
 
 
 class PeerError(Exception):
-    """What was asked could not be done; says why."""
+    """A command has failed. The message says why."""
 
 
 class JsonWorker:
@@ -48,11 +49,12 @@ class JsonWorker:
         script: pathlib.Path = SCRIPT,
     ):
         self.library = library
-        self.failed = False  # An answer did not come: the process is gone, and what it had prepared.
+        self.failed = False  # A command got no answer; the process and all that it prepared are gone.
         self._patience = patience
         self._answers = b""
         module, extra = VARIANTS.get(library, (library, {}))
-        # What a case's pages do not cover stays as the system has it, in every version of numpy.
+        # numpy asks for huge pages by itself in some versions. That is turned off, so that arrays outside a case's own
+        # pages have the system's default with every version.
         environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0", **extra}
         self._log = open(log_path, "a")
         self._process = subprocess.Popen(
@@ -64,9 +66,10 @@ class JsonWorker:
         )
 
     def ask(self, **command) -> dict:
-        """Sends a command, waits for its answer: for its `seconds`, if it has such, beyond the usual. Raises PeerError.
+        """Sends a command and returns its answer. Raises PeerError.
 
-        A worker that dies, or does not answer in time, is ended and `failed` from then on.
+        Waits for the usual patience, plus the command's `seconds` if it has any. If the worker dies, does not answer in
+        time, or its answer is not JSON, this ends the worker and sets `failed`.
         """
         if self.failed:
             raise PeerError(f"the {self.library} worker has ended")
@@ -83,11 +86,11 @@ class JsonWorker:
         return answer
 
     def close(self) -> None:
-        """Ends the worker, which may have ended before."""
+        """Ends the worker. It may have ended already."""
         try:
             self._process.stdin.close()
         except OSError:
-            pass  # Its end of the pipe is gone.
+            pass  # The worker has closed its end of the pipe.
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
@@ -109,7 +112,7 @@ class JsonWorker:
         return line
 
     def _end(self, error: Exception) -> str:
-        """Ends the process whose answer did not come; returns the reason."""
+        """Ends the process after a command without an answer. Returns the reason for the missing answer."""
         log = f"see {pathlib.Path(self._log.name).name}"
         if isinstance(error, TimeoutError):
             self._process.kill()

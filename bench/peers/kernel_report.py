@@ -1,4 +1,4 @@
-"""The kernel's section of docs/performance.md, from measurements."""
+"""Makes the kernel's section of docs/performance.md from measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGES = (
     "`torch-keeps-pages` (glibc's malloc keeps what is freed) do not."
 )
 
-# Entrants whose shares of huge pages differ by more than this do not lie on the same pages.
+# If the entrants' shares of huge pages differ by more than this, their times do not compare.
 SAME_PAGES = 0.1
 
 
@@ -61,7 +61,7 @@ def _timing_row(name: str, m: Measurement, ours: Measurement | None) -> list[str
 
 
 def unequal_pages(measured: dict[str, Measurement]) -> str:
-    """A warning if the entrants' K and V do not lie on the same kind of pages, else nothing."""
+    """Returns a warning if the entrants' K and V are not on the same kind of pages; otherwise an empty string."""
     shares = {name: m.huge_fraction for name, m in measured.items() if not m.error}
     if not shares or max(shares.values()) - min(shares.values()) <= SAME_PAGES:
         return ""

@@ -12,14 +12,14 @@ from results import NotMeasured
 
 
 class LineProcess:
-    """Starts `command`; close() ends it, as its input ends."""
+    """Starts `command`, a program that ends when its input ends. close() closes its input and waits for it."""
 
     def __init__(self, command: list[str], name: str = "") -> None:
         self._name = name or pathlib.Path(command[0]).name
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, line: str) -> Any:
-        """The answer. Raises NotMeasured if the process has ended."""
+        """Sends a line and returns the answer. Raises NotMeasured if the process ends without an answer."""
         assert self._process.stdin and self._process.stdout
         try:
             self._process.stdin.write(line + "\n")

@@ -11,7 +11,7 @@ void Cancellation::Cancel() {
     cancelled_ = true;
     calls.swap(calls_);
   }
-  // Outside the lock: cancelling a call may complete it on this thread, which calls Remove.
+  // Not under the lock: `cancel` may complete its call on this thread, and a completed call calls Remove.
   for (auto& [id, cancel] : calls) cancel();
 }
 

@@ -1,6 +1,6 @@
 // GGUF models in several files, as gguf-split of llama.cpp writes them: `name-00001-of-00003.gguf` and its siblings.
-// Each file gives the number of its shard, the number of shards, and the number of tensors in all shards, in
-// `split.no`, `split.count` and `split.tensors.count`. The rest of the metadata is only in the first.
+// Each file gives the number of its shard in `split.no`, the number of shards in `split.count`, and the number of
+// tensors in all shards in `split.tensors.count`. Only the first file has the rest of the metadata.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ struct GgufSplit {
   std::int64_t tensors = 0;  // in all shards
 };
 
-// The place that a file's metadata gives. Errors: INVALID_ARGUMENT for a field that is missing or not a valid number,
-// and for files of the first version of gguf-split, which had other fields.
+// Returns a file's place, from its metadata. Errors: INVALID_ARGUMENT for a field that is missing or not a valid
+// number, and for files of the first version of gguf-split, which had other fields.
 absl::StatusOr<GgufSplit> SplitOf(const GgufFile& file);
 
 // The name of shard `number` (from 0 on), given `first`, the name of the first shard. Errors: INVALID_ARGUMENT if

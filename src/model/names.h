@@ -9,8 +9,9 @@
 
 namespace attnd::model {
 
-// Errors: INVALID_ARGUMENT unless `name` is 1 to 128 letters, digits, '_', '-' and '.', not starting with '.', or two
-// such parts with a '/' between them, like a repository on the Hub.
+// A name has one part, or two with a '/' between them, like a repository on the Hub. A part consists of letters,
+// digits, '_', '-' and '.', and does not start with '.'. The whole name has 1 to 128 characters. Errors:
+// INVALID_ARGUMENT for any other name.
 absl::Status CheckModelName(std::string_view name);
 
 // Errors: INVALID_ARGUMENT unless `name` is "decoder", "encoder", or one of them followed by '.' and a layer's number.

@@ -9,7 +9,7 @@
 
 namespace attnd::test {
 
-// Made empty under testing::TempDir(), and removed with all that is in it when destroyed.
+// Creates an empty folder under testing::TempDir(). The destructor removes it and its contents.
 class TempFolder {
  public:
   TempFolder() : path_(testing::TempDir() + "/attnd-XXXXXX") {

@@ -49,7 +49,8 @@ TEST(FittedLimitsTest, ThereIsALeastAndAMost) {
   EXPECT_EQ(most.max_total_model_bytes, kGiB);
 }
 
-// The largest request that the defaults allow, its result, and keys and values widened from half precision.
+// A peer that is alone may hold half of max_inflight_bytes. The largest request fits into that, with its largest result
+// and with keys and values that are widened from half precision.
 TEST(FittedLimitsTest, TheLargestRequestFitsForOnePeerAlone) {
   for (std::int64_t allowed = 64 * kMiB; allowed < 1024 * kGiB; allowed = allowed * 5 / 4) {
     const Limits limits = Fitted(allowed);
@@ -61,7 +62,7 @@ TEST(FittedLimitsTest, TheLargestRequestFitsForOnePeerAlone) {
     Options options;
     options.limits = limits;
     options.listen = {"unix:/x"};
-    if (allowed < 128 * kMiB) continue;  // less than the least: said by the setting
+    if (allowed < 128 * kMiB) continue;  // the least limits may not fit; the setting says so
     EXPECT_EQ(MemorySetting(options, {allowed, "the cgroup's limit"}).state(), v1::SETTING_STATE_IN_FORCE) << allowed;
   }
 }

@@ -20,7 +20,7 @@ class Watch:
         self._started = False
 
     def add(self, at: float, overdue: Callable[[], None]) -> int:
-        """Adds an entry; returns its number. Unless it is removed before, `overdue` is called at monotonic time `at`."""
+        """Returns the number of a new entry. Unless it is removed, calls `overdue` at the monotonic time `at`."""
         with self._changed:
             number = next(self._numbers)
             self._entries[number] = at, overdue
