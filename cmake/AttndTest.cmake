@@ -5,7 +5,7 @@
 function(attnd_test name)
   cmake_parse_arguments(T "" "" "SOURCES;DEPS;ARGS" ${ARGN})
   add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE attnd_warnings ${T_DEPS} GTest::gmock GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE attnd_warnings ${T_DEPS} GTest::gmock GTest::gtest_main Threads::Threads)
   # A test's own code takes longer to compile than to run: -O1 saves a third of the compile time, and -O0 under a
   # sanitizer almost half. Not -O0 for kernel and schedule, which compute the values that they compare with. With -O1,
   # GCC warns of uninitialized variables in the standard library that are initialized.
@@ -35,7 +35,7 @@ function(attnd_precompiled headers optimize out)
   endif()
   set(folder ${PROJECT_SOURCE_DIR}/tests/precompiled)
   add_executable(${target} ${folder}/main.cc) # as the tests are: a library is compiled otherwise
-  target_link_libraries(${target} PRIVATE attnd_warnings GTest::gmock)
+  target_link_libraries(${target} PRIVATE attnd_warnings GTest::gmock Threads::Threads)
   if(headers STREQUAL calls)
     target_link_libraries(${target} PRIVATE attnd_proto)
   endif()
