@@ -54,7 +54,7 @@ ABSL_FLAG(std::string, model_root, "",
           "folder of models; what lies directly in it is loaded at start, and LoadModel may not leave it");
 ABSL_FLAG(bool, strict_models, false,
           "do not start unless every model in the model root can be loaded, and there is one");
-ABSL_FLAG(int, threads, 0, "threads that compute; 0: the CPUs this process may use, at most the cgroup's CPU limit");
+ABSL_FLAG(int, threads, 0, "threads that compute; 0: the CPUs this process may use");
 ABSL_FLAG(std::string, kernel, "", "kernel to use instead of the best one for this CPU (as ATTND_KERNEL)");
 ABSL_FLAG(double, drain_seconds, 30, "how long a stopping server waits for the calls it has accepted");
 ABSL_FLAG(absl::Duration, keepalive_time, attnd::server::Options().keepalive_time,
