@@ -60,8 +60,7 @@ class SessionBase:
 
     @property
     def transport(self) -> str:
-        """The transport of the steps: "local" is the local socket next to the server's Unix socket, "grpc" a gRPC
-        stream."""
+        """How the steps travel. "local" is the local socket next to the server's Unix socket, "grpc" a gRPC stream."""
         return self._state.stream.name
 
     @property
