@@ -1,5 +1,6 @@
 #include "attnd/cancellation.h"
 
+#include <cstddef>
 #include <utility>
 
 namespace attnd {
@@ -35,6 +36,11 @@ std::int64_t Cancellation::Add(std::function<void()> cancel) {
 void Cancellation::Remove(std::int64_t id) {
   absl::MutexLock lock(&mutex_);
   calls_.erase(id);
+}
+
+std::size_t Cancellation::calls() const {
+  absl::MutexLock lock(&mutex_);
+  return calls_.size();
 }
 
 }  // namespace attnd

@@ -29,7 +29,7 @@ bool LocalCalls::Learn(LocalSocket::Made::Outcome outcome, absl::Duration waited
   // A caller that waited for less than kPatience does not know whether the server is silent.
   const bool refused =
       outcome == Outcome::kNotOffered || (outcome == Outcome::kSilent && waited >= absl::FromChrono(kPatience));
-  rest_until_ = Clock::now() + (refused ? kRestAfterRefusal : kRest);
+  rest_until_ = now_() + (refused ? kRestAfterRefusal : kRest);
   return false;
 }
 
@@ -43,8 +43,7 @@ std::shared_ptr<LocalConnection> LocalCalls::Take(const CallOptions& options) {
       return connection;
     }
     // While it is not known whether the server accepts calls, one caller at a time finds out; the others do not wait.
-    if (left <= absl::ZeroDuration() || Clock::now() < rest_until_ || made_ >= kMaxConnections ||
-        (!known_ && making_ > 0))
+    if (left <= absl::ZeroDuration() || now_() < rest_until_ || made_ >= kMaxConnections || (!known_ && making_ > 0))
       return nullptr;
     ++made_;
     ++making_;
@@ -61,7 +60,7 @@ std::unique_ptr<LocalSocket> LocalCalls::Connect(const CallOptions& options) {
   const absl::Duration left = std::min(options.deadline - absl::Now(), absl::FromChrono(kPatience));
   {
     absl::MutexLock lock(&mutex_);
-    if (left <= absl::ZeroDuration() || Clock::now() < rest_until_) return nullptr;
+    if (left <= absl::ZeroDuration() || now_() < rest_until_) return nullptr;
   }
   LocalSocket::Made made = Make(options, left);
   absl::MutexLock lock(&mutex_);
@@ -71,7 +70,7 @@ std::unique_ptr<LocalSocket> LocalCalls::Connect(const CallOptions& options) {
 void LocalCalls::Put(std::shared_ptr<LocalConnection> connection) {
   std::vector<Idle> surplus;  // closed outside the lock
   absl::ReleasableMutexLock lock(&mutex_);
-  const Clock::time_point now = Clock::now();
+  const Clock::time_point now = now_();
   idle_.push_back({std::move(connection), now});
   while (now - idle_.front().since > kMaxIdleTime) {
     surplus.push_back(std::move(idle_.front()));
@@ -93,7 +92,7 @@ void LocalCalls::DropAll(std::shared_ptr<LocalConnection> connection, Clock::dur
     absl::MutexLock lock(&mutex_);
     idle.swap(idle_);
     made_ -= idle.size() + 1;
-    if (rest > Clock::duration::zero()) rest_until_ = Clock::now() + rest;
+    if (rest > Clock::duration::zero()) rest_until_ = now_() + rest;
   }
   connection.reset();
 }

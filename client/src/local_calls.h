@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -34,8 +35,9 @@ class LocalCalls {
   static constexpr Clock::duration kRestAfterRefusal = std::chrono::seconds(10);
 
   // The server's socket is at `path`.
-  LocalCalls(std::string path, std::string user_agent, const Keepalive& keepalive)
-      : path_(std::move(path)), user_agent_(std::move(user_agent)), keepalive_(keepalive) {}
+  LocalCalls(std::string path, std::string user_agent, const Keepalive& keepalive,
+             std::function<Clock::time_point()> now = Clock::now)
+      : path_(std::move(path)), user_agent_(std::move(user_agent)), keepalive_(keepalive), now_(std::move(now)) {}
   LocalCalls(const LocalCalls&) = delete;
 
   // `target` is a gRPC target; returns null if it is not the path of a Unix socket.
@@ -74,6 +76,7 @@ class LocalCalls {
 
   const std::string path_, user_agent_;
   const Keepalive keepalive_;
+  const std::function<Clock::time_point()> now_;
   absl::Mutex mutex_;
   std::deque<Idle> idle_ ABSL_GUARDED_BY(mutex_);  // the most recently used is last
   std::size_t made_ ABSL_GUARDED_BY(mutex_) = 0;   // idle, taken, or being made

@@ -56,7 +56,7 @@ bool RetryBudget::Spend() {
 Tries::Tries(std::shared_ptr<RetryPolicy> policy, const CallOptions& options)
     : policy_(std::move(policy)),
       cancellation_(options.cancellation),
-      start_(absl::Now()),
+      start_(policy_->now()),
       end_(EndOf(policy_->options, options, start_)),
       backoff_(policy_->options.initial_backoff) {
   if (policy_->options.enabled) policy_->budget.Earn();
@@ -90,13 +90,13 @@ bool Tries::Again(const absl::Status& status) {
   last_ = status;
   static thread_local std::minstd_rand random{std::random_device()()};
   // Between half the backoff and all of it, so that callers that were refused together do not return together.
-  next_ = absl::Now() + backoff_ * std::uniform_real_distribution<>(0.5, 1.0)(random);
+  next_ = policy_->now() + backoff_ * std::uniform_real_distribution<>(0.5, 1.0)(random);
   backoff_ = std::min(backoff_ * 2, policy_->options.max_backoff);
   return true;
 }
 
 std::optional<absl::Duration> Tries::Wait() {
-  const absl::Time now = absl::Now();
+  const absl::Time now = policy_->now();
   if (CallerGone()) {
     last_ = absl::CancelledError("cancelled by the caller between two attempts");
     over_ = true;
@@ -121,7 +121,7 @@ std::optional<absl::Duration> Tries::Wait() {
 absl::Status Tries::Explain(const absl::Status& status) const {
   if (status.ok() || (attempts_ <= 1 && *why_ == '\0')) return status;
   std::string message = absl::StrCat(status.message(), " (attempt ", attempts_, " in ",
-                                     absl::FormatDuration(absl::Trunc(absl::Now() - start_, absl::Milliseconds(1))));
+                                     absl::FormatDuration(absl::Trunc(policy_->now() - start_, absl::Milliseconds(1))));
   if (!last_.ok() && last_ != status) {
     absl::StrAppend(&message, "; the one before: ", absl::StatusCodeToString(last_.code()), ": ", last_.message());
   }

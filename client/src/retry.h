@@ -42,10 +42,12 @@ class RetryBudget {
 
 // State shared by all calls of one connection. Thread-safe.
 struct RetryPolicy {
-  RetryPolicy(const RetryOptions& options, std::shared_ptr<grpc::Channel> channel)
+  RetryPolicy(const RetryOptions& options, std::shared_ptr<grpc::Channel> channel,
+              std::function<absl::Time()> now = absl::Now)
       : options(options),
-        budget(options.budget, options.reserve_per_second),
+        budget(options.budget, options.reserve_per_second, now),
         channel(std::move(channel)),
+        now(std::move(now)),
         ever_connected_(options.wait_for_first_server) {}
 
   // Records that a server was connected, so that calls wait for one from now on. Before that, unless
@@ -56,6 +58,7 @@ struct RetryPolicy {
   const RetryOptions options;
   RetryBudget budget;
   const std::shared_ptr<grpc::Channel> channel;
+  const std::function<absl::Time()> now;  // for Tries
 
  private:
   std::atomic<bool> ever_connected_;

@@ -142,6 +142,13 @@ void HealthService::Set(const std::string& service, bool serving) {
   for (Watcher* const watcher : entry.watchers) watcher->Tell(status);
 }
 
+HealthService::Use HealthService::use() {
+  absl::MutexLock lock(&mutex_);
+  Use use{services_.size(), 0};
+  for (const auto& [name, service] : services_) use.watchers += service.watchers.size();
+  return use;
+}
+
 void HealthService::Subscribe(Watcher& watcher) {
   absl::MutexLock lock(&mutex_);
   const auto entry = services_.try_emplace(watcher.name()).first;

@@ -1,6 +1,7 @@
 // grpc.health.v1.Health.
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <string>
 #include <unordered_set>
@@ -29,6 +30,13 @@ class HealthService final : public HealthServiceBase {
 
   // Sets the status of a service, and tells its watchers.
   void Set(const std::string& service, bool serving);
+
+  // Services that are known or watched, and watches that are open.
+  struct Use {
+    std::size_t services = 0;
+    std::size_t watchers = 0;
+  };
+  Use use() ABSL_LOCKS_EXCLUDED(mutex_);
 
   grpc::ServerUnaryReactor* Check(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* response) override;

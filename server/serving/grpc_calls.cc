@@ -42,6 +42,12 @@ GrpcCalls CallsInChannelz(absl::string_view json) {
           LargestOf("\"callsSucceeded\"", json) + LargestOf("\"callsFailed\"", json)};
 }
 
+std::int64_t NotBegun(const GrpcCalls& before, const GrpcCalls& after) {
+  // Calls that came after the first count and reached a service before gRPC's shutdown have been answered, so they
+  // count as ended.
+  return std::max<std::int64_t>(0, std::min(after.begun - before.begun, after.begun - after.ended));
+}
+
 std::int64_t NewestGrpcServer() {
   std::int64_t newest = 0;
   while (true) {

@@ -12,6 +12,10 @@ struct GrpcCalls {
   std::int64_t ended = 0;  // calls answered or cancelled; does not count calls that reached no service
 };
 
+// Of two counts of a server, one at the beginning of its shutdown and one after its end: how many calls came in between
+// and reached no service.
+std::int64_t NotBegun(const GrpcCalls& before, const GrpcCalls& after);
+
 // The channelz id of the gRPC server that this process created last; 0 if there is none.
 std::int64_t NewestGrpcServer();
 

@@ -17,7 +17,8 @@ std::int64_t ReceiveBytes(std::int64_t total, std::int64_t used, std::int64_t re
                                                                  : total + left;
 }
 
-ReceiveQuota::ReceiveQuota(std::int64_t total, std::function<Held()> held) : total_(total), held_(std::move(held)) {
+ReceiveQuota::ReceiveQuota(std::int64_t total, std::function<Held()> held, std::function<void(std::int64_t)> resized)
+    : total_(total), held_(std::move(held)), resized_(std::move(resized)) {
   Resize(ReceiveBytes(total_, total_, 0));
   try {
     thread_ = std::thread([this] { Run(); });
@@ -35,7 +36,10 @@ ReceiveQuota::~ReceiveQuota() {
   thread_.join();
 }
 
-void ReceiveQuota::Resize(std::int64_t bytes) { quota_.Resize(static_cast<std::size_t>(bytes)); }
+void ReceiveQuota::Resize(std::int64_t bytes) {
+  quota_.Resize(static_cast<std::size_t>(bytes));
+  if (resized_ != nullptr) resized_(bytes);
+}
 
 void ReceiveQuota::Run() {
   std::int64_t set = 0;

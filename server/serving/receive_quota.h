@@ -29,8 +29,9 @@ class ReceiveQuota {
     std::int64_t received;  // of these, bytes of messages
   };
   // `held` is called on this object's thread; what it refers to must outlive this. If the thread cannot be started, the
-  // quota stays at `total`, as if calls held all they may and none of it were messages.
-  ReceiveQuota(std::int64_t total, std::function<Held()> held);
+  // quota stays at `total`, as if calls held all they may and none of it were messages. `resized`, for tests, receives
+  // each size that the quota is set to.
+  ReceiveQuota(std::int64_t total, std::function<Held()> held, std::function<void(std::int64_t)> resized = nullptr);
   ~ReceiveQuota();
   ReceiveQuota(const ReceiveQuota&) = delete;
   ReceiveQuota& operator=(const ReceiveQuota&) = delete;
@@ -43,6 +44,7 @@ class ReceiveQuota {
 
   const std::int64_t total_;
   const std::function<Held()> held_;
+  const std::function<void(std::int64_t)> resized_;
   grpc::ResourceQuota quota_{"attnd"};
   absl::Mutex mutex_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -27,6 +26,7 @@
 #include "server/serving/grpc_calls.h"
 #include "server/serving/grpc_settings.h"
 #include "server/serving/memory_setting.h"
+#include "server/serving/part_options.h"
 #include "server/serving/server_info.h"
 #include "server/serving/threads.h"
 #include "spdlog/spdlog.h"
@@ -51,48 +51,8 @@ constexpr std::chrono::milliseconds kLastWord(400);
 // How long watches and reflection streams may take to end before they are cancelled.
 constexpr absl::Duration kProbesEnd = absl::Seconds(1);
 
-// Unlimited.
-constexpr int kAnyReads = std::numeric_limits<int>::max();
-
 // How long a client may leave sent data unacknowledged before its connection is dropped.
 constexpr absl::Duration kTcpUserTimeout = absl::Seconds(20);
-
-model::RegistryOptions RegistryOptionsOf(const Options& options) {
-  model::RegistryOptions registry;
-  registry.model_root = options.model_root;
-  registry.max_models = options.limits.max_models;
-  registry.max_table_values = options.limits.max_table_values;
-  registry.max_model_file_bytes = options.limits.max_model_file_bytes;
-  registry.max_model_bytes = options.limits.max_model_bytes;
-  registry.max_total_model_bytes = options.limits.max_total_model_bytes;
-  registry.log = [](const std::string& line) { spdlog::warn("{}", line); };
-  return registry;
-}
-
-StallLimit StallLimitOf(const Options& options) {
-  StallLimit limit;
-  if (options.stall > absl::ZeroDuration()) limit.patience = options.stall;
-  limit.bytes_per_second = options.min_rate;
-  return limit;
-}
-
-SessionOptions SessionOptionsOf(const Options& options) {
-  return {.most = options.max_sessions,
-          .most_of_peer = options.max_peer_sessions,
-          .lease = options.session_lease,
-          .idle = options.session_idle,
-          .life = options.session_life,
-          .grace = options.session_grace};
-}
-
-AttentionServiceOptions AttentionServiceOptionsOf(const Options& options) {
-  AttentionServiceOptions service;
-  service.proxies = TrustedProxies(options);
-  service.intake.places = static_cast<int>(options.limits.max_reads);
-  service.intake.per_caller = service.intake.places > kAnyReads / 2 ? kAnyReads : 2 * service.intake.places;
-  service.intake.max_wait = absl::ToChronoNanoseconds(options.max_queue_time);
-  return service;
-}
 
 absl::Status NotAllLoaded(std::int64_t loaded, const std::vector<model::FailedModel>& failed) {
   std::string message = absl::StrCat("--strict_models: ", failed.size(), " of ",
@@ -116,21 +76,13 @@ void LogFitted(const Limits& asked_for, const Limits& fitted) {
   if (!line.empty()) spdlog::info("by what this process may have: {}", line);
 }
 
-SharedMemoryLimits SharedLimits(const Options& options) {
-  SharedMemoryLimits limits;
-  limits.max_total_bytes = options.limits.max_shared_bytes;
-  limits.peer_shares = options.peer_shares;
-  limits.max_connection_bytes = options.limits.max_shared_bytes / 2 + options.limits.max_shared_bytes % 2;
-  return limits;
-}
-
 }  // namespace
 
 Server::Server(const Options& options, const kernel::Kernel& kernel, const std::vector<v1::Setting>& process_settings)
     : options_(options),
       kernel_(kernel),
-      shared_memory_(SharesMemory(options) ? std::make_shared<SharedMemory>(SharedLimits(options)) : nullptr),
-      ledger_({.total = options.limits.max_inflight_bytes, .shares = options.peer_shares}),
+      shared_memory_(SharesMemory(options) ? std::make_shared<SharedMemory>(SharedMemoryLimitsOf(options)) : nullptr),
+      ledger_(LedgerOptionsOf(options)),
       registry_(RegistryOptionsOf(options)),
       stalls_(StallLimitOf(options), counters_, [](const std::string& line) { spdlog::warn("{}", line); }),
       engine_(options.limits, registry_, kernel, ComputingThreads(options), shared_memory_.get(), &ledger_,
@@ -197,10 +149,7 @@ absl::Status Server::Listen() {
   listen.tcp_user_timeout = kTcpUserTimeout;
   ATTND_ASSIGN_OR_RETURN(Listening listening, ListenAt(options_.listen, listen));
   addresses_ = listening.addresses;
-  const Limits& limits = options_.limits;
-  ATTND_ASSIGN_OR_RETURN(
-      acceptor_, Acceptor::Create(std::move(listening.sockets),
-                                  {limits.max_connections, limits.max_peer_connections, TrustedProxies(options_)}));
+  ATTND_ASSIGN_OR_RETURN(acceptor_, Acceptor::Create(std::move(listening.sockets), ConnectionLimitsOf(options_)));
   grpc::EnableDefaultHealthCheckService(false);
   grpc::ServerBuilder builder;
   Configure(options_, builder);
@@ -258,7 +207,7 @@ Stopped Server::Stop() {
   acceptor_->Stop();  // gRPC would neither take nor close connections that come after its shutdown
   // Every connection gets a GOAWAY at once. If a client sent a call before it read the GOAWAY, that call never reaches
   // a service: gRPC ends it with CANCELLED.
-  const std::int64_t begun = CountCalls().begun;
+  const GrpcCalls before = CountCalls();
   closing_.Begin();
   static_cast<void>(memory::CatchNoMemoryIn([this] { probes_.End(std::min(kProbesEnd, options_.drain)); }));
   Stopped stopped;
@@ -266,20 +215,11 @@ Stopped Server::Stop() {
   gate_.Close();
   closing_.Await();
   shared_memory_listeners_.clear();
-  // Calls that came after the first count and reached a service before gRPC's shutdown have been answered, so they
-  // count as ended.
-  const GrpcCalls calls = CountCalls();
-  stopped.not_begun = std::max<std::int64_t>(0, std::min(calls.begun - begun, calls.begun - calls.ended));
+  stopped.not_begun = NotBegun(before, CountCalls());
   return stopped;
 }
 
-schedule::QueueUse Server::QueueUseNow() const {
-  schedule::QueueUse use = engine_.queue();
-  const schedule::Intake::Use before = attention_service_.intake_use();
-  use.waiting += before.waiting;
-  use.refused += before.refused + before.late;
-  return use;
-}
+schedule::QueueUse Server::QueueUseNow() const { return WithIntake(engine_.queue(), attention_service_.intake_use()); }
 
 GrpcCalls Server::CountCalls() const {
   GrpcCalls calls;

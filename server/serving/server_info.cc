@@ -38,6 +38,12 @@ v1::MemoryUse ToProto(const memory::Ledger::Usage& usage) {
 
 }  // namespace
 
+schedule::QueueUse WithIntake(schedule::QueueUse queue, const schedule::Intake::Use& intake) {
+  queue.waiting += intake.waiting;
+  queue.refused += intake.refused + intake.late;
+  return queue;
+}
+
 void AddUse(const memory::Ledger& ledger, const SharedMemory* shared, const Counters& counters,
             const model::Registry& models, const schedule::QueueUse& queue, const SessionTable::Use& sessions,
             v1::GetServerInfoResponse& info) {

@@ -38,6 +38,10 @@ std::string ReasonOf(const absl::Status& status, absl::string_view path) {
 Registry::Registry(RegistryOptions options)
     : options_(std::move(options)), memory_(options_.max_model_bytes, options_.max_total_model_bytes) {}
 
+void Registry::BeforeChange() const {
+  if (options_.before_change) options_.before_change();
+}
+
 absl::Status Registry::NotLoaded(std::string_view name) const {
   std::string got = Quoted(name);
   for (const auto& [path, failed] : failed_) {
@@ -112,6 +116,7 @@ absl::StatusOr<ModelPtr> Registry::Add(const std::string& name, const std::strin
   if (absl::Status counted = Count(*contents); !counted.ok()) return counted;
   TableHashes hashes = HashesOf(contents->tables);
   std::string hash = ContentHash(hashes);
+  BeforeChange();
   absl::MutexLock lock(&mutex_);
   if (absl::Status room = CheckRoom(name); !room.ok()) return room;
   return MakeCurrent(name, source, std::move(path), ++reads_, *std::move(contents), std::move(hashes), std::move(hash));
@@ -211,6 +216,7 @@ absl::StatusOr<ModelPtr> Registry::Reload(std::string_view name) {
   if (!contents.ok()) return contents.status();
   TableHashes hashes = HashesOf(contents->tables);
   std::string hash = ContentHash(hashes);
+  BeforeChange();
 
   ModelPtr old;  // released after the lock
   absl::MutexLock lock(&mutex_);
@@ -275,6 +281,7 @@ absl::StatusOr<ModelPtr> Registry::Upload(std::string_view name, std::string_vie
     if (absl::Status added = AddTable(chosen, table, LimitsOf(options_), contents); !added.ok()) return added;
     hashes[chosen] = table_hash;
     std::string hash = ContentHash(hashes);
+    BeforeChange();
 
     absl::MutexLock lock(&mutex_);
     const auto found = models_.find(name);

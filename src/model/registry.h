@@ -31,6 +31,9 @@ struct RegistryOptions {
   std::int64_t max_model_bytes = std::numeric_limits<std::int64_t>::max();        // of one model's tables, in memory
   std::int64_t max_total_model_bytes = std::numeric_limits<std::int64_t>::max();  // of all tables together
   std::function<void(const std::string&)> log;  // gets a line for each entry that LoadRoot skips or fails to load
+  // For tests. Called on the thread that loads, reloads or uploads a model, without a lock, when its new tables are
+  // made and before they become current. Changes made meanwhile come first.
+  std::function<void()> before_change;
 };
 
 // An entry of the model root that could not be loaded at the start.
@@ -98,6 +101,7 @@ class Registry {
   absl::StatusOr<ModelRoot> OpenRoot() const;
   // Reads the model at `path`, outside the lock. If it cannot be read, the error blames `field` of the request.
   absl::StatusOr<ModelTables> Read(absl::string_view field, const ModelRoot& root, const std::string& path) const;
+  void BeforeChange() const;
   absl::Status NotLoaded(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status CheckRoom(std::string_view name) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Counts the tables that were made without a ticket.

@@ -1,3 +1,5 @@
+#include "schedule/default_threads.h"
+
 #include <sched.h>
 
 #include <algorithm>
@@ -8,14 +10,15 @@
 
 namespace attnd::schedule {
 
+int ThreadsFor(int cpus, std::optional<double> limit) {
+  const int threads = std::max(1, cpus);
+  return limit.has_value() && *limit < threads ? std::max(1, static_cast<int>(std::ceil(*limit))) : threads;
+}
+
 int DefaultThreads() {
   cpu_set_t allowed;
-  int threads = 1;
-  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) threads = std::max(1, CPU_COUNT(&allowed));
-  if (const auto limit = cgroup::CpuLimit(cgroup::OfThisProcess())) {
-    threads = std::min(threads, std::max(1, static_cast<int>(std::ceil(*limit))));
-  }
-  return threads;
+  const int cpus = sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+  return ThreadsFor(cpus, cgroup::CpuLimit(cgroup::OfThisProcess()));
 }
 
 }  // namespace attnd::schedule

@@ -183,7 +183,11 @@ void IntakeLine::EndReceiving(IntakeEntry& entry, Clock::time_point now) {
   --receiving_;
   Caller& caller = *entry.of_;
   Withhold(caller);
-  caller.used += Seconds(now - entry.began_).count();
+  const double seconds = Seconds(now - entry.began_).count();
+  caller.used += seconds;
+  // The clock advances by each caller's share, so that callers that come one after the other do not pass for ever those
+  // that have held places.
+  clock_ += seconds / static_cast<double>(std::max<std::size_t>(1, lines_ + (caller.waiting.empty() ? 1 : 0)));
   Offer(caller);
 }
 

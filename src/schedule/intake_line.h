@@ -128,7 +128,7 @@ class IntakeLine {
   const IntakeOptions options_;
   std::map<const void*, Caller> callers_;  // those with entries here
   IntakeEntry::Callers offered_;           // those whose next entry may begin once there is a place
-  double clock_ = 0;                       // seconds: largest `used` of a caller that was given a place
+  double clock_ = 0;                       // seconds: `used` of a caller that begins to wait now, at least
   IntakeEntry* oldest_ = nullptr;          // of those being received
   IntakeEntry* newest_ = nullptr;
   std::size_t waiting_ = 0;

@@ -48,7 +48,7 @@ struct Job : Turn {
   std::unique_ptr<Work> work;
   SubmitOptions options;
   std::function<void(const Outcome&)> done;
-  Clock::time_point submitted = Clock::now();
+  Clock::time_point submitted;
   // Its destructor waits for the callback if another thread runs it.
   std::optional<std::stop_callback<std::function<void()>>> on_cancel;
 
@@ -94,11 +94,11 @@ bool LeastServed::operator()(const Job* a, const Job* b) const {
 }
 
 // Allocates nothing except for the error, and never fails.
-absl::Status Interruption(const SubmitOptions& options) {
+absl::Status Interruption(const SubmitOptions& options, NowFunction now) {
   if (options.cancel.cancelled()) {
     return memory::CatchNoMemory([] { return absl::CancelledError("the call was cancelled"); });
   }
-  if (options.deadline != Clock::time_point::max() && Clock::now() > options.deadline) {
+  if (options.deadline != Clock::time_point::max() && now() > options.deadline) {
     return memory::CatchNoMemory(
         [] { return absl::DeadlineExceededError("the call's deadline passed while it was being computed"); });
   }
@@ -106,9 +106,8 @@ absl::Status Interruption(const SubmitOptions& options) {
 }
 
 // Destroys the job, then tells the submitter.
-void Finish(std::unique_ptr<Job> job) {
+void Finish(std::unique_ptr<Job> job, Clock::time_point now) {
   job->on_cancel.reset();
-  const Clock::time_point now = Clock::now();
   const Clock::time_point started = job->started.value_or(now);
   const Outcome outcome{job->status, absl::FromChrono(started - job->submitted), absl::FromChrono(now - started),
                         absl::Seconds(job->estimate), absl::Seconds(job->come_back)};
@@ -121,9 +120,10 @@ void Finish(std::unique_ptr<Job> job) {
 
 class Scheduler::Impl {
  public:
-  Impl(int threads, Clock::duration max_wait)
+  Impl(int threads, Clock::duration max_wait, NowFunction now)
       : threads_(threads),
         max_wait_(max_wait),
+        now_(now),
         turns_(threads * kTurnCost),
         arenas_(static_cast<std::size_t>(threads)),
         guest_arenas_(static_cast<std::size_t>(threads)),
@@ -143,15 +143,16 @@ class Scheduler::Impl {
   }
 
   void Submit(std::unique_ptr<Job> job, const std::stop_source& cancel) {
-    const absl::Status begun = memory::CatchNoMemoryIn([&job] { RunCheapItems(*job); });
+    job->submitted = now_();
+    const absl::Status begun = memory::CatchNoMemoryIn([this, &job] { RunCheapItems(*job); });
     if (!begun.ok()) job->GiveUp(begun);
     if (job->finished()) {
-      Finish(std::move(job));
+      Finish(std::move(job), now_());
       return;
     }
     // Before it is queued, since it may be finished and destroyed from then on.
     job->on_cancel.emplace(cancel.get_token(), [this, waiting = job.get()] { Cancelled(waiting); });
-    if (!Enqueue(job)) Finish(std::move(job));
+    if (!Enqueue(job)) Finish(std::move(job), now_());
   }
 
  private:
@@ -160,7 +161,7 @@ class Scheduler::Impl {
   bool Enqueue(std::unique_ptr<Job>& job) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (job->options.cancel.cancelled()) {
-      job->status = Interruption(job->options);
+      job->status = Interruption(job->options, now_);
       return false;
     }
     job->caller = job->options.caller;
@@ -191,7 +192,7 @@ class Scheduler::Impl {
     if (job->options.deadline != Clock::time_point::max()) {
       job->due = job->options.deadline;
     } else {
-      const Clock::time_point now = Clock::now();
+      const Clock::time_point now = now_();
       job->due = max_wait_ < Clock::time_point::max() - now ? now + max_wait_ : Clock::time_point::max();
     }
   }
@@ -207,7 +208,7 @@ class Scheduler::Impl {
     const bool has_deadline = job.options.deadline != Clock::time_point::max();
     if (!has_deadline && max_wait_ == Clock::duration::max()) return absl::OkStatus();
     const std::chrono::duration<double> time =
-        has_deadline ? std::chrono::duration<double>(job.options.deadline - Clock::now()) * kUsableTime
+        has_deadline ? std::chrono::duration<double>(job.options.deadline - now_()) * kUsableTime
                      : std::chrono::duration<double>(max_wait_);
     const double enough = time.count() * per_second;
     // Jobs that are due later than this one may have been accepted by the same estimate and must not become late
@@ -215,7 +216,7 @@ class Scheduler::Impl {
     Clock::time_point until = job.due;
     if (has_deadline) {
       job.reserve = time.count() / kUsableTime - time.count();
-      until += std::min(job.due - Clock::now(), Clock::time_point::max() - job.due);
+      until += std::min(job.due - now_(), Clock::time_point::max() - job.due);
     }
     double before = small_left_;
     if (!job.small) before += ComputedBefore(job, until) + turns_.CostBefore(job, until, enough);
@@ -242,6 +243,7 @@ class Scheduler::Impl {
   void Begin(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     job->place = Place::kComputed;
     job->served = clock_;
+    ++computing_;
     if (job->small) {
       small_left_ += job->left;
     } else {
@@ -253,6 +255,7 @@ class Scheduler::Impl {
   // Stops computing the job's items. Takes the job out of the queue; the caller sets its place.
   void EndComputing(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     Unqueue(job);
+    --computing_;
     if (job->small) {
       small_left_ -= job->left;
       return;
@@ -260,6 +263,17 @@ class Scheduler::Impl {
     Job** at = &computed_;  // a short list
     while (*at != job) at = &(*at)->next_computed;
     *at = job->next_computed;
+  }
+
+  // An item has run: advances the virtual time by its cost, shared among the jobs being computed. While small jobs come
+  // one after the other, nothing else would, and each would come before the jobs in turn, which have received more.
+  // Not beyond what these have received, so that small jobs do not come after them.
+  void AdvanceClock(double cost) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    double advanced = clock_ + cost / static_cast<double>(std::max<std::int64_t>(1, computing_));
+    for (const Job* job = computed_; job != nullptr; job = job->next_computed) {
+      advanced = std::min(advanced, job->served);
+    }
+    clock_ = std::max(clock_, advanced);
   }
 
   // Begins the next jobs in turn while too few items are ready.
@@ -280,9 +294,9 @@ class Scheduler::Impl {
 
   // An error if a job can no longer be done in time, or has waited too long. Allocates nothing except for the error.
   absl::Status Late(Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (absl::Status status = Interruption(job.options); !status.ok()) return status;
+    if (absl::Status status = Interruption(job.options, now_); !status.ok()) return status;
     if (job.started) return absl::OkStatus();
-    const Clock::time_point now = Clock::now();
+    const Clock::time_point now = now_();
     if (job.options.deadline == Clock::time_point::max()) {
       if (now <= job.due) return absl::OkStatus();
       job.estimate = absl::ToDoubleSeconds(absl::FromChrono(now - job.submitted));
@@ -310,7 +324,7 @@ class Scheduler::Impl {
     while (dropped_ != nullptr) {
       Job* const job = std::exchange(dropped_, dropped_->next_dropped);
       mutex_.Unlock();
-      Finish(std::unique_ptr<Job>(job));
+      Finish(std::unique_ptr<Job>(job), now_());
       mutex_.Lock();
       CountOut();
     }
@@ -329,14 +343,14 @@ class Scheduler::Impl {
       absl::MutexLock lock(&mutex_);
       if (!job->queued || !job->status.ok()) return;
       // The RPC library cancels a call when its deadline has passed.
-      if (!job->started && job->options.deadline <= Clock::now()) ++expired_;
-      GiveUp(job, Interruption(job->options));
+      if (!job->started && job->options.deadline <= now_()) ++expired_;
+      GiveUp(job, Interruption(job->options, now_));
       // A runner has to begin the next job: it may find jobs to finish, and finishing waits for their cancel callbacks,
       // of which this is one.
       if (!turns_.empty()) WakeRunner();
       if (!TakeIfFinished(job)) return;
     }
-    Finish(std::unique_ptr<Job>(job));
+    Finish(std::unique_ptr<Job>(job), now_());
     absl::MutexLock lock(&mutex_);
     CountOut();
   }
@@ -351,19 +365,19 @@ class Scheduler::Impl {
   }
 
   // Runs the job's items on the calling thread while they are cheap.
-  static void RunCheapItems(Job& job) {
+  void RunCheapItems(Job& job) const {
     static thread_local Arena arena;
     double spent = 0;
     const absl::Cleanup count = [&] { job.left = std::max(0.0, job.left - spent); };
-    const auto pause = [&job] {
-      job.status = Interruption(job.options);
+    const auto pause = [this, &job] {
+      job.status = Interruption(job.options, now_);
       return job.status.ok();
     };
     while (const Item* next = job.Peek()) {
       if (spent + next->cost > kInlineCost) return;
       if (!pause()) return;
       const Item item = job.Pop();
-      if (!job.started) job.started = Clock::now();
+      if (!job.started) job.started = now_();
       job.work->Run(item, arena, pause);
       job.work->Finish(item);
       spent += item.cost;
@@ -431,9 +445,9 @@ class Scheduler::Impl {
     if (item) {
       const double guests = guest_seconds_[thread];
       mutex_.Unlock();
-      const Clock::time_point begun = Clock::now();
+      const Clock::time_point begun = now_();
       const absl::Status ran = memory::CatchNoMemoryIn([&] { job->work->Run(*item, arena, pause); });
-      const std::chrono::duration<double> took = Clock::now() - begun;
+      const std::chrono::duration<double> took = now_() - begun;
       mutex_.Lock();
       const double seconds = took.count() - (guest_seconds_[thread] - guests);
       guest_seconds_[thread] += seconds;
@@ -444,7 +458,7 @@ class Scheduler::Impl {
       BeginTurns();
       WakeRunners();
       mutex_.Unlock();
-      Finish(std::unique_ptr<Job>(job));
+      Finish(std::unique_ptr<Job>(job), now_());
       mutex_.Lock();
       CountOut();
     }
@@ -456,7 +470,7 @@ class Scheduler::Impl {
   bool PauseFor(Job* job, std::size_t thread) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (!job->status.ok()) return false;
-    if (const absl::Status status = Interruption(job->options); !status.ok()) {
+    if (const absl::Status status = Interruption(job->options, now_); !status.ok()) {
       GiveUp(job, status);
       return false;
     }
@@ -486,13 +500,13 @@ class Scheduler::Impl {
 
   // Takes the job's next item; nullopt if the job is given up, and then it is no longer in the queue.
   std::optional<Item> TakeItem(Job* job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (const absl::Status status = Interruption(job->options); !status.ok()) {
+    if (const absl::Status status = Interruption(job->options, now_); !status.ok()) {
       if (!job->started && !job->options.cancel.cancelled()) ++expired_;
       GiveUp(job, status);
       return std::nullopt;
     }
     Unqueue(job);
-    if (!job->started) job->started = Clock::now();
+    if (!job->started) job->started = now_();
     const Item item = job->Pop();
     clock_ = std::max(clock_, job->served);
     job->served += item.cost;
@@ -521,6 +535,7 @@ class Scheduler::Impl {
   // An item that ran out of memory ends the job: no further item begins.
   void ReturnItem(Job* job, const Item& item, const absl::Status& ran) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     --job->running;
+    AdvanceClock(item.cost);
     if (!job->status.ok()) return;
     if (!ran.ok()) {
       GiveUp(job, ran);
@@ -543,6 +558,7 @@ class Scheduler::Impl {
 
   const int threads_;
   const Clock::duration max_wait_;
+  const NowFunction now_;
 
   mutable absl::Mutex mutex_;
   absl::CondVar idle_;                                    // no job and no runner is left
@@ -559,7 +575,8 @@ class Scheduler::Impl {
   std::int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;         // jobs whose `done` has not returned, except those run inline
   std::int64_t idle_claims_ ABSL_GUARDED_BY(mutex_) = 0;  // woken runners that have not reached their first item
   int runners_ ABSL_GUARDED_BY(mutex_) = 0;               // threads in RunItems or on their way to it
-  double clock_ ABSL_GUARDED_BY(mutex_) = 0;              // the largest `served` at which a job was given an item
+  std::int64_t computing_ ABSL_GUARDED_BY(mutex_) = 0;    // computed jobs, small ones included
+  double clock_ ABSL_GUARDED_BY(mutex_) = 0;              // virtual time: `served` of a job that begins now
   std::uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
 
   std::vector<Arena> arenas_;        // by pool thread
@@ -568,7 +585,8 @@ class Scheduler::Impl {
   Eigen::ThreadPool pool_;
 };
 
-Scheduler::Scheduler(int threads, Clock::duration max_wait) : impl_(std::make_unique<Impl>(threads, max_wait)) {}
+Scheduler::Scheduler(int threads, Clock::duration max_wait, NowFunction now)
+    : impl_(std::make_unique<Impl>(threads, max_wait, now)) {}
 Scheduler::~Scheduler() = default;
 
 int Scheduler::threads() const { return impl_->threads(); }

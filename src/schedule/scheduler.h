@@ -57,6 +57,8 @@ class CancelToken {
   std::stop_source source_;
 };
 
+using NowFunction = Clock::time_point (*)();
+
 struct SubmitOptions {
   Clock::time_point deadline = Clock::time_point::max();  // max(): none
   const void* caller = nullptr;                           // who submits it; only compared with unfinished jobs
@@ -82,8 +84,8 @@ struct SubmitOptions {
 // submitted jobs.
 class Scheduler {
  public:
-  // `threads` >= 1.
-  explicit Scheduler(int threads, Clock::duration max_wait = Clock::duration::max());
+  // `threads` >= 1. Tests pass a clock of their own.
+  explicit Scheduler(int threads, Clock::duration max_wait = Clock::duration::max(), NowFunction now = &Clock::now);
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;

@@ -154,6 +154,47 @@ TEST(BiasTableTest, RefusesInvalidRules) {
   }
 }
 
+// Each limit: what is exactly as large is accepted, and the next larger is not.
+TEST(BiasTableTest, LimitsAreExact) {
+  constexpr std::int64_t kStart = std::int64_t{1} << 32, kDistance = std::int64_t{1} << 48;
+  struct Case {
+    Rule rule;
+    bool valid;
+  };
+  const Case cases[] = {
+      {AlibiRule{false, {0x1p64F}}, true},
+      {AlibiRule{false, {-0x1p64F}}, true},
+      {AlibiRule{false, {std::nextafter(0x1p64F, kInfinity)}}, false},
+      {AlibiRule{false, {std::nextafter(-0x1p64F, -kInfinity)}}, false},
+      {PerOffsetRule{kStart, {1}}, true},
+      {PerOffsetRule{kStart + 1, {1}}, false},
+      {PerOffsetRule{-kStart, {1}}, true},
+      {PerOffsetRule{-kStart - 1, {1}}, false},
+      {PerOffsetRule{0, {kLargest}}, true},
+      {PerOffsetRule{0, {kLargest, 0}}, true},
+      {PerOffsetRule{0, {kLargest, -kLargest}}, false},
+      {T5Rule{2, 2, false, {1, 2}}, true},
+      {T5Rule{2, 1, false, {1, 2}}, false},
+      {T5Rule{4, 2, true, {1, 2, 3, 4}}, true},
+      {T5Rule{4, 1, true, {1, 2, 3, 4}}, false},
+      {T5Rule{2, 3, false, {1, 2, 3}}, false},
+      {T5Rule{2, 3, false, {1}}, false},
+  };
+  for (std::size_t i = 0; i < std::size(cases); ++i) {
+    const absl::Status status = BiasTable::Create(1, cases[i].rule).status();
+    EXPECT_EQ(status.ok(), cases[i].valid) << i << ": " << status;
+    EXPECT_TRUE(status.ok() || absl::IsInvalidArgument(status)) << i << ": " << status;
+  }
+  const T5Rule far{2, kDistance + 1, false, {1, 2}};
+  EXPECT_THAT(std::string(BiasTable::Create(1, far).status().message()), HasSubstr("max_distance: expected at most"));
+  for (const Rule& rule : {Rule(T5Rule{32, 128, true, std::vector<float>(96)}), Rule(AlibiRule{true, {1, 2, 3}}),
+                           Rule(PerOffsetRule{-2, std::vector<float>(15)})}) {
+    const auto needed = static_cast<std::int64_t>(Make(3, rule).offset_form().values.size());
+    EXPECT_TRUE(BiasTable::Create(3, rule, needed).ok());
+    EXPECT_EQ(BiasTable::Create(3, rule, needed - 1).status().code(), absl::StatusCode::kResourceExhausted);
+  }
+}
+
 TEST(BiasTableTest, RefusesAFormThatIsTooLarge) {
   const T5Rule rule{32, std::int64_t{1} << 40, false, std::vector<float>(32)};
   EXPECT_EQ(BiasTable::Create(1, rule).status().code(), absl::StatusCode::kResourceExhausted);

@@ -7,6 +7,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "attnd/client.h"
+#include "bounded.h"
 #include "fake_server.h"
 #include "test_request.h"
 
@@ -224,7 +225,7 @@ TEST_F(ComputeTest, FutureAndCallbackGiveTheSame) {
   auto future = client_.ComputeFuture(t.request);
   std::promise<absl::StatusOr<ComputeReply>> called;
   client_.ComputeAsync(t.request, {}, [&](absl::StatusOr<ComputeReply> reply) { called.set_value(std::move(reply)); });
-  const auto later = future.get();
+  const auto later = Get(future);
   const auto by_callback = called.get_future().get();
   ASSERT_TRUE(now.ok() && later.ok() && by_callback.ok());
   EXPECT_EQ(BytesOf(now->output), BytesOf(later->output));
@@ -244,7 +245,7 @@ TEST_F(ComputeTest, OneClientServesManyThreads) {
       for (int call = 0; call < kCalls; ++call) {
         auto future = client.ComputeFuture(t.request);
         const auto reply = client.Compute(t.request);
-        const auto later = future.get();
+        const auto later = Get(future);
         if (reply.ok() && BytesOf(reply->output) == BytesOf(expected->output)) ++same;
         if (later.ok() && BytesOf(later->output) == BytesOf(expected->output)) ++same;
       }

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <vector>
@@ -53,9 +54,18 @@ void FakeLocalServer::Stop() {
   close(stop_[0]);
 }
 
+void FakeLocalServer::HangUp() {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& weak : peers_) {
+    if (const Peer peer = weak.lock()) shutdown(peer->get(), SHUT_RDWR);
+  }
+}
+
 FakeLocalServer::~FakeLocalServer() {
   Stop();
+  absl::MutexLock lock(&mutex_);
   for (const auto& [handle, region] : regions_) munmap(region.data, region.size);
+  for (const Region& region : unmapped_later_) munmap(region.data, region.size);
 }
 
 bool FakeLocalServer::Send(const Peer& peer, const std::string& datagram) {
@@ -90,6 +100,7 @@ bool FakeLocalServer::Answer(const Peer& peer, const v1::LocalRequest& request) 
 }
 
 unsigned char* FakeLocalServer::SharedData(const v1::SharedTensor& tensor, std::size_t size) {
+  absl::MutexLock lock(&mutex_);
   const auto found = regions_.find(tensor.region());
   if (found == regions_.end() || tensor.offset() + size > found->second.size) {
     ADD_FAILURE() << "no region has " << size << " bytes at " << tensor.offset();
@@ -98,26 +109,68 @@ unsigned char* FakeLocalServer::SharedData(const v1::SharedTensor& tensor, std::
   return found->second.data + tensor.offset();
 }
 
+v1::ComputeAttentionRequest FakeLocalServer::WithTensors(const v1::ComputeAttentionRequest& request) {
+  v1::ComputeAttentionRequest whole = request;
+  const auto take = [&](bool shared, const v1::SharedTensor& place, std::int64_t elements, std::string* to) {
+    if (!shared) return;
+    const auto bytes = static_cast<std::size_t>(elements) * sizeof(float);
+    if (const unsigned char* const from = SharedData(place, bytes)) {
+      to->assign(reinterpret_cast<const char*>(from), bytes);
+    }
+  };
+  const std::int64_t keys = request.batch() * request.kv_heads() * request.key_length();
+  take(request.has_q_shared(), request.q_shared(),
+       request.batch() * request.heads() * request.query_length() * request.head_dim(), whole.mutable_q());
+  take(request.has_k_shared(), request.k_shared(), keys * request.head_dim(), whole.mutable_k());
+  take(request.has_v_shared(), request.v_shared(), keys * request.value_head_dim(), whole.mutable_v());
+  return whole;
+}
+
+void FakeLocalServer::PlaceResults(const v1::ComputeAttentionRequest& request, std::string& output,
+                                   std::string& log_sum_exp) {
+  const auto place = [&](bool shared, const v1::SharedTensor& at, std::string& bytes) {
+    if (!shared) return;
+    if (unsigned char* const to = SharedData(at, bytes.size())) std::copy(bytes.begin(), bytes.end(), to);
+    bytes.clear();
+  };
+  place(request.has_output_shared(), request.output_shared(), output);
+  place(request.has_log_sum_exp_shared(), request.log_sum_exp_shared(), log_sum_exp);
+}
+
+bool FakeLocalServer::Reply(const Peer& peer, int code, unsigned char mark) {
+  shm::Reply reply{};
+  reply.magic = shm::kMagic;
+  reply.version = shm::kVersion;
+  reply.code = code;
+  reply.handle[0] = mark;
+  return send(peer->get(), &reply, sizeof(reply), MSG_NOSIGNAL) == sizeof(reply);
+}
+
 bool FakeLocalServer::TakeFixed(const Peer& peer, const shm::Request& request, const shm::UniqueFd& memory) {
   shm::Reply reply{};
   reply.magic = shm::kMagic;
   reply.version = shm::kVersion;
   reply.code = 5;
   FixedHandler before;
+  RequestHandler instead;
   {
     absl::MutexLock lock(&mutex_);
     before = fixed_;
+    instead = request_;
   }
   if (before != nullptr) before(peer, request.operation);
+  if (instead != nullptr && instead(peer, request)) return true;
+  absl::MutexLock lock(&mutex_);
   if (request.operation == shm::Operation::kRegister && shares_memory) {
     void* const data = mmap(nullptr, request.size, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
     EXPECT_NE(data, MAP_FAILED);
     reply.code = 0;
-    reply.handle[0] = static_cast<unsigned char>(++registered);
+    const int number = ++registered;
+    std::memcpy(reply.handle.data(), &number, sizeof(number));
     regions_[std::string(reply.handle.begin(), reply.handle.end())] = {static_cast<unsigned char*>(data), request.size};
   } else if (const auto found = regions_.find(std::string(request.handle.begin(), request.handle.end()));
              request.operation == shm::Operation::kRelease && found != regions_.end()) {
-    munmap(found->second.data, found->second.size);
+    unmapped_later_.push_back(found->second);
     regions_.erase(found);
     ++released;
     reply.code = 0;
@@ -189,6 +242,8 @@ void FakeLocalServer::Serve() {
     std::erase(peers, nullptr);
     if (polled[1].revents != 0) {
       peers.push_back(std::make_shared<shm::UniqueFd>(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+      absl::MutexLock lock(&mutex_);
+      peers_.emplace_back(peers.back());
       ++connections;
     }
     standing = static_cast<int>(peers.size());

@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -36,6 +37,9 @@ class FakeLocalServer {
   // Serves no more: no handler runs after this.
   void Stop();
 
+  // Ends all connections.
+  void HangUp() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // What to do with a hello, a call, a cancellation, a session's message and its close; by default Greet, Answer and
   // three times nothing.
   void OnHello(Handler handler) { Set(hello_, std::move(handler)); }
@@ -50,6 +54,15 @@ class FakeLocalServer {
     fixed_ = std::move(handler);
   }
 
+  // Takes a fixed message; true if it has answered the message or leaves it without an answer. By default none does.
+  using RequestHandler = std::function<bool(const Peer& peer, const shm::Request& request)>;
+  void OnRequest(RequestHandler handler) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    request_ = std::move(handler);
+  }
+  // Answers a fixed message. `mark` is the handle's first byte.
+  static bool Reply(const Peer& peer, int code, unsigned char mark = 0);
+
   static bool Greet(const Peer& peer, const v1::LocalRequest&) { return Welcome(peer, {}); }
   // A welcome; fields that are not set are those of a server that takes calls.
   static bool Welcome(const Peer& peer, v1::LocalWelcome welcome);
@@ -58,8 +71,14 @@ class FakeLocalServer {
   static v1::LocalReply ResultOf(const v1::LocalRequest& request);
   static bool Send(const Peer& peer, const std::string& datagram);
 
-  // For handlers: where a tensor of `size` bytes is that a caller shares; null, and a failure, if it is in no region.
-  unsigned char* SharedData(const v1::SharedTensor& tensor, std::size_t size);
+  // Where a tensor of `size` bytes is that a caller shares; null, and a failure, if it is in no region. The memory
+  // stays mapped when the region is released, as it may at a server that still computes.
+  unsigned char* SharedData(const v1::SharedTensor& tensor, std::size_t size) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The request with the tensors that are in shared memory in it.
+  v1::ComputeAttentionRequest WithTensors(const v1::ComputeAttentionRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Moves results to the places that `request` names for them.
+  void PlaceResults(const v1::ComputeAttentionRequest& request, std::string& output, std::string& log_sum_exp)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A client that asks for a sign of life is left without.
   std::atomic<bool> lifeless{false};
@@ -86,11 +105,14 @@ class FakeLocalServer {
   absl::Mutex mutex_;
   Handler hello_, call_, cancel_, session_, session_close_;
   FixedHandler fixed_ ABSL_GUARDED_BY(mutex_);
+  RequestHandler request_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::weak_ptr<const shm::UniqueFd>> peers_ ABSL_GUARDED_BY(mutex_);
   struct Region {
     unsigned char* data;
     std::size_t size;
   };
-  std::map<std::string, Region> regions_;  // by handle; of the thread
+  std::map<std::string, Region> regions_ ABSL_GUARDED_BY(mutex_);  // by handle
+  std::vector<Region> unmapped_later_ ABSL_GUARDED_BY(mutex_);
   const shm::UniqueFd listener_;
   int stop_[2];
   std::thread thread_;

@@ -19,13 +19,13 @@
 namespace attnd::client {
 
 // Plain attention for FP32 without bias, [batch, heads, sequence, dim]; the log-sum-exp beside it.
-void PlainAttention(const v1::ComputeAttentionRequest& request, std::string& output, std::string& log_sum_exp);
+void PlainAttention(const attnd::v1::ComputeAttentionRequest& request, std::string& output, std::string& log_sum_exp);
 
-class FakeAttention : public v1::AttentionService::Service {
+class FakeAttention : public attnd::v1::AttentionService::Service {
  public:
-  using Pieces = grpc::ServerReaderWriter<v1::StreamAttentionResponse, v1::StreamAttentionRequest>;
-  using Handler = std::function<grpc::Status(grpc::ServerContext*, const v1::ComputeAttentionRequest&,
-                                             v1::ComputeAttentionResponse&)>;
+  using Pieces = grpc::ServerReaderWriter<attnd::v1::StreamAttentionResponse, attnd::v1::StreamAttentionRequest>;
+  using Handler = std::function<grpc::Status(grpc::ServerContext*, const attnd::v1::ComputeAttentionRequest&,
+                                             attnd::v1::ComputeAttentionResponse&)>;
   // A handler that may be assigned while the server runs: what the assigning thread did before is done for the handler.
   class HandlerSlot {
    public:
@@ -61,8 +61,8 @@ class FakeAttention : public v1::AttentionService::Service {
   // Pieces of a stream that are answered before it breaks (UNAVAILABLE); negative: it does not.
   std::atomic<int> breaks_after{-1};
 
-  grpc::Status ComputeAttention(grpc::ServerContext* context, const v1::ComputeAttentionRequest* request,
-                                v1::ComputeAttentionResponse* response) override;
+  grpc::Status ComputeAttention(grpc::ServerContext* context, const attnd::v1::ComputeAttentionRequest* request,
+                                attnd::v1::ComputeAttentionResponse* response) override;
 
   // Each piece as a ComputeAttention call; its error is the piece's.
   grpc::Status StreamAttention(grpc::ServerContext* context, Pieces* stream) override;

@@ -7,13 +7,17 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
+#include <future>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "attnd/client.h"
+#include "bounded.h"
 #include "fake_server.h"
 #include "test_request.h"
+#include "wait.h"
 
 namespace attnd::client {
 namespace {
@@ -24,7 +28,7 @@ class HeldServer {
   HeldServer() : server_({&service_}) {
     service_.handler = [this](grpc::ServerContext*, const v1::ComputeAttentionRequest&, v1::ComputeAttentionResponse&) {
       entered.Notify();
-      go_on.WaitForNotification();
+      EXPECT_TRUE(test::Comes(go_on));
       return grpc::Status(grpc::StatusCode::ABORTED, "went on");
     };
   }
@@ -61,9 +65,9 @@ TEST(Cancellation, EndsEveryCallThatCarriesIt) {
   {
     TestRequest t(Large());
     auto future = client.ComputeFuture(t.request, options);
-    server.entered.WaitForNotification();
+    EXPECT_TRUE(test::Comes(server.entered));
     options.cancellation->Cancel();
-    EXPECT_EQ(future.get().status().code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(Get(future).status().code(), absl::StatusCode::kCancelled);
     EXPECT_EQ(client.Compute(t.request, options).status().code(), absl::StatusCode::kCancelled);
     EXPECT_EQ(client.GetServerInfo(options).status().code(), absl::StatusCode::kCancelled);
   }
@@ -94,7 +98,7 @@ TEST(Client, MayGoBeforeItsCallsEnd) {
     future = client.ComputeFuture(t.request);
   }
   server.go_on.Notify();
-  EXPECT_EQ(future.get().status().code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(Get(future).status().code(), absl::StatusCode::kAborted);
 }
 
 TEST(Client, MayGoInItsLastCallback) {
@@ -111,7 +115,7 @@ TEST(Client, MayGoInItsLastCallback) {
                            held->reset();
                            done.Notify();
                          });
-  done.WaitForNotification();
+  EXPECT_TRUE(test::Comes(done));
 }
 
 TEST(Client, RefusesAtOnceWhenNobodyEverListenedAndWaitsIfAsked) {
@@ -189,7 +193,7 @@ class CancelledInWriting {
     CallOptions call;
     call.cancellation = std::make_shared<attnd::Cancellation>();
     future = client_.ComputeFuture(t_->request, call);
-    peer.deaf.WaitForNotification();
+    EXPECT_TRUE(test::Comes(peer.deaf));
     call.cancellation->Cancel();
   }
   void FreeMemory() { t_.reset(); }
@@ -202,19 +206,37 @@ class CancelledInWriting {
   Client client_;
 };
 
-// AddressSanitizer is the judge: a connection that still wrote from the memory would be caught.
+// Neither a future nor Compute ends while the connection may still write from the memory: AddressSanitizer would see
+// it.
 TEST(BorrowedMemory, IsLetGoBeforeItsCallEnds) {
   CancelledInWriting call;
+  EXPECT_EQ(call.future.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
   call.peer.HangUp();
-  EXPECT_EQ(call.future.get().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Get(call.future).status().code(), absl::StatusCode::kCancelled);
   call.FreeMemory();
+}
+
+TEST(BorrowedMemory, IsLetGoBeforeComputeReturns) {
+  DeafPeer peer;
+  ClientOptions options;
+  options.retry.enabled = false;
+  Client client = *Client::Create(peer.target(), options);
+  CallOptions call;
+  call.cancellation = std::make_shared<attnd::Cancellation>();
+  TestRequest t(MoreThanSocketsHold());
+  auto status = std::async(std::launch::async, [&] { return client.Compute(t.request, call).status(); });
+  EXPECT_TRUE(test::Comes(peer.deaf));
+  call.cancellation->Cancel();
+  EXPECT_EQ(status.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
+  peer.HangUp();
+  EXPECT_EQ(status.get().code(), absl::StatusCode::kCancelled);
 }
 
 TEST(BorrowedMemory, ComesBackWhenTheConnectionIsGivenUp) {
   ClientOptions options;
   options.keepalive_timeout = absl::Seconds(1);
   CancelledInWriting call(options);
-  EXPECT_EQ(call.future.get().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Get(call.future).status().code(), absl::StatusCode::kCancelled);
   call.FreeMemory();
 }
 
@@ -233,11 +255,11 @@ TEST(OwnedMemory, LivesAsLongAsItIsNeeded) {
     request.q.owner = request.k.owner = request.v.owner = std::shared_ptr<const void>(owner, t.get());
     future = client.ComputeFuture(std::move(request));
   }
-  server.entered.WaitForNotification();
+  EXPECT_TRUE(test::Comes(server.entered));
   EXPECT_FALSE(freed.HasBeenNotified());
   server.go_on.Notify();
-  EXPECT_EQ(future.get().status().code(), absl::StatusCode::kAborted);
-  freed.WaitForNotification();
+  EXPECT_EQ(Get(future).status().code(), absl::StatusCode::kAborted);
+  EXPECT_TRUE(test::Comes(freed));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // Servers at the local socket that break off, say nothing, or say what is no answer.
 
+#include <grpcpp/security/credentials.h>
+
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -14,6 +16,7 @@
 #include "attnd/client.h"
 #include "attnd/shm/protocol.h"
 #include "attnd/v1/local.pb.h"
+#include "bounded.h"
 #include "fake_local_server.h"
 #include "fake_server.h"
 #include "gtest/gtest.h"
@@ -253,6 +256,40 @@ TEST_F(LocalCallsTest, ACancellationHoldsWhileTheServerIsSilent) {
   const absl::Status status = StatusOf(options);
   canceller.join();
   EXPECT_EQ(status, absl::CancelledError("CANCELLED"));
+}
+
+// Its answer may come late: the connection is not the next call's, nor is another one made at once.
+TEST_F(LocalCallsTest, AConnectionOfASilentServerIsNotUsedAgain) {
+  std::atomic<bool> answers{false};
+  const auto local = Answering([&](const v1::LocalCall& call) { return answers ? Right(call) : std::nullopt; });
+  local->lifeless = true;
+  ClientOptions options;
+  options.retry.enabled = false;
+  options.keepalive_time = options.keepalive_timeout = absl::Milliseconds(50);
+  Client client = *Client::Create("unix:" + path(), options);
+  TestRequest t;
+  EXPECT_EQ(client.Compute(t.request, Within(absl::Seconds(20))).status().code(), absl::StatusCode::kUnavailable);
+  answers = true;
+  local->lifeless = false;
+  EXPECT_EQ(client.Compute(t.request)->transport, Transport::kGrpc);
+  EXPECT_EQ(local->calls.load(), 1);
+}
+
+// The local socket does not give what credentials ask for; a datagram has no metadata.
+TEST_F(LocalCallsTest, CredentialsAndMetadataAreForGrpcAlone) {
+  const auto local = Answering(Right);
+  TestRequest t;
+  CallOptions traced;
+  traced.metadata = {{"trace", "1"}};
+  ClientOptions secured;
+  secured.credentials = grpc::InsecureChannelCredentials();
+  for (const bool secure : {true, false}) {
+    Client client = *Client::Create("unix:" + path(), secure ? secured : ClientOptions());
+    const CallOptions options = secure ? CallOptions() : traced;
+    EXPECT_EQ(client.Compute(t.request, options)->transport, Transport::kGrpc);
+    EXPECT_EQ(Get(client.ComputeFuture(t.request, options))->transport, Transport::kGrpc);
+  }
+  EXPECT_EQ(local->calls.load(), 0);
 }
 
 TEST_F(LocalCallsTest, SignalsDisturbNoCall) {

@@ -21,6 +21,7 @@
 #include "absl/time/clock.h"
 #include "attnd/client.h"
 #include "attnd/shm/protocol.h"
+#include "bounded.h"
 #include "fake_local_server.h"
 #include "fake_server.h"
 #include "signals.h"
@@ -88,13 +89,13 @@ TEST_F(LocalFuturesTest, ADeadlineEndsACallOfASilentServer) {
   Keep();
   Client client = NewClient();
   const CallOptions options = In(absl::Milliseconds(80));
-  const absl::Status status = client.ComputeFuture(t_.request, options).get().status();
+  const absl::Status status = Get(client.ComputeFuture(t_.request, options)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
   EXPECT_GE(absl::Now(), options.deadline);
   EXPECT_LT(absl::Now(), options.deadline + kPrompt);
   // The server hears of it, and nothing of a call that is late at its beginning.
   EXPECT_TRUE(Becomes([&] { return local_.cancels == 1; }));
-  EXPECT_EQ(client.ComputeFuture(t_.request, In(absl::Milliseconds(-1))).get().status().code(),
+  EXPECT_EQ(Get(client.ComputeFuture(t_.request, In(absl::Milliseconds(-1)))).status().code(),
             absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(local_.calls, 1);
 }
@@ -103,14 +104,14 @@ TEST_F(LocalFuturesTest, ALongDeadlineIsNoLimitToTheAnswer) {
   Client client = NewClient();
   for (const absl::Duration time :
        {absl::Seconds(1), absl::Hours(1), absl::Hours(24 * 365 * 200), absl::InfiniteDuration()}) {
-    EXPECT_TRUE(client.ComputeFuture(t_.request, In(time)).get().ok());
+    EXPECT_TRUE(Get(client.ComputeFuture(t_.request, In(time))).ok());
   }
 }
 
 TEST_F(LocalFuturesTest, ALateAnswerIsNobodysAnswer) {
   Keep();
   Client client = NewClient();
-  EXPECT_FALSE(client.ComputeFuture(t_.request, In(absl::Milliseconds(50))).get().ok());
+  EXPECT_FALSE(Get(client.ComputeFuture(t_.request, In(absl::Milliseconds(50)))).ok());
   ASSERT_EQ(kept(), 1);
   // The next call has another result, so that the late answer would show.
   TestRequest other;
@@ -118,13 +119,13 @@ TEST_F(LocalFuturesTest, ALateAnswerIsNobodysAnswer) {
   auto pending = client.ComputeFuture(other.request);
   ASSERT_TRUE(Becomes([&] { return kept() == 2; }));
   AnswerKept();
-  const auto reply = pending.get();
+  const auto reply = Get(pending);
   ASSERT_TRUE(reply.ok()) << reply.status();
   local_.OnCall(FakeLocalServer::Answer);
-  const auto expected = client.ComputeFuture(other.request).get();
+  const auto expected = Get(client.ComputeFuture(other.request));
   ASSERT_TRUE(expected.ok()) << expected.status();
   EXPECT_EQ(std::memcmp(reply->output.data(), expected->output.data(), reply->output.size_bytes()), 0);
-  EXPECT_NE(std::memcmp(reply->output.data(), client.ComputeFuture(t_.request).get()->output.data(),
+  EXPECT_NE(std::memcmp(reply->output.data(), Get(client.ComputeFuture(t_.request))->output.data(),
                         reply->output.size_bytes()),
             0);
   EXPECT_EQ(local_.connections, 1);
@@ -139,11 +140,11 @@ TEST_F(LocalFuturesTest, ACancellationEndsACallOfASilentServerAtOnce) {
   ASSERT_TRUE(Becomes([&] { return kept() == 1; }));
   const absl::Time cancelled = absl::Now();
   options.cancellation->Cancel();
-  EXPECT_EQ(reply.get().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Get(reply).status().code(), absl::StatusCode::kCancelled);
   EXPECT_LT(absl::Now() - cancelled, kPrompt);
   EXPECT_TRUE(Becomes([&] { return local_.cancels == 1; }));
   // Later calls that carry it do not reach the server.
-  EXPECT_EQ(client.ComputeFuture(t_.request, options).get().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Get(client.ComputeFuture(t_.request, options)).status().code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(local_.calls, 1);
 }
 
@@ -151,10 +152,10 @@ TEST_F(LocalFuturesTest, ASilentHelloHoldsUpNoDeadlineAndCostsASecondOnce) {
   local_.OnHello([](const Peer&, const v1::LocalRequest&) { return true; });
   Client client = NewClient();
   const CallOptions options = In(absl::Milliseconds(50));
-  EXPECT_EQ(client.ComputeFuture(t_.request, options).get().status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(Get(client.ComputeFuture(t_.request, options)).status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_LT(absl::Now() - options.deadline, absl::Milliseconds(900));
   for (int i = 0; i < 3; ++i) {
-    const auto reply = client.ComputeFuture(t_.request).get();
+    const auto reply = Get(client.ComputeFuture(t_.request));
     ASSERT_TRUE(reply.ok()) << reply.status();
     EXPECT_EQ(reply->transport, Transport::kGrpc);
   }
@@ -174,7 +175,7 @@ TEST_F(LocalFuturesTest, AServerWithoutCallsIsLeftAloneAndNobodySeesIt) {
     local_.OnHello(hello);
     Client client = NewClient();
     const int before = local_.connections;
-    for (int i = 0; i < 3; ++i) EXPECT_EQ(client.ComputeFuture(t_.request).get()->transport, Transport::kGrpc);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(Get(client.ComputeFuture(t_.request))->transport, Transport::kGrpc);
     EXPECT_EQ(local_.connections, before + 1);
   }
   EXPECT_EQ(local_.calls, 0);
@@ -182,10 +183,10 @@ TEST_F(LocalFuturesTest, AServerWithoutCallsIsLeftAloneAndNobodySeesIt) {
 
 TEST_F(LocalFuturesTest, AClientThatFoundNoCallsLeavesNothingBehind) {
   local_.OnHello([](const Peer&, const v1::LocalRequest&) { return false; });
-  ASSERT_TRUE(NewClient().ComputeFuture(t_.request).get().ok());  // what is opened once
+  ASSERT_TRUE(Get(NewClient().ComputeFuture(t_.request)).ok());  // what is opened once
   absl::SleepFor(absl::Milliseconds(100));
   const std::size_t descriptors = OpenDescriptors();
-  for (int i = 0; i < 20; ++i) EXPECT_TRUE(NewClient().ComputeFuture(t_.request).get().ok());
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(Get(NewClient().ComputeFuture(t_.request)).ok());
   EXPECT_TRUE(Becomes([&] { return OpenDescriptors() <= descriptors + 5; })) << OpenDescriptors() << " " << descriptors;
 }
 
@@ -214,10 +215,10 @@ TEST_F(LocalFuturesTest, WhatIsNoAnswerFailsTheCallAndNoLaterOne) {
     SCOPED_TRACE(&breach - &kBreaches.front().first);
     local_.OnCall(breach);
     Client client = NewClient();
-    const absl::Status status = client.ComputeFuture(t_.request).get().status();
+    const absl::Status status = Get(client.ComputeFuture(t_.request)).status();
     EXPECT_EQ(status.code(), code) << status;
     local_.OnCall(FakeLocalServer::Answer);
-    EXPECT_TRUE(client.ComputeFuture(t_.request).get().ok());
+    EXPECT_TRUE(Get(client.ComputeFuture(t_.request)).ok());
   }
 }
 
@@ -228,7 +229,7 @@ TEST_F(LocalFuturesTest, ACallWhoseConnectionIsLostIsRepeated) {
     return to_lose-- > 0 ? false : FakeLocalServer::Answer(peer, request);
   });
   Client client = NewClient();
-  const auto reply = client.ComputeFuture(t_.request).get();
+  const auto reply = Get(client.ComputeFuture(t_.request));
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->transport, Transport::kLocal);
   EXPECT_EQ(local_.calls, 2);
@@ -241,10 +242,10 @@ TEST_F(LocalFuturesTest, AConnectionThatWasClosedBetweenCallsCostsNoRepeat) {
       FakeLocalServer::Answer(peer, request);
       return false;
     });
-    EXPECT_TRUE(client.ComputeFuture(t_.request).get().ok());
+    EXPECT_TRUE(Get(client.ComputeFuture(t_.request)).ok());
     EXPECT_TRUE(Becomes([&] { return local_.standing == 0; }));
     local_.OnCall(FakeLocalServer::Answer);
-    EXPECT_EQ(client.ComputeFuture(t_.request).get()->transport, Transport::kLocal);
+    EXPECT_EQ(Get(client.ComputeFuture(t_.request))->transport, Transport::kLocal);
   }
 }
 
@@ -258,10 +259,10 @@ TEST_F(LocalFuturesTest, OneCancellationEndsManyCalls) {
   auto other = client.ComputeFuture(t_.request);
   ASSERT_TRUE(Becomes([&] { return kept() == 51; }));
   options.cancellation->Cancel();
-  for (auto& future : futures) EXPECT_EQ(future.get().status().code(), absl::StatusCode::kCancelled);
+  for (auto& future : futures) EXPECT_EQ(Get(future).status().code(), absl::StatusCode::kCancelled);
   EXPECT_TRUE(Becomes([&] { return local_.cancels == 50; }));
   AnswerKept();
-  EXPECT_TRUE(other.get().ok());
+  EXPECT_TRUE(Get(other).ok());
 }
 
 TEST_F(LocalFuturesTest, CallsBeyondTheServersMostGoByGrpc) {
@@ -275,18 +276,18 @@ TEST_F(LocalFuturesTest, CallsBeyondTheServersMostGoByGrpc) {
   std::vector<std::future<absl::StatusOr<ComputeReply>>> futures;
   for (int i = 0; i < 3; ++i) futures.push_back(client.ComputeFuture(t_.request));
   ASSERT_TRUE(Becomes([&] { return kept() == 3; }));
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(client.ComputeFuture(t_.request).get()->transport, Transport::kGrpc);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Get(client.ComputeFuture(t_.request))->transport, Transport::kGrpc);
   AnswerKept();
-  for (auto& future : futures) EXPECT_EQ(future.get()->transport, Transport::kLocal);
+  for (auto& future : futures) EXPECT_EQ(Get(future)->transport, Transport::kLocal);
   local_.OnCall(FakeLocalServer::Answer);
-  EXPECT_EQ(client.ComputeFuture(t_.request).get()->transport, Transport::kLocal);
+  EXPECT_EQ(Get(client.ComputeFuture(t_.request))->transport, Transport::kLocal);
 }
 
 // More than the socket has room for while the server reads nothing.
 TEST_F(LocalFuturesTest, CallsThatFindNoRoomAtTheSocketWaitForIt) {
   Client client = NewClient();
   TestRequest large({1, 1, 1, 32, 64, 64, 32});  // 32 KiB in all
-  ASSERT_TRUE(client.ComputeFuture(large.request).get().ok());
+  ASSERT_TRUE(Get(client.ComputeFuture(large.request)).ok());
   const auto hold = std::make_shared<absl::Mutex>();  // the server may be at it still as the test ends
   hold->Lock();
   local_.OnCall([hold](const Peer& peer, const v1::LocalRequest& request) {
@@ -298,7 +299,7 @@ TEST_F(LocalFuturesTest, CallsThatFindNoRoomAtTheSocketWaitForIt) {
   EXPECT_LT(local_.calls, 20);
   hold->Unlock();
   for (auto& future : futures) {
-    const auto reply = future.get();
+    const auto reply = Get(future);
     ASSERT_TRUE(reply.ok()) << reply.status();
     EXPECT_EQ(reply->transport, Transport::kLocal);
   }
@@ -312,7 +313,7 @@ TEST_F(LocalFuturesTest, ACallThatTheSocketNeverTakesGoesByGrpcAtOnce) {
   });
   Client client = NewClient();
   TestRequest large({1, 1, 1, 32, 64, 64, 32}), too_large(Large());
-  ASSERT_TRUE(client.ComputeFuture(large.request).get().ok());
+  ASSERT_TRUE(Get(client.ComputeFuture(large.request)).ok());
   const auto hold = std::make_shared<absl::Mutex>();
   hold->Lock();
   local_.OnCall([hold](const Peer& peer, const v1::LocalRequest& request) {
@@ -321,11 +322,11 @@ TEST_F(LocalFuturesTest, ACallThatTheSocketNeverTakesGoesByGrpcAtOnce) {
   });
   std::vector<std::future<absl::StatusOr<ComputeReply>>> futures;
   for (int i = 0; i < 50; ++i) futures.push_back(client.ComputeFuture(large.request));
-  const auto reply = client.ComputeFuture(too_large.request).get();
+  const auto reply = Get(client.ComputeFuture(too_large.request));
   hold->Unlock();
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->transport, Transport::kGrpc);
-  for (auto& future : futures) EXPECT_TRUE(future.get().ok());
+  for (auto& future : futures) EXPECT_TRUE(Get(future).ok());
   EXPECT_EQ(local_.connections, 1);
 }
 
@@ -346,7 +347,7 @@ TEST_F(LocalFuturesTest, AServerThatGivesNoSignOfLifeIsGivenUp) {
       EXPECT_EQ(reply.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
       EXPECT_EQ(kept(), ++i);
       local_.lifeless = true;
-      const absl::Status status = reply.get().status();
+      const absl::Status status = Get(reply).status();
       EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
       EXPECT_NE(status.message().find("sign of life"), std::string::npos) << status;
     }
@@ -358,7 +359,7 @@ TEST_F(LocalFuturesTest, ManyThreadsAndManyCallsLeaveNothingBehind) {
   EXPECT_TRUE(NewClient().GetServerInfo(In(absl::Seconds(5))).status().code() == absl::StatusCode::kUnimplemented);
   {
     Client warm = NewClient();
-    ASSERT_TRUE(warm.ComputeFuture(t_.request).get().ok());
+    ASSERT_TRUE(Get(warm.ComputeFuture(t_.request)).ok());
   }
   ASSERT_TRUE(Becomes([&] { return local_.standing == 0; }));
   const std::size_t descriptors = OpenDescriptors();
@@ -369,7 +370,7 @@ TEST_F(LocalFuturesTest, ManyThreadsAndManyCallsLeaveNothingBehind) {
     for (int i = 0; i < 64; ++i) {
       threads.emplace_back([&, client]() mutable {
         for (int call = 0; call < 20; ++call) {
-          const auto reply = client.ComputeFuture(t_.request).get();
+          const auto reply = Get(client.ComputeFuture(t_.request));
           ASSERT_TRUE(reply.ok()) << reply.status();
           by_socket += reply->transport == Transport::kLocal ? 1 : 0;
         }
@@ -392,7 +393,7 @@ TEST_F(LocalFuturesTest, ACallOutlivesItsClient) {
     ASSERT_TRUE(Becomes([&] { return kept() == 1; }));
   }
   AnswerKept();
-  EXPECT_TRUE(reply.get().ok());
+  EXPECT_TRUE(Get(reply).ok());
   EXPECT_TRUE(Becomes([&] { return local_.standing == 0; }));
 }
 
@@ -476,7 +477,7 @@ TEST_F(LocalFuturesTest, AForkedChildKeepsNoConnectionOpen) {
   auto client = std::make_unique<Client>(NewClient());
   // Large enough that the client asks whether it may copy it to shared memory.
   TestRequest large({1, 1, 1, 32, 64, 64, 32});
-  ASSERT_TRUE(client->ComputeFuture(large.request).get().ok());
+  ASSERT_TRUE(Get(client->ComputeFuture(large.request)).ok());
   ASSERT_TRUE(client->Compute(t_.request).ok());
   ASSERT_TRUE(Becomes([&] { return local_.standing == 3; }));
   Keep();
@@ -498,11 +499,11 @@ TEST_F(LocalFuturesTest, AForkedChildKeepsNoConnectionOpen) {
   ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
   ASSERT_TRUE(WIFSTOPPED(status));
   AnswerKept();
-  EXPECT_TRUE(later.get().ok());
+  EXPECT_TRUE(Get(later).ok());
   EXPECT_TRUE(now.get().ok());
   EXPECT_EQ(local_.cancels, 0);
   local_.OnCall(FakeLocalServer::Answer);
-  EXPECT_TRUE(client->ComputeFuture(t_.request).get().ok());
+  EXPECT_TRUE(Get(client->ComputeFuture(t_.request)).ok());
   EXPECT_EQ(client->Compute(t_.request)->transport, Transport::kLocal);
   const int connections = local_.connections;
   client.reset();

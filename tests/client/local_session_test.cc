@@ -154,6 +154,22 @@ TEST_F(LocalSessionTest, LargeTensorsLieInSharedMemoryAndResultsAreCopiedOut) {
   EXPECT_TRUE(Becomes([&] { return local_.registered.load() == local_.released.load() + 1; }));
 }
 
+// 68 bytes for each query, and of the datagram's 65536 bytes the server keeps 1024, and 10 for the length.
+TEST_F(LocalSessionTest, ResultsThatLeaveTheServerNoRoomLieInSharedMemory) {
+  const std::unique_ptr<Session> session = Open();
+  struct Case {
+    std::int64_t queries;
+    bool shared;
+  };
+  for (const Case& c : {Case{948, false}, Case{949, true}}) {
+    const Floats q(c.queries), kv(1);
+    ExpectEcho(session->Step(StepOf(q, kv)), q, kv);
+    const v1::SessionStep step = sessions_.steps().back();
+    EXPECT_EQ(step.has_output_shared(), c.shared) << c.queries;
+    EXPECT_EQ(step.has_log_sum_exp_shared(), c.shared) << c.queries;
+  }
+}
+
 TEST_F(LocalSessionTest, AStepWithoutMemoryToShareIsRefusedAndTheSessionGoesOn) {
   const std::unique_ptr<Session> session = Open();
   local_.shares_memory = false;
@@ -181,6 +197,9 @@ TEST_F(LocalSessionTest, OthersGoByGrpc) {
   SessionRequest request = Opening();
   request.rows = 1025;
   by_grpc(request);
+  request.rows = 1;
+  request.sources = 1025;
+  by_grpc(request);
   request = Opening();
   request.sources = 1000;  // whose masks have 125 KiB
   request.max_source_tokens = 1000;
@@ -205,7 +224,7 @@ TEST_F(LocalSessionTest, OthersGoByGrpc) {
   local_.OnHello([](const Peer&, const v1::LocalRequest&) { return false; });
   by_grpc();
   options_.local_calls = false;
-  EXPECT_EQ(grpc_sessions_.opened.load(), 9);
+  EXPECT_EQ(grpc_sessions_.opened.load(), 10);
 }
 
 TEST_F(LocalSessionTest, ASilentSocketHoldsUpAnOpeningForASecond) {

@@ -1,13 +1,17 @@
 // The other calls: every field of the messages and of the library's structs meets its counterpart.
 #include <gmock/gmock.h>
+#include <google/protobuf/message.h>
 #include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <string>
 #include <utility>
 
 #include "attnd/client.h"
 #include "attnd/v1/model.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "attnd/v1/session.grpc.pb.h"
 #include "fake_server.h"
 
 namespace attnd::client {
@@ -98,7 +102,7 @@ class FakeModels : public v1::ModelService::Service {
     for (const float value : {2.5F, 0.F}) response->add_values(value);
     v1::BucketRange* range = response->add_bucket_ranges();
     range->set_bucket(7);
-    range->set_max_offset(0);
+    range->set_max_offset(4);
     range = response->add_bucket_ranges();
     range->set_bucket(8);
     range->set_min_offset(-2);
@@ -110,6 +114,66 @@ class FakeModels : public v1::ModelService::Service {
   v1::LoadModelRequest load;
   v1::UploadTableRequest upload;
   v1::GetBiasRequest bias;
+};
+
+// Sets every number of a message, and of the messages in it, to one of its own, and every text to its field's name.
+void FillAll(google::protobuf::Message& message, std::int64_t& next) {
+  const google::protobuf::Descriptor* const type = message.GetDescriptor();
+  const google::protobuf::Reflection* const reflection = message.GetReflection();
+  using Field = google::protobuf::FieldDescriptor;
+  for (int i = 0; i < type->field_count(); ++i) {
+    const Field* const field = type->field(i);
+    if (field->is_repeated()) continue;
+    switch (field->cpp_type()) {
+      case Field::CPPTYPE_INT32:
+        reflection->SetInt32(&message, field, static_cast<std::int32_t>(next++));
+        break;
+      case Field::CPPTYPE_INT64:
+        reflection->SetInt64(&message, field, next++);
+        break;
+      case Field::CPPTYPE_UINT32:
+        reflection->SetUInt32(&message, field, static_cast<std::uint32_t>(next++));
+        break;
+      case Field::CPPTYPE_UINT64:
+        reflection->SetUInt64(&message, field, static_cast<std::uint64_t>(next++));
+        break;
+      case Field::CPPTYPE_BOOL:
+        reflection->SetBool(&message, field, true);
+        break;
+      case Field::CPPTYPE_STRING:
+        reflection->SetString(&message, field, std::string(field->name()));
+        break;
+      case Field::CPPTYPE_MESSAGE:
+        FillAll(*reflection->MutableMessage(&message, field), next);
+        break;
+      default:
+        ADD_FAILURE() << field->full_name() << ": of a type that this test does not fill";
+    }
+  }
+}
+
+// The server's answer when it says everything.
+v1::GetServerInfoResponse WholeInfo() {
+  v1::GetServerInfoResponse info;
+  std::int64_t next = 1000;
+  FillAll(info, next);
+  info.add_available_kernels("one");
+  info.add_available_kernels("two");
+  for (const v1::SettingState state : {v1::SETTING_STATE_IN_FORCE, v1::SETTING_STATE_NOT_IN_FORCE}) {
+    v1::Setting& setting = *info.add_settings();
+    setting.set_name("name " + std::to_string(state));
+    setting.set_state(state);
+    setting.set_detail("detail " + std::to_string(state));
+  }
+  return info;
+}
+
+class WholeInfoService : public v1::ServerService::Service {
+  grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*,
+                             v1::GetServerInfoResponse* response) override {
+    *response = WholeInfo();
+    return grpc::Status::OK;
+  }
 };
 
 class FakeInfo : public v1::ServerService::Service {
@@ -231,10 +295,88 @@ TEST_F(ModelsTest, AsksForABias) {
   ASSERT_EQ(bias->bucket_ranges.size(), 2U);
   EXPECT_EQ(bias->bucket_ranges[0].bucket, 7);
   EXPECT_EQ(bias->bucket_ranges[0].min_offset, std::nullopt);
-  EXPECT_EQ(bias->bucket_ranges[0].max_offset, 0);
+  EXPECT_EQ(bias->bucket_ranges[0].max_offset, 4);
   EXPECT_EQ(bias->bucket_ranges[1].bucket, 8);
   EXPECT_EQ(bias->bucket_ranges[1].min_offset, -2);
   EXPECT_EQ(bias->bucket_ranges[1].max_offset, std::nullopt);
+}
+
+void ExpectSame(const MemoryUse& use, const v1::MemoryUse& m) {
+  EXPECT_THAT(use, testing::FieldsAre(m.total_bytes(), m.used_bytes(), m.peak_bytes(), m.free_bytes(), m.peers(),
+                                      m.largest_peer_bytes(), m.refused_by_total(), m.refused_by_share(),
+                                      m.refused_as_never_fitting(), m.max_peer_bytes()));
+}
+
+TEST(ServerInfoTest, EachFieldIsItsOwn) {
+  WholeInfoService service;
+  FakeServer server({&service});
+  const auto info = Client::Create(server.target())->GetServerInfo();
+  ASSERT_TRUE(info.ok()) << info.status();
+  const v1::GetServerInfoResponse m = WholeInfo();
+  EXPECT_EQ(info->version, "version");
+  EXPECT_EQ(info->kernel, "kernel");
+  EXPECT_THAT(info->available_kernels, ElementsAre("one", "two"));
+  EXPECT_EQ(info->threads, m.threads());
+  EXPECT_EQ(info->started_at,
+            absl::FromUnixSeconds(m.started_at().seconds()) + absl::Nanoseconds(m.started_at().nanos()));
+#define ATTND_LIMIT(name, ...) EXPECT_EQ(info->limits.name, m.limits().name());
+#define ATTND_FIXED_LIMIT(name, value) EXPECT_EQ(info->limits.name, m.limits().name());
+#include "attnd/limits.inc"
+  EXPECT_TRUE(info->local_calls);
+  ExpectSame(*info->memory, m.memory());
+  ExpectSame(*info->shared_memory, m.shared_memory());
+  EXPECT_THAT(info->stalled_calls, testing::FieldsAre(m.stalled_calls().writes(), m.stalled_calls().reads()));
+  EXPECT_THAT(info->queue, testing::FieldsAre(m.queue().waiting(), m.queue().refused(), m.queue().expired()));
+  EXPECT_EQ(info->model_bytes, m.model_bytes());
+  EXPECT_THAT(info->sessions,
+              testing::Optional(testing::FieldsAre(m.sessions().open(), m.sessions().evicted(),
+                                                   m.sessions().max_sessions(), m.sessions().max_peer_sessions())));
+  ASSERT_EQ(info->settings.size(), 2U);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(info->settings[static_cast<std::size_t>(i)],
+                testing::FieldsAre(m.settings(i).name(), static_cast<SettingState>(m.settings(i).state()),
+                                   m.settings(i).detail()));
+  }
+}
+
+// The open sessions, and what is asked to evict one.
+class FakeSessionList : public v1::SessionService::Service {
+ public:
+  grpc::Status ListSessions(grpc::ServerContext*, const v1::ListSessionsRequest*,
+                            v1::ListSessionsResponse* response) override {
+    std::int64_t next = 10;
+    FillAll(*response->add_sessions(), next);
+    FillAll(*response->add_sessions(), next);
+    return grpc::Status::OK;
+  }
+  grpc::Status EvictSession(grpc::ServerContext*, const v1::EvictSessionRequest* request,
+                            v1::EvictSessionResponse*) override {
+    evicted = request->id();
+    return grpc::Status::OK;
+  }
+  std::uint64_t evicted = 0;
+};
+
+TEST(SessionListTest, EachFieldIsItsOwn) {
+  FakeSessionList service;
+  FakeServer server({&service});
+  Client client = *Client::Create(server.target());
+  const auto sessions = client.ListSessions();
+  ASSERT_TRUE(sessions.ok()) << sessions.status();
+  ASSERT_EQ(sessions->size(), 2U);
+  v1::ListSessionsResponse expected;
+  service.ListSessions(nullptr, nullptr, &expected);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const v1::SessionInfo& m = expected.sessions(static_cast<int>(i));
+    const auto duration = [](const google::protobuf::Duration& d) {
+      return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos());
+    };
+    EXPECT_THAT((*sessions)[i], testing::FieldsAre(m.id(), m.peer(), m.model(), m.version(), m.rows(), m.sources(),
+                                                   m.layers(), m.reserved_bytes(), m.used_bytes(), m.steps(),
+                                                   duration(m.age()), duration(m.idle())));
+  }
+  EXPECT_TRUE(client.EvictSession(77).ok());
+  EXPECT_EQ(service.evicted, 77U);
 }
 
 TEST_F(ModelsTest, TellsTheServersFacts) {

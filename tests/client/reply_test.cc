@@ -9,6 +9,7 @@
 
 #include "attnd/client.h"
 #include "attnd/v1/attention.pb.h"
+#include "bounded.h"
 #include "client/src/decode.h"
 #include "fake_server.h"
 #include "test_request.h"
@@ -107,6 +108,9 @@ TEST_F(ReplyTest, NothingElseIsAnAnswer) {
   bad.mutable_output()->pop_back();
   refused(bad.SerializeAsString(), "output: expected 576 bytes, got 575");
   bad = good_;
+  bad.mutable_output()->push_back('x');
+  refused(bad.SerializeAsString(), "output: expected 576 bytes, got 577");
+  bad = good_;
   bad.clear_output();
   refused(bad.SerializeAsString(), "no output");
   bad = good_;
@@ -117,7 +121,36 @@ TEST_F(ReplyTest, NothingElseIsAnAnswer) {
   refused(bad.SerializeAsString(), "log_sum_exp: expected 0 bytes, got 4");
   t_.request.return_log_sum_exp = true;
   refused(bad.SerializeAsString(), "log_sum_exp: expected 96 bytes, got 4");
+  for (const std::size_t size : {95, 97, 100}) {
+    bad.set_log_sum_exp(std::string(size, 'x'));
+    refused(bad.SerializeAsString(), "log_sum_exp: expected 96 bytes, got ");
+  }
   refused(good_.SerializeAsString(), "no log_sum_exp");
+}
+
+// Into memory of the caller's, of the right size alone: what comes is never written beyond it.
+TEST_F(ReplyTest, ADestinationGetsItsBytesAndNoMore) {
+  t_.request.return_log_sum_exp = true;
+  shape_ = *CheckRequest(t_.request);
+  good_.set_log_sum_exp(std::string(static_cast<std::size_t>(shape_.log_sum_exp_bytes), 'l'));
+  const auto size = static_cast<std::size_t>(shape_.output_bytes), rows = good_.log_sum_exp().size();
+  for (const std::size_t more : {std::size_t{0}, std::size_t{1}, std::size_t{4}}) {
+    std::string output(size + 8, '?'), log_sum_exp(rows + 8, '?');
+    t_.request.output = {output.data(), size};
+    t_.request.log_sum_exp = {log_sum_exp.data(), rows};
+    v1::ComputeAttentionResponse reply = good_;
+    reply.mutable_output()->append(more, 'x');
+    EXPECT_EQ(Decode(reply.SerializeAsString(), 100).ok(), more == 0);
+    if (more == 0) {
+      EXPECT_EQ(output.substr(0, size), good_.output());
+      EXPECT_EQ(log_sum_exp.substr(0, rows), good_.log_sum_exp());
+    }
+    reply = good_;
+    reply.mutable_log_sum_exp()->append(more, 'x');
+    EXPECT_EQ(Decode(reply.SerializeAsString(), 100).ok(), more == 0);
+    EXPECT_EQ(output.substr(size), "????????");
+    EXPECT_EQ(log_sum_exp.substr(rows), "????????");
+  }
 }
 
 // google.rpc.Status {code = 1, message = 2, details = 3} by hand, as servers send it.
@@ -161,9 +194,10 @@ TEST(Errors, KeepCodeMessageAndDetail) {
       return c.sent;
     };
     for (const absl::Status& status :
-         {client.Compute(t.request).status(), client.ComputeFuture(t.request).get().status()}) {
+         {client.Compute(t.request).status(), Get(client.ComputeFuture(t.request)).status()}) {
       EXPECT_EQ(status.code(), c.code);
       EXPECT_EQ(status.message(), c.sent.error_message());
+      EXPECT_EQ(AnsweredByServer(status), !c.sent.error_details().empty());
       const std::optional<ErrorDetail> found = GetErrorDetail(status);
       ASSERT_EQ(found.has_value(), c.has_detail) << status;
       if (found.has_value()) {

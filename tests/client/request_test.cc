@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "attnd/client.h"
+#include "bounded.h"
 #include "test_request.h"
 
 namespace attnd::client {
@@ -41,7 +42,7 @@ TEST_P(RefusedRequest, NamesTheField) {
   ASSERT_TRUE(detail.has_value()) << status;
   EXPECT_EQ(detail->field, GetParam().field);
   EXPECT_EQ(status.message(), detail->field + ": expected " + detail->expected + ", got " + detail->got);
-  EXPECT_EQ(client.ComputeFuture(t.request).get().status(), status);
+  EXPECT_EQ(Get(client.ComputeFuture(t.request)).status(), status);
 }
 
 constexpr std::int64_t kHuge = std::numeric_limits<std::int64_t>::max();

@@ -12,6 +12,8 @@
 #include "attnd/client.h"
 #include "attnd/v1/model.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
+#include "attnd/v1/session.grpc.pb.h"
+#include "bounded.h"
 #include "fake_server.h"
 #include "test_request.h"
 
@@ -25,7 +27,7 @@ TEST(RetryBudget, IsAShareOfTheCallsAndAReserve) {
   RetryBudget budget(0.2, 1, [&now] { return now; });
   const auto spend_all = [&budget] {
     int count = 0;
-    while (budget.Spend()) ++count;
+    while (count < 1000 && budget.Spend()) ++count;
     return count;
   };
   EXPECT_EQ(spend_all(), 10) << "the reserve, full at first";
@@ -73,7 +75,7 @@ class RetryTest : public testing::TestWithParam<bool> {
  protected:
   static absl::StatusOr<ComputeReply> Call(Client& client, const ComputeRequest& request,
                                            const CallOptions& options = {}) {
-    return GetParam() ? client.ComputeFuture(request, options).get() : client.Compute(request, options);
+    return GetParam() ? Get(client.ComputeFuture(request, options)) : client.Compute(request, options);
   }
 };
 
@@ -284,6 +286,27 @@ TEST(RetryOfModels, WhatOnlyReadsIsRepeatedAndWhatHasEffectsIsNot) {
   for (const std::atomic<int>* calls : {&models.loads, &models.reloads, &models.unloads, &models.uploads}) {
     EXPECT_EQ(*calls, 1);
   }
+}
+
+class RefusingSessions : public v1::SessionService::Service {
+ public:
+  std::atomic<int> lists{0}, evictions{0};
+  grpc::Status ListSessions(grpc::ServerContext*, const v1::ListSessionsRequest*, v1::ListSessionsResponse*) override {
+    return RefusingModels::First(lists);
+  }
+  grpc::Status EvictSession(grpc::ServerContext*, const v1::EvictSessionRequest*, v1::EvictSessionResponse*) override {
+    return RefusingModels::First(evictions);
+  }
+};
+
+TEST(RetryOfSessions, AListIsRepeatedAndAnEvictionIsNot) {
+  RefusingSessions sessions;
+  FakeServer server({&sessions});
+  Client client = *Client::Create(server.target(), Quick());
+  EXPECT_TRUE(client.ListSessions().ok());
+  EXPECT_EQ(sessions.lists, 2);
+  EXPECT_EQ(client.EvictSession(1).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(sessions.evictions, 1);
 }
 
 TEST(RetryOfModels, WhatHasEffectsWaitsForAConnection) {

@@ -12,8 +12,10 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "attnd/client.h"
+#include "bounded.h"
 #include "fake_server.h"
 #include "test_request.h"
+#include "wait.h"
 
 namespace attnd::client {
 namespace {
@@ -47,7 +49,7 @@ grpc::Status EchoValues(grpc::ServerContext*, const v1::ComputeAttentionRequest&
 
 absl::StatusOr<ComputeReply> Call(Client& client, const ComputeRequest& request, bool later,
                                   const CallOptions& options = {}) {
-  return later ? client.ComputeFuture(request, options).get() : client.Compute(request, options);
+  return later ? Get(client.ComputeFuture(request, options)) : client.Compute(request, options);
 }
 
 class StreamTest : public testing::TestWithParam<bool> {
@@ -341,7 +343,7 @@ TEST_P(StreamTest, ABrokenStreamFailsTheCallWithItsReason) {
 TEST_P(StreamTest, DeadlineAndCancellationEndIt) {
   const auto go_on = std::make_shared<absl::Notification>();  // handlers may outlive this function
   service_.handler = [go_on](grpc::ServerContext*, const v1::ComputeAttentionRequest&, v1::ComputeAttentionResponse&) {
-    go_on->WaitForNotification();
+    EXPECT_TRUE(test::Comes(*go_on));
     return grpc::Status::OK;
   };
   {

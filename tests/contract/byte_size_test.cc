@@ -24,6 +24,16 @@ TEST(ByteSize, ReadsPlainNumbersAndBinaryUnits) {
   EXPECT_EQ(ByteSizeText(1025), "1025");
 }
 
+// The largest count of each unit, and one more.
+TEST(ByteSize, CountsThatDoNotFitAreRefused) {
+  for (const auto& [suffix, shift] : kByteUnits) {
+    const std::int64_t most = kMost >> shift;
+    EXPECT_EQ(ParseByteSize(absl::StrCat(most, suffix)), most << shift) << suffix;
+    EXPECT_EQ(ParseByteSize(absl::StrCat(most + 1, suffix)), std::nullopt) << suffix;
+    EXPECT_EQ(ByteSizeText(most << shift), absl::StrCat(most, suffix));
+  }
+}
+
 TEST(ByteSize, RefusesTheRest) {
   for (const char* text : {"", "MiB", "-1", "1.5GiB", "1GB", "1gib", "9223372036854775808", "8388608TiB"}) {
     EXPECT_EQ(ParseByteSize(text), std::nullopt) << text;

@@ -1,8 +1,14 @@
 #include "contract/request.h"
 
+#include <algorithm>
 #include <limits>
+#include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
 
 namespace attnd::contract {
@@ -88,6 +94,132 @@ TEST(RequestTest, KeyBitsOfSizesWhoseProductOverflows) {
     EXPECT_TRUE(CheckKeyBits(bytes, (std::int64_t{1} << 61) + 1, 64).has_value()) << bytes;
     EXPECT_TRUE(CheckKeyBits(bytes, kMost, kMost).has_value()) << bytes;
   }
+}
+
+TEST(RequestTest, WindowsReachFromZeroToTheLastPosition) {
+  EXPECT_FALSE(CheckWindow("window_left", std::nullopt).has_value());
+  for (const std::int64_t good : {std::int64_t{0}, std::int64_t{1}, kMaxPosition}) {
+    EXPECT_FALSE(CheckWindow("window_left", good).has_value()) << good;
+  }
+  for (const std::int64_t bad : {std::int64_t{-1}, kMaxPosition + 1, kMost, kLeast}) {
+    EXPECT_EQ(CheckWindow("window_left", bad)->field, "window_left") << bad;
+  }
+}
+
+TEST(RequestTest, PrefixesEndWithTheKeysAndNeedACausalMask) {
+  const std::vector<std::int64_t> lengths = {0, 5};
+  EXPECT_FALSE(CheckPrefixLengths(lengths, true, 2, 5).has_value());
+  EXPECT_FALSE(CheckPrefixLengths({}, false, 2, 5).has_value());
+  EXPECT_EQ(CheckPrefixLengths(lengths, true, 2, 4)->field, "prefix_lengths[1]");
+  EXPECT_EQ(CheckPrefixLengths(std::vector<std::int64_t>{-1, 5}, true, 2, 5)->field, "prefix_lengths[0]");
+  EXPECT_EQ(CheckPrefixLengths(lengths, true, 3, 5)->expected, "none or 3 (batch) values");
+  EXPECT_EQ(CheckPrefixLengths(lengths, false, 2, 5)->expected, "none without a causal mask");
+}
+
+TEST(RequestTest, KeyBiasesAreFiniteAndOneForEachHeadAndKey) {
+  std::vector<float> bias(6, 1.0F);
+  EXPECT_FALSE(CheckKeyBias({}, 2, 3).has_value());
+  EXPECT_FALSE(CheckKeyBias(bias, 2, 3).has_value());
+  EXPECT_FALSE(CheckKeyBias(bias, 1, 6).has_value());
+  for (const auto& [heads, keys] : {std::pair{1, 3}, {3, 3}, {2, 2}, {2, 4}, {1, 5}, {1, 7}, {6, 2}}) {
+    EXPECT_EQ(CheckKeyBias(bias, heads, keys)->field, "key_bias") << heads << " x " << keys;
+  }
+  EXPECT_TRUE(CheckKeyBias(bias, kMost / 3 + 1, 6).has_value()) << "products that overflow";
+  for (std::size_t i = 0; i < bias.size(); ++i) {
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity()}) {
+      bias[i] = bad;
+      EXPECT_EQ(CheckKeyBias(bias, 2, 3)->field, absl::StrCat("key_bias[", i, "]")) << bad;
+    }
+    bias[i] = std::numeric_limits<float>::max();
+    EXPECT_FALSE(CheckKeyBias(bias, 2, 3).has_value());
+  }
+}
+
+TEST(RequestTest, KvRowsAreRowsOfKeysAndValues) {
+  EXPECT_FALSE(CheckKvRows({}, 3, 3).has_value());
+  EXPECT_EQ(CheckKvRows({}, 2, 3)->got, "none");
+  EXPECT_EQ(CheckKvRows({}, 4, 3)->got, "none");
+  EXPECT_FALSE(CheckKvRows(std::vector<std::int64_t>{0, 1, 1}, 2, 3).has_value());
+  EXPECT_FALSE(CheckKvRows(std::vector<std::int64_t>{2, 0, 1}, 3, 3).has_value());
+  EXPECT_EQ(CheckKvRows(std::vector<std::int64_t>{0, 2, 1}, 2, 3)->field, "kv_rows[1]") << "one past the last";
+  EXPECT_EQ(CheckKvRows(std::vector<std::int64_t>{0, 1, -1}, 2, 3)->field, "kv_rows[2]");
+  EXPECT_EQ(CheckKvRows(std::vector<std::int64_t>{0, 1}, 2, 3)->expected, "none or 3 (batch) values");
+  EXPECT_EQ(CheckKvRows(std::vector<std::int64_t>{0, 1, 0, 1}, 2, 3)->expected, "none or 3 (batch) values");
+}
+
+// What segments may be is decided by a plain walk over the rows; every list of up to three starts is tried.
+TEST(RequestTest, SegmentsBeginEachRowAndAscend) {
+  const auto valid = [](const std::vector<std::int64_t>& starts, std::int64_t batch, std::int64_t length) {
+    for (std::size_t i = 0; i < starts.size(); ++i) {
+      if (starts[i] < 0 || starts[i] >= batch * length || (i > 0 && starts[i] <= starts[i - 1])) return false;
+    }
+    for (std::int64_t row = 0; row < batch; ++row) {
+      if (std::find(starts.begin(), starts.end(), row * length) == starts.end()) return false;
+    }
+    return true;
+  };
+  std::vector<std::vector<std::int64_t>> lists;
+  for (std::int64_t a = -1; a <= 7; ++a) {
+    lists.push_back({a});
+    for (std::int64_t b = -1; b <= 7; ++b) {
+      lists.push_back({a, b});
+      for (std::int64_t c = -1; c <= 7; ++c) lists.push_back({a, b, c});
+    }
+  }
+  for (const std::int64_t batch : {1, 2, 3}) {
+    for (const std::int64_t length : {1, 2, 3}) {
+      for (const std::vector<std::int64_t>& starts : lists) {
+        EXPECT_EQ(!CheckSegments(starts, {}, batch, length, length).has_value(), valid(starts, batch, length))
+            << batch << " x " << length << ": " << absl::StrJoin(starts, " ");
+      }
+    }
+  }
+}
+
+TEST(RequestTest, KeySegmentsAreInTheRowsOfTheQueries) {
+  using List = std::vector<std::int64_t>;
+  const List queries = {0, 1, 2};  // two rows of two queries
+  struct Case {
+    List queries, keys;
+    std::string field;  // empty: accepted
+  };
+  const Case cases[] = {{{}, {}, ""},
+                        {{}, {0}, "key_segments"},
+                        {queries, {0, 2, 3}, ""},
+                        {queries, {0, 1, 3}, ""},
+                        {queries, {0, 3, 4}, "key_segments[1]"},
+                        {queries, {0, 1, 4}, "key_segments[2]"},
+                        {queries, {0, 1, 2}, "key_segments[2]"},
+                        {queries, {0, 1, 6}, "key_segments[2]"},
+                        {queries, {1, 2, 3}, "key_segments[0]"},
+                        {queries, {0, 0, 3}, "key_segments[1]"},
+                        {queries, {0, 3}, "key_segments"},
+                        {queries, {0, 1, 3, 4}, "key_segments"},
+                        {queries, {}, "key_segments"},  // the lengths differ
+                        {{0, 1, 3}, {0, 1, 3}, "query_segments[2]"},
+                        {{0, 1}, {0, 1}, "query_segments"},
+                        {{0, 2, 4}, {0, 3, 4}, "query_segments[2]"}};
+  for (const Case& c : cases) {
+    const std::optional<Fault> fault = CheckSegments(c.queries, c.keys, 2, 2, 3);
+    EXPECT_EQ(fault.has_value() ? fault->field : "", c.field)
+        << absl::StrJoin(c.queries, " ") << " and " << absl::StrJoin(c.keys, " ");
+  }
+  EXPECT_FALSE(CheckSegments(List{0, kMost - 1}, {}, 1, kMost, kMost).has_value()) << "products do not overflow";
+  EXPECT_TRUE(CheckSegments(List{0}, {}, kMost, kMost, kMost).has_value());
+}
+
+TEST(RequestTest, BesideSegmentsNoFieldThatTheyReplaceIsSet) {
+  EXPECT_FALSE(CheckBesideSegments({}).has_value());
+  EXPECT_EQ(CheckBesideSegments({.query_offset = 1})->field, "query_offset");
+  EXPECT_EQ(CheckBesideSegments({.query_offsets = 1})->field, "query_offsets");
+  EXPECT_EQ(CheckBesideSegments({.query_lengths = 1})->field, "query_lengths");
+  EXPECT_EQ(CheckBesideSegments({.key_lengths = 1})->field, "key_lengths");
+  EXPECT_EQ(CheckBesideSegments({.key_starts = 1})->field, "key_starts");
+  EXPECT_EQ(CheckBesideSegments({.key_bits = 1})->field, "key_bits");
+  EXPECT_EQ(CheckBesideSegments({.prefix_lengths = 1})->field, "prefix_lengths");
+  EXPECT_EQ(CheckBesideSegments({.key_bias = 1})->field, "key_bias");
+  EXPECT_EQ(CheckBesideSegments({.kv_rows = 1})->field, "kv_rows");
 }
 
 TEST(RequestTest, WithoutBiasNothingOfAModelIsNamed) {

@@ -17,6 +17,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "process.h"
+#include "wait.h"
 
 namespace attnd::e2e {
 namespace {
@@ -262,7 +263,7 @@ TEST(BinaryTest, StoppingLosesNoAcceptedCall) {
         }
       });
     }
-    while (answered.load() < 50) std::this_thread::yield();
+    EXPECT_TRUE(test::Becomes([&] { return answered.load() >= 50; }, test::Patience()));
     process.Signal(SIGTERM);
     EXPECT_EQ(process.Wait(), 0) << process.output();
     for (std::thread& client : clients) client.join();

@@ -1,7 +1,6 @@
 // A server that is stopped and not dead (SIGSTOP): its sockets take what is sent, and nothing comes back.
 
 #include <signal.h>
-#include <sys/wait.h>
 
 #include <chrono>
 #include <future>
@@ -32,13 +31,7 @@ class FrozenServerTest : public testing::Test {
     options.retry.enabled = repeats;
     return *Client::Create(target(), options);
   }
-  // Returns once all of its threads have stopped.
-  void Freeze() {
-    server_.Signal(SIGSTOP);
-    int status = 0;
-    ASSERT_EQ(waitpid(server_.pid(), &status, WUNTRACED), server_.pid());
-    ASSERT_TRUE(WIFSTOPPED(status));
-  }
+  void Freeze() { ASSERT_TRUE(server_.Freeze()); }
   // A call of `queries` and as many keys, by Compute or by ComputeFuture.
   std::future<absl::StatusOr<ComputeReply>> Call(Client& client, bool later, std::int64_t queries = 1) {
     values_.resize(static_cast<std::size_t>(8 * queries * 64), 0.5F);
@@ -49,6 +42,12 @@ class FrozenServerTest : public testing::Test {
     return std::async(std::launch::async, [client, request]() mutable { return client.Compute(request); });
   }
 
+  static void ExpectLocal(std::future<absl::StatusOr<ComputeReply>> future) {
+    const absl::StatusOr<ComputeReply> reply = test::ValueOf(future);
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(reply->transport, Transport::kLocal);
+  }
+
   const test::TempFolder folder_;
   Process server_{{"--listen", target()}};
   std::vector<float> values_;
@@ -57,17 +56,16 @@ class FrozenServerTest : public testing::Test {
 TEST_F(FrozenServerTest, IsNoticedByACallWithoutDeadline) {
   for (const bool later : {false, true}) {
     Client client = NewClient(/*repeats=*/false);
-    ASSERT_EQ(Call(client, later).get()->transport, Transport::kLocal);
+    ExpectLocal(Call(client, later));
     Freeze();
     auto reply = Call(client, later);
-    ASSERT_EQ(reply.wait_for(std::chrono::seconds(20)), std::future_status::ready) << later;
-    const absl::Status status = reply.get().status();
+    const absl::Status status = test::ValueOf(reply).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
     EXPECT_NE(status.message().find("no sign of life"), std::string::npos) << status;
     server_.Signal(SIGCONT);
     // The socket rests for a second, and calls go by gRPC meanwhile.
     EXPECT_TRUE(test::Becomes([&] {
-      const auto next = Call(client, later).get();
+      const auto next = test::ValueOf(Call(client, later));
       return next.ok() && next->transport == Transport::kLocal;
     }));
   }
@@ -76,12 +74,12 @@ TEST_F(FrozenServerTest, IsNoticedByACallWithoutDeadline) {
 TEST_F(FrozenServerTest, IsWaitedForByRepeats) {
   for (const bool later : {false, true}) {
     Client client = NewClient(/*repeats=*/true);
-    ASSERT_EQ(Call(client, later).get()->transport, Transport::kLocal);
+    ExpectLocal(Call(client, later));
     Freeze();
     auto reply = Call(client, later);
     EXPECT_EQ(reply.wait_for(std::chrono::seconds(2)), std::future_status::timeout);
     server_.Signal(SIGCONT);
-    EXPECT_TRUE(reply.get().ok());
+    EXPECT_TRUE(test::ValueOf(reply).ok());
   }
 }
 
@@ -93,7 +91,7 @@ TEST_F(FrozenServerTest, ABusyServerIsNotTakenForOne) {
   for (const bool later : {false, true}) {
     Client client = *Client::Create(target(), options);
     const absl::Time start = absl::Now();
-    const auto reply = Call(client, later, 12'000).get();
+    const auto reply = test::ValueOf(Call(client, later, 12'000));
     ASSERT_TRUE(reply.ok()) << reply.status();
     EXPECT_EQ(reply->transport, Transport::kLocal);
     // So that the test says something.

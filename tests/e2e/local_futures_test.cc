@@ -119,7 +119,7 @@ TEST_F(LocalFuturesTest, ResultsAreThoseOfGrpcBitForBit) {
           ASSERT_EQ(expected->transport, Transport::kGrpc);
           for (Client* client : {&local, &unshared}) {
             for (const bool later : {false, true}) {
-              const auto got = later ? client->ComputeFuture(request).get() : client->Compute(request);
+              const auto got = later ? test::ValueOf(client->ComputeFuture(request)) : client->Compute(request);
               ASSERT_TRUE(got.ok()) << got.status();
               if (client == &local) {
                 EXPECT_EQ(got->transport, Transport::kLocal);
@@ -149,7 +149,7 @@ TEST_F(LocalFuturesTest, WhatLiesInSharedMemoryIsNotCopiedAtAll) {
   const auto call = [&](const ComputeRequest& request) {
     std::promise<absl::StatusOr<ComputeReply>> promise;
     caller->ComputeAsync(request, {}, [&](absl::StatusOr<ComputeReply> reply) { promise.set_value(std::move(reply)); });
-    return promise.get_future().get();
+    return test::ValueOf(promise.get_future());
   };
   const std::int64_t rows = shape.batch * kHeads;
   const std::size_t q = static_cast<std::size_t>(rows * shape.query_length * shape.head_dim) * 4;
@@ -201,7 +201,7 @@ TEST_F(LocalFuturesTest, ErrorsAreThoseOfGrpcWordForWord) {
     const absl::Status expected = grpc.Compute(request).status();
     ASSERT_FALSE(expected.ok()) << &change - changes.data();
     EXPECT_EQ(local.Compute(request).status(), expected);  // the detail included
-    EXPECT_EQ(local.ComputeFuture(request).get().status(), expected);
+    EXPECT_EQ(test::ValueOf(local.ComputeFuture(request)).status(), expected);
   }
   CallOptions options;
   options.cancellation = std::make_shared<Cancellation>();
@@ -274,7 +274,7 @@ TEST_F(LocalFuturesTest, SixtyFourThreadsLeaveNoDescriptorAndNoRegion) {
   const ComputeRequest large = ViewOf(bytes, {1, 100, 100, 64}, DType::kFp32, Layout::kBatchHeadSequenceDim);
   {
     Client warm = NewClient();
-    ASSERT_TRUE(warm.GetServerInfo().ok() && warm.Compute(small).ok() && warm.ComputeFuture(large).get().ok());
+    ASSERT_TRUE(warm.GetServerInfo().ok() && warm.Compute(small).ok() && test::ValueOf(warm.ComputeFuture(large)).ok());
   }
   ASSERT_TRUE(Becomes([&] { return mapped() == 0; }));
   absl::SleepFor(absl::Milliseconds(200));
@@ -308,7 +308,7 @@ TEST_F(LocalFuturesTest, AForkedChildIsRefusedAndTheParentsConnectionsAreItsOwn)
   const std::string bytes = Numbers(1000, DType::kFp32);
   const ComputeRequest request = ViewOf(bytes, {1, 2, 3, 4}, DType::kFp32, Layout::kBatchHeadSequenceDim);
   auto client = std::make_unique<Client>(NewClient());
-  ASSERT_TRUE(client->Compute(request).ok() && client->ComputeFuture(request).get().ok());
+  ASSERT_TRUE(client->Compute(request).ok() && test::ValueOf(client->ComputeFuture(request)).ok());
   const pid_t child = fork();
   if (child == 0) {
     alarm(20);
@@ -321,7 +321,7 @@ TEST_F(LocalFuturesTest, AForkedChildIsRefusedAndTheParentsConnectionsAreItsOwn)
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
   for (int i = 0; i < 10; ++i) {
-    const auto reply = i % 2 == 0 ? client->Compute(request) : client->ComputeFuture(request).get();
+    const auto reply = i % 2 == 0 ? client->Compute(request) : test::ValueOf(client->ComputeFuture(request));
     ASSERT_TRUE(reply.ok()) << reply.status();
     EXPECT_EQ(reply->transport, Transport::kLocal);
   }

@@ -32,8 +32,8 @@ refuses() {
 # lists PATTERN...: a server with the root $root starts, and `attnctl models list` prints each.
 lists() {
   : >"$work/log"  # the address of the server before this one
-  # exec: $! is the server's own process.
-  (exec setpriv --reuid 65532 --regid 65532 --clear-groups "$attnd" --listen=127.0.0.1:0 "--model_root=$root" \
+  # exec: $! is the process that passes signals on to the server, and ends it if nobody does.
+  (exec timeout -k 5 60 setpriv --reuid 65532 --regid 65532 --clear-groups "$attnd" --listen=127.0.0.1:0 "--model_root=$root" \
     >"$work/log" 2>&1) &
   server=$!
   until address=$(sed -n 's/.* listens on \([^ ]*\) .*/\1/p' "$work/log") && [ -n "$address" ]; do

@@ -22,6 +22,7 @@
 #include "raw_caller.h"
 #include "raw_region.h"
 #include "temp_folder.h"
+#include "wait.h"
 
 namespace attnd::e2e {
 namespace {
@@ -162,7 +163,7 @@ TEST_F(NoMemoryBinaryTest, StopsWithCallsUnderWay) {
       }
     });
   }
-  while (answered.load() < 8) std::this_thread::yield();
+  EXPECT_TRUE(test::Becomes([&] { return answered.load() >= 8; }, test::Patience()));
   ExpectStopsWell();
   for (std::thread& caller : callers) caller.join();
 }

@@ -12,7 +12,9 @@
 #include <memory>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "wait.h"
 
 namespace attnd::e2e {
 namespace {
@@ -59,6 +61,13 @@ struct Pair {
   }
 };
 
+// A peer that takes nothing keeps neither the relay's thread nor its destructor for longer.
+void SetPatience(int fd) {
+  const timeval time = absl::ToTimeval(test::Patience());
+  EXPECT_EQ(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)), 0);
+  EXPECT_EQ(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof(time)), 0);
+}
+
 bool SendAll(int to, const char* bytes, std::size_t size) {
   while (size > 0) {
     const ssize_t sent = send(to, bytes, size, MSG_NOSIGNAL);
@@ -74,6 +83,7 @@ bool SendAll(int to, const char* bytes, std::size_t size) {
 int ConnectTo(const std::string& server) {
   const sockaddr_in address = Loopback(std::stoi(server.substr(server.rfind(':') + 1)));
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  SetPatience(fd);
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
   close(fd);
   return -1;
@@ -135,6 +145,7 @@ void Relay::Run() {
     auto pair = std::make_unique<Pair>();
     pair->client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     pair->server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    for (const int fd : {pair->client, pair->server}) SetPatience(fd);
     if (!from_.empty()) {
       sockaddr_in own = Loopback(0);
       EXPECT_EQ(inet_pton(AF_INET, from_.c_str(), &own.sin_addr), 1);

@@ -7,7 +7,8 @@
 
 namespace attnd::e2e {
 
-// A TCP connection to `server` ("127.0.0.1:port") for bytes by hand, which the caller closes; -1 if there is none.
+// A TCP connection to `server` ("127.0.0.1:port") for bytes by hand, which the caller closes; -1 if there is none. A
+// recv or send of it waits for test::Patience() at most (EAGAIN).
 int ConnectTo(const std::string& server);
 
 // Relays to `server` ("127.0.0.1:port") until destroyed, as from the address `from` if one is given ("127.0.0.2"). Once

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -46,7 +47,7 @@ struct Load {
     request.q = request.k = request.v = {values.data(), DType::kFp32, {batch, 8, rows, 64}};
     while (!stop) {
       const absl::Time start = absl::Now();
-      const auto reply = i % 2 == 0 ? client.Compute(request) : client.ComputeFuture(request).get();
+      const auto reply = i % 2 == 0 ? client.Compute(request) : test::ValueOf(client.ComputeFuture(request));
       ++calls;
       if (!reply.ok()) {
         ++failed;
@@ -69,13 +70,11 @@ TEST(Restart, ASynchronousCallConnectsAgain) {
   ASSERT_TRUE(client.GetServerInfo().ok());
   server->Signal(SIGTERM);
   server->Wait();
-  std::thread starter([&] {
-    absl::SleepFor(absl::Milliseconds(500));  // nobody listens
-    server = Start(address);
-  });
-  const auto info = client.GetServerInfo();
-  starter.join();
-  EXPECT_TRUE(info.ok()) << info.status();
+  auto info = std::async(std::launch::async, [&] { return client.GetServerInfo().status(); });
+  absl::SleepFor(absl::Milliseconds(500));  // nobody listens
+  server = Start(address);
+  ASSERT_TRUE(test::IsReady(info));
+  EXPECT_EQ(info.get(), absl::OkStatus());
 }
 
 // Restarts a server at `address` three times under load, each time by `signal`. `local`: calls go by the local socket.
@@ -132,15 +131,14 @@ TEST(Restart, ALongLocalCallIsRepeatedByTheNextServer) {
   request.model = "t5-tiny";
   request.q = request.k = request.v = {values.data(), DType::kFp32, {1, 8, 6000, 64}};
   for (const bool later : {false, true}) {
-    std::thread killer([&] {
-      absl::SleepFor(absl::Milliseconds(150));
-      server->Signal(SIGKILL);
-      server->Wait();
-      server = Start(address);
-      EXPECT_NE(server->WaitForAddress(), "") << server->output();
-    });
-    const auto reply = later ? client.ComputeFuture(request).get() : client.Compute(request);
-    killer.join();
+    auto future =
+        later ? client.ComputeFuture(request) : std::async(std::launch::async, [&] { return client.Compute(request); });
+    absl::SleepFor(absl::Milliseconds(150));
+    server->Signal(SIGKILL);
+    server->Wait();
+    server = Start(address);
+    EXPECT_NE(server->WaitForAddress(), "") << server->output();
+    const auto reply = test::ValueOf(future);
     EXPECT_TRUE(reply.ok()) << reply.status();
     // After the rest since nobody listened.
     EXPECT_TRUE(test::Becomes([&] { return client.Compute(request)->transport == Transport::kLocal; }));

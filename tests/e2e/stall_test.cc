@@ -76,10 +76,8 @@ std::int64_t StalledWrites(TestServer& server) { return server.server().counters
 // the connection to be fast.
 std::shared_ptr<grpc::Channel> ChannelOfSmallWindows(const std::string& address) {
   grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return NewChannel(address, arguments);
 }
 
 // Streams and calls that send and never read.

@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "relay.h"
+#include "wait.h"
 
 namespace attnd::e2e {
 namespace {
@@ -28,7 +29,7 @@ class PendingCall {
       status_ = std::move(status);
       done_.Notify();
     });
-    while (server.server().calls_in_flight() == 0 && !done_.HasBeenNotified()) std::this_thread::yield();
+    EXPECT_TRUE(test::Becomes([&] { return server.server().calls_in_flight() > 0 || done_.HasBeenNotified(); }));
   }
 
   const grpc::Status& Wait() {
@@ -107,7 +108,10 @@ TEST(StopTest, HealthSaysSoMeanwhile) {
   PendingCall accepted(server, {.batch = 1, .query_length = 1000, .key_length = 140'000, .head_dim = 8});
   std::thread stop([&server] { server.server().Stop(); });
   Health attention = Health::kServing;
-  while (attention == Health::kServing) attention = HealthOf(server.channel(), "attnd.v1.AttentionService");
+  EXPECT_TRUE(test::Becomes([&] {
+    attention = HealthOf(server.channel(), "attnd.v1.AttentionService");
+    return attention != Health::kServing;
+  }));
   if (attention == Health::kNotServing) {  // and not that the server is gone already
     const Health liveness = HealthOf(server.channel(), "liveness");
     EXPECT_TRUE(liveness == Health::kServing || liveness == Health::kFailed);
@@ -172,9 +176,7 @@ TEST(StopTest, CallersTurnElsewhereAtOnce) {
     callers.emplace_back([&] {
       grpc::ChannelArguments arguments;
       arguments.SetLoadBalancingPolicyName("round_robin");
-      arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-      const auto stub =
-          v1::AttentionService::NewStub(grpc::CreateCustomChannel(both, grpc::InsecureChannelCredentials(), arguments));
+      const auto stub = v1::AttentionService::NewStub(NewChannel(both, arguments));
       const v1::ComputeAttentionRequest request = ValidRequest();
       while (!over.load()) {
         grpc::ClientContext context;
@@ -187,12 +189,12 @@ TEST(StopTest, CallersTurnElsewhereAtOnce) {
       }
     });
   }
-  while (answered.load() < 100) std::this_thread::yield();
+  EXPECT_TRUE(test::Becomes([&] { return answered.load() >= 100; }, test::Patience()));
   const server::Stopped stopped = stops.server().Stop();
   EXPECT_TRUE(accepted.Wait().ok()) << accepted.Wait().error_message();
   EXPECT_EQ(stopped.cut_off, 0);
   const int before = answered.load();
-  while (answered.load() < before + 100) std::this_thread::yield();
+  EXPECT_TRUE(test::Becomes([&] { return answered.load() >= before + 100; }, test::Patience()));
   over.store(true);
   for (std::thread& caller : callers) caller.join();
   EXPECT_LE(failed.load(), 2 * kCallers);

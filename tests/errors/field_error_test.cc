@@ -48,6 +48,30 @@ TEST(FieldErrorTest, WhatCameIsPrintableAndShort) {
   }
 }
 
+// Headers carry each part three times: what is longer than its limit is cut to it, and what is as long is not.
+TEST(FieldErrorTest, EachPartHasItsLimit) {
+  for (const std::size_t more : {0U, 1U, 5000U}) {
+    const auto size = [more](const std::string& part, std::size_t limit) {
+      EXPECT_EQ(part.size(), limit);
+      EXPECT_EQ(part.substr(limit - 3) == "...", more > 0);
+    };
+    const auto text = [more](std::size_t limit) { return std::string(limit + more, 'x'); };
+    const auto fault = FaultOf(InvalidField(text(200), text(400), text(200)));
+    ASSERT_TRUE(fault.has_value());
+    size(fault->field, 200);
+    size(fault->expected, 400);
+    size(fault->got, 200);
+    const auto under = FaultOf(Under("a.", InvalidField(text(198), "e", "g")));
+    size(under->field, 200);
+    const auto renamed = FaultOf(Renamed("f", text(198), InvalidField("f.y", "e", "g")));
+    size(renamed->field, 200);
+    const auto blamed = FaultOf(Blame(text(200), text(400), absl::NotFoundError(text(600))));
+    size(blamed->field, 200);
+    size(blamed->expected, 400);
+    size(blamed->got, 600);
+  }
+}
+
 TEST(FieldErrorTest, WhoKnowsThePathAddsIt) {
   const absl::Status error = FieldError(absl::StatusCode::kResourceExhausted, "values[3]", "less", "more");
   const absl::Status under = Under("table.t5.", error);

@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "temp_folder.h"
+#include "wait.h"
 
 namespace attnd::files {
 namespace {
@@ -132,6 +133,76 @@ TEST_F(OutputFileTest, WhatCannotBeWrittenIsSaidAndLeft) {
   fs::create_symlink("loop", Path("loop"));
   EXPECT_FALSE(Write(Path("loop"), "x").ok());
   EXPECT_EQ(Entries(), 2U);
+}
+
+// As another user where the test runs as root, whom modes do not stop.
+class AsAnother {
+ public:
+  AsAnother() : root_(geteuid() == 0) {
+    if (root_ && (setegid(kId) != 0 || seteuid(kId) != 0)) ADD_FAILURE() << "stays root";
+  }
+  ~AsAnother() {
+    if (root_ && (seteuid(0) != 0 || setegid(0) != 0)) ADD_FAILURE() << "is not root again";
+  }
+  static constexpr uid_t kId = 65532;
+
+ private:
+  const bool root_;
+};
+
+TEST_F(OutputFileTest, AFolderThatMayNotBeWrittenToAndAFileThatMay) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root gives files away";
+  const std::string path = Path("out");
+  chmod(folder_.path().c_str(), 0755);
+  ASSERT_TRUE(Write(path, "a longer old text").ok());
+  ASSERT_EQ(chown(path.c_str(), AsAnother::kId, AsAnother::kId), 0);
+  const struct stat old = Stat(path);
+  {
+    const AsAnother another;
+    for (const std::string text : {"new", "a new text that is longer than the old one"}) {
+      const absl::Status written = Write(path, text);
+      EXPECT_TRUE(written.ok()) << written;
+      EXPECT_EQ(Contents(path), text);
+    }
+    EXPECT_EQ(Write(Path("fresh"), "x").code(), absl::StatusCode::kPermissionDenied);
+  }
+  EXPECT_EQ(Stat(path).st_ino, old.st_ino) << "overwritten in place";
+  EXPECT_EQ(Entries(), 1U);
+}
+
+TEST_F(OutputFileTest, AWriteProtectedFileStays) {
+  const std::string path = Path("out");
+  ASSERT_TRUE(Write(path, "old").ok());
+  chmod(path.c_str(), 0444);
+  chmod(folder_.path().c_str(), 0777);
+  {
+    const AsAnother another;
+    EXPECT_EQ(Write(path, "new").code(), absl::StatusCode::kPermissionDenied);
+  }
+  EXPECT_EQ(Contents(path), "old");
+  EXPECT_EQ(Entries(), 1U);
+}
+
+TEST_F(OutputFileTest, EveryWayOutClosesWhatItOpens) {
+  ASSERT_TRUE(Write(Path("file"), "old").ok());
+  ASSERT_TRUE(Write(Path("one"), "old").ok());
+  fs::create_hard_link(Path("one"), Path("two"));
+  fs::create_directory(Path("folder"));
+  const std::size_t entries = Entries();
+  const std::size_t descriptors = test::OpenDescriptors();
+  for (const std::string name : {"file", "one", "folder", "none/out", "/dev/null", "/dev/full"}) {
+    for (const std::size_t size : {0U, 1U, 2U, 100000U}) {
+      const std::string path = name[0] == '/' ? name : Path(name);
+      const bool written = Write(path, std::string(size, 'x')).ok();
+      EXPECT_EQ(written, name == "file" || name == "one" || name == "/dev/null" || (size == 0 && name == "/dev/full"))
+          << name << " " << size;
+      if (written && name[0] != '/') {
+        EXPECT_EQ(Contents(path), std::string(size, 'x')) << name;
+      }
+      EXPECT_EQ(test::OpenDescriptors(), descriptors) << name;
+      EXPECT_EQ(Entries(), entries) << name;
+    }
+  }
 }
 
 // As a full disk would: the limit on a file's size. The old file stays, and no part of the new one.

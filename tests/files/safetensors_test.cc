@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -180,6 +181,41 @@ TEST(SafetensorsTest, RefusesEveryTruncationAndAnyTail) {
   const std::string longer = bytes + "x";
   EXPECT_THAT(std::string(SafetensorsFile::Open(OpenMemory(Bytes(longer))).status().message()),
               HasSubstr("which has 13"));
+}
+
+// A read stays inside its tensor, whatever follows in the file.
+TEST(SafetensorsTest, ReadsEndWithTheTensor) {
+  const std::string bytes = File(kHeader, ValidData());
+  const auto file = SafetensorsFile::Open(OpenMemory(Bytes(bytes)));
+  ASSERT_TRUE(file.ok()) << file.status();
+  for (const std::string name : {"a", "b", "empty"}) {
+    const StoredTensor& tensor = *file->Find(name);
+    for (std::int64_t first = -1; first <= tensor.size + 1; ++first) {
+      for (std::int64_t count = 0; count <= tensor.size + 2; ++count) {
+        std::vector<std::byte> out(static_cast<std::size_t>(count));
+        const absl::Status read = file->Read(tensor, first, absl::MakeSpan(out));
+        EXPECT_EQ(read.ok(), first >= 0 && first + count <= tensor.size) << name << " " << first << " + " << count;
+        EXPECT_TRUE(read.ok() || absl::IsOutOfRange(read)) << read;
+      }
+    }
+  }
+}
+
+TEST(SafetensorsTest, LimitsOfTheHeaderAreExact) {
+  std::string header = "{}" + std::string(static_cast<std::size_t>(SafetensorsFile::kMaxHeaderBytes) - 2, ' ');
+  const auto open = [&] {
+    const std::string bytes = File(header, "");
+    return SafetensorsFile::Open(OpenMemory(Bytes(bytes))).status();
+  };
+  EXPECT_TRUE(open().ok()) << open();
+  header.push_back(' ');
+  EXPECT_EQ(open().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(open().message()), HasSubstr("header length: expected at most"));
+  for (const std::size_t depth : {64U, 65U}) {
+    header = R"({"t": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0], "x": )" + std::string(depth - 2, '[') +
+             std::string(depth - 2, ']') + "}}";
+    EXPECT_EQ(open().ok(), depth == 64) << open();
+  }
 }
 
 TEST(SafetensorsTest, AFileWithoutTensorsIsValid) {

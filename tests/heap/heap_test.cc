@@ -7,9 +7,11 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "heap/trimmer.h"
@@ -83,19 +85,27 @@ TEST_F(HeapTest, RefusesWhatNoMachineHas) {
 TEST_F(HeapTest, TrimmerGivesBackWhatCallsNoLongerNeed) {
   const std::size_t before = ResidentBytes();
   AllocateAndFree(200);
+  absl::Notification ended;
   std::atomic<int> intervals{0};
   std::atomic<std::int64_t> peak{static_cast<std::int64_t>(200 * kMebibyte)};
   const auto take_peak = [&] {
     ++intervals;
     return peak.load();
   };
-  const Trimmer trimmer(take_peak, absl::Milliseconds(5));
+  auto trimmer = std::make_unique<Trimmer>(take_peak, absl::Milliseconds(5));
   const absl::Time deadline = absl::Now() + absl::Seconds(30);
   while (intervals < 3 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_GE(ResidentBytes(), before + 180 * kMebibyte) << "given back although calls need it";
   peak = 0;
   while (ResidentBytes() > before + 40 * kMebibyte && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_LE(ResidentBytes(), before + 40 * kMebibyte);
+  std::thread end([&] {
+    trimmer.reset();
+    ended.Notify();
+  });
+  if (!ended.WaitForNotificationWithTimeout(absl::Seconds(20)))
+    GTEST_LOG_(FATAL) << "the trimmer's thread does not end";
+  end.join();
 }
 
 }  // namespace

@@ -1,15 +1,16 @@
 // What must hold whatever the numbers: bits that depend on the problem alone, and softmax's symmetries.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <vector>
 
-#include "absl/synchronization/blocking_counter.h"
 #include "gtest/gtest.h"
 #include "problem.h"
 #include "schedule/attention_work.h"
 #include "schedule/scheduler.h"
+#include "wait.h"
 
 namespace attnd::kernel {
 namespace {
@@ -151,13 +152,13 @@ TEST(Bits, DoNotDependOnWhatElseRuns) {
         problems.back()->Spoil();
       }
     }
-    absl::BlockingCounter left(static_cast<int>(problems.size()));
+    std::atomic<std::size_t> ended = 0;
     schedule::Scheduler scheduler(4);
     for (const auto& problem : problems) {
       scheduler.Submit(schedule::MakeAttentionWork(problem->attention(), *kernel), {},
-                       [&left](const schedule::Outcome&) { left.DecrementCount(); });
+                       [&ended](const schedule::Outcome&) { ++ended; });
     }
-    left.Wait();
+    ASSERT_TRUE(test::Becomes([&] { return ended == problems.size(); })) << ended << " of " << problems.size();
     for (std::size_t i = 0; i < problems.size(); ++i) {
       EXPECT_EQ(Bytes(*problems[i]), alone[i]) << NameOf(*kernel) << ", " << problems[i]->spec().Name();
     }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -258,6 +259,40 @@ TEST(SharedKeys, EntriesThatSeeOtherKeysAreApart) {
       EXPECT_TRUE(ResultOf(problem, shared, *kernel) == ResultOf(problem, problem.attention(), *kernel)) << spec.Name();
     }
     ExpectKernelsAgree(problem, expected);
+  }
+}
+
+// Sequences with a common beginning have the pages of that beginning in common, and the others for themselves.
+TEST(SharedKeys, EntriesThatShareSomePagesReadTheirOwn) {
+  constexpr std::int64_t kPageRows = 16, kPages = 6, kKeys = 90;
+  const std::pair<std::int64_t, std::int64_t> kShared[] = {{0, 1}, {0, 5}, {1, 6}, {5, 6}, {2, 4}};
+  for (const auto& [from, to] : kShared) {
+    Problem problem({.batch = 3, .heads = 2, .kv_heads = 2, .keys = kKeys, .head_dim = 16, .query_offset = kKeys - 1});
+    const auto share = [&](std::vector<float>& values, std::int64_t dim) {
+      const std::int64_t first = from * kPageRows, last = std::min(kKeys, to * kPageRows);
+      for (std::int64_t row = 2; row < 3 * 2; ++row) {  // (entry, head), from entry 1 on
+        std::copy_n(values.begin() + (row % 2 * kKeys + first) * dim, (last - first) * dim,
+                    values.begin() + (row * kKeys + first) * dim);
+      }
+    };
+    share(problem.k, problem.spec().head_dim);
+    share(problem.v, problem.spec().value_head_dim);
+    problem.Rebuild();
+    const InPages pages(problem.attention(), kPageRows);
+    Attention shared = pages.attention();
+    std::vector<std::vector<const std::byte*>> lists;
+    std::vector<const std::byte* const*> tables;
+    for (std::int64_t b = 0; b < 3; ++b) {
+      lists.emplace_back(shared.k.pages[b], shared.k.pages[b] + kPages);
+      std::copy(shared.k.pages[0] + from, shared.k.pages[0] + to, lists.back().begin() + from);
+    }
+    for (const auto& list : lists) tables.push_back(list.data());
+    shared.k.pages = shared.v.pages = tables.data();
+    for (const Kernel* kernel : TestedKernels()) {
+      EXPECT_EQ(EntriesOf(shared, *kernel), (std::vector<std::int64_t>{1, 1, 1}));
+      EXPECT_TRUE(ResultOf(problem, shared, *kernel) == ResultOf(problem, problem.attention(), *kernel))
+          << NameOf(*kernel) << ", pages " << from << " to " << to;
+    }
   }
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "kernel/kernel.h"
 #include "kernel/reference.h"
@@ -257,13 +258,13 @@ const std::vector<const Kernel*>& TestedKernels() {
 void RunAttention(const Attention& attention, const Kernel& kernel, int threads) {
   auto work = schedule::MakeAttentionWork(attention, kernel);
   ASSERT_NE(work, nullptr);
-  schedule::Scheduler scheduler(threads);
   absl::Notification finished;
+  schedule::Scheduler scheduler(threads);
   scheduler.Submit(std::move(work), {}, [&](const schedule::Outcome& outcome) {
     EXPECT_TRUE(outcome.status.ok()) << outcome.status;
     finished.Notify();
   });
-  finished.WaitForNotification();
+  ASSERT_TRUE(finished.WaitForNotificationWithTimeout(absl::Seconds(60))) << "the work does not end";
 }
 
 // Where fp32 rounding can lead: a logit is a sum of head_dim rounded products and a bias; a weight's relative error is

@@ -42,6 +42,22 @@ TEST(HugeFractionTest, TellsHugeFromSmall) {
   EXPECT_GE(HugeFraction(huge.data(), kBytes), 0.5);  // its ends are no whole huge pages
 }
 
+// Neighbours of the memory in question count neither as resident nor as huge.
+TEST(HugeFractionTest, OfOneOfThreeNeighbours) {
+  constexpr std::size_t kPart = 2 * kBytes;  // has whole huge pages wherever it begins
+  auto* const all =
+      static_cast<std::byte*>(mmap(nullptr, 3 * kPart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(all, MAP_FAILED);
+  for (const int part : {0, 1, 2}) madvise(all + part * kPart, kPart, part == 1 ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+  std::memset(all, 1, 3 * kPart);
+  EXPECT_EQ(HugeFraction(all + kPart, kPart), 0.0);
+  if (SystemHasHugePages()) {
+    EXPECT_GE(HugeFraction(all, kPart), 0.5);
+    EXPECT_GE(HugeFraction(all + 2 * kPart, kPart), 0.5);
+  }
+  munmap(all, 3 * kPart);
+}
+
 TEST(HugeFractionTest, OfUntouchedMemoryIsZero) {
   const Mapping mapping(MADV_HUGEPAGE);
   EXPECT_EQ(HugeFraction(mapping.data(), kBytes), 0.0);

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
@@ -48,6 +49,76 @@ TEST(GgufTest, AnyArchitecturesPrefixAndAnyIntegerType) {
   EXPECT_TRUE(Read(builder.Build()).ok());
   builder.metadata[2] = {"x.attention.relative_buckets_count", 5, Raw<std::int32_t>(4)};
   EXPECT_TRUE(Read(builder.Build()).ok());
+}
+
+// Counts are read from every integer type of the format; negative and too large ones are none.
+TEST(GgufTest, IntegersOfEveryType) {
+  struct Case {
+    std::uint32_t type;
+    std::string value;
+    bool valid;
+  };
+  const Case cases[] = {
+      {0, Raw<std::uint8_t>(4), true},
+      {1, Raw<std::int8_t>(4), true},
+      {2, Raw<std::uint16_t>(4), true},
+      {3, Raw<std::int16_t>(4), true},
+      {4, Raw<std::uint32_t>(4), true},
+      {5, Raw<std::int32_t>(4), true},
+      {10, Raw<std::uint64_t>(4), true},
+      {11, Raw<std::int64_t>(4), true},
+      {1, Raw<std::int8_t>(-4), false},
+      {3, Raw<std::int16_t>(-4), false},
+      {5, Raw<std::int32_t>(-4), false},
+      {11, Raw<std::int64_t>(-4), false},
+      {10, Raw<std::uint64_t>(std::uint64_t{1} << 63), false},
+      {6, Raw(4.0F), false},
+      {12, Raw(4.0), false},
+      {7, std::string(1, '\1'), false},
+  };
+  for (const Case& c : cases) {
+    GgufBuilder builder;
+    builder.metadata[2] = {"t5.attention.relative_buckets_count", c.type, c.value};
+    const absl::Status status = Read(builder.Build()).status();
+    EXPECT_EQ(status.ok(), c.valid) << "type " << c.type << ": " << status;
+    if (!c.valid) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr("relative_buckets_count: expected an integer"));
+    }
+  }
+}
+
+TEST(GgufTest, ACountOfDimsBeyondTheFileIsRefusedBeforeTheyAreRead) {
+  std::string bytes = GgufBuilder().Build();
+  const std::string name = "enc.blk.0.attn_rel_b.weight";
+  const std::uint32_t count = 1 << 20;
+  std::memcpy(bytes.data() + bytes.find(name) + name.size(), &count, sizeof(count));
+  EXPECT_THAT(std::string(Read(bytes).status().message()), HasSubstr("dims: expected at most"));
+}
+
+// The decoder's layers are counted by themselves, or as the encoder's.
+TEST(GgufTest, LayersOfTheDecoder) {
+  struct Case {
+    std::vector<std::pair<std::string, std::uint32_t>> counts;
+    bool valid;
+  };
+  const Case cases[] = {{{}, true},
+                        {{{"t5.block_count", 2}}, true},
+                        {{{"t5.block_count", 3}}, false},
+                        {{{"t5.block_count", 1}}, false},
+                        {{{"t5.block_count", 3}, {"t5.decoder_block_count", 2}}, true},
+                        {{{"t5.block_count", 2}, {"t5.decoder_block_count", 3}}, false}};
+  for (const Case& c : cases) {
+    GgufBuilder builder;
+    for (const auto& [key, count] : c.counts) builder.metadata.push_back({key, 4, Raw(count)});
+    builder.tensors[0].name = "dec.blk.1.attn_rel_b.weight";
+    const auto contents = Read(builder.Build());
+    ASSERT_EQ(contents.ok(), c.valid) << contents.status();
+    if (!c.valid) continue;
+    EXPECT_THAT(contents->tables, ElementsAre(Key("decoder.0"), Key("decoder.1")));
+    EXPECT_EQ(contents->tables.at("decoder.0").Value(1, 0), 1.0F);
+    EXPECT_EQ(contents->tables.at("decoder.1").Value(1, 0), 1.0F + 0.0F) << "the first bucket of head 1";
+    EXPECT_EQ(contents->tables.at("decoder.1").Value(0, 1), 2.0F);
+  }
 }
 
 TEST(GgufTest, ATablePerLayer) {
@@ -217,6 +288,16 @@ TEST(GgufTest, WhatIsNotReadMayBeAnything) {
          b.tensors[2].offset = 384;
          b.data = b.data.substr(0, 64) + std::string(128, '\0') + b.data.substr(64, 64) + std::string(128, '\0') +
                   b.data.substr(128);
+       }},
+      {"an alignment that is a power of two below 8",
+       [](GgufBuilder& b) {
+         b.metadata[1].value = Raw<std::uint32_t>(4);
+         b.alignment = 4;
+       }},
+      {"an alignment of 1",
+       [](GgufBuilder& b) {
+         b.metadata[1].value = Raw<std::uint32_t>(1);
+         b.alignment = 1;
        }},
       {"an alignment of 64 bits",
        [](GgufBuilder& b) {

@@ -131,6 +131,18 @@ TEST(HfCheckpointTest, UmT5NeedsEveryLayer) {
   EXPECT_NE(contents->tables.at("decoder.0").Value(0, 0), contents->tables.at("decoder.1").Value(0, 0));
 }
 
+// A decoder has its own number of layers, or the encoder's.
+TEST(HfCheckpointTest, UmT5DecodersCountTheirOwnLayers) {
+  Checkpoint checkpoint;
+  checkpoint.config = absl::StrReplaceAll(
+      kConfig, {{"\"t5\"", "\"umt5\""}, {"\"num_layers\": 1", "\"num_layers\": 1, \"num_decoder_layers\": 2"}});
+  EXPECT_THAT(std::string(checkpoint.Read().status().message()), HasSubstr("decoder.block.1"));
+  checkpoint.tensors[absl::StrReplaceAll(kDecoder, {{"block.0", "block.1"}})] = checkpoint.tensors.at(kDecoder);
+  const auto contents = checkpoint.Read();
+  ASSERT_TRUE(contents.ok()) << contents.status();
+  EXPECT_THAT(contents->tables, ElementsAre(Key("decoder.0"), Key("decoder.1"), Key("encoder.0")));
+}
+
 // What Python's json, with which Hugging Face writes and reads config.json, has beyond JSON.
 TEST(HfCheckpointTest, FieldsThatAreNotReadMayBeAnything) {
   for (const std::string value :
@@ -290,6 +302,15 @@ TEST(HfCheckpointTest, ReadsShards) {
   const auto contents = Sharded(Index(R"("model-1.safetensors")", R"("model-2.safetensors")")).Read();
   ASSERT_TRUE(contents.ok()) << contents.status();
   EXPECT_THAT(contents->tables, ElementsAre(Key("decoder"), Key("encoder")));
+}
+
+TEST(HfCheckpointTest, AShardsNameIsAsLongAsAFilesNameMayBe) {
+  for (const std::size_t size : {255U, 256U}) {
+    const std::string name = std::string(size - 12, 'w') + ".safetensors";
+    Checkpoint checkpoint = Sharded(Index(R"("model-1.safetensors")", "\"" + name + "\""));
+    checkpoint.other_files[name] = checkpoint.other_files.at("model-2.safetensors");
+    EXPECT_EQ(checkpoint.Read().ok(), size == 255) << size;
+  }
 }
 
 TEST(HfCheckpointTest, TheIndexOfTensorsThatAreNotReadMayBeAnything) {

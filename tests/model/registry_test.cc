@@ -221,6 +221,14 @@ TEST_F(RegistryTest, WhatTheStartCouldNotLoadIsListedUntilItIsLoaded) {
   fs::remove(root_ / "link");
   ASSERT_TRUE(registry.Load("link", "good.json").ok()) << "another file under that name";
   EXPECT_THAT(registry.Failed(), ElementsAre(FieldsAre("circle", _, _), FieldsAre("fifo", _, _)));
+  fs::remove(root_ / "circle");
+  Write("circle/config.json", "{}");
+  EXPECT_FALSE(registry.Load("elsewhere", "circle").ok());
+  EXPECT_THAT(registry.Failed(), ElementsAre(FieldsAre("circle", _, _), FieldsAre("fifo", _, _))) << "failed again";
+  fs::remove(root_ / "fifo.json");
+  Write("fifo.json", BookWith(3));
+  ASSERT_TRUE(registry.Load("elsewhere", "fifo.json").ok());
+  EXPECT_THAT(registry.Failed(), ElementsAre(FieldsAre("circle", _, _))) << "the file, under another name";
 }
 
 TEST_F(RegistryTest, ARootThatCannotBeReadIsAnError) {

@@ -39,6 +39,25 @@ TEST(PageBytes, APageHasAllLayers) {
   EXPECT_EQ(PageBytes(large, DType::kF32), std::nullopt);
 }
 
+// 2^40 bytes, and a layer of the smallest size more.
+TEST(PageBytes, LimitsAreExact) {
+  // 64 tokens of 2^24 heads of 2^8 elements of 4 bytes.
+  const LayerShape most{1 << 24, 128, 128}, half{1 << 23, 128, 128}, least{1, 1, 1};
+  EXPECT_EQ(LayerBytes(most, DType::kF32), kMany);
+  EXPECT_EQ(LayerBytes({(1 << 24) + 1, 128, 128}, DType::kF32), std::nullopt);
+  EXPECT_EQ(LayerBytes({1 << 24, 128, 129}, DType::kF32), std::nullopt);
+  EXPECT_EQ(PageBytes({{most}}, DType::kF32), kMany);
+  EXPECT_EQ(PageBytes({{half, half}}, DType::kF32), kMany);
+  EXPECT_EQ(PageBytes({{half, half, least}}, DType::kF32), std::nullopt);
+  EXPECT_EQ(PageBytes({{least, most}}, DType::kF32), std::nullopt);
+  EXPECT_EQ(PoolBytes(kMany, std::int64_t{1} << 22), std::int64_t{1} << 62);
+  EXPECT_EQ(PoolBytes(kMany, (std::int64_t{1} << 22) + 1), std::nullopt);
+  for (const LayerShape& none : {LayerShape{0, 1, 1}, {1, 0, 1}, {1, 1, 0}, {-1, 1, 1}, {1, -1, 1}, {1, 1, -1}}) {
+    EXPECT_EQ(LayerBytes(none, DType::kF32), std::nullopt);
+    EXPECT_EQ(PageBytes({{least, none}}, DType::kF32), std::nullopt);
+  }
+}
+
 TEST(PageBytes, EachSequenceMayNeedAPageMore) {
   EXPECT_EQ(MostPages(3, 63), 6);
   EXPECT_EQ(MostPages(3, 64), 9);
@@ -49,6 +68,9 @@ TEST(PageBytes, APoolTakesWholePagesOfTheSystem) {
   EXPECT_EQ(PoolBytes(64, 0), 0);
   EXPECT_EQ(PoolBytes(64, 1), 64 << 10);
   EXPECT_EQ(PoolBytes(4096, 17), 2 * (64 << 10));
+  EXPECT_EQ(PoolBytes((64 << 10) + 1, 1), 2 * (64 << 10));
+  EXPECT_EQ(PoolBytes(kHuge - 1, 1), kHuge);
+  EXPECT_EQ(PoolBytes(kHuge - (64 << 10), 1), kHuge - (64 << 10));
   EXPECT_EQ(PoolBytes(kHuge, 1), kHuge);
   EXPECT_EQ(PoolBytes(kHuge + 64, 1), 2 * kHuge);
   EXPECT_EQ(PoolBytes(kMany, kMany), std::nullopt);

@@ -48,6 +48,16 @@ TEST(SessionBytes, MoreThanAMachineHasIsNone) {
   EXPECT_EQ(BytesOfKept(layer, DType::kF32, std::int64_t{1} << 40, std::int64_t{1} << 40), std::nullopt);
   EXPECT_EQ(BytesOfKept(wide, DType::kF32, kMostRows, INT32_MAX), std::nullopt);
   EXPECT_TRUE(BytesOfKept(layer, DType::kF32, kMostRows, 1 << 20).has_value());
+  // 2^60 bytes in pages of 2^40: 2^18 sequences of four pages, and one more.
+  const std::vector<LayerShape> largest(1, {1 << 24, 128, 128});
+  const std::optional<KeptBytes> most = BytesOfKept(largest, DType::kF32, 1 << 18, 2 * kPageTokens);
+  ASSERT_TRUE(most.has_value());
+  EXPECT_EQ(most->pool, std::int64_t{1} << 60);
+  EXPECT_EQ(BytesOfKept(largest, DType::kF32, (1 << 18) + 1, 2 * kPageTokens), std::nullopt);
+  EXPECT_EQ(BytesOfKept(largest, DType::kF32, 1 << 18, 3 * kPageTokens), std::nullopt);
+  // Lists of 2^60 bytes.
+  constexpr std::int64_t kPages = (std::int64_t{1} << 60) / kListBytesOfPage;
+  EXPECT_EQ(BytesOfKept({{{1, 1, 1}}}, DType::kF16, kPages / 2 + 1, 1), std::nullopt);
 }
 
 }  // namespace

@@ -94,7 +94,7 @@ class Server:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
 
 def write_request(path: pathlib.Path) -> None:
@@ -190,7 +190,7 @@ def run(front: str, scenario: str, options: argparse.Namespace) -> list[dict]:
             process.kill()
         if proxy:
             proxy.terminate()
-            proxy.wait()
+            proxy.wait(60)
         for server in servers:
             server.kill()
     stops = max(server.longest_stop for server in servers)

@@ -298,10 +298,12 @@ TEST(AttentionItems, CoverEveryPairOnceInOrder) {
   for (const PlanCase& c : PlanCases()) {
     Problem problem(c.spec);
     for (const Kernel* kernel : AvailableKernels()) {
-      const AttentionPlan plan(problem.attention(), *kernel);
-      for (const int running : {1, 4, 50}) {
-        EXPECT_EQ(Fault(problem.attention(), *kernel, plan, TakeAll(plan, running, 1)), "")
-            << c.name << ", " << kernel->name << ", " << running;
+      for (const std::int64_t window : {kWindowBytes, std::int64_t{1}}) {  // the latter has one slot
+        const AttentionPlan plan(problem.attention(), *kernel, window);
+        for (const int running : {1, 4, 50}) {
+          EXPECT_EQ(Fault(problem.attention(), *kernel, plan, TakeAll(plan, running, 1)), "")
+              << c.name << ", " << kernel->name << ", window " << window << ", " << running;
+        }
       }
     }
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -155,7 +156,6 @@ TEST(AttentionPlan, OrdersRaggedEntriesByCost) {
   EXPECT_NEAR(total, expected, 1e-9 * expected);
 }
 
-// The same keys as an entry's bits one by one give.
 // What rows cost beside what they read and write is their visible pairs, by the definition in attention.h.
 TEST(AttentionPlan, CountsPairs) {
   const kernel::Kernel& kernel = *kernel::AvailableKernels().front();
@@ -192,6 +192,7 @@ TEST(AttentionPlan, CountsPairs) {
   }
 }
 
+// The same keys as an entry's bits one by one give.
 TEST(AttentionPlan, FindsTrueKeys) {
   for (std::int64_t first = 0; first < 40; ++first) {
     for (std::int64_t last = first; last <= 40; ++last) {
@@ -201,6 +202,124 @@ TEST(AttentionPlan, FindsTrueKeys) {
       EXPECT_EQ(keys.first, first == last ? 0 : first);
       EXPECT_EQ(keys.last, first == last ? 0 : last);
     }
+  }
+}
+
+// Whether and where keys are cut depends on them and on the way alone, so that a sequence has the same bits in any
+// batch.
+TEST(AttentionPlan, CutsDependOnTheKeysAlone) {
+  for (const Kernel* kernel : AvailableKernels()) {
+    for (const std::int64_t keys : {1000, 5000, 100'000, 3'000'000, 50'000'000}) {
+      for (const std::int64_t dim : {8, 64, 256, 2048}) {
+        struct Cut {
+          Way way;
+          std::int64_t splits, split_keys;
+          bool operator==(const Cut&) const = default;
+        };
+        const auto cut = [&](std::int64_t batch, std::int64_t rows, std::int64_t heads) {
+          Attention a = Sizes(batch, rows, dim);
+          a.key_length = keys;
+          a.heads = heads;
+          a.mask = kernel::Mask::kNone;
+          const UnitPlan unit = AttentionPlan(a, *kernel).UnitOf(0);
+          return Cut{unit.way, unit.splits, unit.split_keys};
+        };
+        const Cut direct = cut(1, 1, 1);
+        ASSERT_EQ(direct.way, Way::kDirect);
+        EXPECT_GE(direct.splits * direct.split_keys, keys);
+        EXPECT_LT((direct.splits - 1) * direct.split_keys, keys);
+        for (std::int64_t rows = 1; rows <= kernel->direct_rows; ++rows) {
+          EXPECT_TRUE(cut(1, rows, 1) == direct) << keys << " keys, " << dim << ", " << rows << " rows";
+          EXPECT_TRUE(cut(1, 1, rows) == direct) << keys << " keys, " << dim << ", " << rows << " heads";
+          EXPECT_TRUE(cut(500, rows, 1) == direct) << keys << " keys, " << dim << ", in a batch";
+        }
+        const Cut local = cut(1, kernel->direct_rows + 1, 1);
+        for (const std::int64_t rows : {10, 33, 96, 97, 191, 192}) {
+          const Cut other = cut(1, rows, 1);
+          if (local.way != Way::kLocal || other.way != Way::kLocal) continue;  // its rows do not fit an arena
+          EXPECT_TRUE(other == local) << keys << " keys, " << dim << ", " << rows << " rows";
+        }
+      }
+    }
+  }
+}
+
+// Consecutive entries are one unit if they share keys and values and see the same of them, up to the rows that one call
+// of the kernel takes.
+TEST(AttentionPlan, EntriesThatSeeTheSameAreTogether) {
+  const Kernel& kernel = *AvailableKernels().front();
+  const std::vector<std::int64_t> same(20, 5), start(20, 0), none(20, 0);
+  std::vector<std::int64_t> other = same, elsewhere = start;
+  other[1] = 4;
+  elsewhere[1] = 64;
+  const std::vector<std::byte> bits(40, std::byte{0xff});
+  std::vector<std::byte> other_bits = bits;
+  other_bits[3] = std::byte{0xfe};  // of entry 1: its keys 8 to 9
+  Attention shared = Sizes(20, 10, 8);
+  shared.query_length = 1;
+  shared.mask = kernel::Mask::kNone;
+  shared.k.starts = shared.v.starts = start.data();
+  shared.query_lengths = nullptr;
+  shared.query_offset = 9;
+  const auto entries = [&kernel](const Attention& a) { return AttentionPlan(a, kernel).UnitOf(0).entries; };
+  EXPECT_EQ(entries(shared), std::min<std::int64_t>(20, kernel.direct_rows));
+  for (const std::int64_t rows : {1, 2, 3, 5, 8}) {
+    Attention a = shared;
+    a.query_length = rows;
+    EXPECT_EQ(entries(a), kernel.direct_rows / rows) << rows << " rows each";
+    a.batch = 2;
+    EXPECT_EQ(entries(a), std::min<std::int64_t>(2, kernel.direct_rows / rows)) << rows << " rows each, of two";
+  }
+  struct Change {
+    const char* name;
+    std::function<void(Attention&, bool differs)> make;
+  };
+  const std::vector<Change> changes = {
+      {"query_lengths",
+       [&](Attention& a, bool differs) {
+         a.query_length = 8;
+         a.query_lengths = (differs ? other : same).data();
+         a.heads = a.kv_heads = 1;
+       }},
+      {"key_lengths", [&](Attention& a, bool differs) { a.key_lengths = (differs ? other : same).data(); }},
+      {"key_starts", [&](Attention& a, bool differs) { a.key_starts = (differs ? other : same).data(); }},
+      {"query_offsets", [&](Attention& a, bool differs) { a.query_offsets = (differs ? other : same).data(); }},
+      {"prefix_lengths", [&](Attention& a, bool differs) { a.prefix_lengths = (differs ? other : same).data(); }},
+      {"key_bits", [&](Attention& a, bool differs) { a.key_bits = (differs ? other_bits : bits).data(); }},
+      {"keys", [&](Attention& a, bool differs) { a.k.starts = (differs ? elsewhere : start).data(); }},
+      {"values", [&](Attention& a, bool differs) { a.v.starts = (differs ? elsewhere : start).data(); }},
+  };
+  for (const Change& change : changes) {
+    for (const bool differs : {false, true}) {
+      Attention a = shared;
+      change.make(a, differs);
+      const std::int64_t rows = a.query_lengths == nullptr ? 1 : 5;
+      EXPECT_EQ(entries(a), differs ? 1 : kernel.direct_rows / rows) << change.name << " differ: " << differs;
+    }
+  }
+}
+
+// A slot holds what any of the units needs, whichever comes last.
+TEST(AttentionPlan, SlotsFitTheLargestUnit) {
+  const Kernel& kernel = *AvailableKernels().front();
+  for (const std::int64_t rows : {1, 700}) {
+    std::vector<std::int64_t> lengths = {9000, 2000, 5000};
+    std::size_t of_largest = 0;
+    std::sort(lengths.begin(), lengths.end());
+    do {
+      Attention a = Sizes(3, 9000, 64);
+      a.query_length = rows;
+      a.mask = kernel::Mask::kNone;
+      a.key_lengths = lengths.data();
+      const AttentionPlan plan(a, kernel);
+      const std::size_t bytes = plan.slot_bytes();
+      if (of_largest == 0) of_largest = bytes;
+      EXPECT_EQ(bytes, of_largest) << rows;
+      const UnitPlan unit = plan.UnitOf(std::max_element(lengths.begin(), lengths.end()) - lengths.begin());
+      const std::size_t partials =
+          static_cast<std::size_t>(unit.splits * unit.rows * kernel::PartialFloats(a)) * sizeof(float);
+      EXPECT_GE(bytes, unit.way == Way::kShared ? kernel.packed_key_bytes(a, 9000) : partials);
+    } while (std::next_permutation(lengths.begin(), lengths.end()));
   }
 }
 

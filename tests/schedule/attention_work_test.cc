@@ -1,5 +1,6 @@
 #include "schedule/attention_work.h"
 
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "kernel/kernel.h"
 #include "schedule/arena.h"
 #include "schedule/scheduler.h"
+#include "scripted.h"
 
 namespace attnd::schedule {
 namespace {
@@ -134,13 +136,13 @@ TEST(AttentionWork, BitsDoNotDependOnTheWindow) {
       }
       for (const int threads : {1, 2, 5}) {
         problem.Spoil();
-        Scheduler scheduler(threads);
+        BoundedScheduler scheduler(threads);
         absl::Notification finished;
         scheduler.Submit(MakeAttentionWork(problem.attention(), plan), {}, [&](const Outcome& outcome) {
           EXPECT_TRUE(outcome.status.ok());
           finished.Notify();
         });
-        finished.WaitForNotification();
+        Await(finished);
         if (expected.empty()) expected = Results(problem);
         EXPECT_TRUE(Results(problem) == expected) << spec.Name() << ", " << window << ", " << threads << " threads";
       }
@@ -153,7 +155,7 @@ TEST(AttentionWork, CancelledWithOpenUnits) {
   Problem problem(SlottedSpecs()[0]);
   const AttentionPlan plan(problem.attention(), *AvailableKernels().front(), 1 << 17);
   EXPECT_LT(plan.slots(), plan.slotted_units());
-  Scheduler scheduler(4);
+  BoundedScheduler scheduler(4);
   int cancelled = 0;
   for (int i = 0; i < 60; ++i) {
     SubmitOptions options;
@@ -165,7 +167,7 @@ TEST(AttentionWork, CancelledWithOpenUnits) {
     });
     absl::SleepFor(absl::Microseconds(50 * i));
     options.cancel.Cancel();
-    finished.WaitForNotification();
+    Await(finished);
   }
   EXPECT_GT(cancelled, 0);
 }
@@ -195,6 +197,45 @@ TEST(AttentionWork, LongTilesPause) {
     given_up->Finish(*item);
   }
   EXPECT_TRUE(Results(problem) == spoilt) << "a tile that was given up was written";
+}
+
+// An item that costs much more than the time between two pauses pauses as often as it can, and when it is given up in
+// any of them, it does not go on.
+TEST(AttentionWork, LongItemsPauseAndEndThere) {
+  struct Case {
+    ProblemSpec spec;
+    double between;  // two pauses, at most, in times of kPauseCost
+  };
+  const std::vector<Case> cases = {
+      {{.queries = 288, .keys = 9000, .mask = kernel::Mask::kNone}, 2},  // tiles
+      // One unit, which packs few keys at a time.
+      {{.queries = 96, .keys = 1400, .head_dim = 8, .value_head_dim = 4096, .mask = kernel::Mask::kNone}, 5},
+      // Rows that are cleared.
+      {{.heads = 2, .queries = 30'000, .keys = 1, .head_dim = 1, .value_head_dim = 300, .query_lengths = {1}}, 2}};
+  for (const auto& [spec, between] : cases) {
+    Problem problem(spec);
+    for (const kernel::Kernel* kernel : AvailableKernels()) {
+      for (const int last : {0, 1, 2}) {  // which pause ends each item; 0: none
+        const auto work = MakeAttentionWork(problem.attention(), *kernel);
+        Arena arena;
+        int long_items = 0;
+        while (const std::optional<Item> item = work->Next()) {
+          int pauses = 0;
+          work->Run(*item, arena, [&] { return ++pauses != last; });
+          work->Finish(*item);
+          const double times = item->cost / kPauseCost;
+          if (times > 3) ++long_items;
+          if (last == 0) {
+            EXPECT_GE(pauses, std::floor(times / between)) << spec.Name();
+            EXPECT_LE(pauses, times + 1) << spec.Name();
+          } else {
+            EXPECT_LE(pauses, last) << spec.Name();
+          }
+        }
+        EXPECT_GE(long_items, 1) << spec.Name();
+      }
+    }
+  }
 }
 
 // Rows that see nothing are cleared a few at a time.

@@ -1,9 +1,12 @@
 #include <sched.h>
 
 #include <cstddef>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
+#include "schedule/default_threads.h"
 #include "schedule/scheduler.h"
 
 namespace attnd::schedule {
@@ -27,6 +30,27 @@ TEST(DefaultThreadsTest, FollowsTheAffinityMask) {
     EXPECT_GE(DefaultThreads(), 1);
     EXPECT_LE(DefaultThreads(), CPU_COUNT(&before));
   }).join();
+}
+
+TEST(DefaultThreadsTest, IsTheTightestLimitRoundedUp) {
+  struct Case {
+    int cpus;
+    std::optional<double> limit;
+    int threads;
+  };
+  for (const Case& c : std::vector<Case>{{8, std::nullopt, 8},
+                                         {1, std::nullopt, 1},
+                                         {0, std::nullopt, 1},
+                                         {8, 2.0, 2},
+                                         {8, 2.001, 3},
+                                         {8, 1.5, 2},
+                                         {8, 0.2, 1},
+                                         {8, 7.5, 8},
+                                         {8, 8.0, 8},
+                                         {8, 64.0, 8},
+                                         {8, 1e300, 8}}) {
+    EXPECT_EQ(ThreadsFor(c.cpus, c.limit), c.threads) << c.cpus << " CPUs, limit " << c.limit.value_or(-1);
+  }
 }
 
 }  // namespace

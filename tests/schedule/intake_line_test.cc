@@ -244,7 +244,7 @@ TEST_F(OnePlaceTest, WhatWouldBeLateIsRefused) {
     ++next_;
   }
   // Three quarters of two seconds, less what one takes once it begins.
-  EXPECT_THAT(wait, testing::AllOf(testing::Ge(12), testing::Le(15)));
+  EXPECT_THAT(wait, testing::AllOf(testing::Ge(13), testing::Le(14)));
   EXPECT_THAT(too_long_.estimate, testing::DoubleNear(1.5, 0.15));
   EXPECT_THAT(too_long_.come_back, testing::AllOf(Gt(0.0), Lt(0.2)));
   EXPECT_FALSE(line_.Leave(Of(next_++), now_)) << "it never was here";

@@ -4,13 +4,17 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <random>
+#include <set>
 #include <thread>
 #include <vector>
 
+#include "../support/wait.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "scripted.h"
 
 namespace attnd::schedule {
 namespace {
@@ -26,6 +30,100 @@ struct Waiter final : Intake::Entry {
 };
 
 constexpr Clock::time_point kNever = Clock::time_point::max();
+
+// Nothing but the calls themselves let the next one in.
+constexpr IntakeOptions kPatient{.places = 2, .per_caller = 2, .least_hold = hours(1), .most_hold = hours(1)};
+
+// A way in which a caller's first entry, of two, frees what the third waits for.
+struct Way {
+  const char* name;
+  bool other_caller;  // the third is another caller's, and waits for a place; else for the first to be done with
+  void (*leave)(Intake&, Waiter&);
+};
+
+TEST(IntakeTest, WhatIsFreedIsTheNextOnesInEachWay) {
+  const std::vector<Way> ways = {
+      {"received", true, [](Intake& intake, Waiter& first) { intake.Received(first); }},
+      {"left while it is received", true, [](Intake& intake, Waiter& first) { intake.Leave(first); }},
+      {"left while it is received", false, [](Intake& intake, Waiter& first) { intake.Leave(first); }},
+      {"received and left", false,
+       [](Intake& intake, Waiter& first) {
+         intake.Received(first);
+         EXPECT_EQ(intake.use().waiting, 1) << "it is not done with";
+         intake.Leave(first);
+       }},
+  };
+  for (const Way& way : ways) {
+    Intake intake(kPatient);
+    Waiter first, second, third, fourth;
+    TooLong too_long;
+    EXPECT_EQ(intake.Join(first, &first, kNever, too_long), Joined::kBegins);
+    EXPECT_EQ(intake.Join(second, &first, kNever, too_long), Joined::kBegins);
+    const void* const caller = way.other_caller ? &third : &first;
+    EXPECT_EQ(intake.Join(third, caller, kNever, too_long), Joined::kWaits);
+    way.leave(intake, first);
+    EXPECT_TRUE(third.begun.HasBeenNotified()) << way.name;
+    EXPECT_EQ(intake.use().waiting, 0) << way.name;
+    for (Waiter* waiter : {&first, &second, &third}) intake.Leave(*waiter);
+    // All that there was is there again.
+    EXPECT_EQ(intake.Join(first, &first, kNever, too_long), Joined::kBegins) << way.name;
+    EXPECT_EQ(intake.Join(second, &first, kNever, too_long), Joined::kBegins) << way.name;
+    EXPECT_EQ(intake.Join(third, &first, kNever, too_long), Joined::kWaits) << way.name;
+    intake.Received(first);
+    EXPECT_EQ(intake.Join(fourth, &fourth, kNever, too_long), Joined::kBegins) << way.name;
+    for (Waiter* waiter : {&third, &first, &second, &fourth}) intake.Leave(*waiter);
+  }
+}
+
+// One that was refused or found late has left: it counts nowhere but in the counters.
+TEST(IntakeTest, CountsThoseThatAreRefusedAndLate) {
+  Intake intake({.places = 1, .least_hold = hours(1), .most_hold = hours(1), .max_wait = milliseconds(1)});
+  TooLong too_long;
+  {
+    // One after the other, so that it knows how long one takes.
+    std::deque<Waiter> line(30);
+    for (Waiter& waiter : line) intake.Join(waiter, &line, kNever, too_long);
+    for (Waiter& waiter : line) {
+      std::this_thread::sleep_for(milliseconds(2));
+      intake.Leave(waiter);
+    }
+  }
+  const Intake::Use before = intake.use();
+  Waiter first, second, third;
+  EXPECT_EQ(intake.Join(first, nullptr, kNever, too_long), Joined::kBegins);
+  EXPECT_EQ(intake.Join(second, nullptr, kNever, too_long), Joined::kRefused);
+  EXPECT_GT(too_long.estimate, 0.001);
+  EXPECT_GE(too_long.come_back, 0.01);
+  EXPECT_EQ(intake.use().refused, before.refused + 1);
+  EXPECT_EQ(intake.use().waiting, 0);
+  EXPECT_FALSE(intake.Leave(second));
+  EXPECT_EQ(intake.Join(third, nullptr, Clock::now() + hours(1), too_long), Joined::kWaits);
+  intake.Leave(first);
+  EXPECT_TRUE(third.begun.HasBeenNotified());
+  EXPECT_FALSE(intake.Receives(first));
+  EXPECT_TRUE(intake.Receives(third));
+  intake.Leave(third);
+}
+
+// The destructor ends the thread, whatever this waits for.
+TEST(IntakeTest, Ends) {
+  for (const bool has_waited : {false, true}) {
+    auto intake = std::make_unique<Intake>(kPatient);
+    if (has_waited) {
+      Waiter first, second, third;
+      TooLong too_long;
+      for (Waiter* waiter : {&first, &second, &third}) intake->Join(*waiter, nullptr, kNever, too_long);
+      for (Waiter* waiter : {&third, &first, &second}) intake->Leave(*waiter);
+    }
+    absl::Notification ended;
+    std::thread end([&] {
+      intake.reset();
+      ended.Notify();
+    });
+    if (!ended.WaitForNotificationWithTimeout(absl::Seconds(20))) GTEST_LOG_(FATAL) << "its thread does not end";
+    end.join();
+  }
+}
 
 TEST(IntakeTest, APlaceThatIsFreeIsTheNextOnes) {
   Intake intake({.places = 1, .most_hold = hours(1)});
@@ -45,14 +143,18 @@ TEST(IntakeTest, APlaceThatIsFreeIsTheNextOnes) {
   EXPECT_FALSE(third.begun.HasBeenNotified());
 }
 
-// By the intake's own thread: nothing else happens here.
+// By the intake's own thread, which sleeps until one waits: nothing else happens here.
 TEST(IntakeTest, ASlowSenderHoldsTheOthersUpForSoLong) {
+  std::set<pid_t> threads = Threads();
   Intake intake({.places = 1, .most_hold = milliseconds(50)});
+  for (const pid_t thread : Threads()) {
+    if (threads.insert(thread).second) AwaitSleep(thread);
+  }
   Waiter slow, next;
   TooLong too_long;
   ASSERT_EQ(intake.Join(slow, nullptr, kNever, too_long), Joined::kBegins);
   ASSERT_EQ(intake.Join(next, nullptr, kNever, too_long), Joined::kWaits);
-  EXPECT_TRUE(next.begun.WaitForNotificationWithTimeout(absl::Seconds(60)));
+  EXPECT_TRUE(next.begun.WaitForNotificationWithTimeout(absl::Seconds(20)));
   EXPECT_FALSE(intake.Receives(slow));
   intake.Leave(next);
   intake.Leave(slow);
@@ -65,7 +167,7 @@ TEST(IntakeTest, ALineOfSlowSendersMovesOn) {
   std::deque<Waiter> line(200);
   TooLong too_long;
   for (Waiter& waiter : line) intake.Join(waiter, nullptr, kNever, too_long);
-  EXPECT_TRUE(line.back().begun.WaitForNotificationWithTimeout(absl::Seconds(60)));
+  EXPECT_TRUE(line.back().begun.WaitForNotificationWithTimeout(absl::Seconds(20)));
   for (Waiter& waiter : line) intake.Leave(waiter);
 }
 
@@ -95,7 +197,8 @@ TEST(IntakeTest, ALongLineThatIsLateGoesAtOnce) {
   }
   std::this_thread::sleep_until(due);
   intake.Leave(first);
-  while (late < kLine) std::this_thread::yield();  // the intake's own thread may have taken some
+  EXPECT_TRUE(test::Becomes([&] { return late == kLine; }));  // the intake's own thread may have taken some
+  EXPECT_EQ(intake.use().late, kLine);
 }
 
 // Each that has joined is begun, found late or has left, and never two of these.
@@ -123,7 +226,7 @@ TEST(IntakeTest, ManyThreads) {
             intake.Join(racer, &threads + t % 3, due ? Clock::now() + milliseconds(random() % 20) : kNever, too_long);
         if (joined == Joined::kWaits) {
           if (random() % 3 == 0 && intake.Leave(racer)) ++racer.ends;
-          while (racer.ends == 0) std::this_thread::yield();
+          if (!test::Becomes([&racer] { return racer.ends > 0; })) GTEST_LOG_(FATAL) << "neither begun nor late";
         } else {
           ++racer.ends;
         }

@@ -1,260 +1,360 @@
-// What waits, what is refused, and what expires (scheduler.h): with works of many items, which wait for a turn.
-#include <atomic>
+// What is refused, what expires, and what is counted (scheduler.h), with a clock that the tests move.
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <optional>
+#include <limits>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
-#include "gmock/gmock.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "schedule/scheduler.h"
+#include "schedule/work_rate.h"
+#include "scripted.h"
 
 namespace attnd::schedule {
 namespace {
 
-using std::chrono::milliseconds;
-using ::testing::ElementsAre;
-using ::testing::Gt;
+using absl::StatusCode;
 
-constexpr double kItemCost = 1 << 22;
-constexpr auto kItemTime = milliseconds(2);
-constexpr std::int64_t kLong = 50;  // items: more than a small work, and 100 ms
+constexpr double kSpeed = 1 << 26;         // cost per second, of one thread
+constexpr double kTurn = double{1 << 30};  // 16 seconds
+constexpr double kInf = std::numeric_limits<double>::infinity();
+const int kCallers[4] = {};
 
-// Items that take their time; `run` sees each.
-class TimedWork final : public Work {
- public:
-  TimedWork(std::int64_t items, bool tells_speed, std::function<void()> run)
-      : items_(items), tells_speed_(tells_speed), left_(items), run_(std::move(run)) {}
-  double cost() const override { return kItemCost * static_cast<double>(items_); }
-  std::optional<Item> Next() override {
-    if (left_ == 0) return std::nullopt;
-    return Item{kItemCost, 0, 0, --left_, 0};
-  }
-  std::int64_t ready() const override { return left_; }
-  void Run(const Item&, Arena&, Pause) override {
-    run_();
-    absl::SleepFor(absl::FromChrono(kItemTime));
-  }
-  void Finish(const Item&) override {}
-  bool tells_speed() const override { return tells_speed_; }
-
- private:
-  const std::int64_t items_;
-  const bool tells_speed_;
-  std::int64_t left_;
-  const std::function<void()> run_;
+// One that stands before the job in question.
+struct Other {
+  double cost;
+  int caller = 1;
+  double time = -1;  // until its deadline; none if negative
 };
 
-// Submits works and keeps what becomes of them, in order of their ends.
-class QueueTest : public ::testing::Test {
- protected:
-  struct Ended {
-    int id;
-    Outcome outcome;
+// By the rules in scheduler.h: whether a job of caller 0 is accepted with `time` seconds left, if `computed` is being
+// computed, `waiting` waits and `small` is left of small jobs.
+struct Queue {
+  std::vector<Other> computed = {}, waiting = {};
+  double small = 0;
+
+  double Before(double own, double time) const {
+    if (own <= kSmallWork) return small;
+    const double until = 2 * time;  // jobs that are due much later can wait
+    const auto first = [until](const Other& other) {
+      return other.caller == 0 && (other.time < 0 ? kInf : other.time) <= until;
+    };
+    double before = small;
+    for (const Other& other : computed) {
+      before += first(other) ? other.cost : std::min(other.cost, own + kTurn);
+    }
+    double of_caller = 0, of_others = 0;
+    std::set<int> callers;
+    for (const Other& other : waiting) {
+      if (first(other)) of_caller += other.cost;
+      if (other.caller != 0) of_others += other.cost, callers.insert(other.caller);
+    }
+    const double each = of_caller + own + kTurn;
+    return before + of_caller + std::min(of_others, static_cast<double>(callers.size()) * each);
+  }
+  // Negative: accepted; the distance from the border, as a share of what can be computed in time.
+  double Margin(double own, double time) const {
+    const double enough = 0.8 * time * kSpeed;
+    const double before = Before(own, time);
+    if (before < std::max(1.0, 0.05 * enough)) return -kInf;
+    return (before + own) / enough - 1;
+  }
+};
+
+Script Of(const Other& other, int items) {
+  return {.costs = Times(items, other.cost / items), .caller = &kCallers[other.caller], .time = other.time};
+}
+
+// Submits a job that is to be refused or not, and takes it back.
+Outcome Try(ScriptedScheduler& scheduler, double own, double time, const void* caller) {
+  scheduler.Submit('t', {.costs = Times(8, own / 8), .caller = caller, .time = time});
+  const bool accepted = !scheduler.Ended('t');
+  if (accepted) scheduler.Cancel('t');
+  scheduler.Wait("t");
+  Outcome outcome = scheduler.Of('t');
+  if (accepted) outcome.status = absl::OkStatus();
+  scheduler.Forget('t');
+  return outcome;
+}
+
+// Jobs of each kind before one with each time: on both sides of the border, as near as a hundredth.
+TEST(QueueTest, AJobIsRefusedIfWhatIsBeforeItTakesTooLong) {
+  const std::vector<Queue> queues = {
+      {},
+      {.small = kSmallWork / 4},
+      {.computed = {{kTurn / 4}}},
+      {.computed = {{4 * kTurn}}},
+      {.computed = {{4 * kTurn, 0, 85}}},
+      {.computed = {{4 * kTurn, 0}}, .small = kSmallWork},
+      {.computed = {{kTurn / 4}}, .waiting = {{kTurn / 2}, {kTurn / 2, 2}}},
+      {.computed = {{kTurn / 4}}, .waiting = {{4 * kTurn}, {4 * kTurn, 2}}},
+      {.computed = {{kTurn / 4}}, .waiting = {{4 * kTurn}, {kTurn, 1}, {kTurn, 0, 100}, {kTurn, 0}}},
+      {.computed = {{kTurn / 4}}, .waiting = {{4 * kTurn, 2}, {kTurn, 0, 150}, {kTurn, 0, 200}}},
   };
-
-  void Submit(int id, std::int64_t items, SubmitOptions options = {}) {
-    ++submitted_;
-    scheduler_->Submit(std::make_unique<TimedWork>(items, tell_speed_, [this] { ++items_run_; }), std::move(options),
-                       [this, id](const Outcome& outcome) {
-                         absl::MutexLock lock(&mutex_);
-                         ended_.push_back({id, outcome});
-                       });
+  for (std::size_t q = 0; q < queues.size(); ++q) {
+    const Queue& queue = queues[q];
+    ScriptedScheduler scheduler(1);
+    scheduler.Learn(kSpeed);
+    scheduler.Hold();
+    std::string names;
+    for (const std::vector<Other>* others : {&queue.computed, &queue.waiting}) {
+      for (const Other& other : *others) {
+        names += static_cast<char>('a' + names.size());
+        scheduler.Submit(names.back(), Of(other, 16));
+      }
+    }
+    if (queue.small > 0) scheduler.Submit('s', {.costs = Times(4, queue.small / 4), .caller = &kCallers[3]});
+    ASSERT_EQ(scheduler.Use().waiting, static_cast<std::int64_t>(queue.waiting.size())) << "queue " << q;
+    ASSERT_EQ(scheduler.Use().refused, 0);
+    std::int64_t refused = 0, accepted = 0;
+    for (const double own : {kSmallWork, 2 * kSmallWork, 2 * kTurn}) {
+      for (double time = 0.01; time < 1000; time *= 1.013) {
+        const double margin = queue.Margin(own, time);
+        if (std::abs(margin) < 0.001) continue;
+        const Outcome outcome = Try(scheduler, own, time, &kCallers[0]);
+        margin > 0 ? ++refused : ++accepted;
+        ASSERT_EQ(outcome.status.code(), margin > 0 ? StatusCode::kResourceExhausted : StatusCode::kOk)
+            << "queue " << q << ", cost " << own << ", " << time << " seconds";
+        ASSERT_EQ(scheduler.Use().refused, refused);
+        const double estimate = margin > 0 ? (queue.Before(own, time) + own) / kSpeed : 0;
+        const double come_back = margin > 0 ? std::clamp(estimate - 0.8 * time, 0.01, 30.0) : 0;
+        ASSERT_NEAR(absl::ToDoubleSeconds(outcome.estimate), estimate, 1e-6 * estimate);
+        ASSERT_NEAR(absl::ToDoubleSeconds(outcome.come_back), come_back, 1e-6 * come_back);
+      }
+    }
+    EXPECT_GT(accepted, 0);
+    EXPECT_TRUE(refused > 0 || q == 0);
+    EXPECT_EQ(scheduler.Use().expired, 0);
+    for (const char name : names) scheduler.Cancel(name);
   }
+}
 
-  static SubmitOptions Within(milliseconds time, const void* caller = nullptr) {
-    SubmitOptions options;
-    options.deadline = Clock::now() + time;
-    options.caller = caller;
-    return options;
+// Without a deadline, it may wait for max_wait; its own cost makes no difference.
+TEST(QueueTest, WithoutADeadlineAJobMayWaitForMaxWait) {
+  constexpr double kMaxWait = 10;
+  for (const double before : {0.04, 0.06, 0.5, 0.99, 1.01, 3.0}) {  // of max_wait
+    for (const int caller : {0, 1}) {
+      ScriptedScheduler scheduler(1, FakeClock::Of(kMaxWait));
+      scheduler.Learn(kSpeed);
+      scheduler.Hold();
+      scheduler.Submit('a', Of({before * kMaxWait * kSpeed, caller}, 16));
+      const Outcome outcome = Try(scheduler, kTurn, -1, &kCallers[0]);
+      // Of another caller's job, at most as much as of its own and a turn is before it: all.
+      EXPECT_EQ(outcome.status.code(), before > 1 ? StatusCode::kResourceExhausted : StatusCode::kOk) << before;
+      if (before > 1) {
+        EXPECT_NEAR(absl::ToDoubleSeconds(outcome.estimate), before * kMaxWait, 1e-3);
+        EXPECT_NEAR(absl::ToDoubleSeconds(outcome.come_back), (before - 1) * kMaxWait, 1e-3);
+      }
+      scheduler.Cancel('a');
+    }
   }
-  static SubmitOptions Of(const void* caller) {
-    SubmitOptions options;
-    options.caller = caller;
-    return options;
+  // Without such a limit it waits for as long as it takes.
+  ScriptedScheduler scheduler(1);
+  scheduler.Learn(kSpeed);
+  scheduler.Hold();
+  scheduler.Submit('a', Of({1000 * kTurn}, 16));
+  EXPECT_TRUE(Try(scheduler, kTurn, -1, &kCallers[0]).status.ok());
+  scheduler.Cancel('a');
+}
+
+TEST(QueueTest, WithoutAnEstimateNothingIsRefused) {
+  for (const bool tells_speed : {false, true}) {
+    ScriptedScheduler scheduler(1);
+    scheduler.Submit('?', {.costs = {kSpeed}, .per_second = kSpeed, .tells_speed = tells_speed});
+    scheduler.Wait("?");
+    scheduler.Hold();
+    scheduler.Submit('a', Of({kTurn}, 16));
+    EXPECT_EQ(Try(scheduler, kTurn, 1, &kCallers[0]).status.ok(), !tells_speed);
+    scheduler.Cancel('a');
   }
+}
 
-  // Lets the scheduler see how long items take.
-  void Learn() {
-    Submit(-1, kLong);
-    ASSERT_EQ(Wait().size(), 1U);
-    ended_.clear();
-    submitted_ = 0;
-    items_run_ = 0;
+// The speed of all threads together.
+TEST(QueueTest, MoreThreadsAreFaster) {
+  for (const int threads : {1, 3}) {
+    ScriptedScheduler scheduler(threads);
+    scheduler.Learn(kSpeed);
+    std::vector<absl::Notification> begun(static_cast<std::size_t>(threads));
+    absl::Notification release;
+    scheduler.Submit('!', {.costs = Times(threads, kTurn), .tells_speed = false, .run = [&](int item, Arena&, Pause) {
+                             begun[static_cast<std::size_t>(item)].Notify();
+                             Await(release);
+                           }});
+    for (const absl::Notification& one : begun) Await(one);
+    scheduler.Submit('a', {.costs = Times(16, kTurn / 16), .caller = &kCallers[1]});
+    const double least = (kTurn + kTurn / 2) / kSpeed / 0.8 / threads;
+    EXPECT_TRUE(Try(scheduler, kTurn / 2, 1.01 * least, &kCallers[0]).status.ok()) << threads;
+    EXPECT_FALSE(Try(scheduler, kTurn / 2, 0.99 * least, &kCallers[0]).status.ok()) << threads;
+    scheduler.Cancel('a');
+    release.Notify();
   }
+}
 
-  std::vector<Ended> Wait() {
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](QueueTest* test) { return static_cast<int>(test->ended_.size()) == test->submitted_; }, this));
-    return ended_;
+// What stands before a job is what is left, as it is computed and as it ends in whatever way.
+TEST(QueueTest, WhatIsComputedNoLongerStandsBefore) {
+  ScriptedScheduler scheduler(1);
+  scheduler.Learn(kSpeed);
+  absl::Notification half, release;
+  scheduler.Submit('s', {.costs = Times(8, kSmallWork / 8), .tells_speed = false, .run = [&](int item, Arena&, Pause) {
+                           if (item != 3) return;
+                           half.Notify();
+                           Await(release);
+                         }});
+  Await(half);
+  const auto least_is = [&](double cost) {
+    const double least = cost / kSpeed / 0.8;
+    return Try(scheduler, kSmallWork, 1.01 * least, nullptr).status.ok() &&
+           !Try(scheduler, kSmallWork, 0.99 * least, nullptr).status.ok();
+  };
+  EXPECT_TRUE(least_is(1.5 * kSmallWork));
+  scheduler.Submit('a', {.costs = Times(4, kSmallWork / 4)});
+  EXPECT_TRUE(least_is(2.5 * kSmallWork));
+  scheduler.Cancel('a');
+  EXPECT_TRUE(least_is(1.5 * kSmallWork));
+  scheduler.Cancel('s');
+  scheduler.Submit('b', {.costs = Times(4, kSmallWork / 4)});
+  EXPECT_TRUE(least_is(2 * kSmallWork));
+  scheduler.Submit('c', {.costs = Times(4, kTurn)});
+  EXPECT_TRUE(least_is(2 * kSmallWork)) << "jobs in turns are not before small ones";
+  scheduler.Cancel('b');
+  scheduler.Cancel('c');
+  EXPECT_TRUE(Try(scheduler, kSmallWork, 0.001, nullptr).status.ok()) << "nothing is before it";
+  release.Notify();
+}
+
+// A job begins at its turn only if it can still be done in time; half of what its answer needs may be gone.
+TEST(QueueTest, AJobThatIsTooLateAtItsTurnDoesNotBegin) {
+  constexpr double kJobCost = kTurn, kTime = 100;
+  constexpr double kBorder = kTime - 0.1 * kTime - kJobCost / kSpeed;
+  for (const double passed : {0.0, kBorder - 0.1, kBorder + 0.1, kTime - 0.1, kTime + 0.1}) {
+    for (const bool others : {false, true}) {
+      ScriptedScheduler scheduler(1);
+      scheduler.Learn(kSpeed);
+      scheduler.Hold();
+      scheduler.Submit('a', Of({kTurn, 1}, 4));
+      scheduler.Submit('b', Of({kJobCost, 0, kTime}, 4));
+      if (others) scheduler.Submit('c', Of({kTurn, 2}, 4));
+      ASSERT_EQ(scheduler.Use().waiting, others ? 2 : 1);
+      FakeClock::Advance(passed);
+      scheduler.Cancel('a');
+      scheduler.Release();
+      scheduler.Wait(others ? "abc" : "ab");
+      const bool begins = passed <= (others ? kBorder : kTime);
+      EXPECT_EQ(scheduler.CodeOf('b'), begins ? StatusCode::kOk : StatusCode::kDeadlineExceeded) << passed;
+      EXPECT_EQ(scheduler.Order().find('b') != std::string::npos, begins) << passed;
+      EXPECT_EQ(scheduler.Use().expired, begins ? 0 : 1) << passed;
+      EXPECT_EQ(scheduler.Use().refused, 0);
+      EXPECT_EQ(scheduler.Use().waiting, 0);
+    }
   }
+}
 
-  static std::vector<int> Ids(const std::vector<Ended>& ended) {
-    std::vector<int> ids;
-    for (const Ended& e : ended) ids.push_back(e.id);
-    return ids;
+TEST(QueueTest, WithoutADeadlineAJobHasWaitedInVainAfterMaxWait) {
+  constexpr double kMaxWait = 10;
+  for (const double passed : {0.0, kMaxWait, kMaxWait + 0.001, 3 * kMaxWait}) {
+    ScriptedScheduler scheduler(1, FakeClock::Of(kMaxWait));
+    scheduler.Hold();
+    scheduler.Submit('a', Of({kTurn, 1}, 4));
+    scheduler.Submit('b', Of({kTurn, 0}, 4));
+    FakeClock::Advance(passed);
+    scheduler.Release();
+    scheduler.Wait("ab");
+    const bool begins = passed <= kMaxWait;
+    EXPECT_EQ(scheduler.CodeOf('a'), StatusCode::kOk) << "it had begun";
+    EXPECT_EQ(scheduler.CodeOf('b'), begins ? StatusCode::kOk : StatusCode::kResourceExhausted) << passed;
+    EXPECT_EQ(scheduler.Use().expired, begins ? 0 : 1);
+    const Outcome outcome = scheduler.Of('b');
+    EXPECT_NEAR(absl::ToDoubleSeconds(outcome.estimate), begins ? 0 : passed, 1e-6);
+    EXPECT_NEAR(absl::ToDoubleSeconds(outcome.come_back), begins ? 0 : 0.01, 1e-6);
   }
-
-  bool tell_speed_ = true;
-  int submitted_ = 0;
-  std::atomic<std::int64_t> items_run_ = 0;
-  absl::Mutex mutex_;
-  std::vector<Ended> ended_;
-  std::unique_ptr<Scheduler> scheduler_ = std::make_unique<Scheduler>(1);
-};
-
-TEST_F(QueueTest, OneIsComputedAfterTheOther) {
-  for (int id = 0; id < 4; ++id) Submit(id, kLong);
-  const std::vector<Ended> ended = Wait();
-  EXPECT_THAT(Ids(ended), ElementsAre(0, 1, 2, 3));
-  // Not all of them for four times as long.
-  for (const Ended& e : ended) EXPECT_LT(e.outcome.computed, absl::FromChrono(2 * kLong * kItemTime)) << e.id;
-  EXPECT_GT(ended[3].outcome.queued, absl::FromChrono(2 * kLong * kItemTime));
 }
 
-TEST_F(QueueTest, TheEarliestDeadlineOfACallerGoesFirst) {
-  Submit(0, kLong);
-  Submit(1, kLong);
-  Submit(2, kLong, Within(std::chrono::hours(2)));
-  Submit(3, kLong, Within(std::chrono::hours(1)));
-  EXPECT_THAT(Ids(Wait()), ElementsAre(0, 3, 2, 1));
+TEST(QueueTest, AJobThatHasBegunIsNotTooLateForItsNextTurn) {
+  constexpr double kMaxWait = 10;
+  const int callers[2] = {};
+  ScriptedScheduler scheduler(1, FakeClock::Of(kMaxWait));
+  scheduler.Hold();
+  scheduler.Submit('a', {.costs = Times(80, kTurn / 32), .caller = &callers[0]});
+  scheduler.Submit('b', {.costs = Times(80, kTurn / 32), .caller = &callers[1], .run = [](int item, Arena&, Pause) {
+                           if (item == 0) FakeClock::Advance(2 * kMaxWait);  // while the first waits again
+                         }});
+  scheduler.Release();
+  scheduler.Wait("ab");
+  EXPECT_TRUE(scheduler.Of('a').status.ok());
+  EXPECT_TRUE(scheduler.Of('b').status.ok());
 }
 
-TEST_F(QueueTest, CallersTakeTurns) {
-  const int many = 0, few = 0;
-  for (int id = 0; id < 6; ++id) Submit(id, kLong, Of(&many));
-  Submit(100, kLong, Of(&few));
-  const std::vector<int> ids = Ids(Wait());
-  // A turn (2^30) has room for all of the first caller's works; the other waits for its end at most.
-  EXPECT_THAT(ids.size(), 7U);
-  EXPECT_EQ(ids[0], 0);
-}
-
-TEST_F(QueueTest, AWorkThatIsNotDoneInItsTurnWaitsForTheNext) {
-  const int huge = 0, other = 0;
-  // 600 items of 2^22: two and a half turns.
-  Submit(0, 600, Of(&huge));
-  while (items_run_ < 10) absl::SleepFor(absl::Milliseconds(1));
-  Submit(1, kLong, Of(&other));
-  Submit(2, kLong, Of(&huge));
-  const std::vector<Ended> ended = Wait();
-  EXPECT_EQ(ended[0].id, 1) << "it waits for the end of a turn, not of a work";
-  EXPECT_EQ(items_run_, 700) << "what waits again goes on where it was";
-  for (const Ended& e : ended) EXPECT_TRUE(e.outcome.status.ok());
-}
-
-TEST_F(QueueTest, SmallWorksWaitForNoTurn) {
-  for (int id = 0; id < 4; ++id) Submit(id, kLong);
-  Submit(100, 4);
-  EXPECT_EQ(Wait()[0].id, 100);
-}
-
-TEST_F(QueueTest, WhatCannotBeDoneInTimeIsRefusedAtOnce) {
-  Learn();
-  for (int id = 0; id < 4; ++id) Submit(id, kLong, Within(milliseconds(1000 + id)));  // 400 ms
-  const Clock::time_point before = Clock::now();
-  Submit(100, kLong, Within(milliseconds(130)));  // before all but the one that is computed
-  {
-    absl::MutexLock lock(&mutex_);
-    ASSERT_EQ(ended_.size(), 1U) << "before Submit returned";
-    EXPECT_EQ(ended_[0].id, 100);
-    const Outcome& outcome = ended_[0].outcome;
-    EXPECT_EQ(outcome.status.code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(outcome.estimate, Gt(absl::Milliseconds(130)));
-    EXPECT_THAT(outcome.come_back, Gt(absl::Milliseconds(25)));
+TEST(QueueTest, OutcomesTellTheTimes) {
+  ScriptedScheduler scheduler(1);
+  for (const double cost : {kSmallWork / 4, kTurn}) {
+    scheduler.Hold();
+    scheduler.Submit('a', {.costs = Times(2, cost), .run = [](int, Arena&, Pause) { FakeClock::Advance(2); }});
+    FakeClock::Advance(3);
+    scheduler.Release();
+    scheduler.Wait("a");
+    EXPECT_EQ(scheduler.Of('a').queued, absl::Seconds(3));
+    EXPECT_EQ(scheduler.Of('a').computed, absl::Seconds(4));
+    scheduler.Forget('a');
   }
-  EXPECT_LT(Clock::now() - before, milliseconds(100));
-  EXPECT_EQ(scheduler_->GetQueueUse().refused, 1);
-  Submit(101, kLong, Within(milliseconds(5000)));  // there is time enough
-  for (const Ended& e : Wait()) EXPECT_EQ(e.outcome.status.ok(), e.id != 100) << e.id;
-  EXPECT_EQ(items_run_, 5 * kLong);
+  scheduler.Submit('a', {.costs = Times(2, 1), .run = [](int, Arena&, Pause) { FakeClock::Advance(2); }});
+  EXPECT_EQ(scheduler.Of('a').queued, absl::ZeroDuration());
+  EXPECT_EQ(scheduler.Of('a').computed, absl::Seconds(4));
+  scheduler.Hold();
+  scheduler.Submit('b', {.costs = {kTurn}});
+  FakeClock::Advance(3);
+  scheduler.Cancel('b');
+  EXPECT_EQ(scheduler.Of('b').queued, absl::Seconds(3));
+  EXPECT_EQ(scheduler.Of('b').computed, absl::ZeroDuration());
 }
 
-// Without an estimate nothing is refused: what the test above sees is the estimate's doing.
-TEST_F(QueueTest, WithoutAnEstimateItExpiresInTheQueue) {
-  for (int id = 0; id < 4; ++id) Submit(id, kLong);
-  Submit(100, kLong, Within(milliseconds(150)));
-  Submit(101, kLong, Within(milliseconds(160)));
-  const std::vector<Ended> ended = Wait();
-  int expired = 0;
-  for (const Ended& e : ended) {
-    if (e.id < 100 || e.outcome.status.ok()) continue;
-    ++expired;
-    EXPECT_EQ(e.outcome.status.code(), absl::StatusCode::kDeadlineExceeded);
-  }
-  EXPECT_GE(expired, 1);
-  EXPECT_EQ(scheduler_->GetQueueUse().refused, 0);
-  EXPECT_EQ(scheduler_->GetQueueUse().expired + items_run_ / kLong, 6) << "of what expires nothing is computed";
+// A moving average over four seconds, unknown until it has seen a fiftieth of one.
+TEST(WorkRateTest, FollowsTheLastSeconds) {
+  WorkRate rate;
+  EXPECT_EQ(rate.per_second(), 0);
+  rate.Add(100, 0.019);
+  EXPECT_EQ(rate.per_second(), 0);
+  rate.Add(0, 0.0011);
+  EXPECT_NEAR(rate.per_second(), 100 / 0.02, 100);
+  for (int i = 0; i < 2000; ++i) rate.Add(30, 0.01);
+  EXPECT_NEAR(rate.per_second(), 3000, 1);
+  for (int i = 0; i < 100; ++i) rate.Add(90, 0.01);
+  EXPECT_NEAR(rate.per_second(), 3000 + 6000 * (1 - std::exp(-0.25)), 10);
+  rate.Add(4000, 4);
+  EXPECT_NEAR(rate.per_second(), 1000, 1) << "what was before is forgotten";
+  rate.Add(7 * 400, 400);
+  EXPECT_NEAR(rate.per_second(), 7, 1e-6);
 }
 
-TEST_F(QueueTest, WorksThatDoNotTellTheSpeedMakeNoEstimate) {
-  tell_speed_ = false;
-  Learn();
-  for (int id = 0; id < 4; ++id) Submit(id, kLong, Within(milliseconds(1000 + id)));
-  Submit(100, kLong, Within(milliseconds(130)));
-  EXPECT_EQ(scheduler_->GetQueueUse().refused, 0);
-  Wait();
-}
-
-TEST_F(QueueTest, AWorkIsLetInWhereNothingStandsBeforeIt) {
-  Learn();
-  Submit(0, kLong, Within(milliseconds(1)));
-  EXPECT_EQ(Wait()[0].outcome.status.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_EQ(scheduler_->GetQueueUse().refused, 0);
-}
-
-TEST_F(QueueTest, WithoutADeadlineAWorkWaitsForMaxWait) {
-  scheduler_ = std::make_unique<Scheduler>(1, milliseconds(250));
-  Learn();
-  for (int id = 0; id < 6; ++id) Submit(id, kLong);
-  int refused = 0;
-  for (const Ended& e : Wait()) {
-    if (e.outcome.status.ok()) continue;
-    ++refused;
-    EXPECT_EQ(e.outcome.status.code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_GT(e.outcome.come_back, absl::ZeroDuration());
-    EXPECT_GE(e.id, 2);
-  }
-  EXPECT_GE(refused, 2);
-  EXPECT_LE(refused, 4);
-}
-
-TEST_F(QueueTest, AWaitingWorkIsCancelledAtOnce) {
-  Submit(0, kLong);
-  SubmitOptions options;
-  Submit(1, kLong);
-  Submit(2, kLong, options);
-  EXPECT_GE(scheduler_->GetQueueUse().waiting, 1);
-  options.cancel.Cancel();
-  {
-    absl::MutexLock lock(&mutex_);
-    ASSERT_EQ(ended_.size(), 1U);
-    EXPECT_EQ(ended_[0].outcome.status.code(), absl::StatusCode::kCancelled);
-  }
-  EXPECT_THAT(Ids(Wait()), ElementsAre(2, 0, 1));
-  EXPECT_EQ(scheduler_->GetQueueUse().waiting, 0);
-}
-
-// Cancellations, ends and expiries at once; what is checked is that each is told once and that nothing stands still.
-TEST_F(QueueTest, AllAreToldWhateverHappens) {
-  scheduler_ = std::make_unique<Scheduler>(3, milliseconds(40));
+// Cancellations, ends and expiries at once: each is told once, and the scheduler goes on.
+TEST(QueueTest, AllAreToldWhateverHappens) {
   const int callers[5] = {};
+  BoundedScheduler scheduler(3, std::chrono::milliseconds(40));
+  absl::Mutex mutex;
+  int told = 0;
   std::vector<SubmitOptions> options;
   for (int id = 0; id < 300; ++id) {
-    options.push_back(id % 3 == 0 ? Within(milliseconds(id % 37), &callers[id % 5]) : Of(&callers[id % 5]));
-    Submit(id, 9 + id % 11, options.back());
+    SubmitOptions one;
+    one.caller = &callers[id % 5];
+    if (id % 3 == 0) one.deadline = Clock::now() + std::chrono::milliseconds(id % 37);
+    options.push_back(one);
+    Script script{.costs = Times(9 + id % 11, 1 << 22),
+                  .run = [](int, Arena&, Pause) { absl::SleepFor(absl::Microseconds(100)); }};
+    scheduler.Submit(std::make_unique<ScriptedWork>(std::move(script), [](int) {}), one, [&](const Outcome&) {
+      absl::MutexLock lock(&mutex);
+      ++told;
+    });
     if (id % 4 == 0) options[static_cast<std::size_t>(id) / 2].cancel.Cancel();
   }
-  EXPECT_EQ(Wait().size(), 300U);
-  EXPECT_EQ(scheduler_->GetQueueUse().waiting, 0);
-  Submit(300, kLong);
-  EXPECT_TRUE(Wait().back().outcome.status.ok()) << "and it goes on";
+  absl::MutexLock lock(&mutex);
+  const auto all_told = [&told] { return told == 300; };
+  AwaitCondition(mutex, all_told, "the end of all jobs");
+  EXPECT_EQ(scheduler.GetQueueUse().waiting, 0);
 }
 
 }  // namespace

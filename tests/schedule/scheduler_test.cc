@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <numeric>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "schedule/arena.h"
+#include "scripted.h"
 
 namespace attnd::schedule {
 namespace {
@@ -81,14 +83,14 @@ std::vector<TestItem> Items(std::int64_t count, double cost) {
   return items;
 }
 
-Outcome RunAndWait(Scheduler& scheduler, std::unique_ptr<Work> work, SubmitOptions options = {}) {
+Outcome RunAndWait(BoundedScheduler& scheduler, std::unique_ptr<Work> work, SubmitOptions options = {}) {
   absl::Notification finished;
   Outcome outcome;
   scheduler.Submit(std::move(work), std::move(options), [&](const Outcome& o) {
     outcome = o;
     finished.Notify();
   });
-  finished.WaitForNotification();
+  Await(finished);
   return outcome;
 }
 
@@ -97,7 +99,7 @@ INSTANTIATE_TEST_SUITE_P(All, ThreadsTest, ::testing::Values(1, 2, 5));
 
 // Two packing items unlock ten tiles each, and the last tile of each unlocks a merge.
 TEST_P(ThreadsTest, EveryItemRunsOnceAndAfterWhatUnlocksIt) {
-  Scheduler scheduler(GetParam());
+  BoundedScheduler scheduler(GetParam());
   EXPECT_EQ(scheduler.threads(), GetParam());
   for (const double cost : {1.0, 1e5, kHeavy}) {
     std::vector<std::atomic<int>> runs(24);
@@ -125,7 +127,7 @@ TEST_P(ThreadsTest, EveryItemRunsOnceAndAfterWhatUnlocksIt) {
 TEST_P(ThreadsTest, ManySubmittersAllFinish) {
   std::atomic<int> items = 0, finished = 0;
   {
-    Scheduler scheduler(GetParam());
+    BoundedScheduler scheduler(GetParam());
     std::vector<std::thread> submitters;
     for (int t = 0; t < 4; ++t) {
       submitters.emplace_back([&, t] {
@@ -146,7 +148,7 @@ TEST_P(ThreadsTest, ManySubmittersAllFinish) {
 }
 
 TEST(SchedulerTest, TheMostCostlyItemGoesFirst) {
-  Scheduler scheduler(1);
+  BoundedScheduler scheduler(1);
   std::vector<std::int64_t> order;
   RunAndWait(scheduler, Simple({{0, 2 * kHeavy}, {1, 4 * kHeavy}, {2, kHeavy}, {3, 3 * kHeavy}},
                                [&](std::int64_t id) { order.push_back(id); }));
@@ -155,7 +157,7 @@ TEST(SchedulerTest, TheMostCostlyItemGoesFirst) {
 
 // A small work that comes while a huge one runs is done after one more of the huge one's items at the most.
 TEST(SchedulerTest, ASmallWorkOvertakesAHugeOne) {
-  Scheduler scheduler(1);
+  BoundedScheduler scheduler(1);
   std::vector<std::string> order;
   absl::Notification small_finished, huge_finished;
   const auto submit_small = [&] {
@@ -168,8 +170,8 @@ TEST(SchedulerTest, ASmallWorkOvertakesAHugeOne) {
                             if (order.size() == 20) submit_small();
                           }),
                    {}, [&](const Outcome&) { huge_finished.Notify(); });
-  huge_finished.WaitForNotification();
-  small_finished.WaitForNotification();
+  Await(huge_finished);
+  Await(small_finished);
   ASSERT_EQ(order.size(), 52u);
   std::vector<std::size_t> places;
   for (std::size_t i = 0; i < order.size(); ++i) {
@@ -181,7 +183,7 @@ TEST(SchedulerTest, ASmallWorkOvertakesAHugeOne) {
 }
 
 TEST(SchedulerTest, CheapWorkRunsOnTheSubmittingThread) {
-  Scheduler scheduler(2);
+  BoundedScheduler scheduler(2);
   std::vector<std::thread::id> threads;
   bool finished = false;
   scheduler.Submit(Simple(Items(3, 100), [&](std::int64_t) { threads.push_back(std::this_thread::get_id()); }), {},
@@ -193,7 +195,7 @@ TEST(SchedulerTest, CheapWorkRunsOnTheSubmittingThread) {
 
 TEST(SchedulerTest, CancellationIsSeenBetweenItems) {
   for (const double cost : {1.0, kHeavy}) {
-    Scheduler scheduler(1);
+    BoundedScheduler scheduler(1);
     int runs = 0;
     SubmitOptions options;
     CancelToken token = options.cancel;
@@ -210,7 +212,7 @@ TEST(SchedulerTest, CancellationIsSeenBetweenItems) {
 
 TEST(SchedulerTest, APastDeadlineRunsNothing) {
   for (const double cost : {1.0, kHeavy}) {
-    Scheduler scheduler(2);
+    BoundedScheduler scheduler(2);
     std::atomic<int> runs = 0;
     SubmitOptions options;
     options.deadline = Clock::now() - std::chrono::seconds(1);
@@ -222,7 +224,7 @@ TEST(SchedulerTest, APastDeadlineRunsNothing) {
 
 // What a work holds is free when `done` is called, however the work ended and wherever it ran.
 TEST(SchedulerTest, AWorkIsDestroyedBeforeItIsDone) {
-  Scheduler scheduler(2);
+  BoundedScheduler scheduler(2);
   for (const double cost : {1.0, kHeavy}) {
     for (const bool cancel : {false, true}) {
       const auto held = std::make_shared<int>();
@@ -239,7 +241,7 @@ TEST(SchedulerTest, AWorkIsDestroyedBeforeItIsDone) {
                          uses = held.use_count();
                          finished.Notify();
                        });
-      finished.WaitForNotification();
+      Await(finished);
       EXPECT_EQ(uses, 1) << cost << " " << cancel;
     }
   }
@@ -249,14 +251,14 @@ TEST(SchedulerTest, AWorkIsDestroyedBeforeItIsDone) {
 TEST(SchedulerTest, AWaitingWorkIsGivenBackWhenItIsCancelled) {
   absl::Notification busy, release;
   std::atomic<int> runs = 0;
-  Scheduler scheduler(1);
+  BoundedScheduler scheduler(1);
   scheduler.Submit(Simple(Items(1, kHeavy),
                           [&](std::int64_t) {
                             busy.Notify();
-                            release.WaitForNotification();
+                            Await(release);
                           }),
                    {}, [](const Outcome& outcome) { EXPECT_TRUE(outcome.status.ok()); });
-  busy.WaitForNotification();
+  Await(busy);
   SubmitOptions options;  // of several works, as a stream's pieces have it
   const auto held = std::make_shared<int>();
   int cancelled = 0;
@@ -286,24 +288,24 @@ TEST(SchedulerTest, AWaitingWorkIsGivenBackWhenItIsCancelled) {
 TEST(SchedulerTest, ARunningWorkEndsWithTheItemsThatRun) {
   absl::Notification running[2], release[2], finished;
   std::atomic<int> runs = 0;
-  Scheduler scheduler(2);
+  BoundedScheduler scheduler(2);
   SubmitOptions options;
   scheduler.Submit(Simple(Items(10, kHeavy),
                           [&](std::int64_t) {
                             const int run = runs++;
                             running[run].Notify();
-                            release[run].WaitForNotification();
+                            Await(release[run]);
                           }),
                    options, [&](const Outcome& outcome) {
                      EXPECT_EQ(outcome.status.code(), absl::StatusCode::kCancelled);
                      finished.Notify();
                    });
-  for (auto& notification : running) notification.WaitForNotification();
+  for (auto& notification : running) Await(notification);
   options.cancel.Cancel();
   release[0].Notify();
   EXPECT_FALSE(finished.HasBeenNotified()) << "the other item still runs";
   release[1].Notify();
-  finished.WaitForNotification();
+  Await(finished);
   EXPECT_EQ(runs, 2);
 }
 
@@ -312,7 +314,7 @@ TEST_P(ThreadsTest, CancellationRacesWithTheEnd) {
   constexpr int kWorks = 2000;
   std::atomic<int> finished = 0;
   {
-    Scheduler scheduler(GetParam());
+    BoundedScheduler scheduler(GetParam());
     std::vector<std::thread> submitters;
     for (int t = 0; t < 3; ++t) {
       submitters.emplace_back([&] {
@@ -334,7 +336,7 @@ TEST_P(ThreadsTest, CancellationRacesWithTheEnd) {
 
 // One work's end leaves the others as they are.
 TEST(SchedulerTest, ACancelledWorkDoesNotDisturbAnother) {
-  Scheduler scheduler(3);
+  BoundedScheduler scheduler(3);
   std::atomic<int> runs = 0;
   absl::Notification both[2];
   SubmitOptions options;
@@ -347,7 +349,7 @@ TEST(SchedulerTest, ACancelledWorkDoesNotDisturbAnother) {
     EXPECT_TRUE(o.status.ok());
     both[1].Notify();
   });
-  for (auto& notification : both) notification.WaitForNotification();
+  for (auto& notification : both) Await(notification);
   EXPECT_EQ(runs, 500);
 }
 
@@ -355,12 +357,16 @@ TEST(SchedulerTest, ACancelledWorkDoesNotDisturbAnother) {
 std::unique_ptr<Work> Endless(absl::Notification& begun) {
   return std::make_unique<LambdaWork>(Items(1, 1000 * kHeavy), [&begun](std::int64_t, LambdaWork::Ready, Pause pause) {
     if (!begun.HasBeenNotified()) begun.Notify();
-    while (pause()) std::this_thread::yield();
+    const Clock::time_point end = Clock::now() + std::chrono::seconds(20);
+    while (pause()) {
+      if (Clock::now() > end) GTEST_LOG_(FATAL) << "the item is not given up";
+      std::this_thread::yield();
+    }
   });
 }
 
 TEST(SchedulerTest, AnItemThatPausesSeesItsCancellationAndItsDeadline) {
-  Scheduler scheduler(1);
+  BoundedScheduler scheduler(1);
   {
     SubmitOptions options;
     absl::Notification begun, finished;
@@ -368,9 +374,9 @@ TEST(SchedulerTest, AnItemThatPausesSeesItsCancellationAndItsDeadline) {
       EXPECT_EQ(outcome.status.code(), absl::StatusCode::kCancelled);
       finished.Notify();
     });
-    begun.WaitForNotification();
+    Await(begun);
     options.cancel.Cancel();
-    finished.WaitForNotification();
+    Await(finished);
   }
   SubmitOptions options;
   options.deadline = Clock::now() + std::chrono::milliseconds(20);
@@ -380,11 +386,11 @@ TEST(SchedulerTest, AnItemThatPausesSeesItsCancellationAndItsDeadline) {
 
 // A short work does not wait for the end of a long item on the only thread, a long one does.
 TEST(SchedulerTest, ShortItemsRunWhileALongOnePauses) {
-  Scheduler scheduler(1);
+  BoundedScheduler scheduler(1);
   SubmitOptions options;
   absl::Notification begun, finished, other_finished;
   scheduler.Submit(Endless(begun), options, [&](const Outcome&) { finished.Notify(); });
-  begun.WaitForNotification();
+  Await(begun);
   std::atomic<int> long_runs = 0;
   scheduler.Submit(Simple(Items(1, 100 * kHeavy), [&](std::int64_t) { ++long_runs; }), {},
                    [&](const Outcome&) { other_finished.Notify(); });
@@ -398,8 +404,8 @@ TEST(SchedulerTest, ShortItemsRunWhileALongOnePauses) {
   EXPECT_EQ(long_runs, 0);
   EXPECT_FALSE(finished.HasBeenNotified());
   options.cancel.Cancel();
-  finished.WaitForNotification();
-  other_finished.WaitForNotification();
+  Await(finished);
+  Await(other_finished);
   EXPECT_EQ(long_runs, 1);
 }
 
@@ -426,7 +432,7 @@ class CountingWork : public Work {
 };
 
 TEST(SchedulerTest, ItemsAreTakenOneByOne) {
-  Scheduler scheduler(2);
+  BoundedScheduler scheduler(2);
   std::atomic<std::int64_t> runs = 0;
   EXPECT_TRUE(RunAndWait(scheduler, std::make_unique<CountingWork>(50000, runs)).status.ok());
   EXPECT_EQ(runs, 50000);
@@ -443,7 +449,7 @@ TEST(ArenaTest, KeepsItsLargestBlockAligned) {
 
 // An item that has no memory ends its work, once, and no other's.
 TEST_P(ThreadsTest, AnItemWithoutMemoryEndsItsWork) {
-  Scheduler scheduler(GetParam());
+  BoundedScheduler scheduler(GetParam());
   for (const double cost : {1.0, kHeavy}) {
     for (const std::int64_t failing : {0, 7, 19}) {
       std::atomic<int> begun{0};
@@ -459,7 +465,7 @@ TEST_P(ThreadsTest, AnItemWithoutMemoryEndsItsWork) {
                          outcome = o;
                          if (++done == 1) finished.Notify();
                        });
-      finished.WaitForNotification();
+      Await(finished);
       EXPECT_EQ(outcome.status.code(), absl::StatusCode::kResourceExhausted) << outcome.status;
       EXPECT_LE(begun, 20);
       EXPECT_TRUE(RunAndWait(scheduler, Simple(Items(20, cost), [](std::int64_t) {})).status.ok());
@@ -470,7 +476,7 @@ TEST_P(ThreadsTest, AnItemWithoutMemoryEndsItsWork) {
 
 // Also where others of the work run meanwhile, and unlock more.
 TEST_P(ThreadsTest, WhatItHadUnlockedIsNotBegun) {
-  Scheduler scheduler(GetParam());
+  BoundedScheduler scheduler(GetParam());
   std::atomic<int> after{0};
   auto work = std::make_unique<LambdaWork>(std::vector<TestItem>{{0, kHeavy}},
                                            [&](std::int64_t id, LambdaWork::Ready ready, Pause) {

@@ -114,6 +114,66 @@ TEST_F(TurnsTest, CostBeforeIsOfOnesOwnThatAreDueAndOfAFairShareOfOthers) {
   EXPECT_EQ(turns_.CostBefore(turn, until(5), 1e9), 3 * 600);
 }
 
+// Each comes when another is served: nobody's turn moves back.
+TEST_F(TurnsTest, NewCallersComeLast) {
+  Add(0, 0, 250);
+  Add(0, 0, 50);
+  Add(1, 0, 50);
+  std::vector<std::uint64_t> served;
+  for (std::uintptr_t caller = 2; caller < 12; ++caller) {
+    served.push_back(Serve());
+    Add(caller, 0, 100);
+  }
+  // The first is in debt by one turn and a half when its first job is done.
+  EXPECT_THAT(served, ElementsAre(1, 3, 4, 2, 5, 6, 7, 8, 9, 10)) << "its turn comes once in each round";
+}
+
+// Of random jobs that wait, what is served before one that comes now is at most what CostBefore says, and it says no
+// more than the rule in turns.h.
+TEST(TurnsBound, CostBeforeHolds) {
+  std::mt19937 random(7);
+  const auto up_to = [&random](std::uint32_t most) { return 1 + static_cast<int>(random() % most); };
+  for (int trial = 0; trial < 2000; ++trial) {
+    Turns turns(kQuantum);
+    std::deque<Turn> all;
+    std::map<const void*, double> of_others;
+    const auto add = [&](std::uintptr_t caller, int due, double cost) -> Turn& {
+      Turn& turn = all.emplace_back();
+      turn.caller = Caller(caller);
+      turn.due = Clock::time_point(seconds(due));
+      turn.sequence = all.size();
+      turn.left = cost;
+      turns.Join(&turn);
+      return turn;
+    };
+    const auto own_due = Clock::time_point(seconds(up_to(10)));
+    double own = 0;
+    for (int i = up_to(20); i > 0; --i) {
+      Turn& turn = add(random() % 5, up_to(10), up_to(300));
+      turns.Wait(&turn);
+      if (turn.caller != Caller(0)) of_others[turn.caller] += turn.left;
+      if (turn.caller == Caller(0) && turn.due <= own_due) own += turn.left;
+    }
+    Turn& late = add(0, 0, up_to(300));
+    late.due = own_due;
+    const double before = turns.CostBefore(late, own_due, 1e9);
+    double others = 0;
+    for (const auto& [caller, cost] : of_others) others += cost;
+    const double shares = static_cast<double>(of_others.size()) * (own + late.left + kQuantum);
+    ASSERT_DOUBLE_EQ(before, own + std::min(others, shares));
+    ASSERT_GE(turns.CostBefore(late, own_due, own / 2), own / 2) << "it stops counting only beyond that";
+    turns.Wait(&late);
+    double served = 0;
+    for (Turn* turn = turns.Take(); turn != &late; turn = turns.Take()) {
+      ASSERT_NE(turn, nullptr);
+      served += turn->left;
+      turns.Charge(turn, turn->left);
+    }
+    // A job is served whole here, so that each other caller may go beyond its turn by one.
+    ASSERT_LE(served, before + static_cast<double>(of_others.size()) * 300) << "trial " << trial;
+  }
+}
+
 // A million events: random callers come, wait, are served in part, wait again, and go. After each: what waits is
 // counted, its cost is the sum, the earliest of a caller goes first, and nobody who waits all the time gets less than
 // another by more than two turns and an item.

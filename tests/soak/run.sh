@@ -17,6 +17,17 @@ out=$build/soak
 mkdir -p "$out"
 samples=$out/$name.csv log=$out/$name.log
 
+# end PID: sends SIGTERM and waits for a minute; then it is killed. Returns its status.
+end() {
+  local timer status=0
+  kill -TERM "$1" 2>/dev/null || true
+  (sleep 60 && kill -KILL "$1") >/dev/null 2>&1 &
+  timer=$!
+  wait "$1" || status=$?
+  kill "$timer" 2>/dev/null || true
+  return "$status"
+}
+
 folder=$(mktemp -d)
 server='' load='' attacks=''
 cleanup() {
@@ -40,6 +51,10 @@ attacks=$!
 : >"$samples"
 started=$SECONDS
 while kill -0 "$load" 2>/dev/null; do
+  if [ $((SECONDS - started)) -gt $((seconds + 100)) ]; then
+    echo "the driver has not ended 100 seconds after its time" >&2
+    kill -KILL "$load"
+  fi
   resident=$(awk '/^VmRSS:/ { print $2 }' "/proc/$server/status")
   threads=$(awk '/^Threads:/ { print $2 }' "/proc/$server/status")
   descriptors=$(find "/proc/$server/fd" -mindepth 1 2>/dev/null | wc -l)
@@ -52,10 +67,8 @@ done
 status=0
 wait "$load" || status=$?
 load=''
-kill -TERM "$attacks" 2>/dev/null || true
-wait "$attacks" || { echo "the attacks ended with status $?" >&2; status=1; }
+end "$attacks" || { echo "the attacks ended with status $?" >&2; status=1; }
 attacks=''
-kill -TERM "$server"
-wait "$server" || { echo "the server ended with status $?: $(tail -n 3 "$log")" >&2; status=1; }
+end "$server" || { echo "the server ended with status $?: $(tail -n 3 "$log")" >&2; status=1; }
 server=''
 exit "$status"

@@ -6,12 +6,16 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
 
 namespace attnd::test {
 
-// A channel without message limits, shared with nobody.
-std::shared_ptr<grpc::Channel> NewChannel(const std::string& address);
+// A channel without message limits, shared with nobody. A call on it that does not end within Patience() (wait.h) fails
+// the test and is cancelled; the server sees no deadline. `arguments`: beside those.
+std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, grpc::ChannelArguments arguments = {});
+// The same with this time, without other arguments.
+std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, absl::Duration time);
 
 // Calls a unary method, e.g. "/grpc.health.v1.Health/Check", and waits for its end.
 grpc::Status RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,

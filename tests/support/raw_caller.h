@@ -5,19 +5,26 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "attnd/shm/protocol.h"
 #include "attnd/shm/unique_fd.h"
+#include "gtest/gtest.h"
+#include "wait.h"
 
 namespace attnd::test {
 
-// Sends up to kMaxDescriptors with a datagram. Not thread-safe, but for sending on one thread and receiving on another.
+// What waits does so for Patience() at most; then it fails the test. Sends up to kMaxDescriptors with a datagram. Not
+// thread-safe, but for sending on one thread and receiving on another.
 class RawCaller {
  public:
   static constexpr std::size_t kMaxDescriptors = 253;  // Linux takes no more
@@ -26,6 +33,8 @@ class RawCaller {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+    const timeval patience = absl::ToTimeval(Patience());
+    setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
     connected_ = connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
   }
 
@@ -48,7 +57,9 @@ class RawCaller {
       part->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
       std::memcpy(CMSG_DATA(part), fds.data(), sizeof(int) * fds.size());
     }
-    return sendmsg(fd_.get(), &message, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT)) == static_cast<ssize_t>(size);
+    const ssize_t sent = sendmsg(fd_.get(), &message, MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
+    if (wait && sent < 0 && errno == EAGAIN) ADD_FAILURE() << "the server takes no datagram for " << Patience();
+    return sent == static_cast<ssize_t>(size);
   }
   bool Send(const std::string& bytes, const std::vector<int>& fds = {}, bool wait = true) const {
     return Send(bytes.data(), bytes.size(), fds, wait);
@@ -56,6 +67,10 @@ class RawCaller {
 
   // The next datagram; nullopt once the server has closed the connection.
   std::optional<std::string> ReceiveBytes() const {
+    if (!Is(POLLIN, absl::ToChronoMilliseconds(Patience()))) {
+      ADD_FAILURE() << "nothing comes from the server for " << Patience();
+      return std::nullopt;
+    }
     std::string bytes(1 << 17, '\0');
     const ssize_t size = recv(fd_.get(), bytes.data(), bytes.size(), 0);
     if (size <= 0) return std::nullopt;
@@ -79,8 +94,14 @@ class RawCaller {
 
  private:
   bool Is(short event, std::chrono::milliseconds time) const {
-    pollfd wanted{fd_.get(), event, 0};
-    return poll(&wanted, 1, static_cast<int>(time.count())) > 0;
+    const absl::Time deadline = absl::Now() + absl::FromChrono(time);
+    int ready = 0;
+    do {  // signals interrupt it
+      pollfd wanted{fd_.get(), event, 0};
+      const auto left = absl::ToInt64Milliseconds(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+      ready = poll(&wanted, 1, static_cast<int>(left));
+    } while (ready < 0 && errno == EINTR);
+    return ready > 0;
   }
 
   shm::UniqueFd fd_;

@@ -1,6 +1,7 @@
 // Cancels calls.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -22,6 +23,9 @@ class Cancellation {
   // before, Add runs it at once. `cancel` may still be running when Remove returns, so it must own what it touches.
   std::int64_t Add(std::function<void()> cancel) ABSL_LOCKS_EXCLUDED(mutex_);
   void Remove(std::int64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // How many calls Cancel() would cancel now. For tests.
+  std::size_t calls() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   mutable absl::Mutex mutex_;

@@ -6,6 +6,7 @@ A test fails if a binary that it needs is missing; the others run without.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pathlib
 import re
@@ -17,10 +18,23 @@ from typing import Callable, Iterator
 
 import pytest
 
+from watchdog import SECONDS, Watchdog
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 # A shell starts background jobs with SIGINT ignored, and Python does not change that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_watchdog = Watchdog()
+
+
+@pytest.fixture(autouse=True)
+def bounded_in_time() -> Iterator[None]:
+    """A test that hangs fails."""
+    _watchdog.watch(SECONDS)
+    yield
+    _watchdog.watch(None)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def find_binary(variable: str, name: str, folder: str) -> str:
@@ -88,7 +102,7 @@ class Server:
     def kill(self) -> None:
         """Stops it at once, with SIGKILL."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(timeout=60)
 
     def restart(self) -> None:
         """Kills it and starts it again at the same addresses."""

@@ -65,7 +65,7 @@ class FakeServer(grpc.GenericRpcHandler):
         return b""
 
     def stop(self) -> None:
-        self._server.stop(0).wait()
+        assert self._server.stop(0).wait(30), "the server does not stop"
 
 
 def when_ended(context: grpc.ServicerContext, tell: Callable[[], None]) -> None:

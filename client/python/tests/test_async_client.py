@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import subprocess
+import sys
 import time
 import typing
 from typing import Any
@@ -14,6 +17,7 @@ import attnd
 from conftest import Server
 from fake_server import COMPUTE, FakeServer, fake  # noqa: F401
 from inputs import same_bits, tensors
+from waits import until
 
 
 def test_twins() -> None:
@@ -94,12 +98,11 @@ def test_cancelling_a_task_cancels_the_call(fake: FakeServer, queries: int) -> N
     async def ask() -> None:
         async with attnd.AsyncClient(fake.target) as client:
             task = asyncio.ensure_future(client.attend(*tensors(queries=queries), "m"))
-            while COMPUTE not in fake.calls:
-                await asyncio.sleep(0.01)
+            await until(lambda: COMPUTE in fake.calls)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.get_running_loop().run_in_executor(None, fake.cancelled.wait, 60)
+            assert await asyncio.get_running_loop().run_in_executor(None, fake.cancelled.wait, 30)
             assert (await client.server_info()).version == "fake"
 
     asyncio.run(ask())
@@ -124,8 +127,7 @@ def test_closing(fake: FakeServer) -> None:  # noqa: F811
     async def ask() -> None:
         client = attnd.AsyncClient(fake.target)
         task = asyncio.ensure_future(client.attend(*tensors(), "m"))
-        while COMPUTE not in fake.calls:
-            await asyncio.sleep(0.01)
+        await until(lambda: COMPUTE in fake.calls)
         await client.close()
         with pytest.raises(attnd.Cancelled):
             await asyncio.wait_for(task, 10)
@@ -183,3 +185,42 @@ def test_calls_run_beside_each_other(fake: FakeServer) -> None:  # noqa: F811
             return time.monotonic() - start
 
     assert asyncio.run(ask()) < 1.5
+
+
+CLOSED_UNDER_LOAD = """
+import asyncio, sys
+import numpy as np
+import attnd
+
+async def main():
+    x = np.ones((1, 1, 1, 8), np.float32)
+    client = attnd.AsyncClient(sys.argv[1], retry=None)
+    await client.server_info()
+    tasks = [asyncio.ensure_future(client.attend(x, x, x, "m")) for _ in range(600)]
+    await asyncio.sleep(0.5)
+    if sys.argv[2] == "cancelled":
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+    await client.close()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, (attnd.Cancelled, asyncio.CancelledError)) for outcome in outcomes)
+
+asyncio.run(main())
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("way", ["closed", "cancelled"])
+def test_closing_with_more_calls_than_grpcio_can_note(fake: FakeServer, way: str) -> None:  # noqa: F811
+    """A thread of grpcio blocks if the loop does not read some hundred completions, and the process then never ends."""
+    fake.handlers[COMPUTE] = fake.hang
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_UNDER_LOAD, fake.target, way],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.stdout == "ended\n", done.stderr

@@ -21,6 +21,7 @@ from attnd import _target
 from conftest import Server
 from fake_server import COMPUTE, STREAM, FakeServer, answer_compute, fake, run_openssl  # noqa: F401
 from inputs import same_bits, tensors
+from waits import in_thread, join_all, wait_for
 
 SRC = str(pathlib.Path(attnd.__file__).parents[1])
 
@@ -125,14 +126,12 @@ def test_a_socket_with_odd_characters(attnd_binary: str, tmp_path: pathlib.Path)
         [attnd_binary, f"--listen={listen}"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     try:
-        while not (folder / "s").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for(lambda: (folder / "s").exists() or process.poll() is not None)
         with attnd.Client(listen) as client:
             assert client.server_info().version
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)
 
 
 def test_closed(server: Server) -> None:
@@ -156,7 +155,7 @@ def test_closing_ends_calls_under_way(fake: FakeServer, queries: int) -> None:  
     with pytest.raises((attnd.Cancelled, attnd.FailedPrecondition)):
         client.attend(*tensors(queries=queries), "m")
     assert time.monotonic() - start < 10
-    assert fake.cancelled.wait(60)
+    assert fake.cancelled.wait(30)
 
 
 @pytest.mark.parametrize("queries", [16, 1200])
@@ -169,7 +168,7 @@ def test_a_deadline(fake: FakeServer, queries: int) -> None:  # noqa: F811
                 client.attend(*tensors(queries=queries), "m", **options)
             assert isinstance(caught.value, TimeoutError)
             assert time.monotonic() - start < 5
-    assert fake.cancelled.wait(60)
+    assert fake.cancelled.wait(30)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 1e-9])
@@ -284,8 +283,7 @@ def test_64_threads(server: Server) -> None:
         threads = [threading.Thread(target=work, args=(index,)) for index in range(64)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        join_all(threads)
     assert not failures
 
 
@@ -327,8 +325,8 @@ def test_an_interrupted_call_is_cancelled(fake: FakeServer, queries: int, calls:
     words = [sys.executable, "-c", INTERRUPTED, fake.target, str(queries), calls, str(channels)]
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "interrupted\n"
-        assert fake.cancelled.wait(60)
+        assert in_thread(process.stdout.readline)() == "interrupted\n"
+        assert fake.cancelled.wait(30)
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
 
@@ -405,9 +403,9 @@ def test_restart_of_the_server(make_server: Callable[..., Server], attnd_binary:
             for _ in range(20):
                 assert same_bits(client.attend(q, k, v, "t5-tiny"), expected)
         finally:
-            thread.join()
+            join_all([thread])
             results[0].kill()
-            results[0].wait()
+            results[0].wait(30)
 
 
 def test_import_takes_no_optional_package() -> None:

@@ -16,6 +16,7 @@ from attnd._deadline import Deadline
 from attnd._retry import Budget, Policy, Tries
 from fake_server import COMPUTE, FakeServer, answer_compute, answer_model, fake, refuse  # noqa: F401
 from inputs import tensors
+from waits import join_all
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 FAST = attnd.Retry(initial_backoff=0.001)
@@ -176,7 +177,7 @@ def test_a_first_server_is_waited_for_where_asked(asynchronous: bool) -> None:
         info = server_info(target, asynchronous, retry=attnd.Retry(wait_for_first_server=True))
         assert info.version == "fake"
     finally:
-        starter.join()
+        join_all([starter])
         late[0].stop()
     with pytest.raises(attnd.Unavailable, match="no time for another"):
         server_info(target, asynchronous, retry=attnd.Retry(max_time=0.2, wait_for_first_server=True))
@@ -212,7 +213,7 @@ def test_a_restart_shows_as_a_delay(asynchronous: bool) -> None:
             thread.start()
             time.sleep(0.2)
             info = client.server_info()
-    thread.join()
+    join_all([thread])
     second[0].stop()
     assert info.version == "fake"
 
@@ -268,13 +269,13 @@ def test_nothing_is_spent_while_nobody_can_be_reached(asynchronous: bool) -> Non
             thread.start()
             time.sleep(0.3)
             client.server_info()
-            thread.join()
+            join_all([thread])
     second[0].stop()
 
 
 def wait_until_lost(state: Callable[[], Any]) -> None:
     """Until the client knows that its connection has ended: what it sends before that is lost with it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 30
     while state() is grpc.ChannelConnectivity.READY:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -20,6 +20,7 @@ import pytest
 import attnd
 from conftest import Server
 from inputs import same_bits
+from waits import join_all
 
 HEADS, DIM = 8, 64
 SELF, CROSS = attnd.SelfLayer(HEADS, DIM), attnd.CrossLayer(HEADS, 32, kv_heads=2, value_head_dim=16)
@@ -174,7 +175,7 @@ def test_an_interrupt_ends_the_session_at_the_server(client: attnd.Client, door:
         with pytest.raises(KeyboardInterrupt):
             while True:
                 session.attend(0, *large, truncate=[400] * 32)
-        timer.join()
+        join_all([timer])
         try:
             session.lengths(0)
         except attnd.Unavailable as error:
@@ -228,9 +229,9 @@ def test_a_session_after_a_restart_is_local_again(attnd_binary: str, tmp_path: p
             later = threading.Timer(0.5 if stopped else 0.0, start)
             later.start()
             if not stopped:
-                later.join()
+                join_all([later])
             assert opened(client, "local").lengths(0) == (0,)
-            later.join()
+            join_all([later])
             with pytest.raises(attnd.Unavailable):
                 session.lengths(0)
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -30,15 +29,9 @@ from test_session_recovery import (
     one_row,
     token,
 )
+from waits import join_all, until, wait_for
 
 KEPT: dict[str, Any] = {"replay_bytes": ENOUGH, "replay_evicted": True}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -54,7 +47,7 @@ def evicting(server: Server) -> Iterator[Callable[[], None]]:
             return not infos
 
         def evict() -> None:
-            until(gone)
+            wait_for(gone)
 
         yield evict
 
@@ -63,8 +56,7 @@ def learn(one: Caller, session: Any) -> None:
     """Waits until the client knows that its stream has ended, as far as it learns of that by itself."""
     call = getattr(session._state.stream, "_call", None)
     if isinstance(one.client, attnd.AsyncClient) and call is not None:
-        while not call.done():
-            one.call(asyncio.sleep(0.01))
+        one.call(until(call.done))
 
 
 def never(*_: Any) -> Any:
@@ -117,7 +109,7 @@ def test_an_idle_session_comes_back(
         for i in range(3):
             tokens = token(i, length=40)
             assert same_bits(two.call(idle.attend(0, *tokens)), steady.attend(0, *tokens))
-            until(lambda: not operator.list_sessions())
+            wait_for(lambda: not operator.list_sessions())
         assert two.call(idle.lengths(0)) == steady.lengths(0) == (120,)
         assert idle.replays >= 3  # one more where this test itself was idle for so long
         assert idle.resumes == 0
@@ -217,7 +209,7 @@ def test_a_server_without_room_is_asked_again(
         leaving = threading.Timer(0.5, taken.close)
         leaving.start()
         assert one.call(session.append(0, *token(2)[1:])) == (2,)
-        leaving.join()
+        join_all([leaving])
         assert (session.replays, session.resumes) == (1, 0)
         one.call(session.close())
 

@@ -81,6 +81,26 @@ def test_the_log_has_what_lists_have(seed: int, most_bytes: int) -> None:
     assert starts == ([key_starts] if any(key_starts) else [])
 
 
+@pytest.mark.parametrize("cut", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 3 * CHUNK, 3 * CHUNK + 1])
+@pytest.mark.parametrize("more", [1, CHUNK - 1, CHUNK, CHUNK + 1])
+def test_rows_that_are_cut_anywhere_and_go_on(cut: int, more: int) -> None:
+    """Also beside rows that had the same tokens, and keep them."""
+    random = np.random.default_rng(0)
+    log = SessionLog(opening(), 1 << 30)
+    before, after = tokens(random, ROWS, 3 * CHUNK), tokens(random, ROWS, more)
+    log.note(0, None, before, FP32)
+    log.note(0, session_pb2.SessionStep(reorder=[0, 0, 0, 3]), (), 0)
+    log.note(0, session_pb2.SessionStep(truncate=[cut, 1000, cut, 1000]), after, FP32)
+    kept = min(cut, 3 * CHUNK)
+    lengths = (kept + more, 3 * CHUNK + more) * 2
+    assert log.lengths(0) == lengths
+    for row, found in enumerate(said_again(log, 0, 5000)):
+        source = 3 if row == 3 else 0
+        both = [np.concatenate(pair, axis=-1).transpose(0, 2, 1, 3) for pair in (before, after)]
+        expected = np.concatenate([both[0][source, : lengths[row] - more], both[1][row]])
+        assert np.array_equal(found, expected)
+
+
 def test_rows_that_were_one_share_what_they_have() -> None:
     random = np.random.default_rng(0)
     log = SessionLog(opening(), 1 << 30)

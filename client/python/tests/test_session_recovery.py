@@ -22,6 +22,7 @@ from attnd._step_message import StepMessage
 from attnd.v1 import session_pb2
 from conftest import Server
 from inputs import same_bits
+from waits import join_all, wait_for
 
 HEADS, DIM = 8, 64
 ROWS, SOURCES = 4, 2
@@ -231,10 +232,9 @@ class Proxy:
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads.pop(0).join()
+        join_all([self._threads.pop(0)])
         self.cut()
-        for thread in self._threads:
-            thread.join()
+        join_all(self._threads)
         for end in (*self._ends, self._listener):
             end.close()
 
@@ -444,13 +444,12 @@ def test_closing_a_session_ends_its_recovery(make_server: Callable[..., Server])
 
         def close() -> None:
             closing.start()
-            while session._state.recovery.over is None:
-                pass
+            wait_for(lambda: session._state.recovery.over is not None)
 
         lose_the_answer(session, close)
         with pytest.raises(attnd.FailedPrecondition, match="closed"):
             session.append(0, *token(2)[1:])
-        closing.join()
+        join_all([closing])
 
 
 @doors
@@ -520,8 +519,7 @@ def test_threads_share_a_session_that_is_lost(make_server: Callable[..., Server]
             thread.start()
         for _ in range(2):
             server.restart()
-        for thread in threads:
-            thread.join()
+        join_all(threads)
         assert not failures
         assert session.lengths(0) == (90,)
 

@@ -19,6 +19,7 @@ import pytest
 import attnd
 from conftest import Server
 from inputs import same_bits
+from waits import join_all
 
 HEADS, DIM = 8, 64
 SELF, CROSS = attnd.SelfLayer(HEADS, DIM), attnd.CrossLayer(HEADS, 32, value_head_dim=16)
@@ -215,14 +216,14 @@ def test_mistakes(server: Server, door: str) -> None:
 @doors
 def test_ends(make_server: Callable[..., Server], door: str, asynchronous: bool) -> None:
     """An evicted session, one whose server is killed, and a closed one say what has happened, again and again."""
-    server = make_server("--session_idle=300ms", "--drain_seconds=1")
+    server = make_server("--session_idle=1500ms", "--drain_seconds=1")
 
     def work(call: Any, client: Any) -> None:
         idle = one_self_layer(door, client, call, max_tokens=9)
         if asynchronous:
-            call(asyncio.sleep(1))  # grpc.aio learns of a stream's end in the loop
+            call(asyncio.sleep(2.5))  # grpc.aio learns of a stream's end in the loop
         else:
-            time.sleep(1)
+            time.sleep(2.5)
         for _ in range(2):
             with pytest.raises(attnd.Aborted, match="session_idle"):
                 call(idle.attend(0, *token(1, 1)))
@@ -347,7 +348,7 @@ os._exit(0)
     with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert parent.wait(60) == 0
+        assert parent.wait(30) == 0
         with attnd.Client(server.tcp) as client:
             deadline = time.monotonic() + 20
             while client.list_sessions() and time.monotonic() < deadline:
@@ -367,8 +368,7 @@ def test_threads_take_turns(server: Server, door: str) -> None:
         threads = [threading.Thread(target=steps) for _ in range(4)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        join_all(threads)
         assert session.lengths(0) == (80,)
 
 

@@ -26,6 +26,7 @@ from fake_server import (  # noqa: F401
     when_ended,
 )
 from inputs import same_bits, tensors
+from waits import until
 
 FAST = attnd.Retry(initial_backoff=0.001)
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -225,7 +226,7 @@ def test_a_deadline(fake: FakeServer, asynchronous: bool) -> None:  # noqa: F811
     fake.handlers[STREAM] = answer
     results = attend_many(fake.target, asynchronous, requests_of(3), timeout=0.5)
     assert [type(result).__name__ for result in results] == ["ndarray", "DeadlineExceeded", "DeadlineExceeded"]
-    assert fake.cancelled.wait(60)
+    assert fake.cancelled.wait(30)
 
 
 def hang(fake: FakeServer) -> Any:  # noqa: F811
@@ -243,7 +244,7 @@ def test_closing_ends_streams(fake: FakeServer, channels: int) -> None:  # noqa:
     threading.Timer(0.3, client.close).start()
     with pytest.raises((attnd.Cancelled, attnd.FailedPrecondition)):
         client.attend_many(requests_of(9))
-    assert fake.cancelled.wait(60)
+    assert fake.cancelled.wait(30)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -253,12 +254,11 @@ def test_cancelling_a_task_ends_streams(fake: FakeServer, channels: int) -> None
     async def ask() -> None:
         async with attnd.AsyncClient(fake.target, channels=channels) as client:
             task = asyncio.ensure_future(client.attend_many(requests_of(9)))
-            while STREAM not in fake.calls:
-                await asyncio.sleep(0.01)
+            await until(lambda: STREAM in fake.calls)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.get_running_loop().run_in_executor(None, fake.cancelled.wait, 60)
+            assert await asyncio.get_running_loop().run_in_executor(None, fake.cancelled.wait, 30)
 
     asyncio.run(ask())
 
@@ -282,7 +282,7 @@ def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool,
         async with attnd.AsyncClient(fake.target, channels=channels) as client:
             with pytest.raises(attnd.NotFound):
                 await client.attend_many(requests_of(6))
-            assert await asyncio.get_running_loop().run_in_executor(None, fake.cancelled.wait, 60)
+            assert await asyncio.get_running_loop().run_in_executor(None, fake.cancelled.wait, 30)
 
     if asynchronous:
         asyncio.run(ask())
@@ -290,7 +290,7 @@ def test_a_failure_cancels_the_other_calls(fake: FakeServer, asynchronous: bool,
         with attnd.Client(fake.target, channels=channels) as client:
             with pytest.raises(attnd.NotFound):
                 client.attend_many(requests_of(6))
-            assert fake.cancelled.wait(60)
+            assert fake.cancelled.wait(30)
     assert time.monotonic() - start < 10
 
 
@@ -344,8 +344,7 @@ def test_closing_ends_the_look_for_the_method(fake: FakeServer) -> None:  # noqa
         await client.server_info()
         look = client._core.io._check_method(_stream.METHOD, Deadline(60), ())  # type: ignore[attr-defined]
         task = asyncio.ensure_future(look)
-        while STREAM not in fake.calls:
-            await asyncio.sleep(0.01)
+        await until(lambda: STREAM in fake.calls)
         await client.close()
         with pytest.raises(attnd.Cancelled, match="closed"):
             await task

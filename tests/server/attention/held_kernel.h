@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -25,6 +27,9 @@ class HeldKernel {
   const kernel::Kernel& kernel() const { return kernel_; }
 
   void Hold() { SetMode(Mode::kHeld); }
+  // Holds only the thread that took the last step. A call that several threads worked on ends on a thread of the
+  // scheduler, while the first of its items may run on the thread that submits it.
+  void HoldTheLastThread();
   void Release() { SetMode(Mode::kFree); }
   // Lets the threads go on, but each step takes a moment: a work of a thousand tiles lasts longer than kPatience unless
   // it is given up.
@@ -32,6 +37,7 @@ class HeldKernel {
 
   // Waits until a thread is held; false if none comes within kPatience.
   bool AwaitHeld();
+  bool is_held() const;
 
   // Steps begun so far.
   std::int64_t steps() const;
@@ -46,6 +52,8 @@ class HeldKernel {
   Mode mode_ ABSL_GUARDED_BY(mutex_) = Mode::kFree;
   std::int64_t held_ ABSL_GUARDED_BY(mutex_) = 0;
   std::int64_t steps_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::thread::id last_thread_ ABSL_GUARDED_BY(mutex_);
+  std::optional<std::thread::id> held_thread_ ABSL_GUARDED_BY(mutex_);  // none: all threads are held
 };
 
 }  // namespace attnd::server

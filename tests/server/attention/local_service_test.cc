@@ -13,6 +13,7 @@
 #include "attention/calls.h"
 #include "attention/held_kernel.h"
 #include "attention/sink.h"
+#include "attention/test_region.h"
 #include "attnd/v1/local.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -38,10 +39,10 @@ class LocalServiceTest : public testing::Test {
   ~LocalServiceTest() override { held_.Release(); }
 
   // With one computing thread, whose kernel can be held.
-  void Start(const Limits& limits, bool enabled = true) {
+  void Start(const Limits& limits, bool enabled = true, const SharedMemory* memory = nullptr) {
     connection_.reset();
     service_.reset();
-    engine_ = std::make_unique<AttentionEngine>(limits, registry_, held_.kernel(), 1);
+    engine_ = std::make_unique<AttentionEngine>(limits, registry_, held_.kernel(), 1, memory);
     service_ = std::make_unique<LocalService>(*engine_, gate_, enabled);
     Connect();
   }
@@ -322,12 +323,92 @@ TEST_F(LocalServiceTest, ACallHoldsTheGateAndAResultItsMemoryUntilTheAnswerIsSen
   auto [reply, held] = sink_->Take();
   EXPECT_EQ(reply.answer().code(), 0);
   EXPECT_EQ(gate_.inside(), 1);
-  EXPECT_GT(InflightBytes(*engine_), 0);
+  EXPECT_EQ(InflightBytes(*engine_), static_cast<std::int64_t>(reply.answer().result().output().size()))
+      << "the request is gone";
   connection_->Close();
   EXPECT_EQ(gate_.inside(), 1);
   held.reset();
   EXPECT_EQ(gate_.inside(), 0);
   EXPECT_EQ(InflightBytes(*engine_), 0);
+}
+
+// Output and log-sum-exp each sent or shared, and what the call holds until its answer is sent: what is sent.
+TEST_F(LocalServiceTest, ResultsAreSentOrShared) {
+  TestRegion region;
+  Start(Limits(), true, &region.memory);
+  Greet();
+  for (const bool output_is_shared : {false, true}) {
+    for (const int sums : {0, 1, 2}) {  // none, sent, shared
+      SCOPED_TRACE(testing::Message() << output_is_shared << ", " << sums);
+      TestCall call;
+      call.header.set_return_log_sum_exp(sums != 0);
+      if (output_is_shared) *call.header.mutable_output_shared() = region.At(0);
+      if (sums == 2) *call.header.mutable_log_sum_exp_shared() = region.At(1 << 19);
+      ASSERT_TRUE(Take(CallOf(1, call.Message())).ok());
+      auto [reply, held] = sink_->Take();
+      ASSERT_EQ(reply.answer().code(), 0) << reply.answer().message();
+      const v1::ComputeAttentionResponse& result = reply.answer().result();
+      EXPECT_EQ(InflightBytes(*engine_),
+                static_cast<std::int64_t>(result.output().size() + result.log_sum_exp().size()));
+      constexpr std::size_t kRows = 5 * kHeads * sizeof(float);
+      EXPECT_EQ(result.output().empty(), output_is_shared);
+      EXPECT_EQ(result.log_sum_exp().empty(), sums != 1);
+      ExpectIsTheFormula(call, TestTable(false), output_is_shared ? region.Read(0, 4 * kRows) : result.output(),
+                         sums == 2 ? region.Read(1 << 19, kRows) : result.log_sum_exp());
+      held.reset();
+      ExpectIdle();
+    }
+  }
+}
+
+TEST_F(LocalServiceTest, ARequestUpToTheLimit) {
+  const TestCall call;
+  const auto size = static_cast<std::int64_t>(call.Message().ByteSizeLong());
+  for (const std::int64_t limit : {size, size - 1}) {
+    Limits limits;
+    limits.max_request_bytes = limit;
+    Start(limits);
+    Greet();
+    ASSERT_TRUE(Take(CallOf(1, call.Message())).ok());
+    const v1::LocalAnswer answer = sink_->TakeAnswer();
+    EXPECT_EQ(answer.code(), limit < size ? static_cast<int>(absl::StatusCode::kResourceExhausted) : 0);
+    ExpectIdle();
+  }
+}
+
+// By each way out, while others are under way: its id is free when its answer is sent, and nothing of it is left.
+TEST_F(LocalServiceTest, AnIdIsFreeAfterEachWayOut) {
+  Greet();
+  const v1::ComputeAttentionRequest good = TestCall().Message();
+  v1::ComputeAttentionRequest refused = good;
+  refused.set_head_dim(0);
+  v1::LocalRequest late = CallOf(5, good), no_time = CallOf(5, good);
+  late.mutable_call()->mutable_timeout();
+  no_time.mutable_call()->mutable_timeout()->set_nanos(-1);
+  const struct {
+    v1::LocalRequest request;
+    absl::StatusCode code;
+  } kWays[] = {{CallOf(5, good), absl::StatusCode::kOk},
+               {CallOf(5, refused), absl::StatusCode::kInvalidArgument},
+               {late, absl::StatusCode::kDeadlineExceeded},
+               {no_time, absl::StatusCode::kInvalidArgument}};
+  for (int round = 0; round < 2; ++round) {
+    for (const auto& way : kWays) {
+      ASSERT_TRUE(Take(way.request).ok()) << "its id is in use";
+      EXPECT_EQ(sink_->TakeAnswer().code(), static_cast<int>(way.code));
+      ExpectIdle();
+    }
+    BeginHeld(4);
+    ASSERT_TRUE(Take(CallOf(5, TestCall(kLarge).Message())).ok());
+    ASSERT_TRUE(connection_->Take(CancelOf(5)).ok());
+    EXPECT_EQ(sink_->TakeAnswer().code(), static_cast<int>(absl::StatusCode::kCancelled));
+    EXPECT_EQ(gate_.inside(), 1);
+    ASSERT_TRUE(connection_->Take(CancelOf(4)).ok());
+    held_.ReleaseSlowly();
+    EXPECT_EQ(sink_->TakeAnswer().id(), 4U);
+    held_.Release();
+    ExpectIdle();
+  }
 }
 
 TEST_F(LocalServiceTest, AClosedGateAnswersThatTheServerStops) {

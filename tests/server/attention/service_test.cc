@@ -36,12 +36,16 @@ class PendingCall {
       ended_.Notify();
     });
   }
-  // gRPC calls back by the deadline at the latest.
-  ~PendingCall() { ended_.WaitForNotification(); }
+  ~PendingCall() { Wait(); }
 
   void Cancel() { context_.TryCancel(); }
+  // gRPC calls back by the deadline at the latest, and soon after a cancellation.
   const grpc::Status& Wait() {
-    ended_.WaitForNotification();
+    if (!ended_.WaitForNotificationWithTimeout(2 * kPatience)) {
+      ADD_FAILURE() << "the call does not end";
+      Cancel();
+      ended_.WaitForNotification();
+    }
     return status_;
   }
   const v1::ComputeAttentionResponse& response() const { return response_; }

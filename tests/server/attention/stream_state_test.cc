@@ -186,6 +186,71 @@ TEST_F(StreamStateTest, AFailureDropsWhatWaitsAndAwaitsWhatIsUnderWay) {
   EXPECT_EQ(state_.held_bytes(), 0);
 }
 
+// However a piece ends, it gives back what it counted: of many times the window, every one finds room.
+TEST_F(StreamStateTest, AllThatIsCountedIsGivenBack) {
+  for (std::uint64_t id = 1; id <= 60; ++id) {
+    const std::int64_t bytes = kWindow / 4 * static_cast<std::int64_t>(1 + id % 4);
+    Begin(id, bytes);
+    EXPECT_EQ(state_.held_bytes(), bytes);
+    const std::int64_t answer = static_cast<std::int64_t>(id % 3) * kWindow / 2;  // an error's is short
+    ASSERT_TRUE(state_.Computed(id, answer));
+    EXPECT_EQ(state_.held_bytes(), answer);
+    EXPECT_EQ(Next().write, id);
+    state_.Written(true);
+    EXPECT_EQ(state_.held_bytes(), 0);
+    Next();  // reads, if it has not
+  }
+  EXPECT_FALSE(state_.busy());
+}
+
+// At the window's last byte and one beyond it.
+TEST_F(StreamStateTest, TheWindowIsFilledToItsLastByte) {
+  for (const std::int64_t more : {0, 1}) {
+    StreamState state(kWindow);
+    ASSERT_TRUE(state.Next().read);
+    state.Done();
+    ASSERT_EQ(state.Arrived(Counting(1, 60000)), Arrival::kTaken);
+    ASSERT_EQ(state.Next().compute, 1U);
+    state.Done();
+    ASSERT_EQ(state.Arrived({2, 20000, 20000 - kPieceOverheadBytes + more}), Arrival::kTaken);
+    const Step step = state.Next();
+    EXPECT_EQ(step.compute.has_value(), more == 0);
+    EXPECT_FALSE(step.read) << "the window is full, or a piece waits";
+    EXPECT_EQ(state.held_bytes(), more == 0 ? kWindow : 60000);
+  }
+}
+
+// A write under way ends before its stream does, with the answers that wait dropped at once.
+TEST_F(StreamStateTest, AFailureAwaitsTheWriteAndDropsTheOtherAnswers) {
+  for (const bool written : {false, true}) {
+    StreamState state(kWindow);
+    ASSERT_TRUE(state.Next().read);
+    state.Done();
+    for (std::uint64_t id = 1; id <= 3; ++id) {
+      ASSERT_EQ(state.Arrived(Counting(id, 10000)), Arrival::kTaken);
+      ASSERT_EQ(state.Next().compute, id);
+      state.Done();
+    }
+    for (std::uint64_t id = 1; id <= 3; ++id) ASSERT_TRUE(state.Computed(id, 5000));
+    ASSERT_EQ(state.Next().write, 1U);
+    state.Done();
+    EXPECT_EQ(state.held_bytes(), 15000);
+    state.ReadFailed(absl::AbortedError("lost"));
+    const Step step = state.Next();
+    EXPECT_TRUE(step.give_up);
+    EXPECT_FALSE(step.finish || step.write.has_value());
+    state.Done();
+    EXPECT_EQ(state.held_bytes(), 5000) << "of the answer being written";
+    EXPECT_FALSE(state.Next().anything()) << "it is being written still";
+    state.Written(written);
+    EXPECT_EQ(state.held_bytes(), 0);
+    const Step last = state.Next();
+    EXPECT_TRUE(last.finish);
+    EXPECT_FALSE(last.write.has_value());
+    EXPECT_EQ(state.failure(), absl::AbortedError("lost"));
+  }
+}
+
 TEST_F(StreamStateTest, AFailureAwaitsTheRead) {
   state_.Fail(absl::CancelledError(""));
   EXPECT_TRUE(Next().give_up);

@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "server/attention/result_size.h"
 #include "server/attention/stream_state.h"
+#include "wait.h"
 
 namespace attnd::server {
 namespace {
@@ -403,6 +404,68 @@ TEST(StreamTest, AnIdleStreamIsNotStalled) {
   server.kernel.Release();
   EXPECT_TRUE(computing.Read(&answer));
   EXPECT_EQ(answer.code(), 0) << answer.message();
+}
+
+// Each write has a time of its own, which ends with it.
+TEST(StreamTest, AStreamWhoseAnswersWereReadIsNotStalled) {
+  const StallLimit stall = {.patience = absl::Milliseconds(400), .bytes_per_second = std::int64_t{1} << 40};
+  AttentionServer server({}, stall);
+  Call call(server, FarDeadline());
+  const auto ask = [&](const CallSizes& sizes) {
+    v1::StreamAttentionResponse answer;
+    ASSERT_TRUE(call.Write(TestCall(sizes).Piece(1)));
+    ASSERT_TRUE(call.Read(&answer));
+    EXPECT_EQ(answer.code(), 0) << answer.message();
+  };
+  for (int i = 0; i < 3; ++i) ask(i == 1 ? kLarge : CallSizes());
+  absl::SleepFor(3 * stall.patience);  // the watch looks several times
+  EXPECT_EQ(server.counters.stalled_writes.load(), 0);
+  ask({});
+  call.WritesDone();
+  EXPECT_TRUE(call.Finish().ok());
+  server.ExpectIdle();
+}
+
+TEST(StreamTest, AnswersSayThatTheServerIsGoingAway) {
+  AttentionServer server;
+  Call call(server);
+  for (const bool going_away : {false, true}) {
+    ASSERT_TRUE(call.Write(TestCall().Piece(1)));
+    v1::StreamAttentionResponse answer;
+    ASSERT_TRUE(call.Read(&answer));
+    EXPECT_EQ(answer.going_away(), going_away);
+    v1::StreamAttentionRequest refused = TestCall().Piece(2);
+    refused.mutable_call()->set_batch(0);
+    ASSERT_TRUE(call.Write(refused));
+    ASSERT_TRUE(call.Read(&answer));
+    EXPECT_EQ(answer.going_away(), going_away) << "errors too";
+    server.service.EndStreamsQuietFor(std::chrono::hours(1));
+  }
+  call.WritesDone();
+  EXPECT_TRUE(call.Finish().ok());
+}
+
+// Of what is announced, nothing is cut off, however quiet the stream is.
+TEST(StreamTest, AStreamThatAnnouncedAPieceIsNotEnded) {
+  AttentionServer server;
+  Call call(server);
+  v1::StreamAttentionRequest piece = TestCall().Piece(1);
+  piece.set_more(true);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(call.Write(piece));
+    v1::StreamAttentionResponse answer;
+    ASSERT_TRUE(call.Read(&answer));
+    ASSERT_TRUE(server.AwaitInside(0));
+    EXPECT_EQ(server.service.EndStreamsQuietFor(std::chrono::nanoseconds(0)), 1);
+  }
+  piece.set_more(false);
+  ASSERT_TRUE(call.Write(piece));
+  v1::StreamAttentionResponse answer;
+  ASSERT_TRUE(call.Read(&answer));
+  EXPECT_EQ(answer.code(), 0);
+  ASSERT_TRUE(server.AwaitInside(0));
+  EXPECT_TRUE(test::Becomes([&] { return server.service.EndStreamsQuietFor(std::chrono::nanoseconds(0)) == 0; }));
+  EXPECT_EQ(call.Finish().error_code(), StatusCode::UNAVAILABLE);
 }
 
 TEST(StreamTest, APieceLargerThanTheWindowIsTaken) {

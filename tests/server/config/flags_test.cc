@@ -5,9 +5,11 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/flags/commandlineflag.h"
 #include "absl/flags/reflection.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -46,34 +48,53 @@ class FlagsTest : public testing::Test {
   }
 };
 
-// Expects that two sets of options differ in nothing.
+// Expects that two sets of options differ in nothing. Names every field, so that a new one does not compile.
 void ExpectSame(const Options& got, const Options& expected) {
-  EXPECT_EQ(got.listen, expected.listen);
-  EXPECT_EQ(got.handshake_time, expected.handshake_time);
-  EXPECT_EQ(got.max_connection_idle, expected.max_connection_idle);
-  EXPECT_EQ(got.receive_ahead, expected.receive_ahead);
-  EXPECT_EQ(got.unix_socket_mode, expected.unix_socket_mode);
-  EXPECT_EQ(got.shared_memory, expected.shared_memory);
-  EXPECT_EQ(got.local_calls, expected.local_calls);
-  EXPECT_EQ(got.peer_shares, expected.peer_shares);
-  EXPECT_EQ(got.trusted_proxies, expected.trusted_proxies);
-  EXPECT_EQ(got.model_root, expected.model_root);
-  EXPECT_EQ(got.strict_models, expected.strict_models);
-  EXPECT_EQ(got.threads, expected.threads);
-  EXPECT_EQ(got.kernel, expected.kernel);
-  EXPECT_EQ(got.drain, expected.drain);
-  EXPECT_EQ(got.keepalive_time, expected.keepalive_time);
-  EXPECT_EQ(got.keepalive_timeout, expected.keepalive_timeout);
-  EXPECT_EQ(got.min_ping_interval, expected.min_ping_interval);
-  EXPECT_EQ(got.max_connection_age, expected.max_connection_age);
-  EXPECT_EQ(got.max_connection_age_grace, expected.max_connection_age_grace);
-  EXPECT_EQ(got.stall, expected.stall);
-  EXPECT_EQ(got.max_queue_time, expected.max_queue_time);
-  EXPECT_EQ(got.min_rate, expected.min_rate);
-  EXPECT_EQ(got.log_level, expected.log_level);
-  for (const LimitRow& row : LimitRows()) {
-    EXPECT_EQ(got.limits.*row.value, expected.limits.*row.value) << row.name;
+  const auto& [listen, unix_socket_mode, shared_memory, local_calls, model_root, strict_models, threads, kernel, limits,
+               peer_shares, trusted_proxies, drain, keepalive_time, keepalive_timeout, min_ping_interval,
+               handshake_time, max_connection_idle, max_connection_age, max_connection_age_grace, stall, min_rate,
+               max_queue_time, max_sessions, max_peer_sessions, session_lease, session_idle, session_life,
+               session_grace, receive_ahead, log_level] = got;
+  EXPECT_EQ(listen, expected.listen);
+  EXPECT_EQ(unix_socket_mode, expected.unix_socket_mode);
+  EXPECT_EQ(shared_memory, expected.shared_memory);
+  EXPECT_EQ(local_calls, expected.local_calls);
+  EXPECT_EQ(model_root, expected.model_root);
+  EXPECT_EQ(strict_models, expected.strict_models);
+  EXPECT_EQ(threads, expected.threads);
+  EXPECT_EQ(kernel, expected.kernel);
+  for (const LimitRow& row : LimitRows()) EXPECT_EQ(limits.*row.value, expected.limits.*row.value) << row.name;
+  EXPECT_EQ(peer_shares, expected.peer_shares);
+  EXPECT_EQ(trusted_proxies, expected.trusted_proxies);
+  EXPECT_EQ(drain, expected.drain);
+  EXPECT_EQ(keepalive_time, expected.keepalive_time);
+  EXPECT_EQ(keepalive_timeout, expected.keepalive_timeout);
+  EXPECT_EQ(min_ping_interval, expected.min_ping_interval);
+  EXPECT_EQ(handshake_time, expected.handshake_time);
+  EXPECT_EQ(max_connection_idle, expected.max_connection_idle);
+  EXPECT_EQ(max_connection_age, expected.max_connection_age);
+  EXPECT_EQ(max_connection_age_grace, expected.max_connection_age_grace);
+  EXPECT_EQ(stall, expected.stall);
+  EXPECT_EQ(min_rate, expected.min_rate);
+  EXPECT_EQ(max_queue_time, expected.max_queue_time);
+  EXPECT_EQ(max_sessions, expected.max_sessions);
+  EXPECT_EQ(max_peer_sessions, expected.max_peer_sessions);
+  EXPECT_EQ(session_lease, expected.session_lease);
+  EXPECT_EQ(session_idle, expected.session_idle);
+  EXPECT_EQ(session_life, expected.session_life);
+  EXPECT_EQ(session_grace, expected.session_grace);
+  EXPECT_EQ(receive_ahead, expected.receive_ahead);
+  EXPECT_EQ(log_level, expected.log_level);
+}
+
+// The flags of attnd itself, apart from those of the libraries.
+std::set<std::string> OwnFlags() {
+  std::set<std::string> names;
+  for (const auto& [name, flag] : absl::GetAllFlags()) {
+    if (absl::EndsWith(flag->Filename(), "server/config/flags.cc")) names.emplace(name);
   }
+  EXPECT_GT(names.size(), LimitRows().size());
+  return names;
 }
 
 TEST_F(FlagsTest, WithoutFlagsEverythingIsTheDefault) {
@@ -132,6 +153,12 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
       {{"--stall_seconds=inf"}, [](Options& o) { o.stall = absl::InfiniteDuration(); }},
       {{"--stall_seconds=2.5"}, [](Options& o) { o.stall = absl::Milliseconds(2500); }},
       {{"--min_rate=1MiB"}, [](Options& o) { o.min_rate = 1 << 20; }},
+      {{"--max_sessions=0"}, [](Options& o) { o.max_sessions = 0; }},
+      {{"--max_peer_sessions=7"}, [](Options& o) { o.max_peer_sessions = 7; }},
+      {{"--session_lease=11s"}, [](Options& o) { o.session_lease = absl::Seconds(11); }},
+      {{"--session_idle=12s"}, [](Options& o) { o.session_idle = absl::Seconds(12); }},
+      {{"--session_life=13s"}, [](Options& o) { o.session_life = absl::Seconds(13); }},
+      {{"--session_grace=14s"}, [](Options& o) { o.session_grace = absl::Seconds(14); }},
       {{"--log_level=trace"}, [](Options& o) { o.log_level = "trace"; }},
       {{"--log_level=off"}, [](Options& o) { o.log_level = "off"; }},
       {{"--max_request_bytes=3KiB"}, [](Options& o) { o.limits.max_request_bytes = 3072; }},
@@ -145,6 +172,20 @@ TEST_F(FlagsTest, EachFlagSetsItsOptionAndNoOther) {
     c.change(expected);
     ExpectSame(*options, expected);
   }
+  // No flag is left out.
+  std::set<std::string> tried;
+  for (const LimitRow& row : LimitRows()) {
+    if (row.has_flag) tried.insert(row.name);  // in the test below
+  }
+  for (const auto& c : kCases) {
+    for (const std::string& argument : c.arguments) {
+      std::string name =
+          argument.substr(argument.find_first_not_of('-'), argument.find('=') - argument.find_first_not_of('-'));
+      if (argument.rfind("--no", 0) == 0) name = argument.substr(4);
+      tried.insert(name);
+    }
+  }
+  for (const std::string& flag : OwnFlags()) EXPECT_EQ(tried.count(flag), 1U) << flag;
 }
 
 TEST_F(FlagsTest, EachLimitsFlagSetsItsFieldAndNoOther) {
@@ -209,6 +250,13 @@ TEST_F(FlagsTest, ValuesOutOfRangeAreRefusedByName) {
       {{"--min_rate=0"}, "--min_rate: "},
       {{"--drain_seconds=-inf"}, "--drain_seconds: "},
       {{"--drain_seconds=nan"}, "--drain_seconds: "},
+      {{"--max_sessions=-1"}, "--max_sessions: "},
+      {{"--max_peer_sessions=0"}, "--max_peer_sessions: "},
+      {{"--session_lease=0s"}, "--session_lease: "},
+      {{"--session_idle=0s"}, "--session_idle: "},
+      {{"--session_life=0s"}, "--session_life: "},
+      {{"--session_grace=25h"}, "--session_grace: "},
+      {{"--trusted_proxies=nowhere"}, "--trusted_proxies: "},
       {{"--log_level="}, "--log_level: "},
       {{"--log_level=INFO"}, "--log_level: "},
       {{"--max_dim=0"}, "--max_dim: "},
@@ -258,35 +306,9 @@ TEST_F(FlagsTest, WhatIsNoFlagOrOfTheWrongTypeEndsTheProcess) {
 }
 
 TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
-  std::vector<std::string> names = {"listen",
-                                    "unix_socket_mode",
-                                    "shared_memory",
-                                    "local_calls",
-                                    "model_root",
-                                    "strict_models",
-                                    "threads",
-                                    "kernel",
-                                    "peer_shares",
-                                    "trusted_proxies",
-                                    "drain_seconds",
-                                    "log_level",
-                                    "keepalive_time",
-                                    "keepalive_timeout",
-                                    "min_ping_interval",
-                                    "max_connection_age",
-                                    "max_connection_age_grace",
-                                    "max_queue_time",
-                                    "receive_ahead",
-                                    "handshake_time",
-                                    "max_connection_idle",
-                                    "stall_seconds",
-                                    "min_rate"};
-  for (const LimitRow& row : LimitRows()) {
-    if (row.has_flag) names.emplace_back(row.name);
-  }
-  for (const std::string& name : names) {
-    EXPECT_EXIT(ParseAloud({"--help"}), ExitedWithCode(0), HasSubstr(absl::StrCat("\n  --", name, " "))) << name;
-  }
+  std::vector<testing::Matcher<const std::string&>> lines;
+  for (const std::string& name : OwnFlags()) lines.emplace_back(HasSubstr(absl::StrCat("\n  --", name, " ")));
+  EXPECT_EXIT(ParseAloud({"--help"}), ExitedWithCode(0), testing::AllOfArray(lines));
   for (const std::vector<std::string>& arguments :
        {std::vector<std::string>{"-h"}, {"-help"}, {"--threads=many", "--help"}, {"--help", "--version"}}) {
     EXPECT_EXIT(ParseAloud(arguments), ExitedWithCode(0), AllOf(HasSubstr("--max_dim"), Not(HasSubstr("undefok"))));
@@ -294,14 +316,15 @@ TEST_F(FlagsTest, HelpHasALineForEachFlagAndEndsTheProcess) {
 }
 
 TEST_F(FlagsTest, HelpShowsDefaults) {
+  std::vector<testing::Matcher<const std::string&>> lines;
   for (const LimitRow& row : LimitRows()) {
     if (!row.has_flag) continue;
     const std::int64_t value = UnfittedLimits().*row.value;
     const bool is_bytes = absl::EndsWith(row.name, "_bytes");
     const std::string shown = is_bytes ? AbslUnparseFlag(ByteSize{value}) : std::to_string(value);
-    EXPECT_EXIT(ParseAloud({"--help"}), ExitedWithCode(0),
-                testing::ContainsRegex(absl::StrCat("--", row.name, " [^\n]*\\(", shown, "\\)\n")));
+    lines.emplace_back(testing::ContainsRegex(absl::StrCat("--", row.name, " [^\n]*\\(", shown, "\\)\n")));
   }
+  EXPECT_EXIT(ParseAloud({"--help"}), ExitedWithCode(0), testing::AllOfArray(lines));
 }
 
 TEST_F(FlagsTest, VersionEndsTheProcess) {

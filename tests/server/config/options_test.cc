@@ -2,11 +2,13 @@
 
 #include "server/config/options.h"
 
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <optional>
 #include <string>
 
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "server/rpc/status.h"
 
@@ -104,6 +106,106 @@ TEST_P(CheckOptionsTest, RefusesByFlag) {
 
 INSTANTIATE_TEST_SUITE_P(All, CheckOptionsTest, testing::ValuesIn(kCases),
                          [](const testing::TestParamInfo<Case>& info) { return std::string(info.param.name); });
+
+// The lowest and highest value of each option that has one, and what is next to them.
+TEST(CheckOptionsBoundsTest, LimitsAndTheValuesBesideThem) {
+  constexpr absl::Duration kForever = absl::InfiniteDuration();
+  constexpr absl::Duration kMillisecond = absl::Milliseconds(1);
+  constexpr absl::Duration kTick = absl::Nanoseconds(1);
+  const struct {
+    const char* flag;
+    absl::Duration Options::*value;
+    absl::Duration lowest, highest;
+  } kDurations[] = {
+      {"--drain_seconds", &Options::drain, absl::ZeroDuration(), absl::Hours(24 * 365 * 1000)},
+      {"--keepalive_time", &Options::keepalive_time, kMillisecond, kForever},
+      {"--keepalive_timeout", &Options::keepalive_timeout, kMillisecond, kForever},
+      {"--min_ping_interval", &Options::min_ping_interval, kMillisecond, kForever},
+      {"--handshake_time", &Options::handshake_time, kMillisecond, kForever},
+      {"--max_connection_idle", &Options::max_connection_idle, kMillisecond, kForever},
+      {"--max_connection_age", &Options::max_connection_age, kMillisecond, kForever},
+      {"--max_connection_age_grace", &Options::max_connection_age_grace, kMillisecond, kForever},
+      {"--stall_seconds", &Options::stall, absl::ZeroDuration(), kForever},
+      {"--max_queue_time", &Options::max_queue_time, kTick / 4, kForever},
+      {"--session_lease", &Options::session_lease, kMillisecond, kForever},
+      {"--session_idle", &Options::session_idle, kMillisecond, kForever},
+      {"--session_life", &Options::session_life, kMillisecond, kForever},
+      {"--session_grace", &Options::session_grace, absl::ZeroDuration(), absl::Hours(24)},
+  };
+  const auto field_of = [](const Options& options) {
+    const absl::Status status = CheckOptions(options);
+    return status.ok() ? "" : DetailOf(status)->field();
+  };
+  for (const auto& c : kDurations) {
+    const auto check = [&](absl::Duration value) {
+      Options options;
+      options.*c.value = value;
+      return field_of(options);
+    };
+    EXPECT_EQ(check(c.lowest), "") << c.flag;
+    EXPECT_EQ(check(c.lowest - kTick), c.flag) << "below";
+    EXPECT_EQ(check(-kForever), c.flag) << "far below";
+    if (c.highest == kForever) {
+      EXPECT_EQ(check(kForever), "") << c.flag;
+    } else if (c.highest < absl::Hours(1000)) {
+      EXPECT_EQ(check(c.highest), "") << c.flag;
+      EXPECT_EQ(check(c.highest + kTick), c.flag) << "above";
+    } else {
+      EXPECT_EQ(check(c.highest), "") << c.flag;
+      EXPECT_EQ(check(kForever), c.flag) << "above";
+    }
+  }
+  const struct {
+    const char* flag;
+    std::int64_t Options::*value;
+    std::int64_t lowest;
+  } kCounts[] = {{"--min_rate", &Options::min_rate, 1},
+                 {"--max_sessions", &Options::max_sessions, 0},
+                 {"--max_peer_sessions", &Options::max_peer_sessions, 1}};
+  for (const auto& c : kCounts) {
+    const auto check = [&](std::int64_t value) {
+      Options options;
+      options.*c.value = value;
+      return field_of(options);
+    };
+    EXPECT_EQ(check(c.lowest), "") << c.flag;
+    EXPECT_EQ(check(std::numeric_limits<std::int64_t>::max()), "") << c.flag;
+    EXPECT_EQ(check(c.lowest - 1), c.flag);
+    EXPECT_EQ(check(std::numeric_limits<std::int64_t>::min()), c.flag);
+  }
+}
+
+TEST(OptionsTest, TrustedProxiesAreAllOrNone) {
+  Options options;
+  EXPECT_TRUE(TrustedProxies(options).empty());
+  options.trusted_proxies = {"10.0.0.0/8", "fd00::1"};
+  EXPECT_EQ(CheckOptions(options), absl::OkStatus());
+  ASSERT_EQ(TrustedProxies(options).size(), 2U);
+  EXPECT_TRUE(TrustedProxies(options)[0].Contains("10.1.2.3"));
+  EXPECT_TRUE(TrustedProxies(options)[1].Contains("fd00::1"));
+  for (const char* bad : {"", "proxy.example", "10.0.0.0/33"}) {
+    options.trusted_proxies = {"10.0.0.0/8", bad};
+    ASSERT_TRUE(DetailOf(CheckOptions(options)).has_value()) << bad;
+    EXPECT_EQ(DetailOf(CheckOptions(options))->field(), "--trusted_proxies");
+    EXPECT_EQ(DetailOf(CheckOptions(options))->got(), bad);
+  }
+}
+
+TEST(OptionsTest, SharedMemoryAndLocalCallsNeedAUnixSocket) {
+  for (const bool has_unix : {true, false}) {
+    for (const bool shared : {true, false}) {
+      for (const bool local : {true, false}) {
+        Options options;
+        options.listen = {"127.0.0.1:1"};
+        if (has_unix) options.listen.emplace_back("unix:/x");
+        options.shared_memory = shared;
+        options.local_calls = local;
+        EXPECT_EQ(SharesMemory(options), has_unix && shared);
+        EXPECT_EQ(TakesLocalCalls(options), has_unix && local);
+      }
+    }
+  }
+}
 
 }  // namespace
 }  // namespace attnd::server

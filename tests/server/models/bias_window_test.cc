@@ -205,6 +205,42 @@ TEST_F(BiasWindowTest, CellsUpToTheLimit) {
       absl::StatusCode::kResourceExhausted, "query_count");
 }
 
+// What a call reserves for its answer must cover it, and must not be much more: others are refused for it.
+TEST_F(BiasWindowTest, TheBytesCoverTheAnswer) {
+  for (const char* name : {"decoder", "encoder", "decoder.1", "encoder.1"}) {
+    for (const int heads : {0, 1, 2, 7}) {
+      SCOPED_TRACE(std::string(name) + " " + std::to_string(heads));
+      v1::GetBiasRequest request = request_;
+      request.set_table(name);
+      request.set_query_start(100'000);
+      request.set_query_count(120);
+      request.set_key_count(110);
+      request.set_mask(v1::MASK_NONE);
+      for (int head = 0; head < heads; ++head) request.add_heads(head % kHeads);
+      v1::GetBiasResponse window;
+      ASSERT_EQ(FillBiasWindow(request, model_, limits_, window), absl::OkStatus());
+      const auto needed = static_cast<std::int64_t>(window.SpaceUsedLong() + window.ByteSizeLong());
+      const std::int64_t bytes = BiasWindowBytes(request, model_, limits_);
+      constexpr std::int64_t kSmall = 4096;  // the message's other fields
+      EXPECT_GE(bytes + kSmall, needed);
+      EXPECT_LE(bytes, 3 * needed);
+    }
+  }
+}
+
+TEST_F(BiasWindowTest, AWindowThatIsRefusedNeedsNoBytes) {
+  EXPECT_GT(BiasWindowBytes(request_, model_, limits_), 0);
+  using Request = v1::GetBiasRequest;
+  for (const std::function<void(Request&)>& change : std::vector<std::function<void(Request&)>>{
+           [](Request& r) { r.set_table("no_such"); }, [](Request& r) { r.set_query_count(0); },
+           [](Request& r) { r.set_key_count(kMaxPosition); }, [](Request& r) { r.add_heads(kHeads); },
+           [](Request& r) { r.set_query_count(kMaxPosition + 1); }}) {
+    Request request = request_;
+    change(request);
+    EXPECT_EQ(BiasWindowBytes(request, model_, limits_), 0) << request.ShortDebugString();
+  }
+}
+
 TEST_F(BiasWindowTest, RefusesByField) {
   using Request = v1::GetBiasRequest;
   constexpr std::int64_t kLowest = std::numeric_limits<std::int64_t>::min();
@@ -239,6 +275,40 @@ TEST_F(BiasWindowTest, RefusesByField) {
   for (const auto& c : kCases) {
     SCOPED_TRACE(c.field);
     ExpectRefused(c.change, absl::StatusCode::kInvalidArgument, c.field);
+  }
+}
+
+// The last value of each field that is accepted, and the next one, which is not.
+TEST_F(BiasWindowTest, EachFieldUpToItsLimit) {
+  using Request = v1::GetBiasRequest;
+  struct Case {
+    const char* field;
+    std::int64_t lowest, highest;
+    std::function<void(Request&, std::int64_t)> set;
+  };
+  for (const Case& c : {
+           Case{"query_start", 0, kMaxPosition - 4, [](Request&r, std::int64_t v) { r.set_query_start(v); }},
+           Case{"key_start", 0, kMaxPosition - 5, [](Request&r, std::int64_t v) { r.set_key_start(v); }},
+           Case{"query_count", 1, 5,
+                [](Request&r, std::int64_t v) {
+                  r.set_query_start(kMaxPosition - 5);
+                  r.set_query_count(v);
+                }},
+           Case{"key_count", 1, 6,
+                [](Request&r, std::int64_t v) {
+                  r.set_key_start(kMaxPosition - 6);
+                  r.set_key_count(v);
+                }},
+           Case{"heads[0]", 0, kHeads - 1, [](Request&r, std::int64_t v) { r.add_heads(v); }},
+       }) {
+    SCOPED_TRACE(c.field);
+    for (const std::int64_t value : {c.lowest, c.highest}) {
+      EXPECT_TRUE(Window([&](Request& r) { c.set(r, value); }).ok()) << value;
+    }
+    for (const std::int64_t value : {c.lowest - 1, c.highest + 1}) {
+      EXPECT_EQ(Window([&](Request& r) { c.set(r, value); }).status().code(), absl::StatusCode::kInvalidArgument)
+          << value;
+    }
   }
 }
 

@@ -1,13 +1,15 @@
 #include "server/models/executor.h"
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
-#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "wait.h"
 
 namespace attnd::server {
 namespace {
@@ -17,25 +19,26 @@ using testing::ElementsAre;
 // Holds every thread of an executor until Go.
 class Occupied {
  public:
-  Occupied(Executor& executor, int threads) : begun_(threads), ended_(threads) {
+  Occupied(Executor& executor, int threads) : threads_(threads) {
     for (int i = 0; i < threads; ++i) {
       executor.Submit([this] {
-        begun_.DecrementCount();
+        ++begun_;
         go_.WaitForNotification();
-        ended_.DecrementCount();
+        ++ended_;
       });
     }
-    begun_.Wait();
+    EXPECT_TRUE(test::Becomes([this] { return begun_ == threads_; })) << "threads do not begin";
   }
   ~Occupied() {
     if (!go_.HasBeenNotified()) Go();
-    ended_.Wait();
+    EXPECT_TRUE(test::Becomes([this] { return ended_ == threads_; })) << "threads do not go on";
   }
   void Go() { go_.Notify(); }
 
  private:
-  absl::BlockingCounter begun_;
-  absl::BlockingCounter ended_;
+  const int threads_;
+  std::atomic<int> begun_{0};
+  std::atomic<int> ended_{0};
   absl::Notification go_;
 };
 
@@ -49,7 +52,7 @@ TEST(ExecutorTest, JobsRunInTheOrderOfArrival) {
     executor.Submit([&last] { last.Notify(); });
     EXPECT_FALSE(last.HasBeenNotified());
   }
-  last.WaitForNotification();
+  ASSERT_TRUE(test::Comes(last));
   EXPECT_THAT(order, ElementsAre(0, 1, 2, 3, 4));
 }
 
@@ -74,7 +77,7 @@ TEST(ExecutorTest, ADroppedJobNeverRunsAndIsDestroyedAtOnce) {
     EXPECT_FALSE(executor.Drop(number)) << "once";
     executor.Submit([&last] { last.Notify(); });
   }
-  last.WaitForNotification();
+  ASSERT_TRUE(test::Comes(last));
   EXPECT_FALSE(ran);
 }
 
@@ -88,10 +91,60 @@ TEST(ExecutorTest, AJobThatHasBegunIsNotDropped) {
     go.WaitForNotification();
     ended.Notify();
   });
-  begun.WaitForNotification();
+  ASSERT_TRUE(test::Comes(begun));
   EXPECT_FALSE(executor.Drop(number));
   go.Notify();
-  ended.WaitForNotification();
+  ASSERT_TRUE(test::Comes(ended));
+}
+
+// A stop waits as long as an executor is busy, so it must neither be late to say so nor forget to be done.
+TEST(ExecutorTest, IsBusyWhileJobsWaitOrRun) {
+  for (const int threads : {1, 3}) {
+    Executor executor(threads);
+    EXPECT_FALSE(executor.busy());
+    {
+      Occupied occupied(executor, threads);
+      EXPECT_TRUE(executor.busy()) << "they run, and none waits";
+      const std::uint64_t waits = executor.Submit([] {});
+      EXPECT_TRUE(executor.busy());
+      EXPECT_TRUE(executor.Drop(waits));
+      EXPECT_TRUE(executor.busy());
+    }
+    ASSERT_TRUE(test::Becomes([&] { return !executor.busy(); })) << threads;
+    absl::Notification again;
+    executor.Submit([&again] { again.Notify(); });
+    ASSERT_TRUE(test::Comes(again));
+    ASSERT_TRUE(test::Becomes([&] { return !executor.busy(); })) << threads;
+  }
+}
+
+// Each of them wherever it stands, and then none of the others is missed.
+TEST(ExecutorTest, DropsTheJobOfThatNumber) {
+  constexpr int kJobs = 5;
+  for (int dropped = 0; dropped < kJobs; ++dropped) {
+    Executor executor(1);
+    std::vector<int> ran;
+    absl::Notification last;
+    {
+      Occupied occupied(executor, 1);
+      std::vector<std::uint64_t> numbers;
+      for (int i = 0; i < kJobs; ++i) numbers.push_back(executor.Submit([&ran, i] { ran.push_back(i); }));
+      EXPECT_FALSE(executor.Drop(numbers.back() + 1)) << "nobody has that number";
+      EXPECT_TRUE(executor.Drop(numbers[static_cast<std::size_t>(dropped)]));
+      executor.Submit([&last] { last.Notify(); });
+    }
+    ASSERT_TRUE(test::Comes(last));
+    std::vector<int> expected;
+    for (int i = 0; i < kJobs; ++i) {
+      if (i != dropped) expected.push_back(i);
+    }
+    EXPECT_EQ(ran, expected);
+  }
+}
+
+TEST(ExecutorTest, EndsWithoutJobs) {
+  auto* const executor = new Executor(2);
+  ASSERT_TRUE(test::Ends([executor] { delete executor; }));
 }
 
 }  // namespace

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -231,6 +234,57 @@ TEST(ModelProtoTest, RefusesWhatIsNoTable) {
     EXPECT_EQ(detail->field(), c.field);
     EXPECT_EQ(std::string(status.message()),
               std::string(c.field) + ": expected " + detail->expected() + ", got " + detail->got());
+  }
+}
+
+// A table's memory is counted before its values are copied, and given back if there is no table.
+TEST(ModelProtoTest, MemoryIsCountedBeforeItIsTaken) {
+  for (const v1::Table& table : Tables()) {
+    SCOPED_TRACE(table.ShortDebugString());
+    const int count = table.has_t5()      ? table.t5().values_size()
+                      : table.has_alibi() ? table.alibi().slopes_size()
+                                          : table.per_offset().values_size();
+    std::vector<std::int64_t> taken;
+    const auto account = [&](std::int64_t bytes) {
+      taken.push_back(bytes);
+      return absl::OkStatus();
+    };
+    const auto held = [&] { return std::accumulate(taken.begin(), taken.end(), std::int64_t{0}); };
+    {
+      const absl::StatusOr<bias::BiasTable> made = TableOf(table, kMaxValues, bias::TableTicket(account));
+      ASSERT_TRUE(made.ok()) << made.status();
+      ASSERT_FALSE(taken.empty());
+      EXPECT_EQ(taken[0], bias::RuleBytes(count));
+      EXPECT_GE(held(), bias::RuleBytes(count));
+    }
+    EXPECT_EQ(held(), 0) << "of the table that has gone";
+
+    taken.clear();
+    v1::Table bad = table;
+    bad.set_heads(kHeads + 100);
+    EXPECT_FALSE(TableOf(bad, kMaxValues, bias::TableTicket(account)).ok());
+    EXPECT_EQ(held(), 0) << "of the table that was not made";
+
+    // Refused at the first or at a later step.
+    for (std::size_t refused = 0; refused < 2; ++refused) {
+      taken.clear();
+      bool was_refused = false;
+      const absl::Status status =
+          TableOf(table, kMaxValues, bias::TableTicket([&](std::int64_t bytes) {
+                    if (bytes > 0 && taken.size() >= refused) {
+                      was_refused = true;
+                      return errors::FieldError(absl::StatusCode::kResourceExhausted, "table", "less", "more");
+                    }
+                    return account(bytes);
+                  }))
+              .status();
+      EXPECT_EQ(status.ok(), !was_refused);
+      if (was_refused) {
+        EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+        EXPECT_EQ(DetailOf(status)->field(), "table") << "the whole of it, and no field of its rule";
+      }
+      EXPECT_EQ(held(), 0);
+    }
   }
 }
 

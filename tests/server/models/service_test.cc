@@ -1,8 +1,8 @@
-// What waits for what, over gRPC in this process; tests/server/models/methods_test.cc has what the methods answer.
+// What waits for what, over gRPC in this process; methods_test.cc has what the methods answer, and ways_out_test.cc how
+// calls end.
 
 #include "server/models/service.h"
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -10,15 +10,11 @@
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "gmock/gmock.h"
-#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
-#include "spdlog/sinks/base_sink.h"
 #include "spdlog/spdlog.h"
+#include "stuck_log.h"
 
 namespace attnd::server {
 namespace {
@@ -26,37 +22,7 @@ namespace {
 using grpc::StatusCode;
 using testing::HasSubstr;
 
-constexpr std::chrono::seconds kPatience{60};
-
-// A log whose reader has stopped: who writes a line waits until Go.
-class StuckLog final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
- public:
-  void AwaitWriters(int count) {
-    absl::MutexLock lock(&mutex_);
-    wanted_ = count;
-    mutex_.Await(absl::Condition(this, &StuckLog::AllThere));
-  }
-  void Go() {
-    absl::MutexLock lock(&mutex_);
-    go_ = true;
-  }
-
- protected:
-  void sink_it_(const spdlog::details::log_msg&) override {
-    absl::MutexLock lock(&mutex_);
-    ++writers_;
-    mutex_.Await(absl::Condition(&go_));
-  }
-  void flush_() override {}
-
- private:
-  bool AllThere() const { return writers_ >= wanted_; }
-
-  absl::Mutex mutex_;
-  int writers_ = 0;
-  int wanted_ = 0;
-  bool go_ = false;
-};
+constexpr std::chrono::seconds kPatience{30};
 
 class ModelServiceTest : public testing::Test {
  protected:
@@ -86,18 +52,19 @@ class ModelServiceTest : public testing::Test {
     for (int i = 0; i < ModelService::kTableThreads; ++i) {
       threads_.emplace_back([this] {
         grpc::ClientContext context;
+        context.set_deadline(std::chrono::system_clock::now() + kPatience);
         v1::UnloadModelRequest request;
         request.set_name("no-such");
         v1::UnloadModelResponse response;
         EXPECT_EQ(stub_->UnloadModel(&context, request, &response).error_code(), StatusCode::NOT_FOUND);
       });
     }
-    log_->AwaitWriters(ModelService::kTableThreads);
+    EXPECT_TRUE(log_->AwaitWriters(ModelService::kTableThreads)) << "threads are not held";
   }
 
-  grpc::Status Bias(std::chrono::milliseconds timeout = kPatience) {
+  grpc::Status Bias() {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + timeout);
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
     v1::GetBiasRequest request;
     request.set_model("book");
     request.set_query_count(3);
@@ -143,12 +110,13 @@ TEST_F(ModelServiceTest, LoadsDoNotWaitForTables) {
   HoldTableThreads();
   threads_.emplace_back([this] {
     grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
     v1::LoadModelRequest request;
     request.set_path("no-such.json");
     v1::LoadModelResponse response;
     EXPECT_EQ(stub_->LoadModel(&context, request, &response).error_code(), StatusCode::FAILED_PRECONDITION);
   });
-  log_->AwaitWriters(ModelService::kTableThreads + 1);  // it has got as far as its line
+  EXPECT_TRUE(log_->AwaitWriters(ModelService::kTableThreads + 1)) << "it has not got as far as its line";
 }
 
 TEST_F(ModelServiceTest, ManyCallsWaitTheirTurn) {
@@ -163,27 +131,23 @@ class SmallModelServiceTest : public ModelServiceTest {
 
   // What may wait together, with what holds the threads.
   static constexpr std::int64_t kMost = std::int64_t{64} << 20;
-  static constexpr std::chrono::milliseconds kShort{300};
 
-  grpc::Status Upload(std::int64_t bytes, std::chrono::milliseconds timeout, grpc::ClientContext& context) {
-    context.set_deadline(std::chrono::system_clock::now() + timeout);
+  grpc::Status Upload(std::int64_t bytes) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
     v1::UploadTableRequest request;
     request.set_model(std::string(static_cast<std::size_t>(bytes), 'm'));
     v1::UploadTableResponse response;
     return stub_->UploadTable(&context, request, &response);
   }
-  grpc::Status Upload(std::int64_t bytes, std::chrono::milliseconds timeout) {
-    grpc::ClientContext context;
-    return Upload(bytes, timeout, context);
-  }
 };
 
 TEST_F(SmallModelServiceTest, WhatWaitsIsBounded) {
   HoldTableThreads();
-  threads_.emplace_back([this] { EXPECT_EQ(Upload(kMost / 4, kPatience).error_code(), StatusCode::INVALID_ARGUMENT); });
+  threads_.emplace_back([this] { EXPECT_EQ(Upload(kMost / 4).error_code(), StatusCode::INVALID_ARGUMENT); });
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   while (ledger_.used_bytes() < kMost / 2 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
-  const grpc::Status refused = Upload(kMost / 5, kPatience);
+  const grpc::Status refused = Upload(kMost / 5);
   EXPECT_EQ(refused.error_code(), StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(refused.error_message(), HasSubstr("request: expected at most 67108864 bytes in flight"));
 }
@@ -191,71 +155,28 @@ TEST_F(SmallModelServiceTest, WhatWaitsIsBounded) {
 // What a message becomes counts before it is parsed, and the answer before it is made; afterwards nothing is held.
 TEST_F(SmallModelServiceTest, WhatACallNeedsIsTakenBeforeItIsMade) {
   log_->Go();
-  const grpc::Status upload = Upload(kMost / 2, kPatience);
+  const grpc::Status upload = Upload(kMost / 2);
   EXPECT_EQ(upload.error_code(), StatusCode::RESOURCE_EXHAUSTED) << "its message alone fits";
   EXPECT_THAT(upload.error_message(), HasSubstr("which can never fit"));
-  EXPECT_EQ(Upload(kMost / 4, kPatience).error_code(), StatusCode::INVALID_ARGUMENT) << "no name is as long";
+  EXPECT_EQ(Upload(kMost / 4).error_code(), StatusCode::INVALID_ARGUMENT) << "no name is as long";
 
   v1::GetBiasRequest window;
   window.set_model("book");
   window.set_query_count(1024);
   window.set_key_count(512);
   grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
   v1::GetBiasResponse response;
   const grpc::Status fits = stub_->GetBias(&context, window, &response);
   EXPECT_TRUE(fits.ok()) << fits.error_message();
   window.set_key_count(4096);
   grpc::ClientContext again;
+  again.set_deadline(std::chrono::system_clock::now() + kPatience);
   EXPECT_EQ(stub_->GetBias(&again, window, &response).error_code(), StatusCode::RESOURCE_EXHAUSTED);
 
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   while (ledger_.used_bytes() > 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
   EXPECT_EQ(ledger_.used_bytes(), 0);
-}
-
-// Whether a call waits shows in whether another one has room.
-TEST_F(SmallModelServiceTest, AWaitingCallLeavesTheQueueWhenItIsCancelledOrItsTimeIsOver) {
-  HoldTableThreads();
-  std::atomic<grpc::ClientContext*> waits{nullptr};
-  std::thread waiting([&] {
-    StatusCode code = StatusCode::RESOURCE_EXHAUSTED;  // as long as a call of the loop below is in its place
-    while (code == StatusCode::RESOURCE_EXHAUSTED) {
-      grpc::ClientContext context;
-      waits = &context;
-      code = Upload(kMost / 4, kPatience, context).error_code();
-    }
-    EXPECT_EQ(code, StatusCode::CANCELLED);
-  });
-  while (Upload(kMost / 4, kShort).error_code() != StatusCode::RESOURCE_EXHAUSTED) continue;
-  waits.load()->TryCancel();
-  waiting.join();
-  // Each has room once the one before it has gone.
-  for (int i = 0; i < 3; ++i) {
-    while (Upload(kMost / 4, kShort).error_code() != StatusCode::DEADLINE_EXCEEDED) continue;
-  }
-}
-
-TEST_F(ModelServiceTest, MalformedMessagesAreRefused) {
-  log_->Go();
-  for (const char* method : {"GetModel", "LoadModel", "UnloadModel", "ReloadModel", "UploadTable", "GetBias"}) {
-    const grpc::Slice slice("\x0a\x7f");  // a string of 127 bytes that are not there
-    const grpc::ByteBuffer request(&slice, 1);
-    grpc::ByteBuffer response;
-    grpc::ClientContext context;
-    absl::Mutex mutex;
-    bool ended = false;
-    grpc::Status status;
-    grpc::GenericStub(channel_).UnaryCall(&context, std::string("/attnd.v1.ModelService/") + method,
-                                          grpc::StubOptions(), &request, &response, [&](const grpc::Status& got) {
-                                            absl::MutexLock lock(&mutex);
-                                            status = got;
-                                            ended = true;
-                                          });
-    absl::MutexLock lock(&mutex);
-    mutex.Await(absl::Condition(&ended));
-    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << method;
-    EXPECT_THAT(status.error_message(), HasSubstr("request: expected an attnd.v1.")) << method;
-  }
 }
 
 }  // namespace

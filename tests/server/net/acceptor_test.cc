@@ -227,5 +227,47 @@ TEST_P(AcceptorTest, StopClosesWhatNobodyHasTaken) {
   EXPECT_TRUE(IsClosed(waiting));
 }
 
+// At a socket of both families, a peer is its own address all the same, and its limit is its own.
+TEST(AcceptorPeersTest, PeersOfBothFamiliesAtOneSocket) {
+  absl::StatusOr<Listening> listening = ListenAt({"[::]:0"}, {});
+  if (!listening.ok()) GTEST_SKIP() << "no IPv6 here: " << listening.status();
+  const std::string& address = listening->addresses[0];
+  const auto port = static_cast<in_port_t>(std::stoi(address.substr(address.rfind(':') + 1)));
+  Taken taken;
+  const auto acceptor = *Acceptor::Create(std::move(listening->sockets), {10, 1, {*AddressRange::Parse("127.0.0.9")}});
+  ASSERT_TRUE(acceptor->Start(taken.handler()).ok());
+  std::vector<shm::UniqueFd> clients;
+  const auto connect_from = [&](const char* host) {
+    const int family = std::string(host) == "::1" ? AF_INET6 : AF_INET;
+    sockaddr_storage from{}, to{};
+    const socklen_t size = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+    from.ss_family = to.ss_family = static_cast<sa_family_t>(family);
+    if (family == AF_INET6) {
+      reinterpret_cast<sockaddr_in6*>(&to)->sin6_addr = in6addr_loopback;
+      reinterpret_cast<sockaddr_in6*>(&from)->sin6_addr = in6addr_loopback;
+      reinterpret_cast<sockaddr_in6*>(&to)->sin6_port = htons(port);
+    } else {
+      reinterpret_cast<sockaddr_in*>(&to)->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      EXPECT_EQ(inet_pton(AF_INET, host, &reinterpret_cast<sockaddr_in*>(&from)->sin_addr), 1);
+      reinterpret_cast<sockaddr_in*>(&to)->sin_port = htons(port);
+    }
+    clients.emplace_back(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int fd = clients.back().get();
+    EXPECT_EQ(bind(fd, reinterpret_cast<const sockaddr*>(&from), size), 0);
+    EXPECT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&to), size), 0);
+  };
+  std::size_t expected = 0;
+  for (const char* host : {"127.0.0.1", "127.0.0.2", "::1", "127.0.0.9", "127.0.0.9"}) {
+    connect_from(host);
+    EXPECT_EQ(taken.Await(++expected), expected) << host;
+  }
+  for (const char* host : {"127.0.0.1", "127.0.0.2", "::1"}) {
+    connect_from(host);
+    pollfd watched{clients.back().get(), POLLIN, 0};
+    EXPECT_EQ(poll(&watched, 1, 20'000), 1) << host << " has its one already";
+  }
+  EXPECT_EQ(taken.Await(expected), expected);
+}
+
 }  // namespace
 }  // namespace attnd::server

@@ -1,18 +1,43 @@
+// This binary's own flock() stands before the system's, so that a test can act between a file's open and its lock.
 #include "server/net/file_lock.h"
 
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "temp_folder.h"
+
+namespace {
+
+std::function<void()> before_lock;  // runs once
+std::deque<int> lock_errors;        // of the next locks
+
+}  // namespace
+
+extern "C" int flock(int fd, int operation) noexcept {
+  if (auto act = std::exchange(before_lock, nullptr)) act();
+  if (!lock_errors.empty()) {
+    errno = lock_errors.front();
+    lock_errors.pop_front();
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_flock, fd, operation));
+}
 
 namespace attnd::server {
 namespace {
@@ -69,6 +94,63 @@ TEST_F(FileLockTest, TakenAndLeftByMany) {
     waitpid(child, &status, 0);
     EXPECT_EQ(status, 0);
   }
+}
+
+// Between open and lock, the holder may remove the file that was opened, and another may make a new one. A lock of a
+// file that is no longer there would keep nobody out.
+TEST_F(FileLockTest, TheFileThatIsLockedIsTheOneThatIsThere) {
+  std::optional<absl::StatusOr<FileLock>> holder(FileLock::Take(path_));
+  before_lock = [&] { holder.reset(); };
+  absl::StatusOr<FileLock> lock = FileLock::Take(path_);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_TRUE(std::filesystem::exists(path_));
+  EXPECT_EQ(FileLock::Take(path_).status().code(), absl::StatusCode::kAlreadyExists) << "it keeps others out";
+
+  std::optional<absl::StatusOr<FileLock>> newer;
+  before_lock = [&] {
+    lock = absl::UnknownError("left");
+    newer.emplace(FileLock::Take(path_));
+  };
+  EXPECT_EQ(FileLock::Take(path_).status().code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(newer.has_value() && newer->ok());
+  EXPECT_TRUE(std::filesystem::exists(path_)) << "the newer one's";
+
+  newer.reset();
+  EXPECT_FALSE(std::filesystem::exists(path_));
+  // A file of the same name in its place.
+  before_lock = [&] {
+    std::filesystem::remove(path_);
+    std::ofstream(path_).flush();
+  };
+  const absl::StatusOr<FileLock> other = FileLock::Take(path_);
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(FileLock::Take(path_).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(FileLockTest, SignalsAreNoErrorAndOthersAre) {
+  lock_errors = {EINTR, EINTR, EINTR};
+  {
+    const absl::StatusOr<FileLock> lock = FileLock::Take(path_);
+    EXPECT_TRUE(lock.ok()) << lock.status();
+  }
+  lock_errors = {EINTR, ENOLCK};
+  const absl::Status status = FileLock::Take(path_).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cannot lock " + path_));
+  EXPECT_TRUE(lock_errors.empty());
+}
+
+TEST_F(FileLockTest, AMovedLockIsTheOtherOnes) {
+  std::optional<FileLock> moved_to;
+  {
+    absl::StatusOr<FileLock> lock = FileLock::Take(path_);
+    ASSERT_TRUE(lock.ok());
+    moved_to.emplace(*std::move(lock));
+  }
+  EXPECT_TRUE(std::filesystem::exists(path_));
+  EXPECT_EQ(FileLock::Take(path_).status().code(), absl::StatusCode::kAlreadyExists);
+  moved_to.reset();
+  EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
 TEST_F(FileLockTest, NamesTheOwnerOfAnothersFile) {

@@ -2,15 +2,20 @@
 // with net.ipv6.bindv6only, is at hand.
 #include "server/net/tcp_socket.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <string>
+#include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "attnd/shm/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -21,6 +26,8 @@ struct Machine {
   bool has_ipv6 = true;
   bool has_ipv6_addresses = true;
   bool may_take_both = true;
+  int ipv4_in_use = 0;  // how many times a port is free for IPv6 and in use for IPv4
+  int binds = 0;        // of IPv4
 } machine;
 
 }  // namespace
@@ -32,6 +39,7 @@ extern "C" int socket(int family, int type, int protocol) noexcept {
 
 extern "C" int bind(int fd, const sockaddr* address, socklen_t size) noexcept {
   if (address->sa_family == AF_INET6 && !machine.has_ipv6_addresses) return errno = EADDRNOTAVAIL, -1;
+  if (address->sa_family == AF_INET && (++machine.binds, machine.ipv4_in_use-- > 0)) return errno = EADDRINUSE, -1;
   return static_cast<int>(syscall(SYS_bind, fd, address, size));
 }
 
@@ -147,6 +155,58 @@ TEST_F(ListenTcpTest, ANameWithOneAddressTakenIsRefused) {
     const absl::Status status = Listen(host, taken->port).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << host;
     EXPECT_THAT(std::string(status.message()), HasSubstr(": Address already in use")) << host;
+  }
+}
+
+// A port that is free at one of the addresses and not at another is no port for both: another one is tried.
+TEST_F(ListenTcpTest, AnyPortMeansOneThatIsFreeEverywhere) {
+  if (!six_) GTEST_SKIP() << "no IPv6 here";
+  constexpr int kAttempts = 16;
+  for (const auto& [in_use, port, attempts, ok] : {std::tuple{0, 0, 1, true},
+                                                   {1, 0, 2, true},
+                                                   {kAttempts - 1, 0, kAttempts, true},
+                                                   {kAttempts, 0, kAttempts, false},
+                                                   {1, 54321, 1, false}}) {
+    SCOPED_TRACE(in_use);
+    machine = Machine();
+    machine.may_take_both = false;
+    machine.ipv4_in_use = in_use;
+    const auto tcp = Listen("0.0.0.0", port);
+    if (port != 0 && !tcp.ok() && machine.binds == 0) continue;  // somebody has that port
+    EXPECT_EQ(tcp.ok(), ok) << tcp.status();
+    EXPECT_EQ(machine.binds, attempts);
+    if (tcp.ok()) {
+      EXPECT_TRUE(AnswersIPv4(tcp->port) && AnswersIPv6(tcp->port));
+    } else {
+      EXPECT_EQ(tcp.status().code(), absl::StatusCode::kUnavailable);
+    }
+  }
+}
+
+// Those that are accepted inherit TCP's options from it.
+TEST_F(ListenTcpTest, EverySocketHasItsOptions) {
+  for (const char* host : {"127.0.0.1", "0.0.0.0", "localhost"}) {
+    for (const bool may_take_both : {true, false}) {
+      machine.may_take_both = may_take_both;
+      for (const auto& [timeout, milliseconds] :
+           {std::pair{absl::ZeroDuration(), 0}, {absl::Milliseconds(1500), 1500}}) {
+        const absl::StatusOr<TcpSockets> tcp = ListenTcp(host, "0", timeout);
+        ASSERT_TRUE(tcp.ok()) << tcp.status();
+        for (const shm::UniqueFd& fd : tcp->fds) {
+          EXPECT_NE(fcntl(fd.get(), F_GETFL) & O_NONBLOCK, 0);
+          EXPECT_NE(fcntl(fd.get(), F_GETFD) & FD_CLOEXEC, 0);
+          for (const auto& [level, option, expected] : {std::tuple{SOL_SOCKET, SO_REUSEADDR, 1},
+                                                        {SOL_SOCKET, SO_ACCEPTCONN, 1},
+                                                        {IPPROTO_TCP, TCP_NODELAY, 1},
+                                                        {IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds}}) {
+            int value = -1;
+            socklen_t size = sizeof(value);
+            ASSERT_EQ(getsockopt(fd.get(), level, option, &value, &size), 0);
+            EXPECT_EQ(value, expected) << host << " " << option;
+          }
+        }
+      }
+    }
   }
 }
 

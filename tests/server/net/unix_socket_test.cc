@@ -1,5 +1,6 @@
 #include "server/net/unix_socket.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -7,7 +8,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "attnd/shm/unique_fd.h"
@@ -110,6 +113,37 @@ TEST_F(UnixSocketTest, ANameIsOneListeners) {
     EXPECT_THAT(TakeFails(path_), HasSubstr("another process holds the lock"));
   }
   EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+}
+
+TEST_F(UnixSocketTest, AListenerIsOfItsTypeAndDoesNotBlock) {
+  for (const int type : {SOCK_STREAM, SOCK_SEQPACKET}) {
+    const absl::StatusOr<ListeningSocket> listener = ListenUnix(path_, type, 0600);
+    ASSERT_TRUE(listener.ok()) << listener.status();
+    EXPECT_NE(fcntl(listener->fd.get(), F_GETFL) & O_NONBLOCK, 0);
+    EXPECT_NE(fcntl(listener->fd.get(), F_GETFD) & FD_CLOEXEC, 0);
+    for (const auto& [option, expected] : {std::pair{SO_TYPE, type}, {SO_ACCEPTCONN, 1}}) {
+      int value = -1;
+      socklen_t size = sizeof(value);
+      ASSERT_EQ(getsockopt(listener->fd.get(), SOL_SOCKET, option, &value, &size), 0);
+      EXPECT_EQ(value, expected);
+    }
+  }
+}
+
+// If it cannot be bound, nothing is left of the attempt.
+TEST_F(UnixSocketTest, AFailedAttemptLeavesNoLock) {
+  std::ofstream(path_) << "a file";
+  EXPECT_EQ(ListenUnix(path_, SOCK_STREAM, 0600).status().code(), absl::StatusCode::kAlreadyExists);
+  std::filesystem::remove(path_);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+  absl::StatusOr<std::unique_ptr<UnixName>> name = UnixName::Take(path_);
+  ASSERT_TRUE(name.ok());
+  EXPECT_FALSE((*name)->Bind(-1, 0600).ok());
+  EXPECT_THAT(std::string((*name)->Bind(-1, 0600).message()), HasSubstr("cannot bind " + path_));
+  // A file that it has not bound is not its own to remove.
+  std::ofstream(path_) << "a file";
+  (*name)->RemoveSocket();
+  EXPECT_TRUE(std::filesystem::exists(path_));
 }
 
 TEST_F(UnixSocketTest, AnotherSocketInItsPlaceStays) {

@@ -1,5 +1,7 @@
 #include "server/probes/health_service.h"
 
+#include <chrono>
+#include <cstddef>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -9,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "probes/probes_server.h"
+#include "wait.h"
 
 namespace attnd::server {
 namespace {
@@ -52,6 +55,46 @@ class HealthServiceTest : public testing::Test {
   ProbesServer server_;
   const std::unique_ptr<grpc::health::v1::Health::Stub> stub_ = grpc::health::v1::Health::NewStub(server_.channel);
 };
+
+// Whatever way a watch ends, nothing is left of it: neither the watcher nor the name of a service that nobody knows.
+// Comes first: a watcher that is left behind breaks what comes later in other ways.
+TEST_F(HealthServiceTest, NothingIsLeftOfAWatchThatHasEnded) {
+  server_.probes.SetServing(true);
+  HealthService& health = server_.probes.health();
+  const std::size_t known = health.use().services;
+  EXPECT_EQ(known, 3U);
+  const auto none_left = [&] {
+    return test::Becomes([&] { return health.use().watchers == 0; }) && health.use().services == known;
+  };
+  for (const char* service : {"a.Service", "nobody"}) {
+    SCOPED_TRACE(service);
+    Watch cancelled = NewWatch(service), another = NewWatch(service);
+    EXPECT_NE(cancelled.Next(), HealthCheckResponse::UNKNOWN);
+    EXPECT_NE(another.Next(), HealthCheckResponse::UNKNOWN);
+    EXPECT_EQ(health.use().watchers, 2U);
+    cancelled.context->TryCancel();
+    EXPECT_FALSE(cancelled.reader->Finish().ok());
+    ASSERT_TRUE(test::Becomes([&] { return health.use().watchers == 1; }));
+    EXPECT_EQ(health.use().services, known + (service[0] == 'n' ? 1 : 0)) << "another one watches it";
+    another.context->TryCancel();
+    EXPECT_FALSE(another.reader->Finish().ok());
+    ASSERT_TRUE(none_left());
+
+    Watch late{std::make_unique<grpc::ClientContext>(), nullptr};
+    late.context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
+    late.reader = stub_->Watch(late.context.get(), Asking(service));
+    EXPECT_EQ(late.reader->Finish().error_code(), StatusCode::DEADLINE_EXCEEDED);
+    ASSERT_TRUE(none_left());
+  }
+  Watch refused = NewWatch(std::string(HealthService::kMaxNameBytes + 1, 'n'));
+  EXPECT_FALSE(refused.reader->Finish().ok());
+  ASSERT_TRUE(none_left());
+  Watch to_the_end = NewWatch("nobody");
+  EXPECT_EQ(to_the_end.Next(), HealthCheckResponse::SERVICE_UNKNOWN);
+  ASSERT_TRUE(test::Ends([&] { server_.probes.End(absl::Hours(1)); }));
+  EXPECT_EQ(to_the_end.reader->Finish().error_code(), StatusCode::UNAVAILABLE);
+  ASSERT_TRUE(none_left());
+}
 
 TEST_F(HealthServiceTest, ChecksSayWhatWasSet) {
   HealthCheckResponse response;
@@ -134,6 +177,36 @@ TEST_F(HealthServiceTest, WatchesComeAndGoWhileTheStatusChanges) {
   for (int i = 0; i < 500; ++i) server_.probes.health().Set("a.Service", i % 2 == 0);
   for (std::thread& client : clients) client.join();
   server_.probes.End(absl::Seconds(60));
+}
+
+// A change that comes while the one before is being written is sent after it.
+TEST_F(HealthServiceTest, TheLastOfQuickChangesIsAlwaysTold) {
+  HealthService& health = server_.probes.health();
+  health.Set("a.Service", true);
+  Watch watch = NewWatch("a.Service");
+  EXPECT_EQ(watch.Next(), HealthCheckResponse::SERVING);
+  for (int round = 0; round < 300; ++round) {
+    health.Set("a.Service", false);
+    health.Set("a.Service", true);
+    // The first of the two may be overtaken.
+    HealthCheckResponse::ServingStatus got = watch.Next();
+    if (got == HealthCheckResponse::NOT_SERVING) got = watch.Next();
+    ASSERT_EQ(got, HealthCheckResponse::SERVING) << round;
+  }
+}
+
+TEST_F(HealthServiceTest, MalformedRequestsAreRefused) {
+  server_.probes.SetServing(true);
+  const grpc::Slice slice("\x0a\x7f");  // a string of 127 bytes that are not there
+  const grpc::ByteBuffer request(&slice, 1);
+  for (const char* method : {"Check", "List", "Watch"}) {
+    grpc::ByteBuffer reply;
+    const grpc::Status status = test::RawCall(server_.channel, std::string("/grpc.health.v1.Health/") + method,
+                                              *ProbesServer::Context(), request, &reply);
+    EXPECT_FALSE(status.ok()) << method;
+    EXPECT_EQ(reply.Length(), 0U) << method;
+  }
+  EXPECT_TRUE(test::Becomes([this] { return server_.probes.health().use().watchers == 0; }));
 }
 
 TEST_F(HealthServiceTest, LongNamesAreRefused) {

@@ -11,7 +11,7 @@
 
 namespace attnd::server {
 
-inline constexpr std::chrono::seconds kPatience{60};
+inline constexpr std::chrono::seconds kPatience{20};
 
 class ProbesServer {
  public:

@@ -2,14 +2,18 @@
 
 #include "server/probes/reflection_service.h"
 
+#include <chrono>
+#include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "google/protobuf/descriptor.pb.h"
 #include "gtest/gtest.h"
 #include "probes/probes_server.h"
+#include "wait.h"
 
 namespace attnd::server {
 namespace {
@@ -112,10 +116,88 @@ TYPED_TEST(ReflectionServiceTest, AStreamThatIsNotReadIsCancelledAtTheStop) {
   EXPECT_FALSE(stream.calls->Finish().ok());
 }
 
+// The stop comes while an answer waits for its reader: the answer is read to its end, and then the stream ends.
+TYPED_TEST(ReflectionServiceTest, AStreamThatIsReadLateEndsAfterTheAnswerUnderWay) {
+  auto stream = this->NewStream();
+  typename TypeParam::Request request;
+  request.set_file_by_filename("google/protobuf/descriptor.proto");
+  for (int i = 0; i < 500; ++i) EXPECT_TRUE(stream.calls->Write(request));
+  auto idle = this->NewStream();
+  idle.Ask(this->Listing());
+  std::thread end([this] { this->server_.probes.End(absl::Seconds(20)); });
+  EXPECT_EQ(idle.calls->Finish().error_code(), StatusCode::UNAVAILABLE) << "the stop has begun";
+  typename TypeParam::Response response;
+  int answers = 0;
+  while (stream.calls->Read(&response)) {
+    EXPECT_GT(response.file_descriptor_response().file_descriptor_proto_size(), 0);
+    ++answers;
+  }
+  EXPECT_EQ(stream.calls->Finish().error_code(), StatusCode::UNAVAILABLE);
+  EXPECT_LT(answers, 500) << "no new one is begun";
+  end.join();
+}
+
+TYPED_TEST(ReflectionServiceTest, AnswersInOrderUntilTheCallerEndsItsSide) {
+  auto stream = this->NewStream();
+  for (int i = 0; i < 20; ++i) {
+    typename TypeParam::Request request;
+    request.set_host(std::to_string(i));
+    request.set_file_by_filename(i % 2 == 0 ? "no.proto" : "google/protobuf/descriptor.proto");
+    const auto response = stream.Ask(request);
+    EXPECT_EQ(response.original_request().SerializeAsString(), request.SerializeAsString());
+    EXPECT_EQ(response.has_error_response(), i % 2 == 0);
+  }
+  EXPECT_TRUE(stream.calls->WritesDone());
+  typename TypeParam::Response response;
+  EXPECT_FALSE(stream.calls->Read(&response));
+  EXPECT_TRUE(stream.calls->Finish().ok());
+}
+
+// Whatever way a stream ends, a stop does not wait for it.
+TYPED_TEST(ReflectionServiceTest, NothingIsLeftOfAStreamThatHasEnded) {
+  for (const char* way : {"ended", "cancelled", "late", "malformed", "too large"}) {
+    SCOPED_TRACE(way);
+    auto stream = this->NewStream();
+    if (way == std::string("late")) {
+      stream.calls.reset();
+      stream.context = std::make_unique<grpc::ClientContext>();
+      stream.context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
+      stream.calls = this->stub_->ServerReflectionInfo(stream.context.get());
+    } else if (way == std::string("ended")) {
+      stream.Ask(this->Listing());
+      EXPECT_TRUE(stream.calls->WritesDone());
+    } else if (way == std::string("cancelled")) {
+      stream.Ask(this->Listing());
+      stream.context->TryCancel();
+    } else if (way == std::string("malformed")) {
+      // A string field that is no UTF-8.
+      typename TypeParam::Request request;
+      request.GetReflection()->MutableUnknownFields(&request)->AddLengthDelimited(3, "\xff\xfe");
+      EXPECT_TRUE(stream.calls->Write(request));
+    } else {
+      typename TypeParam::Request request;
+      request.set_file_by_filename(std::string(kMaxReflectionRequestBytes, 'f'));
+      EXPECT_TRUE(stream.calls->Write(request));
+    }
+    const std::map<std::string, StatusCode> codes = {{"ended", StatusCode::OK},
+                                                     {"cancelled", StatusCode::CANCELLED},
+                                                     {"late", StatusCode::DEADLINE_EXCEEDED},
+                                                     {"malformed", StatusCode::INVALID_ARGUMENT},
+                                                     {"too large", StatusCode::RESOURCE_EXHAUSTED}};
+    EXPECT_EQ(stream.calls->Finish().error_code(), codes.at(way));
+  }
+  EXPECT_TRUE(test::Ends([this] { this->server_.probes.End(absl::Hours(1)); })) << "a stream is not over";
+  this->server_.Shutdown(kPatience);
+}
+
 TYPED_TEST(ReflectionServiceTest, LargeRequestsAreRefused) {
   auto stream = this->NewStream();
   typename TypeParam::Request request;
-  request.set_file_by_filename(std::string(kMaxReflectionRequestBytes, 'f'));
+  // Tag and length take four bytes.
+  request.set_file_by_filename(std::string(kMaxReflectionRequestBytes - 4, 'f'));
+  ASSERT_EQ(request.ByteSizeLong(), kMaxReflectionRequestBytes);
+  EXPECT_EQ(stream.Ask(request).error_response().error_code(), StatusCode::NOT_FOUND) << "the largest is answered";
+  request.mutable_file_by_filename()->push_back('f');
   EXPECT_TRUE(stream.calls->Write(request));
   typename TypeParam::Response response;
   EXPECT_FALSE(stream.calls->Read(&response));

@@ -1,7 +1,12 @@
 #include "server/rpc/status.h"
 
+#include <cstddef>
+#include <optional>
 #include <string>
+#include <tuple>
 
+#include "absl/time/time.h"
+#include "attnd/v1/attention.pb.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/any.pb.h"
 #include "google/protobuf/unknown_field_set.h"
@@ -90,6 +95,61 @@ TEST(StatusTest, ARetryDelayIsInTheDetailAndARetryInfo) {
   ASSERT_TRUE(delay.ParseFromString(info.field(0).length_delimited()));
   EXPECT_EQ(delay.seconds(), 1);
   EXPECT_EQ(delay.nanos(), 250000000);
+}
+
+// HTTP/2 headers carry message and details, percent-encoded and in base64, and the usual limit of them is 8 KiB.
+TEST(StatusTest, MessagesAndDetailsOfAnyLengthFitTheHeaders) {
+  for (const std::size_t length : {0, 1, 499, 500, 501, 1000, 1999, 2000, 2001, 5000, 100'000}) {
+    SCOPED_TRACE(length);
+    const std::string text(length, 'x');
+    const grpc::Status plain = ToGrpc(absl::InternalError(text));
+    EXPECT_EQ(plain.error_message().size() == length, length <= 2000) << "longer ones are cut";
+    EXPECT_EQ(plain.error_details().empty(), length > 500) << "twice it might not fit";
+    for (const auto& [field, expected, got] :
+         {std::tuple{text, std::string("a"), std::string("b")}, {"a", text, "b"}, {"a", "b", text}}) {
+      absl::Status status = FieldError(absl::StatusCode::kNotFound, field, expected, got);
+      SetRetryDelay(absl::Hours(24), status);
+      const grpc::Status shown = ToGrpc(status);
+      EXPECT_NE(shown.error_details(), "") << "a field at fault is always named";
+      EXPECT_LT(shown.error_message().size() + shown.error_details().size() * 4 / 3, 7500U);
+    }
+  }
+}
+
+TEST(StatusTest, RetryDelaysAreExact) {
+  EXPECT_EQ(RetryDelayOf(absl::InternalError("x")), std::nullopt);
+  EXPECT_EQ(RetryDelayOf(absl::OkStatus()), std::nullopt);
+  for (const absl::Duration delay : {absl::Nanoseconds(1), absl::Milliseconds(1500), absl::Hours(24 * 365)}) {
+    absl::Status status = absl::UnavailableError("x");
+    SetRetryDelay(delay, status);
+    EXPECT_EQ(RetryDelayOf(status), delay);
+    SetRetryDelay(2 * delay, status);
+    EXPECT_EQ(RetryDelayOf(status), 2 * delay) << "the last one counts";
+    EXPECT_FALSE(DetailOf(status).has_value()) << "a delay is no field";
+    EXPECT_THAT(ToGrpc(status).error_details(), HasSubstr("google.rpc.RetryInfo"));
+  }
+}
+
+TEST(StatusTest, ErrorsOfPiecesAreAsThoseOfCalls) {
+  absl::Status status = InvalidField("heads", "8", 5);
+  SetRetryDelay(absl::Seconds(2), status);
+  v1::StreamAttentionResponse answer;
+  SetError(status, answer);
+  EXPECT_EQ(answer.code(), 3);
+  EXPECT_EQ(answer.message(), "heads: expected 8, got 5");
+  EXPECT_EQ(answer.detail().DebugString(), DetailOf(status)->DebugString());
+  EXPECT_EQ(answer.detail().retry_delay().seconds(), 2);
+  v1::StreamAttentionResponse plain;
+  SetError(absl::InternalError(std::string(100'000, 'y')), plain);
+  EXPECT_EQ(plain.code(), 13);
+  EXPECT_LE(plain.message().size(), 2000U);
+  EXPECT_FALSE(plain.has_detail());
+}
+
+// Clients send such a call elsewhere.
+TEST(StatusTest, AStoppingServerIsUnavailable) {
+  EXPECT_EQ(StoppingError().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(RetryDelayOf(StoppingError()), std::nullopt);
 }
 
 }  // namespace

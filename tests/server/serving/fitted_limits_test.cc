@@ -119,6 +119,33 @@ TEST(FittedLimitsTest, AsManyAreReceivedAtATimeAsKeepThreadsBusy) {
   EXPECT_EQ(Fitted(kGiB, options).max_reads, 3);
 }
 
+// For every limit of the table, on machines of any size.
+TEST(FittedLimitsTest, EveryLimitIsFittedOrKept) {
+  constexpr Limits kMost;
+  Limits before = UnfittedLimits();
+  for (std::int64_t allowed = 1; allowed < (std::int64_t{1} << 50); allowed *= 3) {
+    SCOPED_TRACE(allowed);
+    const Limits limits = Fitted(allowed);
+    for (const LimitRow& row : LimitRows()) {
+      const std::int64_t value = limits.*row.value;
+      if (!row.fitted) {
+        EXPECT_EQ(value, UnfittedLimits().*row.value) << row.name;
+        continue;
+      }
+      EXPECT_GT(value, 0) << row.name << ": 0 would mean that it is not fitted";
+      EXPECT_LE(value, kMost.*row.value) << row.name;
+      EXPECT_GE(value, before.*row.value) << row.name << ": a larger machine has no smaller limits";
+      for (const std::int64_t given : {std::int64_t{1}, std::int64_t{12'345'678}}) {
+        Options options;
+        options.limits.*row.value = given;
+        EXPECT_EQ(Fitted(allowed, options).*row.value, given) << row.name;
+      }
+    }
+    EXPECT_EQ(CheckLimits(limits), absl::OkStatus());
+    before = limits;
+  }
+}
+
 TEST(FittedLimitsTest, ThreadsTakeTheirShare) {
   EXPECT_LT(Fitted(4 * kGiB, Options(), 64).max_inflight_bytes, Fitted(4 * kGiB, Options(), 1).max_inflight_bytes);
 }

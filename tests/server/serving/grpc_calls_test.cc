@@ -21,6 +21,24 @@ TEST(GrpcCallsTest, OfJson) {
   }
 }
 
+TEST(GrpcCallsTest, NotBegunAreThoseThatCameLateAndWereNotAnswered) {
+  const struct {
+    GrpcCalls before, after;
+    std::int64_t not_begun;
+  } kCases[] = {
+      {{0, 0}, {0, 0}, 0},     {{10, 7}, {10, 10}, 0},  // what was in flight has been answered
+      {{10, 10}, {13, 10}, 3},                          // late ones
+      {{10, 7}, {13, 10}, 3},  {{10, 7}, {13, 12}, 1},  // two of the late ones reached a service
+      {{10, 7}, {13, 13}, 0},  {{10, 4}, {11, 9}, 1},   // another one came before and reached none
+      {{10, 8}, {10, 8}, 0},   {{10, 8}, {0, 0}, 0},    // there was no memory for counting
+      {{0, 0}, {5, 5}, 0},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_EQ(NotBegun(c.before, c.after), c.not_begun)
+        << c.before.begun << " " << c.after.begun << " " << c.after.ended;
+  }
+}
+
 // Each server's own, whatever others in the process do.
 TEST(GrpcCallsTest, OfServers) {
   struct Served {

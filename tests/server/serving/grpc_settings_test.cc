@@ -4,11 +4,17 @@
 #include "server/serving/grpc_settings.h"
 
 #include <chrono>
+#include <climits>
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "attnd/v1/server.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/unknown_field_set.h"
@@ -118,6 +124,80 @@ TEST(GrpcSettingsTest, CompressedRequestsAreRefused) {
     EXPECT_EQ(server.Call(10000, algorithm).error_code(), StatusCode::UNIMPLEMENTED);
   }
   EXPECT_EQ(server.Call(10000).error_code(), StatusCode::OK);
+}
+
+// The channel arguments that Configure sets, numbers alone.
+std::map<std::string, int> ArgumentsOf(const Options& options) {
+  class Look final : public grpc::ServerBuilderOption {
+   public:
+    explicit Look(std::map<std::string, int>& found) : found_(found) {}
+    void UpdateArguments(grpc::ChannelArguments* arguments) override {
+      const grpc_channel_args all = arguments->c_channel_args();
+      for (std::size_t i = 0; i < all.num_args; ++i) {
+        if (all.args[i].type == GRPC_ARG_INTEGER) found_[all.args[i].key] = all.args[i].value.integer;
+      }
+    }
+    void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*) override {}
+
+   private:
+    std::map<std::string, int>& found_;
+  };
+  std::map<std::string, int> found;
+  grpc::ServerBuilder builder;
+  Configure(options, builder);
+  builder.SetOption(std::make_unique<Look>(found));  // after those of Configure
+  InfoService service{{}};
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  EXPECT_NE(server, nullptr);
+  return found;
+}
+
+TEST(GrpcSettingsTest, EveryTimeIsTheArgumentThatItIsMeantFor) {
+  const struct {
+    const char* argument;
+    absl::Duration Options::*time;
+  } kTimes[] = {{GRPC_ARG_KEEPALIVE_TIME_MS, &Options::keepalive_time},
+                {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, &Options::keepalive_timeout},
+                {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, &Options::min_ping_interval},
+                {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, &Options::handshake_time},
+                {GRPC_ARG_MAX_CONNECTION_IDLE_MS, &Options::max_connection_idle},
+                {GRPC_ARG_MAX_CONNECTION_AGE_MS, &Options::max_connection_age},
+                {GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, &Options::max_connection_age_grace}};
+  Options options = FittedOptions();
+  int seconds = 1000;
+  for (const auto& c : kTimes) options.*c.time = absl::Seconds(++seconds);
+  std::map<std::string, int> arguments = ArgumentsOf(options);
+  seconds = 1000;
+  for (const auto& c : kTimes) EXPECT_EQ(arguments[c.argument], 1000 * ++seconds) << c.argument;
+  for (const auto& c : kTimes) {
+    for (const auto& [time, milliseconds] :
+         {std::pair{absl::InfiniteDuration(), INT_MAX}, {absl::Milliseconds(1), 1}, {absl::Hours(24 * 365), INT_MAX}}) {
+      Options one = FittedOptions();
+      one.*c.time = time;
+      EXPECT_EQ(ArgumentsOf(one)[c.argument], milliseconds) << c.argument;
+    }
+  }
+}
+
+TEST(GrpcSettingsTest, OtherArguments) {
+  Options options = FittedOptions();
+  options.limits.max_connection_streams = 123;
+  for (const bool receive_ahead : {true, false}) {
+    options.receive_ahead = receive_ahead;
+    std::map<std::string, int> arguments = ArgumentsOf(options);
+    EXPECT_EQ(arguments[GRPC_ARG_MAX_CONCURRENT_STREAMS], 123);
+    EXPECT_EQ(arguments[GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS], 1);
+    EXPECT_EQ(arguments[GRPC_ARG_TCP_READ_CHUNK_SIZE], 256 << 10);
+    EXPECT_EQ(arguments[GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE], 256 << 10);
+    EXPECT_EQ(arguments[GRPC_ARG_MAX_METADATA_SIZE], 256 << 10);
+    EXPECT_EQ(arguments.count(GRPC_ARG_HTTP2_BDP_PROBE), receive_ahead ? 0U : 1U);
+    EXPECT_EQ(arguments[GRPC_ARG_HTTP2_BDP_PROBE], 0);
+    EXPECT_EQ(arguments.count(GRPC_ARG_HTTP2_MAX_FRAME_SIZE), receive_ahead ? 0U : 1U);
+    if (!receive_ahead) {
+      EXPECT_EQ(arguments[GRPC_ARG_HTTP2_MAX_FRAME_SIZE], 1 << 20);
+    }
+  }
 }
 
 TEST(GrpcSettingsTest, ReadSizeIsReportedAsAskedFor) {

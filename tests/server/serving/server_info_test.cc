@@ -107,6 +107,26 @@ TEST(ServerInfoTest, SaysWhatIsInUseNow) {
   EXPECT_EQ(info.memory().peak_bytes(), 500);
 }
 
+TEST(ServerInfoTest, CountsCallsBeforeAndInTheQueue) {
+  const schedule::QueueUse both =
+      WithIntake({.waiting = 1, .refused = 20, .expired = 300}, {.waiting = 4000, .refused = 50'000, .late = 600'000});
+  EXPECT_EQ(both.waiting, 4001);
+  EXPECT_EQ(both.refused, 650'020);
+  EXPECT_EQ(both.expired, 300);
+}
+
+TEST(ServerInfoTest, SharedMemoryHasItsOwnNumbers) {
+  const memory::Ledger ledger({.total = 1000});
+  const SharedMemory shared({.max_total_bytes = 500});
+  v1::GetServerInfoResponse info;
+  AddUse(ledger, &shared, Counters(), model::Registry{{}}, {}, {}, info);
+  const memory::Ledger::Usage usage = shared.GetUsage();
+  EXPECT_EQ(info.shared_memory().total_bytes(), usage.total);
+  EXPECT_EQ(info.shared_memory().max_peer_bytes(), usage.most_for_one);
+  EXPECT_EQ(info.shared_memory().free_bytes(), usage.total);
+  EXPECT_NE(info.shared_memory().max_peer_bytes(), info.memory().max_peer_bytes());
+}
+
 TEST(ServerInfoTest, SaysWhatModelsHoldNow) {
   const memory::Ledger ledger({.total = 1000});
   const Counters counters;

@@ -6,10 +6,12 @@
 #include <sys/stat.h>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -18,18 +20,17 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "attnd/v1/attention.grpc.pb.h"
 #include "attnd/v1/server.grpc.pb.h"
 #include "gmock/gmock.h"
-#include "grpc/grpc.h"
 #include "grpc_calls.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "kernel/registry.h"
 #include "schedule/scheduler.h"
+#include "started_server.h"
 #include "temp_folder.h"
+#include "wait.h"
 
 namespace attnd::server {
 namespace {
@@ -38,102 +39,6 @@ namespace fs = std::filesystem;
 using grpc::StatusCode;
 using testing::HasSubstr;
 using testing::StartsWith;
-
-// Keeps gRPC initialized until the process ends. If its last user were destroyed right after a large write, gRPC would
-// shut down and wait ten seconds for one of its own pollers.
-[[maybe_unused]] const bool kGrpcIsUp = (grpc_init(), true);
-
-constexpr absl::Duration kPatience = absl::Seconds(30);
-
-std::chrono::system_clock::time_point Patience() {
-  return std::chrono::system_clock::now() + absl::ToChronoSeconds(kPatience);
-}
-
-Options TestOptions() {
-  Options options;
-  options.listen = {"127.0.0.1:0"};
-  options.threads = 1;
-  options.drain = kPatience;
-  return options;
-}
-
-std::unique_ptr<Server> Started(const Options& options = TestOptions()) {
-  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
-  EXPECT_TRUE(server.ok()) << server.status();
-  return server.ok() ? *std::move(server) : nullptr;
-}
-
-// A call to the embedded model "book", which has one head.
-v1::ComputeAttentionRequest BookRequest(std::int64_t queries = 1, std::int64_t value_head_dim = 1) {
-  v1::ComputeAttentionRequest request;
-  request.set_model("book");
-  request.set_batch(1);
-  request.set_heads(1);
-  request.set_query_length(queries);
-  request.set_key_length(1);
-  request.set_head_dim(1);
-  request.set_value_head_dim(value_head_dim);
-  request.set_dtype(v1::DTYPE_FP32);
-  request.set_q(std::string(static_cast<std::size_t>(queries) * 4, '\0'));
-  request.set_k(std::string(4, '\0'));
-  request.set_v(std::string(static_cast<std::size_t>(value_head_dim) * 4, '\0'));
-  return request;
-}
-
-StatusCode Compute(const std::shared_ptr<grpc::Channel>& channel) {
-  grpc::ClientContext context;
-  context.set_deadline(Patience());
-  v1::ComputeAttentionResponse response;
-  return v1::AttentionService::NewStub(channel)->ComputeAttention(&context, BookRequest(), &response).error_code();
-}
-
-// The health service's answer: SERVING, NOT_SERVING, or the error's code.
-std::string Health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
-  grpc::ClientContext context;
-  context.set_deadline(Patience());
-  const absl::StatusOr<std::int64_t> status = test::ServingStatusOf(channel, service, context);
-  if (!status.ok()) return absl::StrCat("error ", static_cast<int>(status.status().code()));
-  return *status == 1 ? "SERVING" : *status == 2 ? "NOT_SERVING" : "another";
-}
-
-const char* const kServingNames[] = {"", "attnd.v1.AttentionService", "attnd.v1.ModelService",
-                                     "attnd.v1.ServerService"};
-
-// A stream of one piece whose answer is not read at first. The call stays in flight until Read.
-class UnreadStream {
- public:
-  explicit UnreadStream(Server& server) : channel_(test::NewChannel(server.addresses()[0])) {
-    context_.set_deadline(Patience());
-    stream_ = v1::AttentionService::NewStub(channel_)->StreamAttention(&context_);
-    // The answer has 16 MiB, which is more than the transport buffers.
-    v1::ComputeAttentionRequest request = BookRequest(4096, 1024);
-    v1::StreamAttentionRequest piece;
-    piece.set_q(request.q());
-    piece.set_k(request.k());
-    piece.set_v(request.v());
-    request.clear_q();
-    request.clear_k();
-    request.clear_v();
-    *piece.mutable_call() = request;
-    EXPECT_TRUE(stream_->Write(piece));
-    stream_->WritesDone();
-    const absl::Time deadline = absl::Now() + kPatience;
-    while (server.calls_in_flight() == 0 && absl::Now() < deadline) std::this_thread::yield();
-    EXPECT_GT(server.calls_in_flight(), 0);
-  }
-
-  // Reads the answer. Returns true if it is OK and nothing follows it.
-  bool Read() {
-    v1::StreamAttentionResponse answer;
-    return stream_->Read(&answer) && answer.code() == 0 && !stream_->Read(&answer);
-  }
-  grpc::Status Finish() { return stream_->Finish(); }
-
- private:
-  const std::shared_ptr<grpc::Channel> channel_;
-  grpc::ClientContext context_;
-  std::unique_ptr<grpc::ClientReaderWriter<v1::StreamAttentionRequest, v1::StreamAttentionResponse>> stream_;
-};
 
 class ServerTest : public testing::Test {
  protected:
@@ -233,13 +138,20 @@ TEST_F(ServerTest, BesideAUnixSocketIsOneForSharedMemoryAndLocalCalls) {
       options.listen.push_back("unix:" + (folder_ / "socket").string());
       options.shared_memory = shared_memory;
       options.local_calls = local_calls;
+      options.unix_socket_mode = 0620;
       const std::unique_ptr<Server> server = Started(options);
       ASSERT_NE(server, nullptr);
       EXPECT_EQ(server->shared_memory() != nullptr, shared_memory);
       EXPECT_EQ(server->info().limits().max_shared_bytes() > 0, shared_memory);
       EXPECT_EQ(server->info().local_calls(), local_calls);
       int sockets = 0;
-      for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) sockets += entry.is_socket() ? 1 : 0;
+      for (const fs::directory_entry& entry : fs::directory_iterator(folder_)) {
+        if (!entry.is_socket()) continue;
+        ++sockets;
+        struct stat file {};
+        ASSERT_EQ(stat(entry.path().c_str(), &file), 0);
+        EXPECT_EQ(file.st_mode & 07777, 0620U) << entry.path();
+      }
       EXPECT_EQ(sockets, shared_memory || local_calls ? 2 : 1) << "gRPC's and the one beside it";
     }
   }
@@ -324,6 +236,45 @@ TEST_F(ServerTest, RefusesToStart) {
   EXPECT_EQ(Compute(test::NewChannel(taken)), StatusCode::OK) << "the other is not disturbed";
 }
 
+// Whatever keeps it from starting, nothing is left of the attempt.
+TEST_F(ServerTest, AStartThatFailsLeavesNothing) {
+  const std::unique_ptr<Server> other = Started();
+  ASSERT_NE(other, nullptr);
+  const std::string taken = other->addresses()[0];
+  const std::string model_root = (folder_ / "models").string();
+  const std::string sockets = (folder_ / "sockets").string();
+  fs::create_directory(model_root);
+  fs::create_directory(sockets);
+  const auto start = [&](const std::function<void(Options&)>& change) {
+    Options options = TestOptions();
+    options.listen = {"unix:" + sockets + "/a"};
+    change(options);
+    return Server::Start(options).status();
+  };
+  const std::function<void(Options&)> changes[] = {
+      [](Options& o) { o.threads = -1; },
+      [](Options& o) { o.kernel = "abacus"; },
+      [](Options& o) { o.model_root = "/no/such/folder"; },
+      [&](Options& o) {
+        o.model_root = model_root;
+        o.strict_models = true;
+      },
+      [&](Options& o) { o.listen.push_back(taken); },
+      [&](Options& o) { o.listen.push_back("unix:" + sockets + "/a"); },
+      [&](Options& o) { o.listen = {"unix:" + sockets + "/" + std::string(103 - sockets.size(), 'x')}; },
+  };
+  EXPECT_TRUE(start([](Options&) {}).ok());  // what the first server of a process opens for good
+  for (const auto& change : changes) EXPECT_FALSE(start(change).ok());
+  const std::size_t before = test::OpenDescriptors();
+  for (std::size_t i = 0; i < std::size(changes); ++i) {
+    SCOPED_TRACE(i);
+    EXPECT_FALSE(start(changes[i]).ok());
+    EXPECT_TRUE(fs::is_empty(sockets));
+    EXPECT_TRUE(test::Becomes([&] { return test::OpenDescriptors() <= before; })) << test::OpenDescriptors();
+    EXPECT_TRUE(start([](Options&) {}).ok()) << "its address is free";
+  }
+}
+
 TEST_F(ServerTest, HealthKnowsLivenessAndTheServices) {
   const std::unique_ptr<Server> server = Started();
   ASSERT_NE(server, nullptr);
@@ -371,7 +322,8 @@ TEST_F(ServerTest, CallsAreCutOffOnceTheDrainTimeIsOver) {
   const std::unique_ptr<Server> server = Started(options);
   ASSERT_NE(server, nullptr);
   UnreadStream accepted(*server);
-  EXPECT_GT(server->Stop().cut_off, 0);
+  const std::int64_t in_flight = server->calls_in_flight();
+  EXPECT_EQ(server->Stop().cut_off, in_flight);
   EXPECT_FALSE(accepted.Read());
   EXPECT_FALSE(accepted.Finish().ok());
   EXPECT_EQ(server->calls_in_flight(), 0);

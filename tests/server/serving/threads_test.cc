@@ -4,10 +4,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "gtest/gtest.h"
+#include "schedule/scheduler.h"
+#include "server/models/service.h"
 
 namespace attnd::server {
 namespace {
@@ -20,6 +25,23 @@ TEST(ThreadsTest, AsManyAsTheOptionsNeed) {
   options.threads = 20;
   options.listen.emplace_back("unix:/tmp/a.sock");
   EXPECT_EQ(ThreadsOf(options), few + 13 + 2);
+}
+
+// All that the server and gRPC start, at most: with fewer, a call that comes later finds no thread.
+TEST(ThreadsTest, CoverEveryPart) {
+  const int cpus = static_cast<int>(std::thread::hardware_concurrency());
+  const int of_grpc = std::clamp(cpus, 2, 32) + std::clamp(cpus / 2, 2, 16) + 8;
+  for (const std::size_t addresses : {1, 3}) {
+    Options options;
+    options.listen.resize(addresses);
+    for (const int threads : {0, 1, 9}) {
+      options.threads = threads;
+      const int computing = threads > 0 ? threads : schedule::DefaultThreads();
+      EXPECT_EQ(ComputingThreads(options), computing);
+      EXPECT_EQ(ThreadsOf(options), computing + of_grpc + ModelService::kFileThreads + ModelService::kTableThreads + 8 +
+                                        2 * static_cast<int>(addresses));
+    }
+  }
 }
 
 TEST(ThreadsTest, AreThereWithoutALimit) { EXPECT_TRUE(CheckThreads(30).ok()); }

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "wait.h"
 
@@ -72,7 +74,7 @@ std::string Fixed(shm::Operation operation, const shm::Handle& handle = {}) {
 class Slow {
  public:
   explicit Slow(std::shared_ptr<absl::Notification> go_on) : go_on_(std::move(go_on)) {}
-  ~Slow() { go_on_->WaitForNotification(); }
+  ~Slow() { EXPECT_TRUE(go_on_->WaitForNotificationWithTimeout(absl::Seconds(20))); }
 
  private:
   const std::shared_ptr<absl::Notification> go_on_;
@@ -150,15 +152,24 @@ TEST_F(ConnectionTest, WhatWasReleasedLeavesRoomAtOnce) {
     ASSERT_EQ(region.code, 0) << i << ": " << region.message;
     ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
     ASSERT_EQ(TakeReply().code, static_cast<int>(absl::StatusCode::kResourceExhausted));
-    // Held up for a moment, as a large region is.
-    const auto go_on = std::make_shared<absl::Notification>();
-    unmapper_.Release(std::make_shared<const Slow>(go_on));
-    std::thread later([&] { go_on->Notify(); });
     ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRelease, region.handle), {}).ok());
     EXPECT_EQ(TakeReply().code, 0);
-    later.join();
     closer_.Drain();  // of the refused one: only so many may wait
   }
+  // Also of one that is held up for a moment, as a large region is.
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
+  const shm::Reply region = TakeReply();
+  const auto go_on = std::make_shared<absl::Notification>();
+  unmapper_.Release(std::make_shared<const Slow>(go_on));
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRelease, region.handle), {}).ok());
+  EXPECT_EQ(TakeReply().code, 0);
+  std::thread later([&] {
+    absl::SleepFor(absl::Milliseconds(100));  // until the connection waits, most likely
+    go_on->Notify();
+  });
+  ASSERT_TRUE(connection_->Take(Fixed(shm::Operation::kRegister), One(SealedMemory())).ok());
+  EXPECT_EQ(TakeReply().code, 0);
+  later.join();
 }
 
 // Which callers ask for as a sign of life.
@@ -206,6 +217,61 @@ TEST_F(ConnectionTest, WhatEndsIt) {
   EXPECT_TRUE(calls_->taken.empty());
   EXPECT_TRUE(sink_->datagrams.empty());
   EXPECT_EQ(memory_.mapped_bytes(), 0);
+}
+
+// Each on its closer's thread: a close may take long.
+TEST_F(ConnectionTest, ClosesNoDescriptorItself) {
+  const std::string fixed = Fixed(shm::Operation::kRegister);
+  std::string other_version = fixed, other_operation = fixed;
+  other_version[8] ^= 2;
+  shm::Request request;
+  std::memcpy(&request, fixed.data(), sizeof(request));
+  request.operation = static_cast<shm::Operation>(9);
+  std::memcpy(other_operation.data(), &request, sizeof(request));
+  const struct {
+    const char* what;
+    std::string bytes;
+    std::size_t descriptors;
+  } cases[] = {
+      {"a message for the calls", "hello", 1},
+      {"the same with several", "hello", 3},
+      {"a fixed message too long", fixed + "x", 1},
+      {"one too short", fixed.substr(0, 39), 1},
+      {"several", fixed, 2},
+      {"another version", other_version, 1},
+      {"another operation", other_operation, 1},
+      {"a release", Fixed(shm::Operation::kRelease), 1},
+      {"what is no memory", fixed, 1},
+  };
+  for (const auto& c : cases) {
+    const auto go_on = std::make_shared<absl::Notification>();
+    closer_.Release(std::make_shared<const Slow>(go_on));
+    std::vector<shm::UniqueFd> fds;
+    while (fds.size() < c.descriptors) fds.emplace_back(dup(0));
+    static_cast<void>(connection_->Take(c.bytes, std::move(fds)));
+    EXPECT_EQ(closer_.waiting(), c.descriptors) << c.what;
+    go_on->Notify();
+    closer_.Drain();
+  }
+  EXPECT_EQ(memory_.mapped_bytes(), 0);
+}
+
+TEST_F(ConnectionTest, OtherVersionsAndOperationsAreRefused) {
+  for (const std::uint32_t version : {0U, 1U, 2U, ~0U}) {
+    for (const std::uint32_t operation : {0U, 1U, 2U, 3U, ~0U}) {
+      shm::Request request;
+      std::memcpy(&request, Fixed(shm::Operation::kRegister).data(), sizeof(request));
+      request.version = version;
+      request.operation = static_cast<shm::Operation>(operation);
+      ASSERT_TRUE(
+          connection_->Take({reinterpret_cast<const char*>(&request), sizeof(request)}, One(SealedMemory())).ok());
+      const auto code = static_cast<absl::StatusCode>(TakeReply().code);
+      const absl::StatusCode of_operation = operation == 1   ? absl::StatusCode::kOk
+                                            : operation == 2 ? absl::StatusCode::kNotFound
+                                                             : absl::StatusCode::kUnimplemented;
+      EXPECT_EQ(code, version == 1 ? of_operation : absl::StatusCode::kUnimplemented) << version << " " << operation;
+    }
+  }
 }
 
 // A descriptor that takes long to close is not the connection's concern, until there are too many.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
@@ -75,6 +77,10 @@ class EchoCalls final : public LocalCalls {
   // Lets the listener's thread wait when it takes "wait", until it may go on.
   absl::Notification waits;
   absl::Notification go_on;
+  // The same when a connection's calls are to end, if set.
+  std::atomic<bool> holds_close{false};
+  absl::Notification closes;
+  absl::Notification go_on_closing;
 
  private:
   class Echo final : public LocalConnection {
@@ -88,12 +94,19 @@ class EchoCalls final : public LocalCalls {
       if (datagram == "bad") return absl::InvalidArgumentError("a bad word");
       if (datagram == "wait") {
         calls_.waits.Notify();
-        calls_.go_on.WaitForNotification();
+        EXPECT_TRUE(calls_.go_on.WaitForNotificationWithTimeout(absl::Seconds(20)));
       }
+      if (datagram == "pause") sink_->Pause();
       sink_->Send(std::string(datagram), nullptr);
       return absl::OkStatus();
     }
-    void Close() override { ++calls_.closed_; }
+    void Close() override {
+      if (calls_.holds_close.exchange(false)) {
+        calls_.closes.Notify();
+        EXPECT_TRUE(calls_.go_on_closing.WaitForNotificationWithTimeout(absl::Seconds(20)));
+      }
+      ++calls_.closed_;
+    }
 
    private:
     EchoCalls& calls_;
@@ -121,13 +134,26 @@ class SharedMemoryListenerTest : public testing::Test {
     const shm::UniqueFd fd = SealedMemfd(kSize);
     const shm::Request request = RegisterRequest(kSize);
     caller.Send(&request, sizeof(request), {fd.get()});
-    const std::optional<shm::Reply> reply = caller.Receive();
+    const std::optional<shm::Reply> reply = HearReply(caller);
     if (!reply.has_value() || reply->code != 0) return std::nullopt;
     return reply->handle;
   }
 
   // Returns once the server has closed the caller's connection, which it does after dropping the regions.
-  static void AwaitClosed(RawCaller& caller) { EXPECT_FALSE(caller.Receive().has_value()); }
+  static void AwaitClosed(RawCaller& caller) { EXPECT_FALSE(HearReply(caller).has_value()); }
+
+  // The next datagram, or the end, once it is there; nullopt if nothing comes.
+  static std::optional<std::string> Hear(RawCaller& caller) {
+    return Hears(caller) ? caller.ReceiveBytes() : std::nullopt;
+  }
+  static std::optional<shm::Reply> HearReply(RawCaller& caller) {
+    return Hears(caller) ? caller.Receive() : std::nullopt;
+  }
+  static bool Hears(RawCaller& caller) {
+    const bool hears = Becomes([&] { return caller.HearsNow(); });
+    EXPECT_TRUE(hears) << "nothing comes from the server";
+    return hears;
+  }
 
   const test::TempFolder folder_;
   const std::shared_ptr<SharedMemory> memory_ = std::make_shared<SharedMemory>(SharedMemoryLimits{});
@@ -210,7 +236,7 @@ TEST_F(SharedMemoryListenerTest, RegionsGoWithTheirConnection) {
     release.operation = shm::Operation::kRelease;
     release.handle = *dropped;
     ASSERT_TRUE(stays.Send(&release, sizeof(release)));
-    EXPECT_EQ(stays.Receive()->code, static_cast<int>(absl::StatusCode::kNotFound));
+    EXPECT_EQ(HearReply(stays)->code, static_cast<int>(absl::StatusCode::kNotFound));
     EXPECT_TRUE(memory_->Resolve("q_shared", Place(*dropped), kSize).ok());
     shutdown(goes.fd(), SHUT_WR);
     AwaitClosed(goes);
@@ -257,7 +283,7 @@ TEST_F(SharedMemoryListenerTest, RefusalsAreAnswered) {
   RawCaller caller(path());
   const auto code = [&](const shm::Request& request, const std::vector<int>& fds) {
     EXPECT_TRUE(caller.Send(&request, sizeof(request), fds));
-    const std::optional<shm::Reply> reply = caller.Receive();
+    const std::optional<shm::Reply> reply = HearReply(caller);
     EXPECT_TRUE(reply.has_value());
     EXPECT_NE(reply->message[0], '\0');
     return static_cast<absl::StatusCode>(reply->code);
@@ -279,11 +305,14 @@ TEST_F(SharedMemoryListenerTest, ACallerThatDoesNotReadItsAnswersIsClosedInTime)
   RawCaller other(path());
   const shm::Request request = RegisterRequest(kSize);
   const absl::Time begin = absl::Now();
-  // Ends because the server closes the connection: answers that nobody reads fill the socket, and it reads no more.
-  while (caller.Send(&request, sizeof(request))) {
-  }
+  // Answers that nobody reads fill the socket, and the server reads no more until it closes the connection.
+  ASSERT_TRUE(Becomes([&] {
+    while (caller.Send(&request, sizeof(request), {}, /*wait=*/false)) {
+    }
+    return calls_.closed() == 1;
+  }));
   EXPECT_GE(absl::Now() - begin, absl::FromChrono(options_.patience)) << "it was given no time to read";
-  while (caller.Receive().has_value()) {
+  while (HearReply(caller).has_value()) {
   }
   EXPECT_TRUE(Register(other).has_value());
   EXPECT_EQ(calls_.closed(), 1);
@@ -305,16 +334,16 @@ TEST_F(SharedMemoryListenerTest, ACallerThatReadsLateGetsEveryAnswerInOrder) {
   }
   RawCaller other(path());
   EXPECT_TRUE(Register(other).has_value()) << "another caller is held up";
-  for (int i = 0; i < sent; ++i) ASSERT_EQ(caller.ReceiveBytes(), std::to_string(i) + filler);
+  for (int i = 0; i < sent; ++i) ASSERT_EQ(Hear(caller), std::to_string(i) + filler);
   ASSERT_TRUE(caller.Send("again"));
-  EXPECT_EQ(caller.ReceiveBytes(), "again");
+  EXPECT_EQ(Hear(caller), "again");
 }
 
 TEST_F(SharedMemoryListenerTest, DatagramsThatAreNoFixedMessagesGoToTheCalls) {
   RawCaller caller(path());
   for (const std::string& datagram : {std::string("a"), std::string("attndsh"), std::string(kMaxDatagramBytes, 'x')}) {
     ASSERT_TRUE(caller.Send(datagram));
-    EXPECT_EQ(caller.ReceiveBytes(), datagram);
+    EXPECT_EQ(Hear(caller), datagram);
   }
   EXPECT_TRUE(Register(caller).has_value());
   const std::vector<Peer> peers = calls_.peers();
@@ -342,9 +371,9 @@ TEST_F(SharedMemoryListenerTest, WhatTheCallsRefuseEndsTheConnection) {
   for (const auto& bad : cases) {
     RawCaller caller(path());
     ASSERT_TRUE(caller.Send("good"));
-    ASSERT_EQ(caller.ReceiveBytes(), "good");
+    ASSERT_EQ(Hear(caller), "good");
     ASSERT_TRUE(caller.Send(bad.bytes, bad.fds)) << bad.what;
-    EXPECT_EQ(caller.ReceiveBytes(), std::nullopt) << bad.what;
+    EXPECT_EQ(Hear(caller), std::nullopt) << bad.what;
     EXPECT_EQ(calls_.closed(), ++closed) << bad.what;
   }
   EXPECT_TRUE(Becomes([&] { return OpenDescriptors() <= descriptors + 1; })) << "`fd` and nothing else";
@@ -357,13 +386,13 @@ TEST_F(SharedMemoryListenerTest, OneThatFloodsLeavesTheOthersTheirTurn) {
   RawCaller other(path());
   // Both have something to say before the server's thread looks again.
   ASSERT_TRUE(flood.Send("wait"));
-  calls_.waits.WaitForNotification();
+  ASSERT_TRUE(calls_.waits.WaitForNotificationWithTimeout(absl::Seconds(20)));
   int sent = 0;
   while (flood.Send("y", {}, /*wait=*/false)) ++sent;
   ASSERT_GT(sent, 50);
   ASSERT_TRUE(other.Send("x"));
   calls_.go_on.Notify();
-  ASSERT_TRUE(other.ReceiveBytes().has_value());
+  ASSERT_TRUE(Hear(other).has_value());
   const std::vector<std::string> taken = calls_.taken();
   EXPECT_LE(std::find(taken.begin(), taken.end(), "x") - taken.begin(), 3) << "it had to wait for more than a turn";
 }
@@ -389,18 +418,18 @@ TEST_F(SharedMemoryListenerTest, ADescriptorThatIsSlowToCloseHoldsUpNobody) {
   RawCaller other(path());
   RawCaller refused(path());
   RawCaller held(path());
-  ASSERT_TRUE(other.Send("x") && other.ReceiveBytes().has_value());
+  ASSERT_TRUE(other.Send("x") && Hear(other).has_value());
   // While the server's thread waits: the last to close the descriptor is to be the server.
   ASSERT_TRUE(held.Send("wait"));
-  calls_.waits.WaitForNotification();
+  ASSERT_TRUE(calls_.waits.WaitForNotificationWithTimeout(absl::Seconds(20)));
   const shm::Request request = RegisterRequest(kSize);
   ASSERT_TRUE(refused.Send(&request, sizeof(request), {slow.get()}));
   slow = shm::UniqueFd();
   calls_.go_on.Notify();
   const absl::Time begin = absl::Now();
-  EXPECT_EQ(refused.Receive()->code, static_cast<int>(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(HearReply(refused)->code, static_cast<int>(absl::StatusCode::kInvalidArgument));
   ASSERT_TRUE(other.Send("x"));
-  EXPECT_TRUE(other.ReceiveBytes().has_value());
+  EXPECT_TRUE(Hear(other).has_value());
   EXPECT_TRUE(Register(refused).has_value());
   EXPECT_LT(absl::Now() - begin, absl::Seconds(kSeconds - 1));
 
@@ -408,25 +437,93 @@ TEST_F(SharedMemoryListenerTest, ADescriptorThatIsSlowToCloseHoldsUpNobody) {
   const shm::UniqueFd unsealed(memfd_create("test", MFD_CLOEXEC));
   for (std::size_t i = 0; i < kMaxClosing; ++i) {
     ASSERT_TRUE(refused.Send(&request, sizeof(request), {unsealed.get()}));
-    ASSERT_TRUE(refused.Receive().has_value() || i + 1 == kMaxClosing);
+    ASSERT_TRUE(HearReply(refused).has_value() || i + 1 == kMaxClosing);
   }
   RawCaller next(path());
   ASSERT_TRUE(next.Send("x"));
-  ASSERT_TRUE(other.Send("x"));
-  EXPECT_TRUE(other.ReceiveBytes().has_value());
+  // In each turn of these it would have its own.
+  for (int turn = 0; turn < 3; ++turn) {
+    ASSERT_TRUE(other.Send("x"));
+    EXPECT_TRUE(Hear(other).has_value());
+  }
   EXPECT_FALSE(next.HearsNow());
-  EXPECT_TRUE(next.ReceiveBytes().has_value());
+  EXPECT_TRUE(Hear(next).has_value());
   EXPECT_GE(absl::Now() - begin, absl::Seconds(kSeconds) / 2);
+}
+
+// The server may write to its memory until its calls have ended and its regions are dropped.
+TEST_F(SharedMemoryListenerTest, ACallerSeesTheEndWhenNothingOfItIsUsedAnyMore) {
+  RawCaller caller(path());
+  const std::optional<shm::Handle> region = Register(caller);
+  ASSERT_TRUE(region.has_value());
+  calls_.holds_close = true;
+  ASSERT_TRUE(caller.Send("bad"));
+  ASSERT_TRUE(calls_.closes.WaitForNotificationWithTimeout(absl::Seconds(20)));
+  EXPECT_FALSE(caller.HearsNow()) << "its calls have not ended";
+  EXPECT_EQ(memory_->mapped_bytes(), static_cast<std::int64_t>(kSize)) << "its calls have not ended";
+  calls_.go_on_closing.Notify();
+  AwaitClosed(caller);
+  EXPECT_FALSE(memory_->Resolve("q_shared", Place(*region), 1).ok());
+  EXPECT_EQ(calls_.closed(), 1);
+}
+
+// Whatever it is that the server waits for.
+TEST_F(SharedMemoryListenerTest, ACallerThatGoesAwayIsEndedInEveryState) {
+  options_.patience = std::chrono::minutes(1);
+  Start();
+  int closed = calls_.closed();
+  for (const bool paused : {false, true}) {
+    auto caller = std::make_unique<RawCaller>(path());
+    ASSERT_TRUE(Register(*caller).has_value());
+    if (paused) {
+      ASSERT_TRUE(caller->Send("pause"));
+      EXPECT_EQ(Hear(*caller), "pause");
+    } else {
+      // Until answers are kept.
+      for (int i = 0; i < 100'000; ++i) {
+        if (!caller->Send(std::string(10'000, 'x'), {}, /*wait=*/false) &&
+            !caller->HasRoom(std::chrono::milliseconds(200))) {
+          break;
+        }
+      }
+    }
+    caller.reset();
+    ++closed;
+    ASSERT_TRUE(Becomes([&] { return calls_.closed() == closed; })) << (paused ? "paused" : "full");
+    EXPECT_TRUE(Becomes([&] { return memory_->mapped_bytes() == 0; })) << (paused ? "paused" : "full");
+  }
+}
+
+TEST_F(SharedMemoryListenerTest, WithoutADescriptorForAConnectionItTriesAgain) {
+  RawCaller other(path());
+  ASSERT_TRUE(other.Send("wait"));
+  ASSERT_TRUE(calls_.waits.WaitForNotificationWithTimeout(absl::Seconds(20)));
+  RawCaller caller(path());
+  ASSERT_TRUE(caller.Send("x"));
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = 3;  // those of the standard streams
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  calls_.go_on.Notify();
+  EXPECT_EQ(Hear(other), "wait");
+  for (int turn = 0; turn < 3; ++turn) {
+    EXPECT_TRUE(other.Send("y"));
+    EXPECT_EQ(Hear(other), "y") << "those that are there go on";
+  }
+  EXPECT_FALSE(caller.HearsNow());
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(Hear(caller), "x");
 }
 
 TEST_F(SharedMemoryListenerTest, TakesNoConnectionAfterItHasStoppedAccepting) {
   RawCaller caller(path());
-  ASSERT_TRUE(caller.Send("x") && caller.ReceiveBytes().has_value());
+  ASSERT_TRUE(caller.Send("x") && Hear(caller).has_value());
   listener_->StopAccepting();
   EXPECT_FALSE(std::filesystem::exists(path()));
   EXPECT_FALSE(RawCaller(path()).connected());
   ASSERT_TRUE(caller.Send("y"));
-  EXPECT_EQ(caller.ReceiveBytes(), "y");
+  EXPECT_EQ(Hear(caller), "y");
   EXPECT_TRUE(Register(caller).has_value());
 }
 
@@ -434,14 +531,14 @@ TEST_F(SharedMemoryListenerTest, WhatHasArrivedIsAnsweredBeforeTheEnd) {
   RawCaller held(path());
   RawCaller caller(path());
   ASSERT_TRUE(held.Send("wait"));
-  calls_.waits.WaitForNotification();
+  ASSERT_TRUE(calls_.waits.WaitForNotificationWithTimeout(absl::Seconds(20)));
   for (int i = 0; i < 20; ++i) ASSERT_TRUE(caller.Send(std::to_string(i)));
   std::thread end([&] { listener_.reset(); });
   EXPECT_TRUE(Becomes([&] { return !std::filesystem::exists(path()); }));
   absl::SleepFor(absl::Milliseconds(20));  // until the thread is told, most likely
   calls_.go_on.Notify();
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(caller.ReceiveBytes(), std::to_string(i));
-  EXPECT_EQ(caller.ReceiveBytes(), std::nullopt);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(Hear(caller), std::to_string(i));
+  EXPECT_EQ(Hear(caller), std::nullopt);
   end.join();
   EXPECT_EQ(calls_.closed(), 2);
 }

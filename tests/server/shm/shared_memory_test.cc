@@ -6,8 +6,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstring>
+#include <fstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "attnd/shm/unique_fd.h"
 #include "gmock/gmock.h"
@@ -201,6 +205,48 @@ TEST_F(SharedMemoryTest, ACallInFlightKeepsTheMapping) {
   EXPECT_EQ(memory_.mapped_bytes(), 0);
 }
 
+// Mappings of memfds in this process.
+int Mappings() {
+  std::ifstream maps("/proc/self/maps");
+  int count = 0;
+  for (std::string line; std::getline(maps, line);) count += line.find("/memfd:test") != std::string::npos ? 1 : 0;
+  return count;
+}
+
+TEST_F(SharedMemoryTest, WhatIsNoLongerUsedIsUnmapped) {
+  const int before = Mappings();
+  const shm::UniqueFd fd = Memory(kSize);
+  const auto released = memory_.Register(1, "user", fd.get(), kSize),
+             dropped = memory_.Register(1, "user", fd.get(), 1);
+  const auto other = memory_.Register(2, "user", fd.get(), kSize);
+  ASSERT_TRUE(released.ok() && dropped.ok() && other.ok());
+  EXPECT_EQ(Mappings(), before + 3);
+  EXPECT_TRUE(memory_.Release(1, *released).ok());
+  EXPECT_EQ(Mappings(), before + 2);
+  memory_.Drop(1);
+  EXPECT_EQ(Mappings(), before + 1);
+  EXPECT_TRUE(memory_.Resolve("q_shared", Place(*other, 0), kSize).ok()) << "another's";
+  EXPECT_EQ(memory_.mapped_bytes(), static_cast<std::int64_t>(kSize));
+}
+
+// Each of several in one file and one owner: its own bytes, held by whoever has resolved them.
+TEST_F(SharedMemoryTest, EachRegionIsHeldByItself) {
+  const shm::UniqueFd fds[] = {Memory(kSize), Memory(kSize), Memory(kSize)};
+  std::vector<shm::Handle> handles;
+  for (const shm::UniqueFd& fd : fds) handles.push_back(*memory_.Register(1, "user", fd.get(), kSize));
+  for (std::size_t used = 0; used < handles.size(); ++used) {
+    auto bytes = memory_.Resolve("q_shared", Place(handles[used], 8), 16);
+    ASSERT_TRUE(bytes.ok());
+    ASSERT_NE(bytes->region, nullptr);
+    EXPECT_EQ(bytes->size, 16U);
+    ASSERT_TRUE(memory_.Release(1, handles[used]).ok());
+    EXPECT_EQ(memory_.mapped_bytes(), static_cast<std::int64_t>((handles.size() - used) * kSize));
+    bytes->data[0] = std::byte{1};
+    bytes->region.reset();
+    EXPECT_EQ(memory_.mapped_bytes(), static_cast<std::int64_t>((handles.size() - used - 1) * kSize));
+  }
+}
+
 TEST_F(SharedMemoryTest, LimitsHold) {
   const shm::UniqueFd fd = Memory(4 * kSize);
   const auto code = [&](SharedMemory::Owner owner, std::size_t size) {
@@ -215,6 +261,20 @@ TEST_F(SharedMemoryTest, LimitsHold) {
   memory_.Drop(1);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(code(1, 1), absl::StatusCode::kOk);
   EXPECT_EQ(code(1, 1), absl::StatusCode::kResourceExhausted);  // regions of one connection
+  EXPECT_EQ(code(4, 1), absl::StatusCode::kOk) << "another connection's are its own";
+}
+
+// Whatever is refused takes nothing of any limit: it can be tried for ever.
+TEST_F(SharedMemoryTest, WhatIsRefusedTakesNothing) {
+  const shm::UniqueFd fd = Memory(4 * kSize), unwritable = Memory(kSize, F_SEAL_SHRINK | F_SEAL_WRITE);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_FALSE(memory_.Register(1, "user", unwritable.get(), kSize).ok()) << "cannot be mapped";
+    EXPECT_FALSE(memory_.Register(1, "user", fd.get(), 4 * kSize).ok()) << "beyond a connection's bytes";
+    EXPECT_FALSE(memory_.Register(1, "user", fd.get(), 4 * kSize + 1).ok()) << "beyond the file";
+  }
+  EXPECT_EQ(memory_.mapped_bytes(), 0);
+  EXPECT_TRUE(memory_.Register(1, "user", fd.get(), 3 * kSize).ok());
+  EXPECT_TRUE(memory_.Register(2, "user", fd.get(), kSize).ok());
 }
 
 // Two connections of a user used to take the bytes of all.

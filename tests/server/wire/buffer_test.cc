@@ -89,6 +89,29 @@ TEST(BufferTest, LeaseIsGivenBackWithABufferThatIsNotSent) {
   EXPECT_EQ(ledger.used_bytes(), 0);
 }
 
+// By either move, and a buffer that is moved into gives back what it held.
+TEST(BufferTest, LeaseMovesWithTheBytes) {
+  memory::Ledger ledger({.total = 400});
+  Buffer first = Create(5000);
+  first.Hold(Take60(ledger));
+  Buffer second = Create(100);
+  second.Hold(Take60(ledger));
+  EXPECT_EQ(ledger.used_bytes(), 120);
+  second = std::move(first);
+  EXPECT_EQ(ledger.used_bytes(), 60) << "what it held before goes";
+  first = Buffer();
+  EXPECT_EQ(ledger.used_bytes(), 60) << "it is the second one's now";
+  {
+    Buffer third(std::move(second));
+    second = Buffer();
+    EXPECT_EQ(ledger.used_bytes(), 60);
+    grpc::Slice slice = std::move(third).ToSlice();
+    third = Buffer();
+    EXPECT_EQ(ledger.used_bytes(), 60);
+  }
+  EXPECT_EQ(ledger.used_bytes(), 0);
+}
+
 TEST(BufferTest, AbsurdSizesAreRefused) {
   for (const std::size_t size : {std::size_t{1} << 62, std::numeric_limits<std::size_t>::max()}) {
     EXPECT_EQ(Buffer::Create(size).status().code(), absl::StatusCode::kResourceExhausted);

@@ -236,6 +236,50 @@ TEST_F(CodecTest, SmallFieldsAreBounded) {
   EXPECT_EQ(DifferenceFromProtobuf(InSlices(fits, "\xff"), fits), "");
 }
 
+// Up to the limit and one byte beyond it, wherever the small fields stand among the tensors.
+TEST_F(CodecTest, SmallFieldsUpToTheLimit) {
+  constexpr std::int64_t kLimit = 100;
+  const std::string tensors = BytesField(100, std::string(5000, 'q')) + BytesField(102, "v");
+  for (int more = -2; more <= 2; ++more) {
+    const std::string model = BytesField(1, std::string(static_cast<std::size_t>(kLimit - 2 + more), 'm'));
+    ASSERT_EQ(static_cast<std::int64_t>(model.size()), kLimit + more);
+    const std::string table = BytesField(3, "t");
+    const std::string rest = BytesField(1, std::string(static_cast<std::size_t>(kLimit - 5 + more), 'm'));
+    for (const std::string& bytes :
+         {model + tensors, tensors + model, table + tensors + rest, rest + tensors + table}) {
+      for (const char* cuts : {"", "\7"}) {
+        const absl::Status status = Decode<v1::ComputeAttentionRequest>(InSlices(bytes, cuts), kLimit).status();
+        EXPECT_EQ(status.code(), more > 0 ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kOk) << status;
+      }
+    }
+  }
+}
+
+// Whatever becomes of it, and also while it is moved.
+TEST_F(CodecTest, ReceivedBytesCountAsLongAsTheMessageIsHeld) {
+  v1::ComputeAttentionRequest request;
+  request.set_q(std::string(5000, 'q'));
+  const std::string good = request.SerializeAsString();
+  const auto size = static_cast<std::int64_t>(good.size());
+  const std::int64_t before = ReceivedBytes::Total();
+  {
+    absl::StatusOr<Decoded<v1::ComputeAttentionRequest>> decoded =
+        Decode<v1::ComputeAttentionRequest>(InSlices(good, "\xff"), kMaxHeaderBytes);
+    ASSERT_TRUE(decoded.ok());
+    EXPECT_EQ(ReceivedBytes::Total() - before, size);
+    Decoded<v1::ComputeAttentionRequest> moved = *std::move(decoded);
+    EXPECT_EQ(ReceivedBytes::Total() - before, size);
+    moved = {};
+    EXPECT_EQ(ReceivedBytes::Total() - before, 0);
+  }
+  EXPECT_EQ(ReceivedBytes::Total() - before, 0);
+  for (const std::string& bad :
+       {good + "\x07", good + BytesField(1, "\xff"), BytesField(17, std::string(2000, '\1'))}) {
+    EXPECT_FALSE(Decode<v1::ComputeAttentionRequest>(InSlices(bad, "\xff"), 1000).ok());
+    EXPECT_EQ(ReceivedBytes::Total() - before, 0);
+  }
+}
+
 TEST_F(CodecTest, NoMessageAtAllIsInvalid) {
   EXPECT_EQ(Decode<v1::ComputeAttentionRequest>(grpc::ByteBuffer(), kMaxHeaderBytes).status().code(),
             absl::StatusCode::kInvalidArgument);

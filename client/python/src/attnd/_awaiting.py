@@ -20,6 +20,9 @@ from attnd.errors import Error, FailedPrecondition, Unavailable, Unimplemented
 
 T = TypeVar("T")
 
+# See _completions_read(): fewer calls than this have too few completions to matter.
+_MANY = 50
+
 
 class AwaitingIo(Io):
     """Belongs to the event loop of the first call."""
@@ -30,6 +33,7 @@ class AwaitingIo(Io):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._begun = 0  # gRPC calls so far
         self.closed = False
 
     def _open(self) -> None:
@@ -48,6 +52,7 @@ class AwaitingIo(Io):
     ) -> bytes:
         self._open()
         settings = {"timeout": deadline.left(), "metadata": metadata, "wait_for_ready": wait_for_ready}
+        self._begun += 1
         call = self._channels.unary(method)(payload, **settings)
         with self._ends_with_the_client():
             try:
@@ -71,6 +76,7 @@ class AwaitingIo(Io):
 
     async def duplex(self, method: str, metadata: Metadata) -> AwaitingDuplex:
         self._open()
+        self._begun += 1
         return AwaitingDuplex(self._channels.stream(method)(metadata=metadata), self._error_of)
 
     async def exchange(
@@ -88,6 +94,7 @@ class AwaitingIo(Io):
                 yield message
 
         answered = False
+        self._begun += 1
         call = self._channels.stream(method)(messages(), timeout=deadline.left(), metadata=metadata)
         try:
             with self._ends_with_the_client():
@@ -177,6 +184,20 @@ class AwaitingIo(Io):
             self._ended.set()
             for channel in self._channels.all:
                 await channel.close(None)
+            if self._begun >= _MANY:
+                await _completions_read()
+
+
+async def _completions_read() -> None:
+    """Waits until the loop has read the completions of calls that have just been cancelled.
+
+    A thread of grpc.aio writes a byte for each completion into a socket that the loop reads. It blocks if some hundred
+    are not read; if the loop ends then, the end of the last channel waits for that thread for ever. Completions come in
+    order, and the call made here, which fails at once, has the last.
+    """
+    async with grpc.aio.insecure_channel("unix:/dev/null/none") as channel:
+        with contextlib.suppress(grpc.RpcError):
+            await channel.unary_unary("/", None, None)(b"")
 
 
 class _Branch(Io):

@@ -77,8 +77,13 @@ class BlockingIo(Io):
     def reachable(self) -> bool:
         return self._watch.first_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
-    def connected(self, deadline: Deadline) -> bool:
-        return self._watch.ready(deadline)
+    def connected(self, deadline: Deadline, given_up: Callable[[], bool] = lambda: False) -> bool:
+        """As `Io.connected`; also False once the caller has given up, which it tells with wake()."""
+        return self._watch.ready(deadline, given_up)
+
+    def wake(self) -> None:
+        """After the `given_up` of a caller in connected() has changed."""
+        self._watch.wake()
 
     def together(
         self, starts: Iterable[Callable[[Io], Operation[T]]], width: int, first_error: bool
@@ -210,6 +215,7 @@ class _Group(Io):
                 connection.interrupt()
         for call in calls:
             call.cancel()
+        self._io.wake()
 
     def unary(
         self, method: str, payload: bytes, deadline: Deadline, metadata: Metadata, wait_for_ready: bool = False
@@ -278,4 +284,4 @@ class _Group(Io):
         return not self._over.is_set() and self._io.reachable()
 
     def connected(self, deadline: Deadline) -> bool:
-        return not self._over.is_set() and self._io.connected(deadline)
+        return not self._over.is_set() and self._io.connected(deadline, self._over.is_set)

@@ -29,10 +29,16 @@ class ConnectionWatch:
         """The state now; None if it is not reported within a second or the channel is being closed."""
         return self._wait(False, 1.0, lambda state: True)
 
-    def ready(self, deadline: Deadline) -> bool:
-        """Waits until the channel is connected; False if it is not by the deadline, or is being closed."""
+    def ready(self, deadline: Deadline, given_up: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until the channel is connected; False if it is not by the deadline, or is being closed, or the caller
+        has given up: after a change of `given_up` call wake()."""
         wanted = grpc.ChannelConnectivity.READY
-        return self._wait(True, deadline.left(), lambda state: state is wanted) is wanted
+        return self._wait(True, deadline.left(), lambda state: state is wanted, given_up) is wanted
+
+    def wake(self) -> None:
+        """Lets waiting callers ask whether they have given up."""
+        with self._changed:
+            self._changed.notify_all()
 
     def end(self) -> None:
         """Prepares for closing the channel: wakes all waiting callers, and waits until grpcio's thread has ended."""
@@ -43,7 +49,11 @@ class ConnectionWatch:
         time.sleep(max(0.0, self._thread_ends - time.monotonic()))
 
     def _wait(
-        self, connect: bool, timeout: Optional[float], enough: Callable[[grpc.ChannelConnectivity], bool]
+        self,
+        connect: bool,
+        timeout: Optional[float],
+        enough: Callable[[grpc.ChannelConnectivity], bool],
+        given_up: Callable[[], bool] = lambda: False,
     ) -> Optional[grpc.ChannelConnectivity]:
         last: Optional[grpc.ChannelConnectivity] = None
 
@@ -57,10 +67,12 @@ class ConnectionWatch:
             if self._ended:
                 return None
             self._waiting += 1
-        self._channel.subscribe(tell, try_to_connect=connect)
         try:
+            self._channel.subscribe(tell, try_to_connect=connect)
             with self._changed:
-                self._changed.wait_for(lambda: self._ended or (last is not None and enough(last)), timeout)
+                self._changed.wait_for(
+                    lambda: self._ended or given_up() or (last is not None and enough(last)), timeout
+                )
                 return last
         finally:
             self._channel.unsubscribe(tell)

@@ -406,7 +406,11 @@ class LocalDoor:
             sock.close()
             self._rest_until = time.monotonic() + rest
             return None
-        connection = Connection(sock, welcome, self._keepalive)
+        try:
+            connection = Connection(sock, welcome, self._keepalive)
+        except MemoryError:
+            sock.close()
+            raise
         self._made.add(connection)
         return connection
 

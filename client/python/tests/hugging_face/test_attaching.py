@@ -19,6 +19,7 @@ import attnd
 import attnd.transformers
 from attnd.transformers import Refused
 from conftest import Server
+from waits import join_all
 
 from .libraries import torch, transformers
 from .models import by_eager, check_as_good_as_eager, kept, largest, make, padded, run
@@ -353,8 +354,7 @@ def test_several_models_and_threads_at_once(client: attnd.Client, server: Server
     threads = [threading.Thread(target=work, args=(which,)) for which in range(6)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     for handle in handles:
         handle.detach()
     assert failures == []

@@ -14,6 +14,7 @@ import attnd
 import attnd.transformers
 from conftest import Server
 from test_session_recovery import Proxy
+from waits import join_all
 
 from .generating import BEAMS, CACHE, GREEDY, NEVER, await_no_sessions, generate, make_decoder, sources
 from .libraries import torch
@@ -209,7 +210,7 @@ def test_the_server_comes_back_later(server: Server, way: str) -> None:
 
     with case.attached(server.unix):
         case.check(At([5], go_away))
-    back.join()
+    join_all([back])
 
 
 @ways
@@ -265,7 +266,7 @@ def test_a_rolling_restart(make_server: Callable[..., Server]) -> None:
         case.check(At([2], thread.start), At(range(2, 11), lambda: time.sleep(0.1)))
         for _ in range(3):
             case.check()
-        thread.join()
+        join_all([thread])
         case.check()
     assert codes == [0]
 

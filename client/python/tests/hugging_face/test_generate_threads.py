@@ -11,6 +11,7 @@ import pytest
 import attnd
 import attnd.transformers
 from conftest import Server
+from waits import join_all
 
 from .generating import NEVER, await_no_sessions, generate, make_decoder, sources
 from .libraries import torch
@@ -57,8 +58,7 @@ def run_all(models: list[Any], work: list[Any], others: Callable[[], None] = lam
     for thread in threads:
         thread.start()
     others()
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     if failures:
         raise failures[0]
     return found

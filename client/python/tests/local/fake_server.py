@@ -9,10 +9,12 @@ import pathlib
 import socket
 import struct
 import threading
-import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from attnd.v1 import attention_pb2, local_pb2, session_pb2
+from waits import join_all, wait_for
+
+__all__ = ["FakeServer", "descriptors", "wait_for"]
 
 MAGIC = 0x6D6873646E747461
 Answer = Optional[local_pb2.LocalAnswer]
@@ -66,9 +68,7 @@ class FakeServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         for connection in self.connections:
             connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
+        join_all(self._threads)
         self._threads.clear()
         self._listener.close()
         for connection in self.connections:
@@ -215,14 +215,6 @@ class FakeServer:
         self.calls.append(request.call)
         answer = self.on_call(self, request.call)
         return [] if answer is None else [local_pb2.LocalReply(answer=answer)]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Waits until something that happens on another thread has happened."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def descriptors() -> List[Tuple[str, str]]:

@@ -16,6 +16,7 @@ import pytest
 from attnd._local_async import AsyncLocalDoor
 from attnd.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Internal, Unavailable
 from attnd.v1 import local_pb2
+from waits import join_all
 
 from .fake_server import FakeServer, wait_for
 from .test_door import HEADER, SENT, SOON, Losses, Q
@@ -321,6 +322,6 @@ def test_closed_on_another_thread(run: Any, fake: FakeServer) -> None:
         thread.start()
         with pytest.raises(Cancelled):
             await task
-        thread.join()
+        join_all([thread])
 
     run(test)

@@ -17,6 +17,7 @@ from attnd import _local, _local_wire
 from attnd._local import Keepalive, LocalDoor
 from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
 from attnd.v1 import attention_pb2, local_pb2
+from waits import join_all
 
 from .fake_server import FakeServer, wait_for
 
@@ -116,8 +117,7 @@ def test_threads_have_connections_of_their_own_up_to_a_limit(
     threads = [threading.Thread(target=lambda: results.append(call(door))) for _ in range(16)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     assert [result.result.output for result in results] == [(Q + 2).tobytes()] * 16
     assert max(most) == 3
     assert len(fake.connections) == 3
@@ -141,7 +141,7 @@ def test_a_thread_that_gets_no_connection_ends_at_its_deadline(
     with pytest.raises(DeadlineExceeded, match="no connection was free"):
         call(door, 0.05)
     go.set()
-    first.join()
+    join_all([first])
 
 
 def test_the_caller_stops_waiting_at_the_deadline(door: LocalDoor, fake: FakeServer) -> None:
@@ -192,7 +192,7 @@ def test_a_server_that_ends_during_the_call(door: LocalDoor, fake: FakeServer, l
     fake.on_call = end
     with pytest.raises(Unavailable, match="lost before the answer"):
         call(door)
-    stopper[0].join()
+    join_all([stopper[0]])
     assert losses.count == 1
     fake.on_call = lambda server, request: server.result(request)
     assert call(door) is not None
@@ -226,12 +226,12 @@ def test_a_server_without_a_sign_of_life_is_given_up(fake: FakeServer, losses: L
     slow.start()
 
     def late(server: FakeServer, request: local_pb2.LocalCall) -> None:
-        threading.Thread(target=lambda: (release.wait(), server.answer(request))).start()
+        threading.Thread(target=lambda: (release.wait(30), server.answer(request))).start()
 
     fake.on_call = late
     answer = call(door, timeout)
     assert answer is not None and answer.result.output == (Q + 2).tobytes()
-    slow.join()
+    join_all([slow])
     # The sign that was asked for last may come after the answer, and is no answer to the next call.
     fake.on_call = lambda server, request: server.result(request)
     assert call(door, timeout) is not None

@@ -25,6 +25,7 @@ import pytest
 import attnd
 from conftest import Server
 from inputs import same_bits, tensors
+from waits import join_all
 
 from .fake_server import descriptors, wait_for
 from .test_doors import host_of, in_shared_memory
@@ -195,8 +196,7 @@ def test_killed_and_restarted_during_calls(own: Any, options: Any) -> None:
             server = own()
         time.sleep(0.3)
         done.set()
-        for thread in threads:
-            thread.join(60)
+        join_all(threads)
         assert wrong == []
         # Back where it was, with the memory known to the new server.
         request = attnd.ComputeRequest(*shared, "t5-tiny")
@@ -225,8 +225,7 @@ def test_ended_under_load(own: Any, options: Any) -> None:
             thread.start()
         time.sleep(0.3)
         assert server.stop() == 0
-        for thread in threads:
-            thread.join(60)
+        join_all(threads)
         assert {True} < set(outcomes) <= {True, attnd.Unavailable, attnd.Cancelled}
 
 
@@ -277,7 +276,7 @@ def test_keyboard_interrupt_cancels_at_the_server(own: Any, options: Any) -> Non
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             client.attend(*arrays, "t5-tiny")
-        timer.join()
+        join_all([timer])
         # One thread computes: had the call not been cancelled, this one would wait for seconds.
         start = time.monotonic()
         client.attend(*tensors(), "t5-tiny")
@@ -485,8 +484,7 @@ def test_sixty_four_threads(server: Server, target: str) -> None:
         threads = [threading.Thread(target=work, args=(n,)) for n in range(64)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(120)
+        join_all(threads)
     assert wrong == []
 
 

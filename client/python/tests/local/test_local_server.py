@@ -20,6 +20,7 @@ import pytest
 from attnd._server import LocalServer, local_server
 from attnd._target import unix_path
 from attnd.errors import DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
+from waits import join_all
 
 from .fake_server import wait_for
 
@@ -97,7 +98,7 @@ def test_it_outlives_the_thread_that_started_it(attnd_binary: str) -> None:
     servers: List[LocalServer] = []
     thread = threading.Thread(target=lambda: servers.append(local_server(attnd_binary).start()))
     thread.start()
-    thread.join()
+    join_all([thread])
     with servers[0] as server:
         processes = [server.pid, *children_of(server.pid)]
         time.sleep(0.7)

@@ -14,6 +14,7 @@ import pytest
 import attnd
 from attnd.v1 import local_pb2
 from inputs import tensors
+from waits import join_all
 
 from .fake_server import Answer, FakeServer, wait_for
 
@@ -105,7 +106,7 @@ def test_an_interrupt_cancels_the_calls(fake: FakeServer) -> None:
         with pytest.raises(KeyboardInterrupt):
             client.attend_many(requests())
         wait_for(lambda: fake.ends == 4)
-    thread.join()
+    join_all([thread])
 
 
 def test_a_failure_cancels_the_other_tasks(fake: FakeServer) -> None:

@@ -19,6 +19,7 @@ import pytest
 import attnd
 from attnd.v1 import local_pb2, session_pb2, types_pb2
 from conftest import Server
+from waits import join_all
 
 from .fake_server import FakeServer, Said, descriptors, wait_for
 
@@ -531,7 +532,7 @@ def test_an_interrupt_ends_the_session(fake: FakeServer) -> None:
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             session.attend(0, *tensors())
-        timer.join()
+        join_all([timer])
         wait_for(lambda: fake.ends == 1)
         with pytest.raises(attnd.Unavailable, match="interrupted"):
             session.attend(0, *tensors())

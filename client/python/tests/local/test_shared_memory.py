@@ -20,6 +20,7 @@ from attnd._regions import RegionKeeper
 from attnd._shm import SharedMemory
 from attnd._staging import Stager
 from attnd.errors import ResourceExhausted
+from waits import join_all
 
 from .fake_server import FakeServer, descriptors, wait_for
 
@@ -252,8 +253,7 @@ def test_threads_make_and_drop_memory(memory: SharedMemory, fake: FakeServer) ->
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join_all(threads)
     gc.collect()
     assert memory.count == 0
     wait_for(lambda: not fake.regions)
@@ -271,7 +271,7 @@ def test_answers_are_read_while_there_is_no_room_to_send(
     answer = fake._fixed
 
     def answer_later(data: bytes, fds: List[int], mine: List[bytes]) -> bytes:
-        go.wait(60)
+        go.wait(30)
         return answer(data, fds, mine)
 
     monkeypatch.setattr(fake, "_fixed", answer_later)

@@ -22,7 +22,7 @@ class Sources(NamedTuple):
 
     def select(self, tensor: Any) -> Any:
         """One row of each source."""
-        return tensor if len(self.firsts) == tensor.shape[0] else tensor[self.firsts]
+        return tensor if self.firsts == list(range(tensor.shape[0])) else tensor[self.firsts]
 
 
 def find_sources(states: Any, visible: Optional[np.ndarray[Any, Any]]) -> Sources:
