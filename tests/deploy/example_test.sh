@@ -6,7 +6,7 @@ set -euo pipefail
 attnd=$1 attnctl=$2 quick=$3 example=$4 decode=$5 images=$6
 folder=$(mktemp -d)
 address=unix:$folder/s
-timeout -k 5 100 "$attnd" --listen="$address" 2>"$folder/log" &
+"$attnd" --listen="$address" 2>"$folder/log" &
 server=$!
 trap 'kill "$server" 2>/dev/null || true; cat "$folder/log"; rm -rf "$folder"' EXIT
 until "$attnctl" info --server="$address" >/dev/null 2>&1; do

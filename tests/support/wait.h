@@ -21,21 +21,9 @@ namespace attnd::test {
 // How long a test waits for what must come: much longer than it takes on a busy machine, with sanitizers too, and
 // less than the watchdog's time (watchdog.h), of which ATTND_TEST_SECONDS leaves two thirds.
 inline absl::Duration Patience() {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-  constexpr bool kSanitized = true;
-#else
-  constexpr bool kSanitized = false;
-#endif
-#else
-  constexpr bool kSanitized = false;
-#endif
   const char* const text = std::getenv("ATTND_TEST_SECONDS");
   const int most = text == nullptr ? 0 : std::atoi(text);
-  return std::min(absl::Seconds(kSanitized ? 240 : 60),
-                  most > 0 ? absl::Seconds(most) * 2 / 3 : absl::InfiniteDuration());
+  return std::min(absl::Seconds(100), most > 0 ? absl::Seconds(most) * 2 / 3 : absl::InfiniteDuration());
 }
 
 // Whether the condition is seen to hold, once, within `time`.
