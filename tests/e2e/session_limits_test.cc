@@ -285,7 +285,7 @@ TEST_P(SessionLimitsTest, KeyBits) {
   Stream stream(server_, GetParam(), Opening());
   v1::SessionStep step = StepOf();
   step.set_key_bits_length(8);
-  for (const std::size_t bytes : {1, 3, 4}) {
+  for (const std::size_t bytes : {1u, 3u, 4u}) {
     step.set_key_bits(std::string(bytes, '\xff'));
     const v1::SessionStepResult& result = stream.Ask(Filled(step));
     EXPECT_EQ(result.code(), StatusCode::INVALID_ARGUMENT) << bytes;

@@ -48,7 +48,8 @@ TEST(HugeFractionTest, OfOneOfThreeNeighbours) {
   auto* const all =
       static_cast<std::byte*>(mmap(nullptr, 3 * kPart, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   ASSERT_NE(all, MAP_FAILED);
-  for (const int part : {0, 1, 2}) madvise(all + part * kPart, kPart, part == 1 ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+  for (const std::size_t part : {0u, 1u, 2u})
+    madvise(all + part * kPart, kPart, part == 1 ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
   std::memset(all, 1, 3 * kPart);
   EXPECT_EQ(HugeFraction(all + kPart, kPart), 0.0);
   if (SystemHasHugePages()) {

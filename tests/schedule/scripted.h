@@ -257,14 +257,14 @@ class ScriptedScheduler {
   void Wait(const std::string& names) {
     absl::MutexLock lock(&mutex_);
     for (const char name : names) {
-      const auto ended = [this, name] { return outcomes_.contains(name); };
+      const auto ended = [this, name]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return outcomes_.contains(name); };
       AwaitCondition(mutex_, ended, std::string("the end of job ") + name);
     }
   }
   // Waits until this many items have begun.
   void WaitForItems(std::size_t count) {
     absl::MutexLock lock(&mutex_);
-    const auto begun = [this, count] { return order_.size() >= count; };
+    const auto begun = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return order_.size() >= count; };
     AwaitCondition(mutex_, begun, "the begin of an item");
   }
 

@@ -259,7 +259,7 @@ TEST(RequestLimitsTest, ListsHaveAValueForEachSequenceOrNone) {
 }
 
 TEST(RequestLimitsTest, BytesAndValuesOfOtherSizesAreRefused) {
-  for (const std::size_t bytes : {0, 1, 2, 3, 4, 5, 6, 8, 18}) {
+  for (const std::size_t bytes : {0u, 1u, 2u, 3u, 4u, 5u, 6u, 8u, 18u}) {
     Request request = Valid();
     request.set_key_bits(std::string(bytes, '\xff'));
     if (bytes == 0 || bytes == 4) {  // two bytes for the 9 keys of each sequence

@@ -102,7 +102,7 @@ TEST(SessionLimitsTest, TakesEachNumberUpToItsLimitAndNotOneBeyond) {
 }
 
 TEST(SessionLimitsTest, TheFirstStepIsNumberOne) {
-  for (const std::uint64_t number : {0, 1, 2}) {
+  for (const std::uint64_t number : {0u, 1u, 2u}) {
     TestSteps session;
     const absl::Status taken = session.Take(PlainStep(MixedOpen(), number, 1, 0));
     EXPECT_EQ(taken.code(), number == 1 ? StatusCode::kOk : StatusCode::kFailedPrecondition) << number;

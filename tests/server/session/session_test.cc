@@ -241,7 +241,7 @@ TEST(SessionTest, EachRegionIsHeldAsLongAsTheStepUsesIt) {
   EXPECT_EQ(session.attention->sent_log_sum_exp_bytes(), 0);
   // Their caller is gone: what is copied already goes, what is still used stays.
   std::int64_t held = all;
-  for (const SharedMemory::Owner owner : {1, 2, 3, 4, 5}) {
+  for (const SharedMemory::Owner owner : {1u, 2u, 3u, 4u, 5u}) {
     memory.Drop(owner);
     if (owner == 2 || owner == 3) held -= kTensor;
     EXPECT_EQ(memory.mapped_bytes(), held) << owner;
