@@ -121,7 +121,7 @@ TEST_F(ReplyTest, NothingElseIsAnAnswer) {
   refused(bad.SerializeAsString(), "log_sum_exp: expected 0 bytes, got 4");
   t_.request.return_log_sum_exp = true;
   refused(bad.SerializeAsString(), "log_sum_exp: expected 96 bytes, got 4");
-  for (const std::size_t size : {95, 97, 100}) {
+  for (const std::size_t size : {95u, 97u, 100u}) {
     bad.set_log_sum_exp(std::string(size, 'x'));
     refused(bad.SerializeAsString(), "log_sum_exp: expected 96 bytes, got ");
   }

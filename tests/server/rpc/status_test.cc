@@ -99,7 +99,7 @@ TEST(StatusTest, ARetryDelayIsInTheDetailAndARetryInfo) {
 
 // HTTP/2 headers carry message and details, percent-encoded and in base64, and the usual limit of them is 8 KiB.
 TEST(StatusTest, MessagesAndDetailsOfAnyLengthFitTheHeaders) {
-  for (const std::size_t length : {0, 1, 499, 500, 501, 1000, 1999, 2000, 2001, 5000, 100'000}) {
+  for (const std::size_t length : {0u, 1u, 499u, 500u, 501u, 1000u, 1999u, 2000u, 2001u, 5000u, 100'000u}) {
     SCOPED_TRACE(length);
     const std::string text(length, 'x');
     const grpc::Status plain = ToGrpc(absl::InternalError(text));

@@ -31,7 +31,7 @@ TEST(ThreadsTest, AsManyAsTheOptionsNeed) {
 TEST(ThreadsTest, CoverEveryPart) {
   const int cpus = static_cast<int>(std::thread::hardware_concurrency());
   const int of_grpc = std::clamp(cpus, 2, 32) + std::clamp(cpus / 2, 2, 16) + 8;
-  for (const std::size_t addresses : {1, 3}) {
+  for (const std::size_t addresses : {1u, 3u}) {
     Options options;
     options.listen.resize(addresses);
     for (const int threads : {0, 1, 9}) {
