@@ -266,8 +266,8 @@ TEST(SharedKeys, EntriesThatSeeOtherKeysAreApart) {
 TEST(SharedKeys, EntriesThatShareSomePagesReadTheirOwn) {
   constexpr std::int64_t kPageRows = 16, kPages = 6, kKeys = 90;
   const std::pair<std::int64_t, std::int64_t> kShared[] = {{0, 1}, {0, 5}, {1, 6}, {5, 6}, {2, 4}};
-  for (const std::pair<std::int64_t, std::int64_t>& pages : kShared) {
-    const std::int64_t from = pages.first, to = pages.second;
+  for (const std::pair<std::int64_t, std::int64_t>& common : kShared) {
+    const std::int64_t from = common.first, to = common.second;
     Problem problem({.batch = 3, .heads = 2, .kv_heads = 2, .keys = kKeys, .head_dim = 16, .query_offset = kKeys - 1});
     const auto share = [&](std::vector<float>& values, std::int64_t dim) {
       const std::int64_t first = from * kPageRows, last = std::min(kKeys, to * kPageRows);
