@@ -83,9 +83,13 @@ v1::SessionRequest Stream::Share(const v1::SessionRequest& request, bool unless_
   const bool known = step.layer() >= 0 && step.layer() < open_.layers_size();
   if (!request.has_step() || !known) return request;
   const v1::SessionLayer& layer = open_.layers(static_cast<int>(step.layer()));
+  const std::int64_t dim = layer.value_head_dim() == 0 ? layer.head_dim() : layer.value_head_dim();
+  // Tests of limits send sizes whose product is no 64-bit number; such a step is refused and has no result.
+  const double values = static_cast<double>(open_.rows()) * static_cast<double>(layer.heads()) *
+                        static_cast<double>(step.query_length()) * static_cast<double>(dim);
+  if (!(values >= 0 && values < 1e9)) return request;
   const auto queries = static_cast<std::size_t>(open_.rows() * layer.heads() * step.query_length());
-  const auto value_dim =
-      static_cast<std::size_t>(layer.value_head_dim() == 0 ? layer.head_dim() : layer.value_head_dim());
+  const auto value_dim = static_cast<std::size_t>(dim);
   const v1::Dtype type = step.output_dtype() == v1::DTYPE_UNSPECIFIED ? step.dtype() : step.output_dtype();
   Shared shared;
   shared.output_bytes = queries * value_dim * SizeOf(type);
