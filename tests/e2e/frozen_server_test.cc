@@ -91,7 +91,7 @@ TEST_F(FrozenServerTest, ABusyServerIsNotTakenForOne) {
   for (const bool later : {false, true}) {
     Client client = *Client::Create(target(), options);
     const absl::Time start = absl::Now();
-    const auto reply = test::ValueOf(Call(client, later, 12'000));
+    const auto reply = test::ValueOf(Call(client, later, 6'000));
     ASSERT_TRUE(reply.ok()) << reply.status();
     EXPECT_EQ(reply->transport, Transport::kLocal);
     // So that the test says something.
