@@ -11,8 +11,8 @@
 
 namespace attnd::client {
 
-// What `call` returns, which runs on a thread of its own. If it takes more than ten seconds (longer with a sanitizer),
-// that is a failure, and `end` ends what it waits for.
+// What `call` returns, which runs on a thread of its own. If it takes more than a sixth of test::Patience(), that
+// is a failure, and `end` ends what it waits for.
 template <typename Call, typename End>
 auto Bounded(const Call& call, const End& end) {
   auto result = std::async(std::launch::async, call);

@@ -74,7 +74,7 @@ std::map<std::string, Row> Rows() {
   const std::string page(
       "\x12\x02"
       "ab",
-      4);  // a page token that is none
+      4);  // not a page token
   return {
       {"attnd.v1.ModelService.ListModels", {"", kOk, page, kInvalid, kInvalid}},
       {"attnd.v1.ModelService.GetModel", {values.SerializeAsString(), kOk, unknown_model, kNone, kInvalid}},

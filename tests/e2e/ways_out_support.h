@@ -106,8 +106,7 @@ class Caller {
   virtual void Break() = 0;
   // Ends in good order, if it has not ended; the code with which it did.
   virtual grpc::StatusCode Close() = 0;
-  // Sends so many messages with large results that some of their answers are not with the transport, and returns how
-  // many.
+  // Sends messages with large results until the transport can no longer hold all answers; returns how many it sent.
   virtual int Flood() = 0;
 
   // Whether more may be sent after what is answered with an error.

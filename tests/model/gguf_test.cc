@@ -51,7 +51,7 @@ TEST(GgufTest, AnyArchitecturesPrefixAndAnyIntegerType) {
   EXPECT_TRUE(Read(builder.Build()).ok());
 }
 
-// Counts are read from every integer type of the format; negative and too large ones are none.
+// Counts are read from every integer type of the format; negative and too large ones are refused.
 TEST(GgufTest, IntegersOfEveryType) {
   struct Case {
     std::uint32_t type;

@@ -99,7 +99,7 @@ def test_a_result_is_placed_whole_or_not_at_all(size: int, given: bool) -> None:
 
 @pytest.mark.parametrize("kind", [0, 1, 2, 3, 4, 5, 6, 7])
 def test_fields_of_every_kind(kind: int) -> None:
-    """Those that protobuf has, with their bytes; others are none. And each is cut at each byte."""
+    """Wire types of protobuf are read with their bytes, others are refused; so is a field that is cut at any byte."""
     values = {0: _wire.varint(300), 1: bytes(8), 2: _wire.varint(5) + b"hello", 5: bytes(4)}
     tag = _wire.varint(77 << 3 | kind)
     if kind not in values:

@@ -1,5 +1,5 @@
 // The features of a request together, from decoded message to result, against the formula of attention.proto in double
-// precision: any of them with any others, with few keys and with so many that a row's keys are computed in parts.
+// precision: at random, with few keys, and with enough for a row's keys to be computed in several partial results.
 // Results go into memory that holds other bytes before.
 
 #include <algorithm>
@@ -197,7 +197,7 @@ struct Sequence {
   std::int64_t row, first_query, queries;  // in q and the output
   std::int64_t kv_row, first_key, keys;    // in k and v
   std::int64_t offset;                     // position of its first query
-  std::int64_t entry;                      // in the lists; -1: there are none
+  std::int64_t entry;                      // in the lists; -1: the request has no lists
 };
 
 std::vector<Sequence> SequencesOf(const Call& call) {

@@ -11,7 +11,7 @@ namespace attnd::server {
 // Writers wait until Go, those of later lines do not. Thread-safe.
 class StuckLog final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
  public:
-  // Waits until so many have come; false if they do not.
+  // Waits until `count` writers wait; false if fewer do.
   [[nodiscard]] bool AwaitWriters(int count) {
     absl::MutexLock lock(&mutex_);
     const auto all_there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return writers_ >= count; };

@@ -224,3 +224,23 @@ def descriptors() -> List[Tuple[str, str]]:
         with contextlib.suppress(FileNotFoundError):
             found.append((name, os.readlink(f"/proc/self/fd/{name}")))
     return sorted(found)
+
+
+class Losses:
+    """Counts how often a door says that its server is lost."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+class Times:
+    """Instead of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now

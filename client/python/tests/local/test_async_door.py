@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import pathlib
 import socket
 import threading
 import time
-from typing import Any, Awaitable, Callable, Iterator, List, Optional
+from typing import Any, Awaitable, Callable, List, Optional
 
 import numpy as np
 import pytest
@@ -18,20 +17,8 @@ from attnd.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Intern
 from attnd.v1 import local_pb2
 from waits import join_all
 
-from .fake_server import FakeServer, wait_for
-from .test_door import HEADER, SENT, SOON, Losses, Q
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def losses() -> Losses:
-    return Losses()
+from .fake_server import FakeServer, Losses, wait_for
+from .test_door import HEADER, SENT, SOON, Q
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import pathlib
 import socket
 import time
-from typing import Any, Awaitable, Callable, Dict, Iterator, List
+from typing import Any, Awaitable, Callable, Dict, List
 
 import pytest
 
@@ -18,19 +17,12 @@ from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
 from attnd.v1 import local_pb2
 from waits import SECONDS, until
 
-from .fake_server import FakeServer
+from .fake_server import FakeServer, Losses, Times
 from .test_async_door import call
-from .test_door import HEADER, SENT, Losses, Q
-from .test_door_ways_out import LARGE, Times
+from .test_door import HEADER, SENT, Q
+from .test_door_ways_out import LARGE
 
 MOST = 4  # what the fake server's welcome says
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
 
 
 def run(fake: FakeServer, test: Callable[[AsyncLocalDoor], Awaitable[None]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pathlib
 import signal
 import threading
 import time
@@ -19,33 +18,13 @@ from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
 from attnd.v1 import attention_pb2, local_pb2
 from waits import join_all
 
-from .fake_server import FakeServer, wait_for
+from .fake_server import FakeServer, Losses, wait_for
 
 Q = np.arange(8, dtype=np.float32).reshape(1, 1, 2, 4)
 HEADER = attention_pb2.ComputeAttentionRequest(
     model="m", batch=1, heads=1, kv_heads=1, query_length=2, key_length=2, head_dim=4, value_head_dim=4, dtype=1
 ).SerializeToString()
 SENT = [(100, Q), (101, Q + 1), (102, Q + 2)]
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
-
-
-class Losses:
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self) -> None:
-        self.count += 1
-
-
-@pytest.fixture
-def losses() -> Losses:
-    return Losses()
 
 
 @pytest.fixture

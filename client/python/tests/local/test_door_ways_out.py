@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pathlib
 import socket
 import struct
 import threading
@@ -21,23 +20,11 @@ from attnd.errors import Cancelled, DeadlineExceeded, Internal, Unavailable
 from attnd.v1 import local_pb2
 from waits import SECONDS, in_thread, wait_for
 
-from .fake_server import MAGIC, FakeServer
-from .test_door import HEADER, SENT, Losses, Q, call
+from .fake_server import MAGIC, FakeServer, Losses, Times
+from .test_door import HEADER, SENT, Q, call
 
 MOST = 2
 LARGE = [(100 + i, np.zeros((1, 1, 1 << 14, 4), np.float32)) for i in range(3)]
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def losses() -> Losses:
-    return Losses()
 
 
 @pytest.fixture
@@ -270,16 +257,6 @@ def test_each_of_several_waiting_threads_gets_its_turn(door: LocalDoor, fake: Fa
         door._discard(one())
     assert len({one() for one in waiting}) == 4
     end(door)
-
-
-class Times:
-    """Instead of the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(

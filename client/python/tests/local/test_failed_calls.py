@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import socket
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -24,13 +23,6 @@ from .fake_server import FakeServer
 
 SIZES = {"queries": 100}
 UNKNOWN = "q_shared.region"
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
 
 
 class Way:
@@ -143,7 +135,7 @@ def test_the_memory_of_a_failed_call_is_not_used_again(way: Way, failure: str, s
     assert before not in way.regions()
     (failed,) = way.requests
     way.answer = lambda request, right: right()
-    # The server writes late, into what it was told of: nobody is hurt.
+    # The server writes late, into the memory that the failed call named: no other call sees it.
     way.requests.clear()
 
     def write_late(request: Any, right: Any) -> Any:

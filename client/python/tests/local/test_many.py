@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pathlib
 import signal
 import threading
 from typing import Iterable, Iterator, List
@@ -20,13 +19,6 @@ from .fake_server import Answer, FakeServer, wait_for
 
 NEVER = attnd.Retry(enabled=False)
 FOREVER = float("inf")
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
 
 
 def target_of(fake: FakeServer) -> str:

@@ -17,22 +17,7 @@ from attnd._regions import RegionKeeper
 from attnd._shm import SharedMemory
 from waits import in_thread, wait_for
 
-from .fake_server import MAGIC, FakeServer
-from .test_door_ways_out import Times
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def memory(fake: FakeServer) -> Iterator[SharedMemory]:
-    memory = SharedMemory(RegionKeeper(fake.path))
-    yield memory
-    memory.close()
+from .fake_server import MAGIC, FakeServer, Times
 
 
 class Peer:

@@ -13,7 +13,7 @@ from attnd._local_session import LocalSession
 from attnd._operation import run
 from attnd._session_door import SessionDoor
 
-from .test_door_ways_out import Times
+from .fake_server import Times
 
 
 class Session(LocalSession):

@@ -9,7 +9,7 @@ import resource
 import socket
 import threading
 import time
-from typing import Iterator, List
+from typing import List
 
 import numpy as np
 import pytest
@@ -23,20 +23,6 @@ from attnd.errors import ResourceExhausted
 from waits import join_all
 
 from .fake_server import FakeServer, descriptors, wait_for
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def memory(fake: FakeServer) -> Iterator[SharedMemory]:
-    memory = SharedMemory(RegionKeeper(fake.path))
-    yield memory
-    memory.close()
 
 
 def test_large_arrays_begin_on_huge_pages_and_are_zero(memory: SharedMemory) -> None:

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import pathlib
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import pytest
 
-from attnd._regions import RegionKeeper
 from attnd._shm import SharedMemory, aligned
 from attnd._staging import MAX_SENT, Block, Staged, Stager, StagingPool
 from attnd.v1 import attention_pb2
 
 from .fake_server import FakeServer
-
-
-@pytest.fixture
-def fake(tmp_path: pathlib.Path) -> Iterator[FakeServer]:
-    server = FakeServer(tmp_path / "s.shm")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def memory(fake: FakeServer) -> Iterator[SharedMemory]:
-    memory = SharedMemory(RegionKeeper(fake.path))
-    yield memory
-    memory.close()
 
 
 class Times:
